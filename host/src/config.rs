@@ -1,0 +1,541 @@
+//! The configuration as the rest of the host sees it: validated, with defaults filled in.
+//!
+//! `config/file.rs` makes it out of a TOML file; code that embeds the host makes it directly. What
+//! the file may say, key by key, is one table in `config/keys.rs`.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// A whole `tidemill.toml`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Config {
+    /// `[plugins]`
+    pub plugins: Plugins,
+    /// `[server]`
+    pub server: Server,
+    /// `[admin]`
+    pub admin: Option<Admin>,
+    /// `[[pipelines]]`, with names that differ.
+    pub pipelines: Vec<Pipeline>,
+}
+
+/// Where plugins are found, and where their compiled code is kept.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plugins {
+    /// The folder of `.wasm` files.
+    pub dir: PathBuf,
+    /// Whether changes in it are followed.
+    pub watch: bool,
+    /// The folder of compiled code.
+    pub cache: PathBuf,
+    /// Larger files are refused, in bytes.
+    pub max_size_bytes: u64,
+}
+
+/// What endpoints in server mode share.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Server {
+    /// The address to listen on, a name or an IP address.
+    pub host: String,
+    /// The port to listen on; 0 takes a free one.
+    pub port: u16,
+    /// Most connections of the listener, handshakes in progress included.
+    pub max_connections: usize,
+    /// Longest time a handshake may take.
+    pub handshake_timeout: Duration,
+}
+
+/// The HTTP API.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Admin {
+    /// The address to listen on.
+    pub listen: SocketAddr,
+    /// The bearer token, needed where the address is not loopback.
+    pub token: Option<Redacted>,
+}
+
+/// One pipeline: source, transforms, sinks.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Pipeline {
+    /// Its name, unique.
+    pub name: String,
+    /// Where messages come from.
+    pub source: Source,
+    /// What is done with them, in order.
+    pub transforms: Vec<Transform>,
+    /// Where they go, with names that differ.
+    pub sinks: Vec<Sink>,
+    /// Where messages go that failed.
+    pub dead_letter: Option<Sink>,
+}
+
+/// Where messages come from.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Source {
+    /// `type = "websocket"`
+    WebSocket(WebSocketSource),
+    /// `type = "file"`
+    File {
+        /// The file, packed if it ends in `.gz`.
+        path: PathBuf,
+        /// How its lines are read.
+        format: Format,
+    },
+    /// `type = "stdin"`
+    Stdin {
+        /// How its lines are read.
+        format: Format,
+    },
+}
+
+/// A stage that runs a plugin.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Transform {
+    /// The plugin's name: `vwap` is `vwap.wasm` in the plugin folder.
+    pub plugin: String,
+    /// The label of the stage, unique in its pipeline.
+    pub name: String,
+    /// The plugin's configuration, as JSON.
+    pub config: String,
+    /// What becomes of a message that the plugin rejects or faults on.
+    pub on_error: OnError,
+    /// How often the plugin's timer is called; `None` is what the plugin asks for.
+    pub tick: Option<Duration>,
+    /// Most messages in one call.
+    pub max_batch: usize,
+    /// Most payload bytes in one call; one larger message goes alone.
+    pub max_batch_bytes: usize,
+    /// What an instance may use.
+    pub limits: Limits,
+}
+
+/// What an instance of a plugin may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Of linear memory, in bytes.
+    pub memory_bytes: usize,
+    /// Of the guest's own running time in one call.
+    pub deadline: Duration,
+    /// Of what one call may return, in bytes.
+    pub output_bytes: usize,
+}
+
+/// What becomes of a message that a plugin rejects or faults on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnError {
+    /// It goes to the dead letters.
+    DeadLetter,
+    /// It is dropped, and counted.
+    Drop,
+    /// It goes on unchanged.
+    Pass,
+    /// It goes to the dead letters, and its pipeline stops.
+    Stop,
+}
+
+/// Where messages go.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sink {
+    /// Its name, unique in its pipeline.
+    pub name: String,
+    /// The outputs it takes of the last transform.
+    pub outputs: Outputs,
+    /// What it is.
+    pub kind: SinkKind,
+}
+
+/// The outputs a sink takes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outputs {
+    /// `["*"]`
+    All,
+    /// These.
+    Named(Vec<String>),
+}
+
+/// The kinds of sinks.
+#[derive(Clone, Debug, PartialEq)]
+pub enum SinkKind {
+    /// `type = "websocket"`
+    WebSocket(WebSocketSink),
+    /// `type = "file"`
+    File {
+        /// The file, packed if it ends in `.gz`.
+        path: PathBuf,
+        /// How its lines are written.
+        format: Format,
+        /// Whether lines are added to what is there.
+        append: bool,
+    },
+    /// `type = "stdout"`
+    Stdout {
+        /// How its lines are written.
+        format: Format,
+    },
+}
+
+/// The lines of a file of messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// A message a line.
+    Jsonl,
+    /// The time of receipt in nanoseconds, a space, the message.
+    Recording,
+}
+
+/// A WebSocket endpoint, source or sink.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Endpoint {
+    /// Whether we dial or are dialled.
+    pub mode: Mode,
+    /// Subprotocols offered (client) or accepted (server).
+    pub subprotocols: Vec<String>,
+    /// Messages sent after every connect: client, once connected; server, to every new peer.
+    pub on_connect: Vec<Redacted>,
+    /// How often a WebSocket ping is sent; `None` never.
+    pub ping: Option<Ping>,
+    /// A connection without a message for so long ends.
+    pub idle_timeout: Option<Duration>,
+    /// Larger frames and messages end their connection.
+    pub max_message_size_bytes: usize,
+}
+
+/// Who dials.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Mode {
+    /// We do.
+    Client(Client),
+    /// Peers do.
+    Server(Listen),
+}
+
+/// What a client endpoint dials, and how.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Client {
+    /// `ws://` or `wss://` urls; each attempt takes the next. Not empty.
+    pub urls: Vec<Redacted>,
+    /// Headers of the handshake.
+    pub headers: Vec<(String, Redacted)>,
+    /// Longest time for TCP, TLS and the handshake together.
+    pub connect_timeout: Duration,
+    /// The PEM file of roots to trust instead of the system's.
+    pub ca: Option<PathBuf>,
+    /// Whether the peer's certificate is taken unseen.
+    pub insecure_skip_verify: bool,
+    /// What happens after a loss.
+    pub reconnect: Reconnect,
+}
+
+/// Where a server endpoint is reached.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Listen {
+    /// The address, a name or an IP address.
+    pub host: String,
+    /// The port; 0 takes a free one.
+    pub port: u16,
+    /// The exact path.
+    pub path: String,
+    /// Most connections of the listener.
+    pub max_connections: usize,
+    /// Longest time a handshake may take.
+    pub handshake_timeout: Duration,
+}
+
+/// The schedule of reconnection.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Reconnect {
+    /// `false`: fail at the first loss.
+    pub enabled: bool,
+    /// Before the first attempt; doubles with each.
+    pub delay: Duration,
+    /// The longest delay.
+    pub max_delay: Duration,
+    /// Give up after so many in a row; `None` never.
+    pub max_attempts: Option<u32>,
+    /// Each delay is uniform in `d * (1 - jitter) ..= d * (1 + jitter)`.
+    pub jitter: f64,
+    /// A connection that lived so long makes attempts count from 1 again.
+    pub reset_after: Duration,
+}
+
+/// Keeping an idle connection alive, and noticing a dead one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ping {
+    /// Between two pings.
+    pub interval: Duration,
+    /// With nothing received for so long after a ping, the connection is dead.
+    pub timeout: Duration,
+}
+
+/// A WebSocket source.
+#[derive(Clone, Debug, PartialEq)]
+pub struct WebSocketSource {
+    /// Where and how.
+    pub endpoint: Endpoint,
+    /// What a payload must be.
+    pub codec: Codec,
+}
+
+/// What a payload must be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Codec {
+    /// As the frame came, unread.
+    Auto,
+    /// JSON, else a decode failure.
+    Json,
+    /// UTF-8, else a decode failure; text from here on.
+    Text,
+    /// Binary from here on.
+    Bytes,
+}
+
+/// A WebSocket sink.
+#[derive(Clone, Debug, PartialEq)]
+pub struct WebSocketSink {
+    /// Where and how.
+    pub endpoint: Endpoint,
+    /// The frame type messages are sent as.
+    pub message_type: MessageType,
+    /// What waits for a client's connection.
+    pub buffer: Buffer,
+    /// What waits for a server's peer, each.
+    pub peers: Peers,
+}
+
+/// The frame type messages are sent as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MessageType {
+    /// As the message is.
+    Auto,
+    /// Text frames; what is not UTF-8 goes to the dead letters.
+    Text,
+    /// Binary frames.
+    Binary,
+}
+
+/// A client sink's queue in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Buffer {
+    /// Most messages.
+    pub capacity: usize,
+    /// Most payload bytes.
+    pub max_bytes: usize,
+    /// What happens to one more.
+    pub when_full: WhenFull,
+}
+
+/// What happens at a full queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WhenFull {
+    /// The pipeline waits.
+    Block,
+    /// The oldest in the queue makes room.
+    DropOldest,
+    /// The new one is dropped.
+    DropNewest,
+}
+
+/// How a server sink treats its peers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peers {
+    /// Most messages that wait for one peer.
+    pub buffer: usize,
+    /// Most payload bytes that wait for one peer.
+    pub buffer_bytes: usize,
+    /// What happens to a peer that reads too slowly.
+    pub slow: SlowPeer,
+    /// What happens to messages while there is no peer.
+    pub when_none: WhenNoPeers,
+    /// The last messages that a new peer gets first.
+    pub replay: usize,
+}
+
+/// What happens to a peer whose queue is full.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SlowPeer {
+    /// It misses the oldest.
+    DropOldest,
+    /// It misses the newest.
+    DropNewest,
+    /// It is disconnected, with code 1013.
+    Disconnect,
+    /// The pipeline waits for it.
+    Block,
+}
+
+/// What happens to messages while there is no peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WhenNoPeers {
+    /// They are dropped, and counted.
+    Drop,
+    /// The pipeline waits.
+    Wait,
+}
+
+/// A string of the configuration, some of which may have come from `${}` and is never shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Redacted {
+    value: String,
+    shown: String,
+}
+
+impl Redacted {
+    /// A string that may be shown as it is.
+    pub fn plain(value: impl Into<String>) -> Self {
+        let value = value.into();
+        Self { shown: value.clone(), value }
+    }
+
+    /// A string and how it is shown, with `***` for what came from `${}`.
+    pub fn new(value: impl Into<String>, shown: impl Into<String>) -> Self {
+        Self { value: value.into(), shown: shown.into() }
+    }
+
+    /// The real value: for the wire, never for a log or an error.
+    pub fn expose(&self) -> &str {
+        &self.value
+    }
+
+    /// What may be shown of it.
+    pub fn shown(&self) -> &str {
+        &self.shown
+    }
+}
+
+impl std::fmt::Debug for Redacted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:?}", self.shown)
+    }
+}
+
+impl std::fmt::Display for Redacted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.shown)
+    }
+}
+
+/// What the environment variables of a `${NAME}` are looked up in.
+pub type Environment = BTreeMap<String, String>;
+
+const KIB: usize = 1 << 10;
+const MIB: usize = 1 << 20;
+
+impl Default for Plugins {
+    fn default() -> Self {
+        Self {
+            dir: "plugins".into(),
+            watch: true,
+            cache: ".tidemill/cache".into(),
+            max_size_bytes: 64 * MIB as u64,
+        }
+    }
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Self {
+            host: "127.0.0.1".into(),
+            port: 10081,
+            max_connections: 10_000,
+            handshake_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { memory_bytes: 64 * MIB, deadline: Duration::from_millis(250), output_bytes: 16 * MIB }
+    }
+}
+
+impl Default for Reconnect {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            delay: Duration::from_secs(1),
+            max_delay: Duration::from_secs(30),
+            max_attempts: None,
+            jitter: 0.1,
+            reset_after: Duration::from_secs(10),
+        }
+    }
+}
+
+impl Default for Ping {
+    fn default() -> Self {
+        Self { interval: Duration::from_secs(30), timeout: Duration::from_secs(10) }
+    }
+}
+
+impl Default for Buffer {
+    fn default() -> Self {
+        Self { capacity: 1024, max_bytes: 64 * MIB, when_full: WhenFull::Block }
+    }
+}
+
+impl Default for Peers {
+    fn default() -> Self {
+        Self {
+            buffer: 1024,
+            buffer_bytes: 8 * MIB,
+            slow: SlowPeer::DropOldest,
+            when_none: WhenNoPeers::Drop,
+            replay: 0,
+        }
+    }
+}
+
+impl Transform {
+    /// A stage with the defaults of every key.
+    pub fn new(plugin: impl Into<String>) -> Self {
+        let plugin = plugin.into();
+        Self {
+            name: plugin.clone(),
+            plugin,
+            config: "{}".into(),
+            on_error: OnError::DeadLetter,
+            tick: None,
+            max_batch: 256,
+            max_batch_bytes: MIB,
+            limits: Limits::default(),
+        }
+    }
+}
+
+impl Endpoint {
+    /// A client endpoint with the defaults of every key.
+    pub fn client(url: impl Into<String>) -> Self {
+        Self {
+            mode: Mode::Client(Client {
+                urls: vec![Redacted::plain(url)],
+                headers: Vec::new(),
+                connect_timeout: Duration::from_secs(10),
+                ca: None,
+                insecure_skip_verify: false,
+                reconnect: Reconnect::default(),
+            }),
+            subprotocols: Vec::new(),
+            on_connect: Vec::new(),
+            ping: Some(Ping::default()),
+            idle_timeout: None,
+            max_message_size_bytes: 16 * MIB,
+        }
+    }
+
+    /// A server endpoint with the defaults of every key and of `server`.
+    pub fn server(path: impl Into<String>, server: &Server) -> Self {
+        Self {
+            mode: Mode::Server(Listen {
+                host: server.host.clone(),
+                port: server.port,
+                path: path.into(),
+                max_connections: server.max_connections,
+                handshake_timeout: server.handshake_timeout,
+            }),
+            max_message_size_bytes: 1024 * KIB,
+            ..Self::client("")
+        }
+    }
+}

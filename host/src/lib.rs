@@ -1,0 +1,10 @@
+//! Tidemill: a host that owns all WebSocket input and output, and runs WebAssembly plugins on the
+//! messages in between.
+//!
+//! The modules stand in layers; a lower one never names a higher one. `ARCHITECTURE.md` has the
+//! map.
+
+pub mod config;
+pub mod message;
+pub mod metadata;
+pub mod reason;

@@ -1,0 +1,115 @@
+//! A message: its payload, and the metadata it carries.
+//!
+//! Payloads are reference-counted slices of what a socket or a plugin returned, so that a message
+//! can go to several sinks, or wait for its outcome, without a copy. A text payload is always valid
+//! UTF-8: whoever makes one has checked it, and nobody checks it twice.
+
+use crate::metadata::Metadata;
+use bytes::Bytes;
+
+/// A payload and its metadata, on the way from a source to the sinks.
+#[derive(Clone, Debug)]
+pub struct Message {
+    /// What the message says.
+    pub payload: Payload,
+    /// Where it came from, and what plugins said of it.
+    pub metadata: Metadata,
+}
+
+/// The bytes of a message, and whether they are text.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Payload {
+    bytes: Bytes,
+    is_text: bool,
+}
+
+impl Payload {
+    /// A text payload.
+    pub fn text(text: impl Into<String>) -> Self {
+        Self { bytes: Bytes::from(text.into()), is_text: true }
+    }
+
+    /// A binary payload.
+    pub fn binary(bytes: impl Into<Bytes>) -> Self {
+        Self { bytes: bytes.into(), is_text: false }
+    }
+
+    /// A text payload out of bytes that were found to be UTF-8 before: by the WebSocket layer when
+    /// it read the frame, or by the check of a plugin's columns.
+    pub fn checked_text(bytes: Bytes) -> Self {
+        debug_assert!(std::str::from_utf8(&bytes).is_ok(), "a text payload must be UTF-8");
+        Self { bytes, is_text: true }
+    }
+
+    /// A text payload, if the bytes are UTF-8.
+    ///
+    /// # Errors
+    /// The bytes as they came, if they are not.
+    pub fn try_text(bytes: Bytes) -> Result<Self, Bytes> {
+        match std::str::from_utf8(&bytes) {
+            Ok(_) => Ok(Self { bytes, is_text: true }),
+            Err(_) => Err(bytes),
+        }
+    }
+
+    /// Whether this is a text message.
+    #[inline]
+    pub fn is_text(&self) -> bool {
+        self.is_text
+    }
+
+    /// The bytes.
+    #[inline]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// The text, if this is a text message.
+    ///
+    /// Checks the bytes again: for readers off the hot path.
+    pub fn as_text(&self) -> Option<&str> {
+        self.is_text.then(|| std::str::from_utf8(&self.bytes).expect("a text payload is UTF-8"))
+    }
+
+    /// The bytes, without a copy.
+    #[inline]
+    pub fn into_bytes(self) -> Bytes {
+        self.bytes
+    }
+
+    /// Length in bytes.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Whether there are no bytes.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    /// A copy that shares memory with nothing.
+    ///
+    /// A received payload is a slice of the chunk the socket was read into, and keeps all of it
+    /// alive: what is kept longer than a batch is detached first.
+    pub fn detached(&self) -> Self {
+        Self { bytes: Bytes::copy_from_slice(&self.bytes), is_text: self.is_text }
+    }
+}
+
+impl std::fmt::Debug for Payload {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.as_text() {
+            Some(text) => write!(f, "{text:?}"),
+            None => write!(f, "{:?}", self.bytes),
+        }
+    }
+}
+
+impl Message {
+    /// A copy whose payload shares memory with nothing; see [`Payload::detached`].
+    pub fn detached(&self) -> Self {
+        Self { payload: self.payload.detached(), metadata: self.metadata.clone() }
+    }
+}

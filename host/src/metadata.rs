@@ -1,0 +1,156 @@
+//! The metadata of a message: string keys and string values.
+//!
+//! What all messages of one connection have in common is stored once, in the [`Origin`] they share;
+//! a message adds the time it was received, and what plugins set since. An empty value and an absent
+//! key are the same thing, here and across the plugin contract.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Where a message was received: the url, or the address and path of a server endpoint.
+pub const SOURCE: &str = "__meta_source";
+/// When a message was received, in milliseconds since the Unix epoch.
+pub const INGEST_TIME: &str = "__meta_ingest_time";
+/// The connection a message came on; new at each reconnect.
+pub const CONNECTION: &str = "__meta_connection";
+/// The peer of a connection that we accepted, `ip:port`.
+pub const PEER: &str = "__meta_peer";
+
+/// What all messages of one connection (or file) have in common.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Origin {
+    entries: Vec<(Box<str>, Box<str>)>,
+}
+
+impl Origin {
+    /// An origin with these entries. Entries with an empty value are left out; of two with one key
+    /// the first counts.
+    pub fn new<K: Into<Box<str>>, V: Into<Box<str>>>(entries: impl IntoIterator<Item = (K, V)>) -> Arc<Self> {
+        let entries = entries.into_iter().map(|(key, value)| (key.into(), value.into()));
+        Arc::new(Self {
+            entries: entries.filter(|(_, value): &(Box<str>, Box<str>)| !value.is_empty()).collect(),
+        })
+    }
+
+    /// The value of a key; "" if it is absent.
+    pub fn get(&self, key: &str) -> &str {
+        self.entries.iter().find(|(k, _)| &**k == key).map_or("", |(_, value)| value)
+    }
+}
+
+/// What plugins set on one message; shared by its copies.
+type Changes = Vec<(Arc<str>, Box<str>)>;
+
+/// The metadata of one message. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Metadata {
+    origin: Arc<Origin>,
+    received_us: u64,
+    changes: Option<Arc<Changes>>,
+}
+
+impl Metadata {
+    /// Of a message received at `received_us`, microseconds since the Unix epoch.
+    #[inline]
+    pub fn new(origin: Arc<Origin>, received_us: u64) -> Self {
+        Self { origin, received_us, changes: None }
+    }
+
+    /// Of a message that no source received: the emission of a timer or of the end.
+    pub fn without_origin(now_us: u64) -> Self {
+        Self::new(Arc::default(), now_us)
+    }
+
+    /// When the message was received, in microseconds since the Unix epoch.
+    #[inline]
+    pub fn received_us(&self) -> u64 {
+        self.received_us
+    }
+
+    /// What it shares with the other messages of its connection.
+    #[inline]
+    pub fn origin(&self) -> &Arc<Origin> {
+        &self.origin
+    }
+
+    /// Whether a plugin changed anything: if not, all but the time is the origin's.
+    #[inline]
+    pub fn is_changed(&self) -> bool {
+        self.changes.is_some()
+    }
+
+    /// The value of a key; "" if it is absent.
+    pub fn get(&self, key: &str) -> Cow<'_, str> {
+        if let Some(value) = self.change(key) {
+            return Cow::Borrowed(value);
+        }
+        if key == INGEST_TIME {
+            return Cow::Owned((self.received_us / 1000).to_string());
+        }
+        Cow::Borrowed(self.origin.get(key))
+    }
+
+    /// All keys with a value, each once.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, Cow<'_, str>)> {
+        let changes = self.changes.iter().flat_map(|changes| changes.iter());
+        let changed =
+            changes.filter(|(_, value)| !value.is_empty()).map(|(k, v)| (&**k, Cow::Borrowed(&**v)));
+        let received = self
+            .change(INGEST_TIME)
+            .is_none()
+            .then(|| (INGEST_TIME, Cow::Owned((self.received_us / 1000).to_string())));
+        let inherited = self.origin.entries.iter().filter(|(key, _)| self.change(key).is_none());
+        let inherited = inherited.map(|(key, value)| (&**key, Cow::Borrowed(&**value)));
+        inherited.chain(received).chain(changed)
+    }
+
+    /// Sets a key, or removes it if `value` is "".
+    pub fn set(&mut self, key: &Arc<str>, value: &str) {
+        let changes = Arc::make_mut(self.changes.get_or_insert_default());
+        match changes.iter_mut().find(|(k, _)| k == key) {
+            Some((_, old)) => *old = value.into(),
+            None => changes.push((key.clone(), value.into())),
+        }
+    }
+
+    fn change(&self, key: &str) -> Option<&str> {
+        let changes = self.changes.as_ref()?;
+        changes.iter().find(|(k, _)| &**k == key).map(|(_, value)| &**value)
+    }
+}
+
+/// The time now, in microseconds since the Unix epoch.
+#[inline]
+pub fn now_us() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_hides_the_origin_and_an_empty_one_removes_the_key() {
+        let origin = Origin::new([(SOURCE, "ws://a"), ("room", "7")]);
+        let mut metadata = Metadata::new(origin, 5_000);
+        metadata.set(&"room".into(), "8");
+        metadata.set(&"extra".into(), "x");
+        metadata.set(&SOURCE.into(), "");
+        let mut all: Vec<_> = metadata.iter().map(|(k, v)| format!("{k}={v}")).collect();
+        all.sort();
+        assert_eq!(all, ["__meta_ingest_time=5", "extra=x", "room=8"]);
+        assert_eq!(metadata.get(SOURCE), "");
+        assert_eq!(metadata.get("room"), "8");
+    }
+
+    #[test]
+    fn copies_do_not_see_each_others_changes() {
+        let mut one = Metadata::new(Origin::new([("k", "v")]), 0);
+        one.set(&"k".into(), "1");
+        let mut two = one.clone();
+        two.set(&"k".into(), "2");
+        assert_eq!((one.get("k").as_ref(), two.get("k").as_ref()), ("1", "2"));
+    }
+}

@@ -1,0 +1,65 @@
+//! Why a message went no further: the `reason` label of the drop and dead-letter counters.
+
+/// The reasons of `tidemill_messages_dropped_total` and `tidemill_messages_dead_lettered_total`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Reason {
+    /// The source's codec could not read it.
+    Decode,
+    /// The plugin refused it.
+    Rejected,
+    /// The plugin trapped on it, or answered its call with an error.
+    Trap,
+    /// The plugin ran longer than its deadline on it.
+    Deadline,
+    /// The plugin wanted more memory than its limit for it.
+    Memory,
+    /// The plugin returned more than its output limit for it.
+    Output,
+    /// The plugin's answer broke the contract.
+    Invalid,
+    /// No sink takes its output.
+    NoOutput,
+    /// Its sink could not be reached.
+    SinkUnavailable,
+    /// Its sink's queue was full.
+    BufferFull,
+    /// Its peer read too slowly.
+    SlowPeer,
+    /// Nobody was connected.
+    NoPeers,
+    /// Its peer went away before it was delivered.
+    PeerClosed,
+    /// It was larger than `max_message_size`.
+    TooLarge,
+    /// The grace period of a shutdown ran out.
+    Shutdown,
+}
+
+impl Reason {
+    /// The label value.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Decode => "decode",
+            Self::Rejected => "rejected",
+            Self::Trap => "trap",
+            Self::Deadline => "deadline",
+            Self::Memory => "memory",
+            Self::Output => "output",
+            Self::Invalid => "invalid",
+            Self::NoOutput => "no_output",
+            Self::SinkUnavailable => "sink_unavailable",
+            Self::BufferFull => "buffer_full",
+            Self::SlowPeer => "slow_peer",
+            Self::NoPeers => "no_peers",
+            Self::PeerClosed => "peer_closed",
+            Self::TooLarge => "too_large",
+            Self::Shutdown => "shutdown",
+        }
+    }
+}
+
+impl std::fmt::Display for Reason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
