@@ -73,6 +73,7 @@ pub struct Pipeline {
 
 /// Where messages come from.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "few are ever made, and none is moved in a loop")]
 pub enum Source {
     /// `type = "websocket"`
     WebSocket(WebSocketSource),
@@ -157,6 +158,7 @@ pub enum Outputs {
 
 /// The kinds of sinks.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "few are ever made, and none is moved in a loop")]
 pub enum SinkKind {
     /// `type = "websocket"`
     WebSocket(WebSocketSink),

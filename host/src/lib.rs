@@ -8,3 +8,6 @@ pub mod config;
 pub mod message;
 pub mod metadata;
 pub mod reason;
+pub mod sink;
+pub mod source;
+pub mod telemetry;

@@ -5,6 +5,7 @@
 //! UTF-8: whoever makes one has checked it, and nobody checks it twice.
 
 use crate::metadata::Metadata;
+use crate::reason::Reason;
 use bytes::Bytes;
 
 /// A payload and its metadata, on the way from a source to the sinks.
@@ -14,6 +15,17 @@ pub struct Message {
     pub payload: Payload,
     /// Where it came from, and what plugins said of it.
     pub metadata: Metadata,
+}
+
+/// A message that went no further, on its way to the dead letters.
+#[derive(Clone, Debug)]
+pub struct Failed {
+    /// The message.
+    pub message: Message,
+    /// Why, as the counters have it.
+    pub reason: Reason,
+    /// Why, for a person.
+    pub detail: String,
 }
 
 /// The bytes of a message, and whether they are text.

@@ -1,0 +1,63 @@
+//! Where messages go.
+//!
+//! A sink is an end that the task of its pipeline polls: it takes messages one by one, keeps them
+//! until it knows what became of them, and counts each as delivered or dropped, or hands it back
+//! as failed. What needs a task or a thread of its own (files, peers) is behind a [`Queue`].
+
+mod queue;
+
+pub use queue::{Done, Queue, Work, queue};
+
+use crate::message::{Failed, Message};
+use std::task::{Context, Poll};
+
+/// An end that messages go to.
+#[derive(Debug)]
+pub enum Sink {
+    /// Worked off by a task or a thread.
+    Queue(Queue),
+}
+
+impl Sink {
+    /// Drives the end: reads what comes back, reconnects, writes what is due. Called at every turn.
+    pub fn poll_drive(&mut self, cx: &mut Context<'_>, failed: &mut Vec<Failed>) {
+        match self {
+            Self::Queue(queue) => queue.poll_drive(cx, failed),
+        }
+    }
+
+    /// Ready if there is room for one more message. Pending is backpressure.
+    pub fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match self {
+            Self::Queue(queue) => queue.poll_ready(cx),
+        }
+    }
+
+    /// Takes a message, after [`Sink::poll_ready`] was ready.
+    pub fn push(&mut self, message: Message, _failed: &mut Vec<Failed>) {
+        match self {
+            Self::Queue(queue) => queue.push(message),
+        }
+    }
+
+    /// Sends what was taken on its way; ready once all of it has reached its end.
+    pub fn poll_flush(&mut self, cx: &mut Context<'_>, failed: &mut Vec<Failed>) -> Poll<()> {
+        match self {
+            Self::Queue(queue) => queue.poll_flush(cx, failed),
+        }
+    }
+
+    /// Closes, after a flush: a connection with the close code. Ready once it is closed.
+    pub fn poll_close(&mut self, cx: &mut Context<'_>, _code: u16, failed: &mut Vec<Failed>) -> Poll<()> {
+        match self {
+            Self::Queue(queue) => queue.poll_close(cx, failed),
+        }
+    }
+
+    /// Messages taken whose end is not known yet.
+    pub fn in_flight(&self) -> usize {
+        match self {
+            Self::Queue(queue) => queue.in_flight(),
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! Where messages come from.
+//!
+//! A source is an end that the task of its pipeline polls: it appends what is there to a batch. Not
+//! being polled is the backpressure; nothing is read ahead beyond one bounded queue. What needs a
+//! task or a thread of its own (files, accepted connections) feeds a [`Queue`].
+
+mod queue;
+
+pub use queue::{Chunk, Feed, Queue, queue};
+
+use crate::message::{Failed, Message};
+use std::task::{Context, Poll};
+
+/// How much a source may append.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// Most messages.
+    pub messages: usize,
+    /// Most payload bytes; one larger message goes alone.
+    pub bytes: usize,
+}
+
+/// What appending came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fill {
+    /// It stopped at the limit; more may be there.
+    More,
+    /// All that was there was taken; the task is woken when there is more.
+    Drained,
+    /// No message will follow.
+    Ended,
+    /// No message will follow, because of an error.
+    Failed(String),
+}
+
+/// An end that messages come from.
+#[derive(Debug)]
+pub enum Source {
+    /// Fed by a task or a thread.
+    Queue(Queue),
+}
+
+impl Source {
+    /// Appends what is there to `batch`, as far as there is room, and what could not be decoded to
+    /// `failed`. Pending if nothing was appended to either.
+    pub fn poll_fill(
+        &mut self,
+        cx: &mut Context<'_>,
+        batch: &mut Vec<Message>,
+        room: Room,
+        failed: &mut Vec<Failed>,
+    ) -> Poll<Fill> {
+        match self {
+            Self::Queue(queue) => queue.poll_fill(cx, batch, room, failed),
+        }
+    }
+
+    /// Keeps timers honest while the pipeline does not read. Reads nothing.
+    pub fn poll_hold(&mut self, _cx: &mut Context<'_>) {
+        match self {
+            Self::Queue(_) => {}
+        }
+    }
+
+    /// Stops: closes a connection with the close code, and resolves once it is closed.
+    pub fn poll_close(&mut self, _cx: &mut Context<'_>, _code: u16) -> Poll<()> {
+        match self {
+            Self::Queue(queue) => queue.close(),
+        }
+        Poll::Ready(())
+    }
+}

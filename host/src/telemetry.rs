@@ -1,0 +1,13 @@
+//! What the host says of itself: logs and metrics.
+//!
+//! Nothing here knows a pipeline; the layers above ask for the counters of their labels once, and
+//! add to them once a batch.
+
+mod guest_metrics;
+mod metrics;
+
+pub use guest_metrics::GuestMetrics;
+pub use metrics::{
+    ConnectOutcome, EndpointMetrics, EndpointState, Losses, Metrics, SinkMetrics, SourceMetrics,
+    StageMetrics, SwapOutcome,
+};
