@@ -7,6 +7,7 @@
 pub mod config;
 pub mod message;
 pub mod metadata;
+pub mod plugin;
 pub mod reason;
 pub mod sink;
 pub mod source;

@@ -1,0 +1,45 @@
+//! Plugins: the only door to wasmtime.
+//!
+//! An [`Engine`] loads [`Plugin`]s, a plugin makes [`Instance`]s, an instance is given batches of
+//! messages and answers with an [`Outcome`]. Nothing that a guest does or returns can do more than
+//! end its instance with a [`Fault`]: memory, running time and output are limited, and everything
+//! that comes back is checked before anyone sees it. No type of wasmtime leaves this folder.
+
+mod bindings;
+mod cache;
+mod columns;
+mod emissions;
+mod engine;
+mod fault;
+mod imports;
+mod instance;
+mod limits;
+mod log;
+mod outcome;
+mod state;
+mod ticker;
+mod wasi;
+
+pub use emissions::Emissions;
+pub use engine::{Engine, Plugin};
+pub use fault::{EngineError, Fault, FaultKind, LoadError, Problem};
+pub use instance::{CallTime, Description, Form, Instance, Setup};
+pub use outcome::{Forward, Outcome, Rejection};
+pub use state::HostState;
+
+/// The version of the contract in `wit/` that this host speaks.
+pub const CONTRACT_VERSION: &str = "0.1.0";
+/// The version of wasmtime that runs the plugins.
+pub const WASMTIME_VERSION: &str = "48.0.8";
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_versions_told_are_the_versions_used() {
+        let wit = include_str!("../../wit/transform.wit");
+        assert!(wit.contains(&format!("package tidemill:plugin@{};", super::CONTRACT_VERSION)));
+        let lock = include_str!("../../Cargo.lock");
+        let wasmtime = format!("name = \"wasmtime\"\nversion = \"{}\"\n", super::WASMTIME_VERSION);
+        assert!(lock.contains(&wasmtime));
+    }
+}

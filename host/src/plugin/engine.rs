@@ -1,0 +1,289 @@
+//! The engine that compiles and runs plugins, and the plugins it has loaded.
+//!
+//! Loading does everything that does not need an instance: reading the file, compiling it or
+//! finding its code in the cache, and checking it against the contract.
+
+use super::bindings::exports::tidemill::plugin::transformer::GuestIndices;
+use super::bindings::tidemill::plugin::types as wit;
+use super::cache::{Cache, Entry, Sum, hex};
+use super::fault::{EngineError, LoadError, Problem};
+use super::imports::{Host, is_offered, linker};
+use super::ticker::Ticker;
+use sha2::{Digest, Sha256};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use wasmtime::component::types::ComponentItem;
+use wasmtime::component::{Component, InstancePre, Linker};
+use wasmtime::{Config, InstanceAllocationStrategy, OptLevel};
+
+/// Stack that a guest may use, in bytes; recursion beyond it is a trap.
+const GUEST_STACK_BYTES: usize = 1 << 20;
+/// Stack of a call: the guest's, and what the host's functions need on top.
+const CALL_STACK_BYTES: usize = GUEST_STACK_BYTES + (1 << 20);
+/// What every component starts with, and every core module: a magic number, a version, a layer.
+const COMPONENT_START: &[u8; 8] = b"\0asm\x0d\0\x01\0";
+const MODULE_START: &[u8; 8] = b"\0asm\x01\0\0\0";
+/// The export that makes a component a plugin, without its version.
+const TRANSFORMER: &str = "tidemill:plugin/transformer@";
+
+/// Compiles and runs plugins. A cheap handle.
+#[derive(Clone)]
+pub struct Engine {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    runtime: wasmtime::Engine,
+    linker: Linker<Host>,
+    cache: Option<Cache>,
+    ticker: Ticker,
+}
+
+/// A plugin that was compiled and found to keep the contract. A cheap handle.
+#[derive(Clone)]
+pub struct Plugin {
+    loaded: Arc<Loaded>,
+}
+
+struct Loaded {
+    engine: Engine,
+    name: Arc<str>,
+    version: Arc<str>,
+    component: InstancePre<Host>,
+    transformer: GuestIndices,
+    imports: Vec<String>,
+    load_time: Duration,
+    is_from_cache: bool,
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine").field("cache", &self.shared.cache).finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for Plugin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Plugin").field("name", &self.name()).field("version", &self.version()).finish()
+    }
+}
+
+impl Engine {
+    /// An engine that keeps compiled code in the folder `cache`, if one is given.
+    ///
+    /// # Errors
+    /// If the folder cannot be used, or the machine cannot run plugins.
+    pub fn try_new(cache: Option<&Path>) -> Result<Self, EngineError> {
+        let failed = |error: wasmtime::Error| EngineError::Runtime(format!("{error:#}"));
+        let runtime = wasmtime::Engine::new(&config()).map_err(failed)?;
+        let cache = cache.map(|path| {
+            Cache::try_new(path, &runtime)
+                .map_err(|error| EngineError::Cache { path: path.to_owned(), reason: error.to_string() })
+        });
+        let ticker =
+            Ticker::try_new(runtime.weak()).map_err(|error| EngineError::Runtime(error.to_string()))?;
+        let linker = linker(&runtime).map_err(failed)?;
+        Ok(Self { shared: Arc::new(Shared { linker, cache: cache.transpose()?, ticker, runtime }) })
+    }
+
+    /// Loads a plugin: compiles it, or finds its code in the cache, and checks it.
+    ///
+    /// Takes up to seconds of processor time, on the calling thread alone.
+    ///
+    /// # Errors
+    /// If the bytes are no plugin that can run here.
+    pub fn load(&self, name: &str, wasm: &[u8]) -> Result<Plugin, LoadError> {
+        let refuse = |problem| LoadError { plugin: name.to_owned(), problem };
+        let start = Instant::now();
+        check_start(wasm).map_err(refuse)?;
+        let sum: Sum = Sha256::digest(wasm).into();
+        let (component, is_from_cache) = match self.find(name, &sum) {
+            Some(component) => (component, true),
+            None => (self.compile(name, wasm, &sum).map_err(refuse)?, false),
+        };
+        let (component, transformer) = self.check(&component).map_err(refuse)?;
+        let imports = component.component().component_type();
+        let imports = imports.imports(&self.shared.runtime).map(|(name, _)| name.to_owned()).collect();
+        let version = format!("sha256:{}", hex(&sum)).into();
+        let load_time = start.elapsed();
+        let engine = self.clone();
+        let name = name.into();
+        let loaded =
+            Loaded { engine, name, version, component, transformer, imports, load_time, is_from_cache };
+        Ok(Plugin { loaded: Arc::new(loaded) })
+    }
+
+    /// A component out of the cache, if there is one that can be used.
+    fn find(&self, name: &str, sum: &Sum) -> Option<Component> {
+        let refused = match self.shared.cache.as_ref()?.load(sum) {
+            Entry::Absent => return None,
+            Entry::Refused(reason) => reason,
+            Entry::Code(code) => {
+                #[expect(
+                    unsafe_code,
+                    reason = "the cache gives back only what this user's host wrote: private files, whole by their digest"
+                )]
+                let component = unsafe { Component::deserialize(&self.shared.runtime, &code) };
+                match component {
+                    Ok(component) => return Some(component),
+                    Err(error) => format!("{error:#}"),
+                }
+            }
+        };
+        tracing::warn!(plugin = name, reason = refused, "cached code refused, compiling again");
+        None
+    }
+
+    fn compile(&self, name: &str, wasm: &[u8], sum: &Sum) -> Result<Component, Problem> {
+        let component = Component::from_binary(&self.shared.runtime, wasm).map_err(|error| {
+            let text = format!("{:#}", error.root_cause());
+            if text.contains("unexpected end") { Problem::Truncated(text) } else { Problem::Malformed(text) }
+        })?;
+        if let Some(cache) = &self.shared.cache {
+            let stored = component.serialize().map_err(std::io::Error::other);
+            if let Err(error) = stored.and_then(|code| cache.store(sum, &code)) {
+                tracing::warn!(plugin = name, %error, "compiled code not cached");
+            }
+        }
+        Ok(component)
+    }
+
+    /// Checks a component against the contract.
+    fn check(&self, component: &Component) -> Result<(InstancePre<Host>, GuestIndices), Problem> {
+        let runtime = &self.shared.runtime;
+        let ty = component.component_type();
+        let exports: Vec<&str> = ty.exports(runtime).map(|(name, _)| name).collect();
+        let Some(found) = exports.iter().find(|name| name.starts_with(TRANSFORMER)) else {
+            return Err(Problem::NoTransformer(match &exports[..] {
+                [] => "nothing at all".into(),
+                names => names.join(", "),
+            }));
+        };
+        let missing: Vec<&str> =
+            ty.imports(runtime).map(|(name, _)| name).filter(|name| !is_offered(name)).collect();
+        if !missing.is_empty() {
+            return Err(Problem::MissingImports(missing.join(", ")));
+        }
+        let linked = self.shared.linker.instantiate_pre(component);
+        let linked = linked.map_err(|error| Problem::MissingImports(format!("{error:#}")))?;
+        let version = found.trim_start_matches(TRANSFORMER);
+        let ours = super::CONTRACT_VERSION.rsplit_once('.').map_or("", |(track, _)| track);
+        if version.rsplit_once('.').is_none_or(|(track, _)| track != ours) {
+            return Err(Problem::OtherContract((*found).to_owned()));
+        }
+        let mismatch = |error: wasmtime::Error| Problem::Mismatch(format!("{error:#}"));
+        let transformer = GuestIndices::new(&linked).map_err(mismatch)?;
+        check_functions(&ty, runtime, found)?;
+        Ok((linked, transformer))
+    }
+
+    pub(super) fn runtime(&self) -> &wasmtime::Engine {
+        &self.shared.runtime
+    }
+
+    #[inline]
+    pub(super) fn ticker(&self) -> &Ticker {
+        &self.shared.ticker
+    }
+}
+
+impl Plugin {
+    /// Its name: the file's, without `.wasm`.
+    pub fn name(&self) -> &Arc<str> {
+        &self.loaded.name
+    }
+
+    /// Its digest, `sha256:` and hexadecimal digits.
+    pub fn version(&self) -> &Arc<str> {
+        &self.loaded.version
+    }
+
+    /// The interfaces it imports.
+    pub fn imports(&self) -> &[String] {
+        &self.loaded.imports
+    }
+
+    /// How long it took to load: nearly all of it compilation, unless it came from the cache.
+    pub fn load_time(&self) -> Duration {
+        self.loaded.load_time
+    }
+
+    /// Whether its code was found in the cache.
+    pub fn is_from_cache(&self) -> bool {
+        self.loaded.is_from_cache
+    }
+
+    #[inline]
+    pub(super) fn engine(&self) -> &Engine {
+        &self.loaded.engine
+    }
+
+    pub(super) fn component(&self) -> &InstancePre<Host> {
+        &self.loaded.component
+    }
+
+    pub(super) fn transformer(&self) -> &GuestIndices {
+        &self.loaded.transformer
+    }
+}
+
+fn config() -> Config {
+    let mut config = Config::new();
+    config
+        .cranelift_opt_level(OptLevel::Speed)
+        .epoch_interruption(true)
+        .concurrency_support(false)
+        .max_wasm_stack(GUEST_STACK_BYTES)
+        .async_stack_size(CALL_STACK_BYTES)
+        .memory_init_cow(true)
+        .allocation_strategy(InstanceAllocationStrategy::OnDemand);
+    config
+}
+
+/// Tells apart what is no component by its first bytes.
+fn check_start(wasm: &[u8]) -> Result<(), Problem> {
+    if wasm.is_empty() {
+        return Err(Problem::Empty);
+    }
+    if wasm.starts_with(COMPONENT_START) {
+        return Ok(());
+    }
+    if wasm.starts_with(MODULE_START) {
+        return Err(Problem::CoreModule);
+    }
+    if COMPONENT_START.starts_with(wasm) {
+        return Err(Problem::Truncated("it ends within the header".into()));
+    }
+    Err(Problem::NotWasm)
+}
+
+/// Checks the types of the functions of the `transformer`, which wasmtime does at instantiation.
+fn check_functions(
+    ty: &wasmtime::component::types::Component,
+    runtime: &wasmtime::Engine,
+    transformer: &str,
+) -> Result<(), Problem> {
+    type Facts<'a> = &'a [(String, String)];
+    type Emitted = Result<Option<wit::Emissions>, String>;
+    let Some(ComponentItem::ComponentInstance(interface)) =
+        ty.get_export(runtime, transformer).map(|export| export.ty)
+    else {
+        return Err(Problem::Mismatch(format!("{transformer} is not an interface")));
+    };
+    let cx = ty.instance_type();
+    for (name, export) in interface.exports(runtime) {
+        let ComponentItem::ComponentFunc(function) = export.ty else { continue };
+        let checked = match name {
+            "init" => function.typecheck::<(&str, Facts<'_>), (Result<wit::Description, String>,)>(&cx),
+            "process" => function.typecheck::<(&wit::Batch,), (Result<wit::Outcome, String>,)>(&cx),
+            "tick" => function.typecheck::<(u64,), (Emitted,)>(&cx),
+            "finish" => function.typecheck::<(), (Emitted,)>(&cx),
+            "snapshot" => function.typecheck::<(), (Result<Option<Vec<u8>>, String>,)>(&cx),
+            "restore" => function.typecheck::<(&[u8],), (Result<(), String>,)>(&cx),
+            _ => Ok(()),
+        };
+        checked.map_err(|error| Problem::Mismatch(format!("{name}: {error:#}")))?;
+    }
+    Ok(())
+}

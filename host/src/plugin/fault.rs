@@ -1,0 +1,213 @@
+//! What went wrong in an instance, and what went wrong in loading a plugin.
+//!
+//! wasmtime's errors end here: what leaves this folder is a kind and a text for people.
+
+use super::limits::Refusal;
+use wasmtime::{Trap, WasmBacktrace};
+
+/// The ways in which an instance fails: the `kind` label of `tidemill_plugin_faults_total`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum FaultKind {
+    /// It trapped, or answered a call with an error.
+    Trap,
+    /// It ran longer than a call may.
+    Deadline,
+    /// It failed after it was refused memory.
+    Memory,
+    /// It returned more than a call may.
+    Output,
+    /// What it returned breaks the contract.
+    Invalid,
+    /// It could not be instantiated, or `init` failed or refused the configuration.
+    Init,
+    /// `snapshot` failed.
+    Snapshot,
+    /// `restore` failed or refused the state.
+    Restore,
+}
+
+impl FaultKind {
+    /// The label value.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Trap => "trap",
+            Self::Deadline => "deadline",
+            Self::Memory => "memory",
+            Self::Output => "output",
+            Self::Invalid => "invalid",
+            Self::Init => "init",
+            Self::Snapshot => "snapshot",
+            Self::Restore => "restore",
+        }
+    }
+}
+
+impl std::fmt::Display for FaultKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A failed call. The instance is of no further use.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{kind}: {detail}")]
+pub struct Fault {
+    /// What kind of failure.
+    pub kind: FaultKind,
+    /// What happened, for the person who reads the log or the dead letters.
+    pub detail: String,
+}
+
+/// Most characters of a text that a guest supplied for an error.
+const MAX_GUEST_TEXT_CHARS: usize = 4096;
+
+/// The frames of a trap that are worth showing.
+const MAX_FRAMES: usize = 8;
+
+impl Fault {
+    pub(super) fn new(kind: FaultKind, detail: impl Into<String>) -> Self {
+        Self { kind, detail: detail.into() }
+    }
+
+    pub(super) fn invalid(detail: impl Into<String>) -> Self {
+        Self::new(FaultKind::Invalid, detail)
+    }
+
+    /// The guest answered `function` with an error.
+    pub(super) fn answered(function: &str, text: &str, refusal: Option<Refusal>) -> Self {
+        let detail = format!("{function} failed: {}", shortened(text));
+        match refusal {
+            Some(refusal) => Self::new(FaultKind::Memory, format!("{detail} ({refusal})")),
+            None => Self::new(FaultKind::Trap, detail),
+        }
+    }
+
+    /// The call of `function` did not return.
+    pub(super) fn failed(function: &str, error: &wasmtime::Error, refusal: Option<Refusal>) -> Self {
+        if error.chain().any(|cause| cause.to_string().contains(HOSTCALL_FUEL)) {
+            let detail = format!("{function} handed more to the host than limits.output allows");
+            return Self::new(FaultKind::Output, detail);
+        }
+        if let Some(refusal) = refusal {
+            let detail = format!("{function}: {refusal}; then: {}", root_cause(error));
+            return Self::new(FaultKind::Memory, detail);
+        }
+        let backtrace = error.downcast_ref::<WasmBacktrace>();
+        if error.downcast_ref::<Trap>().is_none() && backtrace.is_none() {
+            // The call came back, and what it returned could not be read out of its memory.
+            return Self::invalid(format!("{function} returned what cannot be read: {}", root_cause(error)));
+        }
+        let mut detail = format!("{function}: {}", root_cause(error));
+        let frames = backtrace.map(WasmBacktrace::frames).unwrap_or_default();
+        for (n, frame) in frames.iter().filter_map(|frame| frame.func_name()).take(MAX_FRAMES).enumerate() {
+            detail.push_str(if n == 0 { ", in " } else { " < " });
+            detail.push_str(frame);
+        }
+        Self::new(FaultKind::Trap, detail)
+    }
+
+    /// The same failure in one of the calls that have a kind of their own.
+    pub(super) fn as_kind(self, kind: FaultKind) -> Self {
+        let detail = match self.kind {
+            FaultKind::Trap => self.detail,
+            other => format!("{other}: {}", self.detail),
+        };
+        Self { kind, detail }
+    }
+}
+
+/// How wasmtime words that the limit of `set_hostcall_fuel` was reached; its error type is private.
+const HOSTCALL_FUEL: &str = "fuel allocated for hostcalls has been exhausted";
+
+fn root_cause(error: &wasmtime::Error) -> String {
+    shortened(&error.root_cause().to_string())
+}
+
+/// A guest's text, cut where it is too long for an error.
+pub(super) fn shortened(text: &str) -> String {
+    match text.char_indices().nth(MAX_GUEST_TEXT_CHARS) {
+        Some((end, _)) => format!("{}... ({} bytes)", &text[..end], text.len()),
+        None => text.to_owned(),
+    }
+}
+
+/// Why the engine could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// wasmtime does not run on this machine.
+    #[error("failed to start the plugin engine: {0}")]
+    Runtime(String),
+    /// The folder of compiled code cannot be used.
+    #[error("failed to use the plugin cache {path}: {reason}")]
+    Cache {
+        /// The folder.
+        path: std::path::PathBuf,
+        /// What the system or the check said.
+        reason: String,
+    },
+}
+
+/// Why a file is not a plugin that can run here.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("failed to load plugin {plugin}: {problem}")]
+pub struct LoadError {
+    /// The plugin's name.
+    pub plugin: String,
+    /// What is wrong with it.
+    pub problem: Problem,
+}
+
+/// What can be wrong with a plugin file.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Problem {
+    /// No bytes.
+    #[error("the file is empty")]
+    Empty,
+    /// No WebAssembly at all.
+    #[error("the file is not WebAssembly")]
+    NotWasm,
+    /// A module where a component is needed.
+    #[error("the file is a core WebAssembly module, not a component")]
+    CoreModule,
+    /// It ends too early.
+    #[error("the file is cut short: {0}")]
+    Truncated(String),
+    /// WebAssembly, but not valid.
+    #[error("the component is not valid: {0}")]
+    Malformed(String),
+    /// It has no `transformer`.
+    #[error("the component exports no tidemill:plugin/transformer, but {0}")]
+    NoTransformer(String),
+    /// It has a `transformer` of a contract that this host does not speak.
+    #[error("the component exports {0}, this host speaks tidemill:plugin@{version}", version = super::CONTRACT_VERSION)]
+    OtherContract(String),
+    /// It has a `transformer` whose functions are not the contract's.
+    #[error("the component's transformer does not match the contract: {0}")]
+    Mismatch(String),
+    /// It needs what nobody here provides.
+    #[error("the component imports what this host does not provide: {0}")]
+    MissingImports(String),
+}
+
+impl LoadError {
+    /// What to do about it.
+    pub fn hint(&self) -> Option<&'static str> {
+        match &self.problem {
+            Problem::Empty | Problem::Truncated(_) => {
+                Some("was it still being written? move finished files into the folder")
+            }
+            Problem::NotWasm => Some("a plugin is a WebAssembly component, a `.wasm` file"),
+            Problem::CoreModule => Some(
+                "link it with wasm-component-ld, or make a component of it with `wasm-tools component new`",
+            ),
+            Problem::Malformed(_) => Some("build it again with a released toolchain"),
+            Problem::NoTransformer(_) | Problem::Mismatch(_) => {
+                Some("build it for the world `transform` of wit/transform.wit")
+            }
+            Problem::OtherContract(_) => Some("build it with the SDK of this host's version"),
+            Problem::MissingImports(_) => {
+                Some("a plugin may import the interfaces of tidemill:plugin and wasi:cli with its kin")
+            }
+        }
+    }
+}

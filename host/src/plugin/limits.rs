@@ -1,0 +1,241 @@
+//! What an instance may use: memory, and running time in one call.
+//!
+//! Memory is bounded by a limiter that wasmtime asks before anything grows; it remembers what it
+//! refused, so that the trap which follows is known for what it is. Time is the guest's own: it is
+//! counted while a call is being polled, and stands still while the call has given its thread away.
+
+use rustix::time::{ClockId, clock_gettime};
+use std::fmt;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+use wasmtime::{ResourceLimiter, UpdateDeadline};
+
+/// The time between two epochs: a call that runs longer gives its thread away, and its deadline is
+/// looked at. Short enough that sockets on the same thread do not notice, long enough that the
+/// thread which counts epochs costs well under 1 % of a core, and only while plugins are called.
+pub(super) const EPOCH: Duration = Duration::from_millis(2);
+
+/// A slot of a table is a pointer.
+const TABLE_SLOT_BYTES: usize = size_of::<usize>();
+/// Most core instances, tables, and memories of one plugin: Python's components have about 20.
+const MAX_PARTS: usize = 256;
+
+/// A growth that the limiter refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Refusal {
+    wanted_bytes: usize,
+    limit_bytes: usize,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "wanted {} bytes of memory, limits.memory is {}", self.wanted_bytes, self.limit_bytes)
+    }
+}
+
+/// Bounds all memories and tables of one instance together.
+#[derive(Debug)]
+pub(super) struct MemoryLimiter {
+    limit_bytes: usize,
+    used_bytes: usize,
+    last_growth_bytes: usize,
+    refused: Option<Refusal>,
+}
+
+impl MemoryLimiter {
+    pub(super) fn new(limit_bytes: usize) -> Self {
+        Self { limit_bytes, used_bytes: 0, last_growth_bytes: 0, refused: None }
+    }
+
+    pub(super) fn used_bytes(&self) -> usize {
+        self.used_bytes
+    }
+
+    /// What was refused since the last call of this.
+    pub(super) fn take_refusal(&mut self) -> Option<Refusal> {
+        self.refused.take()
+    }
+
+    fn grow(&mut self, bytes: usize) -> bool {
+        let wanted_bytes = self.used_bytes.saturating_add(bytes);
+        if wanted_bytes > self.limit_bytes {
+            self.refused = Some(Refusal { wanted_bytes, limit_bytes: self.limit_bytes });
+            return false;
+        }
+        self.used_bytes = wanted_bytes;
+        self.last_growth_bytes = bytes;
+        true
+    }
+
+    fn take_back(&mut self) {
+        self.used_bytes -= std::mem::take(&mut self.last_growth_bytes);
+    }
+}
+
+impl ResourceLimiter for MemoryLimiter {
+    fn memory_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        Ok(maximum.is_none_or(|maximum| desired <= maximum) && self.grow(desired.saturating_sub(current)))
+    }
+
+    fn memory_grow_failed(&mut self, _: wasmtime::Error) -> wasmtime::Result<()> {
+        self.take_back();
+        Ok(())
+    }
+
+    fn table_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        let bytes = desired.saturating_sub(current).saturating_mul(TABLE_SLOT_BYTES);
+        Ok(maximum.is_none_or(|maximum| desired <= maximum) && self.grow(bytes))
+    }
+
+    fn table_grow_failed(&mut self, _: wasmtime::Error) -> wasmtime::Result<()> {
+        self.take_back();
+        Ok(())
+    }
+
+    fn instances(&self) -> usize {
+        MAX_PARTS
+    }
+
+    fn tables(&self) -> usize {
+        MAX_PARTS
+    }
+
+    fn memories(&self) -> usize {
+        MAX_PARTS
+    }
+}
+
+/// The running time of the current call.
+///
+/// Shared between the store's epoch callback, which runs inside the call, and whoever polls the
+/// call; both on one thread at a time.
+#[derive(Debug)]
+pub(super) struct Meter {
+    base: Instant,
+    deadline_ns: AtomicU64,
+    used_ns: AtomicU64,
+    /// When the current poll began: wall time since `base` in the first poll of a call, the
+    /// thread's processor time in later ones.
+    poll_began_ns: AtomicU64,
+    resumed: AtomicBool,
+    yielded: AtomicBool,
+}
+
+impl Meter {
+    pub(super) fn new() -> Arc<Self> {
+        Arc::new(Self {
+            base: Instant::now(),
+            deadline_ns: AtomicU64::new(0),
+            used_ns: AtomicU64::new(0),
+            poll_began_ns: AtomicU64::new(0),
+            resumed: AtomicBool::new(false),
+            yielded: AtomicBool::new(false),
+        })
+    }
+
+    /// A call begins, and may run for `deadline`.
+    pub(super) fn begin(&self, deadline: Duration) {
+        self.deadline_ns.store(nanos(deadline), Relaxed);
+        self.used_ns.store(0, Relaxed);
+        self.resumed.store(false, Relaxed);
+        self.yielded.store(false, Relaxed);
+    }
+
+    /// How long the guest ran in the last call.
+    pub(super) fn running(&self) -> Duration {
+        Duration::from_nanos(self.used_ns.load(Relaxed))
+    }
+
+    /// What the store does when an epoch passed during a call.
+    pub(super) fn at_epoch(&self) -> UpdateDeadline {
+        // A clock that tells processor time costs a system call, too much for every short call.
+        // The first poll is therefore counted by the wall, and by no more than the epoch it lasts:
+        // the machine may have given the processor to someone else in between.
+        let poll = if self.resumed.load(Relaxed) { self.poll() } else { self.poll().min(nanos(EPOCH)) };
+        if self.used_ns.load(Relaxed) + poll >= self.deadline_ns.load(Relaxed) {
+            return UpdateDeadline::Interrupt;
+        }
+        self.yielded.store(true, Relaxed);
+        // tokio's own yield lets sockets be looked at before the call goes on.
+        UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now()))
+    }
+
+    fn now(&self) -> u64 {
+        if self.resumed.load(Relaxed) {
+            let time = clock_gettime(ClockId::ThreadCPUTime);
+            return u64::try_from(time.tv_sec).unwrap_or(0) * 1_000_000_000
+                + u64::try_from(time.tv_nsec).unwrap_or(0);
+        }
+        nanos(self.base.elapsed())
+    }
+
+    fn poll(&self) -> u64 {
+        self.now().saturating_sub(self.poll_began_ns.load(Relaxed))
+    }
+
+    fn poll_begins(&self) {
+        self.poll_began_ns.store(self.now(), Relaxed);
+    }
+
+    /// Says whether the guest gave its thread away by itself.
+    fn poll_ends(&self) -> bool {
+        let yielded = self.yielded.swap(false, Relaxed);
+        let poll = self.poll();
+        let poll = if yielded && !self.resumed.load(Relaxed) { poll.min(nanos(EPOCH)) } else { poll };
+        self.used_ns.store(self.used_ns.load(Relaxed) + poll, Relaxed);
+        yielded
+    }
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// A call waited for something in the host for longer than it may run.
+#[derive(Debug)]
+pub(super) struct Stuck;
+
+/// Runs a call to its end, counting its time.
+///
+/// A call that is pending without having been interrupted waits for the host, which only the
+/// stand-ins for WASI's clocks and streams make it do: it may wait as long as it may run.
+///
+/// # Cancel safety
+/// None: the store cannot be used any more when this is dropped before its end.
+pub(super) async fn metered<F: Future>(
+    meter: &Meter,
+    deadline: Duration,
+    call: F,
+) -> Result<F::Output, Stuck> {
+    let mut call = pin!(call);
+    let mut patience: Option<Pin<Box<tokio::time::Sleep>>> = None;
+    std::future::poll_fn(move |cx: &mut Context<'_>| {
+        meter.poll_begins();
+        let polled = call.as_mut().poll(cx);
+        let yielded = meter.poll_ends();
+        if let Poll::Ready(output) = polled {
+            return Poll::Ready(Ok(output));
+        }
+        meter.resumed.store(true, Relaxed);
+        if yielded {
+            patience = None;
+            return Poll::Pending;
+        }
+        let patience = patience.get_or_insert_with(|| Box::pin(tokio::time::sleep(deadline)));
+        patience.as_mut().poll(cx).map(|()| Err(Stuck))
+    })
+    .await
+}
