@@ -4,9 +4,11 @@
 //! The modules stand in layers; a lower one never names a higher one. `ARCHITECTURE.md` has the
 //! map.
 
+pub mod admin;
 pub mod config;
 pub mod message;
 pub mod metadata;
+pub mod pipeline;
 pub mod plugin;
 pub mod reason;
 pub mod sink;

@@ -5,9 +5,13 @@
 
 mod guest_metrics;
 mod metrics;
+mod rate_limit;
+mod status;
 
 pub use guest_metrics::GuestMetrics;
 pub use metrics::{
     ConnectOutcome, EndpointMetrics, EndpointState, Losses, Metrics, SinkMetrics, SourceMetrics,
     StageMetrics, SwapOutcome,
 };
+pub use rate_limit::RateLimit;
+pub use status::{PipelineState, Status};

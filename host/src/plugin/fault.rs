@@ -48,7 +48,7 @@ impl std::fmt::Display for FaultKind {
     }
 }
 
-/// A failed call. The instance is of no further use.
+/// A failed call. Unless the instance only said no, it is of no further use.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{kind}: {detail}")]
 pub struct Fault {
@@ -56,6 +56,8 @@ pub struct Fault {
     pub kind: FaultKind,
     /// What happened, for the person who reads the log or the dead letters.
     pub detail: String,
+    /// Whether the guest returned, with an error: a refusal, not a crash.
+    pub is_refusal: bool,
 }
 
 /// Most characters of a text that a guest supplied for an error.
@@ -66,7 +68,7 @@ const MAX_FRAMES: usize = 8;
 
 impl Fault {
     pub(super) fn new(kind: FaultKind, detail: impl Into<String>) -> Self {
-        Self { kind, detail: detail.into() }
+        Self { kind, detail: detail.into(), is_refusal: false }
     }
 
     pub(super) fn invalid(detail: impl Into<String>) -> Self {
@@ -76,10 +78,11 @@ impl Fault {
     /// The guest answered `function` with an error.
     pub(super) fn answered(function: &str, text: &str, refusal: Option<Refusal>) -> Self {
         let detail = format!("{function} failed: {}", shortened(text));
-        match refusal {
+        let fault = match refusal {
             Some(refusal) => Self::new(FaultKind::Memory, format!("{detail} ({refusal})")),
             None => Self::new(FaultKind::Trap, detail),
-        }
+        };
+        Self { is_refusal: true, ..fault }
     }
 
     /// The call of `function` did not return.
@@ -112,7 +115,7 @@ impl Fault {
             FaultKind::Trap => self.detail,
             other => format!("{other}: {}", self.detail),
         };
-        Self { kind, detail }
+        Self { kind, detail, ..self }
     }
 }
 

@@ -247,7 +247,7 @@ impl Instance {
     /// The guest's state as bytes of its own making, if it has any.
     ///
     /// # Errors
-    /// A fault of kind `snapshot`; the instance is of no further use then.
+    /// A fault of kind `snapshot`; unless it is a refusal, the instance is of no further use then.
     ///
     /// # Cancel safety
     /// None: dropping the future ends the instance.
@@ -257,9 +257,9 @@ impl Instance {
         let returned = metered(&self.meter, STATE_DEADLINE, call).await;
         drop(running);
         let snapshot = answer("snapshot", STATE_DEADLINE, &mut self.store, returned)
-            .map_err(|fault| fault.as_kind(FaultKind::Snapshot))?;
-        self.is_dead = false;
-        Ok(snapshot)
+            .map_err(|fault| fault.as_kind(FaultKind::Snapshot));
+        self.is_dead = snapshot.as_ref().is_err_and(|fault| !fault.is_refusal);
+        snapshot
     }
 
     /// Gives the guest a snapshot of this or an earlier version of the plugin.

@@ -1,0 +1,208 @@
+//! Where the messages of a pipeline go that failed.
+//!
+//! Each becomes one JSON line for the dead-letter sink, and is counted when it is written. Without
+//! that sink, or when it fails, the message is dropped under its own reason. A full queue is
+//! backpressure like any other: the pipeline reads nothing until there is room.
+
+use crate::message::{Failed, Message, Payload};
+use crate::metadata::{Metadata, now_us};
+use crate::reason::Reason;
+use crate::sink::Sink;
+use crate::telemetry::{Losses, RateLimit, SinkMetrics};
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use serde::Serialize;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+/// Longest `detail` in characters: it may come from a plugin.
+const MAX_DETAIL_CHARS: usize = 1000;
+/// A pipeline logs one lost message in so much time, and how many there were between.
+const LOG_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Where a message failed.
+#[derive(Clone, Debug)]
+pub(super) struct Place {
+    /// The label of the source, the transform or the sink.
+    pub(super) stage: Arc<str>,
+    /// Its counters.
+    pub(super) losses: Losses,
+    /// The plugin and its version, of a transform.
+    pub(super) plugin: Option<(Arc<str>, Arc<str>)>,
+}
+
+/// The sink for dead letters, and what it counts.
+#[derive(Debug)]
+pub(super) struct DeadLetterSink {
+    pub(super) sink: Sink,
+    pub(super) metrics: SinkMetrics,
+}
+
+/// The dead letters of one pipeline.
+#[derive(Debug)]
+pub(super) struct DeadLetters {
+    pipeline: Arc<str>,
+    sink: Option<DeadLetterSink>,
+    /// Letters that the sink has no room for yet.
+    waiting: VecDeque<(Message, Counts)>,
+    /// Letters that the sink has, in order; which of them are written is told by its counters.
+    taken: VecDeque<Counts>,
+    delivered_before: u64,
+    log: RateLimit,
+}
+
+/// What to count once it is known what became of a letter.
+#[derive(Debug)]
+struct Counts {
+    losses: Losses,
+    reason: Reason,
+}
+
+/// A dead letter as it is written.
+#[derive(Serialize)]
+struct Letter<'a> {
+    time: String,
+    pipeline: &'a str,
+    stage: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    plugin: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    version: Option<&'a str>,
+    reason: &'static str,
+    detail: String,
+    metadata: BTreeMap<&'a str, Cow<'a, str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    payload: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    payload_base64: Option<String>,
+}
+
+impl DeadLetters {
+    pub(super) fn new(pipeline: Arc<str>, sink: Option<DeadLetterSink>) -> Self {
+        Self {
+            pipeline,
+            delivered_before: sink.as_ref().map_or(0, |sink| sink.metrics.delivered.get()),
+            sink,
+            waiting: VecDeque::new(),
+            taken: VecDeque::new(),
+            log: RateLimit::new(LOG_INTERVAL),
+        }
+    }
+
+    /// Takes messages that failed at a place.
+    pub(super) fn take(&mut self, place: &Place, failed: impl IntoIterator<Item = Failed>) {
+        for failed in failed {
+            if self.sink.is_some() {
+                let letter = Message {
+                    payload: Payload::text(self.letter(place, &failed)),
+                    metadata: Metadata::without_origin(now_us()),
+                };
+                self.waiting
+                    .push_back((letter, Counts { losses: place.losses.clone(), reason: failed.reason }));
+            } else {
+                place.losses.dropped(failed.reason, 1);
+                if let Some(held_back) = self.log.allow() {
+                    tracing::warn!(
+                        pipeline = %self.pipeline, stage = %place.stage, reason = %failed.reason,
+                        detail = %shortened(&failed.detail), held_back, "message dropped"
+                    );
+                }
+            }
+        }
+    }
+
+    /// Hands letters to the sink and counts those that are written. Ready if none waits for room.
+    pub(super) fn poll_drive(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(dead) = &mut self.sink else { return Poll::Ready(()) };
+        let mut failed = Vec::new();
+        dead.sink.poll_drive(cx, &mut failed);
+        while !self.waiting.is_empty() && dead.sink.poll_ready(cx).is_ready() {
+            if let Some((letter, counts)) = self.waiting.pop_front() {
+                dead.sink.push(letter, &mut failed);
+                self.taken.push_back(counts);
+            }
+        }
+        if !self.taken.is_empty() {
+            let _ = dead.sink.poll_flush(cx, &mut failed);
+            self.settle(failed);
+        }
+        if self.waiting.is_empty() { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    /// Ready once every letter is written or lost.
+    pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        ready!(self.poll_drive(cx));
+        if self.taken.is_empty() { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    /// Closes the sink. Ready once it is closed.
+    pub(super) fn poll_close(&mut self, cx: &mut Context<'_>, code: u16) -> Poll<()> {
+        let Some(dead) = &mut self.sink else { return Poll::Ready(()) };
+        let mut failed = Vec::new();
+        let closed = dead.sink.poll_close(cx, code, &mut failed);
+        self.settle(failed);
+        closed
+    }
+
+    /// Counts what is neither written nor lost as lost: the grace period has run out.
+    pub(super) fn give_up(&mut self) -> u64 {
+        let waiting = self.waiting.drain(..).map(|(_, counts)| counts);
+        let given_up: Vec<Counts> = waiting.chain(self.taken.drain(..)).collect();
+        for counts in &given_up {
+            counts.losses.dropped(counts.reason, 1);
+        }
+        given_up.len() as u64
+    }
+
+    /// Of the letters the sink has finished with, those it says it delivered are written; the rest
+    /// is lost.
+    fn settle(&mut self, failed: Vec<Failed>) {
+        let Some(dead) = &self.sink else { return };
+        let delivered = dead.metrics.delivered.get();
+        let mut written = delivered - self.delivered_before;
+        self.delivered_before = delivered;
+        let finished = self.taken.len().saturating_sub(dead.sink.in_flight());
+        for counts in self.taken.drain(..finished) {
+            if written > 0 {
+                written -= 1;
+                counts.losses.dead_lettered(counts.reason, 1);
+            } else {
+                counts.losses.dropped(counts.reason, 1);
+            }
+        }
+        if let Some(first) = failed.first()
+            && let Some(held_back) = self.log.allow()
+        {
+            let detail = shortened(&first.detail);
+            let lost = failed.len();
+            tracing::error!(pipeline = %self.pipeline, lost, %detail, held_back, "dead letter lost");
+        }
+    }
+
+    fn letter(&self, place: &Place, failed: &Failed) -> String {
+        let payload = &failed.message.payload;
+        let letter = Letter {
+            time: jiff::Timestamp::now().to_string(),
+            pipeline: &self.pipeline,
+            stage: &place.stage,
+            plugin: place.plugin.as_ref().map(|(plugin, _)| &**plugin),
+            version: place.plugin.as_ref().map(|(_, version)| &**version),
+            reason: failed.reason.as_str(),
+            detail: shortened(&failed.detail),
+            metadata: failed.message.metadata.iter().collect(),
+            payload: payload.as_text(),
+            payload_base64: (!payload.is_text()).then(|| BASE64_STANDARD.encode(payload.as_bytes())),
+        };
+        serde_json::to_string(&letter).expect("a letter has string keys only")
+    }
+}
+
+fn shortened(detail: &str) -> String {
+    match detail.char_indices().nth(MAX_DETAIL_CHARS) {
+        Some((end, _)) => format!("{}...", &detail[..end]),
+        None => detail.to_owned(),
+    }
+}

@@ -1,0 +1,205 @@
+//! The way out of a pipeline: messages of the last transform to the sinks that take their output.
+//!
+//! A message waits in the outbox until every sink that takes it has room, then goes to all of them
+//! at once; so order is kept for each sink, and one full sink holds the pipeline, not the others'
+//! messages already given. An output that no sink takes ends here, counted.
+
+use super::dead_letters::{DeadLetters, Place};
+use crate::config::Outputs;
+use crate::message::{Failed, Message};
+use crate::reason::Reason;
+use crate::sink::Sink;
+use crate::telemetry::{Losses, SinkMetrics};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+/// Most sinks of one pipeline: which of them take a message is one bit each.
+pub const MAX_SINKS: usize = 64;
+
+/// After so many messages or bytes sinks flush, even if more are there: latency and memory under
+/// full load stay bounded.
+const FLUSH_MESSAGES: usize = 1024;
+const FLUSH_BYTES: usize = 128 << 10;
+
+/// A message, and the output by which it left its transform: 0 is "default".
+#[derive(Debug)]
+pub(super) struct Routed {
+    pub(super) output: u16,
+    pub(super) message: Message,
+}
+
+/// A sink of a pipeline.
+#[derive(Debug)]
+pub(super) struct Outlet {
+    pub(super) sink: Sink,
+    pub(super) takes: Outputs,
+    pub(super) place: Place,
+    pub(super) metrics: SinkMetrics,
+}
+
+/// A message in the outbox, and one bit for each sink that takes it.
+#[derive(Debug)]
+struct Waiting {
+    takers: u64,
+    message: Message,
+}
+
+/// All sinks of a pipeline, and what waits for them.
+#[derive(Debug)]
+pub(super) struct Outlets {
+    outlets: Vec<Outlet>,
+    outbox: VecDeque<Waiting>,
+    /// For each output of the last transform, the sinks that take it.
+    takers: Vec<u64>,
+    pub(super) dead_letters: DeadLetters,
+    failed: Vec<Failed>,
+    flush: Flush,
+}
+
+/// What was given to the sinks since they last flushed.
+#[derive(Debug, Default)]
+struct Flush {
+    messages: usize,
+    bytes: usize,
+    wanted: bool,
+}
+
+impl Outlets {
+    pub(super) fn new(outlets: Vec<Outlet>, dead_letters: DeadLetters, outputs: &[Arc<str>]) -> Self {
+        debug_assert!(outlets.len() <= MAX_SINKS, "the configuration has refused more");
+        let mut this = Self {
+            outlets,
+            outbox: VecDeque::new(),
+            takers: Vec::new(),
+            dead_letters,
+            failed: Vec::new(),
+            flush: Flush::default(),
+        };
+        this.set_outputs(outputs);
+        this
+    }
+
+    /// Sets the named outputs of the last transform.
+    pub(super) fn set_outputs(&mut self, outputs: &[Arc<str>]) {
+        let names = std::iter::once("default").chain(outputs.iter().map(|name| &**name));
+        self.takers = names
+            .map(|name| {
+                let takes = |outlet: &Outlet| match &outlet.takes {
+                    Outputs::All => true,
+                    Outputs::Named(named) => named.iter().any(|taken| taken == name),
+                };
+                let bits = self.outlets.iter().enumerate().filter(|(_, outlet)| takes(outlet));
+                bits.fold(0, |bits, (n, _)| bits | 1 << n)
+            })
+            .collect();
+    }
+
+    /// Takes the output of the last transform; `losses` counts there what no sink takes.
+    pub(super) fn take(&mut self, routed: &mut Vec<Routed>, losses: &Losses) {
+        let mut untaken = 0;
+        for Routed { output, message } in routed.drain(..) {
+            let takers = self.takers.get(usize::from(output)).copied().unwrap_or(0);
+            if takers == 0 {
+                untaken += 1;
+            } else {
+                self.outbox.push_back(Waiting { takers, message });
+            }
+        }
+        losses.dropped(Reason::NoOutput, untaken);
+    }
+
+    /// Drives the sinks and hands on what waits. Ready if nothing waits any more, here or for the
+    /// dead letters: then the pipeline may read on.
+    pub(super) fn poll_drive(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        for outlet in &mut self.outlets {
+            outlet.sink.poll_drive(cx, &mut self.failed);
+            if !self.failed.is_empty() {
+                self.dead_letters.take(&outlet.place, self.failed.drain(..));
+            }
+        }
+        self.hand_on(cx);
+        if self.flush.messages >= FLUSH_MESSAGES || self.flush.bytes >= FLUSH_BYTES {
+            self.flush.wanted = true;
+        }
+        if self.flush.wanted {
+            let _ = self.poll_flush(cx);
+        }
+        for outlet in &self.outlets {
+            outlet.metrics.in_flight.set(outlet.sink.in_flight() as i64);
+        }
+        let room = self.dead_letters.poll_drive(cx);
+        if self.outbox.is_empty() { room } else { Poll::Pending }
+    }
+
+    /// Asks the sinks to send what they have; ready once everything has reached its end.
+    pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.flush = Flush { wanted: true, ..Flush::default() };
+        let mut flushed = self.outbox.is_empty();
+        for outlet in &mut self.outlets {
+            flushed &= outlet.sink.poll_flush(cx, &mut self.failed).is_ready();
+            if !self.failed.is_empty() {
+                self.dead_letters.take(&outlet.place, self.failed.drain(..));
+            }
+        }
+        self.flush.wanted = !flushed;
+        if flushed { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    /// Ready once every message has reached its end, dead letters too.
+    pub(super) fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let driven = self.poll_drive(cx);
+        let flushed = self.poll_flush(cx);
+        let written = self.dead_letters.poll_flush(cx);
+        if driven.is_ready() && flushed.is_ready() { written } else { Poll::Pending }
+    }
+
+    /// Closes all sinks with the close code. Ready once all are closed.
+    pub(super) fn poll_close(&mut self, cx: &mut Context<'_>, code: u16) -> Poll<()> {
+        let mut closed = true;
+        for outlet in &mut self.outlets {
+            closed &= outlet.sink.poll_close(cx, code, &mut self.failed).is_ready();
+            self.dead_letters.take(&outlet.place, self.failed.drain(..));
+        }
+        closed &= self.dead_letters.poll_close(cx, code).is_ready();
+        if closed { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    /// Counts what has not reached its end as dropped: the grace period has run out.
+    pub(super) fn give_up(&mut self) -> u64 {
+        let mut given_up = self.dead_letters.give_up();
+        for (n, outlet) in self.outlets.iter().enumerate() {
+            let waiting = self.outbox.iter().filter(|waiting| waiting.takers & (1 << n) != 0).count();
+            let lost = (waiting + outlet.sink.in_flight()) as u64;
+            outlet.place.losses.dropped(Reason::Shutdown, lost);
+            given_up += lost;
+        }
+        self.outbox.clear();
+        given_up
+    }
+
+    fn hand_on(&mut self, cx: &mut Context<'_>) {
+        while let Some(waiting) = self.outbox.front() {
+            let takers = waiting.takers;
+            let is_taker = |n: usize| takers & (1 << n) != 0;
+            let ready = (self.outlets.iter_mut().enumerate())
+                .filter(|(n, _)| is_taker(*n))
+                .all(|(_, outlet)| outlet.sink.poll_ready(cx).is_ready());
+            if !ready {
+                return;
+            }
+            let Some(Waiting { message, .. }) = self.outbox.pop_front() else { return };
+            self.flush.messages += 1;
+            self.flush.bytes += message.payload.len();
+            let last = 63 - takers.leading_zeros() as usize;
+            let mut message = Some(message);
+            for (n, outlet) in self.outlets.iter_mut().enumerate().filter(|(n, _)| is_taker(*n)) {
+                let given = if n == last { message.take() } else { message.clone() };
+                outlet.sink.push(given.expect("only the last taker is given the original"), &mut self.failed);
+                if !self.failed.is_empty() {
+                    self.dead_letters.take(&outlet.place, self.failed.drain(..));
+                }
+            }
+        }
+    }
+}
