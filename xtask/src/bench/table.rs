@@ -29,7 +29,7 @@ pub(super) fn markdown(measured: &[Measured], machine: &str) -> String {
     let runs = || measured.iter().flat_map(|measured| &measured.runs);
     let noisy = runs().filter(|run| run.noise_pct() > MAX_NOISE_PCT).count();
     let repetitions = measured.iter().map(|measured| measured.runs.len()).max().unwrap_or(0);
-    let _ = writeln!(out, "Medians of {repetitions} runs on {machine}.");
+    let _ = writeln!(out, "Medians; repetitions: {repetitions}; machine: {machine}.");
     if noisy > 0 {
         let _ = writeln!(
             out,
