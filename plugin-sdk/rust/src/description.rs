@@ -1,0 +1,132 @@
+//! What a plugin asks of the host, collected while it is made.
+//!
+//! Each request gives a handle, so that an output or a metadata key that was not asked for cannot be
+//! used by mistake.
+
+use crate::bindings::tidemill::plugin::types;
+use std::time::Duration;
+
+/// What a plugin is and asks for, given its configuration.
+#[derive(Debug, Default)]
+pub struct Description {
+    outputs: Vec<String>,
+    reads: Vec<String>,
+    writes: Vec<String>,
+    times: bool,
+    tick_ms: u32,
+}
+
+/// A named way out of the plugin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Output(u16);
+
+/// A metadata key that the plugin reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Read(usize);
+
+/// A metadata key that the plugin sets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Write(usize);
+
+impl Output {
+    /// The output that every plugin has: `default`.
+    pub const DEFAULT: Self = Self(0);
+
+    pub(crate) fn number(self) -> u16 {
+        self.0
+    }
+}
+
+impl Read {
+    pub(crate) fn index(self) -> usize {
+        self.0
+    }
+}
+
+impl Write {
+    pub(crate) fn index(self) -> usize {
+        self.0
+    }
+}
+
+impl Description {
+    /// The output with this name; `default` is always there.
+    ///
+    /// # Panics
+    /// At the 65,536th name: outputs are numbered with 16 bits.
+    pub fn output(&mut self, name: &str) -> Output {
+        if name == "default" {
+            return Output::DEFAULT;
+        }
+        let number = index_of(&mut self.outputs, name) + 1;
+        Output(u16::try_from(number).expect("a plugin has fewer than 65,536 outputs"))
+    }
+
+    /// Asks for a metadata key of every message.
+    pub fn read(&mut self, key: &str) -> Read {
+        Read(index_of(&mut self.reads, key))
+    }
+
+    /// Announces a metadata key that emissions may set.
+    pub fn write(&mut self, key: &str) -> Write {
+        Write(index_of(&mut self.writes, key))
+    }
+
+    /// Asks for the time at which each message was received.
+    pub fn times(&mut self) {
+        self.times = true;
+    }
+
+    /// Asks for [`tick`](crate::Plugin::tick) this often, in whole milliseconds and at least one. The
+    /// transform's `tick` key in the host's configuration overrides it.
+    pub fn tick_every(&mut self, interval: Duration) {
+        self.tick_ms = u32::try_from(interval.as_millis()).unwrap_or(u32::MAX).max(1);
+    }
+
+    pub(crate) fn writes(&self) -> usize {
+        self.writes.len()
+    }
+
+    pub(crate) fn to_wit(&self) -> types::Description {
+        types::Description {
+            outputs: self.outputs.clone(),
+            reads: self.reads.clone(),
+            writes: self.writes.clone(),
+            payloads: types::Form::Packed,
+            times: self.times,
+            tick_ms: self.tick_ms,
+            options: Vec::new(),
+        }
+    }
+}
+
+/// The place of a name in a list, which it joins if it is new.
+fn index_of(names: &mut Vec<String>, name: &str) -> usize {
+    names.iter().position(|known| known == name).unwrap_or_else(|| {
+        names.push(name.to_owned());
+        names.len() - 1
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_asked_for_twice_is_one_output() {
+        let mut description = Description::default();
+        let btc = description.output("btc");
+        let eth = description.output("eth");
+        assert_eq!((btc.number(), eth.number()), (1, 2));
+        assert_eq!(description.output("btc"), btc);
+        assert_eq!(description.output("default"), Output::DEFAULT);
+        assert_eq!(description.to_wit().outputs, ["btc", "eth"]);
+    }
+
+    #[test]
+    fn a_tick_is_never_rounded_down_to_none() {
+        let mut description = Description::default();
+        description.tick_every(Duration::from_micros(10));
+        assert_eq!(description.to_wit().tick_ms, 1);
+    }
+}

@@ -1,0 +1,121 @@
+//! What `export!` puts between the host's calls and a plugin.
+
+use crate::bindings::exports::tidemill::plugin::transformer::Guest;
+use crate::bindings::tidemill::plugin::types;
+use crate::emissions::Room;
+use crate::{Batch, Description, Emissions, Error, Outcome, Plugin, log};
+use std::cell::RefCell;
+use std::thread::LocalKey;
+
+/// A plugin, and what the calls into it need.
+pub struct Instance<P> {
+    plugin: P,
+    description: Description,
+    room: Room,
+}
+
+impl<P: Plugin> Instance<P> {
+    /// `init`: makes the plugin out of its configuration.
+    pub fn init(config: &str) -> Result<Self, String> {
+        // By way of a `Value`, because its errors do not speak of lines and columns of a text that
+        // nobody wrote.
+        let config = serde_json::from_str::<serde_json::Value>(config).map_err(text)?;
+        let config = serde_json::from_value(config).map_err(text)?;
+        let mut description = Description::default();
+        let plugin = P::new(config, &mut description).map_err(text)?;
+        Ok(Self { plugin, description, room: Room::default() })
+    }
+
+    /// A plugin that was made otherwise.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub(crate) fn of(plugin: P, description: Description) -> Self {
+        Self { plugin, description, room: Room::default() }
+    }
+
+    /// What the plugin asked for.
+    pub fn description(&self) -> types::Description {
+        self.description.to_wit()
+    }
+
+    /// `process`
+    pub fn process(&mut self, batch: types::Batch) -> Result<types::Outcome, String> {
+        let batch = Batch::try_from_wit(batch).map_err(text)?;
+        let mut outcome = Outcome::new(self.description.writes(), self.room);
+        self.plugin.process_batch(&batch, &mut outcome).map_err(text)?;
+        self.room = outcome.room();
+        Ok(outcome.into_wit(batch.len()))
+    }
+
+    /// `tick`
+    pub fn tick(&mut self, now_us: u64) -> Result<Option<types::Emissions>, String> {
+        let mut emissions = Emissions::new(self.description.writes(), Room::default());
+        self.plugin.tick(now_us, &mut emissions).map_err(text)?;
+        Ok(emissions.into_wit())
+    }
+
+    /// `finish`
+    pub fn finish(&mut self) -> Result<Option<types::Emissions>, String> {
+        let mut emissions = Emissions::new(self.description.writes(), Room::default());
+        self.plugin.finish(&mut emissions).map_err(text)?;
+        Ok(emissions.into_wit())
+    }
+
+    /// `snapshot`
+    pub fn snapshot(&self) -> Result<Option<Vec<u8>>, String> {
+        self.plugin.snapshot().map_err(text)
+    }
+
+    /// `restore`
+    pub fn restore(&mut self, snapshot: &[u8]) -> Result<(), String> {
+        self.plugin.restore(snapshot).map_err(text)
+    }
+}
+
+/// Where a component keeps its one instance. `export!` implements it, and that makes it the component.
+pub trait Component {
+    /// The plugin that is exported.
+    type Plugin: Plugin;
+
+    /// Its place, empty until `init`.
+    fn place() -> &'static LocalKey<RefCell<Option<Instance<Self::Plugin>>>>;
+
+    /// Calls the instance.
+    fn with<R>(call: impl FnOnce(&mut Instance<Self::Plugin>) -> R) -> R {
+        Self::place().with_borrow_mut(|place| call(place.as_mut().expect("the host calls init first")))
+    }
+}
+
+impl<C: Component> Guest for C {
+    fn init(config: String, _facts: Vec<(String, String)>) -> Result<types::Description, String> {
+        std::panic::set_hook(Box::new(|panic| log::write(log::Level::Error, &panic.to_string())));
+        let instance = Instance::init(&config)?;
+        let description = instance.description();
+        Self::place().set(Some(instance));
+        Ok(description)
+    }
+
+    fn process(batch: types::Batch) -> Result<types::Outcome, String> {
+        Self::with(|instance| instance.process(batch))
+    }
+
+    fn tick(now_us: u64) -> Result<Option<types::Emissions>, String> {
+        Self::with(|instance| instance.tick(now_us))
+    }
+
+    fn finish() -> Result<Option<types::Emissions>, String> {
+        Self::with(Instance::finish)
+    }
+
+    fn snapshot() -> Result<Option<Vec<u8>>, String> {
+        Self::with(|instance| instance.snapshot())
+    }
+
+    fn restore(snapshot: Vec<u8>) -> Result<(), String> {
+        Self::with(|instance| instance.restore(&snapshot))
+    }
+}
+
+/// The text of an error, as it crosses.
+fn text(error: impl Into<Error>) -> String {
+    error.into().to_string()
+}

@@ -1,0 +1,268 @@
+//! One pass over a document that checks all of it.
+//!
+//! The end of the document reads as a NUL byte, which is valid nowhere outside of strings: a document
+//! that was cut short needs no checks of its own.
+
+use std::fmt;
+
+/// How deep arrays and objects may be nested.
+pub const MAX_DEPTH: u32 = 128;
+
+/// Why a document is not JSON that can be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Invalid {
+    /// It breaks the grammar at this byte, or ends there too early.
+    Syntax(usize),
+    /// It is nested more than [`MAX_DEPTH`] levels deep.
+    TooDeep,
+    /// It is not UTF-8.
+    NotUtf8,
+}
+
+impl fmt::Display for Invalid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Syntax(at) => write!(f, "not JSON (at byte {at})"),
+            Self::TooDeep => write!(f, "JSON nested more than {MAX_DEPTH} levels deep"),
+            Self::NotUtf8 => f.write_str("not JSON (not UTF-8)"),
+        }
+    }
+}
+
+impl std::error::Error for Invalid {}
+
+/// A document and a place in it.
+pub(super) struct Scanner<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Scanner<'a> {
+    pub(super) fn new(bytes: &'a [u8]) -> Self {
+        Self { bytes, at: 0 }
+    }
+
+    #[inline]
+    pub(super) fn at(&self) -> usize {
+        self.at
+    }
+
+    /// The byte here; NUL at the end.
+    #[inline]
+    pub(super) fn peek(&self) -> u8 {
+        self.bytes.get(self.at).copied().unwrap_or(0)
+    }
+
+    /// Goes over a byte that was seen, and what is blank after it.
+    #[inline]
+    pub(super) fn advance(&mut self) {
+        self.at += 1;
+        self.skip_blank();
+    }
+
+    /// Goes over spaces and line breaks.
+    #[inline]
+    pub(super) fn skip_blank(&mut self) {
+        while self.peek() <= b' ' && matches!(self.peek(), b' ' | b'\n' | b'\r' | b'\t') {
+            self.at += 1;
+        }
+    }
+
+    /// Demands a byte, and goes over it and what is blank after it.
+    #[inline]
+    pub(super) fn expect(&mut self, byte: u8) -> Result<(), Invalid> {
+        if self.peek() != byte {
+            return Err(self.error());
+        }
+        self.advance();
+        Ok(())
+    }
+
+    /// Demands the end.
+    pub(super) fn end(&self) -> Result<(), Invalid> {
+        if self.at == self.bytes.len() { Ok(()) } else { Err(self.error()) }
+    }
+
+    #[cold]
+    pub(super) fn error(&self) -> Invalid {
+        Invalid::Syntax(self.at)
+    }
+
+    /// Goes over a member's name and its colon. Gives what stands between the quotes.
+    #[inline]
+    pub(super) fn name(&mut self) -> Result<&'a [u8], Invalid> {
+        if self.peek() != b'"' {
+            return Err(self.error());
+        }
+        let start = self.at + 1;
+        self.skip_string()?;
+        let name = &self.bytes[start..self.at - 1];
+        self.skip_blank();
+        self.expect(b':')?;
+        Ok(name)
+    }
+
+    /// Goes over the last byte of an array or object, and what is blank after it. Gives where it ended.
+    pub(super) fn close(&mut self) -> usize {
+        let end = self.at + 1;
+        self.advance();
+        end
+    }
+
+    /// Goes over a value and what is blank after it, `depth` levels down. Gives where it ended.
+    pub(super) fn skip_value(&mut self, depth: u32) -> Result<usize, Invalid> {
+        // One bit a level, the innermost lowest: whether it is an object.
+        let mut levels: u128 = 0;
+        let mut level = depth;
+        loop {
+            match self.peek() {
+                b'"' => self.skip_string()?,
+                b'0'..=b'9' | b'-' => self.skip_number()?,
+                open @ (b'[' | b'{') => {
+                    if level == MAX_DEPTH {
+                        return Err(Invalid::TooDeep);
+                    }
+                    let object = open == b'{';
+                    self.advance();
+                    // `]` and `}` are two behind `[` and `{`.
+                    if self.peek() != open + 2 {
+                        levels = levels << 1 | u128::from(object);
+                        level += 1;
+                        if object {
+                            self.name()?;
+                        }
+                        continue;
+                    }
+                    self.at += 1;
+                }
+                _ => self.skip_literal()?,
+            }
+            loop {
+                let end = self.at;
+                self.skip_blank();
+                if level == depth {
+                    return Ok(end);
+                }
+                let object = levels & 1 == 1;
+                match self.peek() {
+                    b',' => {
+                        self.advance();
+                        if object {
+                            self.name()?;
+                        }
+                        break;
+                    }
+                    b'}' if object => {}
+                    b']' if !object => {}
+                    _ => return Err(self.error()),
+                }
+                self.at += 1;
+                levels >>= 1;
+                level -= 1;
+            }
+        }
+    }
+
+    /// Goes over a string, its quotes included.
+    #[inline]
+    fn skip_string(&mut self) -> Result<(), Invalid> {
+        self.at += 1;
+        loop {
+            // Eight bytes at a time up to the first that is a quote, a backslash or a control
+            // character; near the end of the document one at a time.
+            if let Some(chunk) = self.bytes.get(self.at..).and_then(<[u8]>::first_chunk) {
+                let special = special(u64::from_le_bytes(*chunk));
+                if special == 0 {
+                    self.at += 8;
+                    continue;
+                }
+                self.at += special.trailing_zeros() as usize / 8;
+            }
+            match self.peek() {
+                b'"' => {
+                    self.at += 1;
+                    return Ok(());
+                }
+                b'\\' => self.skip_escape()?,
+                0..b' ' => return Err(self.error()),
+                _ => self.at += 1,
+            }
+        }
+    }
+
+    #[cold]
+    fn skip_escape(&mut self) -> Result<(), Invalid> {
+        self.at += 1;
+        match self.peek() {
+            b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => self.at += 1,
+            b'u' => {
+                for _ in 0..4 {
+                    self.at += 1;
+                    if !self.peek().is_ascii_hexdigit() {
+                        return Err(self.error());
+                    }
+                }
+                self.at += 1;
+            }
+            _ => return Err(self.error()),
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn skip_number(&mut self) -> Result<(), Invalid> {
+        if self.peek() == b'-' {
+            self.at += 1;
+        }
+        if self.peek() == b'0' {
+            self.at += 1;
+        } else {
+            self.skip_digits()?;
+        }
+        if self.peek() == b'.' {
+            self.at += 1;
+            self.skip_digits()?;
+        }
+        if matches!(self.peek(), b'e' | b'E') {
+            self.at += 1;
+            if matches!(self.peek(), b'+' | b'-') {
+                self.at += 1;
+            }
+            self.skip_digits()?;
+        }
+        Ok(())
+    }
+
+    /// Goes over digits, at least one.
+    #[inline]
+    fn skip_digits(&mut self) -> Result<(), Invalid> {
+        if !self.peek().is_ascii_digit() {
+            return Err(self.error());
+        }
+        while self.peek().is_ascii_digit() {
+            self.at += 1;
+        }
+        Ok(())
+    }
+
+    fn skip_literal(&mut self) -> Result<(), Invalid> {
+        let rest = &self.bytes[self.at.min(self.bytes.len())..];
+        let literal = [&b"true"[..], b"false", b"null"].into_iter().find(|literal| rest.starts_with(literal));
+        self.at += literal.ok_or_else(|| self.error())?.len();
+        Ok(())
+    }
+}
+
+/// Marks the bytes that are a quote, a backslash or a control character with their top bit. Exact for
+/// the lowest of them; above it a byte may be marked by mistake.
+#[inline]
+fn special(bytes: u64) -> u64 {
+    const ONES: u64 = u64::MAX / 0xff;
+    const TOPS: u64 = ONES << 7;
+    let quotes = bytes ^ (ONES * b'"' as u64);
+    let backslashes = bytes ^ (ONES * b'\\' as u64);
+    let quotes = quotes.wrapping_sub(ONES) & !quotes;
+    let backslashes = backslashes.wrapping_sub(ONES) & !backslashes;
+    let controls = bytes.wrapping_sub(ONES * b' ' as u64) & !bytes;
+    (quotes | backslashes | controls) & TOPS
+}

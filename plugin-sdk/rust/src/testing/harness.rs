@@ -1,0 +1,198 @@
+//! A plugin under test: its calls go the way that the host's would.
+
+use super::{Host, Processed};
+use crate::bindings::tidemill::plugin::types;
+use crate::instance::Instance;
+use crate::{Description, Message, NoConfig, Out, Plugin, Result};
+
+/// An instance of a plugin, called natively.
+///
+/// What crosses is checked as the host would check it: a plugin that breaks the contract panics here.
+pub struct Harness<P> {
+    instance: Instance<P>,
+    description: types::Description,
+    /// The host that the plugin sees.
+    pub host: Host,
+}
+
+/// A message for a plugin under test. A `&str` is a text message, a `&[u8]` a binary one.
+#[derive(Clone, Debug, Default)]
+pub struct Input {
+    bytes: Vec<u8>,
+    binary: bool,
+    received_us: u64,
+    metadata: Vec<(String, String)>,
+}
+
+/// A function that `export!(fn ...)` exports, as a plugin that a [`Harness`] takes.
+pub struct Function(fn(Message<'_>, &mut Out<'_>) -> Result);
+
+impl<P: Plugin> Harness<P> {
+    /// Makes the plugin out of its configuration, a JSON object.
+    ///
+    /// # Errors
+    /// The text with which the configuration is refused.
+    pub fn try_new(config: &str) -> Result<Self, String> {
+        let mut host = Host::default();
+        let instance = host.during(|| Instance::init(config))?;
+        Ok(Self { description: instance.description(), instance, host })
+    }
+
+    /// Gives the plugin one batch.
+    ///
+    /// # Panics
+    /// If the call as a whole is at fault, or the outcome breaks the contract.
+    pub fn process<I: Into<Input>>(&mut self, messages: impl IntoIterator<Item = I>) -> Processed {
+        let messages: Vec<Input> = messages.into_iter().map(Into::into).collect();
+        assert!(!messages.is_empty(), "the host never sends an empty batch");
+        let batch = self.batch(&messages);
+        let outcome = self.host.during(|| self.instance.process(batch));
+        let outcome = outcome.unwrap_or_else(|error| panic!("process failed: {error}"));
+        Processed::of_batch(&self.description, &messages, outcome)
+    }
+
+    /// Calls the timer. The host's clock is set to `now_us`.
+    ///
+    /// # Panics
+    /// If the call is at fault, or what is emitted breaks the contract.
+    pub fn tick(&mut self, now_us: u64) -> Processed {
+        self.host.now_us = now_us;
+        let emissions = self.host.during(|| self.instance.tick(now_us));
+        let emissions = emissions.unwrap_or_else(|error| panic!("tick failed: {error}"));
+        Processed::of_call(&self.description, emissions)
+    }
+
+    /// Says that no message will follow.
+    ///
+    /// # Panics
+    /// If the call is at fault, or what is emitted breaks the contract.
+    pub fn finish(&mut self) -> Processed {
+        let emissions = self.host.during(|| self.instance.finish());
+        let emissions = emissions.unwrap_or_else(|error| panic!("finish failed: {error}"));
+        Processed::of_call(&self.description, emissions)
+    }
+
+    /// Takes a snapshot.
+    ///
+    /// # Errors
+    /// The plugin's own.
+    pub fn snapshot(&mut self) -> Result<Option<Vec<u8>>, String> {
+        self.host.during(|| self.instance.snapshot())
+    }
+
+    /// Goes on from a snapshot.
+    ///
+    /// # Errors
+    /// The text with which it is refused.
+    pub fn restore(&mut self, snapshot: &[u8]) -> Result<(), String> {
+        self.host.during(|| self.instance.restore(snapshot))
+    }
+
+    /// The names of the outputs that the plugin has beside `default`.
+    pub fn outputs(&self) -> &[String] {
+        &self.description.outputs
+    }
+
+    /// The interval of the timer that the plugin asked for, in milliseconds; 0 is none.
+    pub fn tick_ms(&self) -> u32 {
+        self.description.tick_ms
+    }
+
+    fn batch(&self, messages: &[Input]) -> types::Batch {
+        let binary: Vec<u8> = messages.iter().map(|message| u8::from(message.binary)).collect();
+        let packed = types::Packed {
+            data: messages.iter().flat_map(|message| message.bytes.iter().copied()).collect(),
+            ends: ends(messages.iter().map(|message| message.bytes.len())),
+            binary: binary.contains(&1).then_some(binary),
+        };
+        let column = |key: &String| {
+            let values: Vec<&str> = messages.iter().map(|message| message.value(key)).collect();
+            match values.iter().all(|value| *value == values[0]) {
+                true => types::Column::Same(values[0].to_owned()),
+                false => types::Column::Packed(types::Texts {
+                    data: values.concat().into_bytes(),
+                    ends: ends(values.iter().map(|value| value.len())),
+                }),
+            }
+        };
+        let reads = &self.description.reads;
+        types::Batch {
+            payloads: types::Payloads::Packed(packed),
+            times: self.description.times.then(|| messages.iter().map(|m| m.received_us).collect()),
+            metadata: (!reads.is_empty()).then(|| reads.iter().map(column).collect()),
+        }
+    }
+}
+
+impl Harness<Function> {
+    /// Tests a function that `export!(fn ...)` exports.
+    pub fn function(function: fn(Message<'_>, &mut Out<'_>) -> Result) -> Self {
+        let instance = Instance::of(Function(function), Description::default());
+        Self { description: instance.description(), instance, host: Host::default() }
+    }
+}
+
+impl Plugin for Function {
+    type Config = NoConfig;
+
+    fn new(_: NoConfig, _: &mut Description) -> Result<Self> {
+        Ok(Self(|_, _| Ok(())))
+    }
+
+    fn process(&mut self, message: Message<'_>, out: &mut Out<'_>) -> Result {
+        (self.0)(message, out)
+    }
+}
+
+impl Input {
+    /// With the time at which it was received, in microseconds since the Unix epoch.
+    pub fn received_us(mut self, received_us: u64) -> Self {
+        self.received_us = received_us;
+        self
+    }
+
+    /// With a metadata value.
+    pub fn with(mut self, key: &str, value: &str) -> Self {
+        self.metadata.push((key.to_owned(), value.to_owned()));
+        self
+    }
+
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    pub(super) fn is_binary(&self) -> bool {
+        self.binary
+    }
+
+    fn value(&self, key: &str) -> &str {
+        self.metadata.iter().find(|(known, _)| known == key).map_or("", |(_, value)| value)
+    }
+}
+
+impl From<&str> for Input {
+    fn from(text: &str) -> Self {
+        Self { bytes: text.into(), ..Self::default() }
+    }
+}
+
+impl From<String> for Input {
+    fn from(text: String) -> Self {
+        Self { bytes: text.into(), ..Self::default() }
+    }
+}
+
+impl From<&[u8]> for Input {
+    fn from(bytes: &[u8]) -> Self {
+        Self { bytes: bytes.into(), binary: true, ..Self::default() }
+    }
+}
+
+/// Where each text of a row ends, given their lengths.
+fn ends(lengths: impl Iterator<Item = usize>) -> Vec<u32> {
+    let ends = lengths.scan(0, |end, length| {
+        *end += length;
+        Some(u32::try_from(*end).expect("the messages of a test fit 4 GiB"))
+    });
+    ends.collect()
+}
