@@ -3,9 +3,26 @@
 //! `config/file.rs` makes it out of a TOML file; code that embeds the host makes it directly. What
 //! the file may say, key by key, is one table in `config/keys.rs`.
 
+mod build;
+mod check;
+mod endpoint;
+pub mod error;
+mod file;
+mod interpolate;
+mod json;
+pub mod keys;
+mod report;
+mod section;
+pub mod shape;
+pub mod units;
+mod value;
+
+pub use error::{ConfigError, ConfigErrors};
+pub use file::{Loaded, load, parse};
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// A whole `tidemill.toml`.
@@ -80,7 +97,7 @@ pub enum Source {
     /// `type = "file"`
     File {
         /// The file, packed if it ends in `.gz`.
-        path: PathBuf,
+        path: FilePath,
         /// How its lines are read.
         format: Format,
     },
@@ -99,7 +116,7 @@ pub struct Transform {
     /// The label of the stage, unique in its pipeline.
     pub name: String,
     /// The plugin's configuration, as JSON.
-    pub config: String,
+    pub config: Redacted,
     /// What becomes of a message that the plugin rejects or faults on.
     pub on_error: OnError,
     /// How often the plugin's timer is called; `None` is what the plugin asks for.
@@ -165,7 +182,7 @@ pub enum SinkKind {
     /// `type = "file"`
     File {
         /// The file, packed if it ends in `.gz`.
-        path: PathBuf,
+        path: FilePath,
         /// How its lines are written.
         format: Format,
         /// Whether lines are added to what is there.
@@ -418,6 +435,46 @@ impl std::fmt::Display for Redacted {
     }
 }
 
+/// The path of a file of messages, some of which may have come from `${}` and is never shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct FilePath {
+    path: PathBuf,
+    shown: String,
+}
+
+impl FilePath {
+    /// A path that may be shown as it is.
+    pub fn plain(path: impl Into<PathBuf>) -> Self {
+        let path = path.into();
+        Self { shown: path.display().to_string(), path }
+    }
+
+    /// A path of a configuration file in `folder`.
+    pub fn relative_to(folder: &Path, text: &Redacted) -> Self {
+        Self { path: folder.join(text.expose()), shown: folder.join(text.shown()).display().to_string() }
+    }
+}
+
+impl std::ops::Deref for FilePath {
+    type Target = Path;
+
+    fn deref(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl std::fmt::Debug for FilePath {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:?}", self.shown)
+    }
+}
+
+impl std::fmt::Display for FilePath {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.shown)
+    }
+}
+
 /// What the environment variables of a `${NAME}` are looked up in.
 pub type Environment = BTreeMap<String, String>;
 
@@ -496,7 +553,7 @@ impl Transform {
         Self {
             name: plugin.clone(),
             plugin,
-            config: "{}".into(),
+            config: Redacted::plain("{}"),
             on_error: OnError::DeadLetter,
             tick: None,
             max_batch: 256,

@@ -1,0 +1,169 @@
+//! What is wrong with a configuration file: every error with its place, the line, and a hint.
+
+use std::fmt::{self, Write as _};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+/// All that is wrong with a configuration file, in the order of the file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigErrors(Vec<ConfigError>);
+
+/// One thing that is wrong, or odd, and where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigError {
+    /// The configuration file.
+    pub file: PathBuf,
+    /// Where in it; `None` where the file as a whole is meant.
+    pub place: Option<Place>,
+    /// What is wrong.
+    pub message: String,
+    /// What to do about it.
+    pub hint: Option<String>,
+}
+
+/// A place in a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The line, from 1.
+    pub line: usize,
+    /// The column in characters, from 1.
+    pub column: usize,
+    /// How many characters of the line are meant, at least 1.
+    pub width: usize,
+    /// The line as the file has it, without its end.
+    pub text: String,
+}
+
+impl ConfigErrors {
+    /// These errors, of which there is at least one.
+    pub(super) fn new(mut errors: Vec<ConfigError>) -> Self {
+        sort(&mut errors);
+        Self(errors)
+    }
+
+    /// An error of the file as a whole.
+    pub(super) fn whole(file: &Path, message: impl Into<String>, hint: Option<String>) -> Self {
+        Self(vec![ConfigError { file: file.to_owned(), place: None, message: message.into(), hint }])
+    }
+
+    /// The errors, in the order of the file.
+    pub fn iter(&self) -> std::slice::Iter<'_, ConfigError> {
+        self.0.iter()
+    }
+
+    /// The errors as text, in colour for a terminal.
+    pub fn render(&self, colour: bool) -> String {
+        let texts: Vec<_> = self.iter().map(|error| error.render("", colour)).collect();
+        texts.join("\n")
+    }
+}
+
+/// Puts errors, or warnings, in the order of the file.
+pub(super) fn sort(errors: &mut [ConfigError]) {
+    errors.sort_by_key(|error| error.place.as_ref().map(|place| (place.line, place.column)));
+}
+
+impl<'a> IntoIterator for &'a ConfigErrors {
+    type Item = &'a ConfigError;
+    type IntoIter = std::slice::Iter<'a, ConfigError>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
+    }
+}
+
+impl std::error::Error for ConfigErrors {}
+
+impl fmt::Display for ConfigErrors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.render(false))
+    }
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.render("", false))
+    }
+}
+
+impl ConfigError {
+    /// The same as a warning.
+    pub fn render_warning(&self, colour: bool) -> String {
+        self.render("warning: ", colour)
+    }
+
+    /// `file:line:column: message`, the line with what is meant underlined, and the hint; ends in a line break.
+    fn render(&self, level: &str, colour: bool) -> String {
+        let [bold, red, cyan, reset] =
+            if colour { ["\x1b[1m", "\x1b[1;31m", "\x1b[36m", "\x1b[0m"] } else { [""; 4] };
+        let mut text = format!("{bold}{}", self.file.display());
+        if let Some(Place { line, column, .. }) = self.place {
+            // Writing to a string cannot fail.
+            let _ = write!(text, ":{line}:{column}");
+        }
+        let _ = writeln!(text, ":{reset} {red}{level}{reset}{bold}{}{reset}", self.message);
+        if let Some(place) = &self.place {
+            let number = place.line.to_string();
+            let line: String = place.text.chars().map(printable).collect();
+            let blank: String =
+                line.chars().take(place.column - 1).map(|c| if c == '\t' { c } else { ' ' }).collect();
+            let underline = "^".repeat(place.width);
+            let _ = writeln!(text, " {cyan}{number} |{reset} {line}");
+            let _ = writeln!(text, " {cyan}{:1$} |{reset} {blank}{red}{underline}{reset}", "", number.len());
+        }
+        if let Some(hint) = &self.hint {
+            let _ = writeln!(text, "{cyan}hint:{reset} {hint}");
+        }
+        text
+    }
+}
+
+/// A file must not drive the terminal that an error about it is shown on.
+fn printable(c: char) -> char {
+    if c.is_control() && c != '\t' { char::REPLACEMENT_CHARACTER } else { c }
+}
+
+impl Place {
+    /// The place of a range of bytes of `text`.
+    pub(super) fn of(text: &str, range: Range<usize>) -> Self {
+        let start = floor(text, range.start);
+        let end = floor(text, range.end).max(start);
+        let line_start = text[..start].rfind('\n').map_or(0, |at| at + 1);
+        let line_end = text[start..].find('\n').map_or(text.len(), |at| start + at);
+        let line = text[line_start..line_end].trim_end_matches('\r');
+        let meant = &text[start..end.min(line_start + line.len()).max(start)];
+        Self {
+            line: text[..start].matches('\n').count() + 1,
+            column: text[line_start..start].chars().count() + 1,
+            width: meant.chars().count().max(1),
+            text: line.to_owned(),
+        }
+    }
+}
+
+/// The largest character boundary of `text` that is not after `at`.
+fn floor(text: &str, at: usize) -> usize {
+    let at = at.min(text.len());
+    (0..=at).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_count_characters_and_tabs_keep_the_underline_in_line() {
+        let text = "a = 1\r\n\tü = \"bad\"\r\n";
+        let at = text.find("\"bad\"").expect("is there");
+        let place = Place::of(text, at..at + 5);
+        assert_eq!((place.line, place.column, place.width, place.text.as_str()), (2, 6, 5, "\tü = \"bad\""));
+        let error = ConfigError { file: "f".into(), place: Some(place), message: "m".into(), hint: None };
+        assert_eq!(error.to_string(), "f:2:6: m\n 2 | \tü = \"bad\"\n   | \t    ^^^^^\n");
+    }
+
+    #[test]
+    fn a_place_past_the_end_is_the_end() {
+        let place = Place::of("a = ", 9..12);
+        assert_eq!((place.line, place.column, place.width), (1, 5, 1));
+    }
+}

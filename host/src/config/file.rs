@@ -1,0 +1,71 @@
+//! Reads a configuration file: text, TOML with positions, checked tables, domain types.
+//!
+//! Nothing but the file is read; the environment is handed in. All errors of a file come at once, but for
+//! errors of syntax, after which nobody can tell what the rest means.
+
+use super::check::Checker;
+use super::error::{ConfigError, ConfigErrors, sort};
+use super::report::Report;
+use super::{Config, Environment, build, keys};
+use std::path::Path;
+use toml::de::DeTable;
+
+/// A configuration that is right, and what is odd about it.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// The configuration.
+    pub config: Config,
+    /// What the user should know and may want.
+    pub warnings: Vec<ConfigError>,
+}
+
+/// Reads a configuration file. Paths in it are relative to its folder, and come out relative to what
+/// `path` is relative to.
+///
+/// # Errors
+/// All that is wrong with the file, or that it cannot be read.
+pub fn load(path: &Path, environment: &Environment) -> Result<Loaded, ConfigErrors> {
+    let bytes = std::fs::read(path).map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound => ConfigErrors::whole(
+            path,
+            "there is no such configuration file",
+            Some("`-c FILE` names another".into()),
+        ),
+        _ => ConfigErrors::whole(path, format!("failed to read the configuration file: {error}"), None),
+    })?;
+    parse(path, &bytes, environment)
+}
+
+/// Reads a configuration that was read from `path`, or stands for what would be there.
+///
+/// # Errors
+/// All that is wrong with it.
+pub fn parse(path: &Path, bytes: &[u8], environment: &Environment) -> Result<Loaded, ConfigErrors> {
+    let text = String::from_utf8_lossy(bytes);
+    let mut report = Report::new(path, &text);
+    if let Err(error) = std::str::from_utf8(bytes) {
+        let at = error.valid_up_to();
+        report.error(&(at..at + 1), "the file is not UTF-8 from here on");
+        return Err(ConfigErrors::new(report.errors));
+    }
+    let (root, errors) = DeTable::parse_recoverable(&text);
+    if !errors.is_empty() {
+        for error in errors {
+            let at = error.span().unwrap_or_default();
+            match (error.message(), text.get(at.clone())) {
+                ("duplicate key", Some(key)) => report.error(&at, format!("duplicate key `{key}`")),
+                (message, _) => report.error(&at, message),
+            }
+        }
+        return Err(ConfigErrors::new(report.errors));
+    }
+    let mut checker = Checker { report: &mut report, environment };
+    let root = checker.section(&keys::ROOT, root.get_ref(), &(0..0));
+    let config = build::config(&mut report, &root);
+    if report.errors.is_empty() {
+        sort(&mut report.warnings);
+        Ok(Loaded { config, warnings: report.warnings })
+    } else {
+        Err(ConfigErrors::new(report.errors))
+    }
+}

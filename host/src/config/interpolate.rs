@@ -1,0 +1,150 @@
+//! `${NAME}` and `${NAME:-default}` in a string, taken from the environment; `$${` is a literal `${`.
+//!
+//! As in a shell, the default stands for a variable that is unset and for one that is empty. What comes from
+//! `${}` is kept apart from how it is shown, which is `***`.
+
+use super::{Environment, Redacted};
+
+/// What stands for a value that is not shown.
+const HIDDEN: &str = "***";
+
+/// A string with its variables filled in.
+#[derive(Debug, PartialEq)]
+pub(super) struct Filled {
+    /// The string.
+    pub(super) text: Redacted,
+    /// Whether it was one `${}` and nothing else, which may stand for a number or a boolean.
+    pub(super) is_one_variable: bool,
+}
+
+/// Why a string cannot be filled in.
+#[derive(Debug, PartialEq)]
+pub(super) enum Problem<'a> {
+    /// No variable of this name, and no default.
+    Unset(&'a str),
+    /// `${` without its `}`.
+    Unclosed,
+    /// Between the braces is no name of a variable.
+    Name(&'a str),
+    /// `${file:...}`, which is not supported yet.
+    File,
+}
+
+/// Fills the variables of `text` in.
+pub(super) fn fill<'a>(text: &'a str, environment: &'a Environment) -> Result<Filled, Vec<Problem<'a>>> {
+    let (mut value, mut shown) = (String::new(), String::new());
+    let mut problems = Vec::new();
+    let mut variables = 0;
+    let mut literal = false;
+    let mut rest = text;
+    while let Some(at) = rest.find("${") {
+        let (before, from) = rest.split_at(at);
+        if let Some(before) = before.strip_suffix('$') {
+            literal = true;
+            for out in [&mut value, &mut shown] {
+                out.push_str(before);
+                out.push_str("${");
+            }
+            rest = &from[2..];
+            continue;
+        }
+        literal |= !before.is_empty();
+        value.push_str(before);
+        shown.push_str(before);
+        let Some(end) = from.find('}') else {
+            problems.push(Problem::Unclosed);
+            return Err(problems);
+        };
+        variables += 1;
+        match variable(&from[2..end], environment) {
+            Ok(found) => {
+                value.push_str(found);
+                shown.push_str(HIDDEN);
+            }
+            Err(problem) => problems.push(problem),
+        }
+        rest = &from[end + 1..];
+    }
+    value.push_str(rest);
+    shown.push_str(rest);
+    let is_one_variable = variables == 1 && !literal && rest.is_empty();
+    let text = Redacted::new(value, shown);
+    if problems.is_empty() { Ok(Filled { text, is_one_variable }) } else { Err(problems) }
+}
+
+/// The value of what stands between the braces.
+fn variable<'a>(inner: &'a str, environment: &'a Environment) -> Result<&'a str, Problem<'a>> {
+    if inner.starts_with("file:") {
+        return Err(Problem::File);
+    }
+    let (name, default) = match inner.split_once(":-") {
+        Some((name, default)) => (name, Some(default)),
+        None => (inner, None),
+    };
+    let is_name = !name.is_empty()
+        && !name.starts_with(|c: char| c.is_ascii_digit())
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+    if !is_name {
+        return Err(Problem::Name(inner));
+    }
+    match (environment.get(name), default) {
+        (Some(value), None) => Ok(value),
+        (Some(value), Some(_)) if !value.is_empty() => Ok(value),
+        (_, Some(default)) => Ok(default),
+        (None, None) => Err(Problem::Unset(name)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn environment() -> Environment {
+        [("A", "one"), ("B", "two"), ("EMPTY", "")].map(|(k, v)| (k.into(), v.into())).into()
+    }
+
+    #[test]
+    fn variables_are_filled_in_and_hidden() {
+        let cases = [
+            ("plain", "plain", "plain", false),
+            ("${A}", "one", "***", true),
+            ("x${A}-${B}y", "xone-twoy", "x***-***y", false),
+            ("${A}${B}", "onetwo", "******", false),
+            ("${NONE:-d:-e}", "d:-e", "***", true),
+            ("${EMPTY:-d}", "d", "***", true),
+            ("${EMPTY}", "", "***", true),
+            ("$${A}", "${A}", "${A}", false),
+            ("$$${A}", "$${A}", "$${A}", false),
+            ("$A $$ {A} $", "$A $$ {A} $", "$A $$ {A} $", false),
+            ("$${${A}}", "${one}", "${***}", false),
+        ];
+        let environment = environment();
+        for (text, value, shown, is_one_variable) in cases {
+            let filled = fill(text, &environment);
+            assert_eq!(filled, Ok(Filled { text: Redacted::new(value, shown), is_one_variable }), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn every_problem_of_a_string_is_found() {
+        let environment = environment();
+        assert_eq!(
+            fill("${NO} ${A} ${1} ${file:x} ${", &environment),
+            Err(vec![Problem::Unset("NO"), Problem::Name("1"), Problem::File, Problem::Unclosed])
+        );
+        assert_eq!(fill("${}", &environment), Err(vec![Problem::Name("")]));
+    }
+
+    proptest! {
+        #[test]
+        fn a_secret_is_never_shown(before in "[a-z$ {}]{0,9}", after in "[a-z$ {}]{0,9}") {
+            let environment = Environment::from([("S".to_owned(), "0123456789".to_owned())]);
+            if let Ok(filled) = fill(&format!("{before}${{S}}{after}"), &environment) {
+                prop_assert!(!filled.text.shown().contains("0123456789"));
+                let said = format!("{:?} {}", filled.text, filled.text);
+                prop_assert!(!said.contains("0123456789"), "{said}");
+            }
+        }
+    }
+}

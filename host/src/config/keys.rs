@@ -1,0 +1,515 @@
+//! The keys of `tidemill.toml`: the one table that says what may be written, of what type, with
+//! which default, and whether this version does it.
+//!
+//! Unknown keys, wrong types, refusals of what is not built yet, and defaults all come from here.
+
+use super::shape::{Case, Key, Kind, Shape, Word};
+
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
+/// Offsets into a batch are 32 bits wide; this leaves room for one large message beside a full one.
+const MOST_BYTES: u64 = GIB;
+/// What 32-bit WebAssembly can address.
+const MOST_MEMORY: u64 = 4 * GIB;
+/// One page of WebAssembly memory.
+const LEAST_MEMORY: u64 = 64 * KIB;
+/// Queues and batches are counted in memory: more messages than this is a slip of the pen.
+const MOST_MESSAGES: i64 = 10_000_000;
+const MOST_BATCH: i64 = 65_536;
+const MOST_CONNECTIONS: i64 = 10_000_000;
+
+const SIZE: Kind = Kind::Size(1, MOST_BYTES);
+const QUEUE: Kind = Kind::Integer(1, MOST_MESSAGES);
+const CONNECTIONS: Kind = Kind::Integer(1, MOST_CONNECTIONS);
+const PORT: Kind = Kind::Integer(0, u16::MAX as i64);
+
+/// The tables of the file, by the headers they are written with.
+pub static TABLES: [(&str, &Shape); 8] = [
+    ("[plugins]", &PLUGINS),
+    ("[server]", &SERVER),
+    ("[admin]", &ADMIN),
+    ("[[pipelines]]", &PIPELINE),
+    ("[pipelines.source]", &SOURCE),
+    ("[[pipelines.transforms]]", &TRANSFORM),
+    ("[[pipelines.sinks]]", &SINK),
+    ("limits", &LIMITS),
+];
+
+/// The header of the first table that has this key.
+pub fn home(key: &str) -> Option<&'static str> {
+    TABLES
+        .iter()
+        .find(|(_, shape)| shape.all_keys().iter().any(|known| known.name == key))
+        .map(|(name, _)| *name)
+}
+
+/// The whole file.
+pub static ROOT: Shape = Shape::Keys(&[&[
+    Key::new("plugins", Kind::Table(&PLUGINS), "where plugins are found and their compiled code is kept")
+        .default("{}"),
+    Key::new("server", Kind::Table(&SERVER), "defaults of every endpoint in server mode").default("{}"),
+    Key::new("admin", Kind::Table(&ADMIN), "the HTTP API; without it there is none"),
+    Key::new("pipelines", Kind::Tables(&PIPELINE), "source, transforms and sinks").default("[]"),
+]]);
+
+/// `[plugins]`
+pub static PLUGINS: Shape = Shape::Keys(&[&[
+    Key::new("dir", Kind::Path, "the folder of plugins; vwap.wasm in it is the plugin \"vwap\"")
+        .default("plugins"),
+    Key::new("watch", Kind::Bool, "whether a new or changed file is taken up while running").default("true"),
+    Key::new("cache", Kind::Path, "the folder of compiled code").default(".tidemill/cache"),
+    Key::new("max_size", Kind::Size(1, GIB), "larger files are refused").default("64MiB"),
+]]);
+
+/// `[server]`
+pub static SERVER: Shape = Shape::Keys(&[&[
+    Key::new("host", Kind::Text, "the address to listen on").default("127.0.0.1"),
+    Key::new("port", PORT, "the port to listen on; 0 takes a free one").default("10081"),
+    Key::new("tls", Kind::Table(&SERVER_TLS), "the certificate of the listener").later(),
+    Key::new("max_connections", CONNECTIONS, "of the listener, handshakes in progress included")
+        .default("10000"),
+    Key::new("handshake_timeout", Kind::SOME_DURATION, "longest time a handshake may take").default("10s"),
+]]);
+
+/// `tls` in server mode.
+pub static SERVER_TLS: Shape = Shape::Keys(&[&[
+    Key::new("cert", Kind::Path, "the certificate chain, PEM").required(),
+    Key::new("key", Kind::Path, "its private key, PEM").required(),
+    Key::new("client_ca", Kind::Path, "roots that clients' certificates must lead to, PEM"),
+    Key::new(
+        "client_auth",
+        Kind::OneOf(&[Word::new("required"), Word::new("optional")]),
+        "whether a client needs a certificate",
+    ),
+]]);
+
+/// `[admin]`
+pub static ADMIN: Shape = Shape::Keys(&[&[
+    Key::new("listen", Kind::Text, "the address of the HTTP API").default("127.0.0.1:10080"),
+    Key::new("token", Kind::Text, "the bearer token, needed where the address is not loopback"),
+]]);
+
+/// `[[pipelines]]`
+pub static PIPELINE: Shape = Shape::Keys(&[&[
+    Key::new("name", Kind::Text, "the pipeline's name, unique").required(),
+    Key::new("source", Kind::Table(&SOURCE), "where messages come from").required(),
+    Key::new("sources", Kind::Tables(&SOURCE), "several sources").later(),
+    Key::new("transforms", Kind::Tables(&TRANSFORM), "the plugins messages go through, in order")
+        .default("[]"),
+    Key::new("sinks", Kind::Tables(&SINK), "where messages go").required(),
+    Key::new("dead_letter", Kind::Table(&DEAD_LETTER), "where messages go that failed"),
+]]);
+
+/// `[[pipelines.transforms]]`
+pub static TRANSFORM: Shape = Shape::Keys(&[&[
+    Key::new("plugin", Kind::Text, "the name in the plugin folder").required(),
+    Key::new("name", Kind::Text, "label of the stage, unique in its pipeline; the plugin's name if left out"),
+    Key::new("config", Kind::Json, "what the plugin gets as its configuration").default("{}"),
+    Key::new(
+        "on_error",
+        Kind::OneOf(&[Word::new("dead_letter"), Word::new("drop"), Word::new("pass"), Word::new("stop")]),
+        "what becomes of a message that the plugin rejects or faults on",
+    )
+    .default("dead_letter"),
+    Key::new("instances", Kind::Integer(1, 1024), "parallel instances").default("1").later(),
+    Key::new("key", Kind::Text, "JSON pointer or metadata:NAME; messages of one key keep their order")
+        .later(),
+    Key::new(
+        "tick",
+        Kind::SOME_DURATION,
+        "how often the plugin's timer is called; what the plugin asks for if left out",
+    ),
+    Key::new("max_batch", Kind::Integer(1, MOST_BATCH), "most messages in one call").default("256"),
+    Key::new("max_batch_bytes", SIZE, "most payload bytes in one call; one larger message goes alone")
+        .default("1MiB"),
+    Key::new("limits", Kind::Table(&LIMITS), "what an instance may use").default("{}"),
+    Key::new("allow", Kind::Texts, "capabilities of the plugin").default("[]").later(),
+    Key::new(
+        "state",
+        Kind::OneOf(&[Word::new("memory"), Word::later("durable")]),
+        "whether its state survives a restart of the host",
+    )
+    .default("memory"),
+]]);
+
+/// `limits` of a transform.
+pub static LIMITS: Shape = Shape::Keys(&[&[
+    Key::new("memory", Kind::Size(LEAST_MEMORY, MOST_MEMORY), "memory of an instance").default("64MiB"),
+    Key::new("deadline", Kind::SOME_DURATION, "the guest's own running time in one call").default("250ms"),
+    Key::new("output", SIZE, "what one call may return").default("16MiB"),
+]]);
+
+/// `[pipelines.source]`
+pub static SOURCE: Shape = Shape::Choice {
+    tag: Key::new("type", Kind::Text, "what the source is").required(),
+    cases: &[
+        Case { word: "websocket", shape: Some(&WEBSOCKET_SOURCE) },
+        Case { word: "file", shape: Some(&FILE_SOURCE) },
+        Case { word: "stdin", shape: Some(&STDIN) },
+        Case { word: "nats", shape: None },
+    ],
+};
+
+/// `[[pipelines.sinks]]`
+pub static SINK: Shape = Shape::Choice {
+    tag: Key::new("type", Kind::Text, "what the sink is").required(),
+    cases: &[
+        Case { word: "websocket", shape: Some(&WEBSOCKET_SINK) },
+        Case { word: "file", shape: Some(&FILE_SINK) },
+        Case { word: "stdout", shape: Some(&STDOUT) },
+        Case { word: "nats", shape: None },
+        Case { word: "reply", shape: None },
+    ],
+};
+
+/// `[pipelines.dead_letter]`: a sink that takes no outputs, and never a reply.
+pub static DEAD_LETTER: Shape = Shape::Choice {
+    tag: Key::new("type", Kind::Text, "what the sink is").required(),
+    cases: &[
+        Case { word: "websocket", shape: Some(&WEBSOCKET_DEAD_LETTER) },
+        Case { word: "file", shape: Some(&FILE_DEAD_LETTER) },
+        Case { word: "stdout", shape: Some(&STDOUT_DEAD_LETTER) },
+        Case { word: "nats", shape: None },
+    ],
+};
+
+static FILE_SOURCE: Shape = Shape::Keys(&[FILE, FORMAT]);
+static STDIN: Shape = Shape::Keys(&[FORMAT]);
+static FILE_SINK: Shape = Shape::Keys(&[NAMED, OUTPUTS, FILE, FORMAT, APPEND]);
+static STDOUT: Shape = Shape::Keys(&[NAMED, OUTPUTS, FORMAT]);
+static FILE_DEAD_LETTER: Shape = Shape::Keys(&[NAMED, FILE, FORMAT, APPEND]);
+static STDOUT_DEAD_LETTER: Shape = Shape::Keys(&[NAMED, FORMAT]);
+
+const FILE: &[Key] = &[Key::new("path", Kind::Path, "the file, packed if it ends in .gz").required()];
+const FORMAT: &[Key] = &[Key::new(
+    "format",
+    Kind::OneOf(&[Word::new("jsonl"), Word::new("recording")]),
+    "how its lines are written",
+)
+.default("jsonl")];
+const APPEND: &[Key] =
+    &[Key::new("append", Kind::Bool, "whether lines are added to what is there").default("true")];
+const NAMED: &[Key] =
+    &[Key::new("name", Kind::Text, "the sink's name, unique in its pipeline; sink0, sink1, ... if left out")];
+const OUTPUTS: &[Key] =
+    &[Key::new("outputs", Kind::Texts, "the outputs of the last transform that the sink takes; [\"*\"] all")
+        .default("[default]")];
+
+static WEBSOCKET_SOURCE: Shape = Shape::Choice {
+    tag: MODE,
+    cases: &[
+        Case {
+            word: "client",
+            shape: Some(&Shape::Keys(&[ENDPOINT, CLIENT, CLIENT_SIZE, WEBSOCKET_SOURCE_KEYS])),
+        },
+        Case {
+            word: "server",
+            shape: Some(&Shape::Keys(&[ENDPOINT, LISTEN, SERVER_SIZE, WEBSOCKET_SOURCE_KEYS])),
+        },
+    ],
+};
+
+static WEBSOCKET_SINK: Shape = Shape::Choice {
+    tag: MODE,
+    cases: &[
+        Case {
+            word: "client",
+            shape: Some(&Shape::Keys(&[
+                NAMED,
+                OUTPUTS,
+                ENDPOINT,
+                CLIENT,
+                CLIENT_SIZE,
+                WEBSOCKET_SINK_KEYS,
+                CLIENT_SINK,
+            ])),
+        },
+        Case {
+            word: "server",
+            shape: Some(&Shape::Keys(&[
+                NAMED,
+                OUTPUTS,
+                ENDPOINT,
+                LISTEN,
+                SERVER_SIZE,
+                WEBSOCKET_SINK_KEYS,
+                SERVER_SINK,
+            ])),
+        },
+    ],
+};
+
+static WEBSOCKET_DEAD_LETTER: Shape = Shape::Choice {
+    tag: MODE,
+    cases: &[
+        Case {
+            word: "client",
+            shape: Some(&Shape::Keys(&[
+                NAMED,
+                ENDPOINT,
+                CLIENT,
+                CLIENT_SIZE,
+                WEBSOCKET_SINK_KEYS,
+                CLIENT_SINK,
+            ])),
+        },
+        Case {
+            word: "server",
+            shape: Some(&Shape::Keys(&[
+                NAMED,
+                ENDPOINT,
+                LISTEN,
+                SERVER_SIZE,
+                WEBSOCKET_SINK_KEYS,
+                SERVER_SINK,
+            ])),
+        },
+    ],
+};
+
+const MODE: Key =
+    Key::new("mode", Kind::Text, "client dials a url, server accepts on a path").default("client");
+
+const PACKED: Kind =
+    Kind::OneOf(&[Word::new("none"), Word::later("gzip"), Word::later("zlib"), Word::later("zstd")]);
+
+/// Of every WebSocket endpoint.
+const ENDPOINT: &[Key] = &[
+    Key::new("subprotocols", Kind::Texts, "client: offered; server: accepted").default("[]"),
+    Key::new("on_connect", Kind::Messages, "messages sent after every connect, server: to every new peer")
+        .default("[]"),
+    Key::new("ping", Kind::Table(&PING), "WebSocket pings").default("{}"),
+    Key::new("idle_timeout", Kind::SOME_DURATION, "no message for so long ends a connection"),
+    Key::new(
+        "compression",
+        Kind::OneOf(&[Word::new("off"), Word::later("permessage-deflate")]),
+        "compression of the WebSocket layer",
+    )
+    .default("off")
+    .later(),
+    Key::new("payload_compression", PACKED, "how payloads are packed").default("none").later(),
+    Key::new(
+        "check_connection",
+        Kind::Bool,
+        "whether the pipeline starts only once the endpoint is connected",
+    )
+    .default("false")
+    .later(),
+];
+
+/// `max_message_size` of whom we dialled.
+const CLIENT_SIZE: &[Key] =
+    &[Key::new("max_message_size", SIZE, "a larger frame or message ends its connection").default("16MiB")];
+/// `max_message_size` of whom we accepted.
+const SERVER_SIZE: &[Key] =
+    &[Key::new("max_message_size", SIZE, "a larger frame or message ends its connection").default("1MiB")];
+
+/// Of an endpoint that dials.
+const CLIENT: &[Key] = &[
+    Key::new("url", Kind::TextOrTexts, "ws:// or wss://; of a list each attempt takes the next").required(),
+    Key::new("headers", Kind::Map, "headers of the handshake").default("{}"),
+    Key::new("connect_timeout", Kind::SOME_DURATION, "TCP, TLS and handshake together").default("10s"),
+    Key::new("tls", Kind::Table(&CLIENT_TLS), "whom to trust").default("{}"),
+    Key::new("reconnect", Kind::Table(&RECONNECT), "the schedule of reconnection").default("{}"),
+    Key::new("send_interval", Kind::ANY_DURATION, "least time between two messages we send")
+        .default("0s")
+        .later(),
+    Key::new("heartbeat", Kind::Table(&HEARTBEAT), "a heartbeat of the application").later(),
+    Key::new("before_connect", Kind::Json, "a plugin that prepares each dial").later(),
+];
+
+/// `tls` in client mode.
+pub static CLIENT_TLS: Shape = Shape::Keys(&[&[
+    Key::new("ca", Kind::Path, "roots to trust instead of the system's, PEM"),
+    Key::new("cert", Kind::Path, "our certificate chain, PEM").later(),
+    Key::new("key", Kind::Path, "its private key, PEM").later(),
+    Key::new("ca_base64", Kind::Text, "like ca, base64 of PEM").later(),
+    Key::new("cert_base64", Kind::Text, "like cert, base64 of PEM").later(),
+    Key::new("key_base64", Kind::Text, "like key, base64 of PEM").later(),
+    Key::new("insecure_skip_verify", Kind::Bool, "whether any certificate is taken").default("false"),
+    Key::new("server_name", Kind::Text, "the name to ask for and to check").later(),
+]]);
+
+/// `reconnect`
+pub static RECONNECT: Shape = Shape::Keys(&[&[
+    Key::new("enabled", Kind::Bool, "false: fail at the first loss").default("true"),
+    Key::new("delay", Kind::SOME_DURATION, "before the first attempt; doubles with each").default("1s"),
+    Key::new("max_delay", Kind::SOME_DURATION, "the longest delay").default("30s"),
+    Key::new("max_attempts", Kind::Integer(-1, u32::MAX as i64), "most attempts in a row; -1 is no limit")
+        .default("-1"),
+    Key::new("jitter", Kind::Number(0.0, 1.0), "each delay is uniform in d(1 - jitter) to d(1 + jitter)")
+        .default("0.1"),
+    Key::new(
+        "reset_after",
+        Kind::ANY_DURATION,
+        "attempts count from 1 again after a connection that lived so long",
+    )
+    .default("10s"),
+]]);
+
+/// `heartbeat`
+pub static HEARTBEAT: Shape = Shape::Keys(&[&[
+    Key::new("interval", Kind::SOME_DURATION, "between two messages").required(),
+    Key::new("message", Kind::Text, "what is sent").required(),
+    Key::new("reply", Kind::Text, "the answer, which is swallowed"),
+    Key::new("timeout", Kind::SOME_DURATION, "no answer for so long reconnects").default("10s"),
+]]);
+
+/// `ping`
+pub static PING: Shape = Shape::Keys(&[&[
+    Key::new("interval", Kind::ANY_DURATION, "between two pings; 0s turns them off").default("30s"),
+    Key::new("timeout", Kind::SOME_DURATION, "nothing received for so long after one ends the connection")
+        .default("10s"),
+]]);
+
+/// Of an endpoint that accepts.
+const LISTEN: &[Key] = &[
+    Key::new("path", Kind::Text, "the exact path").default("/"),
+    Key::new("host", Kind::Text, "the address to listen on; from [server] if left out"),
+    Key::new("port", PORT, "the port to listen on; from [server] if left out"),
+    Key::new("tls", Kind::Table(&SERVER_TLS), "the certificate; from [server] if left out").later(),
+    Key::new("metadata", Kind::Map, "metadata of a connection's messages, from its handshake")
+        .default("{}")
+        .later(),
+    Key::new("auth", Kind::Table(&AUTH), "who may connect").later(),
+    Key::new("allowed_origins", Kind::Texts, "origins of web pages that may connect").later(),
+    Key::new("max_connections", CONNECTIONS, "of this endpoint").later(),
+    Key::new("receive_limit", Kind::Json, "how many messages a peer may send in a time").later(),
+];
+
+/// `auth`
+pub static AUTH: Shape = Shape::Keys(&[&[
+    Key::new("bearer", Kind::Texts, "tokens"),
+    Key::new("basic", Kind::Map, "users and passwords"),
+    Key::new("bearer_from", Kind::Texts, "where a token may stand").default("[header]"),
+    Key::new("forward", Kind::Text, "another server that decides").later(),
+]]);
+
+const WEBSOCKET_SOURCE_KEYS: &[Key] = &[Key::new(
+    "codec",
+    Kind::OneOf(&[Word::new("auto"), Word::new("json"), Word::new("text"), Word::new("bytes")]),
+    "what a payload must be",
+)
+.default("auto")];
+
+const WEBSOCKET_SINK_KEYS: &[Key] = &[
+    Key::new(
+        "message_type",
+        Kind::OneOf(&[Word::new("auto"), Word::new("text"), Word::new("binary")]),
+        "the frames that messages are sent as",
+    )
+    .default("auto"),
+    Key::new("include_metadata", Kind::Bool, "whether metadata is added to a JSON object")
+        .default("false")
+        .later(),
+    Key::new("batch", Kind::Table(&BATCH), "several messages as a JSON array in one frame").later(),
+];
+
+/// `batch`
+pub static BATCH: Shape = Shape::Keys(&[&[
+    Key::new("max_messages", QUEUE, "most messages in a frame").default("1"),
+    Key::new("linger", Kind::ANY_DURATION, "longest wait for more").default("0ms"),
+    Key::new("max_bytes", SIZE, "most bytes in a frame").default("1MiB"),
+]]);
+
+const CLIENT_SINK: &[Key] =
+    &[Key::new("buffer", Kind::Table(&BUFFER), "what waits for the connection").default("{}")];
+
+/// `buffer`
+pub static BUFFER: Shape = Shape::Keys(&[&[
+    Key::new("type", Kind::OneOf(&[Word::new("memory"), Word::later("disk")]), "where messages wait")
+        .default("memory"),
+    Key::new("capacity", QUEUE, "most messages").default("1024"),
+    Key::new("max_bytes", Kind::Size(1, 64 * GIB), "most payload bytes").default("64MiB"),
+    Key::new(
+        "when_full",
+        Kind::OneOf(&[Word::new("block"), Word::new("drop_oldest"), Word::new("drop_newest")]),
+        "what happens to one more",
+    )
+    .default("block"),
+    Key::new("path", Kind::Path, "the folder of a buffer on disk").later(),
+    Key::new("max_size", Kind::Size(MIB, u64::MAX), "most bytes on disk").later(),
+    Key::new("fsync", Kind::OneOf(&[Word::new("always"), Word::new("interval")]), "when it is safe on disk")
+        .later(),
+]]);
+
+const SERVER_SINK: &[Key] = &[
+    Key::new("peer_buffer", QUEUE, "most messages that wait for one peer").default("1024"),
+    Key::new("peer_buffer_bytes", Kind::Size(1, 64 * GIB), "most payload bytes that wait for one peer")
+        .default("8MiB"),
+    Key::new(
+        "slow_peer",
+        Kind::OneOf(&[
+            Word::new("drop_oldest"),
+            Word::new("drop_newest"),
+            Word::new("disconnect"),
+            Word::new("block"),
+            Word::later("conflate"),
+        ]),
+        "what happens to a peer that reads too slowly",
+    )
+    .default("drop_oldest"),
+    Key::new(
+        "when_no_peers",
+        Kind::OneOf(&[Word::new("drop"), Word::new("wait")]),
+        "what happens while nobody is connected",
+    )
+    .default("drop"),
+    Key::new("replay", Kind::Integer(0, MOST_MESSAGES), "the last messages that a new peer gets first")
+        .default("0"),
+    Key::new("topic", Kind::Text, "only peers subscribed to this value get the message").later(),
+    Key::new("subscribe", Kind::Texts, "a peer's topics at connect").later(),
+    Key::new("exclude_sender", Kind::Bool, "whether a peer misses what it sent itself").later(),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::shape::Absent;
+    use crate::config::units::{parse_duration, parse_size};
+
+    fn every_key(shape: &'static Shape, see: &mut dyn FnMut(&'static Key)) {
+        for key in shape.all_keys() {
+            see(key);
+            if let Kind::Table(shape) | Kind::Tables(shape) = key.kind {
+                every_key(shape, see);
+            }
+        }
+    }
+
+    #[test]
+    fn defaults_are_of_the_kind_of_their_key_and_within_its_range() {
+        let mut seen = 0;
+        every_key(&ROOT, &mut |key| {
+            seen += 1;
+            let Absent::Default(text) = key.absent else { return };
+            let is_right = match key.kind {
+                Kind::Text | Kind::Path => !text.is_empty(),
+                Kind::Bool => matches!(text, "true" | "false"),
+                Kind::Integer(least, most) => text.parse().is_ok_and(|n| (least..=most).contains(&n)),
+                Kind::Number(least, most) => text.parse().is_ok_and(|n| (least..=most).contains(&n)),
+                Kind::Duration(least) => parse_duration(text).is_some_and(|duration| duration >= least),
+                Kind::Size(least, most) => parse_size(text).is_some_and(|n| (least..=most).contains(&n)),
+                Kind::OneOf(words) => words.iter().any(|word| word.text == text && word.built),
+                Kind::Texts | Kind::TextOrTexts | Kind::Messages | Kind::Tables(_) => {
+                    text.starts_with('[') && text.ends_with(']')
+                }
+                Kind::Map | Kind::Json | Kind::Table(_) => text == "{}",
+            };
+            assert!(is_right, "the default of `{}` is {text:?}", key.name);
+        });
+        assert!(seen > 100, "{seen}");
+    }
+
+    #[test]
+    fn every_key_says_what_it_does_in_one_line() {
+        every_key(&ROOT, &mut |key| {
+            assert!(
+                !key.doc.is_empty() && !key.doc.contains('\n') && !key.doc.ends_with('.'),
+                "{}",
+                key.name
+            );
+        });
+    }
+}

@@ -1,0 +1,163 @@
+//! What a configuration file is told when it is wrong, word for word, and what comes out when it is
+//! right.
+//!
+//! Each `tests/config/NAME.toml` has a `NAME.err` with the errors, or a `NAME.ok` with the warnings and
+//! the configuration. `GOLDEN=write cargo test -p tidemill --test config` writes them anew.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use tidemill::config::{Config, Environment, Format, Pipeline, Source, load, parse};
+
+fn environment() -> Environment {
+    let variables = [
+        ("TOKEN", "s3cr3t"),
+        ("PORT", "9000"),
+        ("NOT_A_PORT", "s3cr3t-port"),
+        ("URL", "http://user:s3cr3t@example.com/"),
+        ("FEED", "wss://feed.example.com/s3cr3t"),
+        ("FOLDER", "s3cr3t-folder"),
+        ("EMPTY", ""),
+    ];
+    variables.map(|(name, value)| (name.to_owned(), value.to_owned())).into()
+}
+
+/// What a file is told, and the extension of the golden file it belongs in.
+fn outcome(name: &str, bytes: &[u8]) -> (&'static str, String) {
+    match parse(Path::new(name), bytes, &environment()) {
+        Ok(loaded) => {
+            let warnings: String =
+                loaded.warnings.iter().map(|warning| warning.render_warning(false)).collect();
+            ("ok", format!("{warnings}{:#?}\n", loaded.config))
+        }
+        Err(errors) => ("err", errors.to_string()),
+    }
+}
+
+#[test]
+fn every_file_is_told_what_its_golden_file_says() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/config");
+    let rewrite = std::env::var_os("GOLDEN").is_some();
+    let mut wrong = Vec::new();
+    let mut refused = 0;
+    let files = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path());
+    let mut files: Vec<PathBuf> =
+        files.filter(|path| path.extension().is_some_and(|e| e == "toml")).collect();
+    files.sort();
+    for file in files {
+        let name = file.file_name().unwrap().to_str().unwrap();
+        let (extension, told) = outcome(name, &fs::read(&file).unwrap());
+        refused += usize::from(extension == "err");
+        assert!(!told.contains("s3cr3t"), "{name} shows a secret:\n{told}");
+        let golden = file.with_extension(extension);
+        if rewrite {
+            fs::write(&golden, &told).unwrap();
+        } else if fs::read_to_string(&golden).unwrap_or_default() != told {
+            wrong.push(format!("{} should be:\n{told}", golden.display()));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(refused >= 25, "only {refused} files are refused");
+}
+
+#[test]
+fn a_missing_file_is_named() {
+    let errors = load(Path::new("no/such/tidemill.toml"), &environment()).unwrap_err();
+    assert_eq!(
+        errors.to_string(),
+        "no/such/tidemill.toml: there is no such configuration file\nhint: `-c FILE` names another\n"
+    );
+}
+
+#[test]
+fn a_file_that_is_not_utf_8_is_told_where() {
+    let (_, told) = outcome("f.toml", b"[server]\nhost = \"\xff\"\n");
+    assert!(told.starts_with("f.toml:2:9: the file is not UTF-8 from here on\n"), "{told}");
+}
+
+#[test]
+fn paths_are_relative_to_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("tidemill.toml");
+    let text = r#"
+        [plugins]
+        cache = "/var/cache/tidemill"
+        [[pipelines]]
+        name = "p"
+        source = { type = "file", path = "../in.jsonl" }
+        sinks = [{ type = "stdout" }]
+    "#;
+    fs::write(&file, text).unwrap();
+    let config = load(&file, &environment()).unwrap().config;
+    assert_eq!(config.plugins.dir, folder.path().join("plugins"));
+    assert_eq!(config.plugins.cache, Path::new("/var/cache/tidemill"));
+    let Source::File { path, .. } = &config.pipelines[0].source else { panic!("a file") };
+    assert_eq!(**path, folder.path().join("../in.jsonl"));
+}
+
+/// The configuration of a text that must be right.
+fn config(text: &str) -> Config {
+    parse(Path::new("f.toml"), text.as_bytes(), &environment())
+        .unwrap_or_else(|errors| panic!("{errors}"))
+        .config
+}
+
+fn pipeline(ends: &str) -> Pipeline {
+    config(&format!("[[pipelines]]\nname = \"p\"\n{ends}")).pipelines.remove(0)
+}
+
+#[test]
+fn what_is_left_out_is_what_the_types_have_as_default() {
+    use tidemill::config::{Buffer, Endpoint, MessageType, Peers, Server, SinkKind, Transform};
+    let empty = config("");
+    assert_eq!(empty, Config::default());
+    let pipeline = pipeline(
+        r#"
+        source = { type = "websocket", url = "ws://a/" }
+        transforms = [{ plugin = "vwap" }]
+        sinks = [{ type = "websocket", mode = "server" }, { type = "websocket", url = "ws://b/" }]
+        dead_letter = { type = "file", path = "dead.jsonl" }
+        "#,
+    );
+    let Source::WebSocket(source) = &pipeline.source else { panic!("a socket") };
+    assert_eq!(source.endpoint, Endpoint::client("ws://a/"));
+    assert_eq!(pipeline.transforms, [Transform::new("vwap")]);
+    let SinkKind::WebSocket(server) = &pipeline.sinks[0].kind else { panic!("a socket") };
+    assert_eq!(server.endpoint, Endpoint::server("/", &Server::default()));
+    assert_eq!((server.peers, server.message_type), (Peers::default(), MessageType::Auto));
+    let SinkKind::WebSocket(client) = &pipeline.sinks[1].kind else { panic!("a socket") };
+    assert_eq!((&client.endpoint, client.buffer), (&Endpoint::client("ws://b/"), Buffer::default()));
+    let SinkKind::File { format, append, .. } = pipeline.dead_letter.unwrap().kind else { panic!("a file") };
+    assert_eq!((format, append), (Format::Jsonl, true));
+}
+
+#[test]
+fn endpoints_of_one_path_take_from_each_other_what_they_leave_out() {
+    use std::time::Duration;
+    use tidemill::config::SinkKind;
+    let pipeline = pipeline(
+        r#"
+        source = { type = "websocket", mode = "server", path = "/p", ping.interval = "0s" }
+        sinks = [{ type = "websocket", mode = "server", path = "/p", idle_timeout = "5s" }]
+        "#,
+    );
+    let Source::WebSocket(source) = &pipeline.source else { panic!("a socket") };
+    let SinkKind::WebSocket(sink) = &pipeline.sinks[0].kind else { panic!("a socket") };
+    assert_eq!(source.endpoint, sink.endpoint);
+    assert_eq!((source.endpoint.ping, source.endpoint.idle_timeout), (None, Some(Duration::from_secs(5))));
+}
+
+#[test]
+fn secrets_are_in_the_configuration_and_not_in_what_it_shows() {
+    let pipeline = pipeline(
+        r#"
+        source = { type = "websocket", url = "${FEED}", headers = { Authorization = "Bearer ${TOKEN}" } }
+        transforms = [{ plugin = "p", config = { token = "${TOKEN}", list = ["${TOKEN}", 1, 2.0, true] } }]
+        sinks = [{ type = "file", path = "${FOLDER}/out.jsonl" }]
+        "#,
+    );
+    assert!(!format!("{pipeline:?}").contains("s3cr3t"));
+    assert_eq!(pipeline.transforms[0].config.expose(), r#"{"token":"s3cr3t","list":["s3cr3t",1,2.0,true]}"#);
+    assert_eq!(pipeline.transforms[0].config.shown(), r#"{"token":"***","list":["***",1,2.0,true]}"#);
+}
