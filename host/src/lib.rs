@@ -11,6 +11,7 @@ pub mod metadata;
 pub mod pipeline;
 pub mod plugin;
 pub mod reason;
+pub mod shutdown;
 pub mod sink;
 pub mod source;
 pub mod telemetry;
