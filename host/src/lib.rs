@@ -5,6 +5,7 @@
 //! map.
 
 pub mod admin;
+pub mod backoff;
 pub mod config;
 pub mod message;
 pub mod metadata;
@@ -15,3 +16,4 @@ pub mod shutdown;
 pub mod sink;
 pub mod source;
 pub mod telemetry;
+pub mod websocket;
