@@ -1,0 +1,44 @@
+//! The edge: WebSocket connections, dialled and accepted. The only door to tungstenite, hyper's
+//! handshakes and rustls: none of their types leaves it.
+//!
+//! [`connect()`] dials once; [`Link`] keeps a dialled connection alive and dials again. [`Listeners`]
+//! accept, and bring the peers of a path to the source and the sinks that share it. Ends
+//! of a pipeline (`source`, `sink`) poll these; nothing here knows a pipeline.
+
+mod accept;
+mod broadcast;
+mod closing;
+mod connect;
+mod connect_error;
+mod connection;
+mod keepalive;
+mod listener;
+mod path;
+mod peer;
+mod read_ahead;
+mod stream;
+mod target;
+mod tls;
+
+pub use accept::{Accepted, Admission, Refusal, accept};
+pub use broadcast::{Broadcast, Published};
+pub use connect::{Dial, connect};
+pub use connect_error::ConnectError;
+pub use connection::{Connection, Ending, Received};
+pub use listener::{Attachment, ListenError, Listeners};
+pub use path::Arrivals;
+pub use stream::Traffic;
+pub use target::shown;
+
+use hyper::header::{HeaderMap, HeaderName};
+
+/// Whether one of the comma-separated words of a header is `token`, in whatever case.
+fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
+    let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).any(|word| word.trim().eq_ignore_ascii_case(token))
+}
+
+/// A name for a new connection, for `__meta_connection`.
+fn connection_id() -> String {
+    format!("{:016x}", fastrand::u64(..))
+}

@@ -1,0 +1,185 @@
+//! The server's side of the handshake: one HTTP/1.1 request, and an answer to whatever it is.
+//!
+//! hyper reads and writes it, so that a browser, a scanner and a health check get a proper status.
+//! Whom to admit is the caller's to say; frames begin where a 101 was sent.
+
+use super::connection::Connection;
+use super::has_token;
+use super::stream::Stream;
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::header::{self, HeaderMap, HeaderValue};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode, Version};
+use hyper_util::rt::TokioIo;
+use std::convert::Infallible;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+use tokio_tungstenite::tungstenite::protocol::Role;
+
+/// The headers of a request may take so much.
+const MAX_HEAD_BYTES: usize = 64 << 10;
+
+/// How a peer that is let in is treated.
+#[derive(Clone, Debug)]
+pub struct Admission {
+    /// Subprotocols we accept; the first that the peer offers of them is chosen.
+    pub subprotocols: Vec<String>,
+    /// Larger messages end the connection, in bytes.
+    pub max_message_size_bytes: usize,
+}
+
+/// Why a peer is not let in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// Nothing is at this path: 404.
+    NotFound,
+    /// There are too many connections: 503.
+    Full,
+}
+
+/// A peer that was let in.
+pub struct Accepted<T> {
+    /// The connection.
+    pub connection: Connection,
+    /// The path it asked for, without the query.
+    pub path: String,
+    /// What the caller said when it let it in.
+    pub token: T,
+}
+
+/// Makes the handshake on a fresh stream; `admit` is asked once for a request that is sound, with its
+/// path. `None` if there is no connection: the peer has had its answer then, or hung up.
+pub async fn accept<T: Send>(
+    tcp: TcpStream,
+    patience: Duration,
+    admit: impl Fn(&str) -> Result<(Admission, T), Refusal> + Sync,
+) -> Option<Accepted<T>> {
+    tcp.set_nodelay(true).ok()?;
+    tokio::time::timeout(patience, upgrade(Stream::Tcp(tcp), admit)).await.ok().flatten()
+}
+
+/// What was decided about the one request of a connection.
+struct Admitted<T> {
+    max_message_size_bytes: usize,
+    subprotocol: Option<String>,
+    path: String,
+    token: T,
+}
+
+async fn upgrade<T: Send>(
+    stream: Stream,
+    admit: impl Fn(&str) -> Result<(Admission, T), Refusal> + Sync,
+) -> Option<Accepted<T>> {
+    let admitted = Mutex::new(None);
+    let service = service_fn(|request: Request<Incoming>| {
+        let answer = answer(&request, &admit).map(|(admission, response)| {
+            *admitted.lock().unwrap_or_else(PoisonError::into_inner) = Some(admission);
+            response
+        });
+        std::future::ready(Ok::<_, Infallible>(answer.unwrap_or_else(|refusal| refusal)))
+    });
+    let mut builder = http1::Builder::new();
+    builder.keep_alive(false).max_buf_size(MAX_HEAD_BYTES).title_case_headers(true);
+    let served = builder.serve_connection(TokioIo::new(stream), service).without_shutdown().await;
+    let http1::Parts { io, read_buf: rest, .. } = served.ok()?;
+    let mut stream = io.into_inner();
+    match admitted.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        Some(Admitted { max_message_size_bytes, subprotocol, path, token }) => {
+            let connection = Connection::new(stream, rest, Role::Server, max_message_size_bytes, subprotocol);
+            Some(Accepted { connection, path, token })
+        }
+        None => {
+            // The answer is written; an error now is the peer's affair.
+            let _ = stream.shutdown().await;
+            None
+        }
+    }
+}
+
+type Answer = Response<Full<Bytes>>;
+
+fn answer<T>(
+    request: &Request<Incoming>,
+    admit: impl Fn(&str) -> Result<(Admission, T), Refusal>,
+) -> Result<(Admitted<T>, Answer), Answer> {
+    let headers = request.headers();
+    if request.method() != Method::GET {
+        let refusal = refuse(StatusCode::METHOD_NOT_ALLOWED, "only GET opens a WebSocket");
+        return Err(with(refusal, header::ALLOW, "GET"));
+    }
+    let path = request.uri().path();
+    let admit = || {
+        admit(path).map_err(|refusal| match refusal {
+            Refusal::NotFound => refuse(StatusCode::NOT_FOUND, "nothing is at this path"),
+            Refusal::Full => refuse(StatusCode::SERVICE_UNAVAILABLE, "too many connections"),
+        })
+    };
+    let is_upgrade = request.version() == Version::HTTP_11
+        && has_token(headers, &header::UPGRADE, "websocket")
+        && has_token(headers, &header::CONNECTION, "upgrade");
+    if !is_upgrade {
+        // A path that is not there is not there for a browser either.
+        admit()?;
+        let refusal = refuse(StatusCode::UPGRADE_REQUIRED, "this is a WebSocket endpoint");
+        let refusal = with(refusal, header::UPGRADE, "websocket");
+        return Err(with(refusal, header::CONNECTION, "Upgrade"));
+    }
+    if headers.get(header::SEC_WEBSOCKET_VERSION).map(HeaderValue::as_bytes) != Some(b"13") {
+        let refusal = refuse(StatusCode::UPGRADE_REQUIRED, "Sec-WebSocket-Version must be 13");
+        return Err(with(refusal, header::SEC_WEBSOCKET_VERSION, "13"));
+    }
+    let Some(key) = key(headers) else {
+        return Err(refuse(StatusCode::BAD_REQUEST, "Sec-WebSocket-Key must be 16 bytes in base64"));
+    };
+    if !headers.contains_key(header::HOST) {
+        return Err(refuse(StatusCode::BAD_REQUEST, "Host is missing"));
+    }
+    let (admission, token) = admit()?;
+    let subprotocol = choose(headers, &admission.subprotocols);
+    let response = Response::builder()
+        .status(StatusCode::SWITCHING_PROTOCOLS)
+        .header(header::UPGRADE, "websocket")
+        .header(header::CONNECTION, "Upgrade")
+        .header(header::SEC_WEBSOCKET_ACCEPT, derive_accept_key(key));
+    let response = match &subprotocol {
+        Some(chosen) => response.header(header::SEC_WEBSOCKET_PROTOCOL, chosen),
+        None => response,
+    };
+    let response = response.body(Full::default());
+    let response = response.map_err(|_| refuse(StatusCode::INTERNAL_SERVER_ERROR, "no answer"))?;
+    let Admission { max_message_size_bytes, .. } = admission;
+    Ok((Admitted { max_message_size_bytes, subprotocol, path: path.to_owned(), token }, response))
+}
+
+fn refuse(status: StatusCode, why: &'static str) -> Answer {
+    let mut response = Response::new(Full::new(Bytes::from_static(why.as_bytes())));
+    *response.status_mut() = status;
+    let plain = with(response, header::CONTENT_TYPE, "text/plain; charset=utf-8");
+    with(plain, header::CONNECTION, "close")
+}
+
+fn with(mut response: Answer, name: header::HeaderName, value: &'static str) -> Answer {
+    response.headers_mut().insert(name, HeaderValue::from_static(value));
+    response
+}
+
+fn key(headers: &HeaderMap) -> Option<&[u8]> {
+    let key = headers.get(header::SEC_WEBSOCKET_KEY)?.as_bytes();
+    (BASE64_STANDARD.decode(key).ok()?.len() == 16).then_some(key)
+}
+
+/// The peer's order of preference decides.
+fn choose(headers: &HeaderMap, accepted: &[String]) -> Option<String> {
+    let offers =
+        headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter().filter_map(|value| value.to_str().ok());
+    let mut offers = offers.flat_map(|value| value.split(',')).map(str::trim);
+    offers.find(|offer| accepted.iter().any(|name| name == offer)).map(str::to_owned)
+}

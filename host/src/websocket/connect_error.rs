@@ -1,0 +1,202 @@
+//! Why there is no connection: in words, as a metric's label, and as advice for the next attempt.
+
+use super::target;
+use crate::backoff::Advice;
+use crate::config::Redacted;
+use crate::telemetry::ConnectOutcome;
+use hyper::header::{self, HeaderMap};
+use hyper::{Response, StatusCode};
+use std::fmt;
+use std::io::{self, ErrorKind};
+use std::time::{Duration, SystemTime};
+
+/// A dial that failed.
+#[derive(Debug)]
+pub struct ConnectError {
+    url: String,
+    problem: Problem,
+}
+
+#[derive(Debug)]
+pub(super) enum Problem {
+    Url(String),
+    Tcp(io::Error),
+    Tls(String),
+    Timeout(Duration),
+    Closed(String),
+    Status { status: StatusCode, location: Option<String>, retry_after: Option<Duration> },
+    Handshake(String),
+    Subprotocol { offered: String, chosen: Option<String> },
+}
+
+impl ConnectError {
+    pub(super) fn new(url: &Redacted, problem: Problem) -> Self {
+        Self { url: target::shown(url), problem }
+    }
+
+    /// The label of the connects counter.
+    pub fn outcome(&self) -> ConnectOutcome {
+        match self.problem {
+            Problem::Tcp(_) => ConnectOutcome::Refused,
+            Problem::Timeout(_) => ConnectOutcome::Timeout,
+            Problem::Tls(_) => ConnectOutcome::Tls,
+            Problem::Closed(_) => ConnectOutcome::Closed,
+            Problem::Url(_)
+            | Problem::Status { .. }
+            | Problem::Handshake(_)
+            | Problem::Subprotocol { .. } => ConnectOutcome::Handshake,
+        }
+    }
+
+    /// The HTTP status of the answer, if it was not 101.
+    pub fn status(&self) -> Option<u16> {
+        match self.problem {
+            Problem::Status { status, .. } => Some(status.as_u16()),
+            _ => None,
+        }
+    }
+
+    /// What it says about the next attempt.
+    pub fn advice(&self) -> Advice {
+        match self.problem {
+            Problem::Status { status, retry_after, .. } => Advice {
+                slow_down: matches!(status.as_u16(), 401 | 403 | 404),
+                at_least: retry_after.filter(|_| matches!(status.as_u16(), 429 | 503)),
+            },
+            _ => Advice::default(),
+        }
+    }
+
+    /// Where to look, if that is known.
+    pub fn hint(&self) -> Option<&'static str> {
+        match &self.problem {
+            Problem::Status { status, .. } if matches!(status.as_u16(), 401 | 403) => {
+                Some("check `headers.Authorization`")
+            }
+            Problem::Status { status, .. } if status.as_u16() == 404 => Some("check the path of `url`"),
+            Problem::Status { location: Some(_), .. } => Some("redirects are not followed: change `url`"),
+            Problem::Tls(detail) if detail.starts_with(CERTIFICATE) => {
+                Some("the roots to trust can be given as `tls.ca`")
+            }
+            Problem::Subprotocol { .. } => Some("check `subprotocols`"),
+            _ => None,
+        }
+    }
+}
+
+const CERTIFICATE: &str = "certificate verify failed";
+
+impl Problem {
+    pub(super) fn of_tls(error: io::Error) -> Self {
+        let rustls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+        match rustls {
+            Some(rustls::Error::InvalidCertificate(why)) => Self::Tls(format!("{CERTIFICATE}: {why}")),
+            Some(other) => Self::Tls(format!("TLS failed: {other}")),
+            None if is_hang_up(&error) => {
+                Self::Closed("the peer hung up during the TLS handshake".to_owned())
+            }
+            None => Self::Tls(format!("TLS failed: {error}")),
+        }
+    }
+
+    pub(super) fn of_http(error: &hyper::Error) -> Self {
+        let mut source = std::error::Error::source(error);
+        let io = loop {
+            match source {
+                Some(cause) => match cause.downcast_ref::<io::Error>() {
+                    Some(io) => break Some(io),
+                    None => source = cause.source(),
+                },
+                None => break None,
+            }
+        };
+        if error.is_incomplete_message() || error.is_canceled() || error.is_closed() || io.is_some() {
+            Self::Closed("the peer hung up during the handshake".to_owned())
+        } else {
+            Self::Handshake(format!("the answer is not HTTP: {error}"))
+        }
+    }
+
+    pub(super) fn of_answer<B>(response: &Response<B>) -> Self {
+        let text = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
+        Self::Status {
+            status: response.status(),
+            location: text(header::LOCATION)
+                .filter(|_| response.status().is_redirection())
+                .map(str::to_owned),
+            retry_after: retry_after(response.headers(), SystemTime::now()),
+        }
+    }
+}
+
+fn is_hang_up(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::UnexpectedEof
+            | ErrorKind::ConnectionReset
+            | ErrorKind::ConnectionAborted
+            | ErrorKind::BrokenPipe
+    )
+}
+
+/// `Retry-After`: seconds, or a date.
+fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
+    let text = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
+    if let Ok(seconds) = text.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let date = jiff::fmt::rfc2822::parse(text).ok()?;
+    SystemTime::from(date.timestamp()).duration_since(now).ok()
+}
+
+impl fmt::Display for ConnectError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let url = &self.url;
+        match &self.problem {
+            Problem::Url(why) => f.write_str(why),
+            Problem::Timeout(after) => write!(f, "connection to WebSocket {url} timed out after {after:?}"),
+            problem => write!(f, "failed to connect to WebSocket {url}: {problem}"),
+        }
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(error) if error.kind() == ErrorKind::ConnectionRefused => {
+                f.write_str("connection refused")
+            }
+            Self::Tcp(error) => write!(f, "{error}"),
+            Self::Url(why) | Self::Tls(why) | Self::Closed(why) | Self::Handshake(why) => f.write_str(why),
+            Self::Timeout(after) => write!(f, "timed out after {after:?}"),
+            Self::Status { status, location: Some(location), .. } => write!(f, "{status} to {location}"),
+            Self::Status { status, .. } => write!(f, "{status}"),
+            Self::Subprotocol { offered, chosen } => {
+                let offered = if offered.is_empty() { "none" } else { offered };
+                let chosen = chosen.as_deref().unwrap_or("none");
+                write!(f, "subprotocol not supported: offered {offered}, the server chose {chosen}")
+            }
+        }
+    }
+}
+
+impl std::error::Error for ConnectError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn after(value: &str) -> Option<Duration> {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::RETRY_AFTER, value.parse().expect("a header value"));
+        retry_after(&headers, SystemTime::UNIX_EPOCH + Duration::from_secs(1_445_412_420))
+    }
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date() {
+        assert_eq!(after("120"), Some(Duration::from_secs(120)));
+        assert_eq!(after("Wed, 21 Oct 2015 07:28:00 GMT"), Some(Duration::from_secs(60)));
+        assert_eq!(after("Wed, 21 Oct 2015 07:26:00 GMT"), None);
+        assert_eq!(after("soon"), None);
+    }
+}

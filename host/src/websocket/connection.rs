@@ -1,0 +1,339 @@
+//! One framed connection, client or server, polled by the task that owns it.
+//!
+//! Frames are tungstenite's; what it leaves to its user is done here: close codes on errors, an end
+//! that loses no close frame, bounded write buffers, and knowing when bytes are still to be flushed.
+//! Nothing here has timers but the end of a connection: `keepalive` and `link` are above.
+
+use super::closing::Closing;
+use super::stream::{Io, Stream, Traffic};
+use crate::message::Payload;
+use bytes::Bytes;
+use std::io::ErrorKind;
+use std::task::{Context, Poll};
+use tokio_tungstenite::tungstenite::error::{CapacityError, ProtocolError};
+use tokio_tungstenite::tungstenite::protocol::frame::Frame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
+use tokio_tungstenite::tungstenite::{Error, Message, WebSocket};
+
+/// A feed that we dial is one of few, and fast: read it in big chunks.
+const DIALLED_READ_BUFFER_BYTES: usize = 128 << 10;
+/// Connections that we accept are many, and most of them quiet.
+const ACCEPTED_READ_BUFFER_BYTES: usize = 4 << 10;
+/// Frames collect up to here before they are written without being asked to.
+const WRITE_BUFFER_BYTES: usize = 128 << 10;
+/// What control frames may add to a write buffer that the peer does not read.
+const CONTROL_ALLOWANCE_BYTES: usize = 64 << 10;
+/// The longest reason of a close frame.
+const MAX_REASON_BYTES: usize = 123;
+
+/// A WebSocket connection after its handshake.
+pub struct Connection {
+    socket: WebSocket<Io>,
+    phase: Phase,
+    is_dirty: bool,
+    is_blocked: bool,
+    subprotocol: Option<String>,
+}
+
+enum Phase {
+    Open,
+    Ending(Box<Closing>),
+    Ended,
+}
+
+/// What was read.
+#[derive(Debug)]
+pub enum Received {
+    /// A whole message.
+    Message(Payload),
+    /// A ping or a pong; it is answered already where it must be.
+    Control,
+    /// Nothing more will come. [`Connection::poll_closed`] is to be polled until it is done.
+    Ended(Ending),
+}
+
+/// How a connection ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// The peer sent a close frame.
+    Closed {
+        /// Its code, if it had one.
+        code: Option<u16>,
+        /// Its reason; often "".
+        reason: String,
+    },
+    /// The stream broke, or ended without a close frame.
+    Lost(String),
+    /// The peer sent a frame or message above the limit; it is closed with 1009.
+    TooLarge {
+        /// What it would have been.
+        bytes: usize,
+        /// What is allowed.
+        limit_bytes: usize,
+    },
+    /// The peer broke the protocol; it is closed with this code.
+    Violation {
+        /// 1002 or 1007.
+        code: u16,
+        /// What it did.
+        detail: String,
+    },
+    /// The peer did not answer a ping; it is closed with 1011.
+    Silent,
+    /// No message for `idle_timeout`; the peer is closed with 1000.
+    Idle,
+    /// The peer read too slowly; it is closed with 1013.
+    TooSlow,
+    /// Our endpoint stops; the peer is closed with this code.
+    Stopped {
+        /// Usually 1001.
+        code: u16,
+    },
+}
+
+impl Connection {
+    /// A connection whose handshake is done; `rest` is what was read beyond it.
+    pub(super) fn new(
+        stream: Stream,
+        rest: Bytes,
+        role: Role,
+        max_message_bytes: usize,
+        subprotocol: Option<String>,
+    ) -> Self {
+        let read_buffer = match role {
+            Role::Client => DIALLED_READ_BUFFER_BYTES,
+            Role::Server => ACCEPTED_READ_BUFFER_BYTES,
+        };
+        let config = WebSocketConfig::default()
+            .read_buffer_size(read_buffer)
+            .write_buffer_size(WRITE_BUFFER_BYTES)
+            .max_write_buffer_size(2 * WRITE_BUFFER_BYTES + CONTROL_ALLOWANCE_BYTES)
+            .max_message_size(Some(max_message_bytes))
+            .max_frame_size(Some(max_message_bytes));
+        let io = Io::new(stream, role == Role::Server);
+        Self {
+            socket: WebSocket::from_partially_read(io, rest.into(), role, Some(config)),
+            phase: Phase::Open,
+            is_dirty: false,
+            is_blocked: false,
+            subprotocol,
+        }
+    }
+
+    /// The subprotocol that was agreed on.
+    pub fn subprotocol(&self) -> Option<&str> {
+        self.subprotocol.as_deref()
+    }
+
+    /// What has gone through, and its signs of life.
+    #[inline]
+    pub fn traffic(&self) -> Traffic {
+        self.socket.get_ref().traffic()
+    }
+
+    /// The next thing the peer sent. Answers pings by itself.
+    #[inline]
+    pub fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Received> {
+        if !matches!(self.phase, Phase::Open) {
+            return Poll::Ready(Received::Ended(Ending::Lost("already closed".to_owned())));
+        }
+        self.socket.get_mut().wake(cx.waker());
+        match self.socket.read() {
+            Ok(Message::Text(text)) => {
+                Poll::Ready(Received::Message(Payload::checked_text(Bytes::from(text))))
+            }
+            Ok(Message::Binary(bytes)) => Poll::Ready(Received::Message(Payload::binary(bytes))),
+            Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_)) => Poll::Ready(Received::Control),
+            Ok(Message::Close(frame)) => {
+                self.phase = Phase::Ending(Closing::new());
+                let (code, reason) = frame.map_or((None, String::new()), |frame| {
+                    (Some(frame.code.into()), frame.reason.as_str().to_owned())
+                });
+                Poll::Ready(Received::Ended(Ending::Closed { code, reason }))
+            }
+            Err(Error::Io(error)) if error.kind() == ErrorKind::WouldBlock => Poll::Pending,
+            Err(error) => Poll::Ready(Received::Ended(self.fail(error))),
+        }
+    }
+
+    /// Whether one more message may be sent without waiting for the peer.
+    #[inline]
+    pub fn is_ready(&self) -> bool {
+        !self.is_blocked && matches!(self.phase, Phase::Open)
+    }
+
+    /// Waits until the peer has read enough of what was sent that more may be.
+    ///
+    /// # Errors
+    /// The connection broke.
+    #[inline]
+    pub fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Ending>> {
+        if self.is_ready() { Poll::Ready(Ok(())) } else { self.poll_flush(cx) }
+    }
+
+    /// Hands one message over, to be written when enough have come together or at the next flush.
+    /// Call only when [`Self::poll_ready`] or [`Self::is_ready`] says so.
+    ///
+    /// # Errors
+    /// The connection broke.
+    #[inline]
+    pub fn send(&mut self, payload: Payload) -> Result<(), Ending> {
+        if payload.len() > WRITE_BUFFER_BYTES {
+            self.allow_write(payload.len());
+        }
+        let kind = if payload.is_text() { Data::Text } else { Data::Binary };
+        // As a frame, so that the text is not checked again.
+        self.write(Message::Frame(Frame::message(payload.into_bytes(), OpCode::Data(kind), true)))
+    }
+
+    /// Sends a ping. It is written at once, or when the peer reads again.
+    ///
+    /// # Errors
+    /// The connection broke.
+    pub fn ping(&mut self) -> Result<(), Ending> {
+        self.write(Message::Ping(Bytes::new()))
+    }
+
+    /// Whether something was sent since the last flush was done.
+    #[inline]
+    pub fn is_dirty(&self) -> bool {
+        self.is_dirty
+    }
+
+    /// Writes all that was sent.
+    ///
+    /// # Errors
+    /// The connection broke.
+    pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Ending>> {
+        self.socket.get_mut().wake(cx.waker());
+        self.try_flush()
+    }
+
+    /// Writes what the socket takes now; the waker is that of the last poll.
+    ///
+    /// # Errors
+    /// The connection broke.
+    pub fn try_flush(&mut self) -> Poll<Result<(), Ending>> {
+        if !matches!(self.phase, Phase::Open) {
+            return Poll::Ready(Err(Ending::Lost("already closed".to_owned())));
+        }
+        match self.socket.flush() {
+            Ok(()) => {
+                self.is_dirty = false;
+                self.is_blocked = false;
+                Poll::Ready(Ok(()))
+            }
+            Err(Error::Io(error)) if error.kind() == ErrorKind::WouldBlock => {
+                self.is_blocked = true;
+                Poll::Pending
+            }
+            Err(error) => Poll::Ready(Err(self.fail(error))),
+        }
+    }
+
+    /// Starts the end: what was sent is still written, then a close frame, then nothing more.
+    pub fn close(&mut self, code: u16, reason: &str) {
+        if matches!(self.phase, Phase::Open) {
+            self.allow_write(0);
+            let reason = &reason[..reason.floor_char_boundary(MAX_REASON_BYTES)];
+            // An error shows again when the flush is polled.
+            let _ = self.socket.close(Some(CloseFrame { code: code.into(), reason: reason.into() }));
+            self.phase = Phase::Ending(Closing::new());
+        }
+    }
+
+    /// Sees the end through: ready once the peer has hung up, or after 5 s or 1 MiB more.
+    pub fn poll_closed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.socket.get_mut().wake(cx.waker());
+        if let Phase::Ending(closing) = &mut self.phase {
+            std::task::ready!(closing.poll(&mut self.socket, cx));
+            self.phase = Phase::Ended;
+        }
+        match self.phase {
+            Phase::Open => Poll::Pending,
+            Phase::Ending(_) | Phase::Ended => Poll::Ready(()),
+        }
+    }
+
+    #[inline]
+    fn write(&mut self, message: Message) -> Result<(), Ending> {
+        self.is_dirty = true;
+        match self.socket.write(message) {
+            Ok(()) => Ok(()),
+            // It has taken the frame, and could not write it yet.
+            Err(Error::Io(error)) if error.kind() == ErrorKind::WouldBlock => {
+                self.is_blocked = true;
+                Ok(())
+            }
+            Err(error) => Err(self.fail(error)),
+        }
+    }
+
+    /// Callers wait for [`Self::poll_ready`], so the buffer holds at most the usual bytes and one
+    /// message: the bound is against peers that ping without reading, and grows with our messages.
+    fn allow_write(&mut self, message_bytes: usize) {
+        let needed = message_bytes.saturating_add(2 * WRITE_BUFFER_BYTES + 2 * CONTROL_ALLOWANCE_BYTES);
+        self.socket.set_config(|config| {
+            config.max_write_buffer_size = config.max_write_buffer_size.max(needed);
+        });
+    }
+
+    /// What an error means, and the close frame it calls for.
+    #[cold]
+    fn fail(&mut self, error: Error) -> Ending {
+        let ending = match error {
+            Error::Io(error) => Ending::Lost(error.to_string()),
+            Error::Capacity(CapacityError::MessageTooLong { size, max_size }) => {
+                Ending::TooLarge { bytes: size, limit_bytes: max_size }
+            }
+            Error::Utf8(_) => Ending::Violation { code: 1007, detail: "text that is not UTF-8".to_owned() },
+            Error::Protocol(ProtocolError::ResetWithoutClosingHandshake)
+            | Error::ConnectionClosed
+            | Error::AlreadyClosed => Ending::Lost("the stream ended without a close frame".to_owned()),
+            Error::Protocol(error) => Ending::Violation { code: 1002, detail: error.to_string() },
+            other => Ending::Lost(other.to_string()),
+        };
+        match ending.close_frame() {
+            Some((code, reason)) => self.close(code, &reason),
+            None => self.phase = Phase::Ended,
+        }
+        ending
+    }
+}
+
+impl Ending {
+    /// The close frame that we send, if the peer is to get one.
+    pub fn close_frame(&self) -> Option<(u16, String)> {
+        match self {
+            Self::Closed { .. } | Self::Lost(_) => None,
+            Self::TooLarge { limit_bytes, .. } => Some((1009, format!("larger than {limit_bytes} bytes"))),
+            Self::Violation { code, detail } => Some((*code, detail.clone())),
+            Self::Silent => Some((1011, "no answer to a ping".to_owned())),
+            Self::Idle => Some((1000, "idle".to_owned())),
+            Self::TooSlow => Some((1013, "reads too slowly".to_owned())),
+            Self::Stopped { code } => Some((*code, String::new())),
+        }
+    }
+}
+
+impl std::fmt::Display for Ending {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Closed { code: None, .. } => f.write_str("closed by the peer"),
+            Self::Closed { code: Some(code), reason } if reason.is_empty() => {
+                write!(f, "closed by the peer: {code}")
+            }
+            Self::Closed { code: Some(code), reason } => write!(f, "closed by the peer: {code} {reason}"),
+            Self::Lost(detail) => write!(f, "lost: {detail}"),
+            Self::TooLarge { bytes, limit_bytes } => {
+                write!(f, "a message of {bytes} bytes is larger than max_message_size ({limit_bytes} bytes)")
+            }
+            Self::Violation { detail, .. } => write!(f, "the peer broke the protocol: {detail}"),
+            Self::Silent => f.write_str("no answer to a ping"),
+            Self::Idle => f.write_str("idle"),
+            Self::TooSlow => f.write_str("the peer reads too slowly"),
+            Self::Stopped { .. } => f.write_str("stopped"),
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! Keeping an idle connection alive, and noticing a dead one.
+//!
+//! Pings go out at their interval; anything received within their timeout is life. Time in which
+//! backpressure held reading back counts for nobody: what was not read cannot be missed. Events only
+//! ever move deadlines back, so the one timer is looked at again when it fires, not per message.
+
+use crate::config::{Endpoint, Ping};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+use tokio::time::{Instant, Sleep};
+
+/// The timer of one connection.
+pub(super) struct Keepalive {
+    schedule: Schedule,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+/// What is to be done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Due {
+    /// Send a ping.
+    Ping,
+    /// The peer is dead.
+    Silent,
+    /// No message came for too long.
+    Idle,
+}
+
+impl Keepalive {
+    /// For a connection that begins now.
+    pub(super) fn new(endpoint: &Endpoint) -> Self {
+        let schedule = Schedule::new(endpoint.ping, endpoint.idle_timeout, Instant::now());
+        let timer = schedule.next().map(|at| Box::pin(tokio::time::sleep_until(at)));
+        Self { schedule, timer }
+    }
+
+    /// A message went through; called once for many.
+    #[inline]
+    pub(super) fn message(&mut self) {
+        if self.schedule.idle.is_some() {
+            self.schedule.last_message = Instant::now();
+        }
+    }
+
+    /// Reading is held back until [`Self::release`].
+    pub(super) fn hold(&mut self) {
+        if self.schedule.held_since.is_none() {
+            self.schedule.held_since = Some(Instant::now());
+        }
+    }
+
+    /// Reading goes on.
+    #[inline]
+    pub(super) fn release(&mut self) {
+        if self.schedule.held_since.is_some() {
+            self.schedule.release(Instant::now());
+        }
+    }
+
+    /// `life` is the connection's [`super::Traffic::life`].
+    #[inline]
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>, life: u64) -> Poll<Due> {
+        while let Some(timer) = &mut self.timer {
+            ready!(timer.as_mut().poll(cx));
+            let due = self.schedule.due(Instant::now(), life);
+            match self.schedule.next() {
+                Some(next) => timer.as_mut().reset(next),
+                None => self.timer = None,
+            }
+            if let Some(due) = due {
+                return Poll::Ready(due);
+            }
+        }
+        Poll::Pending
+    }
+}
+
+#[derive(Debug)]
+struct Schedule {
+    ping: Option<Ping>,
+    idle: Option<Duration>,
+    next_ping: Instant,
+    /// When the last ping without an answer was sent, and the life there had been by then.
+    unanswered: Option<(Instant, u64)>,
+    last_message: Instant,
+    held_since: Option<Instant>,
+}
+
+impl Schedule {
+    fn new(ping: Option<Ping>, idle: Option<Duration>, now: Instant) -> Self {
+        let next_ping = ping.map_or(now, |ping| now + ping.interval);
+        Self { ping, idle, next_ping, unanswered: None, last_message: now, held_since: None }
+    }
+
+    /// When to look again.
+    fn next(&self) -> Option<Instant> {
+        let next_ping = self.ping.map(|_| self.next_ping);
+        if self.held_since.is_some() {
+            return next_ping.or_else(|| self.idle.map(|idle| Instant::now() + idle));
+        }
+        let silent = self.ping.zip(self.unanswered).map(|(ping, (sent, _))| sent + ping.timeout);
+        let idle = self.idle.map(|idle| self.last_message + idle);
+        [next_ping, silent, idle].into_iter().flatten().min()
+    }
+
+    fn due(&mut self, now: Instant, life: u64) -> Option<Due> {
+        if self.unanswered.is_some_and(|(_, before)| life > before) {
+            self.unanswered = None;
+        }
+        if self.held_since.is_none() {
+            if let (Some(ping), Some((sent, _))) = (self.ping, self.unanswered)
+                && now >= sent + ping.timeout
+            {
+                return Some(Due::Silent);
+            }
+            if self.idle.is_some_and(|idle| now >= self.last_message + idle) {
+                return Some(Due::Idle);
+            }
+        }
+        let ping = self.ping.filter(|_| now >= self.next_ping)?;
+        self.next_ping = now + ping.interval;
+        self.unanswered.get_or_insert((now, life));
+        Some(Due::Ping)
+    }
+
+    /// Moves what was being waited for by the time it was not looked for.
+    fn release(&mut self, now: Instant) {
+        let Some(held_since) = self.held_since.take() else { return };
+        let moved = |since: Instant| since + (now - since.max(held_since).min(now));
+        self.last_message = moved(self.last_message);
+        if let Some((sent, _)) = &mut self.unanswered {
+            *sent = moved(*sent);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PING: Ping = Ping { interval: Duration::from_secs(30), timeout: Duration::from_secs(10) };
+
+    fn seconds(n: u64) -> Duration {
+        Duration::from_secs(n)
+    }
+
+    #[test]
+    fn a_ping_without_an_answer_means_silence_and_any_life_is_one() {
+        let start = Instant::now();
+        let mut schedule = Schedule::new(Some(PING), None, start);
+        assert_eq!(schedule.next(), Some(start + seconds(30)));
+        assert_eq!(schedule.due(start + seconds(30), 7), Some(Due::Ping));
+        assert_eq!(schedule.next(), Some(start + seconds(40)));
+        assert_eq!(schedule.due(start + seconds(40), 8), None, "something was received");
+        assert_eq!(schedule.due(start + seconds(60), 8), Some(Due::Ping));
+        assert_eq!(schedule.due(start + seconds(70), 8), Some(Due::Silent));
+    }
+
+    #[test]
+    fn held_time_counts_neither_for_pings_nor_for_idleness() {
+        let start = Instant::now();
+        let mut schedule = Schedule::new(Some(PING), Some(seconds(60)), start);
+        assert_eq!(schedule.due(start + seconds(30), 0), Some(Due::Ping));
+        schedule.held_since = Some(start + seconds(35));
+        assert_eq!(schedule.due(start + seconds(45), 0), None);
+        schedule.release(start + seconds(135));
+        assert_eq!(schedule.due(start + seconds(139), 0), Some(Due::Ping), "the ping that was due meanwhile");
+        assert_eq!(schedule.due(start + seconds(140), 0), Some(Due::Silent));
+        schedule.unanswered = None;
+        assert_eq!(schedule.due(start + seconds(159), 0), None);
+        assert_eq!(schedule.due(start + seconds(160), 0), Some(Due::Idle));
+    }
+
+    #[test]
+    fn messages_keep_a_connection_from_being_idle_and_pings_do_not() {
+        let start = Instant::now();
+        let mut schedule = Schedule::new(None, Some(seconds(60)), start);
+        schedule.last_message = start + seconds(50);
+        assert_eq!(schedule.due(start + seconds(60), 99), None);
+        assert_eq!(schedule.due(start + seconds(110), 99), Some(Due::Idle));
+    }
+}

@@ -1,0 +1,285 @@
+//! The listeners that server endpoints share: one for each address, open from its first endpoint to
+//! its last.
+//!
+//! A listener accepts, makes the handshakes within bounds, and runs one task for each peer. It owns
+//! these tasks, and whoever closes the last endpoint waits for all of them.
+
+use super::accept::{Accepted, Refusal, accept};
+use super::broadcast::Broadcast;
+use super::path::{Arrivals, Member, Path};
+use super::peer::Peer;
+use crate::config::{Endpoint, Listen};
+use crate::telemetry::EndpointMetrics;
+use std::collections::HashMap;
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+use tokio::task::{JoinHandle, JoinSet};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+/// Chunks of messages that may wait for a pipeline.
+const CHUNKS: usize = 8;
+/// Peers above the limit that are given their 503 at once; more are hung up on.
+const REFUSED_AT_ONCE: usize = 64;
+/// After an error of accepting, such as too many open files.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// All listeners of a host. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct Listeners {
+    open: Arc<tokio::sync::Mutex<HashMap<Address, Arc<Listener>>>>,
+}
+
+type Address = (String, u16);
+
+/// An endpoint's part in a listener: leave it with [`Attachment::poll_close`].
+pub struct Attachment {
+    listeners: Listeners,
+    address: Address,
+    listener: Arc<Listener>,
+    path: Arc<Path>,
+    member: u64,
+    leaving: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+}
+
+/// An address that cannot be listened on.
+#[derive(Debug)]
+pub struct ListenError {
+    address: String,
+    source: io::Error,
+}
+
+#[derive(Debug)]
+struct Listener {
+    local: SocketAddr,
+    shared: Arc<Shared>,
+    stop: CancellationToken,
+    task: Mutex<Option<JoinHandle<()>>>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    paths: Mutex<HashMap<String, Arc<Path>>>,
+    connections: AtomicUsize,
+    max_connections: usize,
+    handshake_timeout: Duration,
+}
+
+impl Listeners {
+    /// Opens a server endpoint that messages come from.
+    ///
+    /// # Errors
+    /// If the address cannot be listened on.
+    pub async fn open_source(
+        &self,
+        endpoint: &Endpoint,
+        listen: &Listen,
+        metrics: EndpointMetrics,
+    ) -> Result<(Attachment, mpsc::Receiver<Arrivals>), ListenError> {
+        let (inlet, arrivals) = mpsc::channel(CHUNKS);
+        Ok((self.open(endpoint, listen, Member::source(endpoint, inlet, metrics)).await?, arrivals))
+    }
+
+    /// Opens a server endpoint that messages go to.
+    ///
+    /// # Errors
+    /// If the address cannot be listened on.
+    pub async fn open_sink(
+        &self,
+        endpoint: &Endpoint,
+        listen: &Listen,
+        broadcast: Arc<Broadcast>,
+        metrics: EndpointMetrics,
+    ) -> Result<Attachment, ListenError> {
+        self.open(endpoint, listen, Member::sink(endpoint, broadcast, metrics)).await
+    }
+
+    async fn open(
+        &self,
+        endpoint: &Endpoint,
+        listen: &Listen,
+        member: Member,
+    ) -> Result<Attachment, ListenError> {
+        let address = (listen.host.clone(), listen.port);
+        let mut open = self.open.lock().await;
+        let listener = match open.get(&address) {
+            Some(listener) => listener.clone(),
+            None => {
+                let listener = Arc::new(Listener::bind(listen).await?);
+                open.insert(address.clone(), listener.clone());
+                listener
+            }
+        };
+        let path = {
+            let mut paths = listener.shared.paths();
+            let base = format!("ws://{}:{}", bracketed(&listen.host), listener.local.port());
+            paths.entry(listen.path.clone()).or_insert_with(|| Path::new(endpoint, base)).clone()
+        };
+        let member = path.join(member);
+        Ok(Attachment { listeners: self.clone(), address, listener, path, member, leaving: None })
+    }
+
+    async fn leave(self, address: Address, listener: Arc<Listener>, path: Arc<Path>, member: u64, code: u16) {
+        let mut open = self.open.lock().await;
+        let is_last_of_path = path.leave(member, code);
+        let is_last = {
+            let mut paths = listener.shared.paths();
+            if is_last_of_path {
+                paths.retain(|_, other| !Arc::ptr_eq(other, &path));
+            }
+            paths.is_empty()
+        };
+        let task = is_last.then(|| {
+            open.remove(&address);
+            listener.stop.cancel();
+            listener.task.lock().unwrap_or_else(PoisonError::into_inner).take()
+        });
+        drop(open);
+        if is_last_of_path {
+            path.deserted().await;
+        }
+        if let Some(task) = task.flatten()
+            && let Err(error) = task.await
+        {
+            warn!(%error, "a listener ended badly");
+        }
+    }
+}
+
+impl Attachment {
+    /// Where the listener really listens, for port 0.
+    pub fn local_address(&self) -> SocketAddr {
+        self.listener.local
+    }
+
+    /// Leaves. Peers that nobody else wants are closed with `code`, and waited for; so is the listener,
+    /// if this was its last endpoint.
+    pub fn poll_close(&mut self, cx: &mut Context<'_>, code: u16) -> Poll<()> {
+        let leaving = self.leaving.get_or_insert_with(|| {
+            let listeners = self.listeners.clone();
+            let (address, path) = (self.address.clone(), self.path.clone());
+            Box::pin(listeners.leave(address, self.listener.clone(), path, self.member, code))
+        });
+        ready!(leaving.as_mut().poll(cx));
+        self.leaving = Some(Box::pin(std::future::ready(())));
+        Poll::Ready(())
+    }
+}
+
+impl fmt::Debug for Attachment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Attachment").field("address", &self.address).field("member", &self.member).finish()
+    }
+}
+
+impl Listener {
+    async fn bind(listen: &Listen) -> Result<Self, ListenError> {
+        let failed =
+            |source| ListenError { address: format!("{}:{}", bracketed(&listen.host), listen.port), source };
+        let tcp = TcpListener::bind((&*listen.host, listen.port)).await.map_err(failed)?;
+        let local = tcp.local_addr().map_err(failed)?;
+        let shared = Arc::new(Shared {
+            paths: Mutex::default(),
+            connections: AtomicUsize::new(0),
+            max_connections: listen.max_connections,
+            handshake_timeout: listen.handshake_timeout,
+        });
+        let stop = CancellationToken::new();
+        let task = Mutex::new(Some(tokio::spawn(run(tcp, shared.clone(), stop.clone()))));
+        Ok(Self { local, shared, stop, task })
+    }
+}
+
+async fn run(tcp: TcpListener, shared: Arc<Shared>, stop: CancellationToken) {
+    let mut peers = JoinSet::new();
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => break,
+            Some(_) = peers.join_next(), if !peers.is_empty() => {}
+            accepted = tcp.accept() => match accepted {
+                Ok((stream, address)) => {
+                    if let Some(place) = shared.clone().place() {
+                        peers.spawn(place.serve(stream, address));
+                    }
+                }
+                Err(error) => {
+                    warn!(%error, "accepting a connection failed");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            },
+        }
+    }
+    drop(tcp);
+    while peers.join_next().await.is_some() {}
+}
+
+/// One of the connections of a listener, handshakes included.
+struct Place {
+    shared: Arc<Shared>,
+    is_over: bool,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.shared.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Shared {
+    fn paths(&self) -> MutexGuard<'_, HashMap<String, Arc<Path>>> {
+        self.paths.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn place(self: Arc<Self>) -> Option<Place> {
+        let taken = self.connections.fetch_add(1, Ordering::Relaxed);
+        let place = Place { is_over: taken >= self.max_connections, shared: self };
+        (taken < place.shared.max_connections.saturating_add(REFUSED_AT_ONCE)).then_some(place)
+    }
+}
+
+impl Place {
+    async fn serve(self, stream: TcpStream, address: SocketAddr) {
+        let admit = |path: &str| {
+            let path = self.shared.paths().get(path).cloned().ok_or(Refusal::NotFound)?;
+            if self.is_over {
+                return Err(Refusal::Full);
+            }
+            Ok((path.admission(), path))
+        };
+        let patience = self.shared.handshake_timeout;
+        match accept(stream, patience, admit).await {
+            Some(Accepted { connection, path, token }) => {
+                Peer::new(token, connection, &path, address).run().await;
+            }
+            None => debug!(peer = %address, "no websocket handshake"),
+        }
+    }
+}
+
+fn bracketed(host: &str) -> String {
+    if host.contains(':') { format!("[{host}]") } else { host.to_owned() }
+}
+
+impl fmt::Display for ListenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "failed to listen on {}: ", self.address)?;
+        match self.source.kind() {
+            io::ErrorKind::AddrInUse => f.write_str("address in use"),
+            _ => write!(f, "{}", self.source),
+        }
+    }
+}
+
+impl std::error::Error for ListenError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.source)
+    }
+}

@@ -1,0 +1,185 @@
+//! A path of a listener: the endpoints that share it, and the peers that are connected to it.
+//!
+//! Every peer sends to every source here and receives from every sink. Endpoints may come and go
+//! while peers stay: a peer looks again when the path has changed.
+
+use super::accept::Admission;
+use super::broadcast::Broadcast;
+use crate::config::{Endpoint, Redacted};
+use crate::message::{Failed, Message};
+use crate::reason::Reason;
+use crate::telemetry::{ConnectOutcome, EndpointMetrics, EndpointState};
+use futures_util::task::AtomicWaker;
+use std::collections::BTreeMap;
+use std::future::poll_fn;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Poll, Waker};
+use tokio::sync::mpsc;
+
+/// Messages of one peer, in order.
+#[derive(Clone, Debug, Default)]
+pub struct Arrivals {
+    /// What it sent.
+    pub messages: Vec<Message>,
+    /// What was too large to be read.
+    pub failed: Vec<Failed>,
+}
+
+/// An endpoint on a path.
+#[derive(Clone, Debug)]
+pub(super) struct Member {
+    pub(super) id: u64,
+    pub(super) end: End,
+    pub(super) metrics: EndpointMetrics,
+    pub(super) on_connect: Arc<[Redacted]>,
+}
+
+/// What an endpoint does with peers.
+#[derive(Clone, Debug)]
+pub(super) enum End {
+    Source(mpsc::Sender<Arrivals>),
+    Sink(Arc<Broadcast>),
+}
+
+#[derive(Debug)]
+pub(super) struct Path {
+    /// The first endpoint's; those that share a path agree where it matters.
+    pub(super) endpoint: Endpoint,
+    /// `ws://host:port`
+    pub(super) base: String,
+    generation: AtomicU64,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    members: Vec<Member>,
+    next_id: u64,
+    peers: BTreeMap<u64, Arc<AtomicWaker>>,
+    closing: Option<u16>,
+    waiting: Vec<Waker>,
+}
+
+impl Member {
+    pub(super) fn source(
+        endpoint: &Endpoint,
+        inlet: mpsc::Sender<Arrivals>,
+        metrics: EndpointMetrics,
+    ) -> Self {
+        Self { id: 0, end: End::Source(inlet), metrics, on_connect: endpoint.on_connect.as_slice().into() }
+    }
+
+    pub(super) fn sink(endpoint: &Endpoint, broadcast: Arc<Broadcast>, metrics: EndpointMetrics) -> Self {
+        Self { id: 0, end: End::Sink(broadcast), metrics, on_connect: endpoint.on_connect.as_slice().into() }
+    }
+
+    /// A peer has come.
+    pub(super) fn welcome(&self, peer: u64) {
+        if let End::Sink(broadcast) = &self.end {
+            broadcast.join(peer);
+        }
+        self.metrics.connect(ConnectOutcome::Connected);
+        self.metrics.moved(None, Some(EndpointState::Connected));
+    }
+
+    /// A peer has gone; what it was still to get is counted under `reason`.
+    pub(super) fn farewell(&self, peer: u64, reason: Reason) {
+        if let End::Sink(broadcast) = &self.end {
+            broadcast.leave(peer, reason);
+        }
+        self.metrics.moved(Some(EndpointState::Connected), None);
+    }
+}
+
+impl Path {
+    pub(super) fn new(endpoint: &Endpoint, base: String) -> Arc<Self> {
+        let (generation, state) = (AtomicU64::new(0), Mutex::default());
+        Arc::new(Self { endpoint: endpoint.clone(), base, generation, state })
+    }
+
+    pub(super) fn admission(&self) -> Admission {
+        Admission {
+            subprotocols: self.endpoint.subprotocols.clone(),
+            max_message_size_bytes: self.endpoint.max_message_size_bytes,
+        }
+    }
+
+    /// Adds an endpoint; answers its number.
+    pub(super) fn join(&self, mut member: Member) -> u64 {
+        member.metrics.moved(None, Some(EndpointState::Listening));
+        let mut state = self.lock();
+        state.next_id += 1;
+        let id = state.next_id;
+        member.id = id;
+        state.members.push(member);
+        state.closing = None;
+        self.changed(state);
+        id
+    }
+
+    /// Removes an endpoint. Peers are closed with `code` if it was the last; says whether it was.
+    pub(super) fn leave(&self, member: u64, code: u16) -> bool {
+        let mut state = self.lock();
+        if let Some(index) = state.members.iter().position(|other| other.id == member) {
+            let metrics = state.members.remove(index).metrics;
+            metrics.moved(Some(EndpointState::Listening), Some(EndpointState::Closed));
+        }
+        let is_last = state.members.is_empty();
+        if is_last {
+            state.closing = Some(code);
+        }
+        self.changed(state);
+        is_last
+    }
+
+    /// Resolves once all peers are gone.
+    pub(super) async fn deserted(&self) {
+        poll_fn(|cx| {
+            let mut state = self.lock();
+            if state.peers.is_empty() {
+                return Poll::Ready(());
+            }
+            state.waiting.push(cx.waker().clone());
+            Poll::Pending
+        })
+        .await;
+    }
+
+    /// Grows whenever endpoints have come or gone.
+    #[inline]
+    pub(super) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    /// Who is here now, and the code to close with if nobody is.
+    pub(super) fn members(&self) -> (Vec<Member>, Option<u16>) {
+        let state = self.lock();
+        (state.members.clone(), state.closing)
+    }
+
+    /// Adds a peer, whose task is woken when the path changes.
+    pub(super) fn enter(&self, peer: u64, waker: Arc<AtomicWaker>) {
+        self.lock().peers.insert(peer, waker);
+    }
+
+    /// Removes a peer.
+    pub(super) fn exit(&self, peer: u64) {
+        let mut state = self.lock();
+        state.peers.remove(&peer);
+        if state.peers.is_empty() {
+            state.waiting.drain(..).for_each(Waker::wake);
+        }
+    }
+
+    fn changed(&self, state: MutexGuard<'_, State>) {
+        self.generation.fetch_add(1, Ordering::Release);
+        let peers: Vec<_> = state.peers.values().cloned().collect();
+        drop(state);
+        peers.iter().for_each(|waker| waker.wake());
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

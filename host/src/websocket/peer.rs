@@ -1,0 +1,325 @@
+//! One accepted connection: its task reads for the sources of its path and writes for the sinks.
+//!
+//! It reads until nothing is there or a chunk is full, and hands chunks on through bounded channels;
+//! while one of them is full it does not read, and that is the backpressure. It takes from each sink's
+//! broadcast what the peer has room for, and flushes once.
+
+use super::broadcast::Next;
+use super::connection::{Connection, Ending, Received};
+use super::keepalive::{Due, Keepalive};
+use super::path::{Arrivals, End, Member, Path};
+use super::stream::Traffic;
+use crate::message::{Failed, Message, Payload};
+use crate::metadata::{self, Metadata, Origin};
+use crate::reason::Reason;
+use futures_util::task::AtomicWaker;
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
+use tokio_util::sync::PollSender;
+use tracing::{Instrument, debug, debug_span};
+
+/// Most messages in a chunk.
+const CHUNK_MESSAGES: usize = 256;
+/// Most payload bytes in a chunk; one larger message goes alone.
+const CHUNK_BYTES: usize = 1 << 20;
+/// Messages taken from a broadcast at once.
+const TAKEN_AT_ONCE: usize = 64;
+/// Chunks read in one turn, so that a peer that never stops sending is sent to as well.
+const CHUNKS_A_TURN: usize = 4;
+
+pub(super) struct Peer {
+    path: Arc<Path>,
+    id: u64,
+    address: SocketAddr,
+    connection: Connection,
+    keepalive: Keepalive,
+    origin: Arc<Origin>,
+    waker: Arc<AtomicWaker>,
+    generation: u64,
+    members: Vec<Membership>,
+    /// Taken from a broadcast, and not yet sent.
+    outgoing: VecDeque<Payload>,
+    /// Read, and not yet handed to all sources.
+    chunk: Arrivals,
+    chunk_bytes: usize,
+    counted: Traffic,
+    ending: Option<Ending>,
+}
+
+struct Membership {
+    member: Member,
+    inlet: Option<PollSender<Arrivals>>,
+    is_served: bool,
+    is_finished: bool,
+}
+
+impl Peer {
+    pub(super) fn new(path: Arc<Path>, connection: Connection, asked: &str, address: SocketAddr) -> Self {
+        static PEERS: AtomicU64 = AtomicU64::new(0);
+        let origin = Origin::new([
+            (metadata::SOURCE, format!("{}{asked}", path.base)),
+            (metadata::CONNECTION, super::connection_id()),
+            (metadata::PEER, address.to_string()),
+        ]);
+        let id = PEERS.fetch_add(1, Ordering::Relaxed);
+        let waker = Arc::new(AtomicWaker::new());
+        path.enter(id, waker.clone());
+        Self {
+            keepalive: Keepalive::new(&path.endpoint),
+            path,
+            id,
+            address,
+            connection,
+            origin,
+            waker,
+            generation: u64::MAX,
+            members: Vec::new(),
+            outgoing: VecDeque::new(),
+            chunk: Arrivals::default(),
+            chunk_bytes: 0,
+            counted: Traffic::default(),
+            ending: None,
+        }
+    }
+
+    /// Serves the peer until it is gone.
+    pub(super) async fn run(mut self) {
+        let span = debug_span!("connection", peer = %self.address, path = self.path.base);
+        async {
+            debug!("peer connected");
+            let ending = poll_fn(|cx| self.poll(cx)).await;
+            debug!(%ending, "peer disconnected");
+        }
+        .instrument(span)
+        .await;
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Ending> {
+        self.waker.register(cx.waker());
+        let ending = match self.ending.clone() {
+            Some(ending) => ending,
+            None => {
+                let ending = ready!(self.poll_open(cx));
+                let reason =
+                    if matches!(ending, Ending::TooSlow) { Reason::SlowPeer } else { Reason::PeerClosed };
+                if let Some((code, text)) = ending.close_frame() {
+                    self.connection.close(code, &text);
+                }
+                self.ending = Some(ending.clone());
+                self.outgoing.clear();
+                self.members.iter().filter(|m| m.is_served).for_each(|m| m.member.farewell(self.id, reason));
+                self.members.iter_mut().for_each(|membership| membership.is_served = false);
+                ending
+            }
+        };
+        // What it had sent before it went still goes to the sources.
+        let delivered = self.poll_deliver(cx);
+        ready!(self.connection.poll_closed(cx));
+        ready!(delivered);
+        self.count();
+        Poll::Ready(ending)
+    }
+
+    fn poll_open(&mut self, cx: &mut Context<'_>) -> Poll<Ending> {
+        let closing = self.look_again();
+        if let Poll::Ready(Err(ending)) = self.poll_write(cx) {
+            return Poll::Ready(ending);
+        }
+        if let Some(code) = closing
+            && self.outgoing.is_empty()
+        {
+            return Poll::Ready(Ending::Stopped { code });
+        }
+        if let Poll::Ready(ending) = self.poll_read(cx) {
+            return Poll::Ready(ending);
+        }
+        self.count();
+        while let Poll::Ready(due) = self.keepalive.poll(cx, self.connection.traffic().life) {
+            match due {
+                Due::Silent => return Poll::Ready(Ending::Silent),
+                Due::Idle => return Poll::Ready(Ending::Idle),
+                Due::Ping => {
+                    if let Err(ending) = self.connection.ping() {
+                        return Poll::Ready(ending);
+                    }
+                    if let Poll::Ready(Err(ending)) = self.connection.poll_flush(cx) {
+                        return Poll::Ready(ending);
+                    }
+                }
+            }
+        }
+        Poll::Pending
+    }
+
+    /// Follows the path's endpoints; the code to close with once there are none.
+    fn look_again(&mut self) -> Option<u16> {
+        let generation = self.path.generation();
+        if generation == self.generation {
+            return None;
+        }
+        let (members, closing) = self.path.members();
+        if closing.is_none() {
+            self.generation = generation;
+        }
+        self.members.retain(|old| {
+            let stays = members.iter().any(|member| member.id == old.member.id);
+            if !stays && old.is_served {
+                old.member.farewell(self.id, Reason::PeerClosed);
+            }
+            stays
+        });
+        for member in members {
+            if self.members.iter().any(|old| old.member.id == member.id) {
+                continue;
+            }
+            member.welcome(self.id);
+            self.outgoing.extend(member.on_connect.iter().map(|text| Payload::text(text.expose())));
+            let inlet = match &member.end {
+                End::Source(inlet) => Some(PollSender::new(inlet.clone())),
+                End::Sink(_) => None,
+            };
+            self.members.push(Membership { member, inlet, is_served: true, is_finished: false });
+        }
+        closing
+    }
+
+    /// Sends what the broadcasts hold for this peer, as far as it reads.
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Ending>> {
+        loop {
+            while !self.outgoing.is_empty() {
+                match self.connection.poll_ready(cx) {
+                    Poll::Ready(Ok(())) => {}
+                    Poll::Ready(Err(ending)) => return Poll::Ready(Err(ending)),
+                    Poll::Pending => return self.poll_too_slow(cx),
+                }
+                if let Some(payload) = self.outgoing.pop_front()
+                    && let Err(ending) = self.connection.send(payload)
+                {
+                    return Poll::Ready(Err(ending));
+                }
+                self.keepalive.message();
+            }
+            let mut took = false;
+            for membership in &mut self.members {
+                let End::Sink(broadcast) = &membership.member.end else { continue };
+                if membership.is_finished {
+                    continue;
+                }
+                match broadcast.poll_next(cx, self.id, TAKEN_AT_ONCE, &mut self.outgoing) {
+                    Poll::Ready(Next::Messages) => took = true,
+                    Poll::Ready(Next::TooSlow) => return Poll::Ready(Err(Ending::TooSlow)),
+                    Poll::Ready(Next::Finished) => membership.is_finished = true,
+                    Poll::Pending => {}
+                }
+            }
+            if !took {
+                break;
+            }
+        }
+        if self.connection.is_dirty() { self.connection.poll_flush(cx) } else { Poll::Ready(Ok(())) }
+    }
+
+    fn poll_too_slow(&self, cx: &mut Context<'_>) -> Poll<Result<(), Ending>> {
+        for membership in &self.members {
+            if let End::Sink(broadcast) = &membership.member.end
+                && broadcast.poll_too_slow(cx, self.id).is_ready()
+            {
+                return Poll::Ready(Err(Ending::TooSlow));
+            }
+        }
+        Poll::Pending
+    }
+
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Ending> {
+        for _ in 0..CHUNKS_A_TURN {
+            if self.poll_deliver(cx).is_pending() {
+                self.keepalive.hold();
+                return Poll::Pending;
+            }
+            self.keepalive.release();
+            let mut received_us = None;
+            while self.chunk.messages.len() < CHUNK_MESSAGES && self.chunk_bytes < CHUNK_BYTES {
+                match self.connection.poll_receive(cx) {
+                    Poll::Ready(Received::Message(payload)) => {
+                        self.chunk_bytes += payload.len();
+                        let received_us = *received_us.get_or_insert_with(metadata::now_us);
+                        let metadata = Metadata::new(self.origin.clone(), received_us);
+                        self.chunk.messages.push(Message { payload, metadata });
+                    }
+                    Poll::Ready(Received::Control) => {}
+                    Poll::Ready(Received::Ended(ending)) => {
+                        self.chunk.failed.extend(too_large(&ending, &self.origin));
+                        return Poll::Ready(ending);
+                    }
+                    Poll::Pending => {
+                        if !self.chunk.messages.is_empty() {
+                            self.keepalive.message();
+                        }
+                        if self.poll_deliver(cx).is_pending() {
+                            self.keepalive.hold();
+                        }
+                        return Poll::Pending;
+                    }
+                }
+            }
+            self.keepalive.message();
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Hands the chunk to every source; ready once there is none.
+    fn poll_deliver(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.chunk.messages.is_empty() && self.chunk.failed.is_empty() {
+            return Poll::Ready(());
+        }
+        let mut inlets: Vec<_> = self.members.iter_mut().filter_map(|m| m.inlet.as_mut()).collect();
+        for inlet in &mut inlets {
+            // A pipeline that has closed takes nothing, and holds nobody.
+            let _ = ready!(inlet.poll_reserve(cx));
+        }
+        let chunk = std::mem::take(&mut self.chunk);
+        self.chunk_bytes = 0;
+        if let Some((last, others)) = inlets.split_last_mut() {
+            for inlet in others {
+                let _ = inlet.send_item(chunk.clone());
+            }
+            let _ = last.send_item(chunk);
+        }
+        Poll::Ready(())
+    }
+
+    fn count(&mut self) {
+        let now = self.connection.traffic();
+        for membership in &self.members {
+            let metrics = &membership.member.metrics;
+            metrics.bytes_received.inc_by(now.received_bytes - self.counted.received_bytes);
+            metrics.bytes_sent.inc_by(now.sent_bytes - self.counted.sent_bytes);
+        }
+        self.counted = now;
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        let served = self.members.iter().filter(|membership| membership.is_served);
+        served.for_each(|membership| membership.member.farewell(self.id, Reason::Shutdown));
+        self.path.exit(self.id);
+    }
+}
+
+/// What a message that was too large is counted and reported as.
+pub(super) fn too_large(ending: &Ending, origin: &Arc<Origin>) -> Option<Failed> {
+    matches!(ending, Ending::TooLarge { .. }).then(|| Failed {
+        message: Message {
+            payload: Payload::binary(Vec::new()),
+            metadata: Metadata::new(origin.clone(), metadata::now_us()),
+        },
+        reason: Reason::TooLarge,
+        detail: ending.to_string(),
+    })
+}

@@ -1,0 +1,63 @@
+//! A big read buffer for connections that have none of their own, borrowed while bytes are waiting.
+//!
+//! Ten thousand quiet connections must not hold ten thousand big buffers, and a busy one must not
+//! make a system call every 4 KiB. So each thread keeps a few buffers that go round.
+
+use super::stream::{Stream, poll_read};
+use std::cell::RefCell;
+use std::io;
+use std::task::{Context, Poll};
+
+/// What one system call reads at most.
+const BUFFER_BYTES: usize = 64 << 10;
+/// Buffers kept by a thread while nobody needs them.
+const KEPT_BUFFERS: usize = 4;
+
+thread_local! {
+    static POOL: RefCell<Vec<Box<[u8]>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Bytes that were read and not yet asked for; none of the time, and then it holds no buffer.
+#[derive(Default)]
+pub(super) struct ReadAhead {
+    buffer: Option<Box<[u8]>>,
+    start: usize,
+    end: usize,
+}
+
+impl ReadAhead {
+    /// Copies what is there; `None` if nothing is.
+    pub(super) fn take(&mut self, bytes: &mut [u8]) -> Option<usize> {
+        let buffer = self.buffer.as_ref()?;
+        let length = bytes.len().min(self.end - self.start);
+        bytes[..length].copy_from_slice(&buffer[self.start..self.start + length]);
+        self.start += length;
+        if self.start == self.end {
+            self.buffer.take().into_iter().for_each(give_back);
+        }
+        Some(length)
+    }
+
+    /// Reads into a borrowed buffer; call only when [`Self::take`] has nothing. 0 is the stream's end.
+    pub(super) fn poll_fill(&mut self, stream: &mut Stream, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let mut buffer =
+            POOL.with_borrow_mut(Vec::pop).unwrap_or_else(|| vec![0; BUFFER_BYTES].into_boxed_slice());
+        let result = poll_read(stream, cx, &mut buffer);
+        match result {
+            Poll::Ready(Ok(length)) if length > 0 => {
+                (self.start, self.end) = (0, length);
+                self.buffer = Some(buffer);
+            }
+            _ => give_back(buffer),
+        }
+        result
+    }
+}
+
+fn give_back(buffer: Box<[u8]>) {
+    POOL.with_borrow_mut(|pool| {
+        if pool.len() < KEPT_BUFFERS {
+            pool.push(buffer);
+        }
+    });
+}

@@ -1,0 +1,164 @@
+//! The byte stream under a connection: TCP, or TLS over it; and what has gone through it.
+//!
+//! tungstenite reads and writes as if the socket were blocking, and takes `WouldBlock` for "not
+//! now". A connection belongs to one task, so one waker serves both directions.
+
+use super::read_ahead::ReadAhead;
+use std::io::{self, ErrorKind, Read, Write};
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker, ready};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsStream;
+
+/// TCP, or TLS over it. An enum, so that the plain path costs no dynamic call.
+pub(super) enum Stream {
+    Tcp(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl AsyncRead for Stream {
+    #[inline]
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(tcp) => Pin::new(tcp).poll_read(cx, buffer),
+            Self::Tls(tls) => Pin::new(tls).poll_read(cx, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    #[inline]
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Tcp(tcp) => Pin::new(tcp).poll_write(cx, bytes),
+            Self::Tls(tls) => Pin::new(tls).poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(tcp) => Pin::new(tcp).poll_flush(cx),
+            Self::Tls(tls) => Pin::new(tls).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(tcp) => Pin::new(tcp).poll_shutdown(cx),
+            Self::Tls(tls) => Pin::new(tls).poll_shutdown(cx),
+        }
+    }
+}
+
+/// The stream as tungstenite sees it, with the waker of the task that polls the connection.
+pub(super) struct Io {
+    stream: Stream,
+    waker: Waker,
+    is_write_blocked: bool,
+    /// For connections with a small read buffer: a big one, borrowed while bytes are waiting.
+    read_ahead: Option<ReadAhead>,
+    traffic: Traffic,
+}
+
+/// What has gone through a connection since it began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Bytes read from the stream.
+    pub received_bytes: u64,
+    /// Bytes written to it.
+    pub sent_bytes: u64,
+    /// Grows with every sign of life: bytes that came, and a write that had been blocked and went on.
+    pub life: u64,
+}
+
+impl Io {
+    pub(super) fn new(stream: Stream, reads_ahead: bool) -> Self {
+        Self {
+            stream,
+            waker: Waker::noop().clone(),
+            is_write_blocked: false,
+            read_ahead: reads_ahead.then(ReadAhead::default),
+            traffic: Traffic::default(),
+        }
+    }
+
+    /// Who is woken when the stream can go on.
+    #[inline]
+    pub(super) fn wake(&mut self, waker: &Waker) {
+        if !self.waker.will_wake(waker) {
+            self.waker = waker.clone();
+        }
+    }
+
+    pub(super) fn traffic(&self) -> Traffic {
+        self.traffic
+    }
+
+    pub(super) fn poll_shutdown(&mut self) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(&mut Context::from_waker(&self.waker))
+    }
+}
+
+impl Read for Io {
+    #[inline]
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        let mut cx = Context::from_waker(&self.waker);
+        let result = match &mut self.read_ahead {
+            None => poll_read(&mut self.stream, &mut cx, bytes),
+            Some(ahead) => {
+                if let Some(length) = ahead.take(bytes) {
+                    return Ok(length);
+                }
+                ahead.poll_fill(&mut self.stream, &mut cx)
+            }
+        };
+        let Poll::Ready(result) = result else { return Err(ErrorKind::WouldBlock.into()) };
+        let length = result?;
+        self.traffic.received_bytes += length as u64;
+        self.traffic.life += 1;
+        Ok(self.read_ahead.as_mut().map_or(length, |ahead| ahead.take(bytes).unwrap_or(0)))
+    }
+}
+
+#[inline]
+pub(super) fn poll_read(
+    stream: &mut Stream,
+    cx: &mut Context<'_>,
+    bytes: &mut [u8],
+) -> Poll<io::Result<usize>> {
+    let mut buffer = ReadBuf::new(bytes);
+    ready!(Pin::new(stream).poll_read(cx, &mut buffer))?;
+    Poll::Ready(Ok(buffer.filled().len()))
+}
+
+impl Write for Io {
+    #[inline]
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match Pin::new(&mut self.stream).poll_write(&mut Context::from_waker(&self.waker), bytes) {
+            Poll::Ready(result) => {
+                if let Ok(length) = result {
+                    self.traffic.sent_bytes += length as u64;
+                    self.traffic.life += u64::from(std::mem::take(&mut self.is_write_blocked));
+                }
+                result
+            }
+            Poll::Pending => {
+                self.is_write_blocked = true;
+                Err(ErrorKind::WouldBlock.into())
+            }
+        }
+    }
+
+    #[inline]
+    fn flush(&mut self) -> io::Result<()> {
+        match Pin::new(&mut self.stream).poll_flush(&mut Context::from_waker(&self.waker)) {
+            Poll::Ready(result) => result,
+            Poll::Pending => Err(ErrorKind::WouldBlock.into()),
+        }
+    }
+}
