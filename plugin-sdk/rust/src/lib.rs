@@ -1,6 +1,8 @@
 #![doc = include_str!("../README.md")]
 
 pub mod clock;
+pub mod condition;
+pub mod duration;
 pub mod json;
 pub mod log;
 pub mod metrics;

@@ -1,5 +1,6 @@
 //! A JSON value as it stands in a message.
 
+use super::scan::Scanner;
 use super::{number, string};
 use std::borrow::Cow;
 
@@ -77,6 +78,24 @@ impl<'a> Value<'a> {
     /// What a string says, and of anything else its JSON text: a name for sorting messages by.
     pub fn label(self) -> Cow<'a, str> {
         self.string().unwrap_or_else(|| String::from_utf8_lossy(self.raw))
+    }
+
+    /// The elements of an array; none of anything else.
+    pub fn elements(self) -> impl Iterator<Item = Value<'a>> {
+        let mut scanner = Scanner::new(self.raw);
+        let open = scanner.peek() == b'[';
+        scanner.advance();
+        std::iter::from_fn(move || {
+            if !open || matches!(scanner.peek(), b']' | 0) {
+                return None;
+            }
+            let start = scanner.at();
+            let end = scanner.skip_value(0).ok()?;
+            if scanner.peek() == b',' {
+                scanner.advance();
+            }
+            Some(Value::new(&self.raw[start..end]))
+        })
     }
 
     #[inline]

@@ -1,0 +1,284 @@
+//! Conditions on the fields of JSON messages: the `where` of the plugins that come with Tidemill.
+//!
+//! A [`Rule`] is what stands in a configuration; [`Conditions`] are rules that were checked, on fields
+//! that are found together with the plugin's own. A rule whose field the message does not have never
+//! holds, but for `exists` with the value `false`.
+
+use crate::Result;
+use crate::json::{Field, Fields, Found, Kind, Value};
+use regex_lite::Regex;
+use serde::Deserialize;
+use std::cmp::Ordering;
+
+/// A condition as it is configured: `{ field = "/data/e", op = "eq", value = "trade" }`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rule {
+    /// The JSON pointer of the field.
+    pub field: String,
+    /// What is asked of it.
+    pub op: Op,
+    /// With what it is compared; `exists` needs none.
+    pub value: Option<serde_json::Value>,
+}
+
+/// What a rule asks of a field.
+///
+/// Where the value is a number the comparison is one of numbers, and a field that is a decimal string
+/// counts as its number. Texts are compared after their escapes were read, and ordered by code point.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Op {
+    /// Equal to the value.
+    Eq,
+    /// There, and not equal to the value.
+    Ne,
+    /// Less than the value, a number or a text.
+    Lt,
+    /// Less or equal.
+    Le,
+    /// Greater.
+    Gt,
+    /// Greater or equal.
+    Ge,
+    /// Equal to one of a list of values.
+    In,
+    /// A text that contains the value, or an array that has it as an element.
+    Contains,
+    /// There (or with the value `false`: not there).
+    Exists,
+    /// A text in which the value, a regular expression, matches somewhere.
+    Matches,
+}
+
+/// Whether all rules must hold, or one is enough.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Match {
+    /// All of them; also where there are none.
+    #[default]
+    All,
+    /// At least one.
+    Any,
+}
+
+/// Rules, ready to be asked.
+#[derive(Clone, Debug)]
+pub struct Conditions {
+    tests: Vec<(Field, Test)>,
+    mode: Match,
+}
+
+#[derive(Clone, Debug)]
+enum Test {
+    Equal(Scalar),
+    Different(Scalar),
+    Ordered(Scalar, fn(Ordering) -> bool),
+    OneOf(Vec<Scalar>),
+    Contains(Scalar),
+    Exists(bool),
+    Matches(Regex),
+}
+
+/// A value that a field can equal.
+#[derive(Clone, Debug)]
+enum Scalar {
+    Text(String),
+    /// The nearest `f64`, and the number itself if it is whole.
+    Number(f64, Option<i64>),
+    /// `true`, `false` or `null`.
+    Literal(&'static str),
+}
+
+impl Conditions {
+    /// Checks rules and adds their fields to those that are looked for.
+    ///
+    /// # Errors
+    /// A pointer that is none, or a value that does not go with its `op`; the text names the rule.
+    pub fn compile(rules: &[Rule], mode: Match, fields: &mut Fields) -> Result<Self> {
+        let mut tests = Vec::with_capacity(rules.len());
+        for (number, rule) in rules.iter().enumerate() {
+            let field = fields.add(&rule.field).map_err(|error| format!("where[{number}]: {error}"))?;
+            tests.push((field, Test::of(rule).map_err(|error| format!("where[{number}]: {error}"))?));
+        }
+        Ok(Self { tests, mode })
+    }
+
+    /// Whether they hold for a message.
+    #[inline]
+    pub fn hold(&self, found: &Found<'_>) -> bool {
+        let mut results = self.tests.iter().map(|(field, test)| test.holds(found.get(*field)));
+        match self.mode {
+            Match::All => results.all(|holds| holds),
+            Match::Any => results.any(|holds| holds),
+        }
+    }
+}
+
+impl Test {
+    fn of(rule: &Rule) -> Result<Self> {
+        if rule.op == Op::Exists {
+            return match rule.value {
+                None | Some(serde_json::Value::Bool(true)) => Ok(Self::Exists(true)),
+                Some(serde_json::Value::Bool(false)) => Ok(Self::Exists(false)),
+                Some(_) => Err("`exists` takes true or false".into()),
+            };
+        }
+        let value = rule.value.as_ref().ok_or("this `op` needs a `value`")?;
+        Ok(match rule.op {
+            Op::Eq => Self::Equal(Scalar::of(value)?),
+            Op::Ne => Self::Different(Scalar::of(value)?),
+            Op::Lt => Self::Ordered(Scalar::ordered(value)?, Ordering::is_lt),
+            Op::Le => Self::Ordered(Scalar::ordered(value)?, Ordering::is_le),
+            Op::Gt => Self::Ordered(Scalar::ordered(value)?, Ordering::is_gt),
+            Op::Ge => Self::Ordered(Scalar::ordered(value)?, Ordering::is_ge),
+            Op::In => {
+                let values = value.as_array().ok_or("`in` needs a list of values")?;
+                Self::OneOf(values.iter().map(Scalar::of).collect::<Result<_>>()?)
+            }
+            Op::Matches => {
+                let pattern = value.as_str().ok_or("`matches` needs a regular expression as a string")?;
+                Self::Matches(Regex::new(pattern).map_err(|error| format!("{pattern:?}: {error}"))?)
+            }
+            Op::Contains => Self::Contains(Scalar::of(value)?),
+            Op::Exists => Self::Exists(true),
+        })
+    }
+
+    fn holds(&self, field: Option<Value<'_>>) -> bool {
+        let Some(field) = field else { return matches!(self, Self::Exists(false)) };
+        match self {
+            Self::Equal(value) => value.equals(field),
+            Self::Different(value) => !value.equals(field),
+            Self::Ordered(value, wanted) => value.order(field).is_some_and(wanted),
+            Self::OneOf(values) => values.iter().any(|value| value.equals(field)),
+            Self::Contains(value) => match (field.kind(), value) {
+                (Kind::Array, _) => field.elements().any(|element| value.equals(element)),
+                (_, Scalar::Text(part)) => field.string().is_some_and(|text| text.contains(part.as_str())),
+                _ => false,
+            },
+            Self::Exists(wanted) => *wanted,
+            Self::Matches(pattern) => field.string().is_some_and(|text| pattern.is_match(&text)),
+        }
+    }
+}
+
+impl Scalar {
+    fn of(value: &serde_json::Value) -> Result<Self> {
+        Ok(match value {
+            serde_json::Value::String(text) => Self::Text(text.clone()),
+            serde_json::Value::Number(number) => {
+                Self::Number(number.as_f64().ok_or("the number is too large")?, number.as_i64())
+            }
+            serde_json::Value::Bool(true) => Self::Literal("true"),
+            serde_json::Value::Bool(false) => Self::Literal("false"),
+            serde_json::Value::Null => Self::Literal("null"),
+            _ => return Err("the value must be a string, a number or a boolean".into()),
+        })
+    }
+
+    fn ordered(value: &serde_json::Value) -> Result<Self> {
+        match Self::of(value)? {
+            Self::Literal(_) => Err("only numbers and strings have an order".into()),
+            scalar => Ok(scalar),
+        }
+    }
+
+    fn equals(&self, field: Value<'_>) -> bool {
+        match self {
+            Self::Text(text) => field.is(text),
+            Self::Number(..) => self.order(field) == Some(Ordering::Equal),
+            Self::Literal(literal) => field.raw() == literal.as_bytes(),
+        }
+    }
+
+    /// Where the field stands as seen from the value; none if they cannot be compared.
+    fn order(&self, field: Value<'_>) -> Option<Ordering> {
+        match self {
+            Self::Text(text) => field.string().map(|field| field.as_ref().cmp(text.as_str())),
+            Self::Number(value, whole) => {
+                // Above 2^53 an `f64` takes neighbouring whole numbers for one.
+                if let Some((whole, field)) = whole.zip(field.integer()) {
+                    return Some(field.cmp(&whole));
+                }
+                field.number()?.partial_cmp(value)
+            }
+            Self::Literal(_) => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn rule(op: &str, value: serde_json::Value) -> Result<Rule> {
+        Ok(serde_json::from_value(json!({ "field": "/f", "op": op, "value": value }))?)
+    }
+
+    fn holds(op: &str, value: serde_json::Value, message: &str) -> bool {
+        let mut fields = Fields::default();
+        let rules = [rule(op, value).unwrap()];
+        let conditions = Conditions::compile(&rules, Match::All, &mut fields).unwrap();
+        conditions.hold(&fields.find(message.as_bytes()).unwrap())
+    }
+
+    #[test]
+    fn every_op_does_what_it_says() {
+        for (op, value, yes, no) in [
+            ("eq", json!("a/b"), r#"{"f":"a\/b"}"#, r#"{"f":"a\\/b"}"#),
+            ("eq", json!(1.5), r#"{"f":"1.50"}"#, r#"{"f":1.6}"#),
+            ("eq", json!(true), r#"{"f":true}"#, r#"{"f":"true"}"#),
+            ("eq", json!("5"), r#"{"f":"5"}"#, r#"{"f":5}"#),
+            ("eq", json!(9007199254740993i64), r#"{"f":9007199254740993}"#, r#"{"f":9007199254740992}"#),
+            ("ne", json!("a"), r#"{"f":"b"}"#, r#"{"f":"a"}"#),
+            ("ne", json!("a"), r#"{"f":null}"#, r#"{}"#),
+            ("lt", json!(10), r#"{"f":9.5}"#, r#"{"f":10}"#),
+            ("le", json!(10), r#"{"f":"10"}"#, r#"{"f":"10.1"}"#),
+            ("gt", json!(10), r#"{"f":1e2}"#, r#"{"f":"ten"}"#),
+            ("ge", json!("b"), r#"{"f":"b"}"#, r#"{"f":"a"}"#),
+            ("in", json!(["x", 7]), r#"{"f":"7.0"}"#, r#"{"f":"y"}"#),
+            ("contains", json!("SDT"), r#"{"f":"BTCUSDT"}"#, r#"{"f":"BTCEUR"}"#),
+            ("contains", json!(3), r#"{"f":[1,[3],"3"]}"#, r#"{"f":[1,[3]]}"#),
+            ("exists", json!(true), r#"{"f":null}"#, r#"{"g":1}"#),
+            ("exists", json!(false), r#"{"g":1}"#, r#"{"f":null}"#),
+            ("matches", json!("^btc.*@trade$"), r#"{"f":"btcusdt@trade"}"#, r#"{"f":"btcusdt@depth"}"#),
+        ] {
+            assert!(holds(op, value.clone(), yes), "{op} {value} {yes}");
+            assert!(!holds(op, value.clone(), no), "{op} {value} {no}");
+        }
+    }
+
+    #[test]
+    fn all_rules_must_hold_or_any() {
+        let rules: Vec<Rule> =
+            serde_json::from_str(r#"[{"field":"/a","op":"exists"},{"field":"/b","op":"gt","value":1}]"#)
+                .unwrap();
+        let mut fields = Fields::default();
+        let all = Conditions::compile(&rules, Match::All, &mut fields).unwrap();
+        let any = Conditions::compile(&rules, Match::Any, &mut fields).unwrap();
+        for (message, expected) in
+            [(r#"{"a":1,"b":2}"#, (true, true)), (r#"{"b":2}"#, (false, true)), ("[]", (false, false))]
+        {
+            let found = fields.find(message.as_bytes()).unwrap();
+            assert_eq!((all.hold(&found), any.hold(&found)), expected, "{message}");
+        }
+    }
+
+    #[test]
+    fn a_value_that_does_not_go_with_its_op_is_refused_by_name() {
+        for (op, value, error) in [
+            ("in", json!("x"), "where[0]: `in` needs a list of values"),
+            ("lt", json!(true), "where[0]: only numbers and strings have an order"),
+            ("eq", json!({}), "where[0]: the value must be a string, a number or a boolean"),
+            ("exists", json!(1), "where[0]: `exists` takes true or false"),
+            ("matches", json!(1), "where[0]: `matches` needs a regular expression as a string"),
+        ] {
+            let rules = [rule(op, value).unwrap()];
+            let refused = Conditions::compile(&rules, Match::All, &mut Fields::default()).unwrap_err();
+            assert_eq!(refused.to_string(), error);
+        }
+        assert!(rule("like", json!("x")).unwrap_err().to_string().contains("unknown variant `like`"));
+    }
+}
