@@ -12,6 +12,7 @@ pub mod metadata;
 pub mod pipeline;
 pub mod plugin;
 pub mod reason;
+pub mod reload;
 pub mod shutdown;
 pub mod sink;
 pub mod source;

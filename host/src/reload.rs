@@ -1,0 +1,299 @@
+//! The plugin folder: which `.wasm` files are there, and what changes.
+//!
+//! One thread owns the folder. It looks when a notification rings its bell, and every two seconds
+//! for what notifications missed; what is true is what a look finds, never what a notification
+//! said. A file goes out, whole and read, as a [`Candidate`] once nobody has touched it for a
+//! moment; compiling and swapping it is for whoever takes it. Nothing here runs a plugin, and no
+//! file is read on a thread of the async runtime.
+
+mod table;
+mod watch;
+
+use crate::config;
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant, SystemTime};
+use table::Table;
+use tokio::sync::mpsc;
+use watch::{News, Watch};
+
+/// Between two looks at the folder that nothing asked for.
+const SCAN: Duration = Duration::from_secs(2);
+
+/// The longest that opening the folder waits for files that were written a moment ago.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// A plugin's file, whole.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Candidate {
+    /// The plugin's name: the file's, without `.wasm`.
+    pub name: String,
+    /// The file.
+    pub path: PathBuf,
+    /// What is in it.
+    pub wasm: Vec<u8>,
+    /// `sha256:` and the digest of what is in it, in hexadecimal.
+    pub version: String,
+}
+
+/// What became of a file in the folder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// It is new, or its content is. One content is found once, until the file changes again.
+    Found(Candidate),
+    /// It is gone. The version that runs goes on.
+    Gone {
+        /// The plugin's name.
+        name: String,
+    },
+    /// It cannot be a plugin as it is. Told once, until the file changes again.
+    Refused {
+        /// The plugin's name.
+        name: String,
+        /// The file.
+        path: PathBuf,
+        /// Why, and what helps: a text to follow "failed to read `path`: ".
+        error: String,
+    },
+}
+
+/// Why the folder cannot be used; completes "failed to ...".
+#[derive(Debug, thiserror::Error)]
+pub enum FolderError {
+    /// It is missing, and cannot be made.
+    #[error("create the plugin folder {}: {source}", path.display())]
+    Create {
+        /// The folder.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// It cannot be listed.
+    #[error("read the plugin folder {}: {source}", path.display())]
+    Read {
+        /// The folder.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// The system gives no thread to watch it with.
+    #[error("start a thread for the plugin folder {}: {source}", path.display())]
+    Thread {
+        /// The folder.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+}
+
+/// The plugin folder.
+///
+/// Dropping it ends its thread, after the file that is being read.
+#[derive(Debug)]
+pub struct Folder {
+    /// None: nothing is watched.
+    watched: Option<Watched>,
+}
+
+/// The folder's thread, seen from outside.
+#[derive(Debug)]
+struct Watched {
+    changes: mpsc::Receiver<Change>,
+    bell: Bell,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// Asks the folder's thread for a look. Rings that come before the look are one.
+#[derive(Clone, Debug)]
+struct Bell(SyncSender<()>);
+
+impl Bell {
+    fn new() -> (Self, Receiver<()>) {
+        let (sender, rings) = sync_channel(1);
+        (Self(sender), rings)
+    }
+
+    fn ring(&self) {
+        // A full channel is a look already asked for; a closed one, a thread that has ended.
+        let _ = self.0.try_send(());
+    }
+}
+
+/// How notifications are had: replaced in tests, where there are to be none.
+type Attach = fn(&Path, Arc<News>, Bell) -> notify::Result<Watch>;
+
+impl Folder {
+    /// Reads what is in the folder, which is created if it is missing, and watches it from then on
+    /// if the settings say so.
+    ///
+    /// Blocks: for as long as reading takes, and a moment longer where a file was written within
+    /// the last 100 ms.
+    ///
+    /// # Errors
+    /// If the folder cannot be created or listed. What is wrong with one file is a [`Change`].
+    pub fn open(settings: &config::Plugins) -> Result<(Self, Vec<Change>), FolderError> {
+        Self::open_with(settings, Watch::attach)
+    }
+
+    fn open_with(settings: &config::Plugins, attach: Attach) -> Result<(Self, Vec<Change>), FolderError> {
+        let path = &settings.dir;
+        fs::create_dir_all(path).map_err(|source| FolderError::Create { path: path.clone(), source })?;
+
+        let (bell, rings) = Bell::new();
+        let mut keeper = Keeper {
+            table: Table::new(path, settings.max_size_bytes),
+            news: Arc::default(),
+            bell: bell.clone(),
+            attach: settings.watch.then_some(attach),
+            watch: None,
+            identity: None,
+            warned: false,
+        };
+        let mut found = Vec::new();
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let due = keeper
+                .look(&mut |change| found.push(change))
+                .map_err(|source| FolderError::Read { path: path.clone(), source })?;
+            match due {
+                Some(due) if due <= deadline => {
+                    // A ring, or the time at which a file is due: in both cases, another look.
+                    let _ = rings.recv_timeout(due.saturating_duration_since(Instant::now()));
+                }
+                _ => break,
+            }
+        }
+        if !settings.watch {
+            keeper.table.refuse_unsettled(&mut |change| found.push(change));
+            return Ok((Self { watched: None }, found));
+        }
+
+        let (sender, changes) = mpsc::channel(1);
+        let thread = thread::Builder::new()
+            .name("plugin-folder".into())
+            .spawn(move || keeper.run(&rings, &sender))
+            .map_err(|source| FolderError::Thread { path: path.clone(), source })?;
+        Ok((Self { watched: Some(Watched { changes, bell, thread: Some(thread) }) }, found))
+    }
+
+    /// The next change; never, where the folder is not watched.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, nothing is lost: the change comes with the next call.
+    pub async fn next(&mut self) -> Change {
+        if let Some(watched) = &mut self.watched {
+            if let Some(change) = watched.changes.recv().await {
+                return change;
+            }
+            tracing::error!("the thread of the plugin folder has ended: changes go unseen");
+            self.watched = None;
+        }
+        std::future::pending().await
+    }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        self.changes.close();
+        self.bell.ring();
+        if let Some(thread) = self.thread.take() {
+            // Its panic, if it had one, was reported on its own thread.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl std::fmt::Debug for Candidate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Candidate")
+            .field("name", &self.name)
+            .field("path", &self.path)
+            .field("wasm", &format_args!("{} bytes", self.wasm.len()))
+            .field("version", &self.version)
+            .finish()
+    }
+}
+
+/// What the folder's thread owns.
+struct Keeper {
+    table: Table,
+    news: Arc<News>,
+    bell: Bell,
+    /// None: no notifications are wanted.
+    attach: Option<Attach>,
+    watch: Option<Watch>,
+    /// The folder that `watch` is for.
+    identity: Option<Identity>,
+    /// That notifications cannot be had was said.
+    warned: bool,
+}
+
+/// Tells a folder from another one that takes its place: device, inode, and the time of creation,
+/// since inode numbers are used again.
+type Identity = (u64, u64, Option<SystemTime>);
+
+impl Keeper {
+    fn run(mut self, rings: &Receiver<()>, changes: &mpsc::Sender<Change>) {
+        let mut complained = false;
+        while !changes.is_closed() {
+            let look = self.look(&mut |change| {
+                // Nobody takes it any more: the loop ends.
+                let _ = changes.blocking_send(change);
+            });
+            if let Err(error) = &look
+                && !complained
+            {
+                let path = self.table.dir().display();
+                tracing::warn!(%path, %error, "the plugin folder cannot be read: what runs goes on");
+            }
+            complained = look.is_err();
+            let due = look.ok().flatten();
+            let wait = due.map_or(SCAN, |due| due.saturating_duration_since(Instant::now()).min(SCAN));
+            let _ = rings.recv_timeout(wait);
+        }
+    }
+
+    /// Looks at the folder once; says when the next look is due, if one is before the next scan.
+    fn look(&mut self, emit: &mut dyn FnMut(Change)) -> io::Result<Option<Instant>> {
+        // First the notifications, then the look: what changes in between is noticed twice, not
+        // never.
+        self.rewatch();
+        self.table.look(&self.news, Instant::now(), emit)
+    }
+
+    /// Sees to it that the notifications are those of the folder that is there now.
+    fn rewatch(&mut self) {
+        let Some(attach) = self.attach else { return };
+        let dir = self.table.dir();
+        let identity = fs::metadata(dir).ok().map(|is| (is.dev(), is.ino(), is.created().ok()));
+        if identity == self.identity {
+            return;
+        }
+        // What is still told of the folder before must not be taken for this one's.
+        self.news = Arc::default();
+        self.watch = None;
+        self.identity = identity;
+        if identity.is_none() {
+            return;
+        }
+        match attach(dir, self.news.clone(), self.bell.clone()) {
+            Ok(watch) => self.watch = Some(watch),
+            Err(error) if !self.warned => {
+                self.warned = true;
+                tracing::warn!(
+                    path = %dir.display(), %error,
+                    "no notifications of changes in the plugin folder: it is scanned every 2 s instead"
+                );
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,365 @@
+//! What is known of each file of the plugin folder, and when it is whole.
+//!
+//! A file is read once it has been the same for a while: a moment if the system told that it was
+//! closed, longer if nothing was told, much longer if it was told that somebody is writing. What
+//! was read counts only if the file was the same before and after. Time is given from outside.
+
+use super::watch::{News, Told};
+use super::{Candidate, Change, SCAN};
+use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::fmt::Write;
+use std::fs::{self, File, Metadata};
+use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime};
+
+/// Why a file is not read yet, and with it for how long it must be the same first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wait {
+    /// It was closed. Another writer may follow at once, and what is told of that one comes a
+    /// little after the fact.
+    Closed,
+    /// Nothing was told of it.
+    Quiet,
+    /// A writer has it open, who may never close it.
+    Writing,
+    /// It could not be read, for a reason that may go away.
+    Retry,
+}
+
+impl Wait {
+    const fn time(self) -> Duration {
+        match self {
+            Self::Closed => Duration::from_millis(10),
+            Self::Quiet => Duration::from_millis(100),
+            Self::Writing => Duration::from_secs(2),
+            Self::Retry => SCAN,
+        }
+    }
+}
+
+impl From<Told> for Wait {
+    fn from(told: Told) -> Self {
+        match told {
+            Told::Whole => Self::Closed,
+            Told::Writing => Self::Writing,
+        }
+    }
+}
+
+/// The files of a folder.
+pub(super) struct Table {
+    dir: PathBuf,
+    max_size_bytes: u64,
+    rows: BTreeMap<OsString, Row>,
+    /// Whether the folder was looked at before.
+    looked: bool,
+}
+
+/// One file.
+struct Row {
+    seen: Seen,
+    /// Since when it is as seen, and nothing was told of it.
+    since: Instant,
+    wait: Wait,
+    /// Whether it was dealt with as it is.
+    settled: bool,
+    /// The version that was found last.
+    found: Option<String>,
+    /// Why it was refused since.
+    refused: Option<String>,
+}
+
+/// What a look at one file shows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Seen {
+    Absent,
+    /// No regular file with a good name, and why.
+    Unfit(String),
+    File(Stamp),
+}
+
+/// Differs after any change of a file. The time of the last status change is in it because no
+/// writer can set it back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Stamp {
+    device: u64,
+    inode: u64,
+    size_bytes: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+/// What reading a file came to.
+enum Reading {
+    Whole(Vec<u8>),
+    /// It changed in the meantime.
+    Changed,
+    Failed(io::Error),
+}
+
+/// Whether a file of this name is a plugin. Hidden files and those that editors put beside the one
+/// they write are none.
+pub(super) fn is_plugin(file: &OsStr) -> bool {
+    let name = file.as_encoded_bytes();
+    name.len() > b".wasm".len() && name.ends_with(b".wasm") && !matches!(name[0], b'.' | b'~' | b'#')
+}
+
+impl Table {
+    pub(super) fn new(dir: &Path, max_size_bytes: u64) -> Self {
+        Self { dir: dir.to_owned(), max_size_bytes, rows: BTreeMap::new(), looked: false }
+    }
+
+    pub(super) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Looks at all files, and emits what has changed for good. Says when a file is due that is
+    /// not settled yet.
+    ///
+    /// # Errors
+    /// If the folder is there and cannot be listed: then nothing is known, and nothing changes.
+    pub(super) fn look(
+        &mut self,
+        news: &News,
+        now: Instant,
+        emit: &mut dyn FnMut(Change),
+    ) -> io::Result<Option<Instant>> {
+        self.observe(news, now)?;
+        // Everything has been observed at `now`; emitting may take its time.
+        for (file, row) in &mut self.rows {
+            if !row.settled && now.saturating_duration_since(row.since) >= row.wait.time() {
+                row.settled = true;
+                row.settle(
+                    &Place { dir: &self.dir, file, max_size_bytes: self.max_size_bytes },
+                    news,
+                    now,
+                    emit,
+                );
+            }
+        }
+        self.rows.retain(|_, row| !(row.settled && row.seen == Seen::Absent));
+        Ok(self.rows.values().filter(|row| !row.settled).map(|row| row.since + row.wait.time()).min())
+    }
+
+    /// Refuses what is not settled, because no further look will follow.
+    pub(super) fn refuse_unsettled(&mut self, emit: &mut dyn FnMut(Change)) {
+        for (file, row) in &mut self.rows {
+            if !row.settled && row.refused.is_none() && row.seen != Seen::Absent {
+                let place = Place { dir: &self.dir, file, max_size_bytes: self.max_size_bytes };
+                let error = "it is still being written, and the folder is not watched: start again once it \
+                             is whole, or set `watch = true` under [plugins]";
+                row.refuse(&place, error.into(), emit);
+            }
+        }
+    }
+
+    fn observe(&mut self, news: &News, now: Instant) -> io::Result<()> {
+        let mut told = news.take();
+        let mut seen: BTreeMap<OsString, Seen> =
+            self.rows.keys().map(|file| (file.clone(), Seen::Absent)).collect();
+        for file in list(&self.dir)? {
+            let is = Seen::at(&self.dir, &file);
+            seen.insert(file, is);
+        }
+        for (file, seen) in seen {
+            let told = told.remove(&file);
+            match self.rows.get_mut(&file) {
+                Some(row) => row.observe(seen, told, now),
+                None if seen == Seen::Absent => {}
+                None => {
+                    let mut row = Row::new(seen, told, now);
+                    if !self.looked {
+                        row.since = now.checked_sub(row.seen.age().min(Wait::Quiet.time())).unwrap_or(now);
+                    }
+                    self.rows.insert(file, row);
+                }
+            }
+        }
+        self.looked = true;
+        Ok(())
+    }
+}
+
+/// The file of a row.
+struct Place<'a> {
+    dir: &'a Path,
+    file: &'a OsStr,
+    max_size_bytes: u64,
+}
+
+impl Place<'_> {
+    fn path(&self) -> PathBuf {
+        self.dir.join(self.file)
+    }
+
+    fn name(&self) -> String {
+        Path::new(self.file).file_stem().unwrap_or_default().to_string_lossy().into_owned()
+    }
+}
+
+impl Row {
+    fn new(seen: Seen, told: Option<Told>, now: Instant) -> Self {
+        let wait = told.map_or(Wait::Quiet, Wait::from);
+        Self { seen, since: now, wait, settled: false, found: None, refused: None }
+    }
+
+    fn observe(&mut self, seen: Seen, told: Option<Told>, now: Instant) {
+        if told.is_none() && seen == self.seen {
+            return;
+        }
+        self.wait = match told {
+            Some(told) => told.into(),
+            // Until it is told of closing.
+            None if self.wait == Wait::Writing && !self.settled => Wait::Writing,
+            None => Wait::Quiet,
+        };
+        self.seen = seen;
+        self.since = now;
+        self.settled = false;
+    }
+
+    fn settle(&mut self, place: &Place<'_>, news: &News, now: Instant, emit: &mut dyn FnMut(Change)) {
+        match &self.seen {
+            Seen::Absent => {
+                if self.found.is_some() || self.refused.is_some() {
+                    emit(Change::Gone { name: place.name() });
+                }
+            }
+            Seen::Unfit(error) => self.refuse(place, error.clone(), emit),
+            // Not yet: a file that is made before it is filled.
+            Seen::File(stamp) if stamp.size_bytes == 0 => {}
+            Seen::File(stamp) if stamp.size_bytes > place.max_size_bytes => {
+                let error = format!(
+                    "it has {} bytes, and `max_size` is {}: build it for release and without debug \
+                     information, or raise `max_size` under [plugins]",
+                    stamp.size_bytes, place.max_size_bytes,
+                );
+                self.refuse(place, error, emit);
+            }
+            Seen::File(stamp) => match read(&place.path(), stamp) {
+                // What was told meanwhile would say that a writer came.
+                Reading::Whole(wasm) if !news.mentions(place.file) => self.offer(place, wasm, emit),
+                Reading::Whole(_) | Reading::Changed => self.again(now),
+                Reading::Failed(error) => {
+                    // The reason may go away without a change of the file.
+                    self.wait = Wait::Retry;
+                    self.again(now);
+                    self.refuse(place, format!("{error}: the host must be able to read it"), emit);
+                }
+            },
+        }
+    }
+
+    /// Another look is needed, when it has been the same for as long as before.
+    fn again(&mut self, now: Instant) {
+        self.settled = false;
+        self.since = now;
+    }
+
+    fn offer(&mut self, place: &Place<'_>, wasm: Vec<u8>, emit: &mut dyn FnMut(Change)) {
+        let version = version(&wasm);
+        self.refused = None;
+        if self.found.as_ref() != Some(&version) {
+            self.found = Some(version.clone());
+            emit(Change::Found(Candidate { name: place.name(), path: place.path(), wasm, version }));
+        }
+    }
+
+    fn refuse(&mut self, place: &Place<'_>, error: String, emit: &mut dyn FnMut(Change)) {
+        if self.refused.as_ref() != Some(&error) {
+            self.refused = Some(error.clone());
+            emit(Change::Refused { name: place.name(), path: place.path(), error });
+        }
+    }
+}
+
+impl Seen {
+    /// Follows links.
+    fn at(dir: &Path, file: &OsStr) -> Self {
+        let path = dir.join(file);
+        if file.to_str().is_none() {
+            return Self::Unfit("its name is not UTF-8, so that no pipeline can name it: rename it".into());
+        }
+        match fs::metadata(&path) {
+            Ok(is) if is.is_file() => Self::File(Stamp::of(&is)),
+            Ok(_) => Self::Unfit("it is not a file: put the component itself here, or a link to it".into()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => match fs::read_link(&path) {
+                Ok(target) => {
+                    Self::Unfit(format!("it is a link to {}, which is not there", target.display()))
+                }
+                Err(_) => Self::Absent,
+            },
+            Err(error) => Self::Unfit(format!("{error}: the host must be able to read it")),
+        }
+    }
+
+    /// The time since the last change, by the clock that stamps files; none if that is ahead.
+    fn age(&self) -> Duration {
+        let Self::File(Stamp { changed: (seconds, nanoseconds), .. }) = self else { return Duration::MAX };
+        let (Ok(seconds), Ok(nanoseconds)) = (u64::try_from(*seconds), u32::try_from(*nanoseconds)) else {
+            return Duration::MAX;
+        };
+        let changed = SystemTime::UNIX_EPOCH.checked_add(Duration::new(seconds, nanoseconds));
+        changed.and_then(|changed| changed.elapsed().ok()).unwrap_or_default()
+    }
+}
+
+impl Stamp {
+    fn of(is: &Metadata) -> Self {
+        Self {
+            device: is.dev(),
+            inode: is.ino(),
+            size_bytes: is.size(),
+            modified: (is.mtime(), is.mtime_nsec()),
+            changed: (is.ctime(), is.ctime_nsec()),
+        }
+    }
+}
+
+fn version(wasm: &[u8]) -> String {
+    let mut version = String::from("sha256:");
+    for byte in Sha256::digest(wasm) {
+        // Writing to a string cannot fail.
+        let _ = write!(version, "{byte:02x}");
+    }
+    version
+}
+
+/// The plugin files of a folder, in no order. A folder that is not there has none.
+fn list(dir: &Path) -> io::Result<Vec<OsString>> {
+    let entries = match fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            return Ok(Vec::new());
+        }
+        Err(error) => return Err(error),
+    };
+    let names = entries.map(|entry| entry.map(|entry| entry.file_name()));
+    names.filter(|name| name.as_deref().map_or(true, is_plugin)).collect()
+}
+
+/// Reads a file, if it is the one with this stamp, before and after.
+fn read(path: &Path, stamp: &Stamp) -> Reading {
+    let attempt = || -> io::Result<Option<Vec<u8>>> {
+        let mut file = File::open(path)?;
+        let same = |file: &File| file.metadata().map(|is| Stamp::of(&is) == *stamp);
+        if !same(&file)? {
+            return Ok(None);
+        }
+        let capacity = usize::try_from(stamp.size_bytes).unwrap_or_default();
+        let mut wasm = Vec::with_capacity(capacity);
+        // One byte more than there should be, so that growth is seen and bounded.
+        file.by_ref().take(stamp.size_bytes + 1).read_to_end(&mut wasm)?;
+        Ok((wasm.len() == capacity && same(&file)?).then_some(wasm))
+    };
+    match attempt() {
+        Ok(Some(wasm)) => Reading::Whole(wasm),
+        Ok(None) => Reading::Changed,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Reading::Changed,
+        Err(error) => Reading::Failed(error),
+    }
+}
