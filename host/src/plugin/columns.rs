@@ -171,3 +171,84 @@ fn fill_strings(column: &mut Column, key: &str, messages: &[Message]) {
         other => *other = Column::Each(strings.collect()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::Payload as Said;
+
+    fn columns(form: Form, reads: &[&str]) -> Columns {
+        Columns::new(&Description {
+            outputs: Vec::new(),
+            reads: reads.iter().map(|key| Arc::from(*key)).collect(),
+            writes: Vec::new(),
+            form,
+            times: true,
+            tick: None,
+        })
+    }
+
+    fn message(payload: Said, origin: &Arc<Origin>, received_us: u64) -> Message {
+        Message { payload, metadata: Metadata::new(origin.clone(), received_us) }
+    }
+
+    fn texts(column: &Column) -> Vec<&str> {
+        let Column::Packed(Texts { data, ends }) = column else { panic!("{column:?}") };
+        let starts = std::iter::once(&0).chain(ends);
+        let slice = |(start, end): (&u32, &u32)| &data[*start as usize..*end as usize];
+        starts.zip(ends).map(|range| std::str::from_utf8(slice(range)).unwrap()).collect()
+    }
+
+    #[test]
+    fn payloads_lie_in_a_row_and_only_a_mixed_batch_says_which_are_binary() {
+        let origin = Origin::new([("room", "7")]);
+        let mut columns = columns(Form::Packed, &[]);
+        let mixed = [message(Said::text("ab"), &origin, 1), message(Said::binary(vec![0xff]), &origin, 2)];
+        let batch = columns.fill(&mixed).unwrap();
+        let Payloads::Packed(packed) = &batch.payloads else { panic!() };
+        assert_eq!((&packed.data[..], &packed.ends[..]), (&b"ab\xff"[..], &[2, 3][..]));
+        assert_eq!(packed.binary.as_deref(), Some(&[0, 1][..]));
+        assert_eq!((batch.times.as_deref(), batch.metadata.is_none()), (Some(&[1, 2][..]), true));
+        let Payloads::Packed(packed) = &columns.fill(&mixed[..1]).unwrap().payloads else { panic!() };
+        assert_eq!((packed.ends.len(), &packed.binary), (1, &None));
+    }
+
+    #[test]
+    fn each_payload_is_a_value_and_buffers_are_used_again() {
+        let origin = Origin::new([("room", "7")]);
+        let mut columns = columns(Form::Each, &["room"]);
+        let one =
+            [message(Said::text("long enough"), &origin, 1), message(Said::binary(vec![1]), &origin, 2)];
+        columns.fill(&one).unwrap();
+        let two = [message(Said::text("b"), &origin, 1), message(Said::text("c"), &origin, 2)];
+        let batch = columns.fill(&two).unwrap();
+        let Payloads::Each(each) = &batch.payloads else { panic!() };
+        let said: Vec<_> = each.iter().map(|p| format!("{p:?}")).collect();
+        assert_eq!(said, ["Payload::Text(\"b\")", "Payload::Text(\"c\")"]);
+    }
+
+    #[test]
+    fn a_value_that_all_have_crosses_once() {
+        let (one, two) = (Origin::new([("room", "7")]), Origin::new([("room", "8")]));
+        let of = |origin: &Arc<Origin>, received_us| message(Said::text(""), origin, received_us);
+        let mut columns = columns(Form::Packed, &["room", INGEST_TIME]);
+        let column = |columns: &mut Columns, messages: &[Message]| {
+            let metadata = columns.fill(messages).unwrap().metadata.clone().unwrap();
+            assert_eq!(texts(&metadata[1]).len(), messages.len());
+            metadata.into_iter().next().unwrap()
+        };
+        for (origin, value) in [(&one, "7"), (&two, "8"), (&two, "8")] {
+            let Column::Same(same) = column(&mut columns, &[of(origin, 1000), of(origin, 2000)]) else {
+                panic!("one origin, and not one value")
+            };
+            assert_eq!(same, value);
+        }
+        assert_eq!(texts(&column(&mut columns, &[of(&one, 1), of(&two, 2)])), ["7", "8"]);
+        let mut changed = of(&one, 3000);
+        changed.metadata.set(&"room".into(), "9");
+        assert_eq!(texts(&column(&mut columns, &[of(&one, 1), changed])), ["7", "9"]);
+        let metadata = columns.fill(&[of(&one, 5_000), of(&one, 6_000)]).unwrap().metadata.clone().unwrap();
+        assert_eq!(texts(&metadata[1]), ["5", "6"]);
+        assert!(matches!(&metadata[0], Column::Same(value) if value == "7"));
+    }
+}

@@ -50,7 +50,7 @@ impl std::fmt::Display for FaultKind {
 
 /// A failed call. Unless the instance only said no, it is of no further use.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{kind}: {detail}")]
+#[error("{detail}")]
 pub struct Fault {
     /// What kind of failure.
     pub kind: FaultKind,
@@ -92,8 +92,10 @@ impl Fault {
             return Self::new(FaultKind::Output, detail);
         }
         if let Some(refusal) = refusal {
-            let detail = format!("{function}: {refusal}; then: {}", root_cause(error));
-            return Self::new(FaultKind::Memory, detail);
+            return Self::new(
+                FaultKind::Memory,
+                format!("{function} {refusal}; then: {}", root_cause(error)),
+            );
         }
         let backtrace = error.downcast_ref::<WasmBacktrace>();
         if error.downcast_ref::<Trap>().is_none() && backtrace.is_none() {
@@ -110,12 +112,8 @@ impl Fault {
     }
 
     /// The same failure in one of the calls that have a kind of their own.
-    pub(super) fn as_kind(self, kind: FaultKind) -> Self {
-        let detail = match self.kind {
-            FaultKind::Trap => self.detail,
-            other => format!("{other}: {}", self.detail),
-        };
-        Self { kind, detail, ..self }
+    pub(super) fn of_kind(self, kind: FaultKind) -> Self {
+        Self { kind, ..self }
     }
 }
 

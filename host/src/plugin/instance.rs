@@ -19,6 +19,7 @@ use crate::config::Limits;
 use crate::message::Message;
 use crate::telemetry::GuestMetrics;
 use std::collections::BTreeSet;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use wasmtime::{Store, Trap};
@@ -32,7 +33,7 @@ const STATE_DEADLINE: Duration = Duration::from_secs(1);
 const MAX_NAMES: usize = 1024;
 
 /// What an instance is given by the stage that runs it.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Setup {
     /// The name of the pipeline.
     pub pipeline: Arc<str>,
@@ -46,6 +47,15 @@ pub struct Setup {
     pub state: HostState,
     /// Where its own metrics go.
     pub metrics: GuestMetrics,
+}
+
+impl std::fmt::Debug for Setup {
+    /// Without the configuration, which may hold secrets.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut shown = f.debug_struct("Setup");
+        shown.field("pipeline", &self.pipeline).field("transform", &self.transform);
+        shown.field("limits", &self.limits).finish_non_exhaustive()
+    }
 }
 
 /// How a plugin wants its payloads.
@@ -110,7 +120,7 @@ impl Plugin {
     /// # Cancel safety
     /// Nothing is left behind.
     pub async fn instantiate(&self, setup: &Setup) -> Result<Instance, Fault> {
-        self.try_instantiate(setup).await.map_err(|fault| fault.as_kind(FaultKind::Init))
+        self.try_instantiate(setup).await.map_err(|fault| fault.of_kind(FaultKind::Init))
     }
 
     async fn try_instantiate(&self, setup: &Setup) -> Result<Instance, Fault> {
@@ -146,10 +156,8 @@ impl Plugin {
         let description = match answer {
             Ok(description) => Description::try_new(description)?,
             Err(text) => {
-                return Err(Fault::new(
-                    FaultKind::Trap,
-                    format!("init refused its configuration: {}", shortened(&text)),
-                ));
+                let detail = format!("init refused its configuration: {}", shortened(&text));
+                return Err(Fault { is_refusal: true, ..Fault::new(FaultKind::Init, detail) });
             }
         };
         Ok(Instance {
@@ -202,7 +210,7 @@ impl Instance {
             return Err(Fault::new(FaultKind::Memory, "the batch is larger than 4 GiB"));
         };
         let call = self.guest.call_process(&mut self.store, columns);
-        let returned = metered(&self.meter, deadline, call).await;
+        let returned = metered(&self.meter, deadline, pin!(call)).await;
         drop(running);
         let outcome = answer(FUNCTION, deadline, &mut self.store, returned)?;
         let outcome = check(outcome, batch.len(), &self.description, &mut self.marks)?;
@@ -221,7 +229,7 @@ impl Instance {
         let deadline = self.limits.deadline;
         let running = begin(&self.plugin, &mut self.store, &self.meter, deadline, &mut self.is_dead)?;
         let call = self.guest.call_tick(&mut self.store, now_us);
-        let returned = metered(&self.meter, deadline, call).await;
+        let returned = metered(&self.meter, deadline, pin!(call)).await;
         drop(running);
         let emissions = answer("tick", deadline, &mut self.store, returned)?;
         self.accept_emissions(emissions)
@@ -238,7 +246,7 @@ impl Instance {
         let deadline = self.limits.deadline;
         let running = begin(&self.plugin, &mut self.store, &self.meter, deadline, &mut self.is_dead)?;
         let call = self.guest.call_finish(&mut self.store);
-        let returned = metered(&self.meter, deadline, call).await;
+        let returned = metered(&self.meter, deadline, pin!(call)).await;
         drop(running);
         let emissions = answer("finish", deadline, &mut self.store, returned)?;
         self.accept_emissions(emissions)
@@ -254,10 +262,10 @@ impl Instance {
     pub async fn snapshot(&mut self) -> Result<Option<Vec<u8>>, Fault> {
         let running = begin(&self.plugin, &mut self.store, &self.meter, STATE_DEADLINE, &mut self.is_dead)?;
         let call = self.guest.call_snapshot(&mut self.store);
-        let returned = metered(&self.meter, STATE_DEADLINE, call).await;
+        let returned = metered(&self.meter, STATE_DEADLINE, pin!(call)).await;
         drop(running);
         let snapshot = answer("snapshot", STATE_DEADLINE, &mut self.store, returned)
-            .map_err(|fault| fault.as_kind(FaultKind::Snapshot));
+            .map_err(|fault| fault.of_kind(FaultKind::Snapshot));
         self.is_dead = snapshot.as_ref().is_err_and(|fault| !fault.is_refusal);
         snapshot
     }
@@ -273,10 +281,10 @@ impl Instance {
     pub async fn restore(&mut self, snapshot: &[u8]) -> Result<(), Fault> {
         let running = begin(&self.plugin, &mut self.store, &self.meter, STATE_DEADLINE, &mut self.is_dead)?;
         let call = self.guest.call_restore(&mut self.store, snapshot);
-        let returned = metered(&self.meter, STATE_DEADLINE, call).await;
+        let returned = metered(&self.meter, STATE_DEADLINE, pin!(call)).await;
         drop(running);
         answer("restore", STATE_DEADLINE, &mut self.store, returned)
-            .map_err(|fault| fault.as_kind(FaultKind::Restore))?;
+            .map_err(|fault| fault.of_kind(FaultKind::Restore))?;
         self.is_dead = false;
         Ok(())
     }

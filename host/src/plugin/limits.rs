@@ -213,6 +213,8 @@ pub(super) struct Stuck;
 /// A call that is pending without having been interrupted waits for the host, which only the
 /// stand-ins for WASI's clocks and streams make it do: it may wait as long as it may run.
 ///
+/// Callers pass the call pinned: its future is large, and would be copied into this one.
+///
 /// # Cancel safety
 /// None: the store cannot be used any more when this is dropped before its end.
 pub(super) async fn metered<F: Future>(
@@ -238,4 +240,69 @@ pub(super) async fn metered<F: Future>(
         patience.as_mut().poll(cx).map(|()| Err(Stuck))
     })
     .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memories_and_tables_share_one_limit_and_a_refusal_is_remembered() {
+        let mut limiter = MemoryLimiter::new(1 << 20);
+        assert!(limiter.memory_growing(0, 1 << 19, None).unwrap());
+        assert!(limiter.memory_growing(0, 1 << 18, None).unwrap());
+        assert!(!limiter.memory_growing(1 << 18, 1 << 20, Some(1 << 19)).unwrap());
+        assert_eq!(limiter.take_refusal(), None, "the memory's own maximum is no refusal of ours");
+        assert!(!limiter.table_growing(0, 1 << 16, None).unwrap());
+        let refusal = limiter.take_refusal().unwrap();
+        assert_eq!(refusal.to_string(), "wanted 1310720 bytes of memory, limits.memory is 1048576");
+        assert!(limiter.table_growing(0, 1 << 15, None).unwrap());
+        assert_eq!(limiter.used_bytes(), 1 << 20);
+        limiter.table_grow_failed(wasmtime::Error::msg("no memory")).unwrap();
+        assert_eq!(limiter.used_bytes(), 3 << 18);
+    }
+
+    /// A call that is at an epoch whenever it is polled, having run for that long.
+    async fn call(meter: &Meter, run: Duration, polls: &mut u32) -> bool {
+        std::future::poll_fn(|_| {
+            *polls += 1;
+            let start = clock_gettime(ClockId::ThreadCPUTime);
+            let ran = || clock_gettime(ClockId::ThreadCPUTime) - start;
+            while u128::try_from(ran().tv_nsec).unwrap() < run.as_nanos() {}
+            match meter.at_epoch() {
+                UpdateDeadline::Interrupt => Poll::Ready(true),
+                _ => Poll::Pending,
+            }
+        })
+        .await
+    }
+
+    #[test]
+    fn a_call_ends_when_its_own_running_time_is_used_up() {
+        let meter = Meter::new();
+        let deadline = Duration::from_millis(20);
+        let mut polls = 0;
+        meter.begin(deadline);
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        let mut metered = pin!(metered(&meter, deadline, call(&meter, EPOCH, &mut polls)));
+        let interrupted = loop {
+            if let Poll::Ready(ended) = metered.as_mut().poll(&mut cx) {
+                break ended.unwrap();
+            }
+            // Time between two polls is not the call's.
+            std::thread::park_timeout(EPOCH);
+        };
+        assert!(interrupted && meter.running() >= deadline, "{:?}", meter.running());
+        assert!((9..=11).contains(&polls), "{polls} epochs of 2 ms in 20 ms");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_that_waits_for_the_host_for_too_long_is_stuck() {
+        let meter = Meter::new();
+        let deadline = Duration::from_millis(250);
+        meter.begin(deadline);
+        let start = tokio::time::Instant::now();
+        assert!(metered(&meter, deadline, std::future::pending::<()>()).await.is_err());
+        assert_eq!(start.elapsed().as_millis(), 250);
+    }
 }

@@ -9,6 +9,7 @@ use super::fault::{Fault, shortened};
 use super::instance::Description;
 use crate::message::Payload;
 use bytes::Bytes;
+use std::ops::Range;
 
 /// Which messages of a batch go on unchanged.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -156,7 +157,7 @@ fn check_packed(data: &[u8], ends: &[u32], binary: Option<&[u8]>) -> Result<(), 
     const NAME: &str = "emissions.payloads";
     check_ends(NAME, data, ends)?;
     let Some(binary) = binary else {
-        return check_texts(NAME, data, ends, 0);
+        return check_texts(NAME, data, ends, 0..ends.len());
     };
     same_length("emissions.payloads.binary", binary.len(), ends.len())?;
     if let Some(n) = binary.iter().position(|kind| *kind > 1) {
@@ -166,14 +167,13 @@ fn check_packed(data: &[u8], ends: &[u32], binary: Option<&[u8]>) -> Result<(), 
         )));
     }
     // Runs of texts are checked like one blob each.
-    let (mut n, mut start) = (0, 0);
+    let mut start = 0;
     for run in binary.chunk_by(|a, b| a == b) {
-        let run_ends = &ends[n..n + run.len()];
-        let end = run_ends.last().map_or(start, |end| *end as usize);
+        let pieces = start..start + run.len();
+        start = pieces.end;
         if run[0] == 0 {
-            check_texts(NAME, &data[start..end], run_ends, start)?;
+            check_texts(NAME, data, ends, pieces)?;
         }
-        (n, start) = (n + run.len(), end);
     }
     Ok(())
 }
@@ -190,24 +190,26 @@ fn check_ends(name: &str, data: &[u8], ends: &[u32]) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Checks that `data` is UTF-8, and is cut at `ends` between characters: that is the same as that
-/// each piece is UTF-8, and takes one pass. `start` is the offset of `data`.
-fn check_texts(name: &str, data: &[u8], ends: &[u32], start: usize) -> Result<(), Fault> {
-    let Ok(text) = std::str::from_utf8(data) else {
-        let first = ends.iter().scan(start, |begin, end| {
-            let piece = &data[*begin - start..*end as usize - start];
-            *begin = *end as usize;
-            Some(std::str::from_utf8(piece).is_ok())
-        });
-        let n = first.take_while(|is_text| *is_text).count();
-        return Err(Fault::invalid(format!(
-            "{name}: the text that ends at ends[{n}] (of its run) is not UTF-8"
-        )));
-    };
-    match ends.iter().find(|end| !text.is_char_boundary(**end as usize - start)) {
-        None => Ok(()),
-        Some(end) => Err(Fault::invalid(format!("{name}.ends has {end}, which is inside a character"))),
+/// Checks that these pieces are UTF-8: their bytes as a whole, and that they are cut between
+/// characters, which is the same and takes one pass.
+fn check_texts(name: &str, data: &[u8], ends: &[u32], pieces: Range<usize>) -> Result<(), Fault> {
+    let start = if pieces.start == 0 { 0 } else { ends[pieces.start - 1] as usize };
+    let row = &ends[pieces.clone()];
+    let bytes = &data[start..row.last().map_or(start, |end| *end as usize)];
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        return match row.iter().find(|end| !text.is_char_boundary(**end as usize - start)) {
+            None => Ok(()),
+            Some(end) => Err(Fault::invalid(format!("{name}.ends has {end}, which is inside a character"))),
+        };
     }
+    let mut start = start;
+    let is_text = |end: &&u32| {
+        let piece = &data[start..**end as usize];
+        start = **end as usize;
+        std::str::from_utf8(piece).is_ok()
+    };
+    let n = pieces.start + row.iter().take_while(is_text).count();
+    Err(Fault::invalid(format!("{name}: piece {n} is not UTF-8")))
 }
 
 fn check_writing(key: &str, writing: wit::Writing, count: usize) -> Result<Writing, Fault> {
@@ -218,7 +220,7 @@ fn check_writing(key: &str, writing: wit::Writing, count: usize) -> Result<Writi
         wit::Writing::Packed(wit::Texts { data, ends }) => {
             same_length(&name(), ends.len(), count)?;
             check_ends(&name(), &data, &ends)?;
-            check_texts(&name(), &data, &ends, 0)?;
+            check_texts(&name(), &data, &ends, 0..count)?;
             let data =
                 String::from_utf8(data).map_err(|_| Fault::invalid(format!("{}: not UTF-8", name())))?;
             Writing::Packed { data, ends }
@@ -278,5 +280,165 @@ fn ascending(name: &str, indices: &[u32], bound: usize, strictly: bool) -> Resul
             Err(Fault::invalid(format!("{name} has {last} for a batch of {bound}")))
         }
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fault::FaultKind;
+    use super::super::instance::Form;
+    use super::*;
+    use crate::metadata::Metadata;
+
+    fn description() -> Description {
+        Description {
+            outputs: vec!["side".into()],
+            reads: Vec::new(),
+            writes: vec!["mark".into(), "room".into()],
+            form: Form::Packed,
+            times: false,
+            tick: None,
+        }
+    }
+
+    fn packed(data: &[u8], ends: &[u32], binary: Option<&[u8]>) -> wit::Payloads {
+        wit::Payloads::Packed(wit::Packed {
+            data: data.to_vec(),
+            ends: ends.to_vec(),
+            binary: binary.map(<[u8]>::to_vec),
+        })
+    }
+
+    /// Two emissions, of messages 0 and 1.
+    fn two() -> wit::Emissions {
+        wit::Emissions {
+            payloads: packed("a\u{e9}".as_bytes(), &[1, 3], None),
+            origins: vec![0, 1],
+            outputs: vec![0, 1],
+            metadata: Vec::new(),
+        }
+    }
+
+    fn outcome(emissions: Option<wit::Emissions>) -> wit::Outcome {
+        let forward = wit::Forward::Nothing;
+        wit::Outcome { forward, forward_outputs: Vec::new(), emissions, rejections: Vec::new() }
+    }
+
+    fn checked(outcome: wit::Outcome) -> Result<Outcome, String> {
+        check(outcome, 3, &description(), &mut Vec::new()).map_err(|fault| {
+            assert_eq!(fault.kind, FaultKind::Invalid);
+            fault.detail
+        })
+    }
+
+    #[track_caller]
+    fn lie(change: impl FnOnce(&mut wit::Outcome), expected: &str) {
+        let mut told = outcome(Some(two()));
+        change(&mut told);
+        assert_eq!(checked(told).map(drop), Err(expected.to_owned()));
+    }
+
+    fn emitted(outcome: &mut wit::Outcome) -> &mut wit::Emissions {
+        outcome.emissions.as_mut().unwrap()
+    }
+
+    fn rejection(message: u32) -> wit::Rejection {
+        wit::Rejection { message, reason: "why".into() }
+    }
+
+    #[test]
+    fn an_honest_outcome_is_taken_as_it_is() {
+        let mut honest = outcome(Some(two()));
+        honest.forward = wit::Forward::These(vec![0]);
+        honest.forward_outputs = vec![1];
+        honest.rejections = vec![rejection(2)];
+        emitted(&mut honest).metadata = vec![
+            wit::Writing::Sparse(vec![wit::Setting { emission: 1, value: "m".into() }]),
+            wit::Writing::Packed(wit::Texts { data: b"r1r2".to_vec(), ends: vec![2, 4] }),
+        ];
+        let taken = checked(honest).unwrap();
+        assert_eq!(taken.forward, Forward::These(vec![0]));
+        assert_eq!(taken.rejections, [Rejection { message: 2, reason: "why".into() }]);
+        let emissions = taken.emissions;
+        assert_eq!((emissions.len(), emissions.origin(1), emissions.output(1)), (2, Some(1), 1));
+        assert_eq!(emissions.payload(1).as_text(), Some("\u{e9}"));
+        let mut metadata = [Metadata::without_origin(0), Metadata::without_origin(0)];
+        emissions.write_metadata(0, &mut metadata[0]);
+        emissions.write_metadata(1, &mut metadata[1]);
+        assert_eq!((&*metadata[0].get("mark"), &*metadata[0].get("room")), ("", "r1"));
+        assert_eq!((&*metadata[1].get("mark"), &*metadata[1].get("room")), ("m", "r2"));
+    }
+
+    #[test]
+    fn binary_payloads_need_not_be_text_and_texts_beside_them_must() {
+        let mixed = |data: &[u8]| {
+            let mut told = outcome(Some(two()));
+            emitted(&mut told).payloads = packed(data, &[1, 2], Some(&[1, 0]));
+            checked(told)
+        };
+        let taken = mixed(b"\xffa").unwrap().emissions;
+        assert_eq!((taken.payload(0).is_text(), taken.payload(1).as_text()), (false, Some("a")));
+        assert!(mixed(b"a\xff").unwrap_err().contains("not UTF-8"));
+    }
+
+    #[test]
+    fn emissions_of_a_timer_have_no_origin() {
+        let mut emissions = two();
+        assert!(check_emissions(emissions.clone(), None, &description()).is_err());
+        emissions.origins.clear();
+        let emissions = check_emissions(emissions, None, &description()).unwrap();
+        assert_eq!((emissions.len(), emissions.origin(0)), (2, None));
+    }
+
+    #[test]
+    fn a_lie_is_named() {
+        let payloads = |data: &'static [u8], ends: &'static [u32], binary: Option<&'static [u8]>| {
+            move |told: &mut wit::Outcome| emitted(told).payloads = packed(data, ends, binary)
+        };
+        lie(payloads(b"abc", &[1, 4], None), "emissions.payloads.ends ends at 4, its data at 3");
+        lie(payloads(b"abc", &[1, 2], None), "emissions.payloads.ends ends at 2, its data at 3");
+        lie(payloads(b"abc", &[3, 1], None), "emissions.payloads.ends[1] lies before ends[0]");
+        lie(payloads(b"ab", &[1, 2], Some(&[0])), "emissions.payloads.binary has 1 entries for 2");
+        lie(payloads(b"ab", &[1, 2], Some(&[0, 2])), "emissions.payloads.binary[1] is 2, neither 0 nor 1");
+        lie(payloads(b"a\xff", &[1, 2], None), "emissions.payloads: piece 1 is not UTF-8");
+        lie(
+            payloads("\u{e9}".as_bytes(), &[1, 2], None),
+            "emissions.payloads.ends has 1, which is inside a character",
+        );
+        lie(|told| emitted(told).origins = vec![0], "emissions.origins has 1 entries for 2");
+        lie(|told| emitted(told).origins = vec![1, 0], "emissions.origins[1] is 0, after 1: not ascending");
+        lie(|told| emitted(told).origins = vec![0, 3], "emissions.origins has 3 for a batch of 3");
+        lie(|told| emitted(told).outputs = vec![0], "emissions.outputs has 1 entries for 2");
+        lie(
+            |told| emitted(told).outputs = vec![0, 2],
+            "emissions.outputs[1] is 2, the plugin described 1 outputs beside the default",
+        );
+        lie(
+            |told| emitted(told).metadata = vec![wit::Writing::Inherit],
+            "emissions.metadata has 1 columns for 2 keys of description.writes",
+        );
+        let sparse = |settings: &'static [u32]| {
+            let settings =
+                settings.iter().map(|emission| wit::Setting { emission: *emission, value: "v".into() });
+            let writing = wit::Writing::Sparse(settings.collect());
+            move |told: &mut wit::Outcome| emitted(told).metadata = vec![wit::Writing::Inherit, writing]
+        };
+        lie(sparse(&[2]), "emissions.metadata[\"room\"] sets emission 2 of 2");
+        lie(sparse(&[1, 0, 1]), "emissions.metadata[\"room\"] sets emission 1 twice");
+        lie(|told| told.forward = wit::Forward::These(vec![1, 1]), "forward[1] is 1, after 1: not ascending");
+        lie(|told| told.forward = wit::Forward::These(vec![3]), "forward has 3 for a batch of 3");
+        lie(|told| told.forward_outputs = vec![0], "forward-outputs has 1 entries for 0");
+        lie(|told| told.rejections = vec![rejection(3)], "rejections[0] is message 3 of a batch of 3");
+        for (first, forward) in [
+            (2, wit::Forward::Nothing),
+            (2, wit::Forward::These(vec![2])),
+            (2, wit::Forward::All),
+            (0, wit::Forward::Nothing),
+        ] {
+            let mut told = outcome(Some(two()));
+            told.forward = forward;
+            told.rejections = vec![rejection(first), rejection(first)];
+            assert!(checked(told).unwrap_err().contains("rejected, forwarded or answered before"));
+        }
     }
 }

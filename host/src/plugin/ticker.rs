@@ -91,3 +91,30 @@ fn tick(shared: &Shared, engine: &EngineWeak) {
         quiet_epochs = if called { 0 } else { quiet_epochs + 1 };
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use wasmtime::Engine;
+
+    #[test]
+    fn the_thread_sleeps_while_nothing_is_called_and_ends_with_its_handle() {
+        let engine = Engine::default();
+        let ticker = Ticker::try_new(engine.weak()).unwrap();
+        let shared = ticker.shared.clone();
+        let wait_until = |parked| {
+            while shared.parked.load(SeqCst) != parked {
+                std::thread::yield_now();
+            }
+        };
+        wait_until(true);
+        let running = ticker.enter();
+        wait_until(false);
+        drop(running);
+        wait_until(true);
+        drop(ticker);
+        while Arc::strong_count(&shared) > 1 {
+            std::thread::yield_now();
+        }
+    }
+}
