@@ -87,7 +87,7 @@ async fn upgrade<T: Send>(
         std::future::ready(Ok::<_, Infallible>(answer.unwrap_or_else(|refusal| refusal)))
     });
     let mut builder = http1::Builder::new();
-    builder.keep_alive(false).max_buf_size(MAX_HEAD_BYTES).title_case_headers(true);
+    builder.max_buf_size(MAX_HEAD_BYTES).title_case_headers(true);
     let served = builder.serve_connection(TokioIo::new(stream), service).without_shutdown().await;
     let http1::Parts { io, read_buf: rest, .. } = served.ok()?;
     let mut stream = io.into_inner();
@@ -130,7 +130,7 @@ fn answer<T>(
         admit()?;
         let refusal = refuse(StatusCode::UPGRADE_REQUIRED, "this is a WebSocket endpoint");
         let refusal = with(refusal, header::UPGRADE, "websocket");
-        return Err(with(refusal, header::CONNECTION, "Upgrade"));
+        return Err(with(refusal, header::CONNECTION, "Upgrade, close"));
     }
     if headers.get(header::SEC_WEBSOCKET_VERSION).map(HeaderValue::as_bytes) != Some(b"13") {
         let refusal = refuse(StatusCode::UPGRADE_REQUIRED, "Sec-WebSocket-Version must be 13");

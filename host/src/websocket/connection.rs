@@ -6,15 +6,18 @@
 
 use super::closing::Closing;
 use super::stream::{Io, Stream, Traffic};
-use crate::message::Payload;
+use crate::message::{Failed, Message, Payload};
+use crate::metadata::{self, Metadata, Origin};
+use crate::reason::Reason;
 use bytes::Bytes;
 use std::io::ErrorKind;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use tokio_tungstenite::tungstenite::error::{CapacityError, ProtocolError};
 use tokio_tungstenite::tungstenite::protocol::frame::Frame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
-use tokio_tungstenite::tungstenite::{Error, Message, WebSocket};
+use tokio_tungstenite::tungstenite::{self, Error, WebSocket};
 
 /// A feed that we dial is one of few, and fast: read it in big chunks.
 const DIALLED_READ_BUFFER_BYTES: usize = 128 << 10;
@@ -140,12 +143,16 @@ impl Connection {
         }
         self.socket.get_mut().wake(cx.waker());
         match self.socket.read() {
-            Ok(Message::Text(text)) => {
+            Ok(tungstenite::Message::Text(text)) => {
                 Poll::Ready(Received::Message(Payload::checked_text(Bytes::from(text))))
             }
-            Ok(Message::Binary(bytes)) => Poll::Ready(Received::Message(Payload::binary(bytes))),
-            Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_)) => Poll::Ready(Received::Control),
-            Ok(Message::Close(frame)) => {
+            Ok(tungstenite::Message::Binary(bytes)) => Poll::Ready(Received::Message(Payload::binary(bytes))),
+            Ok(
+                tungstenite::Message::Ping(_)
+                | tungstenite::Message::Pong(_)
+                | tungstenite::Message::Frame(_),
+            ) => Poll::Ready(Received::Control),
+            Ok(tungstenite::Message::Close(frame)) => {
                 self.phase = Phase::Ending(Closing::new());
                 let (code, reason) = frame.map_or((None, String::new()), |frame| {
                     (Some(frame.code.into()), frame.reason.as_str().to_owned())
@@ -184,7 +191,11 @@ impl Connection {
         }
         let kind = if payload.is_text() { Data::Text } else { Data::Binary };
         // As a frame, so that the text is not checked again.
-        self.write(Message::Frame(Frame::message(payload.into_bytes(), OpCode::Data(kind), true)))
+        self.write(tungstenite::Message::Frame(Frame::message(
+            payload.into_bytes(),
+            OpCode::Data(kind),
+            true,
+        )))
     }
 
     /// Sends a ping. It is written at once, or when the peer reads again.
@@ -192,7 +203,7 @@ impl Connection {
     /// # Errors
     /// The connection broke.
     pub fn ping(&mut self) -> Result<(), Ending> {
-        self.write(Message::Ping(Bytes::new()))
+        self.write(tungstenite::Message::Ping(Bytes::new()))
     }
 
     /// Whether something was sent since the last flush was done.
@@ -257,7 +268,7 @@ impl Connection {
     }
 
     #[inline]
-    fn write(&mut self, message: Message) -> Result<(), Ending> {
+    fn write(&mut self, message: tungstenite::Message) -> Result<(), Ending> {
         self.is_dirty = true;
         match self.socket.write(message) {
             Ok(()) => Ok(()),
@@ -303,6 +314,18 @@ impl Connection {
 }
 
 impl Ending {
+    /// What a message that was too large to be read is counted and reported as.
+    pub fn failed(&self, origin: &Arc<Origin>) -> Option<Failed> {
+        matches!(self, Self::TooLarge { .. }).then(|| Failed {
+            message: Message {
+                payload: Payload::binary(Bytes::new()),
+                metadata: Metadata::new(origin.clone(), metadata::now_us()),
+            },
+            reason: Reason::TooLarge,
+            detail: self.to_string(),
+        })
+    }
+
     /// The close frame that we send, if the peer is to get one.
     pub fn close_frame(&self) -> Option<(u16, String)> {
         match self {

@@ -29,6 +29,8 @@ use tracing::{debug, warn};
 const CHUNKS: usize = 8;
 /// Peers above the limit that are given their 503 at once; more are hung up on.
 const REFUSED_AT_ONCE: usize = 64;
+/// The close code of an endpoint that stops.
+const GOING_AWAY: u16 = 1001;
 /// After an error of accepting, such as too many open files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -130,13 +132,10 @@ impl Listeners {
     async fn leave(self, address: Address, listener: Arc<Listener>, path: Arc<Path>, member: u64, code: u16) {
         let mut open = self.open.lock().await;
         let is_last_of_path = path.leave(member, code);
-        let is_last = {
-            let mut paths = listener.shared.paths();
-            if is_last_of_path {
-                paths.retain(|_, other| !Arc::ptr_eq(other, &path));
-            }
-            paths.is_empty()
-        };
+        if is_last_of_path {
+            listener.forget(&path);
+        }
+        let is_last = listener.shared.paths().is_empty();
         let task = is_last.then(|| {
             open.remove(&address);
             listener.stop.cancel();
@@ -174,6 +173,20 @@ impl Attachment {
     }
 }
 
+impl Drop for Attachment {
+    /// One that was not closed in time still leaves, only nobody waits.
+    fn drop(&mut self) {
+        if self.leaving.is_none() && self.path.leave(self.member, GOING_AWAY) {
+            self.listener.forget(&self.path);
+            let Ok(mut open) = self.listeners.open.try_lock() else { return };
+            if self.listener.shared.paths().is_empty() {
+                open.remove(&self.address);
+                self.listener.stop.cancel();
+            }
+        }
+    }
+}
+
 impl fmt::Debug for Attachment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Attachment").field("address", &self.address).field("member", &self.member).finish()
@@ -195,6 +208,10 @@ impl Listener {
         let stop = CancellationToken::new();
         let task = Mutex::new(Some(tokio::spawn(run(tcp, shared.clone(), stop.clone()))));
         Ok(Self { local, shared, stop, task })
+    }
+
+    fn forget(&self, path: &Arc<Path>) {
+        self.shared.paths().retain(|_, other| !Arc::ptr_eq(other, path));
     }
 }
 

@@ -9,7 +9,7 @@ use super::connection::{Connection, Ending, Received};
 use super::keepalive::{Due, Keepalive};
 use super::path::{Arrivals, End, Member, Path};
 use super::stream::Traffic;
-use crate::message::{Failed, Message, Payload};
+use crate::message::{Message, Payload};
 use crate::metadata::{self, Metadata, Origin};
 use crate::reason::Reason;
 use futures_util::task::AtomicWaker;
@@ -252,7 +252,7 @@ impl Peer {
                     }
                     Poll::Ready(Received::Control) => {}
                     Poll::Ready(Received::Ended(ending)) => {
-                        self.chunk.failed.extend(too_large(&ending, &self.origin));
+                        self.chunk.failed.extend(ending.failed(&self.origin));
                         return Poll::Ready(ending);
                     }
                     Poll::Pending => {
@@ -310,16 +310,4 @@ impl Drop for Peer {
         served.for_each(|membership| membership.member.farewell(self.id, Reason::Shutdown));
         self.path.exit(self.id);
     }
-}
-
-/// What a message that was too large is counted and reported as.
-pub(super) fn too_large(ending: &Ending, origin: &Arc<Origin>) -> Option<Failed> {
-    matches!(ending, Ending::TooLarge { .. }).then(|| Failed {
-        message: Message {
-            payload: Payload::binary(Vec::new()),
-            metadata: Metadata::new(origin.clone(), metadata::now_us()),
-        },
-        reason: Reason::TooLarge,
-        detail: ending.to_string(),
-    })
 }

@@ -1,0 +1,361 @@
+//! A dialled connection that is dialled again: connecting, connected, waiting, until attempts run out.
+//!
+//! A state machine polled by the end that owns it, source or sink: it has no task of its own. It
+//! sends the first messages, pings, notices silence, and tells its owner of every change in order.
+//! Reading and writing messages is the owner's.
+
+use super::connect::{Dial, connect};
+use super::connect_error::ConnectError;
+use super::connection::{Connection, Ending};
+use super::keepalive::{Due, Keepalive};
+use super::stream::Traffic;
+use super::target;
+use crate::backoff::{Advice, Backoff};
+use crate::config::{Client, Endpoint, Redacted};
+use crate::message::Payload;
+use crate::metadata::{CONNECTION, Origin, SOURCE};
+use crate::telemetry::{ConnectOutcome, EndpointMetrics, EndpointState};
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::time::{Instant, Sleep};
+use tracing::{Span, info, info_span, warn};
+
+/// A client endpoint's connection, and the next one after it.
+pub struct Link {
+    settings: Arc<Settings>,
+    state: State,
+    /// Connections whose end is still being seen through.
+    closing: Vec<Connection>,
+    backoff: Backoff,
+    next_url: usize,
+    is_unavailable: bool,
+    shown_state: Option<EndpointState>,
+    last_error: Option<String>,
+    metrics: EndpointMetrics,
+    span: Span,
+}
+
+/// What a link's owner is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// There is a new connection; the origin is that of its messages.
+    Connected(Arc<Origin>),
+    /// The connection is gone; another is on its way.
+    Lost,
+    /// Attempts are used up, and why. A link that persists still tries now and then.
+    Unavailable(String),
+}
+
+/// What happens when attempts are used up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WhenExhausted {
+    /// Nothing: it has failed.
+    Fail,
+    /// A further attempt every `max_delay`.
+    Persist,
+}
+
+struct Settings {
+    endpoint: Endpoint,
+    client: Client,
+    when_exhausted: WhenExhausted,
+}
+
+type Dialling = Pin<Box<dyn Future<Output = Result<Connection, ConnectError>> + Send>>;
+
+enum State {
+    Connecting { dialling: Dialling, url: usize },
+    Connected(Box<Established>),
+    Broken { why: String, advice: Advice, was_connected: bool },
+    Waiting(Pin<Box<Sleep>>),
+    Failed,
+    Closed,
+}
+
+struct Established {
+    connection: Connection,
+    keepalive: Keepalive,
+    since: Instant,
+    url: usize,
+    counted: Traffic,
+    needs_flush: bool,
+}
+
+impl Link {
+    /// Starts with the first dial, at the first poll.
+    pub fn new(
+        endpoint: &Endpoint,
+        client: &Client,
+        when_exhausted: WhenExhausted,
+        metrics: EndpointMetrics,
+    ) -> Self {
+        let settings = Settings { endpoint: endpoint.clone(), client: client.clone(), when_exhausted };
+        let mut link = Self {
+            backoff: Backoff::new(client.reconnect),
+            settings: Arc::new(settings),
+            state: State::Closed,
+            closing: Vec::new(),
+            next_url: 0,
+            is_unavailable: false,
+            shown_state: None,
+            last_error: None,
+            metrics,
+            span: Span::none(),
+        };
+        link.dial();
+        link
+    }
+
+    /// Goes on with whatever is due: dialling, waiting, pings, ends. Call at every turn, until pending.
+    #[inline]
+    pub fn poll_change(&mut self, cx: &mut Context<'_>) -> Poll<Change> {
+        if !self.closing.is_empty() {
+            self.closing.retain_mut(|connection| connection.poll_closed(cx).is_pending());
+        }
+        loop {
+            match &mut self.state {
+                State::Connected(established) => match established.poll(cx, &self.metrics) {
+                    Poll::Ready(ending) => self.lose(ending),
+                    Poll::Pending => return Poll::Pending,
+                },
+                State::Connecting { dialling, url } => {
+                    let url = *url;
+                    match std::task::ready!(dialling.as_mut().poll(cx)) {
+                        Ok(connection) => return Poll::Ready(self.connected(connection, url)),
+                        Err(error) => self.refused(&error),
+                    }
+                }
+                State::Broken { .. } => {
+                    if let Some(change) = self.schedule() {
+                        return Poll::Ready(change);
+                    }
+                }
+                State::Waiting(sleep) => {
+                    std::task::ready!(sleep.as_mut().poll(cx));
+                    self.dial();
+                }
+                State::Failed | State::Closed => return Poll::Pending,
+            }
+        }
+    }
+
+    /// The connection, while there is one.
+    #[inline]
+    pub fn connection(&mut self) -> Option<&mut Connection> {
+        match &mut self.state {
+            State::Connected(established) => Some(&mut established.connection),
+            _ => None,
+        }
+    }
+
+    /// Messages went through; called once for many.
+    #[inline]
+    pub fn message(&mut self) {
+        if let State::Connected(established) = &mut self.state {
+            established.keepalive.message();
+        }
+    }
+
+    /// Reading is held back until [`Self::release`]: that time counts against nobody.
+    pub fn hold(&mut self) {
+        if let State::Connected(established) = &mut self.state {
+            established.keepalive.hold();
+        }
+    }
+
+    /// Reading goes on.
+    #[inline]
+    pub fn release(&mut self) {
+        if let State::Connected(established) = &mut self.state {
+            established.keepalive.release();
+        }
+    }
+
+    /// The owner found the connection at its end. [`Self::poll_change`] says so once more.
+    pub fn lose(&mut self, ending: Ending) {
+        let State::Connected(established) = std::mem::replace(&mut self.state, State::Closed) else { return };
+        let Established { mut connection, since, url, counted, .. } = *established;
+        if let Some((code, reason)) = ending.close_frame() {
+            connection.close(code, &reason);
+        }
+        count(&self.metrics, counted, connection.traffic());
+        self.closing.push(connection);
+        self.backoff.connection_lived(since.elapsed());
+        let why = format!("connection to WebSocket {} {}", self.shown_url(url), said_of(&ending));
+        warn!(parent: &self.span, error = %why, "connection lost");
+        self.last_error = Some(why.clone());
+        self.state = State::Broken { why, advice: Advice::default(), was_connected: true };
+    }
+
+    /// Closes for good; ready once the peer has hung up too.
+    pub fn poll_close(&mut self, cx: &mut Context<'_>, code: u16) -> Poll<()> {
+        if let State::Connected(established) = std::mem::replace(&mut self.state, State::Closed) {
+            let Established { mut connection, counted, .. } = *established;
+            connection.close(code, "");
+            count(&self.metrics, counted, connection.traffic());
+            self.closing.push(connection);
+        }
+        self.show(EndpointState::Closed);
+        self.closing.retain_mut(|connection| connection.poll_closed(cx).is_pending());
+        if self.closing.is_empty() { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    /// Whether attempts are used up, and none has succeeded since.
+    pub fn is_unavailable(&self) -> bool {
+        self.is_unavailable
+    }
+
+    /// The last thing that went wrong.
+    pub fn last_error(&self) -> Option<&str> {
+        self.last_error.as_deref()
+    }
+
+    /// What the connection is doing now.
+    pub fn state(&self) -> EndpointState {
+        self.shown_state.unwrap_or(EndpointState::Closed)
+    }
+
+    fn dial(&mut self) {
+        let url = self.next_url % self.settings.client.urls.len().max(1);
+        self.next_url = url + 1;
+        let settings = self.settings.clone();
+        self.span = info_span!("connection", url = %self.shown_url(url));
+        let dialling = Box::pin(async move {
+            let none = Redacted::plain("");
+            let dial = Dial {
+                url: settings.client.urls.get(url).unwrap_or(&none),
+                client: &settings.client,
+                subprotocols: &settings.endpoint.subprotocols,
+                max_message_size_bytes: settings.endpoint.max_message_size_bytes,
+            };
+            connect(dial).await
+        });
+        self.state = State::Connecting { dialling, url };
+        self.show(EndpointState::Connecting);
+    }
+
+    fn connected(&mut self, connection: Connection, url: usize) -> Change {
+        info!(parent: &self.span, "connected");
+        self.metrics.connect(ConnectOutcome::Connected);
+        self.show(EndpointState::Connected);
+        self.is_unavailable = false;
+        let mut established = Box::new(Established {
+            connection,
+            keepalive: Keepalive::new(&self.settings.endpoint),
+            since: Instant::now(),
+            url,
+            counted: Traffic::default(),
+            needs_flush: false,
+        });
+        for text in &self.settings.endpoint.on_connect {
+            // An error shows again when the flush is polled.
+            let _ = established.connection.send(Payload::text(text.expose()));
+            established.needs_flush = true;
+        }
+        self.state = State::Connected(established);
+        let source = self.shown_url(url);
+        Change::Connected(Origin::new([(SOURCE, source), (CONNECTION, super::connection_id())]))
+    }
+
+    fn refused(&mut self, error: &ConnectError) {
+        self.metrics.connect(error.outcome());
+        let hint = error.hint().unwrap_or_default();
+        warn!(parent: &self.span, %error, hint, "connecting failed");
+        let why = error.to_string();
+        self.last_error = Some(why.clone());
+        self.state = State::Broken { why, advice: error.advice(), was_connected: false };
+    }
+
+    /// After a failure: when to try again, if ever.
+    fn schedule(&mut self) -> Option<Change> {
+        let broken = std::mem::replace(&mut self.state, State::Failed);
+        let State::Broken { why, advice, was_connected } = broken else { return None };
+        let is_first_exhaustion = !std::mem::replace(&mut self.is_unavailable, false);
+        if let Some(delay) = self.backoff.next_delay(advice) {
+            self.wait(delay);
+            return was_connected.then_some(Change::Lost);
+        }
+        self.is_unavailable = true;
+        let persists =
+            self.settings.when_exhausted == WhenExhausted::Persist && self.settings.client.reconnect.enabled;
+        if persists {
+            self.wait(self.backoff.last_resort(advice));
+        } else {
+            self.show(EndpointState::Failed);
+        }
+        (is_first_exhaustion || was_connected).then_some(Change::Unavailable(why))
+    }
+
+    fn wait(&mut self, delay: Duration) {
+        self.state = State::Waiting(Box::pin(tokio::time::sleep(delay)));
+        self.show(EndpointState::Waiting);
+    }
+
+    fn show(&mut self, state: EndpointState) {
+        if self.shown_state != Some(state) {
+            self.metrics.moved(self.shown_state, Some(state));
+            self.shown_state = Some(state);
+        }
+    }
+
+    fn shown_url(&self, url: usize) -> String {
+        self.settings.client.urls.get(url).map_or_else(String::new, target::shown)
+    }
+}
+
+impl Established {
+    #[inline]
+    fn poll(&mut self, cx: &mut Context<'_>, metrics: &EndpointMetrics) -> Poll<Ending> {
+        let traffic = self.connection.traffic();
+        if traffic != self.counted {
+            count(metrics, self.counted, traffic);
+            self.counted = traffic;
+        }
+        while let Poll::Ready(due) = self.keepalive.poll(cx, traffic.life) {
+            match due {
+                Due::Silent => return Poll::Ready(Ending::Silent),
+                Due::Idle => return Poll::Ready(Ending::Idle),
+                Due::Ping => match self.connection.ping() {
+                    Ok(()) => self.needs_flush = true,
+                    Err(ending) => return Poll::Ready(ending),
+                },
+            }
+        }
+        if self.needs_flush {
+            match self.connection.poll_flush(cx) {
+                Poll::Ready(Ok(())) => self.needs_flush = false,
+                Poll::Ready(Err(ending)) => return Poll::Ready(ending),
+                Poll::Pending => {}
+            }
+        }
+        Poll::Pending
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.metrics.moved(self.shown_state, None);
+    }
+}
+
+impl fmt::Debug for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Link").field("state", &self.shown_state).finish_non_exhaustive()
+    }
+}
+
+fn count(metrics: &EndpointMetrics, before: Traffic, now: Traffic) {
+    metrics.bytes_received.inc_by(now.received_bytes - before.received_bytes);
+    metrics.bytes_sent.inc_by(now.sent_bytes - before.sent_bytes);
+}
+
+/// Completes "connection to WebSocket URL ...".
+fn said_of(ending: &Ending) -> String {
+    match ending {
+        Ending::Closed { .. } | Ending::Lost(_) => format!("was {ending}"),
+        other => format!("was given up: {other}"),
+    }
+}
