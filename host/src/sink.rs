@@ -5,6 +5,7 @@
 //! as failed. What needs a task or a thread of its own (files, peers) is behind a [`Queue`].
 
 mod queue;
+pub mod websocket;
 
 pub use queue::{Done, Queue, Work, queue};
 
@@ -16,6 +17,10 @@ use std::task::{Context, Poll};
 pub enum Sink {
     /// Worked off by a task or a thread.
     Queue(Queue),
+    /// A connection that we dial.
+    Client(websocket::Client),
+    /// The peers of a path.
+    Server(websocket::Server),
 }
 
 impl Sink {
@@ -23,6 +28,8 @@ impl Sink {
     pub fn poll_drive(&mut self, cx: &mut Context<'_>, failed: &mut Vec<Failed>) {
         match self {
             Self::Queue(queue) => queue.poll_drive(cx, failed),
+            Self::Client(client) => client.poll_drive(cx, failed),
+            Self::Server(server) => server.poll_drive(cx),
         }
     }
 
@@ -30,13 +37,17 @@ impl Sink {
     pub fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match self {
             Self::Queue(queue) => queue.poll_ready(cx),
+            Self::Client(client) => client.poll_ready(cx),
+            Self::Server(server) => server.poll_ready(cx),
         }
     }
 
     /// Takes a message, after [`Sink::poll_ready`] was ready.
-    pub fn push(&mut self, message: Message, _failed: &mut Vec<Failed>) {
+    pub fn push(&mut self, message: Message, failed: &mut Vec<Failed>) {
         match self {
             Self::Queue(queue) => queue.push(message),
+            Self::Client(client) => client.push(message, failed),
+            Self::Server(server) => server.push(message, failed),
         }
     }
 
@@ -44,13 +55,17 @@ impl Sink {
     pub fn poll_flush(&mut self, cx: &mut Context<'_>, failed: &mut Vec<Failed>) -> Poll<()> {
         match self {
             Self::Queue(queue) => queue.poll_flush(cx, failed),
+            Self::Client(client) => client.poll_flush(cx, failed),
+            Self::Server(server) => server.poll_flush(cx),
         }
     }
 
     /// Closes, after a flush: a connection with the close code. Ready once it is closed.
-    pub fn poll_close(&mut self, cx: &mut Context<'_>, _code: u16, failed: &mut Vec<Failed>) -> Poll<()> {
+    pub fn poll_close(&mut self, cx: &mut Context<'_>, code: u16, failed: &mut Vec<Failed>) -> Poll<()> {
         match self {
             Self::Queue(queue) => queue.poll_close(cx, failed),
+            Self::Client(client) => client.poll_close(cx, code, failed),
+            Self::Server(server) => server.poll_close(cx, code),
         }
     }
 
@@ -58,6 +73,8 @@ impl Sink {
     pub fn in_flight(&self) -> usize {
         match self {
             Self::Queue(queue) => queue.in_flight(),
+            Self::Client(client) => client.in_flight(),
+            Self::Server(server) => server.in_flight(),
         }
     }
 }

@@ -5,6 +5,7 @@
 //! task or a thread of its own (files, accepted connections) feeds a [`Queue`].
 
 mod queue;
+pub mod websocket;
 
 pub use queue::{Chunk, Feed, Queue, queue};
 
@@ -38,6 +39,10 @@ pub enum Fill {
 pub enum Source {
     /// Fed by a task or a thread.
     Queue(Queue),
+    /// A connection that we dial.
+    Client(websocket::Client),
+    /// The peers of a path.
+    Server(websocket::Server),
 }
 
 impl Source {
@@ -52,21 +57,28 @@ impl Source {
     ) -> Poll<Fill> {
         match self {
             Self::Queue(queue) => queue.poll_fill(cx, batch, room, failed),
+            Self::Client(client) => client.poll_fill(cx, batch, room, failed),
+            Self::Server(server) => server.poll_fill(cx, batch, room, failed),
         }
     }
 
     /// Keeps timers honest while the pipeline does not read. Reads nothing.
-    pub fn poll_hold(&mut self, _cx: &mut Context<'_>) {
+    pub fn poll_hold(&mut self, cx: &mut Context<'_>) {
         match self {
-            Self::Queue(_) => {}
+            Self::Queue(_) | Self::Server(_) => {}
+            Self::Client(client) => client.poll_hold(cx),
         }
     }
 
     /// Stops: closes a connection with the close code, and resolves once it is closed.
-    pub fn poll_close(&mut self, _cx: &mut Context<'_>, _code: u16) -> Poll<()> {
+    pub fn poll_close(&mut self, cx: &mut Context<'_>, code: u16) -> Poll<()> {
         match self {
-            Self::Queue(queue) => queue.close(),
+            Self::Queue(queue) => {
+                queue.close();
+                Poll::Ready(())
+            }
+            Self::Client(client) => client.poll_close(cx, code),
+            Self::Server(server) => server.poll_close(cx, code),
         }
-        Poll::Ready(())
     }
 }

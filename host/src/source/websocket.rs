@@ -1,0 +1,248 @@
+//! Messages from WebSocket connections: one that we dial, or those that peers make to a path.
+//!
+//! The dialled one is read by the pipeline's own task, straight into its batch. Peers have tasks of
+//! their own, which hand chunks over through a bounded channel.
+
+use super::{Fill, Room};
+use crate::config::{self, Codec, WebSocketSource};
+use crate::message::{Failed, Message, Payload};
+use crate::metadata::{self, Metadata, Origin};
+use crate::reason::Reason;
+use crate::telemetry::EndpointMetrics;
+use crate::websocket::{Arrivals, Attachment, Change, Link, ListenError, Listeners, Received, WhenExhausted};
+use serde::de::IgnoredAny;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use tokio::sync::mpsc;
+
+/// The connection we dial.
+#[derive(Debug)]
+pub struct Client {
+    link: Link,
+    origin: Arc<Origin>,
+    codec: Codec,
+    /// Received, but too large for what room the last batch had left.
+    left: Option<Message>,
+    failure: Option<String>,
+}
+
+/// The peers of a path.
+#[derive(Debug)]
+pub struct Server {
+    attachment: Attachment,
+    arrivals: mpsc::Receiver<Arrivals>,
+    codec: Codec,
+    /// What did not fit into the last batch, in reverse: the next message is the last.
+    left: Vec<Message>,
+}
+
+impl Client {
+    /// Dials at the first poll.
+    pub fn new(config: &WebSocketSource, client: &config::Client, metrics: EndpointMetrics) -> Self {
+        Self {
+            link: Link::new(&config.endpoint, client, WhenExhausted::Fail, metrics),
+            origin: Arc::default(),
+            codec: config.codec,
+            left: None,
+            failure: None,
+        }
+    }
+
+    /// The connection: its state, its last error.
+    pub fn link(&self) -> &Link {
+        &self.link
+    }
+
+    pub(super) fn poll_fill(
+        &mut self,
+        cx: &mut Context<'_>,
+        batch: &mut Vec<Message>,
+        room: Room,
+        failed: &mut Vec<Failed>,
+    ) -> Poll<Fill> {
+        let before = batch.len();
+        let failed_before = failed.len();
+        let mut bytes = 0;
+        if let Some(left) = self.left.take() {
+            bytes = left.payload.len();
+            batch.push(left);
+        }
+        self.link.release();
+        let mut received_us = None;
+        loop {
+            self.follow(cx);
+            let Some(connection) = self.link.connection() else { break };
+            let ending = loop {
+                if batch.len() >= room.messages || bytes >= room.bytes {
+                    self.link.message();
+                    return Poll::Ready(Fill::More);
+                }
+                match connection.poll_receive(cx) {
+                    Poll::Ready(Received::Message(payload)) => {
+                        let received_us = *received_us.get_or_insert_with(metadata::now_us);
+                        let metadata = Metadata::new(self.origin.clone(), received_us);
+                        let length = payload.len();
+                        match decode(self.codec, Message { payload, metadata }) {
+                            Ok(message) if bytes + length > room.bytes && batch.len() > before => {
+                                self.left = Some(message);
+                                self.link.message();
+                                return Poll::Ready(Fill::More);
+                            }
+                            Ok(message) => batch.push(message),
+                            Err(undecoded) => failed.push(undecoded),
+                        }
+                        bytes += length;
+                    }
+                    Poll::Ready(Received::Control) => {}
+                    Poll::Ready(Received::Ended(ending)) => break Some(ending),
+                    Poll::Pending => break None,
+                }
+            };
+            let Some(ending) = ending else { break };
+            failed.extend(ending.failed(&self.origin));
+            self.link.lose(ending);
+        }
+        if batch.len() > before || failed.len() > failed_before {
+            self.link.message();
+            return Poll::Ready(Fill::Drained);
+        }
+        match self.failure.take() {
+            Some(why) => Poll::Ready(Fill::Failed(why)),
+            None => Poll::Pending,
+        }
+    }
+
+    pub(super) fn poll_hold(&mut self, cx: &mut Context<'_>) {
+        self.link.hold();
+        self.follow(cx);
+    }
+
+    pub(super) fn poll_close(&mut self, cx: &mut Context<'_>, code: u16) -> Poll<()> {
+        self.link.poll_close(cx, code)
+    }
+
+    #[inline]
+    fn follow(&mut self, cx: &mut Context<'_>) {
+        while let Poll::Ready(change) = self.link.poll_change(cx) {
+            match change {
+                Change::Connected(origin) => self.origin = origin,
+                Change::Lost => {}
+                Change::Unavailable(why) => self.failure = Some(why),
+            }
+        }
+    }
+}
+
+impl Server {
+    /// Opens the path, and the listener if it is the first there.
+    ///
+    /// # Errors
+    /// If the address cannot be listened on.
+    pub async fn open(
+        config: &WebSocketSource,
+        listen: &config::Listen,
+        listeners: &Listeners,
+        metrics: EndpointMetrics,
+    ) -> Result<Self, ListenError> {
+        let (attachment, arrivals) = listeners.open_source(&config.endpoint, listen, metrics).await?;
+        Ok(Self { attachment, arrivals, codec: config.codec, left: Vec::new() })
+    }
+
+    /// Where it listens, for port 0.
+    pub fn local_address(&self) -> SocketAddr {
+        self.attachment.local_address()
+    }
+
+    pub(super) fn poll_fill(
+        &mut self,
+        cx: &mut Context<'_>,
+        batch: &mut Vec<Message>,
+        room: Room,
+        failed: &mut Vec<Failed>,
+    ) -> Poll<Fill> {
+        let (before, failed_before) = (batch.len(), failed.len());
+        let mut bytes = 0;
+        loop {
+            while let Some(next) = self.left.pop() {
+                let is_full = batch.len() >= room.messages || bytes + next.payload.len() > room.bytes;
+                if is_full && batch.len() > before {
+                    self.left.push(next);
+                    return Poll::Ready(Fill::More);
+                }
+                bytes += next.payload.len();
+                match decode(self.codec, next) {
+                    Ok(message) => batch.push(message),
+                    Err(undecoded) => failed.push(undecoded),
+                }
+            }
+            match self.arrivals.poll_recv(cx) {
+                Poll::Ready(Some(arrivals)) => {
+                    self.left = arrivals.messages;
+                    self.left.reverse();
+                    failed.extend(arrivals.failed);
+                }
+                Poll::Ready(None) => return Poll::Ready(Fill::Ended),
+                Poll::Pending if batch.len() > before || failed.len() > failed_before => {
+                    return Poll::Ready(Fill::Drained);
+                }
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+
+    pub(super) fn poll_close(&mut self, cx: &mut Context<'_>, code: u16) -> Poll<()> {
+        // Nobody is to wait for a pipeline that reads no more.
+        self.arrivals.close();
+        self.attachment.poll_close(cx, code)
+    }
+}
+
+/// Makes of a payload what the codec says it is.
+#[inline]
+fn decode(codec: Codec, message: Message) -> Result<Message, Failed> {
+    match codec {
+        Codec::Auto => Ok(message),
+        Codec::Bytes => {
+            Ok(Message { payload: Payload::binary(message.payload.into_bytes()), metadata: message.metadata })
+        }
+        Codec::Text if message.payload.is_text() => Ok(message),
+        Codec::Text => {
+            let metadata = message.metadata;
+            match Payload::try_text(message.payload.into_bytes()) {
+                Ok(payload) => Ok(Message { payload, metadata }),
+                Err(bytes) => {
+                    let message = Message { payload: Payload::binary(bytes), metadata };
+                    Err(Failed { message, reason: Reason::Decode, detail: "not UTF-8".to_owned() })
+                }
+            }
+        }
+        Codec::Json => match serde_json::from_slice::<IgnoredAny>(message.payload.as_bytes()) {
+            Ok(_) => Ok(message),
+            Err(error) => {
+                Err(Failed { message, reason: Reason::Decode, detail: format!("not JSON: {error}") })
+            }
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn decoded(codec: Codec, payload: Payload) -> Result<Payload, String> {
+        let message = Message { payload, metadata: Metadata::without_origin(0) };
+        decode(codec, message).map(|message| message.payload).map_err(|failed| failed.detail)
+    }
+
+    #[test]
+    fn codecs_take_what_they_are_named_for() {
+        let (text, bytes) = (Payload::text("[1]"), Payload::binary(vec![0xff]));
+        assert_eq!(decoded(Codec::Auto, bytes.clone()), Ok(bytes.clone()));
+        assert_eq!(decoded(Codec::Bytes, text.clone()), Ok(Payload::binary("[1]")));
+        assert_eq!(decoded(Codec::Text, Payload::binary("[1]")), Ok(text.clone()));
+        assert_eq!(decoded(Codec::Text, bytes.clone()), Err("not UTF-8".to_owned()));
+        assert_eq!(decoded(Codec::Json, text.clone()), Ok(text));
+        assert!(decoded(Codec::Json, bytes).is_err());
+    }
+}
