@@ -1,0 +1,13 @@
+//! The edge against real peers, over real sockets on free ports: handshakes, frames, ends, and what
+//! happens when peers are slow, silent, wrong or gone.
+
+#[path = "websocket/drive.rs"]
+mod drive;
+#[path = "websocket/handshake.rs"]
+mod handshake;
+#[path = "websocket/server.rs"]
+mod server;
+#[path = "websocket/sink.rs"]
+mod sink;
+#[path = "websocket/source.rs"]
+mod source;

@@ -1,0 +1,248 @@
+//! What the tests drive ends and peers with. Every wait is for something observable, and bounded.
+
+use futures_util::StreamExt;
+use std::future::{Future, poll_fn};
+use std::task::Poll;
+use std::time::Duration;
+use tidemill::config::{Buffer, Client, Codec, MessageType, Peers};
+use tidemill::config::{Endpoint, Mode, Server, WebSocketSink, WebSocketSource};
+use tidemill::message::{Failed, Message, Payload};
+use tidemill::metadata::Metadata;
+use tidemill::sink::Sink;
+use tidemill::source::{Fill, Room, Source};
+use tidemill::telemetry::Metrics;
+use tidemill::websocket::Listeners;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_tungstenite::{WebSocketStream, accept_async, client_async, tungstenite};
+
+pub(crate) type Peer = WebSocketStream<TcpStream>;
+
+/// Longer than anything here takes, even on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+pub(crate) async fn soon<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, future).await.expect("it happens soon")
+}
+
+/// A server of our own making, and the url it is reached at.
+pub(crate) async fn listener() -> (TcpListener, String) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let url = format!("ws://{}/feed", listener.local_addr().expect("bound"));
+    (listener, url)
+}
+
+/// Nobody listens here.
+pub(crate) async fn dead_url() -> String {
+    let (listener, url) = listener().await;
+    drop(listener);
+    url
+}
+
+pub(crate) async fn accept(listener: &TcpListener) -> Peer {
+    let (tcp, _) = soon(listener.accept()).await.expect("a connection");
+    soon(accept_async(tcp)).await.expect("a handshake")
+}
+
+/// Connects to a server endpoint.
+pub(crate) async fn dial(address: std::net::SocketAddr, path: &str) -> Peer {
+    let tcp = TcpStream::connect(address).await.expect("it listens");
+    let url = format!("ws://{address}{path}");
+    let (peer, _) = soon(async { client_async(url, tcp).await }).await.expect("a handshake");
+    peer
+}
+
+/// The next text or binary message a peer gets.
+pub(crate) async fn next_text(peer: &mut Peer) -> String {
+    loop {
+        match soon(peer.next()).await.expect("open").expect("sound") {
+            tungstenite::Message::Text(text) => return text.to_string(),
+            tungstenite::Message::Ping(_) | tungstenite::Message::Pong(_) => {}
+            other => panic!("unexpected: {other:?}"),
+        }
+    }
+}
+
+/// The code of the close frame a peer gets.
+pub(crate) async fn close_code(peer: &mut Peer) -> u16 {
+    loop {
+        match soon(peer.next()).await.expect("a close frame").expect("sound") {
+            tungstenite::Message::Close(frame) => return frame.expect("with a code").code.into(),
+            _ => {}
+        }
+    }
+}
+
+/// Polls a future and a peer's answer together.
+pub(crate) async fn with_source<T>(
+    source: &mut Source,
+    seen: &mut Seen,
+    other: impl Future<Output = T>,
+) -> T {
+    let mut other = std::pin::pin!(other);
+    soon(poll_fn(|cx| {
+        while let Poll::Ready(fill) = source.poll_fill(cx, &mut seen.messages, ROOM, &mut seen.failed) {
+            if matches!(fill, Fill::Failed(_) | Fill::Ended) {
+                seen.end = Some(fill);
+                break;
+            }
+        }
+        other.as_mut().poll(cx)
+    }))
+    .await
+}
+
+pub(crate) const ROOM: Room = Room { messages: usize::MAX, bytes: usize::MAX };
+
+/// What came out of a source.
+#[derive(Debug, Default)]
+pub(crate) struct Seen {
+    pub(crate) messages: Vec<Message>,
+    pub(crate) failed: Vec<Failed>,
+    pub(crate) end: Option<Fill>,
+}
+
+impl Seen {
+    pub(crate) fn texts(&self) -> Vec<String> {
+        self.messages.iter().map(|m| String::from_utf8_lossy(m.payload.as_bytes()).into_owned()).collect()
+    }
+}
+
+/// Polls a source until what it gave meets a condition.
+pub(crate) async fn fill_until(source: &mut Source, seen: &mut Seen, done: impl Fn(&Seen) -> bool) {
+    soon(poll_fn(|cx| {
+        loop {
+            if done(seen) {
+                return Poll::Ready(());
+            }
+            match source.poll_fill(cx, &mut seen.messages, ROOM, &mut seen.failed) {
+                Poll::Ready(end @ (Fill::Failed(_) | Fill::Ended)) => {
+                    seen.end = Some(end);
+                    return Poll::Ready(());
+                }
+                Poll::Ready(_) => {}
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }))
+    .await;
+}
+
+/// Polls a sink while something else happens.
+pub(crate) async fn with_sink<T>(
+    sink: &mut Sink,
+    failed: &mut Vec<Failed>,
+    other: impl Future<Output = T>,
+) -> T {
+    let mut other = std::pin::pin!(other);
+    soon(poll_fn(|cx| {
+        let _ = sink.poll_flush(cx, failed);
+        other.as_mut().poll(cx)
+    }))
+    .await
+}
+
+/// Pushes texts as the pipeline does: when there is room.
+pub(crate) async fn push(sink: &mut Sink, failed: &mut Vec<Failed>, texts: &[&str]) {
+    for text in texts {
+        soon(poll_fn(|cx| {
+            sink.poll_drive(cx, failed);
+            sink.poll_ready(cx)
+        }))
+        .await;
+        sink.push(message(text), failed);
+    }
+}
+
+pub(crate) async fn flush(sink: &mut Sink, failed: &mut Vec<Failed>) {
+    soon(poll_fn(|cx| sink.poll_flush(cx, failed))).await;
+}
+
+pub(crate) fn message(text: &str) -> Message {
+    Message { payload: Payload::text(text), metadata: Metadata::without_origin(0) }
+}
+
+/// The value of a metric's line that contains all of `parts`; "0" if there is none.
+pub(crate) fn metric(metrics: &Metrics, parts: &[&str]) -> String {
+    let text = metrics.encode();
+    let line = text.lines().find(|line| parts.iter().all(|part| line.contains(part)));
+    line.and_then(|line| line.rsplit(' ').next()).unwrap_or("0").to_owned()
+}
+
+/// A client endpoint that reconnects quickly.
+pub(crate) fn client_endpoint(url: &str) -> Endpoint {
+    let mut endpoint = Endpoint::client(url);
+    let client = client_of(&mut endpoint);
+    client.reconnect.delay = Duration::from_millis(5);
+    client.reconnect.max_delay = Duration::from_millis(20);
+    endpoint
+}
+
+pub(crate) fn client_of(endpoint: &mut Endpoint) -> &mut Client {
+    match &mut endpoint.mode {
+        Mode::Client(client) => client,
+        Mode::Server(_) => panic!("a client endpoint"),
+    }
+}
+
+pub(crate) fn server_endpoint(path: &str) -> Endpoint {
+    Endpoint::server(path, &Server { port: 0, ..Server::default() })
+}
+
+pub(crate) fn source_of(mut endpoint: Endpoint, metrics: &Metrics) -> Source {
+    let client = client_of(&mut endpoint).clone();
+    let config = WebSocketSource { endpoint, codec: Codec::Auto };
+    let metrics = metrics.endpoint("p", "source");
+    Source::Client(tidemill::source::websocket::Client::new(&config, &client, metrics))
+}
+
+pub(crate) fn sink_of(mut endpoint: Endpoint, buffer: Buffer, metrics: &Metrics) -> Sink {
+    let client = client_of(&mut endpoint).clone();
+    let config = sink_config(endpoint, buffer, Peers::default());
+    let (sink, endpoint) = (metrics.sink("p", "out"), metrics.endpoint("p", "out"));
+    Sink::Client(tidemill::sink::websocket::Client::new(&config, &client, sink, endpoint))
+}
+
+pub(crate) fn sink_config(endpoint: Endpoint, buffer: Buffer, peers: Peers) -> WebSocketSink {
+    WebSocketSink { endpoint, message_type: MessageType::Auto, buffer, peers }
+}
+
+/// A server sink on a free port, and its address.
+pub(crate) async fn server_sink(
+    listeners: &Listeners,
+    endpoint: Endpoint,
+    peers: Peers,
+    metrics: &Metrics,
+) -> (Sink, std::net::SocketAddr) {
+    let Mode::Server(listen) = endpoint.mode.clone() else { panic!("a server endpoint") };
+    let config = sink_config(endpoint, Buffer::default(), peers);
+    let (sink, endpoint) = (metrics.sink("p", "out"), metrics.endpoint("p", "out"));
+    let server = tidemill::sink::websocket::Server::open(&config, &listen, listeners, sink, endpoint);
+    let server = server.await.expect("a free port");
+    let address = server.local_address();
+    (Sink::Server(server), address)
+}
+
+/// A server source on a free port, and its address.
+pub(crate) async fn server_source(
+    listeners: &Listeners,
+    endpoint: Endpoint,
+    metrics: &Metrics,
+) -> (Source, std::net::SocketAddr) {
+    let Mode::Server(listen) = endpoint.mode.clone() else { panic!("a server endpoint") };
+    let config = WebSocketSource { endpoint, codec: Codec::Auto };
+    let endpoint = metrics.endpoint("p", "source");
+    let server = tidemill::source::websocket::Server::open(&config, &listen, listeners, endpoint);
+    let server = server.await.expect("a free port");
+    let address = server.local_address();
+    (Source::Server(server), address)
+}
+
+/// Polls until a condition on the metrics holds, while `other` is driven.
+pub(crate) async fn until_metric(metrics: &Metrics, parts: &[&str], value: &str) {
+    soon(async {
+        while metric(metrics, parts) != value {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}

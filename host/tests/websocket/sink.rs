@@ -1,0 +1,112 @@
+//! The client sink: delivery, buffers, losses, and what is given up.
+
+use crate::drive::{
+    accept, client_endpoint, client_of, dead_url, flush, listener, message, metric, next_text, push, sink_of,
+    soon, until_metric, with_sink,
+};
+use std::future::poll_fn;
+use std::task::{Context, Poll, Waker};
+use tidemill::config::{Buffer, WhenFull};
+use tidemill::reason::Reason;
+use tidemill::telemetry::Metrics;
+
+#[tokio::test]
+async fn messages_are_delivered_once_they_are_flushed() {
+    let (listener, url) = listener().await;
+    let metrics = Metrics::default();
+    let mut sink = sink_of(client_endpoint(&url), Buffer::default(), &metrics);
+    let mut failed = Vec::new();
+    let mut peer = with_sink(&mut sink, &mut failed, accept(&listener)).await;
+    push(&mut sink, &mut failed, &["a", "b"]).await;
+    assert_eq!(sink.in_flight(), 2);
+    flush(&mut sink, &mut failed).await;
+    assert_eq!(sink.in_flight(), 0);
+    assert_eq!(metric(&metrics, &["tidemill_messages_delivered_total{"]), "2");
+    assert_eq!((next_text(&mut peer).await, next_text(&mut peer).await), ("a".into(), "b".into()));
+}
+
+#[tokio::test]
+async fn what_waits_while_disconnected_is_sent_after_the_connect() {
+    let (listener, url) = listener().await;
+    let mut sink = sink_of(client_endpoint(&url), Buffer::default(), &Metrics::default());
+    let mut failed = Vec::new();
+    sink.push(message("early"), &mut failed);
+    let mut peer = with_sink(&mut sink, &mut failed, accept(&listener)).await;
+    assert_eq!(with_sink(&mut sink, &mut failed, next_text(&mut peer)).await, "early");
+}
+
+#[tokio::test]
+async fn what_was_not_flushed_is_sent_again_on_the_next_connection() {
+    let (listener, url) = listener().await;
+    let metrics = Metrics::default();
+    let mut sink = sink_of(client_endpoint(&url), Buffer::default(), &metrics);
+    let mut failed = Vec::new();
+    let first = with_sink(&mut sink, &mut failed, accept(&listener)).await;
+    push(&mut sink, &mut failed, &["a", "b"]).await;
+    drop(first);
+    let mut second = soon(async {
+        let mut accepted = std::pin::pin!(accept(&listener));
+        // Driven and never flushed until the loss is seen.
+        poll_fn(|cx| {
+            sink.poll_drive(cx, &mut failed);
+            accepted.as_mut().poll(cx)
+        })
+        .await
+    })
+    .await;
+    assert_eq!(metric(&metrics, &["tidemill_messages_delivered_total{"]), "0");
+    let both = async { (next_text(&mut second).await, next_text(&mut second).await) };
+    assert_eq!(with_sink(&mut sink, &mut failed, both).await, ("a".into(), "b".into()));
+    assert_eq!(sink.in_flight(), 0);
+}
+
+#[tokio::test]
+async fn a_full_buffer_blocks_or_drops() {
+    let url = dead_url().await;
+    for (when_full, kept_first, dropped) in
+        [(WhenFull::Block, "0", "0"), (WhenFull::DropOldest, "2", "2"), (WhenFull::DropNewest, "0", "2")]
+    {
+        let metrics = Metrics::default();
+        let mut endpoint = client_endpoint(&url);
+        client_of(&mut endpoint).reconnect.max_attempts = Some(1);
+        let mut sink = sink_of(endpoint, Buffer { capacity: 3, when_full, ..Buffer::default() }, &metrics);
+        let mut failed = Vec::new();
+        let mut cx = Context::from_waker(Waker::noop());
+        for text in ["0", "1", "2", "3", "4"] {
+            if sink.poll_ready(&mut cx) == Poll::Ready(()) {
+                sink.push(message(text), &mut failed);
+            }
+        }
+        assert_eq!(sink.in_flight(), 3, "{when_full:?}");
+        // When attempts have run out, what waited is handed back.
+        soon(poll_fn(|cx| sink.poll_flush(cx, &mut failed))).await;
+        assert_eq!(failed.len(), 3);
+        assert_eq!(failed[0].message.payload.as_text(), Some(kept_first));
+        assert!(failed.iter().all(|failed| failed.reason == Reason::SinkUnavailable));
+        assert_eq!(metric(&metrics, &["tidemill_messages_dropped_total{", "buffer_full"]), dropped);
+    }
+}
+
+#[tokio::test]
+async fn an_unavailable_sink_hands_back_what_comes_and_recovers() {
+    let (listener, url) = listener().await;
+    let address = listener.local_addr().expect("bound");
+    drop(listener);
+    let mut endpoint = client_endpoint(&url);
+    client_of(&mut endpoint).reconnect.max_attempts = Some(0);
+    let metrics = Metrics::default();
+    let mut sink = sink_of(endpoint, Buffer::default(), &metrics);
+    let mut failed = Vec::new();
+    sink.push(message("a"), &mut failed);
+    flush(&mut sink, &mut failed).await;
+    sink.push(message("b"), &mut failed);
+    assert_eq!(failed.len(), 2);
+    assert!(failed[1].detail.ends_with("connection refused"), "{}", failed[1].detail);
+    let listener = tokio::net::TcpListener::bind(address).await.expect("still free");
+    let mut peer = with_sink(&mut sink, &mut failed, accept(&listener)).await;
+    let connected = until_metric(&metrics, &["tidemill_connections{", "\"connected\""], "1");
+    with_sink(&mut sink, &mut failed, connected).await;
+    push(&mut sink, &mut failed, &["c"]).await;
+    assert_eq!(with_sink(&mut sink, &mut failed, next_text(&mut peer)).await, "c");
+    assert_eq!(failed.len(), 2);
+}
