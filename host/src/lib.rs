@@ -12,6 +12,7 @@ pub mod metadata;
 pub mod pipeline;
 pub mod plugin;
 pub mod reason;
+pub mod recording;
 pub mod reload;
 pub mod shutdown;
 pub mod sink;

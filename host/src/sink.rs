@@ -4,6 +4,7 @@
 //! until it knows what became of them, and counts each as delivered or dropped, or hands it back
 //! as failed. What needs a task or a thread of its own (files, peers) is behind a [`Queue`].
 
+pub mod lines;
 mod queue;
 pub mod websocket;
 

@@ -1,0 +1,281 @@
+//! Messages as lines of text: the formats `jsonl` and `recording`.
+//!
+//! A line is a message; in a recording the time of receipt stands before it, in nanoseconds since the
+//! Unix epoch, and a space. A text stands for itself, unless it has a line break, is empty, or starts
+//! as the two escapes do: `{"$text":"<JSON string>"}`, and `{"$binary":"<base64>"}` for a binary
+//! message. What is read into memory at once is shared by the payloads of its lines.
+
+use crate::config::Format;
+use crate::message::Payload;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use bytes::{Bytes, BytesMut};
+use std::io::{self, Read, Write as _};
+
+/// What a text that needs none may not start with, and every escape does.
+const ESCAPE: &[u8] = b"{\"$";
+/// Read at once.
+const READ_BYTES: usize = 64 << 10;
+/// A line longer than this is taken for a file of another kind, before it takes all memory.
+const LONGEST_LINE_BYTES: usize = 1 << 30;
+
+/// A message as a line had it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Recorded {
+    /// The message.
+    pub payload: Payload,
+    /// When it was received, in nanoseconds since the Unix epoch; `None` in `jsonl`.
+    pub time_ns: Option<u64>,
+}
+
+/// Why a line is no message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadLine {
+    /// It is not UTF-8.
+    #[error("the line is not UTF-8")]
+    NotText,
+    /// A recording's line starts with its time.
+    #[error("the line does not start with a time in nanoseconds and a space")]
+    NoTime,
+    /// What `$binary` stands for is not base64.
+    #[error("the text of \"$binary\" is not base64")]
+    NotBase64,
+}
+
+/// Appends a message as a line, with the line break.
+pub fn write(payload: &Payload, time_ns: u64, format: Format, line: &mut Vec<u8>) {
+    // Writing to memory cannot fail.
+    if format == Format::Recording {
+        let _ = write!(line, "{time_ns} ");
+    }
+    let bytes = payload.as_bytes();
+    if !payload.is_text() {
+        line.extend_from_slice(b"{\"$binary\":\"");
+        let start = line.len();
+        line.resize(start + bytes.len().div_ceil(3) * 4, 0);
+        let written = BASE64.encode_slice(bytes, &mut line[start..]);
+        line.truncate(start + written.expect("the room was made for it"));
+        line.extend_from_slice(b"\"}");
+    } else if bytes.is_empty() || bytes.starts_with(ESCAPE) || memchr::memchr2(b'\n', b'\r', bytes).is_some()
+    {
+        line.extend_from_slice(b"{\"$text\":");
+        let _ = serde_json::to_writer(&mut *line, payload.as_text().unwrap_or_default());
+        line.push(b'}');
+    } else {
+        line.extend_from_slice(bytes);
+    }
+    line.push(b'\n');
+}
+
+/// Reads a line, which is without its line break.
+///
+/// # Errors
+/// If it is no message.
+pub fn parse(line: Bytes, format: Format) -> Result<Recorded, BadLine> {
+    parse_line(line, format, false)
+}
+
+fn parse_line(mut line: Bytes, format: Format, is_utf8: bool) -> Result<Recorded, BadLine> {
+    let time_ns = match format {
+        Format::Jsonl => None,
+        Format::Recording => {
+            let space = memchr::memchr(b' ', &line).ok_or(BadLine::NoTime)?;
+            let digits = line.split_to(space);
+            let _ = line.split_to(1);
+            let is_number = digits.iter().all(u8::is_ascii_digit);
+            let time = std::str::from_utf8(&digits).ok().filter(|_| is_number);
+            Some(time.and_then(|time| time.parse().ok()).ok_or(BadLine::NoTime)?)
+        }
+    };
+    let payload = match unescape(&line)? {
+        Some(payload) => payload,
+        None if is_utf8 => Payload::checked_text(line),
+        None => Payload::try_text(line).map_err(|_| BadLine::NotText)?,
+    };
+    Ok(Recorded { payload, time_ns })
+}
+
+/// What an escape stands for. A text that starts like one and is none stands for itself.
+fn unescape(line: &[u8]) -> Result<Option<Payload>, BadLine> {
+    if !line.starts_with(ESCAPE) {
+        return Ok(None);
+    }
+    let Ok(serde_json::Value::Object(object)) = serde_json::from_slice(line) else { return Ok(None) };
+    let mut entries = object.into_iter();
+    match (entries.next(), entries.next()) {
+        (Some((key, serde_json::Value::String(text))), None) if key == "$text" => {
+            Ok(Some(Payload::text(text)))
+        }
+        (Some((key, serde_json::Value::String(text))), None) if key == "$binary" => {
+            let bytes = BASE64.decode(text).map_err(|_| BadLine::NotBase64)?;
+            Ok(Some(Payload::binary(bytes)))
+        }
+        _ => Ok(None),
+    }
+}
+
+/// Reads messages from lines, a block of them at a time: as many as are there.
+#[derive(Debug)]
+pub struct Reader<R> {
+    input: R,
+    format: Format,
+    buffer: BytesMut,
+    has_ended: bool,
+}
+
+impl<R: Read> Reader<R> {
+    /// A reader of an input that is not read yet.
+    pub fn new(input: R, format: Format) -> Self {
+        Self { input, format, buffer: BytesMut::new(), has_ended: false }
+    }
+
+    /// The next lines, at least one; `None` at the end. Blank lines may be among them.
+    ///
+    /// # Errors
+    /// If the input fails, or has a line beyond all measure.
+    pub fn next_block(&mut self) -> io::Result<Option<Block>> {
+        while !self.has_ended {
+            let start = self.buffer.len();
+            if start > LONGEST_LINE_BYTES {
+                return Err(io::Error::other("a line is longer than 1 GiB"));
+            }
+            self.buffer.resize(start + READ_BYTES, 0);
+            let read = self.input.read(&mut self.buffer[start..]);
+            self.buffer.truncate(start + *read.as_ref().unwrap_or(&0));
+            match read {
+                Ok(0) => self.has_ended = true,
+                Ok(_) => {
+                    if let Some(end) = memchr::memrchr(b'\n', &self.buffer[start..]) {
+                        let lines = self.buffer.split_to(start + end + 1).freeze();
+                        return Ok(Some(Block::new(lines, self.format)));
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let last = self.buffer.split().freeze();
+        Ok((!last.is_empty()).then(|| Block::new(last, self.format)))
+    }
+}
+
+/// Some lines; an iterator over their messages, and over the lines that are none, as they are.
+#[derive(Debug)]
+pub struct Block {
+    lines: Bytes,
+    format: Format,
+    is_utf8: bool,
+}
+
+impl Block {
+    fn new(lines: Bytes, format: Format) -> Self {
+        // One check of all is faster than one of each.
+        let is_utf8 = std::str::from_utf8(&lines).is_ok();
+        Self { lines, format, is_utf8 }
+    }
+}
+
+impl Iterator for Block {
+    type Item = Result<Recorded, (Bytes, BadLine)>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        while !self.lines.is_empty() {
+            let end = memchr::memchr(b'\n', &self.lines);
+            let mut line = self.lines.split_to(end.map_or(self.lines.len(), |end| end + 1));
+            let kept = line.len() - usize::from(end.is_some());
+            line.truncate(kept);
+            if line.ends_with(b"\r") {
+                line.truncate(kept - 1);
+            }
+            if !line.is_empty() {
+                return Some(parse_line(line.clone(), self.format, self.is_utf8).map_err(|bad| (line, bad)));
+            }
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn line(payload: &Payload, format: Format) -> String {
+        let mut line = Vec::new();
+        write(payload, 17, format, &mut line);
+        String::from_utf8(line).expect("a line is text")
+    }
+
+    #[test]
+    fn texts_stand_for_themselves_as_long_as_they_can() {
+        let cases = [
+            ("{\"a\":1}", "{\"a\":1}\n"),
+            ("plain", "plain\n"),
+            ("", "{\"$text\":\"\"}\n"),
+            ("two\nlines", "{\"$text\":\"two\\nlines\"}\n"),
+            ("ends in a return\r", "{\"$text\":\"ends in a return\\r\"}\n"),
+            ("{\"$schema\":1}", "{\"$text\":\"{\\\"$schema\\\":1}\"}\n"),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(line(&Payload::text(text), Format::Jsonl), expected);
+        }
+        assert_eq!(line(&Payload::binary(vec![0, 255]), Format::Recording), "17 {\"$binary\":\"AP8=\"}\n");
+    }
+
+    fn read(text: &[u8], format: Format) -> Vec<Result<Recorded, BadLine>> {
+        let mut reader = Reader::new(text, format);
+        let mut messages = Vec::new();
+        while let Some(block) = reader.next_block().expect("memory can be read") {
+            messages.extend(block.map(|line| line.map_err(|(_, bad)| bad)));
+        }
+        messages
+    }
+
+    fn text(text: &str, time_ns: Option<u64>) -> Result<Recorded, BadLine> {
+        Ok(Recorded { payload: Payload::text(text), time_ns })
+    }
+
+    #[test]
+    fn blank_lines_returns_and_a_missing_last_line_break_are_taken_as_they_are_meant() {
+        let lines = b"\n1 a\r\n\r\n2 {\"$text\": \"b\"}\n3 {\"$other\":1}\n4 ";
+        let expected =
+            [text("a", Some(1)), text("b", Some(2)), text("{\"$other\":1}", Some(3)), text("", Some(4))];
+        assert_eq!(read(lines, Format::Recording), expected);
+    }
+
+    #[test]
+    fn a_bad_line_is_told_and_costs_no_other() {
+        let lines = b"1 a\nb\nx y\n99999999999999999999 z\n+5 c\n2 \xff\n3 {\"$binary\":\"?\"}\n4 d\n";
+        let bad = [BadLine::NoTime; 4].map(Err);
+        let mut expected = vec![text("a", Some(1))];
+        expected.extend(bad);
+        expected.extend([Err(BadLine::NotText), Err(BadLine::NotBase64), text("d", Some(4))]);
+        assert_eq!(read(lines, Format::Recording), expected);
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read_back(
+            messages in prop::collection::vec((any::<bool>(), ".{0,40}|[\\r\\n{}\"$]{0,8}|\\{\"\\$(text|binary)\":\".*\"\\}", any::<u64>()), 0..20),
+        ) {
+            for format in [Format::Jsonl, Format::Recording] {
+                let mut lines = Vec::new();
+                let mut expected = Vec::new();
+                for (is_text, text, time) in &messages {
+                    let payload =
+                        if *is_text { Payload::text(text.as_str()) } else { Payload::binary(text.clone().into_bytes()) };
+                    write(&payload, *time, format, &mut lines);
+                    let time_ns = (format == Format::Recording).then_some(*time);
+                    expected.push(Ok(Recorded { payload, time_ns }));
+                }
+                prop_assert_eq!(read(&lines, format), expected);
+            }
+        }
+
+        #[test]
+        fn no_bytes_make_the_reader_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            read(&bytes, Format::Jsonl);
+            read(&bytes, Format::Recording);
+        }
+    }
+}
