@@ -5,6 +5,7 @@
 //! map.
 
 pub mod admin;
+pub mod app;
 pub mod backoff;
 pub mod config;
 pub mod message;

@@ -127,7 +127,7 @@ impl DeadLetters {
         }
         if !self.taken.is_empty() {
             let _ = dead.sink.poll_flush(cx, &mut failed);
-            self.settle(failed);
+            self.settle(&failed);
         }
         if self.waiting.is_empty() { Poll::Ready(()) } else { Poll::Pending }
     }
@@ -143,7 +143,7 @@ impl DeadLetters {
         let Some(dead) = &mut self.sink else { return Poll::Ready(()) };
         let mut failed = Vec::new();
         let closed = dead.sink.poll_close(cx, code, &mut failed);
-        self.settle(failed);
+        self.settle(&failed);
         closed
     }
 
@@ -159,7 +159,7 @@ impl DeadLetters {
 
     /// Of the letters the sink has finished with, those it says it delivered are written; the rest
     /// is lost.
-    fn settle(&mut self, failed: Vec<Failed>) {
+    fn settle(&mut self, failed: &[Failed]) {
         let Some(dead) = &self.sink else { return };
         let delivered = dead.metrics.delivered.get();
         let mut written = delivered - self.delivered_before;

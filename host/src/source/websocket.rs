@@ -8,7 +8,7 @@ use crate::config::{self, Codec, WebSocketSource};
 use crate::message::{Failed, Message, Payload};
 use crate::metadata::{self, Metadata, Origin};
 use crate::reason::Reason;
-use crate::telemetry::EndpointMetrics;
+use crate::telemetry::{EndpointMetrics, EndpointState};
 use crate::websocket::{Arrivals, Attachment, Change, Link, ListenError, Listeners, Received, WhenExhausted};
 use serde::de::IgnoredAny;
 use std::net::SocketAddr;
@@ -109,6 +109,7 @@ impl Client {
         }
         match self.failure.take() {
             Some(why) => Poll::Ready(Fill::Failed(why)),
+            None if self.link.state() == EndpointState::Closed => Poll::Ready(Fill::Ended),
             None => Poll::Pending,
         }
     }

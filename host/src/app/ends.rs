@@ -1,0 +1,110 @@
+//! Makes the sources and sinks of a pipeline, as its configuration says.
+
+use crate::config::{self, Mode, SinkKind};
+use crate::pipeline::DEAD_LETTER;
+use crate::sink::{self, Sink};
+use crate::source::{self, Source};
+use crate::telemetry::Metrics;
+use crate::websocket::Listeners;
+use std::sync::Arc;
+
+/// The label of a source's endpoint in metrics.
+const SOURCE: &str = "source";
+
+/// Opens the ends of pipelines. It keeps what they share: the listeners.
+#[derive(Debug)]
+pub(super) struct Ends {
+    metrics: Arc<Metrics>,
+    listeners: Listeners,
+}
+
+/// The ends of one pipeline.
+#[derive(Debug)]
+pub(super) struct Opened {
+    pub(super) source: Source,
+    pub(super) sinks: Vec<(Arc<str>, config::Outputs, Sink)>,
+    pub(super) dead_letter: Option<Sink>,
+}
+
+/// An end that cannot be opened, and why.
+#[derive(Debug, thiserror::Error)]
+#[error("{end}: {error}")]
+pub struct OpenError {
+    end: String,
+    error: String,
+}
+
+impl Ends {
+    pub(super) fn new(metrics: Arc<Metrics>) -> Self {
+        Self { metrics, listeners: Listeners::default() }
+    }
+
+    /// Opens all ends of a pipeline: files and listeners. Connections are dialled later.
+    pub(super) async fn open(&self, pipeline: &config::Pipeline) -> Result<Opened, OpenError> {
+        // Sinks first: a source that has a listener could not be read before they are there.
+        let mut sinks = Vec::with_capacity(pipeline.sinks.len());
+        for each in &pipeline.sinks {
+            let sink = self.sink(&pipeline.name, &each.name, &each.kind).await?;
+            sinks.push((each.name.as_str().into(), each.outputs.clone(), sink));
+        }
+        let dead_letter = match &pipeline.dead_letter {
+            Some(each) => Some(self.sink(&pipeline.name, DEAD_LETTER, &each.kind).await?),
+            None => None,
+        };
+        let source = self.source(&pipeline.name, &pipeline.source).await?;
+        Ok(Opened { source, sinks, dead_letter })
+    }
+
+    async fn source(&self, pipeline: &str, config: &config::Source) -> Result<Source, OpenError> {
+        let failed = |error: String| OpenError { end: "source".to_owned(), error };
+        match config {
+            config::Source::WebSocket(websocket) => {
+                let metrics = self.metrics.endpoint(pipeline, SOURCE);
+                match &websocket.endpoint.mode {
+                    Mode::Client(client) => {
+                        Ok(Source::Client(source::websocket::Client::new(websocket, client, metrics)))
+                    }
+                    Mode::Server(listen) => {
+                        source::websocket::Server::open(websocket, listen, &self.listeners, metrics)
+                            .await
+                            .map(Source::Server)
+                            .map_err(|error| failed(error.to_string()))
+                    }
+                }
+            }
+            config::Source::File { path, format } => {
+                source::lines::file(path, *format).map_err(|error| failed(format!("{path:?}: {error}")))
+            }
+            config::Source::Stdin { format } => {
+                source::lines::stdin(*format).map_err(|error| failed(error.to_string()))
+            }
+        }
+    }
+
+    async fn sink(&self, pipeline: &str, name: &str, config: &SinkKind) -> Result<Sink, OpenError> {
+        let failed = |error: String| OpenError { end: format!("sink {name}"), error };
+        let metrics = self.metrics.sink(pipeline, name);
+        match config {
+            SinkKind::WebSocket(websocket) => {
+                let endpoint = self.metrics.endpoint(pipeline, name);
+                match &websocket.endpoint.mode {
+                    Mode::Client(client) => {
+                        let client = sink::websocket::Client::new(websocket, client, metrics, endpoint);
+                        Ok(Sink::Client(client))
+                    }
+                    Mode::Server(listen) => {
+                        sink::websocket::Server::open(websocket, listen, &self.listeners, metrics, endpoint)
+                            .await
+                            .map(Sink::Server)
+                            .map_err(|error| failed(error.to_string()))
+                    }
+                }
+            }
+            SinkKind::File { path, format, append } => sink::lines::file(path, *format, *append, metrics)
+                .map_err(|error| failed(format!("{path:?}: {error}"))),
+            SinkKind::Stdout { format } => {
+                sink::lines::stdout(*format, metrics).map_err(|error| failed(error.to_string()))
+            }
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! The plugins that are there, by name, and what is made of them for a pipeline.
+
+use crate::config::{self, Outputs};
+use crate::pipeline::MAX_SINKS;
+use crate::plugin::{Description, Fault, HostState, Instance, Plugin, Setup};
+use crate::telemetry::Metrics;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// The current version of each plugin.
+#[derive(Debug, Default)]
+pub(super) struct Shelf {
+    plugins: BTreeMap<String, Plugin>,
+}
+
+/// Why a plugin cannot serve a pipeline as it is configured.
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    /// It does not take its configuration, or fails before it is asked anything.
+    #[error("pipeline {pipeline}, transform {transform}: plugin {plugin} does not start: {fault}")]
+    Init {
+        /// The pipeline.
+        pipeline: String,
+        /// The stage.
+        transform: String,
+        /// The plugin.
+        plugin: String,
+        /// What it said.
+        fault: Fault,
+    },
+    /// A sink takes an output that it does not have.
+    #[error(
+        "pipeline {pipeline}: a sink takes the output \"{output}\", which plugin {plugin} does not have (it has: {known})"
+    )]
+    Output {
+        /// The pipeline.
+        pipeline: String,
+        /// The plugin.
+        plugin: String,
+        /// The output.
+        output: String,
+        /// The outputs there are.
+        known: String,
+    },
+}
+
+/// A stage that is ready to run.
+pub(super) type Ready = (config::Transform, Setup, Instance);
+
+impl Shelf {
+    /// The current version of a plugin.
+    pub(super) fn get(&self, name: &str) -> Option<&Plugin> {
+        self.plugins.get(name)
+    }
+
+    /// Puts a version in the place of the one before.
+    pub(super) fn put(&mut self, plugin: Plugin) {
+        self.plugins.insert(plugin.name().to_string(), plugin);
+    }
+
+    /// The plugins a pipeline needs that are not there.
+    pub(super) fn missing(&self, pipeline: &config::Pipeline) -> Vec<String> {
+        let needed = pipeline.transforms.iter().map(|transform| &transform.plugin);
+        let mut missing: Vec<String> = needed.filter(|name| self.get(name).is_none()).cloned().collect();
+        missing.sort();
+        missing.dedup();
+        missing
+    }
+
+    /// The name on the shelf that is most like another.
+    pub(super) fn nearest(&self, name: &str) -> Option<&str> {
+        let near = |known: &&String| strsim::damerau_levenshtein(known, name) <= name.len().div_ceil(3);
+        let known = self.plugins.keys().filter(near);
+        known.min_by_key(|known| strsim::damerau_levenshtein(known, name)).map(String::as_str)
+    }
+
+    /// Makes an instance for every transform of a pipeline whose plugins are all there.
+    pub(super) async fn stages(
+        &self,
+        pipeline: &config::Pipeline,
+        metrics: &Metrics,
+    ) -> Result<Vec<Ready>, Refusal> {
+        let mut stages = Vec::with_capacity(pipeline.transforms.len());
+        for transform in &pipeline.transforms {
+            let Some(plugin) = self.get(&transform.plugin) else { continue };
+            let setup = setup(pipeline, transform, metrics);
+            let instance = plugin.instantiate(&setup).await.map_err(|fault| Refusal::Init {
+                pipeline: pipeline.name.clone(),
+                transform: transform.name.clone(),
+                plugin: transform.plugin.clone(),
+                fault,
+            })?;
+            stages.push((transform.clone(), setup, instance));
+        }
+        if let Some((transform, _, instance)) = stages.last() {
+            check_outputs(pipeline, &transform.plugin, instance.description())?;
+        }
+        Ok(stages)
+    }
+}
+
+/// Whether the plugin of the last transform has every output that a sink takes by name.
+pub(super) fn check_outputs(
+    pipeline: &config::Pipeline,
+    plugin: &str,
+    description: &Description,
+) -> Result<(), Refusal> {
+    debug_assert!(pipeline.sinks.len() <= MAX_SINKS, "the configuration has refused more");
+    let named = pipeline.sinks.iter().filter_map(|sink| match &sink.outputs {
+        Outputs::All => None,
+        Outputs::Named(names) => Some(names),
+    });
+    let has = |name: &str| name == "default" || description.outputs.iter().any(|known| **known == *name);
+    let missing = named.flatten().find(|name| !has(name));
+    match missing {
+        None => Ok(()),
+        Some(output) => Err(Refusal::Output {
+            pipeline: pipeline.name.clone(),
+            plugin: plugin.to_owned(),
+            output: output.clone(),
+            known: std::iter::once("default")
+                .chain(description.outputs.iter().map(|known| &**known))
+                .collect::<Vec<_>>()
+                .join(", "),
+        }),
+    }
+}
+
+/// The outputs of the last transform that no sink takes.
+pub(super) fn untaken_outputs(pipeline: &config::Pipeline, description: &Description) -> Vec<String> {
+    let is_taken = |output: &str| {
+        pipeline.sinks.iter().any(|sink| match &sink.outputs {
+            Outputs::All => true,
+            Outputs::Named(names) => names.iter().any(|name| name == output),
+        })
+    };
+    description.outputs.iter().filter(|output| !is_taken(output)).map(ToString::to_string).collect()
+}
+
+fn setup(pipeline: &config::Pipeline, transform: &config::Transform, metrics: &Metrics) -> Setup {
+    Setup {
+        pipeline: Arc::from(pipeline.name.as_str()),
+        transform: Arc::from(transform.name.as_str()),
+        config: transform.config.expose().to_owned(),
+        limits: transform.limits,
+        state: HostState::default(),
+        metrics: metrics.guest(&pipeline.name, &transform.name),
+    }
+}
