@@ -4,11 +4,13 @@
 //! add to them once a batch.
 
 mod guest_metrics;
+mod log;
 mod metrics;
 mod rate_limit;
 mod status;
 
 pub use guest_metrics::GuestMetrics;
+pub use log::{LogFormat, init as init_log};
 pub use metrics::{
     ConnectOutcome, EndpointMetrics, EndpointState, Losses, Metrics, SinkMetrics, SourceMetrics,
     StageMetrics, SwapOutcome,

@@ -53,7 +53,7 @@ impl ConfigErrors {
 
     /// The errors as text, in colour for a terminal.
     pub fn render(&self, colour: bool) -> String {
-        let texts: Vec<_> = self.iter().map(|error| error.render("", colour)).collect();
+        let texts: Vec<_> = self.iter().map(|error| error.render_error(colour)).collect();
         texts.join("\n")
     }
 }
@@ -87,6 +87,11 @@ impl fmt::Display for ConfigError {
 }
 
 impl ConfigError {
+    /// The error as text that ends in a line break, in colour for a terminal.
+    pub fn render_error(&self, colour: bool) -> String {
+        self.render("", colour)
+    }
+
     /// The same as a warning.
     pub fn render_warning(&self, colour: bool) -> String {
         self.render("warning: ", colour)

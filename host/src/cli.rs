@@ -1,0 +1,206 @@
+//! The command line: what can be typed, and what it means.
+//!
+//! Each command is a file that turns its arguments into calls of the layers below, and their result into
+//! an [`Exit`]. Only here anything is printed, and only here the process ends.
+
+mod check;
+mod exit;
+mod plugin_run;
+mod record;
+mod replay;
+mod run;
+mod signals;
+mod speed;
+
+pub use exit::Exit;
+pub use replay::{Recording, replay};
+pub use speed::Speed;
+
+use crate::config::{self, ConfigErrors, Environment, Loaded};
+use crate::plugin::{CONTRACT_VERSION, WASMTIME_VERSION};
+use crate::shutdown::Shutdown;
+use crate::telemetry::{LogFormat, init_log};
+use clap::{Parser, Subcommand, ValueEnum};
+use std::fmt::Display;
+use std::io::{self, IsTerminal as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::LazyLock;
+use std::time::Duration;
+
+static VERSION: LazyLock<String> = LazyLock::new(|| {
+    let version = env!("CARGO_PKG_VERSION");
+    format!("{version}\nplugin contract {CONTRACT_VERSION}\nwasmtime {WASMTIME_VERSION}")
+});
+
+/// Runs WebAssembly plugins on WebSocket feeds.
+#[derive(Debug, Parser)]
+#[command(name = "tidemill", version = VERSION.as_str(), max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    /// Log more.
+    #[arg(short, long, global = true)]
+    verbose: bool,
+    /// How log lines are written to standard error.
+    #[arg(long, global = true, value_enum, default_value = "text", value_name = "FORMAT")]
+    log_format: Format,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Format {
+    Text,
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the pipelines of a configuration.
+    Run(run::Run),
+    /// Say what is wrong with a configuration, and with the plugins it names.
+    #[command(visible_alias = "validate")]
+    Check(check::Check),
+    /// Work with a plugin.
+    #[command(subcommand)]
+    Plugin(Plugin),
+    /// Write the messages of a WebSocket server to a file.
+    Record(record::Record),
+    /// Serve a recording as a WebSocket server, from its start to every peer.
+    Replay(replay::Replay),
+}
+
+#[derive(Debug, Subcommand)]
+enum Plugin {
+    /// Run a plugin on lines of standard input, to standard output; messages that fail go to standard
+    /// error.
+    Run(plugin_run::PluginRun),
+}
+
+/// Does what the command line of the process says.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(told) => {
+            // The help, the version, or what is wrong; where it cannot be printed, the code remains.
+            let _ = told.print();
+            return if told.use_stderr() { Exit::Usage } else { Exit::Success }.into();
+        }
+    };
+    let format = match cli.log_format {
+        Format::Text => LogFormat::Text,
+        Format::Json => LogFormat::Json,
+    };
+    if let Err(error) = init_log(format, cli.verbose) {
+        complain(error);
+        return Exit::Usage.into();
+    }
+    let exit = match cli.command {
+        Command::Run(run) => run.execute(),
+        Command::Check(check) => check.execute(),
+        Command::Plugin(Plugin::Run(run)) => run.execute(),
+        Command::Record(record) => record.execute(),
+        Command::Replay(replay) => replay.execute(),
+    };
+    exit.into()
+}
+
+/// Runs the body of a command on a runtime, with a shutdown that signals request.
+fn block_on<F: Future<Output = Exit>>(body: impl FnOnce(Shutdown) -> F) -> Exit {
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            complain(format!("failed to start: {error}"));
+            return Exit::Failure;
+        }
+    };
+    let exit = runtime.block_on(async {
+        let shutdown = Shutdown::default();
+        let signals = tokio::spawn(signals::watch(shutdown.clone()));
+        let exit = body(shutdown).await;
+        signals.abort();
+        exit
+    });
+    // Nothing waits for a thread that cannot be interrupted.
+    runtime.shutdown_background();
+    exit
+}
+
+/// Reads the configuration file, or says what is wrong with it.
+fn load(file: &Path) -> Result<Loaded, ConfigErrors> {
+    let variables = std::env::vars_os();
+    let text =
+        variables.filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    config::load(file, &text.collect::<Environment>())
+}
+
+/// Says what went wrong, on standard error.
+fn complain(error: impl Display) {
+    // Where nobody listens, the exit code remains.
+    let _ = writeln!(io::stderr(), "error: {error}");
+}
+
+/// Says something on standard error as it is.
+fn tell(text: impl Display) {
+    let _ = write!(io::stderr(), "{text}");
+}
+
+/// Whether standard error is a terminal, which understands colours.
+fn is_terminal() -> bool {
+    io::stderr().is_terminal()
+}
+
+/// A duration on the command line, written as in the configuration.
+fn duration(text: &str) -> Result<Duration, String> {
+    config::units::parse_duration(text).ok_or_else(|| "write it as \"250ms\", \"10s\" or \"1m\"".into())
+}
+
+/// The configuration file that a command reads.
+#[derive(Debug, clap::Args)]
+struct ConfigFile {
+    /// The configuration file.
+    #[arg(short = 'c', long = "config", value_name = "FILE", default_value = "tidemill.toml")]
+    file: PathBuf,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_version_says_the_contracts_and_the_runtimes_too() {
+        let version = Cli::command().render_version();
+        assert!(version.contains(&format!("plugin contract {CONTRACT_VERSION}")), "{version}");
+        assert!(version.contains(&format!("wasmtime {WASMTIME_VERSION}")), "{version}");
+    }
+
+    #[test]
+    fn what_is_documented_can_be_typed() {
+        let lines = [
+            "tidemill run",
+            "tidemill run -c other.toml --grace 10s -v --log-format json",
+            "tidemill check -c other.toml --json",
+            "tidemill validate",
+            "tidemill plugin run vwap.wasm --config {\"window\":\"1s\"}",
+            "tidemill record wss://example.com -o out.jsonl.gz --count 10 --for 10m",
+            "tidemill replay in.jsonl.gz --listen 127.0.0.1:9001 --speed max --once",
+            "tidemill replay in.jsonl.gz --speed 2.5",
+        ];
+        for line in lines {
+            assert!(Cli::try_parse_from(line.split(' ')).is_ok(), "{line}");
+        }
+        for line in [
+            "tidemill",
+            "tidemill run --grace 10",
+            "tidemill replay x --speed 0",
+            "tidemill plugin run x --config {",
+        ] {
+            assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line}");
+        }
+    }
+}

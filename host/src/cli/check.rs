@@ -1,0 +1,97 @@
+//! `tidemill check`: what is wrong with a configuration, and with the plugins it names.
+
+use super::{ConfigFile, Exit, block_on, complain, is_terminal, load, tell};
+use crate::app;
+use crate::config::ConfigError;
+use serde_json::{Value, json};
+use std::io::{self, Write as _};
+use std::path::Path;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Check {
+    #[command(flatten)]
+    config: ConfigFile,
+    /// Answer in JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// What checking came to.
+#[derive(Default)]
+struct Findings {
+    errors: Vec<ConfigError>,
+    warnings: Vec<ConfigError>,
+}
+
+impl Check {
+    pub(super) fn execute(self) -> Exit {
+        let mut findings = Findings::default();
+        match load(&self.config.file) {
+            Err(errors) => findings.errors = errors.iter().cloned().collect(),
+            Ok(loaded) => {
+                findings.warnings = loaded.warnings;
+                let file = &self.config.file;
+                let exit = block_on(|_| async {
+                    match app::check(&loaded.config).await {
+                        Ok(checked) => {
+                            findings
+                                .errors
+                                .extend(checked.errors.into_iter().map(|error| whole(file, error)));
+                            findings
+                                .warnings
+                                .extend(checked.warnings.into_iter().map(|each| whole(file, each)));
+                            Exit::Success
+                        }
+                        Err(error) => {
+                            complain(error);
+                            Exit::Failure
+                        }
+                    }
+                });
+                if exit != Exit::Success {
+                    return exit;
+                }
+            }
+        }
+        self.tell(&findings);
+        if findings.errors.is_empty() { Exit::Success } else { Exit::Configuration }
+    }
+
+    fn tell(&self, findings: &Findings) {
+        let Findings { errors, warnings } = findings;
+        let answer = if self.json {
+            let errors: Vec<_> = errors.iter().map(as_json).collect();
+            let warnings: Vec<_> = warnings.iter().map(as_json).collect();
+            json!({ "ok": errors.is_empty(), "errors": errors, "warnings": warnings }).to_string()
+        } else {
+            let colour = is_terminal();
+            let warnings = warnings.iter().map(|warning| warning.render_warning(colour));
+            let told: Vec<_> =
+                errors.iter().map(|error| error.render_error(colour)).chain(warnings).collect();
+            tell(told.join("\n"));
+            match errors.len() {
+                0 => format!("{}: ok", self.config.file.display()),
+                1 => "1 error".to_owned(),
+                errors => format!("{errors} errors"),
+            }
+        };
+        // Where nobody listens, the exit code remains.
+        let _ = writeln!(io::stdout(), "{answer}");
+    }
+}
+
+/// Something that is said of the file as a whole.
+fn whole(file: &Path, message: String) -> ConfigError {
+    ConfigError { file: file.to_owned(), place: None, message, hint: None }
+}
+
+fn as_json(error: &ConfigError) -> Value {
+    let place = error.place.as_ref();
+    json!({
+        "file": error.file.display().to_string(),
+        "line": place.map(|place| place.line),
+        "column": place.map(|place| place.column),
+        "message": error.message,
+        "hint": error.hint,
+    })
+}

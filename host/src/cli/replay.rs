@@ -1,0 +1,287 @@
+//! `tidemill replay`: a recording, served as a WebSocket server.
+//!
+//! Every path serves it, and every peer gets it from its start, at its own pace; what peers send is read
+//! and ignored. A peer that has had it all is closed with 1000, and gets it again when it comes again.
+
+use super::{Exit, Speed, block_on, complain};
+use crate::config::{FilePath, Format, Server};
+use crate::message::Message;
+use crate::recording::Reader;
+use crate::shutdown::Shutdown;
+use crate::source::{Fill, Room, Source, lines};
+use crate::websocket::{Accepted, Admission, Connection, Ending, Received, accept};
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, Sleep};
+
+/// What is taken from the file at once.
+const ROOM: Room = Room { messages: 256, bytes: 1 << 20 };
+/// Largest message taken from a peer, to be ignored.
+const MAX_IGNORED_BYTES: usize = 1 << 20;
+/// How long accepting pauses after it failed, for want of open files as a rule.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// The peer has had it all.
+const DONE: u16 = 1000;
+/// The server stops.
+const GOING_AWAY: u16 = 1001;
+/// The recording cannot be read.
+const BROKEN: u16 = 1011;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Replay {
+    /// The recording, or a file of JSON lines; `.gz` is understood.
+    file: PathBuf,
+    /// The address to listen on.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:10082")]
+    listen: SocketAddr,
+    /// How many times as fast as it was received, or `max`.
+    #[arg(long, value_name = "N|max", default_value = "1")]
+    speed: Speed,
+    /// End when the first peer has had it all.
+    #[arg(long)]
+    once: bool,
+}
+
+impl Replay {
+    pub(super) fn execute(self) -> Exit {
+        block_on(|shutdown| async move {
+            match self.serve(&shutdown).await {
+                Ok(()) => Exit::Success,
+                Err(error) => {
+                    complain(error);
+                    Exit::Failure
+                }
+            }
+        })
+    }
+
+    async fn serve(&self, shutdown: &Shutdown) -> Result<(), String> {
+        let recording = Recording::open(&self.file)
+            .map_err(|error| format!("failed to read {}: {error}", self.file.display()))?;
+        let failed = |error: io::Error| format!("failed to listen on {}: {error}", self.listen);
+        let listener = TcpListener::bind(self.listen).await.map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        tracing::info!(url = format!("ws://{address}/"), speed = %self.speed, "replaying");
+        replay(listener, &recording, self.speed, self.once, shutdown).await;
+        Ok(())
+    }
+}
+
+/// A file of messages that can be played.
+#[derive(Clone, Debug)]
+pub struct Recording {
+    path: FilePath,
+    format: Format,
+}
+
+impl Recording {
+    /// Looks at a file: whether it can be read, and whether its lines start with times.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let first = Reader::new(lines::open(path)?, Format::Recording)
+            .next_block()?
+            .and_then(|mut block| block.next());
+        let has_times = first.is_none_or(|line| line.is_ok());
+        let format = if has_times { Format::Recording } else { Format::Jsonl };
+        Ok(Self { path: FilePath::plain(path), format })
+    }
+}
+
+/// Serves a recording until a shutdown, or with `once` until the first peer has had it all.
+pub async fn replay(
+    listener: TcpListener,
+    recording: &Recording,
+    speed: Speed,
+    once: bool,
+    shutdown: &Shutdown,
+) {
+    // Without times there is nothing to keep pace with.
+    let speed = if recording.format == Format::Jsonl { Speed::Max } else { speed };
+    let stop = Shutdown::default();
+    let mut peers = JoinSet::new();
+    loop {
+        tokio::select! {
+            () = shutdown.requested() => break,
+            accepted = listener.accept() => match accepted {
+                Ok((tcp, peer)) => {
+                    peers.spawn(serve(tcp, peer, recording.clone(), speed, stop.clone()));
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "failed to accept a connection");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            },
+            Some(served) = peers.join_next() => {
+                if once && matches!(served, Ok(Some(Played::All))) {
+                    break;
+                }
+            }
+        }
+    }
+    stop.request();
+    while peers.join_next().await.is_some() {}
+}
+
+/// How playing to one peer ended.
+enum Played {
+    All,
+    Gone(Ending),
+    Broken(String),
+}
+
+/// Plays to one peer. `None` if the handshake came to nothing, or the server stops.
+async fn serve(
+    tcp: TcpStream,
+    peer: SocketAddr,
+    recording: Recording,
+    speed: Speed,
+    stop: Shutdown,
+) -> Option<Played> {
+    let admission = Admission { subprotocols: Vec::new(), max_message_size_bytes: MAX_IGNORED_BYTES };
+    let patience = Server::default().handshake_timeout;
+    let Accepted { connection, path, .. } = tokio::select! {
+        accepted = accept(tcp, patience, |_| Ok((admission.clone(), ()))) => accepted?,
+        () = stop.requested() => return None,
+    };
+    tracing::info!(%peer, path, "playing");
+    let source = match lines::file(&recording.path, recording.format) {
+        Ok(source) => source,
+        Err(error) => {
+            tracing::error!(%error, "failed to open the recording");
+            return None;
+        }
+    };
+    let mut player = Player::new(connection, source, speed);
+    let played = tokio::select! {
+        played = poll_fn(|cx| player.poll(cx)) => Some(played),
+        () = stop.requested() => None,
+    };
+    match &played {
+        None => player.connection.close(GOING_AWAY, ""),
+        Some(Played::All) => {
+            tracing::info!(%peer, messages = player.sent, "played to the end");
+            player.connection.close(DONE, "");
+        }
+        Some(Played::Gone(why)) => tracing::info!(%peer, messages = player.sent, %why, "peer left"),
+        Some(Played::Broken(error)) => {
+            tracing::error!(%peer, error, "failed to read the recording");
+            player.connection.close(BROKEN, "");
+        }
+    }
+    poll_fn(|cx| player.connection.poll_closed(cx)).await;
+    played
+}
+
+/// One peer, and its place in the recording.
+struct Player {
+    connection: Connection,
+    source: Source,
+    waiting: VecDeque<Message>,
+    has_all: bool,
+    speed: Speed,
+    started: Instant,
+    /// The latest time that was looked at: a clock that is not read for every message.
+    now: Instant,
+    first_us: Option<u64>,
+    timer: Pin<Box<Sleep>>,
+    sent: u64,
+}
+
+impl Player {
+    fn new(connection: Connection, source: Source, speed: Speed) -> Self {
+        let now = Instant::now();
+        Self {
+            connection,
+            source,
+            waiting: VecDeque::new(),
+            has_all: false,
+            speed,
+            started: now,
+            now,
+            first_us: None,
+            timer: Box::pin(tokio::time::sleep_until(now)),
+            sent: 0,
+        }
+    }
+
+    /// Goes on playing, and flushes whenever there is nothing to do but wait.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Played> {
+        loop {
+            match self.connection.poll_receive(cx) {
+                Poll::Ready(Received::Message(_) | Received::Control) => {}
+                Poll::Ready(Received::Ended(ending)) => return Poll::Ready(Played::Gone(ending)),
+                Poll::Pending => break,
+            }
+        }
+        match self.poll_play(cx) {
+            Poll::Ready(played) => Poll::Ready(played),
+            Poll::Pending if self.connection.is_dirty() => match self.connection.poll_flush(cx) {
+                Poll::Ready(Err(ending)) => Poll::Ready(Played::Gone(ending)),
+                Poll::Ready(Ok(())) | Poll::Pending => Poll::Pending,
+            },
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    fn poll_play(&mut self, cx: &mut Context<'_>) -> Poll<Played> {
+        loop {
+            while let Some(message) = self.waiting.front() {
+                let received_us = message.metadata.received_us();
+                ready!(self.poll_due(cx, received_us));
+                if let Err(ending) = ready!(self.connection.poll_ready(cx)) {
+                    return Poll::Ready(Played::Gone(ending));
+                }
+                let sent =
+                    self.waiting.pop_front().map_or(Ok(()), |message| self.connection.send(message.payload));
+                if let Err(ending) = sent {
+                    return Poll::Ready(Played::Gone(ending));
+                }
+                self.sent += 1;
+            }
+            if self.has_all {
+                let flushed = ready!(self.connection.poll_flush(cx));
+                return Poll::Ready(flushed.map_or_else(Played::Gone, |()| Played::All));
+            }
+            let (mut batch, mut failed) = (Vec::new(), Vec::new());
+            match ready!(self.source.poll_fill(cx, &mut batch, ROOM, &mut failed)) {
+                Fill::More | Fill::Drained => {}
+                Fill::Ended => self.has_all = true,
+                Fill::Failed(error) => return Poll::Ready(Played::Broken(error)),
+            }
+            for line in failed {
+                tracing::warn!(error = line.detail, "line of the recording left out");
+            }
+            self.waiting.extend(batch);
+        }
+    }
+
+    /// Ready when a message is due that was received at `received_us`.
+    fn poll_due(&mut self, cx: &mut Context<'_>, received_us: u64) -> Poll<()> {
+        let first_us = *self.first_us.get_or_insert(received_us);
+        let after_first = Duration::from_micros(received_us.saturating_sub(first_us));
+        let Some(due) = self.speed.due(after_first) else { return Poll::Ready(()) };
+        let due = self.started + due;
+        if due <= self.now {
+            return Poll::Ready(());
+        }
+        self.now = Instant::now();
+        if due <= self.now {
+            return Poll::Ready(());
+        }
+        if self.timer.deadline() != due {
+            self.timer.as_mut().reset(due);
+        }
+        self.timer.as_mut().poll(cx)
+    }
+}
