@@ -19,7 +19,7 @@ pub enum Sink {
     /// Worked off by a task or a thread.
     Queue(Queue),
     /// A connection that we dial.
-    Client(websocket::Client),
+    Client(Box<websocket::Client>),
     /// The peers of a path.
     Server(websocket::Server),
 }

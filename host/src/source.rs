@@ -41,7 +41,7 @@ pub enum Source {
     /// Fed by a task or a thread.
     Queue(Queue),
     /// A connection that we dial.
-    Client(websocket::Client),
+    Client(Box<websocket::Client>),
     /// The peers of a path.
     Server(websocket::Server),
 }

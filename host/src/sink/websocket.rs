@@ -95,7 +95,7 @@ impl Client {
             };
             match result {
                 Ok(()) => break,
-                Err(ending) => self.link.lose(ending),
+                Err(ending) => self.link.lose(&ending),
             }
         }
         self.metrics.losses.dropped(Reason::BufferFull, std::mem::take(&mut self.dropped));
@@ -106,7 +106,7 @@ impl Client {
             return Poll::Ready(());
         }
         if let Err(ending) = self.feed(cx) {
-            self.link.lose(ending);
+            self.link.lose(&ending);
             // The next turn follows it up.
             cx.waker().wake_by_ref();
         }
@@ -138,7 +138,7 @@ impl Client {
                 }
             }
             if let Err(ending) = result {
-                self.link.lose(ending);
+                self.link.lose(&ending);
             }
             return;
         }

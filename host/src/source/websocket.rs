@@ -101,7 +101,7 @@ impl Client {
             };
             let Some(ending) = ending else { break };
             failed.extend(ending.failed(&self.origin));
-            self.link.lose(ending);
+            self.link.lose(&ending);
         }
         if batch.len() > before || failed.len() > failed_before {
             self.link.message();

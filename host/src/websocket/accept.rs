@@ -84,7 +84,7 @@ async fn upgrade<T: Send>(
             *admitted.lock().unwrap_or_else(PoisonError::into_inner) = Some(admission);
             response
         });
-        std::future::ready(Ok::<_, Infallible>(answer.unwrap_or_else(|refusal| refusal)))
+        std::future::ready(Ok::<_, Infallible>(answer.unwrap_or_else(No::into_response)))
     });
     let mut builder = http1::Builder::new();
     builder.max_buf_size(MAX_HEAD_BYTES).title_case_headers(true);
@@ -104,22 +104,51 @@ async fn upgrade<T: Send>(
     }
 }
 
-type Answer = Response<Full<Bytes>>;
+/// An answer that is no 101.
+struct No {
+    status: StatusCode,
+    why: &'static str,
+    header: Option<(header::HeaderName, &'static str)>,
+}
+
+fn no(status: StatusCode, why: &'static str) -> No {
+    No { status, why, header: None }
+}
+
+impl No {
+    fn with(self, name: header::HeaderName, value: &'static str) -> Self {
+        Self { header: Some((name, value)), ..self }
+    }
+
+    fn into_response(self) -> Response<Full<Bytes>> {
+        let mut response = Response::new(Full::new(Bytes::from_static(self.why.as_bytes())));
+        *response.status_mut() = self.status;
+        let plain = HeaderValue::from_static("text/plain; charset=utf-8");
+        response.headers_mut().insert(header::CONTENT_TYPE, plain);
+        let is_upgrade = matches!(self.header, Some((header::UPGRADE, _)));
+        let connection = HeaderValue::from_static(if is_upgrade { "upgrade, close" } else { "close" });
+        response.headers_mut().insert(header::CONNECTION, connection);
+        if let Some((name, value)) = self.header {
+            response.headers_mut().insert(name, HeaderValue::from_static(value));
+        }
+        response
+    }
+}
 
 fn answer<T>(
     request: &Request<Incoming>,
     admit: impl Fn(&str) -> Result<(Admission, T), Refusal>,
-) -> Result<(Admitted<T>, Answer), Answer> {
+) -> Result<(Admitted<T>, Response<Full<Bytes>>), No> {
     let headers = request.headers();
     if request.method() != Method::GET {
-        let refusal = refuse(StatusCode::METHOD_NOT_ALLOWED, "only GET opens a WebSocket");
-        return Err(with(refusal, header::ALLOW, "GET"));
+        let refusal = no(StatusCode::METHOD_NOT_ALLOWED, "only GET opens a WebSocket");
+        return Err(refusal.with(header::ALLOW, "GET"));
     }
     let path = request.uri().path();
     let admit = || {
         admit(path).map_err(|refusal| match refusal {
-            Refusal::NotFound => refuse(StatusCode::NOT_FOUND, "nothing is at this path"),
-            Refusal::Full => refuse(StatusCode::SERVICE_UNAVAILABLE, "too many connections"),
+            Refusal::NotFound => no(StatusCode::NOT_FOUND, "nothing is at this path"),
+            Refusal::Full => no(StatusCode::SERVICE_UNAVAILABLE, "too many connections"),
         })
     };
     let is_upgrade = request.version() == Version::HTTP_11
@@ -128,47 +157,32 @@ fn answer<T>(
     if !is_upgrade {
         // A path that is not there is not there for a browser either.
         admit()?;
-        let refusal = refuse(StatusCode::UPGRADE_REQUIRED, "this is a WebSocket endpoint");
-        let refusal = with(refusal, header::UPGRADE, "websocket");
-        return Err(with(refusal, header::CONNECTION, "Upgrade, close"));
+        let refusal = no(StatusCode::UPGRADE_REQUIRED, "this is a WebSocket endpoint");
+        return Err(refusal.with(header::UPGRADE, "websocket"));
     }
     if headers.get(header::SEC_WEBSOCKET_VERSION).map(HeaderValue::as_bytes) != Some(b"13") {
-        let refusal = refuse(StatusCode::UPGRADE_REQUIRED, "Sec-WebSocket-Version must be 13");
-        return Err(with(refusal, header::SEC_WEBSOCKET_VERSION, "13"));
+        let refusal = no(StatusCode::UPGRADE_REQUIRED, "Sec-WebSocket-Version must be 13");
+        return Err(refusal.with(header::SEC_WEBSOCKET_VERSION, "13"));
     }
     let Some(key) = key(headers) else {
-        return Err(refuse(StatusCode::BAD_REQUEST, "Sec-WebSocket-Key must be 16 bytes in base64"));
+        return Err(no(StatusCode::BAD_REQUEST, "Sec-WebSocket-Key must be 16 bytes in base64"));
     };
     if !headers.contains_key(header::HOST) {
-        return Err(refuse(StatusCode::BAD_REQUEST, "Host is missing"));
+        return Err(no(StatusCode::BAD_REQUEST, "Host is missing"));
     }
-    let (admission, token) = admit()?;
-    let subprotocol = choose(headers, &admission.subprotocols);
-    let response = Response::builder()
+    let (Admission { subprotocols, max_message_size_bytes }, token) = admit()?;
+    let subprotocol = choose(headers, &subprotocols);
+    let mut response = Response::builder()
         .status(StatusCode::SWITCHING_PROTOCOLS)
         .header(header::UPGRADE, "websocket")
         .header(header::CONNECTION, "Upgrade")
         .header(header::SEC_WEBSOCKET_ACCEPT, derive_accept_key(key));
-    let response = match &subprotocol {
-        Some(chosen) => response.header(header::SEC_WEBSOCKET_PROTOCOL, chosen),
-        None => response,
-    };
+    if let Some(chosen) = &subprotocol {
+        response = response.header(header::SEC_WEBSOCKET_PROTOCOL, chosen);
+    }
     let response = response.body(Full::default());
-    let response = response.map_err(|_| refuse(StatusCode::INTERNAL_SERVER_ERROR, "no answer"))?;
-    let Admission { max_message_size_bytes, .. } = admission;
+    let response = response.map_err(|_| no(StatusCode::INTERNAL_SERVER_ERROR, "no answer"))?;
     Ok((Admitted { max_message_size_bytes, subprotocol, path: path.to_owned(), token }, response))
-}
-
-fn refuse(status: StatusCode, why: &'static str) -> Answer {
-    let mut response = Response::new(Full::new(Bytes::from_static(why.as_bytes())));
-    *response.status_mut() = status;
-    let plain = with(response, header::CONTENT_TYPE, "text/plain; charset=utf-8");
-    with(plain, header::CONNECTION, "close")
-}
-
-fn with(mut response: Answer, name: header::HeaderName, value: &'static str) -> Answer {
-    response.headers_mut().insert(name, HeaderValue::from_static(value));
-    response
 }
 
 fn key(headers: &HeaderMap) -> Option<&[u8]> {

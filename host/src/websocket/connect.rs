@@ -74,7 +74,7 @@ impl Dial<'_> {
         }
         let config = tls::client_config(self.client).await.map_err(Problem::Tls)?;
         let name = ServerName::try_from(target.host.clone()).map_err(|e| Problem::Tls(e.to_string()))?;
-        let tls = TlsConnector::from(config).connect(name, tcp).await.map_err(Problem::of_tls)?;
+        let tls = TlsConnector::from(config).connect(name, tcp).await.map_err(|e| Problem::of_tls(&e))?;
         Ok(Stream::Tls(Box::new(tls.into())))
     }
 

@@ -87,14 +87,12 @@ impl ConnectError {
 const CERTIFICATE: &str = "certificate verify failed";
 
 impl Problem {
-    pub(super) fn of_tls(error: io::Error) -> Self {
+    pub(super) fn of_tls(error: &io::Error) -> Self {
         let rustls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
         match rustls {
             Some(rustls::Error::InvalidCertificate(why)) => Self::Tls(format!("{CERTIFICATE}: {why}")),
             Some(other) => Self::Tls(format!("TLS failed: {other}")),
-            None if is_hang_up(&error) => {
-                Self::Closed("the peer hung up during the TLS handshake".to_owned())
-            }
+            None if is_hang_up(error) => Self::Closed("the peer hung up during the TLS handshake".to_owned()),
             None => Self::Tls(format!("TLS failed: {error}")),
         }
     }

@@ -118,7 +118,7 @@ impl Link {
         loop {
             match &mut self.state {
                 State::Connected(established) => match established.poll(cx, &self.metrics) {
-                    Poll::Ready(ending) => self.lose(ending),
+                    Poll::Ready(ending) => self.lose(&ending),
                     Poll::Pending => return Poll::Pending,
                 },
                 State::Connecting { dialling, url } => {
@@ -175,7 +175,7 @@ impl Link {
     }
 
     /// The owner found the connection at its end. [`Self::poll_change`] says so once more.
-    pub fn lose(&mut self, ending: Ending) {
+    pub fn lose(&mut self, ending: &Ending) {
         let State::Connected(established) = std::mem::replace(&mut self.state, State::Closed) else { return };
         let Established { mut connection, since, url, counted, .. } = *established;
         if let Some((code, reason)) = ending.close_frame() {
@@ -184,7 +184,7 @@ impl Link {
         count(&self.metrics, counted, connection.traffic());
         self.closing.push(connection);
         self.backoff.connection_lived(since.elapsed());
-        let why = format!("connection to WebSocket {} {}", self.shown_url(url), said_of(&ending));
+        let why = format!("connection to WebSocket {} {}", self.shown_url(url), said_of(ending));
         warn!(parent: &self.span, error = %why, "connection lost");
         self.last_error = Some(why.clone());
         self.state = State::Broken { why, advice: Advice::default(), was_connected: true };

@@ -65,9 +65,9 @@ pub(crate) async fn next_text(peer: &mut Peer) -> String {
 /// The code of the close frame a peer gets.
 pub(crate) async fn close_code(peer: &mut Peer) -> u16 {
     loop {
-        match soon(peer.next()).await.expect("a close frame").expect("sound") {
-            tungstenite::Message::Close(frame) => return frame.expect("with a code").code.into(),
-            _ => {}
+        let next = soon(peer.next()).await.expect("a close frame").expect("sound");
+        if let tungstenite::Message::Close(frame) = next {
+            return frame.expect("with a code").code.into();
         }
     }
 }
@@ -192,14 +192,14 @@ pub(crate) fn source_of(mut endpoint: Endpoint, metrics: &Metrics) -> Source {
     let client = client_of(&mut endpoint).clone();
     let config = WebSocketSource { endpoint, codec: Codec::Auto };
     let metrics = metrics.endpoint("p", "source");
-    Source::Client(tidemill::source::websocket::Client::new(&config, &client, metrics))
+    Source::Client(Box::new(tidemill::source::websocket::Client::new(&config, &client, metrics)))
 }
 
 pub(crate) fn sink_of(mut endpoint: Endpoint, buffer: Buffer, metrics: &Metrics) -> Sink {
     let client = client_of(&mut endpoint).clone();
     let config = sink_config(endpoint, buffer, Peers::default());
     let (sink, endpoint) = (metrics.sink("p", "out"), metrics.endpoint("p", "out"));
-    Sink::Client(tidemill::sink::websocket::Client::new(&config, &client, sink, endpoint))
+    Sink::Client(Box::new(tidemill::sink::websocket::Client::new(&config, &client, sink, endpoint)))
 }
 
 pub(crate) fn sink_config(endpoint: Endpoint, buffer: Buffer, peers: Peers) -> WebSocketSink {

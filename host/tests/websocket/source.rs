@@ -49,7 +49,7 @@ async fn room_is_kept_and_a_larger_message_goes_alone() {
     for text in ["aa", "bb", "a large one", "cc"] {
         send(&mut peer, Message::text(text)).await;
     }
-    let mut batches = Vec::new();
+    let mut batches: Vec<Vec<String>> = Vec::new();
     let room = Room { messages: 2, bytes: 5 };
     while batches.iter().flatten().count() < 4 {
         let mut batch = Vec::new();
