@@ -213,11 +213,11 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn rule(op: &str, value: serde_json::Value) -> Result<Rule> {
+    fn rule(op: &str, value: &serde_json::Value) -> Result<Rule> {
         Ok(serde_json::from_value(json!({ "field": "/f", "op": op, "value": value }))?)
     }
 
-    fn holds(op: &str, value: serde_json::Value, message: &str) -> bool {
+    fn holds(op: &str, value: &serde_json::Value, message: &str) -> bool {
         let mut fields = Fields::default();
         let rules = [rule(op, value).unwrap()];
         let conditions = Conditions::compile(&rules, Match::All, &mut fields).unwrap();
@@ -245,8 +245,8 @@ mod tests {
             ("exists", json!(false), r#"{"g":1}"#, r#"{"f":null}"#),
             ("matches", json!("^btc.*@trade$"), r#"{"f":"btcusdt@trade"}"#, r#"{"f":"btcusdt@depth"}"#),
         ] {
-            assert!(holds(op, value.clone(), yes), "{op} {value} {yes}");
-            assert!(!holds(op, value.clone(), no), "{op} {value} {no}");
+            assert!(holds(op, &value, yes), "{op} {value} {yes}");
+            assert!(!holds(op, &value, no), "{op} {value} {no}");
         }
     }
 
@@ -275,10 +275,10 @@ mod tests {
             ("exists", json!(1), "where[0]: `exists` takes true or false"),
             ("matches", json!(1), "where[0]: `matches` needs a regular expression as a string"),
         ] {
-            let rules = [rule(op, value).unwrap()];
+            let rules = [rule(op, &value).unwrap()];
             let refused = Conditions::compile(&rules, Match::All, &mut Fields::default()).unwrap_err();
             assert_eq!(refused.to_string(), error);
         }
-        assert!(rule("like", json!("x")).unwrap_err().to_string().contains("unknown variant `like`"));
+        assert!(rule("like", &json!("x")).unwrap_err().to_string().contains("unknown variant `like`"));
     }
 }

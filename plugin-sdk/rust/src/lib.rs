@@ -1,3 +1,5 @@
+//! The Rust SDK: a trait, a macro, and what a plugin needs around them.
+//!
 #![doc = include_str!("../README.md")]
 
 pub mod clock;
@@ -48,8 +50,9 @@ pub struct NoConfig {}
 /// build.
 #[macro_export]
 macro_rules! export {
-    (fn $function:path $(,)?) => {
+    (fn $function:expr $(,)?) => {
         const _: () = {
+            const DECIDE: fn($crate::Message<'_>, &mut $crate::Out<'_>) -> $crate::Result = $function;
             struct Function;
             impl $crate::Plugin for Function {
                 type Config = $crate::NoConfig;
@@ -61,7 +64,7 @@ macro_rules! export {
                     message: $crate::Message<'_>,
                     out: &mut $crate::Out<'_>,
                 ) -> $crate::Result {
-                    $function(message, out)
+                    DECIDE(message, out)
                 }
             }
             $crate::export!(Function);

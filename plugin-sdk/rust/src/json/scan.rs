@@ -32,6 +32,10 @@ impl fmt::Display for Invalid {
 impl std::error::Error for Invalid {}
 
 /// A document and a place in it.
+///
+/// It is copied freely: the loops below work on a copy that lives in registers, and what is rarely needed
+/// takes one and gives one back.
+#[derive(Clone, Copy)]
 pub(super) struct Scanner<'a> {
     bytes: &'a [u8],
     at: usize,
@@ -43,25 +47,25 @@ impl<'a> Scanner<'a> {
     }
 
     #[inline]
-    pub(super) fn at(&self) -> usize {
+    pub(super) fn at(self) -> usize {
         self.at
     }
 
     /// The byte here; NUL at the end.
-    #[inline]
-    pub(super) fn peek(&self) -> u8 {
+    #[inline(always)]
+    pub(super) fn peek(self) -> u8 {
         self.bytes.get(self.at).copied().unwrap_or(0)
     }
 
     /// Goes over a byte that was seen, and what is blank after it.
-    #[inline]
+    #[inline(always)]
     pub(super) fn advance(&mut self) {
         self.at += 1;
         self.skip_blank();
     }
 
     /// Goes over spaces and line breaks.
-    #[inline]
+    #[inline(always)]
     pub(super) fn skip_blank(&mut self) {
         while self.peek() <= b' ' && matches!(self.peek(), b' ' | b'\n' | b'\r' | b'\t') {
             self.at += 1;
@@ -69,7 +73,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// Demands a byte, and goes over it and what is blank after it.
-    #[inline]
+    #[inline(always)]
     pub(super) fn expect(&mut self, byte: u8) -> Result<(), Invalid> {
         if self.peek() != byte {
             return Err(self.error());
@@ -79,17 +83,16 @@ impl<'a> Scanner<'a> {
     }
 
     /// Demands the end.
-    pub(super) fn end(&self) -> Result<(), Invalid> {
+    pub(super) fn end(self) -> Result<(), Invalid> {
         if self.at == self.bytes.len() { Ok(()) } else { Err(self.error()) }
     }
 
-    #[cold]
-    pub(super) fn error(&self) -> Invalid {
+    pub(super) fn error(self) -> Invalid {
         Invalid::Syntax(self.at)
     }
 
     /// Goes over a member's name and its colon. Gives what stands between the quotes.
-    #[inline]
+    #[inline(always)]
     pub(super) fn name(&mut self) -> Result<&'a [u8], Invalid> {
         if self.peek() != b'"' {
             return Err(self.error());
@@ -110,7 +113,14 @@ impl<'a> Scanner<'a> {
     }
 
     /// Goes over a value and what is blank after it, `depth` levels down. Gives where it ended.
+    #[inline]
     pub(super) fn skip_value(&mut self, depth: u32) -> Result<usize, Invalid> {
+        let (scanner, end) = self.after_value(depth)?;
+        *self = scanner;
+        Ok(end)
+    }
+
+    fn after_value(mut self, depth: u32) -> Result<(Self, usize), Invalid> {
         // One bit a level, the innermost lowest: whether it is an object.
         let mut levels: u128 = 0;
         let mut level = depth;
@@ -135,13 +145,13 @@ impl<'a> Scanner<'a> {
                     }
                     self.at += 1;
                 }
-                _ => self.skip_literal()?,
+                _ => self = self.after_literal()?,
             }
             loop {
                 let end = self.at;
                 self.skip_blank();
                 if level == depth {
-                    return Ok(end);
+                    return Ok((self, end));
                 }
                 let object = levels & 1 == 1;
                 match self.peek() {
@@ -164,34 +174,34 @@ impl<'a> Scanner<'a> {
     }
 
     /// Goes over a string, its quotes included.
-    #[inline]
+    #[inline(always)]
     fn skip_string(&mut self) -> Result<(), Invalid> {
         self.at += 1;
         loop {
-            // Eight bytes at a time up to the first that is a quote, a backslash or a control
+            // Sixteen bytes at a time up to the first that is a quote, a backslash or a control
             // character; near the end of the document one at a time.
             if let Some(chunk) = self.bytes.get(self.at..).and_then(<[u8]>::first_chunk) {
-                let special = special(u64::from_le_bytes(*chunk));
-                if special == 0 {
-                    self.at += 8;
+                let plain = plain(chunk);
+                self.at += plain;
+                if plain == CHUNK {
                     continue;
                 }
-                self.at += special.trailing_zeros() as usize / 8;
             }
             match self.peek() {
                 b'"' => {
                     self.at += 1;
                     return Ok(());
                 }
-                b'\\' => self.skip_escape()?,
+                b'\\' => *self = self.after_escape()?,
                 0..b' ' => return Err(self.error()),
                 _ => self.at += 1,
             }
         }
     }
 
-    #[cold]
-    fn skip_escape(&mut self) -> Result<(), Invalid> {
+    /// The scanner behind the escape that starts here.
+    #[inline(never)]
+    fn after_escape(mut self) -> Result<Self, Invalid> {
         self.at += 1;
         match self.peek() {
             b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => self.at += 1,
@@ -206,10 +216,10 @@ impl<'a> Scanner<'a> {
             }
             _ => return Err(self.error()),
         }
-        Ok(())
+        Ok(self)
     }
 
-    #[inline]
+    #[inline(always)]
     fn skip_number(&mut self) -> Result<(), Invalid> {
         if self.peek() == b'-' {
             self.at += 1;
@@ -234,7 +244,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// Goes over digits, at least one.
-    #[inline]
+    #[inline(always)]
     fn skip_digits(&mut self) -> Result<(), Invalid> {
         if !self.peek().is_ascii_digit() {
             return Err(self.error());
@@ -245,17 +255,53 @@ impl<'a> Scanner<'a> {
         Ok(())
     }
 
-    fn skip_literal(&mut self) -> Result<(), Invalid> {
-        let rest = &self.bytes[self.at.min(self.bytes.len())..];
+    /// The scanner behind the literal that starts here.
+    #[inline(never)]
+    fn after_literal(mut self) -> Result<Self, Invalid> {
+        let rest = self.bytes.get(self.at..).unwrap_or_default();
         let literal = [&b"true"[..], b"false", b"null"].into_iter().find(|literal| rest.starts_with(literal));
         self.at += literal.ok_or_else(|| self.error())?.len();
-        Ok(())
+        Ok(self)
     }
+}
+
+/// How many bytes of a string are looked at together.
+const CHUNK: usize = 16;
+
+/// How many bytes there are before the first quote, backslash or control character.
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+#[inline(always)]
+fn plain(chunk: &[u8; CHUNK]) -> usize {
+    use std::arch::wasm32::{u8x16_bitmask, u8x16_eq, u8x16_lt, u8x16_splat, u64x2, v128_or};
+    let (low, high) = halves(chunk);
+    let bytes = u64x2(low, high);
+    let quotes = u8x16_eq(bytes, u8x16_splat(b'"'));
+    let backslashes = u8x16_eq(bytes, u8x16_splat(b'\\'));
+    let controls = u8x16_lt(bytes, u8x16_splat(b' '));
+    let special = u8x16_bitmask(v128_or(v128_or(quotes, backslashes), controls));
+    (u32::from(special) | 1 << CHUNK).trailing_zeros() as usize
+}
+
+/// How many bytes there are before the first quote, backslash or control character.
+#[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
+#[inline(always)]
+fn plain(chunk: &[u8; CHUNK]) -> usize {
+    let (low, high) = halves(chunk);
+    let (low, high) = (special(low), special(high));
+    let plain = if low == 0 { u64::BITS + high.trailing_zeros() } else { low.trailing_zeros() };
+    plain as usize / 8
+}
+
+#[inline(always)]
+fn halves(chunk: &[u8; CHUNK]) -> (u64, u64) {
+    let bytes = u128::from_le_bytes(*chunk);
+    (bytes as u64, (bytes >> 64) as u64)
 }
 
 /// Marks the bytes that are a quote, a backslash or a control character with their top bit. Exact for
 /// the lowest of them; above it a byte may be marked by mistake.
-#[inline]
+#[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
+#[inline(always)]
 fn special(bytes: u64) -> u64 {
     const ONES: u64 = u64::MAX / 0xff;
     const TOPS: u64 = ONES << 7;

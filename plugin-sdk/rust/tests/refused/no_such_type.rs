@@ -1,0 +1,1 @@
+tidemill_plugin::export!(Missing);

@@ -1,0 +1,5 @@
+use tidemill_plugin::export;
+
+struct Forgotten;
+
+export!(Forgotten);
