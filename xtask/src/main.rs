@@ -1,9 +1,11 @@
 //! The commands of a checkout: `cargo xtask COMMAND`.
 
 mod bench;
+mod plugins;
 
 use clap::Parser;
 use std::error::Error;
+use std::path::PathBuf;
 
 /// What one does in a checkout of Tidemill.
 #[derive(Debug, Parser)]
@@ -11,10 +13,17 @@ use std::error::Error;
 enum Command {
     /// Measure the host against reference relays, in one run.
     Bench(bench::Args),
+    /// Build the plugins that come with Tidemill.
+    Plugins {
+        /// The folder that they are put in.
+        #[arg(short, long, value_name = "DIR", default_value = "target/plugins")]
+        out: PathBuf,
+    },
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
     match Command::parse() {
         Command::Bench(args) => bench::run(&args),
+        Command::Plugins { out } => plugins::build(&out).map(drop),
     }
 }
