@@ -62,7 +62,8 @@ impl Ends {
                 let metrics = self.metrics.endpoint(pipeline, SOURCE);
                 match &websocket.endpoint.mode {
                     Mode::Client(client) => {
-                        Ok(Source::Client(source::websocket::Client::new(websocket, client, metrics)))
+                        let client = source::websocket::Client::new(websocket, client, metrics);
+                        Ok(Source::Client(Box::new(client)))
                     }
                     Mode::Server(listen) => {
                         source::websocket::Server::open(websocket, listen, &self.listeners, metrics)
@@ -90,7 +91,7 @@ impl Ends {
                 match &websocket.endpoint.mode {
                     Mode::Client(client) => {
                         let client = sink::websocket::Client::new(websocket, client, metrics, endpoint);
-                        Ok(Sink::Client(client))
+                        Ok(Sink::Client(Box::new(client)))
                     }
                     Mode::Server(listen) => {
                         sink::websocket::Server::open(websocket, listen, &self.listeners, metrics, endpoint)

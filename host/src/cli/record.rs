@@ -54,7 +54,7 @@ impl Record {
         let Mode::Client(client) = endpoint.mode.clone() else { return Err("a recorder dials".into()) };
         let config = WebSocketSource { endpoint, codec: Codec::Auto };
         let dialled = source::websocket::Client::new(&config, &client, metrics.endpoint(PIPELINE, "source"));
-        let mut source = Source::Client(dialled);
+        let mut source = Source::Client(Box::new(dialled));
         let path = FilePath::plain(&*self.output);
         let mut sink = sink::lines::file(&path, Format::Recording, false, metrics.sink(PIPELINE, "file"))
             .map_err(|error| format!("failed to open {path}: {error}"))?;
