@@ -24,6 +24,7 @@ use crate::telemetry::{Metrics, PipelineState, Status, SwapOutcome};
 use ends::Ends;
 use futures_util::FutureExt as _;
 use shelf::Shelf;
+use std::collections::VecDeque;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -73,11 +74,17 @@ pub enum AppError {
 }
 
 /// Runs a configuration until every pipeline has ended (and there is no HTTP API), or a shutdown.
+/// What it counts, it counts in `metrics`.
 ///
 /// # Errors
 /// If it cannot start, if a pipeline fails, or if the grace period of the shutdown runs out.
-pub async fn run(config: Config, grace: Duration, shutdown: Shutdown) -> Result<(), AppError> {
-    let mut host = Host::start(config).await?;
+pub async fn run(
+    config: Config,
+    metrics: Arc<Metrics>,
+    grace: Duration,
+    shutdown: Shutdown,
+) -> Result<(), AppError> {
+    let mut host = Host::start(config, metrics).await?;
     host.run(&shutdown).await;
     host.stop(grace).await
 }
@@ -108,6 +115,8 @@ struct Served {
 struct Host {
     engine: Engine,
     folder: Folder,
+    /// What was in the folder at the start and no pipeline needs.
+    later: VecDeque<Change>,
     shelf: Shelf,
     metrics: Arc<Metrics>,
     status: Arc<Status>,
@@ -124,8 +133,7 @@ struct Host {
 
 impl Host {
     /// Starts what can start; all that can fail early fails here.
-    async fn start(config: Config) -> Result<Self, AppError> {
-        let metrics = Arc::new(Metrics::default());
+    async fn start(config: Config, metrics: Arc<Metrics>) -> Result<Self, AppError> {
         let status = Arc::new(Status::default());
         let engine = Engine::try_new(Some(&config.plugins.cache))?;
         let (folder, found) = Folder::open(&config.plugins)?;
@@ -133,6 +141,7 @@ impl Host {
         let mut host = Self {
             engine,
             folder,
+            later: VecDeque::new(),
             shelf: Shelf::default(),
             ends: Ends::new(metrics.clone()),
             slots: slots.map(|config| Slot { config, control: None, setups: Vec::new() }).collect(),
@@ -145,11 +154,15 @@ impl Host {
             metrics,
             status,
         };
-        for change in found {
+        // What no pipeline needs is loaded once all that can run do.
+        let (needed, later): (VecDeque<_>, VecDeque<_>) =
+            found.into_iter().partition(|change| host.is_needed(change));
+        host.later = later;
+        for change in needed {
             host.load_at_start(change).await;
         }
         let admin = match &config.admin {
-            Some(admin) => Some(host.listen(admin).await?),
+            Some(admin) => Some(serve(admin, host.metrics.clone(), host.status.clone()).await?),
             None => None,
         };
         let mut refused = Vec::new();
@@ -170,22 +183,16 @@ impl Host {
         Ok(host)
     }
 
-    async fn listen(&self, admin: &config::Admin) -> Result<Served, AppError> {
-        let failed = |error| AppError::Admin { address: admin.listen, error };
-        let listener = TcpListener::bind(admin.listen).await.map_err(failed)?;
-        let address = listener.local_addr().map_err(failed)?;
-        tracing::info!(%address, "http api listening");
-        let stop = CancellationToken::new();
-        let api = Admin::new(address, admin.token.clone(), self.metrics.clone(), self.status.clone());
-        let task = tokio::spawn(api.serve(listener, stop.clone().cancelled_owned()));
-        Ok(Served { stop, task })
-    }
-
     /// Everything that happens until the end.
     async fn run(&mut self, shutdown: &Shutdown) {
         loop {
             if self.lines.is_empty() && self.admin.is_none() && !self.is_any_waiting() {
                 return;
+            }
+            if self.job.is_none()
+                && let Some(change) = self.later.pop_front()
+            {
+                self.changed(change);
             }
             tokio::select! {
                 biased;
@@ -223,6 +230,13 @@ impl Host {
             (false, false) => Err(AppError::Failed(self.failures.join("; "))),
             (true, _) => Err(AppError::GraceRanOut(self.given_up)),
         }
+    }
+
+    fn is_needed(&self, change: &Change) -> bool {
+        let (Change::Found(Candidate { name, .. }) | Change::Refused { name, .. } | Change::Gone { name }) =
+            change;
+        let mut transforms = self.slots.iter().flat_map(|slot| &slot.config.transforms);
+        transforms.any(|transform| transform.plugin == *name)
     }
 
     async fn load_at_start(&mut self, change: Change) {
@@ -411,6 +425,22 @@ impl Host {
         tracing::info!(pipeline = %name, ?state, "pipeline ended");
         self.status.set(name, state);
     }
+}
+
+/// Serves the HTTP API.
+async fn serve(
+    admin: &config::Admin,
+    metrics: Arc<Metrics>,
+    status: Arc<Status>,
+) -> Result<Served, AppError> {
+    let failed = |error| AppError::Admin { address: admin.listen, error };
+    let listener = TcpListener::bind(admin.listen).await.map_err(failed)?;
+    let address = listener.local_addr().map_err(failed)?;
+    tracing::info!(%address, "http api listening");
+    let stop = CancellationToken::new();
+    let api = Admin::new(address, admin.token.clone(), metrics, status);
+    let task = tokio::spawn(api.serve(listener, stop.clone().cancelled_owned()));
+    Ok(Served { stop, task })
 }
 
 /// Why a pipeline does not start.

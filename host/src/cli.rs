@@ -4,6 +4,7 @@
 //! an [`Exit`]. Only here anything is printed, and only here the process ends.
 
 mod check;
+mod demo;
 mod exit;
 mod plugin_run;
 mod record;
@@ -67,6 +68,8 @@ enum Command {
     Record(record::Record),
     /// Serve a recording as a WebSocket server, from its start to every peer.
     Replay(replay::Replay),
+    /// Replay a recorded exchange, run the host on it, show and serve live one-minute VWAP.
+    Demo(demo::Demo),
 }
 
 #[derive(Debug, Subcommand)]
@@ -100,6 +103,7 @@ pub fn main() -> ExitCode {
         Command::Plugin(Plugin::Run(run)) => run.execute(),
         Command::Record(record) => record.execute(),
         Command::Replay(replay) => replay.execute(),
+        Command::Demo(demo) => demo.execute(),
     };
     exit.into()
 }
@@ -190,6 +194,7 @@ mod tests {
             "tidemill record wss://example.com -o out.jsonl.gz --count 10 --for 10m",
             "tidemill replay in.jsonl.gz --listen 127.0.0.1:9001 --speed max --once",
             "tidemill replay in.jsonl.gz --speed 2.5",
+            "tidemill demo --once --speed max",
         ];
         for line in lines {
             assert!(Cli::try_parse_from(line.split(' ')).is_ok(), "{line}");

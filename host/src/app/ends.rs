@@ -74,7 +74,7 @@ impl Ends {
                 }
             }
             config::Source::File { path, format } => {
-                source::lines::file(path, *format).map_err(|error| failed(format!("{path:?}: {error}")))
+                source::lines::file(path, *format).map_err(|error| failed(format!("{path}: {error}")))
             }
             config::Source::Stdin { format } => {
                 source::lines::stdin(*format).map_err(|error| failed(error.to_string()))
@@ -102,7 +102,7 @@ impl Ends {
                 }
             }
             SinkKind::File { path, format, append } => sink::lines::file(path, *format, *append, metrics)
-                .map_err(|error| failed(format!("{path:?}: {error}"))),
+                .map_err(|error| failed(format!("{path}: {error}"))),
             SinkKind::Stdout { format } => {
                 sink::lines::stdout(*format, metrics).map_err(|error| failed(error.to_string()))
             }

@@ -2,6 +2,7 @@
 
 use super::{ConfigFile, Exit, block_on, complain, duration, is_terminal, load, tell};
 use crate::app::{self, AppError};
+use std::sync::Arc;
 use std::time::Duration;
 
 #[derive(Debug, clap::Args)]
@@ -29,7 +30,7 @@ impl Run {
         }
         raise_open_files();
         block_on(|shutdown| async move {
-            match app::run(loaded.config, self.grace, shutdown).await {
+            match app::run(loaded.config, Arc::default(), self.grace, shutdown).await {
                 Ok(()) => Exit::Success,
                 Err(error) => {
                     complain(&error);

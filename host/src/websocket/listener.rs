@@ -23,7 +23,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 /// Chunks of messages that may wait for a pipeline.
 const CHUNKS: usize = 8;
@@ -199,6 +199,7 @@ impl Listener {
             |source| ListenError { address: format!("{}:{}", bracketed(&listen.host), listen.port), source };
         let tcp = TcpListener::bind((&*listen.host, listen.port)).await.map_err(failed)?;
         let local = tcp.local_addr().map_err(failed)?;
+        info!(address = %local, "websocket listening");
         let shared = Arc::new(Shared {
             paths: Mutex::default(),
             connections: AtomicUsize::new(0),

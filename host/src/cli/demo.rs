@@ -1,0 +1,317 @@
+//! `tidemill demo`: a recorded exchange, the host on it, live one-minute VWAP.
+//!
+//! Nothing is faked: the recording is served as a WebSocket server, the host dials it, runs the plugin
+//! and serves the result, and what is shown here came over that last connection.
+
+use super::{Exit, Recording, Speed, block_on, complain, replay};
+use crate::app::{self, AppError};
+use crate::config::{
+    self, Codec, Config, Endpoint, Outputs, Pipeline, Redacted, Server, SinkKind, SlowPeer, Source,
+    WebSocketSink, WebSocketSource,
+};
+use crate::shutdown::Shutdown;
+use crate::telemetry::Metrics;
+use crate::websocket::{Connection, Dial, Received, connect};
+use indicatif::{HumanCount, ProgressBar, ProgressStyle};
+use serde::Deserialize;
+use std::future::poll_fn;
+use std::io::{self, IsTerminal as _, Write as _};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::net::TcpListener;
+
+/// The recording, as the demo finds it in a checkout.
+const RECORDING: &str = "examples/data/binance-combined-20240808.jsonl.gz";
+/// Where the shipped plugins are built to in a checkout.
+const PLUGINS: &str = "target/plugins";
+/// Where the result is served, if the port is free.
+const PORT: u16 = 10081;
+/// The path it is served on.
+const PATH: &str = "/vwap";
+/// The name of the pipeline.
+const PIPELINE: &str = "vwap";
+/// How long the host may take to start listening: it compiles the plugin the first time.
+const START_PATIENCE: Duration = Duration::from_secs(60);
+/// Between two attempts to reach it.
+const START_INTERVAL: Duration = Duration::from_millis(20);
+/// How long the end of a round may take.
+const GRACE: Duration = Duration::from_secs(10);
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Demo {
+    /// End when the recording does, instead of going round again.
+    #[arg(long)]
+    once: bool,
+    /// How many times as fast as it was received, or `max`.
+    #[arg(long, value_name = "N|max", default_value = "20")]
+    speed: Speed,
+    /// The recording.
+    #[arg(long, value_name = "FILE", default_value = RECORDING)]
+    recording: PathBuf,
+    /// The folder with the plugin `vwap`.
+    #[arg(long, value_name = "DIR", default_value = PLUGINS)]
+    plugins: PathBuf,
+}
+
+/// What one round of the recording came to.
+struct Round {
+    received: u64,
+    delivered: u64,
+    windows: u64,
+    took: Duration,
+}
+
+impl Demo {
+    pub(super) fn execute(self) -> Exit {
+        block_on(|shutdown| async move {
+            match self.rounds(&shutdown).await {
+                Ok(()) => Exit::Success,
+                Err(error) => {
+                    complain(error);
+                    Exit::Failure
+                }
+            }
+        })
+    }
+
+    async fn rounds(&self, shutdown: &Shutdown) -> Result<(), String> {
+        let recording = Recording::open(&self.recording).map_err(|error| {
+            format!(
+                "failed to read the recording {}: {error}\nhint: in a checkout, `cargo xtask demo`",
+                self.recording.display()
+            )
+        })?;
+        if !self.plugins.join("vwap.wasm").is_file() {
+            let folder = self.plugins.display();
+            return Err(format!(
+                "there is no {folder}/vwap.wasm\nhint: `cargo xtask plugins -o {folder}` builds it"
+            ));
+        }
+        let port = free_port(PORT).await.map_err(|error| format!("failed to find a free port: {error}"))?;
+        let mut show = Show::new(self.speed, port);
+        loop {
+            let round = self.round(&recording, port, &mut show, shutdown).await?;
+            show.summary(&round);
+            if self.once || shutdown.is_requested() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Plays the recording once. Each round is a new run of the host: the trades of the next are as old
+    /// as those of the last, and would be late in windows that are closed.
+    async fn round(
+        &self,
+        recording: &Recording,
+        port: u16,
+        show: &mut Show,
+        shutdown: &Shutdown,
+    ) -> Result<Round, String> {
+        let listen = |error: io::Error| format!("failed to listen: {error}");
+        let exchange = TcpListener::bind(("127.0.0.1", 0)).await.map_err(listen)?;
+        let url = format!("ws://{}/stream", exchange.local_addr().map_err(listen)?);
+        let metrics = Arc::new(Metrics::default());
+        let stop = Shutdown::default();
+        let mut host = tokio::spawn(app::run(self.config(&url, port), metrics.clone(), GRACE, stop.clone()));
+        // The exchange answers nobody until the viewer is there, so that it sees every window.
+        let mut viewer = tokio::select! {
+            ended = &mut host => return Err(ended_early(ended)),
+            viewer = view(port) => viewer?,
+        };
+        let started = Instant::now();
+        let mut windows = 0;
+        let played = async {
+            replay(exchange, recording, self.speed, true, shutdown).await;
+            stop.request();
+        };
+        let shown = async {
+            while let Some(window) = next(&mut viewer).await {
+                windows += 1;
+                show.window(&window);
+            }
+            // The answer to the close frame: until it is sent, the host waits for it.
+            poll_fn(|cx| viewer.poll_closed(cx)).await;
+        };
+        let ticking = show.follow(&metrics);
+        let ((), (), ended) = tokio::select! {
+            all = async { tokio::join!(played, shown, &mut host) } => all,
+            never = ticking => match never {},
+        };
+        ended.map_err(|error| format!("the host panicked: {error}"))?.map_err(|error| error.to_string())?;
+        Ok(Round {
+            received: metrics.source(PIPELINE).received.get(),
+            delivered: metrics.sink(PIPELINE, "served").delivered.get(),
+            windows,
+            took: started.elapsed(),
+        })
+    }
+
+    fn config(&self, url: &str, port: u16) -> Config {
+        let server = Server { port, ..Server::default() };
+        let source = WebSocketSource { endpoint: Endpoint::client(url), codec: Codec::Auto };
+        let mut transform = config::Transform::new("vwap");
+        transform.config = Redacted::plain(r#"{"window":"1m"}"#);
+        let sink = WebSocketSink {
+            endpoint: Endpoint::server(PATH, &server),
+            message_type: config::MessageType::Auto,
+            buffer: config::Buffer::default(),
+            peers: config::Peers { slow: SlowPeer::Block, ..config::Peers::default() },
+        };
+        Config {
+            plugins: config::Plugins { dir: self.plugins.clone(), ..config::Plugins::default() },
+            server,
+            admin: None,
+            pipelines: vec![Pipeline {
+                name: PIPELINE.to_owned(),
+                source: Source::WebSocket(source),
+                transforms: vec![transform],
+                sinks: vec![config::Sink {
+                    name: "served".to_owned(),
+                    outputs: Outputs::All,
+                    kind: SinkKind::WebSocket(sink),
+                }],
+                dead_letter: None,
+            }],
+        }
+    }
+}
+
+fn ended_early(ended: Result<Result<(), AppError>, tokio::task::JoinError>) -> String {
+    match ended {
+        Ok(Ok(())) => "the host ended before it began".to_owned(),
+        Ok(Err(error)) => error.to_string(),
+        Err(error) => format!("the host panicked: {error}"),
+    }
+}
+
+/// This port, or another if it is taken.
+async fn free_port(wanted: u16) -> io::Result<u16> {
+    let listener = match TcpListener::bind(("127.0.0.1", wanted)).await {
+        Ok(listener) => listener,
+        Err(_) => TcpListener::bind(("127.0.0.1", 0)).await?,
+    };
+    Ok(listener.local_addr()?.port())
+}
+
+/// A connection to what the host serves, as soon as it does.
+async fn view(port: u16) -> Result<Connection, String> {
+    let url = format!("ws://127.0.0.1:{port}{PATH}");
+    let endpoint = Endpoint::client(&*url);
+    let config::Mode::Client(client) = &endpoint.mode else { return Err("a viewer dials".to_owned()) };
+    let dial = Dial {
+        url: &client.urls[0],
+        client,
+        subprotocols: &[],
+        max_message_size_bytes: endpoint.max_message_size_bytes,
+    };
+    let deadline = tokio::time::Instant::now() + START_PATIENCE;
+    loop {
+        match connect(dial).await {
+            Ok(connection) => return Ok(connection),
+            Err(error) if tokio::time::Instant::now() > deadline => return Err(error.to_string()),
+            Err(_) => tokio::time::sleep(START_INTERVAL).await,
+        }
+    }
+}
+
+/// The next message the host serves; `None` once it has closed.
+async fn next(viewer: &mut Connection) -> Option<String> {
+    loop {
+        match poll_fn(|cx| viewer.poll_receive(cx)).await {
+            Received::Message(payload) => return payload.as_text().map(str::to_owned),
+            Received::Control => {}
+            Received::Ended(_) => return None,
+        }
+    }
+}
+
+/// A window as the plugin emits it.
+#[derive(Deserialize)]
+struct Window {
+    symbol: String,
+    window_start: i64,
+    vwap: Option<f64>,
+    volume: f64,
+    count: u64,
+    #[serde(rename = "final")]
+    is_final: bool,
+}
+
+/// What the person sees: a table that grows on a terminal, JSON lines elsewhere.
+struct Show {
+    bar: Option<ProgressBar>,
+    url: String,
+}
+
+impl Show {
+    fn new(speed: Speed, port: u16) -> Self {
+        let url = format!("ws://127.0.0.1:{port}{PATH}");
+        let _ = writeln!(
+            io::stderr(),
+            "A recorded exchange (74,867 messages of Binance) at speed {speed}, through the plugin vwap.\n\
+             Live one-minute VWAP is served at {url}; any WebSocket client can read along.\n"
+        );
+        let bar = io::stdout().is_terminal().then(|| {
+            let bar = ProgressBar::no_length();
+            bar.set_style(ProgressStyle::with_template("{spinner} {msg}").expect("the template is right"));
+            bar.println(format!(
+                "{:<16} {:<9} {:>14} {:>12} {:>7}",
+                "minute (UTC)", "symbol", "vwap", "volume", "trades"
+            ));
+            bar
+        });
+        Self { bar, url }
+    }
+
+    fn window(&self, text: &str) {
+        let Some(bar) = &self.bar else {
+            // Where nobody reads, the demo goes on.
+            let _ = writeln!(io::stdout(), "{text}");
+            return;
+        };
+        let Ok(window) = serde_json::from_str::<Window>(text) else { return bar.println(text) };
+        let start = jiff::Timestamp::from_millisecond(window.window_start).unwrap_or_default();
+        bar.println(format!(
+            "{:<16} {:<9} {:>14.4} {:>12.4} {:>7}{}",
+            start.strftime("%Y-%m-%d %H:%M").to_string(),
+            window.symbol,
+            window.vwap.unwrap_or(f64::NAN),
+            window.volume,
+            window.count,
+            if window.is_final { "" } else { "  (still open at the end)" }
+        ));
+    }
+
+    /// Keeps the count of messages up to date; never ends.
+    fn follow(&self, metrics: &Arc<Metrics>) -> impl Future<Output = std::convert::Infallible> + use<> {
+        let (bar, received, url) = (self.bar.clone(), metrics.source(PIPELINE).received, self.url.clone());
+        async move {
+            loop {
+                if let Some(bar) = &bar {
+                    bar.set_message(format!(
+                        "{} messages received; serving {url}",
+                        HumanCount(received.get())
+                    ));
+                    bar.tick();
+                }
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+
+    fn summary(&self, round: &Round) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+        let rate = HumanCount((round.received as f64 / round.took.as_secs_f64()) as u64);
+        let _ = writeln!(
+            io::stderr(),
+            "{} messages in {:.1} s ({rate} a second); {} windows, {} delivered",
+            HumanCount(round.received),
+            round.took.as_secs_f64(),
+            round.windows,
+            round.delivered,
+        );
+    }
+}
