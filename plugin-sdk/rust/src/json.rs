@@ -22,6 +22,7 @@
 //! `serde_json`. More than [`MAX_DEPTH`] levels of nesting are refused. That strings are UTF-8 is not
 //! checked again: text messages are; see [`Fields::find`].
 
+mod chunk;
 mod fields;
 mod number;
 mod scan;

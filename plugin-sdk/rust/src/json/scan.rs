@@ -3,6 +3,7 @@
 //! The end of the document reads as a NUL byte, which is valid nowhere outside of strings: a document
 //! that was cut short needs no checks of its own.
 
+use super::chunk::Chunk;
 use std::fmt;
 
 /// How deep arrays and objects may be nested.
@@ -125,27 +126,31 @@ impl<'a> Scanner<'a> {
         let mut levels: u128 = 0;
         let mut level = depth;
         loop {
-            match self.peek() {
-                b'"' => self.skip_string()?,
-                b'0'..=b'9' | b'-' => self.skip_number()?,
-                open @ (b'[' | b'{') => {
-                    if level == MAX_DEPTH {
-                        return Err(Invalid::TooDeep);
-                    }
-                    let object = open == b'{';
-                    self.advance();
-                    // `]` and `}` are two behind `[` and `{`.
-                    if self.peek() != open + 2 {
-                        levels = levels << 1 | u128::from(object);
-                        level += 1;
-                        if object {
-                            self.name()?;
-                        }
-                        continue;
-                    }
-                    self.at += 1;
+            let first = self.peek();
+            if first == b'"' {
+                self.skip_string()?;
+            } else if first.is_ascii_digit() {
+                self.skip_number()?;
+            } else if first == b'[' || first == b'{' {
+                if level == MAX_DEPTH {
+                    return Err(Invalid::TooDeep);
                 }
-                _ => self = self.after_literal()?,
+                self.advance();
+                // `]` and `}` are two behind `[` and `{`.
+                if self.peek() != first + 2 {
+                    let object = first == b'{';
+                    levels = levels << 1 | u128::from(object);
+                    level += 1;
+                    if object {
+                        self.name()?;
+                    }
+                    continue;
+                }
+                self.at += 1;
+            } else if first == b'-' {
+                self = self.after_number()?;
+            } else {
+                self = self.after_literal()?;
             }
             loop {
                 let end = self.at;
@@ -154,17 +159,16 @@ impl<'a> Scanner<'a> {
                     return Ok((self, end));
                 }
                 let object = levels & 1 == 1;
-                match self.peek() {
-                    b',' => {
-                        self.advance();
-                        if object {
-                            self.name()?;
-                        }
-                        break;
+                let next = self.peek();
+                if next == b',' {
+                    self.advance();
+                    if object {
+                        self.name()?;
                     }
-                    b'}' if object => {}
-                    b']' if !object => {}
-                    _ => return Err(self.error()),
+                    break;
+                }
+                if next != if object { b'}' } else { b']' } {
+                    return Err(self.error());
                 }
                 self.at += 1;
                 levels >>= 1;
@@ -178,14 +182,9 @@ impl<'a> Scanner<'a> {
     fn skip_string(&mut self) -> Result<(), Invalid> {
         self.at += 1;
         loop {
-            // Sixteen bytes at a time up to the first that is a quote, a backslash or a control
-            // character; near the end of the document one at a time.
-            if let Some(chunk) = self.bytes.get(self.at..).and_then(<[u8]>::first_chunk) {
-                let plain = plain(chunk);
-                self.at += plain;
-                if plain == CHUNK {
-                    continue;
-                }
+            // Sixteen bytes at a time; near the end of the document one at a time.
+            if let Some(chunk) = Chunk::at(self.bytes, self.at) {
+                self.at += chunk.plain();
             }
             match self.peek() {
                 b'"' => {
@@ -221,6 +220,19 @@ impl<'a> Scanner<'a> {
 
     #[inline(always)]
     fn skip_number(&mut self) -> Result<(), Invalid> {
+        if let Some(chunk) = Chunk::at(self.bytes, self.at)
+            && let Some(length) = chunk.plain_number(self.bytes, self.at)
+        {
+            self.at += length;
+            return Ok(());
+        }
+        *self = self.after_number()?;
+        Ok(())
+    }
+
+    /// The scanner behind the number that starts here.
+    #[inline(never)]
+    fn after_number(mut self) -> Result<Self, Invalid> {
         if self.peek() == b'-' {
             self.at += 1;
         }
@@ -240,7 +252,7 @@ impl<'a> Scanner<'a> {
             }
             self.skip_digits()?;
         }
-        Ok(())
+        Ok(self)
     }
 
     /// Goes over digits, at least one.
@@ -263,52 +275,4 @@ impl<'a> Scanner<'a> {
         self.at += literal.ok_or_else(|| self.error())?.len();
         Ok(self)
     }
-}
-
-/// How many bytes of a string are looked at together.
-const CHUNK: usize = 16;
-
-/// How many bytes there are before the first quote, backslash or control character.
-#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
-#[inline(always)]
-fn plain(chunk: &[u8; CHUNK]) -> usize {
-    use std::arch::wasm32::{u8x16_bitmask, u8x16_eq, u8x16_lt, u8x16_splat, u64x2, v128_or};
-    let (low, high) = halves(chunk);
-    let bytes = u64x2(low, high);
-    let quotes = u8x16_eq(bytes, u8x16_splat(b'"'));
-    let backslashes = u8x16_eq(bytes, u8x16_splat(b'\\'));
-    let controls = u8x16_lt(bytes, u8x16_splat(b' '));
-    let special = u8x16_bitmask(v128_or(v128_or(quotes, backslashes), controls));
-    (u32::from(special) | 1 << CHUNK).trailing_zeros() as usize
-}
-
-/// How many bytes there are before the first quote, backslash or control character.
-#[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
-#[inline(always)]
-fn plain(chunk: &[u8; CHUNK]) -> usize {
-    let (low, high) = halves(chunk);
-    let (low, high) = (special(low), special(high));
-    let plain = if low == 0 { u64::BITS + high.trailing_zeros() } else { low.trailing_zeros() };
-    plain as usize / 8
-}
-
-#[inline(always)]
-fn halves(chunk: &[u8; CHUNK]) -> (u64, u64) {
-    let bytes = u128::from_le_bytes(*chunk);
-    (bytes as u64, (bytes >> 64) as u64)
-}
-
-/// Marks the bytes that are a quote, a backslash or a control character with their top bit. Exact for
-/// the lowest of them; above it a byte may be marked by mistake.
-#[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
-#[inline(always)]
-fn special(bytes: u64) -> u64 {
-    const ONES: u64 = u64::MAX / 0xff;
-    const TOPS: u64 = ONES << 7;
-    let quotes = bytes ^ (ONES * b'"' as u64);
-    let backslashes = bytes ^ (ONES * b'\\' as u64);
-    let quotes = quotes.wrapping_sub(ONES) & !quotes;
-    let backslashes = backslashes.wrapping_sub(ONES) & !backslashes;
-    let controls = bytes.wrapping_sub(ONES * b' ' as u64) & !bytes;
-    (quotes | backslashes | controls) & TOPS
 }
