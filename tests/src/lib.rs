@@ -1,1 +1,100 @@
-//! Placeholder.
+//! What the tests of the whole host share: guests and plugins as files, and what it takes to run one.
+//!
+//! Guests in Rust and the shipped plugins are built on demand, by `cargo xtask`; guests in other
+//! languages too where their tools are installed, which `cargo xtask guests` does. What cannot be
+//! built is skipped by name; with `CI=true` it fails instead.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Arc, LazyLock};
+use tidemill::config::Limits;
+use tidemill::message::{Message, Payload};
+use tidemill::metadata::{Metadata, Origin};
+use tidemill::plugin::{Engine, HostState, Plugin, Setup};
+use tidemill::telemetry::Metrics;
+
+/// The file of a guest of `tests/guests`: `contract-<language>`, `counter-v1`, `counter-v2` or
+/// `hostile`. `None` if it is skipped; why, xtask has said on standard error.
+///
+/// # Panics
+/// If it does not build.
+pub fn guest(name: &str) -> Option<PathBuf> {
+    static BUILT: LazyLock<PathBuf> = LazyLock::new(|| {
+        xtask(&["guests", "--installed"]);
+        root().join("target/guests")
+    });
+    let file = BUILT.join(format!("{name}.wasm"));
+    file.exists().then_some(file)
+}
+
+/// The file of a shipped plugin.
+///
+/// # Panics
+/// If it does not build, or there is none of this name.
+pub fn plugin(name: &str) -> PathBuf {
+    static BUILT: LazyLock<PathBuf> = LazyLock::new(|| {
+        xtask(&["plugins"]);
+        root().join("target/plugins")
+    });
+    let file = BUILT.join(format!("{name}.wasm"));
+    assert!(file.exists(), "there is no plugin {name} in plugins/");
+    file
+}
+
+/// Loads a file, with compiled code kept in `target/tests-cache` from one run to the next.
+///
+/// # Panics
+/// If it is not a plugin.
+pub fn load(file: &Path) -> Plugin {
+    let name = file.file_stem().and_then(|name| name.to_str()).expect("guests have names");
+    let wasm = std::fs::read(file).expect("guests can be read");
+    engine().load(name, &wasm).expect("guests are plugins")
+}
+
+/// The engine that all tests of a process share.
+///
+/// # Panics
+/// If this machine cannot run plugins.
+pub fn engine() -> &'static Engine {
+    static ENGINE: LazyLock<Engine> = LazyLock::new(|| {
+        Engine::try_new(Some(&root().join("target/tests-cache"))).expect("plugins run on this machine")
+    });
+    &ENGINE
+}
+
+/// What an instance is given, with this configuration and no state.
+pub fn setup(config: &str) -> Setup {
+    Setup {
+        pipeline: "test".into(),
+        transform: "guest".into(),
+        config: config.into(),
+        limits: Limits::default(),
+        state: HostState::default(),
+        metrics: Metrics::default().guest("test", "guest"),
+    }
+}
+
+/// Text messages without metadata, received one microsecond after the other, the first at 1.
+pub fn texts<T: AsRef<str>>(texts: impl IntoIterator<Item = T>) -> Vec<Message> {
+    let origin: Arc<Origin> = Arc::default();
+    let message = |(text, time): (T, u64)| Message {
+        payload: Payload::text(text.as_ref()),
+        metadata: Metadata::new(origin.clone(), time),
+    };
+    texts.into_iter().zip(1..).map(message).collect()
+}
+
+/// The root of the checkout.
+pub fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests is a folder of the checkout")
+}
+
+/// Runs a task of the checkout. cargo runs tests when it has given its locks back, so that it can be
+/// called again.
+fn xtask(arguments: &[&str]) {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut task = Command::new(cargo);
+    task.current_dir(root()).args(["run", "--quiet", "--package", "xtask", "--"]).args(arguments);
+    let status = task.status().expect("cargo can be run");
+    assert!(status.success(), "cargo xtask {} ended with {status}", arguments.join(" "));
+}

@@ -1,7 +1,9 @@
 //! The commands of a checkout: `cargo xtask COMMAND`.
 
 mod bench;
+mod guests;
 mod plugins;
+mod tools;
 
 use clap::Parser;
 use std::error::Error;
@@ -13,6 +15,8 @@ use std::path::PathBuf;
 enum Command {
     /// Measure the host against reference relays, in one run.
     Bench(bench::Args),
+    /// Build the guests of the tests.
+    Guests(guests::Args),
     /// Build the plugins that come with Tidemill.
     Plugins {
         /// The folder that they are put in.
@@ -24,6 +28,7 @@ enum Command {
 fn main() -> Result<(), Box<dyn Error>> {
     match Command::parse() {
         Command::Bench(args) => bench::run(&args),
+        Command::Guests(args) => guests::command(&args),
         Command::Plugins { out } => plugins::build(&out).map(drop),
     }
 }

@@ -1,0 +1,253 @@
+//! The plugin contract in four languages: `tests/guests/contract` has one small plugin in each, and
+//! all of them must do the same in every case here.
+
+use std::sync::Arc;
+use std::time::Duration;
+use tidemill::message::{Message, Payload};
+use tidemill::metadata::{Metadata, Origin};
+use tidemill::plugin::{Emissions, FaultKind, Form, Forward, Instance, Outcome, Plugin};
+use tidemill_tests::{guest, load, setup, texts};
+
+/// A test for each case in each language.
+macro_rules! every_language {
+    ($($case:ident)*) => {
+        in_language! { rust: $($case)* }
+        in_language! { c: $($case)* }
+        in_language! { javascript: $($case)* }
+        in_language! { python: $($case)* }
+    };
+}
+
+macro_rules! in_language {
+    ($language:ident: $($case:ident)*) => {
+        mod $language {
+            $(
+                #[tokio::test]
+                async fn $case() {
+                    if let Some(file) = super::guest(concat!("contract-", stringify!($language))) {
+                        super::$case(super::load(&file)).await;
+                    }
+                }
+            )*
+        }
+    };
+}
+
+every_language! {
+    describes_itself
+    refuses_a_configuration
+    forwards_all_some_and_none
+    forwards_to_an_output
+    emits_with_output_and_metadata
+    emits_beside_what_it_forwards
+    keeps_text_and_binary_apart
+    sees_metadata_and_times
+    rejects_with_a_reason
+    ends_a_call_with_an_error
+    emits_at_a_tick
+    emits_at_the_end
+    carries_its_count
+    refuses_a_state
+    gives_back_what_it_was_passed
+}
+
+async fn describes_itself(plugin: Plugin) {
+    let instance = start(&plugin).await;
+    let description = instance.description();
+    let form = if plugin.name().ends_with("rust") || plugin.name().ends_with("-c") {
+        Form::Packed
+    } else {
+        Form::Each
+    };
+    assert_eq!(description.form, form);
+    assert_eq!(description.outputs, ["side".into()]);
+    assert_eq!(description.writes, ["mark".into()]);
+    assert_eq!(description.tick, Some(Duration::from_millis(50)));
+    assert_eq!((description.reads.len(), description.times), (0, false));
+    let observing = start_with(&plugin, r#"{"observe":true}"#).await;
+    assert_eq!(observing.description().reads, ["room".into()]);
+    assert!(observing.description().times);
+}
+
+async fn refuses_a_configuration(plugin: Plugin) {
+    let fault = plugin.instantiate(&setup(r#"{"refuse":true}"#)).await.unwrap_err();
+    assert_eq!(fault.kind, FaultKind::Init);
+    assert!(fault.detail.contains("refused, as asked"), "{}", fault.detail);
+}
+
+async fn forwards_all_some_and_none(plugin: Plugin) {
+    let mut instance = start(&plugin).await;
+    let outcome = process(&mut instance, ["a", "", "c: d"]).await;
+    assert_eq!(outcome.forward, Forward::All);
+    let outcome = process(&mut instance, ["a", "drop", "c", "drop"]).await;
+    assert_eq!(outcome.forward, Forward::These(vec![0, 2]));
+    let outcome = process(&mut instance, ["drop", "drop"]).await;
+    assert_eq!(outcome.forward, Forward::Nothing);
+    assert!(outcome.emissions.is_empty() && outcome.rejections.is_empty());
+}
+
+async fn forwards_to_an_output(plugin: Plugin) {
+    let mut instance = start(&plugin).await;
+    let outcome = process(&mut instance, ["a", "forward:side", "drop", "b"]).await;
+    assert_eq!(outcome.forward, Forward::These(vec![0, 1, 3]));
+    assert_eq!(outcome.forward_outputs, [0, 1, 0]);
+    let outcome = process(&mut instance, ["a"]).await;
+    assert!(outcome.forward_outputs.iter().all(|output| *output == 0));
+}
+
+async fn emits_with_output_and_metadata(plugin: Plugin) {
+    let mut instance = start(&plugin).await;
+    // Only some have a mark, then all, then none: each crosses in its own way.
+    let outcome = process(
+        &mut instance,
+        ["emit:side:hot:one: with a colon", "drop", "emit:default::żółw 🐢", "emit:side:-:"],
+    )
+    .await;
+    assert_eq!(outcome.forward, Forward::Nothing);
+    assert_eq!(
+        shown(&outcome.emissions),
+        ["0 side mark=hot one: with a colon", "2 default mark=old żółw 🐢", "3 side mark= "]
+    );
+    let outcome = process(&mut instance, ["emit:default:ü:a", "emit:default:-:b"]).await;
+    assert_eq!(shown(&outcome.emissions), ["0 default mark=ü a", "1 default mark= b"]);
+    let outcome = process(&mut instance, ["emit:side::a", "emit:side::b"]).await;
+    assert_eq!(shown(&outcome.emissions), ["0 side mark=old a", "1 side mark=old b"]);
+}
+
+async fn emits_beside_what_it_forwards(plugin: Plugin) {
+    let mut instance = start(&plugin).await;
+    let outcome = process(&mut instance, ["both:a", "b"]).await;
+    assert_eq!(outcome.forward, Forward::All);
+    assert_eq!(shown(&outcome.emissions), ["0 default mark=old a"]);
+}
+
+async fn keeps_text_and_binary_apart(plugin: Plugin) {
+    let mut instance = start(&plugin).await;
+    let mut batch = texts(["count", "", "count"]);
+    batch[1].payload = Payload::binary(vec![0xff, 0, b':', 1]);
+    let outcome = instance.process(&batch).await.unwrap();
+    let payloads: Vec<Payload> = (0..3).map(|i| outcome.emissions.payload(i)).collect();
+    let reversed = Payload::binary(vec![1, b':', 0, 0xff]);
+    assert_eq!(payloads, [Payload::text("1"), reversed, Payload::text("3")]);
+}
+
+async fn sees_metadata_and_times(plugin: Plugin) {
+    let mut instance = start_with(&plugin, r#"{"observe":true}"#).await;
+    let (seven, nowhere) = (Origin::new([("room", "7")]), Arc::default());
+    let at = |text: &str, origin: &Arc<Origin>, time| Message {
+        payload: Payload::text(text),
+        metadata: Metadata::new(origin.clone(), time),
+    };
+    // The same value for all crosses once, values that differ one by one.
+    let one_room = [at("room", &seven, 1), at("room", &seven, 2)];
+    let outcome = instance.process(&one_room).await.unwrap();
+    assert_eq!(texts_of(&outcome.emissions), ["7", "7"]);
+    let mut rooms = vec![at("room", &seven, 1), at("room", &nowhere, 2), at("room", &seven, 3)];
+    rooms[2].metadata.set(&"room".into(), "ósmy");
+    let outcome = instance.process(&rooms).await.unwrap();
+    assert_eq!(texts_of(&outcome.emissions), ["7", "", "ósmy"]);
+    // The largest number of microseconds that a double holds exactly: the year 2255.
+    let times = [at("time", &nowhere, 1_723_075_200_000_001), at("time", &nowhere, (1 << 53) - 1)];
+    let outcome = instance.process(&times).await.unwrap();
+    assert_eq!(texts_of(&outcome.emissions), ["1723075200000001", "9007199254740991"]);
+}
+
+async fn rejects_with_a_reason(plugin: Plugin) {
+    let mut instance = start(&plugin).await;
+    let outcome = process(&mut instance, ["reject:no: thanks", "a", "reject:"]).await;
+    assert_eq!(outcome.forward, Forward::These(vec![1]));
+    let rejections: Vec<_> = outcome.rejections.iter().map(|r| (r.message, r.reason.as_str())).collect();
+    assert_eq!(rejections, [(0, "no: thanks"), (2, "")]);
+}
+
+async fn ends_a_call_with_an_error(plugin: Plugin) {
+    let mut instance = start(&plugin).await;
+    let fault = instance.process(&texts(["a", "fail:out of order"])).await.unwrap_err();
+    assert_eq!(fault.kind, FaultKind::Trap);
+    assert!(fault.detail.contains("out of order"), "{}", fault.detail);
+    instance.process(&texts(["a"])).await.unwrap_err();
+    let outcome = process(&mut start(&plugin).await, ["a"]).await;
+    assert_eq!(outcome.forward, Forward::All);
+}
+
+async fn emits_at_a_tick(plugin: Plugin) {
+    let mut instance = start(&plugin).await;
+    assert!(instance.tick(4).await.unwrap().is_empty());
+    process(&mut instance, ["a", "b"]).await;
+    let emissions = instance.tick(1_723_075_200_000_001).await.unwrap();
+    assert_eq!(shown(&emissions), ["- default mark=timer tick:1723075200000001:2"]);
+}
+
+async fn emits_at_the_end(plugin: Plugin) {
+    let mut instance = start(&plugin).await;
+    process(&mut instance, ["a", "drop", "c"]).await;
+    let emissions = instance.finish().await.unwrap();
+    assert_eq!(shown(&emissions), ["- side mark=old finish:3"]);
+}
+
+async fn carries_its_count(plugin: Plugin) {
+    let mut old = start(&plugin).await;
+    assert_eq!(old.snapshot().await.unwrap(), None);
+    process(&mut old, ["a"; 41]).await;
+    let snapshot = old.snapshot().await.unwrap().unwrap();
+    assert_eq!(snapshot, b"41");
+    let mut new = start(&plugin).await;
+    new.restore(&snapshot).await.unwrap();
+    for instance in [&mut new, &mut old] {
+        assert_eq!(texts_of(&process(instance, ["count"]).await.emissions), ["42"]);
+    }
+}
+
+async fn refuses_a_state(plugin: Plugin) {
+    let mut instance = start(&plugin).await;
+    let fault = instance.restore(b"a lot").await.unwrap_err();
+    assert_eq!(fault.kind, FaultKind::Restore);
+    assert!(fault.detail.contains("not a count"), "{}", fault.detail);
+}
+
+/// What crosses into a guest and out of it is the guest's to free: after far more bytes than it may
+/// have, its memory is what it was.
+async fn gives_back_what_it_was_passed(plugin: Plugin) {
+    let mut instance = start_with(&plugin, r#"{"observe":true}"#).await;
+    let text = format!("emit:side:hot:{}", "x".repeat(4096));
+    let batch = texts(vec![text; 64]);
+    for _ in 0..40 {
+        instance.process(&batch).await.unwrap();
+    }
+    let before = instance.memory_bytes();
+    for _ in 0..400 {
+        instance.process(&batch).await.unwrap();
+    }
+    let grown = instance.memory_bytes() - before;
+    assert!(grown <= 1 << 20, "{grown} bytes after 100 MiB in and out");
+}
+
+async fn start(plugin: &Plugin) -> Instance {
+    start_with(plugin, "{}").await
+}
+
+async fn start_with(plugin: &Plugin, config: &str) -> Instance {
+    plugin.instantiate(&setup(config)).await.unwrap()
+}
+
+async fn process<const N: usize>(instance: &mut Instance, batch: [&str; N]) -> Outcome {
+    instance.process(&texts(batch)).await.unwrap()
+}
+
+fn texts_of(emissions: &Emissions) -> Vec<String> {
+    let text = |i| emissions.payload(i).as_text().expect("the fixtures answer text with text").to_owned();
+    (0..emissions.len()).map(text).collect()
+}
+
+/// One line an emission: origin, output, the metadata `mark` if the origin's was `old`, text.
+fn shown(emissions: &Emissions) -> Vec<String> {
+    let texts = texts_of(emissions);
+    let line = |(i, text): (usize, String)| {
+        let origin = emissions.origin(i).map_or("-".to_owned(), |origin| origin.to_string());
+        let output = ["default", "side"][usize::from(emissions.output(i))];
+        let mut metadata = Metadata::new(Origin::new([("mark", "old")]), 0);
+        emissions.write_metadata(i, &mut metadata);
+        format!("{origin} {output} mark={} {text}", metadata.get("mark"))
+    };
+    texts.into_iter().enumerate().map(line).collect()
+}

@@ -1,0 +1,147 @@
+//! Columns that do not say the truth: an honest outcome, in which every message is emitted again, and
+//! one thing wrong with it.
+
+use crate::bindings::tidemill::plugin::types::{
+    Emissions, Forward, Outcome, Packed, Payload, Payloads, Rejection, Setting, Texts, Writing,
+};
+
+/// More than the 16 MiB that a call may return unless the configuration says otherwise.
+const FLOOD_BYTES: usize = 20 << 20;
+/// One of many that are too much together.
+const FLOOD_PIECE_BYTES: usize = 64 << 10;
+
+type Lie = fn(&mut Outcome);
+
+const LIES: &[(&str, Lie)] = &[
+    ("end_beyond_data", |outcome| *last(&mut packed(outcome).ends) += 1),
+    ("ends_descending", |outcome| packed(outcome).ends.reverse()),
+    ("binary_short", |outcome| packed(outcome).binary = Some(vec![0])),
+    ("binary_unknown", |outcome| {
+        let payloads = packed(outcome);
+        payloads.binary = Some(vec![7; payloads.ends.len()]);
+    }),
+    ("invalid_utf8", |outcome| packed(outcome).data[0] = 0xff),
+    // The bytes of both together are text, those of each are not.
+    ("split_character", |outcome| {
+        *packed(outcome) = Packed { data: "é".into(), ends: vec![1, 2], binary: None };
+        let emissions = emitted(outcome);
+        emissions.origins.truncate(2);
+    }),
+    ("origins_short", |outcome| emitted(outcome).origins.truncate(1)),
+    ("origins_descending", |outcome| emitted(outcome).origins.reverse()),
+    ("origin_out_of_range", |outcome| *last(&mut emitted(outcome).origins) += 1),
+    ("outputs_short", |outcome| emitted(outcome).outputs = vec![0]),
+    ("unknown_output", |outcome| {
+        let emissions = emitted(outcome);
+        emissions.outputs = vec![7; emissions.origins.len()];
+    }),
+    ("too_many_writings", |outcome| {
+        emitted(outcome).metadata = vec![Writing::Same("a".into()), Writing::Same("b".into())];
+    }),
+    ("values_short", |outcome| emitted(outcome).metadata = vec![Writing::Each(vec!["one".into()])]),
+    ("value_ends_beyond_data", |outcome| {
+        let emissions = emitted(outcome);
+        let ends = vec![9; emissions.origins.len()];
+        emissions.metadata = vec![Writing::Packed(Texts { data: b"short".to_vec(), ends })];
+    }),
+    ("value_invalid_utf8", |outcome| {
+        let emissions = emitted(outcome);
+        let ends = vec![1; emissions.origins.len()];
+        emissions.metadata = vec![Writing::Packed(Texts { data: vec![0xff], ends })];
+    }),
+    ("setting_out_of_range", |outcome| {
+        let emissions = emitted(outcome);
+        let emission = u32::try_from(emissions.origins.len()).unwrap_or(u32::MAX);
+        emissions.metadata = vec![Writing::Sparse(vec![Setting { emission, value: "x".into() }])];
+    }),
+    ("forward_out_of_range", |outcome| {
+        let beyond = last(&mut emitted(outcome).origins).saturating_add(1);
+        outcome.forward = Forward::These(vec![beyond]);
+    }),
+    ("forward_descending", |outcome| outcome.forward = Forward::These(vec![1, 0])),
+    ("forward_twice", |outcome| outcome.forward = Forward::These(vec![0, 0])),
+    ("forward_outputs_short", |outcome| {
+        outcome.forward = Forward::All;
+        outcome.forward_outputs = vec![0];
+    }),
+    ("forward_unknown_output", |outcome| {
+        outcome.forward = Forward::These(vec![0]);
+        outcome.forward_outputs = vec![7];
+    }),
+    ("rejected_out_of_range", |outcome| reject(outcome, &[u32::MAX])),
+    ("rejected_twice", |outcome| {
+        outcome.emissions = None;
+        reject(outcome, &[0, 0]);
+    }),
+    ("rejected_and_forwarded", |outcome| {
+        outcome.emissions = None;
+        outcome.forward = Forward::All;
+        reject(outcome, &[0]);
+    }),
+    ("rejected_and_emitted", |outcome| reject(outcome, &[0])),
+    // In `process` this is the truth. In `tick` and `finish` there is nothing to come from.
+    ("origins", |_| {}),
+    ("output_flood", |outcome| {
+        let payloads = packed(outcome);
+        payloads.data.resize(FLOOD_BYTES, b'x');
+        *last(&mut payloads.ends) = u32::try_from(FLOOD_BYTES).unwrap_or(u32::MAX);
+    }),
+    ("output_flood_each", |outcome| {
+        let pieces = FLOOD_BYTES / FLOOD_PIECE_BYTES;
+        let piece = Payload::Text("x".repeat(FLOOD_PIECE_BYTES));
+        let emissions = emitted(outcome);
+        emissions.origins = vec![0; pieces];
+        emissions.payloads = Payloads::Each(vec![piece; pieces]);
+    }),
+];
+
+pub(crate) fn is_known(name: &str) -> bool {
+    LIES.iter().any(|(known, _)| *known == name)
+}
+
+/// The outcome that `name` stands for; `None` if it is not a lie.
+pub(crate) fn tell(name: &str, messages: &[&[u8]]) -> Option<Outcome> {
+    let (_, lie) = LIES.iter().find(|(known, _)| *known == name)?;
+    let mut outcome = Outcome {
+        forward: Forward::Nothing,
+        forward_outputs: Vec::new(),
+        emissions: Some(emissions(messages)),
+        rejections: Vec::new(),
+    };
+    lie(&mut outcome);
+    Some(outcome)
+}
+
+/// Each message again, and nothing wrong.
+pub(crate) fn emissions(messages: &[&[u8]]) -> Emissions {
+    let ends = messages.iter().scan(0, |end, message| {
+        *end += u32::try_from(message.len()).unwrap_or(u32::MAX);
+        Some(*end)
+    });
+    Emissions {
+        payloads: Payloads::Packed(Packed { data: messages.concat(), ends: ends.collect(), binary: None }),
+        origins: (0..).take(messages.len()).collect(),
+        outputs: Vec::new(),
+        metadata: Vec::new(),
+    }
+}
+
+fn emitted(outcome: &mut Outcome) -> &mut Emissions {
+    outcome.emissions.as_mut().expect("an honest outcome emits")
+}
+
+fn packed(outcome: &mut Outcome) -> &mut Packed {
+    match &mut emitted(outcome).payloads {
+        Payloads::Packed(packed) => packed,
+        Payloads::Each(_) => unreachable!("an honest outcome is packed"),
+    }
+}
+
+fn last(column: &mut [u32]) -> &mut u32 {
+    column.last_mut().expect("a batch is not empty")
+}
+
+fn reject(outcome: &mut Outcome, messages: &[u32]) {
+    let rejection = |&message| Rejection { message, reason: "a reason".into() };
+    outcome.rejections = messages.iter().map(rejection).collect();
+}

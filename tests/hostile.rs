@@ -1,0 +1,217 @@
+//! What a hostile plugin can do to an instance: each thing ends in the fault that names it, the host
+//! lives, and the next instance works.
+
+use std::pin::pin;
+use std::time::Duration;
+use tidemill::config::Limits;
+use tidemill::plugin::{FaultKind, Forward, Instance, Plugin, Problem, Setup};
+use tidemill_tests::{engine, guest, load, setup, texts};
+
+/// Enough for everything that ends by itself on a busy machine, too little for a test to wait for.
+const DEADLINE: Duration = Duration::from_millis(200);
+
+fn hostile() -> Plugin {
+    load(&guest("hostile").expect("guests in Rust are always built"))
+}
+
+fn order(behaviour: &str, place: &str) -> Setup {
+    let limits = Limits { deadline: DEADLINE, ..Limits::default() };
+    Setup { limits, ..setup(&format!(r#"{{"behaviour":"{behaviour}","where":"{place}"}}"#)) }
+}
+
+async fn start(behaviour: &str, place: &str) -> Instance {
+    hostile().instantiate(&order(behaviour, place)).await.unwrap()
+}
+
+/// What `process` ends in when a message says `poison`; checks that the instance is no longer used,
+/// and that another one is not harmed.
+async fn poisoned(behaviour: &str) -> FaultKind {
+    let mut instance = start(behaviour, "process").await;
+    let honest = texts(["one", "two"]);
+    assert_eq!(instance.process(&honest).await.unwrap().forward, Forward::All);
+    let poison = texts(["one", "poison", "thirteen"]);
+    let fault = instance.process(&poison).await.expect_err(behaviour);
+    assert!(!fault.detail.is_empty());
+    instance.process(&honest).await.expect_err("an instance at fault is not called again");
+    let mut next = start(behaviour, "process").await;
+    assert_eq!(next.process(&honest).await.unwrap().forward, Forward::All);
+    fault.kind
+}
+
+#[tokio::test]
+async fn an_endless_loop_ends_at_its_deadline() {
+    assert_eq!(poisoned("endless_loop").await, FaultKind::Deadline);
+}
+
+#[tokio::test]
+async fn a_memory_bomb_ends_at_its_limit() {
+    assert_eq!(poisoned("memory_bomb").await, FaultKind::Memory);
+}
+
+#[tokio::test]
+async fn a_deep_recursion_ends_in_a_trap() {
+    assert_eq!(poisoned("deep_recursion").await, FaultKind::Trap);
+}
+
+#[tokio::test]
+async fn a_panic_and_an_error_end_in_a_trap() {
+    assert_eq!(poisoned("panic").await, FaultKind::Trap);
+    assert_eq!(poisoned("error").await, FaultKind::Trap);
+}
+
+#[tokio::test]
+async fn a_flood_of_output_ends_at_its_limit() {
+    assert_eq!(poisoned("output_flood").await, FaultKind::Output);
+    assert_eq!(poisoned("output_flood_each").await, FaultKind::Output);
+}
+
+#[tokio::test]
+async fn a_flood_of_lines_costs_nobody_anything() {
+    let mut instance = start("log_flood", "process").await;
+    let outcome = instance.process(&texts(["poison"])).await.unwrap();
+    assert_eq!(outcome.forward, Forward::All);
+}
+
+#[tokio::test]
+async fn a_lie_is_found() {
+    let lies = [
+        "end_beyond_data",
+        "ends_descending",
+        "binary_short",
+        "binary_unknown",
+        "invalid_utf8",
+        "split_character",
+        "origins_short",
+        "origins_descending",
+        "origin_out_of_range",
+        "outputs_short",
+        "unknown_output",
+        "too_many_writings",
+        "values_short",
+        "value_ends_beyond_data",
+        "value_invalid_utf8",
+        "setting_out_of_range",
+        "forward_out_of_range",
+        "forward_descending",
+        "forward_twice",
+        "forward_outputs_short",
+        "forward_unknown_output",
+        "rejected_out_of_range",
+        "rejected_twice",
+        "rejected_and_forwarded",
+        "rejected_and_emitted",
+    ];
+    for lie in lies {
+        assert_eq!(poisoned(lie).await, FaultKind::Invalid, "{lie}");
+    }
+}
+
+#[tokio::test]
+async fn a_lie_outside_of_a_batch_is_found() {
+    for lie in ["origins", "end_beyond_data", "unknown_output", "invalid_utf8"] {
+        let tick = start(lie, "tick").await.tick(1).await.expect_err(lie);
+        let finish = start(lie, "finish").await.finish().await.expect_err(lie);
+        assert_eq!((tick.kind, finish.kind), (FaultKind::Invalid, FaultKind::Invalid), "{lie}");
+    }
+}
+
+#[tokio::test]
+async fn timers_and_ends_have_the_limits_of_batches() {
+    let cases = [
+        ("endless_loop", FaultKind::Deadline),
+        ("memory_bomb", FaultKind::Memory),
+        ("panic", FaultKind::Trap),
+        ("output_flood", FaultKind::Output),
+    ];
+    for (behaviour, kind) in cases {
+        let tick = start(behaviour, "tick").await.tick(1).await.expect_err(behaviour);
+        let finish = start(behaviour, "finish").await.finish().await.expect_err(behaviour);
+        assert_eq!((tick.kind, finish.kind), (kind, kind), "{behaviour}");
+    }
+}
+
+#[tokio::test]
+async fn starting_and_swapping_have_faults_of_their_own() {
+    for behaviour in ["panic", "error", "memory_bomb", "deep_recursion"] {
+        let init = hostile().instantiate(&order(behaviour, "init")).await.expect_err(behaviour);
+        let snapshot = start(behaviour, "snapshot").await.snapshot().await.expect_err(behaviour);
+        let restore = start(behaviour, "restore").await.restore(b"").await.expect_err(behaviour);
+        let kinds = (init.kind, snapshot.kind, restore.kind);
+        assert_eq!(kinds, (FaultKind::Init, FaultKind::Snapshot, FaultKind::Restore), "{behaviour}");
+    }
+    let endless = start("endless_loop", "snapshot").await.snapshot().await.unwrap_err();
+    assert_eq!(endless.kind, FaultKind::Snapshot);
+}
+
+#[tokio::test]
+async fn what_a_call_that_failed_did_to_the_state_is_undone() {
+    let setup = order("state_then_panic", "process");
+    let mut instance = hostile().instantiate(&setup).await.unwrap();
+    instance.process(&texts(["poison"])).await.unwrap_err();
+    let mut next = hostile().instantiate(&setup).await.unwrap();
+    let outcome = next.process(&texts(["remembered"])).await.unwrap();
+    assert_eq!(outcome.emissions.payload(0).as_text(), Some(""));
+    assert!(setup.state.is_empty());
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn an_endless_loop_gives_its_thread_to_its_neighbours() {
+    let mut endless = start("endless_loop", "process").await;
+    let mut neighbour = start("panic", "process").await;
+    let (poison, honest) = (texts(["poison"]), texts(["one"]));
+    let mut call = pin!(endless.process(&poison));
+    let mut served = 0;
+    let fault = loop {
+        tokio::select! {
+            biased;
+            ended = &mut call => break ended.unwrap_err(),
+            outcome = neighbour.process(&honest) => {
+                outcome.unwrap();
+                served += 1;
+            }
+        }
+    };
+    assert_eq!(fault.kind, FaultKind::Deadline);
+    assert!(served >= 10, "{served} calls of a neighbour in {DEADLINE:?}");
+}
+
+#[test]
+fn a_file_cut_short_is_refused() {
+    let whole = std::fs::read(guest("hostile").expect("guests in Rust are always built")).unwrap();
+    for length in [0, 1, 7, 8, 9, 100, whole.len() / 2, whole.len() - 1] {
+        let error = engine().load("cut", &whole[..length]).unwrap_err();
+        let expected = match &error.problem {
+            Problem::Empty => length == 0,
+            // A header alone is a whole component in which nothing is.
+            Problem::NoTransformer(_) => length == 8,
+            problem => matches!(problem, Problem::Truncated(_) | Problem::Malformed(_)) && length != 0,
+        };
+        assert!(expected, "{length} bytes: {error}");
+    }
+}
+
+#[test]
+fn what_is_no_plugin_is_refused_and_says_why() {
+    let refused = |wat: &str| engine().load("stranger", &wat::parse_str(wat).unwrap()).unwrap_err().problem;
+    assert!(matches!(refused("(module)"), Problem::CoreModule));
+    assert!(matches!(refused("(component)"), Problem::NoTransformer(_)));
+    let greeter = r#"(component
+        (core module $module (func (export "greet")))
+        (core instance $instance (instantiate $module))
+        (func (export "greet") (canon lift (core func $instance "greet"))))"#;
+    assert!(matches!(refused(greeter), Problem::NoTransformer(found) if found.contains("greet")));
+    let needy = r#"(component
+        (import "other:host/thing" (instance (export "use" (func))))
+        (instance $empty)
+        (export "tidemill:plugin/transformer@0.1.0" (instance $empty)))"#;
+    assert!(
+        matches!(refused(needy), Problem::MissingImports(missing) if missing.contains("other:host/thing"))
+    );
+    let hollow =
+        r#"(component (instance $empty) (export "tidemill:plugin/transformer@0.1.0" (instance $empty)))"#;
+    assert!(matches!(refused(hollow), Problem::Mismatch(_)));
+    let newer =
+        r#"(component (instance $empty) (export "tidemill:plugin/transformer@0.2.0" (instance $empty)))"#;
+    assert!(matches!(refused(newer), Problem::OtherContract(found) if found.ends_with("0.2.0")));
+    assert!(matches!(engine().load("text", b"not a plugin").unwrap_err().problem, Problem::NotWasm));
+}

@@ -1,0 +1,217 @@
+//! Builds the guests of the tests, `tests/guests`, into a folder of `.wasm` files, by default
+//! `target/guests`: `contract-<language>`, `counter-v1`, `counter-v2` and `hostile`.
+//!
+//! What is up to date is left alone. A language whose tools are missing is skipped by name; with
+//! `CI=true` that is an error.
+
+use crate::tools::{self, Fetch, Missing, Result, WASM_TARGET, cargo, root, run, run_quietly, say};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::SystemTime;
+use std::{env, fs, io};
+
+/// Which guests.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Only guests in these languages.
+    #[arg(value_enum)]
+    languages: Vec<Language>,
+    /// Install nothing: leave out what needs tools that are not there.
+    #[arg(long)]
+    installed: bool,
+}
+
+/// A language that guests are written in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Language {
+    /// With the SDK, and with bare bindings where lies are needed.
+    Rust,
+    /// With bindings, and `zig cc`.
+    C,
+    /// With `componentize-qjs`.
+    #[value(name = "javascript")]
+    JavaScript,
+    /// With `componentize-py`.
+    Python,
+}
+
+impl Language {
+    /// All of them.
+    pub(crate) const ALL: [Self; 4] = [Self::Rust, Self::C, Self::JavaScript, Self::Python];
+
+    /// As typed and as part of file names.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Rust => "rust",
+            Self::C => "c",
+            Self::JavaScript => "javascript",
+            Self::Python => "python",
+        }
+    }
+}
+
+/// A file, the package that it is built from, and a feature.
+struct RustGuest(&'static str, &'static str, Option<&'static str>);
+
+const RUST: [RustGuest; 4] = [
+    RustGuest("contract-rust", "guest-contract-rust", None),
+    RustGuest("hostile", "guest-hostile", None),
+    RustGuest("counter-v1", "guest-counter", None),
+    RustGuest("counter-v2", "guest-counter", Some("v2")),
+];
+
+/// `cargo xtask guests`
+///
+/// # Errors
+/// As [`build`].
+pub(crate) fn command(args: &Args) -> Result {
+    let languages = if args.languages.is_empty() { &Language::ALL } else { args.languages.as_slice() };
+    let fetch = if args.installed { Fetch::Nothing } else { Fetch::Missing };
+    build(&root().join("target/guests"), languages, fetch)
+}
+
+/// Builds the guests of these languages into `out`.
+///
+/// # Errors
+/// One does not build, or is skipped in CI.
+pub(crate) fn build(out: &Path, languages: &[Language], fetch: Fetch) -> Result {
+    fs::create_dir_all(out)?;
+    // Held until this returns: several test binaries may want their guests at once.
+    let lock = fs::File::create(out.join(".lock"))?;
+    lock.lock()?;
+    for &language in languages {
+        let built = match language {
+            Language::Rust => rust(out).map(Ok),
+            Language::C => foreign(out, language, tools::python(fetch)?, c),
+            Language::JavaScript => foreign(out, language, tools::node(fetch)?, javascript),
+            Language::Python => foreign(out, language, tools::python(fetch)?, python),
+        };
+        match built.map_err(|error| format!("failed to build the guests in {}: {error}", language.name()))? {
+            Ok(()) => {}
+            Err(missing) if env::var_os("CI").is_some_and(|ci| ci == "true") => {
+                return Err(format!("guests in {} cannot be built: {missing}", language.name()).into());
+            }
+            Err(missing) => {
+                // An old one would be tested in place of the one that could not be built.
+                remove(&contract(out, language))?;
+                say(&format!("guests in {} skipped: {missing}", language.name()));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn rust(out: &Path) -> Result {
+    tools::add_wasm_target()?;
+    // One after the other: two of them are the same file until it is copied.
+    for RustGuest(name, package, feature) in RUST {
+        let mut cargo = cargo();
+        // As the shipped plugins are built, and with their dependencies: their folder says how.
+        cargo.current_dir(root().join("plugins")).args(["build", "--quiet", "--release"]);
+        cargo.args(["--package", package, "--target-dir"]).arg(root().join("target"));
+        run(cargo.args(feature.iter().flat_map(|feature| ["--features", feature])))?;
+        let built = format!("target/{WASM_TARGET}/release/{}.wasm", package.replace('-', "_"));
+        put(&out.join(format!("{name}.wasm")), &fs::read(root().join(built))?)?;
+    }
+    Ok(())
+}
+
+/// A guest of another language: `command` makes it with the tools in a folder, into a file.
+fn foreign(
+    out: &Path,
+    language: Language,
+    tools: std::result::Result<PathBuf, Missing>,
+    command: impl FnOnce(&Path, &Path) -> Command,
+) -> Result<std::result::Result<(), Missing>> {
+    let tools = match tools {
+        Ok(tools) => tools,
+        Err(missing) => return Ok(Err(missing)),
+    };
+    let guest = contract(out, language);
+    if !is_current(&guest, &source(language))? {
+        say(&format!("building the guest in {}", language.name()));
+        let new = guest.with_extension("new");
+        run_quietly(&mut command(&tools, &new))?;
+        fs::rename(new, guest)?;
+    }
+    Ok(Ok(()))
+}
+
+fn c(tools: &Path, guest: &Path) -> Command {
+    let mut cargo = cargo();
+    cargo.args(["run", "--quiet", "--package", "guest-contract-c"]);
+    // It runs once: optimised dependencies would take longer to compile than they save.
+    cargo.args(["--config", "profile.dev.package.'*'.opt-level=0", "--"]);
+    cargo.arg(tools.join("python")).arg(guest);
+    cargo
+}
+
+fn javascript(tools: &Path, guest: &Path) -> Command {
+    let mut componentize = Command::new(tools.join("componentize-qjs"));
+    componentize.arg("--wit").arg(wit()).args(["--world", "transform-pure", "--stub-wasi", "--sync"]);
+    componentize.arg("--js").arg(source(Language::JavaScript).join("guest.js")).arg("--output").arg(guest);
+    componentize
+}
+
+fn python(tools: &Path, guest: &Path) -> Command {
+    let mut componentize = Command::new(tools.join("componentize-py"));
+    componentize.arg("--wit-path").arg(wit()).args(["--world", "transform-pure", "componentize"]);
+    componentize.arg("--python-path").arg(source(Language::Python)).arg("--output").arg(guest).arg("guest");
+    componentize
+}
+
+/// The contract's fixture guest in a language.
+fn contract(out: &Path, language: Language) -> PathBuf {
+    out.join(format!("contract-{}.wasm", language.name()))
+}
+
+fn source(language: Language) -> PathBuf {
+    root().join("tests/guests/contract").join(language.name())
+}
+
+fn wit() -> PathBuf {
+    root().join("wit")
+}
+
+/// Whether a guest is newer than its source, the contract, and what says how it is built.
+fn is_current(guest: &Path, source: &Path) -> Result<bool> {
+    let Ok(built) = fs::metadata(guest).and_then(|metadata| metadata.modified()) else {
+        return Ok(false);
+    };
+    let xtask = root().join("xtask/src");
+    for input in [source, &wit(), &xtask.join("guests.rs"), &xtask.join("tools.rs")] {
+        if newest(input)? >= built {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// When a file or the latest one in a folder was changed.
+fn newest(path: &Path) -> io::Result<SystemTime> {
+    if !path.is_dir() {
+        return fs::metadata(path)?.modified();
+    }
+    let mut newest = SystemTime::UNIX_EPOCH;
+    for entry in fs::read_dir(path)? {
+        newest = newest.max(self::newest(&entry?.path())?);
+    }
+    Ok(newest)
+}
+
+/// Replaces a file at once, and only if that changes it.
+fn put(path: &Path, contents: &[u8]) -> Result {
+    if fs::read(path).is_ok_and(|old| old == contents) {
+        return Ok(());
+    }
+    let new = path.with_extension("new");
+    fs::write(&new, contents)?;
+    Ok(fs::rename(new, path)?)
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}

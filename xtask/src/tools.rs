@@ -1,0 +1,169 @@
+//! The tools of other languages, each in its own folder of `target/tools`: nothing is installed
+//! outside the checkout, except for Rust's wasm target.
+//!
+//! A folder is complete once its stamp says so, and is made again when the versions here change.
+
+use std::error::Error;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::{env, fmt, fs};
+
+pub(crate) type Result<T = ()> = std::result::Result<T, Box<dyn Error>>;
+
+/// What plugins are compiled for; `wasm-component-ld` makes a component of the result.
+pub(crate) const WASM_TARGET: &str = "wasm32-unknown-unknown";
+
+/// What `npm` installs.
+const NODE_PACKAGES: &[&str] = &["componentize-qjs@0.4.5"];
+/// What `pip` installs: the Python toolchain, and the C compiler.
+const PYTHON_PACKAGES: &[&str] = &["componentize-py==0.25.1", "ziglang==0.17.1"];
+
+/// Whether tools that are not there may be downloaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fetch {
+    /// They are.
+    Missing,
+    /// They are not, and what needs them is skipped.
+    Nothing,
+}
+
+/// A tool that is not there, and why.
+#[derive(Debug)]
+pub(crate) struct Missing(String);
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The folder `bin` of the npm packages, or what is missing.
+///
+/// # Errors
+/// The installation failed.
+pub(crate) fn node(fetch: Fetch) -> Result<std::result::Result<PathBuf, Missing>> {
+    let folder = folder("node");
+    install(&folder, NODE_PACKAGES, &["node", "npm"], fetch, || {
+        let mut npm = Command::new("npm");
+        npm.args(["install", "--no-audit", "--no-fund", "--silent", "--prefix"]).arg(&folder);
+        run(npm.args(NODE_PACKAGES))
+    })
+    .map(|installed| installed.map(|()| folder.join("node_modules/.bin")))
+}
+
+/// The folder `bin` of the virtual environment, or what is missing.
+///
+/// # Errors
+/// The installation failed.
+pub(crate) fn python(fetch: Fetch) -> Result<std::result::Result<PathBuf, Missing>> {
+    let folder = folder("python");
+    install(&folder, PYTHON_PACKAGES, &["python3"], fetch, || {
+        run(Command::new("python3").args(["-m", "venv"]).arg(&folder))?;
+        let mut pip = Command::new(folder.join("bin/pip"));
+        run(pip.args(["install", "--quiet", "--disable-pip-version-check"]).args(PYTHON_PACKAGES))
+    })
+    .map(|installed| installed.map(|()| folder.join("bin")))
+}
+
+/// Sees to it that Rust can compile to wasm.
+///
+/// # Errors
+/// The target is not there and rustup could not add it.
+pub(crate) fn add_wasm_target() -> Result {
+    let output =
+        Command::new("rustc").args(["--print", "target-libdir", "--target", WASM_TARGET]).output()?;
+    if Path::new(String::from_utf8(output.stdout)?.trim()).is_dir() {
+        return Ok(());
+    }
+    say(&format!("adding the Rust target {WASM_TARGET} with rustup, which plugins are compiled for"));
+    run(Command::new("rustup").args(["target", "add", WASM_TARGET]))
+}
+
+/// Cargo in the root of the checkout, as a user would call it: without what a surrounding `cargo run`
+/// or `cargo test` put into the environment.
+pub(crate) fn cargo() -> Command {
+    let mut cargo = Command::new("cargo");
+    cargo.current_dir(root()).env_remove("RUSTFLAGS");
+    for (name, _) in env::vars_os() {
+        let name = name.to_string_lossy();
+        if name.starts_with("CARGO_") && name != "CARGO_HOME" && !name.starts_with("CARGO_NET_") {
+            cargo.env_remove(&*name);
+        }
+    }
+    cargo
+}
+
+/// The root of the checkout.
+pub(crate) fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask is a folder of the checkout")
+}
+
+/// One line on what is being done.
+#[expect(clippy::print_stderr, reason = "a task tells the person who started it what it does")]
+pub(crate) fn say(line: &str) {
+    eprintln!("{line}");
+}
+
+/// Runs a command to its end.
+///
+/// # Errors
+/// It could not be started, or did not end well.
+pub(crate) fn run(command: &mut Command) -> Result {
+    let status = command.status().map_err(|error| format!("failed to run {command:?}: {error}"))?;
+    if status.success() { Ok(()) } else { Err(format!("{command:?} ended with {status}").into()) }
+}
+
+/// Runs a command whose words are only worth reading if it fails.
+///
+/// # Errors
+/// It could not be started, or did not end well.
+pub(crate) fn run_quietly(command: &mut Command) -> Result {
+    let output = command.output().map_err(|error| format!("failed to run {command:?}: {error}"))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let (said, wrong) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    Err(format!("{command:?} ended with {}\n{said}{wrong}", output.status).into())
+}
+
+fn folder(name: &str) -> PathBuf {
+    root().join("target/tools").join(name)
+}
+
+/// The file that says what a folder of tools holds.
+fn stamp(folder: &Path) -> PathBuf {
+    folder.join("installed")
+}
+
+fn install(
+    folder: &Path,
+    packages: &[&str],
+    interpreters: &[&str],
+    fetch: Fetch,
+    install: impl FnOnce() -> Result,
+) -> Result<std::result::Result<(), Missing>> {
+    if let Some(interpreter) = interpreters.iter().find(|interpreter| !is_there(interpreter)) {
+        return Ok(Err(Missing(format!("there is no {interpreter}"))));
+    }
+    let (stamp, packages) = (stamp(folder), packages.join(" "));
+    if fs::read_to_string(&stamp).is_ok_and(|installed| installed == packages) {
+        return Ok(Ok(()));
+    }
+    if fetch == Fetch::Nothing {
+        return Ok(Err(Missing(format!("{packages} not installed; `cargo xtask guests` does it"))));
+    }
+    say(&format!("installing {packages} into {}", folder.display()));
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
+        _ => fs::create_dir_all(folder)?,
+    }
+    install()?;
+    fs::write(stamp, packages)?;
+    Ok(Ok(()))
+}
+
+fn is_there(program: &str) -> bool {
+    let mut version = Command::new(program);
+    version.arg("--version").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    version.status().is_ok_and(|status| status.success())
+}
