@@ -4,6 +4,9 @@
 //! languages too where their tools are installed, which `cargo xtask guests` does. What cannot be
 //! built is skipped by name; with `CI=true` it fails instead.
 
+pub mod host;
+pub mod peers;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, LazyLock};
@@ -39,6 +42,35 @@ pub fn plugin(name: &str) -> PathBuf {
     let file = BUILT.join(format!("{name}.wasm"));
     assert!(file.exists(), "there is no plugin {name} in plugins/");
     file
+}
+
+/// A language whose tools are installed by `cargo xtask guests`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tool {
+    /// A virtual environment.
+    Python,
+    /// A folder with `node_modules`.
+    Node,
+}
+
+/// The folder of a language's programs (Python) or packages (Node); `None`, which is said, where they
+/// are not installed.
+///
+/// # Panics
+/// If they are not installed and `CI=true`: there nothing is skipped.
+pub fn tool(tool: Tool) -> Option<PathBuf> {
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
+    let (name, folder) = match tool {
+        Tool::Python => ("python", "bin"),
+        Tool::Node => ("node", ""),
+    };
+    let tools = target.join("tools").join(name);
+    if tools.join("installed").exists() {
+        return Some(tools.join(folder));
+    }
+    assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "the tools of {name} are not installed");
+    println!("skipped: the tools of {name} are not installed; `cargo xtask guests` does it");
+    None
 }
 
 /// Loads a file, with compiled code kept in `target/tests-cache` from one run to the next.

@@ -108,10 +108,10 @@ fn rust(out: &Path) -> Result {
         let mut cargo = cargo();
         // As the shipped plugins are built, and with their dependencies: their folder says how.
         cargo.current_dir(root().join("plugins")).args(["build", "--quiet", "--release"]);
-        cargo.args(["--package", package, "--target-dir"]).arg(root().join("target"));
+        cargo.args(["--package", package, "--target-dir"]).arg(tools::target());
         run(cargo.args(feature.iter().flat_map(|feature| ["--features", feature])))?;
-        let built = format!("target/{WASM_TARGET}/release/{}.wasm", package.replace('-', "_"));
-        put(&out.join(format!("{name}.wasm")), &fs::read(root().join(built))?)?;
+        let built = format!("{WASM_TARGET}/release/{}.wasm", package.replace('-', "_"));
+        put(&out.join(format!("{name}.wasm")), &fs::read(tools::target().join(built))?)?;
     }
     Ok(())
 }

@@ -1,8 +1,10 @@
 //! The commands of a checkout: `cargo xtask COMMAND`.
 
 mod bench;
+mod demo;
 mod guests;
 mod plugins;
+mod test;
 mod tools;
 
 use clap::Parser;
@@ -13,6 +15,18 @@ use std::path::PathBuf;
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask")]
 enum Command {
+    /// Replay the recorded exchange, run the host on it, show and serve live one-minute VWAP.
+    Demo {
+        /// Passed on to `tidemill demo`: `--once`, `--speed N|max`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Run all tests, after installing and building what they need.
+    Test {
+        /// Passed on to `cargo test`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// Measure the host against reference relays, in one run.
     Bench(bench::Args),
     /// Build the guests of the tests.
@@ -27,6 +41,8 @@ enum Command {
 
 fn main() -> Result<(), Box<dyn Error>> {
     match Command::parse() {
+        Command::Demo { arguments } => demo::run_demo(&arguments),
+        Command::Test { arguments } => test::run_tests(&arguments),
         Command::Bench(args) => bench::run(&args),
         Command::Guests(args) => guests::command(&args),
         Command::Plugins { out } => plugins::build(&out).map(drop),

@@ -2,7 +2,7 @@
 //!
 //! What they need beyond Rust is the standard library of one more target, which `rustup` brings.
 
-use crate::tools::{Result, WASM_TARGET, add_wasm_target, cargo, root, run, say};
+use crate::tools::{Result, WASM_TARGET, add_wasm_target, cargo, root, run, say, target};
 use std::path::{Path, PathBuf};
 
 /// Builds every plugin of `plugins/`, in release, and copies the components to `out`. Gives their paths.
@@ -16,14 +16,14 @@ pub(crate) fn build(out: &Path) -> Result<Vec<PathBuf>> {
     say(&format!("building {} plugins", names.len()));
     let mut cargo = cargo();
     // In this folder, because its `.cargo/config.toml` says how components are made.
-    cargo.current_dir(&folder).args(["build", "--release", "--target-dir"]).arg(root().join("target"));
+    cargo.current_dir(&folder).args(["build", "--release", "--target-dir"]).arg(target());
     for name in &names {
         cargo.args(["--package", name]);
     }
     run(&mut cargo)?;
 
     std::fs::create_dir_all(out).map_err(|error| format!("failed to create {}: {error}", out.display()))?;
-    let built = root().join("target").join(WASM_TARGET).join("release");
+    let built = target().join(WASM_TARGET).join("release");
     let mut components = Vec::with_capacity(names.len());
     for name in &names {
         let file = format!("{}.wasm", name.replace('-', "_"));

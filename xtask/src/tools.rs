@@ -1,5 +1,5 @@
-//! The tools of other languages, each in its own folder of `target/tools`: nothing is installed
-//! outside the checkout, except for Rust's wasm target.
+//! The tools of other languages, each in its own folder of `tools` in the target folder: nothing is
+//! installed elsewhere, except for Rust's wasm target.
 //!
 //! A folder is complete once its stamp says so, and is made again when the versions here change.
 
@@ -13,10 +13,10 @@ pub(crate) type Result<T = ()> = std::result::Result<T, Box<dyn Error>>;
 /// What plugins are compiled for; `wasm-component-ld` makes a component of the result.
 pub(crate) const WASM_TARGET: &str = "wasm32-unknown-unknown";
 
-/// What `npm` installs.
-const NODE_PACKAGES: &[&str] = &["componentize-qjs@0.4.5"];
-/// What `pip` installs: the Python toolchain, and the C compiler.
-const PYTHON_PACKAGES: &[&str] = &["componentize-py==0.25.1", "ziglang==0.17.1"];
+/// What `npm` installs: the JavaScript toolchain, and a peer of the tests.
+const NODE_PACKAGES: &[&str] = &["componentize-qjs@0.4.5", "ws@8.18.3"];
+/// What `pip` installs: the Python toolchain, the C compiler, and a peer of the tests.
+const PYTHON_PACKAGES: &[&str] = &["componentize-py==0.25.1", "ziglang==0.17.1", "websockets==15.0.1"];
 
 /// Whether tools that are not there may be downloaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,7 +86,9 @@ pub(crate) fn cargo() -> Command {
     cargo.current_dir(root()).env_remove("RUSTFLAGS");
     for (name, _) in env::vars_os() {
         let name = name.to_string_lossy();
-        if name.starts_with("CARGO_") && name != "CARGO_HOME" && !name.starts_with("CARGO_NET_") {
+        let is_a_setting = ["CARGO_HOME", "CARGO_TARGET_DIR", "CARGO_INCREMENTAL"].contains(&&*name)
+            || ["CARGO_NET_", "CARGO_TERM_", "CARGO_BUILD_"].iter().any(|prefix| name.starts_with(prefix));
+        if name.starts_with("CARGO_") && !is_a_setting {
             cargo.env_remove(&*name);
         }
     }
@@ -96,6 +98,11 @@ pub(crate) fn cargo() -> Command {
 /// The root of the checkout.
 pub(crate) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask is a folder of the checkout")
+}
+
+/// The folder that cargo builds into.
+pub(crate) fn target() -> PathBuf {
+    env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
 }
 
 /// One line on what is being done.
@@ -127,7 +134,7 @@ pub(crate) fn run_quietly(command: &mut Command) -> Result {
 }
 
 fn folder(name: &str) -> PathBuf {
-    root().join("target/tools").join(name)
+    target().join("tools").join(name)
 }
 
 /// The file that says what a folder of tools holds.

@@ -1,0 +1,160 @@
+//! What a hostile plugin can do to a pipeline: the counter that names it moves, only the message at
+//! fault is lost, a neighbour notices nothing, and the host lives.
+
+use tidemill_tests::host::{Folder, Host};
+use tidemill_tests::peers::{Collector, Feed};
+use tidemill_tests::{guest, plugin};
+
+/// Messages through each pipeline; one in a thousand is poison.
+const MESSAGES: usize = 3000;
+
+struct Scene {
+    folder: Folder,
+    host: Host,
+    hostile: (Feed, Collector),
+    neighbour: (Feed, Collector),
+}
+
+async fn scene(behaviour: &str) -> Scene {
+    let folder = Folder::default();
+    folder.install("hostile", &guest("hostile").expect("guests in Rust are built"));
+    folder.install("forward", &plugin("forward"));
+    let hostile = (Feed::open().await, Collector::open().await);
+    let neighbour = (Feed::open().await, Collector::open().await);
+    let host = folder.run(&format!(
+        r#"
+        [[pipelines]]
+        name = "hostile"
+        source = {{ type = "websocket", url = "{}" }}
+        transforms = [{{ plugin = "hostile", config = {{ behaviour = "{behaviour}" }} }}]
+        sinks = [{{ type = "websocket", url = "{}", outputs = ["*"] }}]
+        dead_letter = {{ type = "file", path = "dead.jsonl", format = "jsonl" }}
+
+        [[pipelines]]
+        name = "neighbour"
+        source = {{ type = "websocket", url = "{}" }}
+        transforms = [{{ plugin = "forward" }}]
+        sinks = [{{ type = "websocket", url = "{}" }}]
+        "#,
+        hostile.0.url(),
+        hostile.1.url(),
+        neighbour.0.url(),
+        neighbour.1.url(),
+    ));
+    Scene { folder, host, hostile, neighbour }
+}
+
+fn text(n: usize) -> String {
+    if n % 1000 == 500 { "poison".to_owned() } else { n.to_string() }
+}
+
+/// Runs both pipelines; gives the dead letters, checked to be the poison alone.
+async fn poisoned(behaviour: &str, reason: &str, kind: &str) {
+    let mut scene = scene(behaviour).await;
+    for n in 0..MESSAGES {
+        scene.hostile.0.text(text(n)).await;
+        scene.neighbour.0.text(n.to_string()).await;
+    }
+    for n in 0..MESSAGES {
+        assert_eq!(scene.neighbour.1.text().await, n.to_string());
+    }
+    for n in (0..MESSAGES).filter(|n| text(*n) != "poison") {
+        assert_eq!(scene.hostile.1.text().await, n.to_string(), "{behaviour}");
+    }
+    let host = scene.host;
+    let labels = ["pipeline=\"hostile\"", "stage=\"hostile\"", &format!("reason=\"{reason}\"")];
+    let metrics = host.wait_until("the dead letters are written", |now| {
+        now.count("tidemill_messages_dead_lettered_total", &labels) == 3
+    });
+    let faults = ["pipeline=\"hostile\"", &format!("kind=\"{kind}\"")];
+    assert!(metrics.count("tidemill_plugin_faults_total", &faults) >= 3, "{}", metrics.text);
+    assert_eq!(metrics.count("tidemill_plugin_faults_total", &["pipeline=\"neighbour\""]), 0);
+    let stage = ["pipeline=\"hostile\"", "transform=\"hostile\""];
+    let passed = metrics.count("tidemill_messages_passed_total", &stage);
+    assert_eq!(passed, MESSAGES as u64 - 3);
+    let ended = host.stop();
+    assert!(ended.status.success(), "{}", ended.log);
+    let letters = std::fs::read_to_string(scene.folder.path("dead.jsonl")).unwrap();
+    let letters: Vec<serde_json::Value> =
+        letters.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(letters.len(), 3);
+    for letter in letters {
+        assert_eq!((&letter["payload"], &letter["reason"]), (&"poison".into(), &reason.into()));
+        assert_eq!((&letter["plugin"], &letter["stage"]), (&"hostile".into(), &"hostile".into()));
+        assert!(letter["version"].as_str().unwrap().starts_with("sha256:"));
+    }
+}
+
+#[tokio::test]
+async fn an_endless_loop_costs_one_message() {
+    poisoned("endless_loop", "deadline", "deadline").await;
+}
+
+#[tokio::test]
+async fn a_memory_bomb_costs_one_message() {
+    poisoned("memory_bomb", "memory", "memory").await;
+}
+
+#[tokio::test]
+async fn a_deep_recursion_costs_one_message() {
+    poisoned("deep_recursion", "trap", "trap").await;
+}
+
+#[tokio::test]
+async fn a_panic_on_one_message_in_a_thousand_costs_those_messages() {
+    poisoned("panic", "trap", "trap").await;
+}
+
+#[tokio::test]
+async fn an_output_flood_costs_one_message() {
+    poisoned("output_flood", "output", "output").await;
+}
+
+#[tokio::test]
+async fn a_lying_offset_costs_one_message() {
+    poisoned("end_beyond_data", "invalid", "invalid").await;
+}
+
+#[tokio::test]
+async fn a_log_flood_is_cut_down_and_costs_nothing() {
+    let mut scene = scene("log_flood").await;
+    for n in 0..MESSAGES {
+        scene.hostile.0.text(text(n)).await;
+        scene.neighbour.0.text(n.to_string()).await;
+    }
+    for n in 0..MESSAGES {
+        assert_eq!(scene.neighbour.1.text().await, n.to_string());
+        assert_eq!(scene.hostile.1.text().await, text(n));
+    }
+    let ended = scene.host.stop();
+    assert!(ended.status.success(), "{}", ended.log);
+    let guest_lines = ended.log.lines().filter(|line| line.contains("\"target\":\"guest\"")).count();
+    assert!(0 < guest_lines && guest_lines < 1000, "{guest_lines} lines of the guest were logged");
+}
+
+#[tokio::test]
+async fn a_wrong_world_and_a_truncated_file_leave_the_old_version_running() {
+    let mut scene = scene("log_flood").await;
+    scene.neighbour.0.text("before").await;
+    assert_eq!(scene.neighbour.1.text().await, "before");
+    let whole = std::fs::read(plugin("forward")).unwrap();
+    let wrong = [
+        ("truncated", whole[..whole.len() / 2].to_vec()),
+        ("no component", b"\0asm\x01\0\0\0".to_vec()),
+        ("another world", wat::parse_str("(component (import \"other:world/face\" (instance)))").unwrap()),
+    ];
+    let host = scene.host;
+    for (n, (name, bytes)) in wrong.into_iter().enumerate() {
+        let file = scene.folder.path(&format!("{n}.bin"));
+        std::fs::write(&file, bytes).unwrap();
+        scene.folder.install("forward", &file);
+        host.wait_until(name, |now| {
+            now.count("tidemill_plugin_swaps_total", &["plugin=\"forward\"", "outcome=\"rejected\""])
+                == n as u64 + 1
+        });
+        scene.neighbour.0.text(name).await;
+        assert_eq!(scene.neighbour.1.text().await, name);
+    }
+    let ended = host.stop();
+    assert!(ended.status.success(), "{}", ended.log);
+}

@@ -1,0 +1,273 @@
+//! A host as users run it: the binary, a folder of its own, its log and its metrics.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+/// Longest wait for anything: a test that reaches it has failed.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+/// Between two looks at the metrics.
+const LOOK_INTERVAL: Duration = Duration::from_millis(5);
+
+/// The binary `tidemill`, built if it is not up to date.
+///
+/// # Panics
+/// If it does not build.
+pub fn binary() -> &'static Path {
+    static BUILT: LazyLock<PathBuf> = LazyLock::new(|| {
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let mut build = Command::new(cargo);
+        build.current_dir(crate::root()).args([
+            "build",
+            "--quiet",
+            "--package",
+            "tidemill",
+            "--bin",
+            "tidemill",
+        ]);
+        assert!(build.status().expect("cargo can be run").success(), "the host does not build");
+        // Tests are in `deps` of the folder where binaries are.
+        let test = std::env::current_exe().expect("a test has a file");
+        let folder = test.ancestors().nth(2).expect("a test is in target/<profile>/deps");
+        folder.join("tidemill")
+    });
+    &BUILT
+}
+
+/// A folder for a host: its configuration and its plugins.
+#[derive(Debug)]
+pub struct Folder {
+    dir: TempDir,
+}
+
+impl Default for Folder {
+    fn default() -> Self {
+        let dir = TempDir::new().expect("a temporary folder can be made");
+        std::fs::create_dir(dir.path().join("plugins")).expect("the folder is empty");
+        Self { dir }
+    }
+}
+
+impl Folder {
+    /// A path in it.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// Puts a component into the plugin folder, all at once as users are told to.
+    ///
+    /// # Panics
+    /// If it cannot be copied.
+    pub fn install(&self, name: &str, component: &Path) {
+        let whole = self.path(&format!("plugins/.{name}.new"));
+        std::fs::copy(component, &whole).expect("components can be copied");
+        std::fs::rename(whole, self.path(&format!("plugins/{name}.wasm"))).expect("in one folder");
+    }
+
+    /// Runs a host here, with an HTTP API on a free port. `config` is the rest of the file.
+    ///
+    /// # Panics
+    /// If it does not start, with its log.
+    pub fn run(&self, config: &str) -> Host {
+        let config = format!("[admin]\nlisten = \"127.0.0.1:0\"\n\n{config}");
+        std::fs::write(self.path("tidemill.toml"), config).expect("the folder can be written");
+        let mut command = Command::new(binary());
+        command.args(["run", "--log-format", "json", "--grace", "30s"]).current_dir(self.dir.path());
+        let mut host = Host::start(&mut command);
+        host.admin = Some(host.listening("http api"));
+        host
+    }
+}
+
+/// A running host. Dropping it ends it at once.
+#[derive(Debug)]
+pub struct Host {
+    child: Child,
+    log: Arc<Mutex<String>>,
+    readers: Option<(JoinHandle<()>, JoinHandle<String>)>,
+    admin: Option<SocketAddr>,
+}
+
+/// How a host ended.
+#[derive(Debug)]
+pub struct Ended {
+    /// Its exit status.
+    pub status: ExitStatus,
+    /// Its standard output.
+    pub output: String,
+    /// Its log.
+    pub log: String,
+}
+
+impl Host {
+    /// Runs a command of the host that writes its log as JSON.
+    ///
+    /// # Panics
+    /// If it does not start.
+    pub fn start(command: &mut Command) -> Self {
+        let piped = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = piped.spawn().expect("the host starts");
+        let stderr = child.stderr.take().expect("it is piped");
+        let stdout = child.stdout.take().expect("it is piped");
+        let log = Arc::new(Mutex::new(String::new()));
+        let reader = std::thread::spawn({
+            let log = log.clone();
+            move || {
+                for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                    let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
+                    log.push_str(&line);
+                    log.push('\n');
+                }
+            }
+        });
+        let output = std::thread::spawn(move || {
+            let mut text = String::new();
+            let _ = BufReader::new(stdout).read_to_string(&mut text);
+            text
+        });
+        Self { child, log, readers: Some((reader, output)), admin: None }
+    }
+
+    /// Waits for a line of the log: `find` is given its fields.
+    ///
+    /// # Panics
+    /// If it does not come in time.
+    pub fn logged<T>(&self, what: &str, find: impl Fn(&serde_json::Value) -> Option<T>) -> T {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let log = self.log();
+            let lines = log.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+            if let Some(found) = lines.filter_map(|line| find(line.get("fields")?)).next() {
+                return found;
+            }
+            assert!(Instant::now() < deadline, "not in the log in time: {what}\n{log}");
+            std::thread::sleep(LOOK_INTERVAL);
+        }
+    }
+
+    /// The address that the log says something listens on: `http api` or `websocket`.
+    ///
+    /// # Panics
+    /// If the log does not say so in time.
+    pub fn listening(&self, what: &str) -> SocketAddr {
+        self.logged(&format!("{what} listening"), |fields| {
+            let is_it = fields.get("message")?.as_str()?.strip_suffix(" listening")? == what;
+            if is_it { fields.get("address")?.as_str()?.parse().ok() } else { None }
+        })
+    }
+
+    /// The log so far.
+    pub fn log(&self) -> String {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Its process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Status and body of a page of the HTTP API.
+    ///
+    /// # Panics
+    /// If it does not answer.
+    pub fn get(&self, path: &str) -> (u16, String) {
+        let admin = self.admin.expect("it is set once the host has started");
+        let mut stream = TcpStream::connect(admin).expect("the api listens");
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: {admin}\r\nConnection: close\r\n\r\n")
+            .expect("it reads");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("it answers with text");
+        let (head, body) = answer.split_once("\r\n\r\n").expect("a head ends with an empty line");
+        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
+        (status.expect("a head has a status"), body.to_owned())
+    }
+
+    /// The metrics now.
+    pub fn metrics(&self) -> Counted {
+        Counted { text: self.get("/metrics").1 }
+    }
+
+    /// Waits until the metrics are as described.
+    ///
+    /// # Panics
+    /// If that takes too long, with the metrics and the log.
+    pub fn wait_until(&self, what: &str, mut is_so: impl FnMut(&Counted) -> bool) -> Counted {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let metrics = self.metrics();
+            if is_so(&metrics) {
+                return metrics;
+            }
+            assert!(Instant::now() < deadline, "not in time: {what}\n{}\n{}", metrics.text, self.log());
+            std::thread::sleep(LOOK_INTERVAL);
+        }
+    }
+
+    /// Asks it to stop, as a service manager would, and waits for its end.
+    ///
+    /// # Panics
+    /// If it does not end in time.
+    pub fn stop(mut self) -> Ended {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it runs");
+        self.ended()
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Panics
+    /// If it does not end in time.
+    pub fn wait(mut self) -> Ended {
+        self.ended()
+    }
+
+    fn ended(&mut self) -> Ended {
+        let deadline = Instant::now() + PATIENCE;
+        let status = loop {
+            if let Some(status) = self.child.try_wait().expect("it was started here") {
+                break status;
+            }
+            assert!(Instant::now() < deadline, "the host does not end:\n{}", self.log());
+            std::thread::sleep(LOOK_INTERVAL);
+        };
+        let (log, output) = self.readers.take().expect("it ends once");
+        log.join().expect("reading the log does not panic");
+        let output = output.join().expect("reading the output does not panic");
+        Ended { status, output, log: self.log() }
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Metrics in the text format.
+#[derive(Clone, Debug)]
+pub struct Counted {
+    /// All of them.
+    pub text: String,
+}
+
+impl Counted {
+    /// The sum of the samples of a metric that have these labels, such as `sink="out"`.
+    pub fn sum(&self, name: &str, labels: &[&str]) -> f64 {
+        let samples = self.text.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix('{'));
+        let samples = samples.filter_map(|sample| sample.split_once("} "));
+        let wanted =
+            samples.filter(|(found, _)| labels.iter().all(|label| found.split(',').any(|l| l == *label)));
+        wanted.filter_map(|(_, value)| value.parse::<f64>().ok()).sum()
+    }
+
+    /// As a whole number, for what counts messages.
+    pub fn count(&self, name: &str, labels: &[&str]) -> u64 {
+        self.sum(name, labels) as u64
+    }
+}

@@ -1,0 +1,20 @@
+//! `cargo xtask test`: everything, on a machine that has only Rust and the base image.
+//!
+//! Guests and plugins are built first, so that the tests find them; tools of other languages go into
+//! `target/tools`. Then one `cargo test` runs the whole workspace and prints its own summary.
+
+use crate::guests::{self, Language};
+use crate::plugins;
+use crate::tools::{Fetch, Result, cargo, root, run, say};
+
+/// Builds what the tests need, and runs them.
+///
+/// # Errors
+/// Something does not build, or a test fails.
+pub(crate) fn run_tests(arguments: &[String]) -> Result {
+    plugins::build(&root().join("target/plugins"))?;
+    say("building the guests of the tests");
+    guests::build(&root().join("target/guests"), &Language::ALL, Fetch::Missing)?;
+    say("running the tests");
+    run(cargo().current_dir(root()).args(["test", "--workspace"]).args(arguments))
+}
