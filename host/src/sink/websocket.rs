@@ -18,8 +18,11 @@ use std::task::{Context, Poll, ready};
 
 /// Messages fed without a flush, at most; bounds what a loss repeats.
 const UNFLUSHED_MESSAGES: usize = 1024;
-/// Payload bytes fed without a flush, at most.
-const UNFLUSHED_BYTES: usize = 128 << 10;
+/// Bytes fed without a flush, at most: less than the connection collects before it writes by itself,
+/// so that a flush is one big write and no small one follows.
+const UNFLUSHED_BYTES: usize = 112 << 10;
+/// The longest header of a frame.
+const FRAME_HEADER_BYTES: usize = 14;
 /// Messages that are given to peers at once.
 const BATCH_MESSAGES: usize = 256;
 
@@ -128,7 +131,7 @@ impl Client {
             let mut result = connection.send(message.payload.clone());
             self.queue.push_back(message);
             self.fed += 1;
-            self.fed_bytes += length;
+            self.fed_bytes += length + FRAME_HEADER_BYTES;
             let is_due = self.fed >= UNFLUSHED_MESSAGES || self.fed_bytes >= UNFLUSHED_BYTES;
             if is_due && result.is_ok() {
                 match connection.try_flush() {
@@ -225,7 +228,7 @@ impl Client {
             let length = message.payload.len();
             connection.send(message.payload.clone())?;
             self.fed += 1;
-            self.fed_bytes += length;
+            self.fed_bytes += length + FRAME_HEADER_BYTES;
             self.waiting_bytes -= length;
         }
         let is_due = self.fed >= UNFLUSHED_MESSAGES || self.fed_bytes >= UNFLUSHED_BYTES;

@@ -19,8 +19,9 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{self, Error, WebSocket};
 
-/// A feed that we dial is one of few, and fast: read it in big chunks.
-const DIALLED_READ_BUFFER_BYTES: usize = 128 << 10;
+/// What tungstenite asks for at once. Payloads are slices of such pieces: small ones are cheap to
+/// clear, and pin little.
+const DIALLED_READ_BUFFER_BYTES: usize = 16 << 10;
 /// Connections that we accept are many, and most of them quiet.
 const ACCEPTED_READ_BUFFER_BYTES: usize = 4 << 10;
 /// Frames collect up to here before they are written without being asked to.
@@ -36,6 +37,7 @@ pub struct Connection {
     phase: Phase,
     is_dirty: bool,
     is_blocked: bool,
+    owes_pong: bool,
     subprotocol: Option<String>,
 }
 
@@ -114,12 +116,13 @@ impl Connection {
             .max_write_buffer_size(2 * WRITE_BUFFER_BYTES + CONTROL_ALLOWANCE_BYTES)
             .max_message_size(Some(max_message_bytes))
             .max_frame_size(Some(max_message_bytes));
-        let io = Io::new(stream, role == Role::Server);
+        let io = Io::new(stream);
         Self {
             socket: WebSocket::from_partially_read(io, rest.into(), role, Some(config)),
             phase: Phase::Open,
             is_dirty: false,
             is_blocked: false,
+            owes_pong: false,
             subprotocol,
         }
     }
@@ -142,16 +145,26 @@ impl Connection {
             return Poll::Ready(Received::Ended(Ending::Lost("already closed".to_owned())));
         }
         self.socket.get_mut().wake(cx.waker());
+        if self.owes_pong {
+            match self.try_flush() {
+                Poll::Ready(Ok(())) => self.owes_pong = false,
+                Poll::Ready(Err(ending)) => return Poll::Ready(Received::Ended(ending)),
+                Poll::Pending => {}
+            }
+        }
+        std::task::ready!(self.socket.get_mut().poll_readable(cx));
         match self.socket.read() {
             Ok(tungstenite::Message::Text(text)) => {
                 Poll::Ready(Received::Message(Payload::checked_text(Bytes::from(text))))
             }
             Ok(tungstenite::Message::Binary(bytes)) => Poll::Ready(Received::Message(Payload::binary(bytes))),
-            Ok(
-                tungstenite::Message::Ping(_)
-                | tungstenite::Message::Pong(_)
-                | tungstenite::Message::Frame(_),
-            ) => Poll::Ready(Received::Control),
+            Ok(tungstenite::Message::Ping(_)) => {
+                self.owes_pong = true;
+                Poll::Ready(Received::Control)
+            }
+            Ok(tungstenite::Message::Pong(_) | tungstenite::Message::Frame(_)) => {
+                Poll::Ready(Received::Control)
+            }
             Ok(tungstenite::Message::Close(frame)) => {
                 self.phase = Phase::Ending(Closing::new());
                 let (code, reason) = frame.map_or((None, String::new()), |frame| {

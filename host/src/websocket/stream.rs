@@ -60,8 +60,9 @@ pub(super) struct Io {
     stream: Stream,
     waker: Waker,
     is_write_blocked: bool,
-    /// For connections with a small read buffer: a big one, borrowed while bytes are waiting.
-    read_ahead: Option<ReadAhead>,
+    read_ahead: ReadAhead,
+    /// The last read found nothing: there is no use in another before the socket says so.
+    is_drained: bool,
     traffic: Traffic,
 }
 
@@ -77,12 +78,13 @@ pub struct Traffic {
 }
 
 impl Io {
-    pub(super) fn new(stream: Stream, reads_ahead: bool) -> Self {
+    pub(super) fn new(stream: Stream) -> Self {
         Self {
             stream,
             waker: Waker::noop().clone(),
             is_write_blocked: false,
-            read_ahead: reads_ahead.then(ReadAhead::default),
+            read_ahead: ReadAhead::default(),
+            is_drained: false,
             traffic: Traffic::default(),
         }
     }
@@ -93,6 +95,22 @@ impl Io {
         if !self.waker.will_wake(waker) {
             self.waker = waker.clone();
         }
+    }
+
+    /// Whether a read may find something. tungstenite clears its whole buffer before it looks, so it is
+    /// worth knowing.
+    #[inline]
+    pub(super) fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.is_drained {
+            let tcp = match &self.stream {
+                Stream::Tcp(tcp) => tcp,
+                Stream::Tls(tls) => tls.get_ref().0,
+            };
+            // An error is found by the read.
+            let _ = ready!(tcp.poll_read_ready(cx));
+            self.is_drained = false;
+        }
+        Poll::Ready(())
     }
 
     pub(super) fn traffic(&self) -> Traffic {
@@ -107,21 +125,17 @@ impl Io {
 impl Read for Io {
     #[inline]
     fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        if let Some(length) = self.read_ahead.take(bytes) {
+            return Ok(length);
+        }
         let mut cx = Context::from_waker(&self.waker);
-        let result = match &mut self.read_ahead {
-            None => poll_read(&mut self.stream, &mut cx, bytes),
-            Some(ahead) => {
-                if let Some(length) = ahead.take(bytes) {
-                    return Ok(length);
-                }
-                ahead.poll_fill(&mut self.stream, &mut cx)
-            }
+        let Poll::Ready(result) = self.read_ahead.poll_fill(&mut self.stream, &mut cx) else {
+            self.is_drained = true;
+            return Err(ErrorKind::WouldBlock.into());
         };
-        let Poll::Ready(result) = result else { return Err(ErrorKind::WouldBlock.into()) };
-        let length = result?;
-        self.traffic.received_bytes += length as u64;
+        self.traffic.received_bytes += result? as u64;
         self.traffic.life += 1;
-        Ok(self.read_ahead.as_mut().map_or(length, |ahead| ahead.take(bytes).unwrap_or(0)))
+        Ok(self.read_ahead.take(bytes).unwrap_or(0))
     }
 }
 
