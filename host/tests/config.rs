@@ -4,8 +4,6 @@
 //! Each `tests/config/NAME.toml` has a `NAME.err` with the errors, or a `NAME.ok` with the warnings and
 //! the configuration. `GOLDEN=write cargo test -p tidemill --test config` writes them anew.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use tidemill::config::{Config, Environment, Format, Pipeline, Source, load, parse};

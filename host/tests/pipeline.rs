@@ -199,7 +199,8 @@ async fn what_a_sink_refuses_becomes_a_dead_letter_counted_when_it_is_written() 
     let rest = (tokio::spawn(collect(work)), tokio::spawn(collect(dead)));
     drop(running.feed);
     running.line.await.unwrap();
-    (rest.0.await.unwrap(), rest.1.await.unwrap());
+    rest.0.await.unwrap();
+    rest.1.await.unwrap();
     assert_eq!(counted(&running.metrics, written), 2);
     let letter: serde_json::Value = serde_json::from_str(&texts(&letters)[0]).unwrap();
     assert_eq!(letter["stage"], "sink0");

@@ -58,6 +58,7 @@ pub enum Tool {
 ///
 /// # Panics
 /// If they are not installed and `CI=true`: there nothing is skipped.
+#[expect(clippy::print_stderr, reason = "a skipped test says that it is, and why")]
 pub fn tool(tool: Tool) -> Option<PathBuf> {
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
     let (name, folder) = match tool {
@@ -69,7 +70,7 @@ pub fn tool(tool: Tool) -> Option<PathBuf> {
         return Some(tools.join(folder));
     }
     assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "the tools of {name} are not installed");
-    println!("skipped: the tools of {name} are not installed; `cargo xtask guests` does it");
+    eprintln!("skipped: the tools of {name} are not installed; `cargo xtask guests` does it");
     None
 }
 

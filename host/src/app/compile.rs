@@ -1,18 +1,13 @@
-//! Compiling plugins off the hot path: one at a time, on a thread of low priority.
+//! Compiling plugins off the hot path: one at a time, on a thread of its own.
 
 use crate::plugin::{Engine, LoadError, Plugin};
 use tokio::sync::oneshot;
-
-/// How much the compiling thread stands back: the weakest there is.
-const NICENESS: i32 = 19;
 
 /// Compiles a plugin, or loads its compiled code from the cache.
 pub(super) async fn compile(engine: Engine, name: String, wasm: Vec<u8>) -> Result<Plugin, LoadError> {
     let (sender, loaded) = oneshot::channel();
     let thread = std::thread::Builder::new().name(format!("compile-{name}")).spawn(move || {
-        // On Linux a thread has a niceness of its own. Without the right to set it, compiling only
-        // competes.
-        let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICENESS);
+        // Whoever asked may be gone at a shutdown.
         let _ = sender.send(engine.load(&name, &wasm));
     });
     let thread = thread.expect("a thread can be made");
