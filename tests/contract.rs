@@ -1,6 +1,8 @@
 //! The plugin contract in four languages: `tests/guests/contract` has one small plugin in each, and
 //! all of them must do the same in every case here.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::sync::Arc;
 use std::time::Duration;
 use tidemill::message::{Message, Payload};

@@ -1,6 +1,8 @@
 //! The examples do what their pages say: each is run as it is, on its recorded input, and its output
 //! compared with what is expected. The demo's windows are computed again, by other means.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use futures_util::{SinkExt, StreamExt};
 use serde_json::Value;
 use std::collections::BTreeMap;

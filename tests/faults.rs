@@ -1,6 +1,8 @@
 //! What a hostile plugin can do to a pipeline: the counter that names it moves, only the message at
 //! fault is lost, a neighbour notices nothing, and the host lives.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use tidemill_tests::host::{Folder, Host};
 use tidemill_tests::peers::{Collector, Feed};
 use tidemill_tests::{guest, plugin};

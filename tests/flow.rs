@@ -1,5 +1,7 @@
 //! The host as a whole: it reconnects, waits for plugins, drains at SIGTERM, and says how it is.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use futures_util::{SinkExt, StreamExt};
 use tidemill_tests::host::Folder;
 use tidemill_tests::peers::{Collector, Feed, Received, dial};

@@ -1,6 +1,8 @@
 //! What a hostile plugin can do to an instance: each thing ends in the fault that names it, the host
 //! lives, and the next instance works.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::pin::pin;
 use std::time::Duration;
 use tidemill::config::Limits;

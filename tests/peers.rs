@@ -1,6 +1,8 @@
 //! Real peers on both sides of the host, as servers and as clients: Python's `websockets` and Node's
 //! `ws`. Text and binary come through unchanged and in order, and the peer sees the close code.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::io::{BufRead, BufReader, Lines};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use tidemill_tests::host::Folder;

@@ -1,6 +1,8 @@
 //! A plugin is exchanged a thousand times under full load: every message comes out exactly once, in
 //! order, and the count that the plugin keeps is carried from version to version.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tidemill_tests::guest;
@@ -100,6 +102,7 @@ async fn a_thousand_swaps_under_load_lose_double_and_move_nothing() {
 }
 
 /// The pauses are a figure to read, not a limit to pass: machines that run tests are busy.
+#[expect(clippy::print_stdout, reason = "figures for whoever asks for the output")]
 fn report_pauses(metrics: &str, messages: u64) {
     let buckets = metrics.lines().filter(|line| line.starts_with("tidemill_plugin_swap_duration_seconds"));
     for line in buckets {
