@@ -129,8 +129,8 @@ impl Default for Metrics {
             swap_duration: histograms(r, "plugin_swap_duration_seconds", "Pause of a pipeline at a swap"),
             connections: family(r, "connections", "Connections of an endpoint, by state"),
             connects: family(r, "connects", "Attempts to connect, and connections accepted or refused"),
-            bytes_received: family(r, "bytes_received", "Payload bytes an endpoint received"),
-            bytes_sent: family(r, "bytes_sent", "Payload bytes an endpoint sent"),
+            bytes_received: family(r, "bytes_received", "Bytes an endpoint received, frame headers included"),
+            bytes_sent: family(r, "bytes_sent", "Bytes an endpoint sent, frame headers included"),
             paused: family(r, "source_paused_seconds", "Time in which backpressure held reading back"),
             guests: GuestRegistry::register(r),
             registry: Mutex::new(registry),
@@ -375,9 +375,9 @@ impl Losses {
 /// What an endpoint counts.
 #[derive(Clone, Debug)]
 pub struct EndpointMetrics {
-    /// Payload bytes received.
+    /// Bytes received: what TLS carries, so frame headers included and the handshake not.
     pub bytes_received: Counter,
-    /// Payload bytes sent.
+    /// Bytes sent, likewise.
     pub bytes_sent: Counter,
     connections: Family<Labels, Gauge>,
     connects: Family<Labels, Counter>,
