@@ -147,14 +147,15 @@ impl Site {
         let target = executable.ancestors().nth(2).ok_or("xtask was not built by cargo")?;
         let work = target.join("bench");
         fs::create_dir_all(&work)?;
-        let build = |package: &str| {
-            eprintln!("building {package}");
-            let cargo_build = ["build", "--release", "--package", package, "--bins"];
-            finish(Command::new("cargo").args(cargo_build).current_dir(root))
-        };
-        build("tidemill-bench")?;
+        eprintln!("building the load generator, the relays and the host");
+        let mut build = Command::new("cargo");
+        build.args(["build", "--release", "--bins", "--package", "tidemill-bench"]).current_dir(root);
         if !args.references {
-            build("tidemill")?;
+            // In one build: alone, each would want the dependencies with other features.
+            build.args(["--package", "tidemill"]);
+        }
+        finish(&mut build)?;
+        if !args.references {
             let plugins = target.join("plugins");
             finish(Command::new(&executable).args(["plugins", "-o"]).arg(&plugins))?;
             for (name, text) in matrix::configurations(&plugins, &work.join("cache")) {
