@@ -20,6 +20,13 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(5);
 /// If it does not build.
 pub fn binary() -> &'static Path {
     static BUILT: LazyLock<PathBuf> = LazyLock::new(|| {
+        // Tests are in `deps` of the folder where binaries are.
+        let test = std::env::current_exe().expect("a test has a file");
+        let binary = test.ancestors().nth(2).expect("a test is in target/<profile>/deps").join("tidemill");
+        // `cargo test --workspace` has just built it; alone it wants its dependencies with other features.
+        if crate::is_prepared() && binary.is_file() {
+            return binary;
+        }
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let mut build = Command::new(cargo);
         build.current_dir(crate::root()).args([
@@ -31,10 +38,7 @@ pub fn binary() -> &'static Path {
             "tidemill",
         ]);
         assert!(build.status().expect("cargo can be run").success(), "the host does not build");
-        // Tests are in `deps` of the folder where binaries are.
-        let test = std::env::current_exe().expect("a test has a file");
-        let folder = test.ancestors().nth(2).expect("a test is in target/<profile>/deps");
-        folder.join("tidemill")
+        binary
     });
     &BUILT
 }

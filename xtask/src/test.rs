@@ -16,5 +16,7 @@ pub(crate) fn run_tests(arguments: &[String]) -> Result {
     say("building the guests of the tests");
     guests::build(&root().join("target/guests"), &Language::ALL, Fetch::Missing)?;
     say("running the tests");
-    run(cargo().current_dir(root()).args(["test", "--workspace"]).args(arguments))
+    let mut cargo = cargo();
+    cargo.current_dir(root()).env("TIDEMILL_TESTS_PREPARED", "1");
+    run(cargo.args(["test", "--workspace"]).args(arguments))
 }
