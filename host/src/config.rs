@@ -478,6 +478,9 @@ impl std::fmt::Display for FilePath {
 /// What the environment variables of a `${NAME}` are looked up in.
 pub type Environment = BTreeMap<String, String>;
 
+/// Most sinks of one pipeline: which of them take a message is one bit each.
+pub const MAX_SINKS: usize = 64;
+
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
 

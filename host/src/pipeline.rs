@@ -10,7 +10,6 @@ mod outlets;
 mod stage;
 
 pub use line::{Control, Ended, Ending, Line, Swap, Swapped};
-pub use outlets::MAX_SINKS;
 pub use stage::CarriedState;
 
 use crate::config;

@@ -1,7 +1,6 @@
 //! The plugins that are there, by name, and what is made of them for a pipeline.
 
-use crate::config::{self, Outputs};
-use crate::pipeline::MAX_SINKS;
+use crate::config::{self, MAX_SINKS, Outputs};
 use crate::plugin::{Description, Fault, HostState, Instance, Plugin, Setup};
 use crate::telemetry::Metrics;
 use std::collections::BTreeMap;

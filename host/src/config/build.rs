@@ -15,8 +15,6 @@ use std::ops::Range;
 
 /// The names a stage cannot have: labels of the metrics, which sinks and transforms share.
 const TAKEN: [&str; 2] = ["source", DEAD_LETTER];
-/// The most sinks that a pipeline can send to.
-const MOST_SINKS: usize = 64;
 /// The label of a pipeline's dead-letter sink.
 const DEAD_LETTER: &str = "dead_letter";
 
@@ -126,8 +124,8 @@ fn pipeline(
     if section.is_written("sinks") && section.sections("sinks").is_empty() {
         report.error(&section.span("sinks"), "a pipeline needs at least one sink");
     }
-    if let Some(beyond) = section.sections("sinks").get(MOST_SINKS) {
-        report.error(&beyond.header, format!("a pipeline has at most {MOST_SINKS} sinks"));
+    if let Some(beyond) = section.sections("sinks").get(super::MAX_SINKS) {
+        report.error(&beyond.header, format!("a pipeline has at most {} sinks", super::MAX_SINKS));
     }
     let dead_letter = section.section("dead_letter");
     let dead_letter = dead_letter.and_then(|section| sink(report, section, DEAD_LETTER, server, served));

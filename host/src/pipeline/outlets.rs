@@ -5,7 +5,7 @@
 //! messages already given. An output that no sink takes ends here, counted.
 
 use super::dead_letters::{DeadLetters, Place};
-use crate::config::Outputs;
+use crate::config::{MAX_SINKS, Outputs};
 use crate::message::{Failed, Message};
 use crate::reason::Reason;
 use crate::sink::Sink;
@@ -13,9 +13,6 @@ use crate::telemetry::{Losses, SinkMetrics};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-
-/// Most sinks of one pipeline: which of them take a message is one bit each.
-pub const MAX_SINKS: usize = 64;
 
 /// After so many messages or bytes sinks flush, even if more are there: latency and memory under
 /// full load stay bounded.
