@@ -4,7 +4,7 @@
 //! What is up to date is left alone. A language whose tools are missing is skipped by name; with
 //! `CI=true` that is an error.
 
-use crate::tools::{self, Fetch, Missing, Result, WASM_TARGET, cargo, root, run, run_quietly, say};
+use crate::tools::{self, Fetch, Result, Tools, WASM_TARGET, cargo, root, run, run_quietly, say};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::SystemTime;
@@ -50,15 +50,8 @@ impl Language {
     }
 }
 
-/// A file, the package that it is built from, and a feature.
-struct RustGuest(&'static str, &'static str, Option<&'static str>);
-
-const RUST: [RustGuest; 4] = [
-    RustGuest("contract-rust", "guest-contract-rust", None),
-    RustGuest("hostile", "guest-hostile", None),
-    RustGuest("counter-v1", "guest-counter", None),
-    RustGuest("counter-v2", "guest-counter", Some("v2")),
-];
+/// The guests in Rust. Their packages are named like their files, after `guest-`.
+const RUST: [&str; 4] = ["contract-rust", "counter-v1", "counter-v2", "hostile"];
 
 /// `cargo xtask guests`
 ///
@@ -79,22 +72,24 @@ pub(crate) fn build(out: &Path, languages: &[Language], fetch: Fetch) -> Result 
     // Held until this returns: several test binaries may want their guests at once.
     let lock = fs::File::create(out.join(".lock"))?;
     lock.lock()?;
+    let in_ci = env::var_os("CI").is_some_and(|ci| ci == "true");
     for &language in languages {
         let built = match language {
-            Language::Rust => rust(out).map(Ok),
+            Language::Rust => rust(out).map(|()| None),
             Language::C => foreign(out, language, tools::python(fetch)?, c),
             Language::JavaScript => foreign(out, language, tools::node(fetch)?, javascript),
             Language::Python => foreign(out, language, tools::python(fetch)?, python),
         };
-        match built.map_err(|error| format!("failed to build the guests in {}: {error}", language.name()))? {
-            Ok(()) => {}
-            Err(missing) if env::var_os("CI").is_some_and(|ci| ci == "true") => {
-                return Err(format!("guests in {} cannot be built: {missing}", language.name()).into());
+        let name = language.name();
+        match built.map_err(|error| format!("failed to build the guests in {name}: {error}"))? {
+            None => {}
+            Some(missing) if in_ci => {
+                return Err(format!("the guest in {name} cannot be built: {missing}").into());
             }
-            Err(missing) => {
+            Some(missing) => {
                 // An old one would be tested in place of the one that could not be built.
                 remove(&contract(out, language))?;
-                say(&format!("guests in {} skipped: {missing}", language.name()));
+                say(&format!("the guest in {name} is skipped: {missing}"));
             }
         }
     }
@@ -103,29 +98,29 @@ pub(crate) fn build(out: &Path, languages: &[Language], fetch: Fetch) -> Result 
 
 fn rust(out: &Path) -> Result {
     tools::add_wasm_target()?;
-    // One after the other: two of them are the same file until it is copied.
-    for RustGuest(name, package, feature) in RUST {
-        let mut cargo = cargo();
-        // As the shipped plugins are built, and with their dependencies: their folder says how.
-        cargo.current_dir(root().join("plugins")).args(["build", "--quiet", "--release"]);
-        cargo.args(["--package", package, "--target-dir"]).arg(tools::target());
-        run(cargo.args(feature.iter().flat_map(|feature| ["--features", feature])))?;
-        let built = format!("{WASM_TARGET}/release/{}.wasm", package.replace('-', "_"));
+    let mut cargo = cargo();
+    // As the shipped plugins are built, and with their dependencies: their folder says how.
+    cargo.current_dir(root().join("plugins")).args(["build", "--quiet", "--release"]);
+    cargo.args(RUST.map(|name| format!("--package=guest-{name}")));
+    run(cargo.arg("--target-dir").arg(tools::target()))?;
+    for name in RUST {
+        let built = format!("{WASM_TARGET}/release/guest_{}.wasm", name.replace('-', "_"));
         put(&out.join(format!("{name}.wasm")), &fs::read(tools::target().join(built))?)?;
     }
     Ok(())
 }
 
-/// A guest of another language: `command` makes it with the tools in a folder, into a file.
+/// A guest of another language: `command` makes it with the tools in a folder, into a file. Or what
+/// is missing.
 fn foreign(
     out: &Path,
     language: Language,
-    tools: std::result::Result<PathBuf, Missing>,
+    tools: Tools,
     command: impl FnOnce(&Path, &Path) -> Command,
-) -> Result<std::result::Result<(), Missing>> {
+) -> Result<Option<String>> {
     let tools = match tools {
-        Ok(tools) => tools,
-        Err(missing) => return Ok(Err(missing)),
+        Tools::In(folder) => folder,
+        Tools::Missing(missing) => return Ok(Some(missing)),
     };
     let guest = contract(out, language);
     if !is_current(&guest, &source(language))? {
@@ -134,7 +129,7 @@ fn foreign(
         run_quietly(&mut command(&tools, &new))?;
         fs::rename(new, guest)?;
     }
-    Ok(Ok(()))
+    Ok(None)
 }
 
 fn c(tools: &Path, guest: &Path) -> Command {

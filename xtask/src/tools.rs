@@ -6,7 +6,7 @@
 use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::{env, fmt, fs};
+use std::{env, fs, io};
 
 pub(crate) type Result<T = ()> = std::result::Result<T, Box<dyn Error>>;
 
@@ -27,42 +27,47 @@ pub(crate) enum Fetch {
     Nothing,
 }
 
-/// A tool that is not there, and why.
+/// Whether the tools of a language are there.
 #[derive(Debug)]
-pub(crate) struct Missing(String);
-
-impl fmt::Display for Missing {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
+pub(crate) enum Tools {
+    /// In this folder.
+    In(PathBuf),
+    /// They are not, for this reason.
+    Missing(String),
 }
 
-/// The folder `bin` of the npm packages, or what is missing.
+/// The programs of the npm packages.
 ///
 /// # Errors
 /// The installation failed.
-pub(crate) fn node(fetch: Fetch) -> Result<std::result::Result<PathBuf, Missing>> {
-    let folder = folder("node");
-    install(&folder, NODE_PACKAGES, &["node", "npm"], fetch, || {
+pub(crate) fn node(fetch: Fetch) -> Result<Tools> {
+    let folder = target().join("tools/node");
+    if let Some(missing) = missing(&folder, NODE_PACKAGES, &["node", "npm"], fetch) {
+        return Ok(Tools::Missing(missing));
+    }
+    install(&folder, NODE_PACKAGES, || {
         let mut npm = Command::new("npm");
         npm.args(["install", "--no-audit", "--no-fund", "--silent", "--prefix"]).arg(&folder);
         run(npm.args(NODE_PACKAGES))
-    })
-    .map(|installed| installed.map(|()| folder.join("node_modules/.bin")))
+    })?;
+    Ok(Tools::In(folder.join("node_modules/.bin")))
 }
 
-/// The folder `bin` of the virtual environment, or what is missing.
+/// The programs of a virtual environment, with Python among them.
 ///
 /// # Errors
 /// The installation failed.
-pub(crate) fn python(fetch: Fetch) -> Result<std::result::Result<PathBuf, Missing>> {
-    let folder = folder("python");
-    install(&folder, PYTHON_PACKAGES, &["python3"], fetch, || {
+pub(crate) fn python(fetch: Fetch) -> Result<Tools> {
+    let folder = target().join("tools/python");
+    if let Some(missing) = missing(&folder, PYTHON_PACKAGES, &["python3"], fetch) {
+        return Ok(Tools::Missing(missing));
+    }
+    install(&folder, PYTHON_PACKAGES, || {
         run(Command::new("python3").args(["-m", "venv"]).arg(&folder))?;
         let mut pip = Command::new(folder.join("bin/pip"));
         run(pip.args(["install", "--quiet", "--disable-pip-version-check"]).args(PYTHON_PACKAGES))
-    })
-    .map(|installed| installed.map(|()| folder.join("bin")))
+    })?;
+    Ok(Tools::In(folder.join("bin")))
 }
 
 /// Sees to it that Rust can compile to wasm.
@@ -133,40 +138,35 @@ pub(crate) fn run_quietly(command: &mut Command) -> Result {
     Err(format!("{command:?} ended with {}\n{said}{wrong}", output.status).into())
 }
 
-fn folder(name: &str) -> PathBuf {
-    target().join("tools").join(name)
+/// Why tools cannot be had, if they cannot.
+fn missing(folder: &Path, packages: &[&str], interpreters: &[&str], fetch: Fetch) -> Option<String> {
+    if let Some(interpreter) = interpreters.iter().find(|interpreter| !is_there(interpreter)) {
+        return Some(format!("there is no {interpreter}"));
+    }
+    let refused = fetch == Fetch::Nothing && !is_installed(folder, packages);
+    refused.then(|| format!("{} not installed; `cargo xtask guests` does it", packages.join(", ")))
+}
+
+fn install(folder: &Path, packages: &[&str], install: impl FnOnce() -> Result) -> Result {
+    if is_installed(folder, packages) {
+        return Ok(());
+    }
+    say(&format!("installing {} into {}", packages.join(", "), folder.display()));
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
+        _ => fs::create_dir_all(folder)?,
+    }
+    install()?;
+    Ok(fs::write(stamp(folder), packages.join(" "))?)
+}
+
+fn is_installed(folder: &Path, packages: &[&str]) -> bool {
+    fs::read_to_string(stamp(folder)).is_ok_and(|installed| installed == packages.join(" "))
 }
 
 /// The file that says what a folder of tools holds.
 fn stamp(folder: &Path) -> PathBuf {
     folder.join("installed")
-}
-
-fn install(
-    folder: &Path,
-    packages: &[&str],
-    interpreters: &[&str],
-    fetch: Fetch,
-    install: impl FnOnce() -> Result,
-) -> Result<std::result::Result<(), Missing>> {
-    if let Some(interpreter) = interpreters.iter().find(|interpreter| !is_there(interpreter)) {
-        return Ok(Err(Missing(format!("there is no {interpreter}"))));
-    }
-    let (stamp, packages) = (stamp(folder), packages.join(" "));
-    if fs::read_to_string(&stamp).is_ok_and(|installed| installed == packages) {
-        return Ok(Ok(()));
-    }
-    if fetch == Fetch::Nothing {
-        return Ok(Err(Missing(format!("{packages} not installed; `cargo xtask guests` does it"))));
-    }
-    say(&format!("installing {packages} into {}", folder.display()));
-    match fs::remove_dir_all(folder) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
-        _ => fs::create_dir_all(folder)?,
-    }
-    install()?;
-    fs::write(stamp, packages)?;
-    Ok(Ok(()))
 }
 
 fn is_there(program: &str) -> bool {

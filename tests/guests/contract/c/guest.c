@@ -51,7 +51,8 @@ static transform_string_t owned(slice_t text) {
   return copy;
 }
 
-// A list that grows.
+// A list that grows. Until its first element, `room` is how many are expected: the allocator of zig's
+// libc takes microseconds to give more.
 typedef struct {
   void *at;
   size_t len, room;
@@ -59,13 +60,14 @@ typedef struct {
 
 // Room for `more` elements of `size` bytes at the column's end.
 static void *extend(column_t *column, size_t more, size_t size) {
-  if (column->len + more > column->room) {
-    column->room = (column->len + more) * 2;
+  size_t needed = column->len + more;
+  if (!column->at || needed > column->room) {
+    if (needed > column->room) column->room = needed * 2;
     column->at = realloc(column->at, column->room * size);
     if (!column->at) abort();
   }
   void *end = (uint8_t *)column->at + column->len * size;
-  column->len += more;
+  column->len = needed;
   return end;
 }
 
@@ -88,6 +90,18 @@ typedef struct {
   column_t binary, origins, outputs, marks;
   size_t binaries, marked, elsewhere;
 } emitted_t;
+
+// Of a batch of so many messages and bytes.
+static emitted_t expecting(size_t messages, size_t bytes) {
+  column_t column = {.room = messages};
+  return (emitted_t){
+      .payloads = {.data = {.room = bytes}, .ends = column},
+      .binary = column,
+      .origins = column,
+      .outputs = column,
+      .marks = column,
+  };
+}
 
 static uint8_t *emit(emitted_t *emitted, uint32_t origin, uint16_t output, slice_t mark, slice_t payload,
                      bool binary) {
@@ -115,7 +129,7 @@ static writing_t marks(const emitted_t *emitted) {
   const slice_t *marks = emitted->marks.at;
   writing_t writing;
   if (emitted->marked == emitted->marks.len) {
-    row_t values = {0};
+    row_t values = {.ends = {.room = emitted->marks.len}};
     for (size_t i = 0; i < emitted->marks.len; i++) {
       append(&values, value_of(marks[i]));
       finish_piece(&values);
@@ -203,8 +217,8 @@ bool exports_tidemill_plugin_transformer_process(exports_tidemill_plugin_transfo
                                                  transform_string_t *err) {
   const tidemill_plugin_types_packed_t *packed = &batch->payloads.val.packed;
   size_t messages = packed->ends.len, start = 0, elsewhere = 0;
-  emitted_t emitted = {0};
-  column_t forwarded = {0}, forward_outputs = {0}, rejections = {0};
+  emitted_t emitted = expecting(messages, packed->data.len);
+  column_t forwarded = {.room = messages}, forward_outputs = {.room = messages}, rejections = {0};
   uint8_t digits[20];
 
   for (size_t i = 0; i < messages; start = packed->ends.ptr[i++]) {

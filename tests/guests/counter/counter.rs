@@ -5,7 +5,8 @@
 use std::io::Write;
 use tidemill_plugin::{Description, Message, NoConfig, Out, Plugin, Result, export};
 
-const VERSION: &str = if cfg!(feature = "v2") { "v2" } else { "v1" };
+/// The version of the package that this source is built in.
+const VERSION: &str = concat!("v", env!("CARGO_PKG_VERSION_MAJOR"));
 
 struct Counter {
     count: u64,
