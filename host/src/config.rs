@@ -3,6 +3,7 @@
 //! `config/file.rs` makes it out of a TOML file; code that embeds the host makes it directly. What
 //! the file may say, key by key, is one table in `config/keys.rs`.
 
+mod agree;
 mod build;
 mod check;
 mod endpoint;
@@ -11,6 +12,8 @@ mod file;
 mod interpolate;
 mod json;
 pub mod keys;
+mod listen;
+mod path;
 mod report;
 mod section;
 pub mod shape;
@@ -19,6 +22,7 @@ mod value;
 
 pub use error::{ConfigError, ConfigErrors};
 pub use file::{Loaded, load, parse};
+pub use path::{PathError, PathPattern};
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -254,12 +258,35 @@ pub struct Listen {
     pub host: String,
     /// The port; 0 takes a free one.
     pub port: u16,
-    /// The exact path.
-    pub path: String,
+    /// The path: exact, or with `{name}` for a segment, as [`PathPattern`] reads it.
+    pub path: Redacted,
+    /// What every message of a connection is given: a key, and where its value is taken from.
+    pub metadata: Vec<(String, FromHandshake)>,
     /// Most connections of the listener.
     pub max_connections: usize,
     /// Longest time a handshake may take.
     pub handshake_timeout: Duration,
+}
+
+/// Something that a peer's handshake says, and none of its messages.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FromHandshake {
+    /// What stands for a `{name}` of the path.
+    Path(String),
+    /// A value of the query.
+    Query(String),
+    /// A header; several of one name are joined by ", ".
+    Header(String),
+    /// A cookie.
+    Cookie(String),
+    /// The user of basic authentication.
+    User,
+    /// The common name of the peer's certificate.
+    CommonName,
+    /// The alternative names of the peer's certificate, joined by ",".
+    AlternativeNames,
+    /// The SHA-256 digest of the peer's certificate, in hexadecimal.
+    Fingerprint,
 }
 
 /// The schedule of reconnection.
@@ -592,12 +619,21 @@ impl Endpoint {
             mode: Mode::Server(Listen {
                 host: server.host.clone(),
                 port: server.port,
-                path: path.into(),
+                path: Redacted::plain(path),
+                metadata: Vec::new(),
                 max_connections: server.max_connections,
                 handshake_timeout: server.handshake_timeout,
             }),
             max_message_size_bytes: 1024 * KIB,
             ..Self::client("")
+        }
+    }
+
+    /// Where peers reach it, if it accepts.
+    pub fn listen(&self) -> Option<&Listen> {
+        match &self.mode {
+            Mode::Server(listen) => Some(listen),
+            Mode::Client(_) => None,
         }
     }
 }

@@ -1,6 +1,8 @@
 //! The edge against real peers, over real sockets on free ports: handshakes, frames, ends, and what
 //! happens when peers are slow, silent, wrong or gone.
 
+#[path = "websocket/admission.rs"]
+mod admission;
 #[path = "websocket/drive.rs"]
 mod drive;
 #[path = "websocket/handshake.rs"]

@@ -150,11 +150,11 @@ async fn serve(
 ) -> Option<Played> {
     let admission = Admission { subprotocols: Vec::new(), max_message_size_bytes: MAX_IGNORED_BYTES };
     let patience = Server::default().handshake_timeout;
-    let Accepted { connection, path, .. } = tokio::select! {
+    let Accepted { connection, handshake, .. } = tokio::select! {
         accepted = accept(tcp, patience, |_| Ok((admission.clone(), ()))) => accepted?,
         () = stop.requested() => return None,
     };
-    tracing::info!(%peer, path, "playing");
+    tracing::info!(%peer, path = handshake.path(), "playing");
     let source = match lines::file(&recording.path, recording.format) {
         Ok(source) => source,
         Err(error) => {

@@ -2,7 +2,9 @@
 //!
 //! A part that cannot be made was reported before; it is left out, and the rest is still looked at.
 
-use super::endpoint::{self, Served};
+use super::agree::{self, Served};
+use super::endpoint;
+use super::listen::check_host;
 use super::report::Report;
 use super::section::Section;
 use super::{
@@ -26,7 +28,7 @@ pub(super) fn config(report: &mut Report<'_>, root: &Section) -> Config {
     }
     if let Some(server) = root.section("server") {
         if let Some(host) = server.text("host") {
-            endpoint::check_host(report, host, &server.span("host"));
+            check_host(report, host, &server.span("host"));
         }
         config.server = self::server(server);
     }
@@ -39,9 +41,9 @@ pub(super) fn config(report: &mut Report<'_>, root: &Section) -> Config {
         }
         config.pipelines.extend(pipeline(report, section, &config.server, &mut served));
     }
-    endpoint::agree(report, &mut served);
-    endpoint::warn_of_open_doors(report, &served);
-    endpoint::settle(&mut config, served);
+    agree::agree(report, &mut served);
+    agree::warn_of_open_doors(report, &served);
+    agree::settle(&mut config, served);
     if root.sections("pipelines").is_empty() && config.admin.is_none() && report.errors.is_empty() {
         report.warning(
             &root.header,

@@ -1,17 +1,14 @@
-//! WebSocket endpoints out of checked tables, and what endpoints of one path must agree on.
+//! WebSocket endpoints out of checked tables; those that accept, as far as they are told apart from
+//! those that dial, are `listen.rs`'s.
 
-use super::build::port;
+use super::agree::Served;
+use super::listen::listen;
 use super::report::Report;
 use super::section::{Section, Span};
 use super::{
-    Buffer, Client, Codec, Config, Endpoint, Listen, MessageType, Mode, Peers, Ping, Pipeline, Reconnect,
-    Redacted, Server, SinkKind, SlowPeer, Source, WebSocketSink, WebSocketSource, WhenFull, WhenNoPeers,
+    Buffer, Client, Codec, Endpoint, MessageType, Mode, Peers, Ping, Reconnect, Redacted, Server, SlowPeer,
+    WebSocketSink, WebSocketSource, WhenFull, WhenNoPeers,
 };
-use std::net::IpAddr;
-
-/// The keys that the endpoints of one path have in common: one that leaves a key out takes it from
-/// another.
-const SHARED: [&str; 4] = ["subprotocols", "ping", "idle_timeout", "max_message_size"];
 
 /// Headers that the handshake itself sets.
 const RESERVED: [&str; 7] = [
@@ -23,16 +20,6 @@ const RESERVED: [&str; 7] = [
     "sec-websocket-extensions",
     "sec-websocket-protocol",
 ];
-
-/// A server endpoint of the file.
-pub(super) struct Served {
-    endpoint: Endpoint,
-    header: Span,
-    /// Where its address is written, as far as it is.
-    address: Span,
-    /// Where each of [`SHARED`] is written, if it is.
-    written: [Option<Span>; SHARED.len()],
-}
 
 pub(super) fn source(
     report: &mut Report<'_>,
@@ -122,15 +109,7 @@ fn endpoint(
         idle_timeout: section.duration("idle_timeout"),
         max_message_size_bytes: section.memory("max_message_size"),
     };
-    if let Mode::Server(_) = endpoint.mode {
-        let address = ["port", "host"].into_iter().find(|key| section.is_written(key)).unwrap_or("path");
-        served.push(Served {
-            endpoint: endpoint.clone(),
-            header: section.header.clone(),
-            address: section.span(address),
-            written: SHARED.map(|key| section.is_written(key).then(|| section.span(key))),
-        });
-    }
+    served.extend(Served::new(section, &endpoint));
     Some(endpoint)
 }
 
@@ -228,140 +207,6 @@ fn header(report: &mut Report<'_>, name: &str, value: &Redacted, at: &Span) {
 }
 
 /// Whether this is a `token` of RFC 9110.
-fn is_token(text: &str) -> bool {
+pub(super) fn is_token(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
-}
-
-fn listen(report: &mut Report<'_>, section: &Section, server: &Server) -> Listen {
-    let path = section.text("path").map_or("/", Redacted::expose);
-    let at = section.span("path");
-    if !path.starts_with('/') {
-        report.error_with_hint(&at, "`path` must start with `/`", format!("write \"/{path}\""));
-    } else if path.contains(['{', '}']) {
-        report.error(&at, "a `{name}` segment in `path` is not supported yet");
-    } else if path.contains(['?', '#']) || path.contains(|c: char| c.is_whitespace() || c.is_control()) {
-        report.error(&at, "`path` must have no query, no fragment and no spaces");
-    }
-    let host = section.text("host");
-    if let Some(host) = host {
-        check_host(report, host, &section.span("host"));
-    }
-    Listen {
-        host: host.map_or_else(|| server.host.clone(), |host| host.expose().to_owned()),
-        port: port(section).unwrap_or(server.port),
-        path: path.to_owned(),
-        max_connections: server.max_connections,
-        handshake_timeout: server.handshake_timeout,
-    }
-}
-
-/// Reports a host that is neither an IP address nor a name.
-pub(super) fn check_host(report: &mut Report<'_>, host: &Redacted, at: &Span) {
-    let text = host.expose();
-    let is_name = !text.is_empty()
-        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'.' || b == b'-' || b == b'_');
-    if text.parse::<IpAddr>().is_err() && !is_name {
-        let message = format!("`host` must be an IP address or a name, got \"{host}\"");
-        report.error_with_hint(at, message, "the port has a key of its own, `port`");
-    }
-}
-
-/// Where endpoints share a path, reports what they disagree on, and gives each what it left out and
-/// another has.
-pub(super) fn agree(report: &mut Report<'_>, served: &mut [Served]) {
-    for index in 0..served.len() {
-        for (key, name) in SHARED.into_iter().enumerate() {
-            let (before, from_here) = served.split_at_mut(index);
-            let here = &mut from_here[0];
-            let there = before.iter_mut().find(|there| there.is_at(here) && there.written[key].is_some());
-            let (Some(there), Some(at)) = (there, here.written[key].clone()) else { continue };
-            if !is_same(name, &there.endpoint, &here.endpoint) {
-                let first = there.written[key].as_ref().unwrap_or(&there.header);
-                let message =
-                    format!("`{}` differs from {}, which has the same path", name, report.name(first));
-                report.error_with_hint(&at, message, "leave it out of one of the two");
-            }
-        }
-    }
-    for index in 0..served.len() {
-        for (key, name) in SHARED.into_iter().enumerate() {
-            let here = &served[index];
-            let there = served.iter().find(|there| there.is_at(here) && there.written[key].is_some());
-            if let (None, Some(there)) = (&here.written[key], there) {
-                let there = there.endpoint.clone();
-                take(name, &there, &mut served[index].endpoint);
-            }
-        }
-    }
-}
-
-fn is_same(key: &str, a: &Endpoint, b: &Endpoint) -> bool {
-    match key {
-        "subprotocols" => a.subprotocols == b.subprotocols,
-        "ping" => a.ping == b.ping,
-        "idle_timeout" => a.idle_timeout == b.idle_timeout,
-        _ => a.max_message_size_bytes == b.max_message_size_bytes,
-    }
-}
-
-fn take(key: &str, from: &Endpoint, to: &mut Endpoint) {
-    match key {
-        "subprotocols" => to.subprotocols.clone_from(&from.subprotocols),
-        "ping" => to.ping = from.ping,
-        "idle_timeout" => to.idle_timeout = from.idle_timeout,
-        _ => to.max_message_size_bytes = from.max_message_size_bytes,
-    }
-}
-
-/// Gives the server endpoints of a configuration what they agreed on; `served` has them in the order
-/// of the configuration.
-pub(super) fn settle(config: &mut Config, served: Vec<Served>) {
-    let endpoints = config.pipelines.iter_mut().flat_map(endpoints);
-    let ours = endpoints.filter(|endpoint| matches!(endpoint.mode, Mode::Server(_)));
-    for (endpoint, served) in ours.zip(served) {
-        *endpoint = served.endpoint;
-    }
-}
-
-/// The WebSocket endpoints of a pipeline: its source's, its sinks', its dead letters'.
-fn endpoints(pipeline: &mut Pipeline) -> Vec<&mut Endpoint> {
-    let source = match &mut pipeline.source {
-        Source::WebSocket(source) => Some(&mut source.endpoint),
-        _ => None,
-    };
-    let sinks = pipeline.sinks.iter_mut().chain(&mut pipeline.dead_letter);
-    let sinks = sinks.filter_map(|sink| match &mut sink.kind {
-        SinkKind::WebSocket(sink) => Some(&mut sink.endpoint),
-        _ => None,
-    });
-    source.into_iter().chain(sinks).collect()
-}
-
-/// Warns of listeners that any machine may reach.
-pub(super) fn warn_of_open_doors(report: &mut Report<'_>, served: &[Served]) {
-    let mut seen = Vec::new();
-    for served in served {
-        let Mode::Server(listen) = &served.endpoint.mode else { continue };
-        let is_loopback = listen.host == "localhost"
-            || listen.host.parse().is_ok_and(|address: IpAddr| address.is_loopback());
-        if is_loopback || seen.contains(&(&listen.host, listen.port)) {
-            continue;
-        }
-        seen.push((&listen.host, listen.port));
-        report.warning(
-            &served.address,
-            format!("anyone who reaches {} port {} may connect", listen.host, listen.port),
-            "host = \"127.0.0.1\" lets only this machine in",
-        );
-    }
-}
-
-impl Served {
-    /// Whether both are reached at one address and path.
-    fn is_at(&self, other: &Self) -> bool {
-        match (&self.endpoint.mode, &other.endpoint.mode) {
-            (Mode::Server(a), Mode::Server(b)) => (&a.host, a.port, &a.path) == (&b.host, b.port, &b.path),
-            _ => false,
-        }
-    }
 }

@@ -365,13 +365,11 @@ pub static PING: Shape = Shape::Keys(&[&[
 
 /// Of an endpoint that accepts.
 const LISTEN: &[Key] = &[
-    Key::new("path", Kind::Text, "the exact path").default("/"),
+    Key::new("path", Kind::Text, "the exact path, or with {name} for one segment").default("/"),
     Key::new("host", Kind::Text, "the address to listen on; from [server] if left out"),
     Key::new("port", PORT, "the port to listen on; from [server] if left out"),
     Key::new("tls", Kind::Table(&SERVER_TLS), "the certificate; from [server] if left out").later(),
-    Key::new("metadata", Kind::Map, "metadata of a connection's messages, from its handshake")
-        .default("{}")
-        .later(),
+    Key::new("metadata", Kind::Map, "metadata of a connection's messages, from its handshake").default("{}"),
     Key::new("auth", Kind::Table(&AUTH), "who may connect").later(),
     Key::new("allowed_origins", Kind::Texts, "origins of web pages that may connect").later(),
     Key::new("max_connections", CONNECTIONS, "of this endpoint").later(),

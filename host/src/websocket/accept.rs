@@ -4,6 +4,7 @@
 //! Whom to admit is the caller's to say; frames begin where a 101 was sent.
 
 use super::connection::Connection;
+use super::handshake::Handshake;
 use super::has_token;
 use super::stream::Stream;
 use base64::Engine as _;
@@ -49,18 +50,17 @@ pub enum Refusal {
 pub struct Accepted<T> {
     /// The connection.
     pub connection: Connection,
-    /// The path it asked for, without the query.
-    pub path: String,
+    /// What it asked for, and with which headers.
+    pub handshake: Handshake,
     /// What the caller said when it let it in.
     pub token: T,
 }
 
-/// Makes the handshake on a fresh stream; `admit` is asked once for a request that is sound, with its
-/// path. `None` if there is no connection: the peer has had its answer then, or hung up.
+/// Makes the handshake on a fresh stream; `admit` is asked once for a request that is sound. `None` if there is no connection: the peer has had its answer then, or hung up.
 pub async fn accept<T: Send>(
     tcp: TcpStream,
     patience: Duration,
-    admit: impl Fn(&str) -> Result<(Admission, T), Refusal> + Sync,
+    admit: impl Fn(&Handshake) -> Result<(Admission, T), Refusal> + Sync,
 ) -> Option<Accepted<T>> {
     tcp.set_nodelay(true).ok()?;
     tokio::time::timeout(patience, upgrade(Stream::Tcp(tcp), admit)).await.ok().flatten()
@@ -70,13 +70,13 @@ pub async fn accept<T: Send>(
 struct Admitted<T> {
     max_message_size_bytes: usize,
     subprotocol: Option<String>,
-    path: String,
+    handshake: Handshake,
     token: T,
 }
 
 async fn upgrade<T: Send>(
     stream: Stream,
-    admit: impl Fn(&str) -> Result<(Admission, T), Refusal> + Sync,
+    admit: impl Fn(&Handshake) -> Result<(Admission, T), Refusal> + Sync,
 ) -> Option<Accepted<T>> {
     let admitted = Mutex::new(None);
     let service = service_fn(|request: Request<Incoming>| {
@@ -92,9 +92,9 @@ async fn upgrade<T: Send>(
     let http1::Parts { io, read_buf: rest, .. } = served.ok()?;
     let mut stream = io.into_inner();
     match admitted.into_inner().unwrap_or_else(PoisonError::into_inner) {
-        Some(Admitted { max_message_size_bytes, subprotocol, path, token }) => {
+        Some(Admitted { max_message_size_bytes, subprotocol, handshake, token }) => {
             let connection = Connection::new(stream, rest, Role::Server, max_message_size_bytes, subprotocol);
-            Some(Accepted { connection, path, token })
+            Some(Accepted { connection, handshake, token })
         }
         None => {
             // The answer is written; an error now is the peer's affair.
@@ -137,16 +137,16 @@ impl No {
 
 fn answer<T>(
     request: &Request<Incoming>,
-    admit: impl Fn(&str) -> Result<(Admission, T), Refusal>,
+    admit: impl Fn(&Handshake) -> Result<(Admission, T), Refusal>,
 ) -> Result<(Admitted<T>, Response<Full<Bytes>>), No> {
     let headers = request.headers();
     if request.method() != Method::GET {
         let refusal = no(StatusCode::METHOD_NOT_ALLOWED, "only GET opens a WebSocket");
         return Err(refusal.with(header::ALLOW, "GET"));
     }
-    let path = request.uri().path();
+    let handshake = Handshake::new(request.uri(), headers);
     let admit = || {
-        admit(path).map_err(|refusal| match refusal {
+        admit(&handshake).map_err(|refusal| match refusal {
             Refusal::NotFound => no(StatusCode::NOT_FOUND, "nothing is at this path"),
             Refusal::Full => no(StatusCode::SERVICE_UNAVAILABLE, "too many connections"),
         })
@@ -182,7 +182,7 @@ fn answer<T>(
     }
     let response = response.body(Full::default());
     let response = response.map_err(|_| no(StatusCode::INTERNAL_SERVER_ERROR, "no answer"))?;
-    Ok((Admitted { max_message_size_bytes, subprotocol, path: path.to_owned(), token }, response))
+    Ok((Admitted { max_message_size_bytes, subprotocol, handshake, token }, response))
 }
 
 fn key(headers: &HeaderMap) -> Option<&[u8]> {

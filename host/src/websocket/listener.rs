@@ -6,9 +6,10 @@
 
 use super::accept::{Accepted, Refusal, accept};
 use super::broadcast::Broadcast;
-use super::path::{Arrivals, Member, Path};
+use super::handshake::Handshake;
+use super::path::{Arrivals, End, Member, Path};
 use super::peer::Peer;
-use crate::config::{Endpoint, Listen};
+use crate::config::{Endpoint, Listen, PathPattern};
 use crate::telemetry::EndpointMetrics;
 use std::collections::HashMap;
 use std::fmt;
@@ -52,11 +53,19 @@ pub struct Attachment {
     leaving: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
 }
 
-/// An address that cannot be listened on.
+/// A server endpoint that cannot be opened.
 #[derive(Debug)]
 pub struct ListenError {
     address: String,
-    source: io::Error,
+    cause: Cause,
+}
+
+#[derive(Debug)]
+enum Cause {
+    /// The path is none.
+    Path(String),
+    /// The address cannot be listened on.
+    Address(io::Error),
 }
 
 #[derive(Debug)]
@@ -69,7 +78,8 @@ struct Listener {
 
 #[derive(Debug)]
 struct Shared {
-    paths: Mutex<HashMap<String, Arc<Path>>>,
+    /// In the order of precedence.
+    paths: Mutex<Vec<Arc<Path>>>,
     connections: AtomicUsize,
     max_connections: usize,
     handshake_timeout: Duration,
@@ -87,7 +97,7 @@ impl Listeners {
         metrics: EndpointMetrics,
     ) -> Result<(Attachment, mpsc::Receiver<Arrivals>), ListenError> {
         let (inlet, arrivals) = mpsc::channel(CHUNKS);
-        Ok((self.open(endpoint, listen, Member::source(endpoint, inlet, metrics)).await?, arrivals))
+        Ok((self.open(endpoint, listen, Member::new(endpoint, End::Source(inlet), metrics)).await?, arrivals))
     }
 
     /// Opens a server endpoint that messages go to.
@@ -101,7 +111,7 @@ impl Listeners {
         broadcast: Arc<Broadcast>,
         metrics: EndpointMetrics,
     ) -> Result<Attachment, ListenError> {
-        self.open(endpoint, listen, Member::sink(endpoint, broadcast, metrics)).await
+        self.open(endpoint, listen, Member::new(endpoint, End::Sink(broadcast), metrics)).await
     }
 
     async fn open(
@@ -111,6 +121,8 @@ impl Listeners {
         member: Member,
     ) -> Result<Attachment, ListenError> {
         let address = (listen.host.clone(), listen.port);
+        let pattern = PathPattern::parse(&listen.path)
+            .map_err(|error| ListenError::new(listen, Cause::Path(error.message)))?;
         let mut open = self.open.lock().await;
         let listener = match open.get(&address) {
             Some(listener) => listener.clone(),
@@ -122,8 +134,15 @@ impl Listeners {
         };
         let path = {
             let mut paths = listener.shared.paths();
-            let base = format!("ws://{}:{}", bracketed(&listen.host), listener.local.port());
-            paths.entry(listen.path.clone()).or_insert_with(|| Path::new(endpoint, base)).clone()
+            match paths.binary_search_by(|path| path.pattern.cmp(&pattern)) {
+                Ok(found) => paths[found].clone(),
+                Err(place) => {
+                    let base = format!("ws://{}:{}", bracketed(&listen.host), listener.local.port());
+                    let path = Path::new(endpoint, &listen.path, pattern, base);
+                    paths.insert(place, path.clone());
+                    path
+                }
+            }
         };
         let member = path.join(member);
         Ok(Attachment { listeners: self.clone(), address, listener, path, member, leaving: None })
@@ -195,8 +214,7 @@ impl fmt::Debug for Attachment {
 
 impl Listener {
     async fn bind(listen: &Listen) -> Result<Self, ListenError> {
-        let failed =
-            |source| ListenError { address: format!("{}:{}", bracketed(&listen.host), listen.port), source };
+        let failed = |error| ListenError::new(listen, Cause::Address(error));
         let tcp = TcpListener::bind((&*listen.host, listen.port)).await.map_err(failed)?;
         let local = tcp.local_addr().map_err(failed)?;
         info!(address = %local, "websocket listening");
@@ -212,7 +230,7 @@ impl Listener {
     }
 
     fn forget(&self, path: &Arc<Path>) {
-        self.shared.paths().retain(|_, other| !Arc::ptr_eq(other, path));
+        self.shared.paths().retain(|other| !Arc::ptr_eq(other, path));
     }
 }
 
@@ -252,8 +270,13 @@ impl Drop for Place {
 }
 
 impl Shared {
-    fn paths(&self) -> MutexGuard<'_, HashMap<String, Arc<Path>>> {
+    fn paths(&self) -> MutexGuard<'_, Vec<Arc<Path>>> {
         self.paths.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Where a path that was asked for leads.
+    fn path(&self, asked: &str) -> Option<Arc<Path>> {
+        self.paths().iter().find(|path| path.pattern.matches(asked)).cloned()
     }
 
     fn place(self: Arc<Self>) -> Option<Place> {
@@ -265,8 +288,8 @@ impl Shared {
 
 impl Place {
     async fn serve(self, stream: TcpStream, address: SocketAddr) {
-        let admit = |path: &str| {
-            let path = self.shared.paths().get(path).cloned().ok_or(Refusal::NotFound)?;
+        let admit = |handshake: &Handshake| {
+            let path = self.shared.path(handshake.path()).ok_or(Refusal::NotFound)?;
             if self.is_over {
                 return Err(Refusal::Full);
             }
@@ -274,8 +297,8 @@ impl Place {
         };
         let patience = self.shared.handshake_timeout;
         match accept(stream, patience, admit).await {
-            Some(Accepted { connection, path, token }) => {
-                Peer::new(token, connection, &path, address).run().await;
+            Some(Accepted { connection, handshake, token }) => {
+                Peer::new(token, connection, handshake, address).run().await;
             }
             None => debug!(peer = %address, "no websocket handshake"),
         }
@@ -286,18 +309,30 @@ fn bracketed(host: &str) -> String {
     if host.contains(':') { format!("[{host}]") } else { host.to_owned() }
 }
 
+impl ListenError {
+    fn new(listen: &Listen, cause: Cause) -> Self {
+        Self { address: format!("{}:{}", bracketed(&listen.host), listen.port), cause }
+    }
+}
+
 impl fmt::Display for ListenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "failed to listen on {}: ", self.address)?;
-        match self.source.kind() {
-            io::ErrorKind::AddrInUse => f.write_str("address in use"),
-            _ => write!(f, "{}", self.source),
+        match &self.cause {
+            Cause::Path(message) => f.write_str(message),
+            Cause::Address(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                f.write_str("address in use")
+            }
+            Cause::Address(error) => write!(f, "{error}"),
         }
     }
 }
 
 impl std::error::Error for ListenError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        Some(&self.source)
+        match &self.cause {
+            Cause::Path(_) => None,
+            Cause::Address(error) => Some(error),
+        }
     }
 }

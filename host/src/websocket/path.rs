@@ -5,8 +5,9 @@
 
 use super::accept::Admission;
 use super::broadcast::Broadcast;
-use crate::config::{Endpoint, Redacted};
+use crate::config::{Endpoint, FromHandshake, PathPattern, Redacted};
 use crate::message::{Failed, Message};
+use crate::metadata::{Metadata, Origin};
 use crate::reason::Reason;
 use crate::telemetry::{ConnectOutcome, EndpointMetrics, EndpointState};
 use futures_util::task::AtomicWaker;
@@ -33,6 +34,8 @@ pub(super) struct Member {
     pub(super) end: End,
     pub(super) metrics: EndpointMetrics,
     pub(super) on_connect: Arc<[Redacted]>,
+    /// What a source's messages are given beside what the host knows.
+    pub(super) metadata: Arc<[(String, FromHandshake)]>,
 }
 
 /// What an endpoint does with peers.
@@ -46,6 +49,9 @@ pub(super) enum End {
 pub(super) struct Path {
     /// The first endpoint's; those that share a path agree where it matters.
     pub(super) endpoint: Endpoint,
+    pub(super) pattern: PathPattern,
+    /// What is shown of the path where some of it is not; else it is shown as it was asked for.
+    shown: Option<String>,
     /// `ws://host:port`
     pub(super) base: String,
     generation: AtomicU64,
@@ -61,17 +67,23 @@ struct State {
     waiting: Vec<Waker>,
 }
 
-impl Member {
-    pub(super) fn source(
-        endpoint: &Endpoint,
-        inlet: mpsc::Sender<Arrivals>,
-        metrics: EndpointMetrics,
-    ) -> Self {
-        Self { id: 0, end: End::Source(inlet), metrics, on_connect: endpoint.on_connect.as_slice().into() }
+impl Arrivals {
+    /// A copy with another origin.
+    pub(super) fn from(&self, origin: &Arc<Origin>) -> Self {
+        let again = |message: &Message| Message {
+            payload: message.payload.clone(),
+            metadata: Metadata::new(origin.clone(), message.metadata.received_us()),
+        };
+        let failed = self.failed.iter().map(|each| Failed { message: again(&each.message), ..each.clone() });
+        Self { messages: self.messages.iter().map(again).collect(), failed: failed.collect() }
     }
+}
 
-    pub(super) fn sink(endpoint: &Endpoint, broadcast: Arc<Broadcast>, metrics: EndpointMetrics) -> Self {
-        Self { id: 0, end: End::Sink(broadcast), metrics, on_connect: endpoint.on_connect.as_slice().into() }
+impl Member {
+    pub(super) fn new(endpoint: &Endpoint, end: End, metrics: EndpointMetrics) -> Self {
+        let metadata = endpoint.listen().map_or(&[][..], |listen| &listen.metadata);
+        let on_connect = endpoint.on_connect.as_slice().into();
+        Self { id: 0, end, metrics, on_connect, metadata: metadata.into() }
     }
 
     /// A peer has come.
@@ -93,9 +105,15 @@ impl Member {
 }
 
 impl Path {
-    pub(super) fn new(endpoint: &Endpoint, base: String) -> Arc<Self> {
+    pub(super) fn new(endpoint: &Endpoint, path: &Redacted, pattern: PathPattern, base: String) -> Arc<Self> {
+        let shown = (path.shown() != path.expose()).then(|| path.shown().to_owned());
         let (generation, state) = (AtomicU64::new(0), Mutex::default());
-        Arc::new(Self { endpoint: endpoint.clone(), base, generation, state })
+        Arc::new(Self { endpoint: endpoint.clone(), pattern, shown, base, generation, state })
+    }
+
+    /// The url of a connection that asked for this, as it may be shown.
+    pub(super) fn url(&self, asked: &str) -> String {
+        format!("{}{}", self.base, self.shown.as_deref().unwrap_or(asked))
     }
 
     pub(super) fn admission(&self) -> Admission {

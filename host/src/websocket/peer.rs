@@ -6,6 +6,7 @@
 
 use super::broadcast::Next;
 use super::connection::{Connection, Ending, Received};
+use super::handshake::Handshake;
 use super::keepalive::{Due, Keepalive};
 use super::path::{Arrivals, End, Member, Path};
 use super::stream::Traffic;
@@ -36,7 +37,11 @@ pub(super) struct Peer {
     id: u64,
     address: SocketAddr,
     connection: Connection,
+    handshake: Handshake,
     keepalive: Keepalive,
+    /// For `__meta_connection`.
+    name: String,
+    /// The origin of what is read: that of the first source here.
     origin: Arc<Origin>,
     waker: Arc<AtomicWaker>,
     generation: u64,
@@ -52,19 +57,25 @@ pub(super) struct Peer {
 
 struct Membership {
     member: Member,
-    inlet: Option<PollSender<Arrivals>>,
+    inlet: Option<Inlet>,
     is_served: bool,
     is_finished: bool,
 }
 
+/// The way to a source, and the origin that this peer's messages have there.
+struct Inlet {
+    sender: PollSender<Arrivals>,
+    origin: Arc<Origin>,
+}
+
 impl Peer {
-    pub(super) fn new(path: Arc<Path>, connection: Connection, asked: &str, address: SocketAddr) -> Self {
+    pub(super) fn new(
+        path: Arc<Path>,
+        connection: Connection,
+        handshake: Handshake,
+        address: SocketAddr,
+    ) -> Self {
         static PEERS: AtomicU64 = AtomicU64::new(0);
-        let origin = Origin::new([
-            (metadata::SOURCE, format!("{}{asked}", path.base)),
-            (metadata::CONNECTION, super::connection_id()),
-            (metadata::PEER, address.to_string()),
-        ]);
         let id = PEERS.fetch_add(1, Ordering::Relaxed);
         let waker = Arc::new(AtomicWaker::new());
         path.enter(id, waker.clone());
@@ -74,7 +85,9 @@ impl Peer {
             id,
             address,
             connection,
-            origin,
+            handshake,
+            name: super::connection_id(),
+            origin: Arc::default(),
             waker,
             generation: u64::MAX,
             members: Vec::new(),
@@ -179,12 +192,34 @@ impl Peer {
             member.welcome(self.id);
             self.outgoing.extend(member.on_connect.iter().map(|text| Payload::text(text.expose())));
             let inlet = match &member.end {
-                End::Source(inlet) => Some(PollSender::new(inlet.clone())),
+                End::Source(inlet) => {
+                    Some(Inlet { sender: PollSender::new(inlet.clone()), origin: self.origin(&member) })
+                }
                 End::Sink(_) => None,
             };
             self.members.push(Membership { member, inlet, is_served: true, is_finished: false });
         }
+        if let Some(first) = self.members.iter().find_map(|membership| membership.inlet.as_ref())
+            && !Arc::ptr_eq(&first.origin, &self.origin)
+        {
+            self.chunk = self.chunk.from(&first.origin);
+            self.origin = first.origin.clone();
+        }
         closing
+    }
+
+    /// What this peer's messages have in common at a source.
+    fn origin(&self, member: &Member) -> Arc<Origin> {
+        let of_the_host = [
+            (metadata::SOURCE, self.path.url(self.handshake.path())),
+            (metadata::CONNECTION, self.name.clone()),
+            (metadata::PEER, self.address.to_string()),
+        ];
+        let from_handshake = member.metadata.iter().filter_map(|(key, from)| {
+            let value = self.handshake.value(from, &self.path.pattern)?;
+            Some((key.as_str(), value.into_owned()))
+        });
+        Origin::new(of_the_host.into_iter().chain(from_handshake))
     }
 
     /// Sends what the broadcasts hold for this peer, as far as it reads.
@@ -280,15 +315,17 @@ impl Peer {
         let mut inlets: Vec<_> = self.members.iter_mut().filter_map(|m| m.inlet.as_mut()).collect();
         for inlet in &mut inlets {
             // A pipeline that has closed takes nothing, and holds nobody.
-            let _ = ready!(inlet.poll_reserve(cx));
+            let _ = ready!(inlet.sender.poll_reserve(cx));
         }
         let chunk = std::mem::take(&mut self.chunk);
         self.chunk_bytes = 0;
         if let Some((last, others)) = inlets.split_last_mut() {
             for inlet in others {
-                let _ = inlet.send_item(chunk.clone());
+                let _ = inlet.sender.send_item(chunk.from(&inlet.origin));
             }
-            let _ = last.send_item(chunk);
+            let chunk =
+                if Arc::ptr_eq(&last.origin, &self.origin) { chunk } else { chunk.from(&last.origin) };
+            let _ = last.sender.send_item(chunk);
         }
         Poll::Ready(())
     }

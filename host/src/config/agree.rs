@@ -1,0 +1,156 @@
+//! What the server endpoints of a file have to do with each other: those of one address share a
+//! listener, and those of one path its peers.
+
+use super::path::PathPattern;
+use super::report::Report;
+use super::section::{Section, Span};
+use super::{Config, Endpoint, Listen, Mode, Pipeline, SinkKind, Source};
+use std::net::IpAddr;
+
+/// The keys that the endpoints of one path have in common: one that leaves a key out takes it from
+/// another.
+const SHARED: [&str; 4] = ["subprotocols", "ping", "idle_timeout", "max_message_size"];
+
+/// A server endpoint of the file.
+pub(super) struct Served {
+    endpoint: Endpoint,
+    /// Where its path is written, or its table.
+    path: Span,
+    /// Where its address is written, as far as it is.
+    address: Span,
+    /// Where each of [`SHARED`] is written, if it is.
+    written: [Option<Span>; SHARED.len()],
+}
+
+impl Served {
+    /// `None` if it is one that dials.
+    pub(super) fn new(section: &Section, endpoint: &Endpoint) -> Option<Self> {
+        endpoint.listen()?;
+        let address = ["port", "host"].into_iter().find(|key| section.is_written(key)).unwrap_or("path");
+        Some(Self {
+            endpoint: endpoint.clone(),
+            path: section.span("path"),
+            address: section.span(address),
+            written: SHARED.map(|key| section.is_written(key).then(|| section.span(key))),
+        })
+    }
+
+    fn listen(&self) -> Option<&Listen> {
+        self.endpoint.listen()
+    }
+
+    /// Whether both are reached at one address.
+    fn is_beside(&self, other: &Self) -> bool {
+        let address = |served: &Self| served.listen().map(|listen| (listen.host.clone(), listen.port));
+        address(self) == address(other)
+    }
+
+    /// Whether both are reached at one address and path.
+    fn is_at(&self, other: &Self) -> bool {
+        self.is_beside(other) && self.pattern().is_some() && self.pattern() == other.pattern()
+    }
+
+    fn pattern(&self) -> Option<PathPattern> {
+        self.listen().and_then(|listen| PathPattern::parse(&listen.path).ok())
+    }
+}
+
+/// Where endpoints share a path, reports what they disagree on, and gives each what it left out and
+/// another has.
+pub(super) fn agree(report: &mut Report<'_>, served: &mut [Served]) {
+    for index in 0..served.len() {
+        let (before, here) = (&served[..index], &served[index]);
+        let alike = |there: &&Served| match (there.pattern(), here.pattern()) {
+            (Some(a), Some(b)) => here.is_beside(there) && a != b && a.is_same_but_for_names(&b),
+            _ => false,
+        };
+        if let Some(there) = before.iter().find(alike) {
+            let other = report.name(&there.path);
+            let message = format!("the same paths lead to {other}, which gives a segment another name");
+            report.error_with_hint(&here.path, message, "write both paths alike");
+        }
+        for (key, name) in SHARED.into_iter().enumerate() {
+            let (before, from_here) = served.split_at_mut(index);
+            let here = &mut from_here[0];
+            let there = before.iter_mut().find(|there| there.is_at(here) && there.written[key].is_some());
+            let (Some(there), Some(at)) = (there, here.written[key].clone()) else { continue };
+            if !is_same(name, &there.endpoint, &here.endpoint) {
+                let first = there.written[key].as_ref().unwrap_or(&there.path);
+                let message =
+                    format!("`{}` differs from {}, which has the same path", name, report.name(first));
+                report.error_with_hint(&at, message, "leave it out of one of the two");
+            }
+        }
+    }
+    for index in 0..served.len() {
+        for (key, name) in SHARED.into_iter().enumerate() {
+            let here = &served[index];
+            let there = served.iter().find(|there| there.is_at(here) && there.written[key].is_some());
+            if let (None, Some(there)) = (&here.written[key], there) {
+                let there = there.endpoint.clone();
+                take(name, &there, &mut served[index].endpoint);
+            }
+        }
+    }
+}
+
+fn is_same(key: &str, a: &Endpoint, b: &Endpoint) -> bool {
+    match key {
+        "subprotocols" => a.subprotocols == b.subprotocols,
+        "ping" => a.ping == b.ping,
+        "idle_timeout" => a.idle_timeout == b.idle_timeout,
+        _ => a.max_message_size_bytes == b.max_message_size_bytes,
+    }
+}
+
+fn take(key: &str, from: &Endpoint, to: &mut Endpoint) {
+    match key {
+        "subprotocols" => to.subprotocols.clone_from(&from.subprotocols),
+        "ping" => to.ping = from.ping,
+        "idle_timeout" => to.idle_timeout = from.idle_timeout,
+        _ => to.max_message_size_bytes = from.max_message_size_bytes,
+    }
+}
+
+/// Gives the server endpoints of a configuration what they agreed on; `served` has them in the order
+/// of the configuration.
+pub(super) fn settle(config: &mut Config, served: Vec<Served>) {
+    let endpoints = config.pipelines.iter_mut().flat_map(endpoints);
+    let ours = endpoints.filter(|endpoint| matches!(endpoint.mode, Mode::Server(_)));
+    for (endpoint, served) in ours.zip(served) {
+        *endpoint = served.endpoint;
+    }
+}
+
+/// The WebSocket endpoints of a pipeline: its source's, its sinks', its dead letters'.
+fn endpoints(pipeline: &mut Pipeline) -> Vec<&mut Endpoint> {
+    let source = match &mut pipeline.source {
+        Source::WebSocket(source) => Some(&mut source.endpoint),
+        _ => None,
+    };
+    let sinks = pipeline.sinks.iter_mut().chain(&mut pipeline.dead_letter);
+    let sinks = sinks.filter_map(|sink| match &mut sink.kind {
+        SinkKind::WebSocket(sink) => Some(&mut sink.endpoint),
+        _ => None,
+    });
+    source.into_iter().chain(sinks).collect()
+}
+
+/// Warns of listeners that any machine may reach.
+pub(super) fn warn_of_open_doors(report: &mut Report<'_>, served: &[Served]) {
+    let mut seen = Vec::new();
+    for served in served {
+        let Some(listen) = served.listen() else { continue };
+        let is_loopback = listen.host == "localhost"
+            || listen.host.parse().is_ok_and(|address: IpAddr| address.is_loopback());
+        if is_loopback || seen.contains(&(&listen.host, listen.port)) {
+            continue;
+        }
+        seen.push((&listen.host, listen.port));
+        report.warning(
+            &served.address,
+            format!("anyone who reaches {} port {} may connect", listen.host, listen.port),
+            "host = \"127.0.0.1\" lets only this machine in",
+        );
+    }
+}
