@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use tokens::{Token, tokens};
 
 /// The modules of the host and their layers.
-const LAYERS: [(&str, u8); 18] = [
+const LAYERS: [(&str, u8); 19] = [
     ("backoff", 0),
     ("config", 0),
     ("message", 0),
@@ -24,6 +24,7 @@ const LAYERS: [(&str, u8); 18] = [
     ("plugin", 1),
     ("telemetry", 1),
     ("websocket", 1),
+    ("control", 2),
     ("pipeline", 2),
     ("sink", 2),
     ("source", 2),

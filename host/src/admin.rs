@@ -4,6 +4,7 @@
 //! from no other origin; with a token set, all but health and readiness need it.
 
 use crate::config;
+use crate::control::Handle;
 use crate::telemetry::{Metrics, Status};
 use axum::Router;
 use axum::extract::{Request, State};
@@ -24,6 +25,8 @@ const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=
 pub struct Admin {
     metrics: Arc<Metrics>,
     status: Arc<Status>,
+    #[expect(dead_code, reason = "a host that has an API runs on; its commands will go through it")]
+    handle: Handle,
     guard: Arc<Guard>,
 }
 
@@ -41,8 +44,9 @@ impl Admin {
         token: Option<config::Redacted>,
         metrics: Arc<Metrics>,
         status: Arc<Status>,
+        handle: Handle,
     ) -> Self {
-        Self { metrics, status, guard: Arc::new(Guard { address, token }) }
+        Self { metrics, status, handle, guard: Arc::new(Guard { address, token }) }
     }
 
     /// Answers requests until `stopped` resolves.

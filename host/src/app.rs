@@ -1,41 +1,35 @@
-//! The host: everything put together, and kept in step with the plugin folder.
+//! The host: everything put together, kept in step with the plugin folder, and told what to do.
 //!
 //! One task makes the pipelines, starts them as their plugins appear, exchanges plugins as the
-//! folder changes, and stops everything. The pipelines run in tasks of their own; what is told to
-//! them goes through their control channels.
+//! folder changes, does what a [`Handle`] tells it, and stops everything. The pipelines run in tasks
+//! of their own; what is told to them goes through their control channels.
 
 mod check;
 mod compile;
 mod ends;
+mod lines;
 mod shelf;
 mod swap;
+mod task;
 
 pub use check::{Checked, check};
+pub use ends::OpenError;
 pub use shelf::Refusal;
 pub use swap::{Outcome, UseVerdict, Verdict};
 
-use crate::admin::Admin;
-use crate::config::{self, Config};
-use crate::pipeline::{self, Control, Ended, Ending, Parts};
-use crate::plugin::{Engine, EngineError, LoadError, Plugin, Setup};
-use crate::reload::{Candidate, Change, Folder, FolderError};
+use crate::config::Config;
+use crate::control::{self, Handle};
+use crate::plugin::EngineError;
+use crate::reload::FolderError;
 use crate::shutdown::Shutdown;
-use crate::telemetry::{Metrics, PipelineState, Status, SwapOutcome};
-use ends::Ends;
-use futures_util::FutureExt as _;
-use shelf::Shelf;
-use std::collections::VecDeque;
-use std::panic::AssertUnwindSafe;
-use std::pin::Pin;
+use crate::telemetry::Metrics;
 use std::sync::Arc;
 use std::time::Duration;
-use swap::Use;
-use tokio::net::TcpListener;
-use tokio::sync::mpsc;
-use tokio::task::{JoinError, JoinHandle, JoinSet};
-use tokio_util::sync::CancellationToken;
+use task::Task;
+use tokio::task::{JoinError, JoinHandle};
 
-pub use ends::OpenError;
+/// What is in flight may take so long to reach its end, if nothing else is said.
+const GRACE: Duration = Duration::from_secs(10);
 
 /// Why the host did not start, or did not end well.
 #[derive(Debug, thiserror::Error)]
@@ -73,389 +67,103 @@ pub enum AppError {
     GraceRanOut(u64),
 }
 
+/// What a host is given beside its configuration.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// What it counts, it counts here.
+    pub metrics: Arc<Metrics>,
+    /// How long a stop waits for what is in flight.
+    pub grace: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { metrics: Arc::default(), grace: GRACE }
+    }
+}
+
 /// Runs a configuration until every pipeline has ended (and there is no HTTP API), or a shutdown.
-/// What it counts, it counts in `metrics`.
 ///
 /// # Errors
 /// If it cannot start, if a pipeline fails, or if the grace period of the shutdown runs out.
-pub async fn run(
-    config: Config,
+pub async fn run(config: Config, settings: Settings, shutdown: Shutdown) -> Result<(), AppError> {
+    let (handle, commands) = control::channel();
+    let task = Task::start(config, settings, &handle, commands).await?;
+    drop(handle);
+    Box::pin(task.run(shutdown)).await
+}
+
+/// A host that runs beside the code that started it.
+///
+/// Dropping it asks it to stop, and waits for nothing.
+#[derive(Debug)]
+pub struct Host {
+    /// None: [`Host::ended`] has given it away.
+    handle: Option<Handle>,
     metrics: Arc<Metrics>,
-    grace: Duration,
     shutdown: Shutdown,
-) -> Result<(), AppError> {
-    let mut host = Host::start(config, metrics).await?;
-    host.run(&shutdown).await;
-    host.stop(grace).await
-}
-
-/// A job that the host's task waits for beside everything else.
-type Job = Pin<Box<dyn Future<Output = Done> + Send>>;
-
-/// What a job came to.
-enum Done {
-    Compiled { name: String, version: String, result: Result<Plugin, LoadError> },
-    Swapped { plugin: Plugin, verdict: Verdict },
-}
-
-/// A pipeline of the configuration, and the line that runs it.
-struct Slot {
-    config: config::Pipeline,
-    control: Option<mpsc::Sender<Control>>,
-    /// The setup of each stage, to make the instances of a swap.
-    setups: Vec<Setup>,
-}
-
-/// The HTTP API, running.
-struct Served {
-    stop: CancellationToken,
-    task: JoinHandle<std::io::Result<()>>,
-}
-
-struct Host {
-    engine: Engine,
-    folder: Folder,
-    /// What was in the folder at the start and no pipeline needs.
-    later: VecDeque<Change>,
-    shelf: Shelf,
-    metrics: Arc<Metrics>,
-    status: Arc<Status>,
-    ends: Ends,
-    slots: Vec<Slot>,
-    lines: JoinSet<(usize, Ended)>,
-    job: Option<Job>,
-    admin: Option<Served>,
-    failures: Vec<String>,
-    given_up: u64,
-    /// Whether a pipeline outlasted the grace period.
-    is_late: bool,
+    task: Option<JoinHandle<Result<(), AppError>>>,
 }
 
 impl Host {
-    /// Starts what can start; all that can fail early fails here.
-    async fn start(config: Config, metrics: Arc<Metrics>) -> Result<Self, AppError> {
-        let status = Arc::new(Status::default());
-        let engine = Engine::try_new(Some(&config.plugins.cache))?;
-        let (folder, found) = Folder::open(&config.plugins)?;
-        let slots = config.pipelines.into_iter();
-        let mut host = Self {
-            engine,
-            folder,
-            later: VecDeque::new(),
-            shelf: Shelf::default(),
-            ends: Ends::new(metrics.clone()),
-            slots: slots.map(|config| Slot { config, control: None, setups: Vec::new() }).collect(),
-            lines: JoinSet::new(),
-            job: None,
-            admin: None,
-            failures: Vec::new(),
-            given_up: 0,
-            is_late: false,
-            metrics,
-            status,
-        };
-        // What no pipeline needs is loaded once all that can run do.
-        let (needed, later): (VecDeque<_>, VecDeque<_>) =
-            found.into_iter().partition(|change| host.is_needed(change));
-        host.later = later;
-        for change in needed {
-            host.load_at_start(change).await;
-        }
-        let admin = match &config.admin {
-            Some(admin) => Some(serve(admin, host.metrics.clone(), host.status.clone()).await?),
-            None => None,
-        };
-        let mut refused = Vec::new();
-        for number in 0..host.slots.len() {
-            match host.start_pipeline(number).await {
-                Ok(()) => {}
-                Err(StartError::Refused(refusal)) => refused.push(refusal),
-                Err(StartError::Open(error)) => {
-                    let pipeline = host.slots[number].config.name.clone();
-                    return Err(AppError::Open { pipeline, error });
-                }
-            }
-        }
-        if !refused.is_empty() {
-            return Err(AppError::Refused(refused));
-        }
-        host.admin = admin;
-        Ok(host)
+    /// Starts a host with the usual settings.
+    ///
+    /// # Errors
+    /// All that can fail early: the plugin folder, a plugin that refuses its configuration, an end that
+    /// cannot be opened.
+    pub async fn start(config: Config) -> Result<Self, AppError> {
+        Self::start_with(config, Settings::default()).await
     }
 
-    /// Everything that happens until the end.
-    async fn run(&mut self, shutdown: &Shutdown) {
-        loop {
-            if self.lines.is_empty() && self.admin.is_none() && !self.is_any_waiting() {
-                return;
-            }
-            if self.job.is_none()
-                && let Some(change) = self.later.pop_front()
-            {
-                self.changed(change);
-            }
-            tokio::select! {
-                biased;
-                () = shutdown.requested() => return,
-                Some(joined) = self.lines.join_next() => self.ended(joined),
-                done = poll_job(&mut self.job) => {
-                    self.job = None;
-                    self.finish_job(done).await;
-                }
-                change = self.folder.next(), if self.job.is_none() => self.changed(change),
-            }
-        }
+    /// Starts a host.
+    ///
+    /// # Errors
+    /// As [`Host::start`].
+    pub async fn start_with(config: Config, settings: Settings) -> Result<Self, AppError> {
+        let metrics = settings.metrics.clone();
+        let (handle, commands) = control::channel();
+        let task = Task::start(config, settings, &handle, commands).await?;
+        let shutdown = Shutdown::default();
+        let task = tokio::spawn(Box::pin(task.run(shutdown.clone())));
+        Ok(Self { handle: Some(handle), metrics, shutdown, task: Some(task) })
     }
 
-    /// Stops every pipeline and the API.
-    async fn stop(mut self, grace: Duration) -> Result<(), AppError> {
-        let deadline = tokio::time::Instant::now() + grace;
-        for slot in &mut self.slots {
-            if let Some(control) = slot.control.take() {
-                // Where the channel is full, that it closes stops the pipeline.
-                let _ = control.try_send(Control::Stop { deadline });
-            }
-        }
-        while let Some(joined) = self.lines.join_next().await {
-            self.ended(joined);
-        }
-        if let Some(Served { stop, task }) = self.admin.take() {
-            stop.cancel();
-            if let Ok(Err(error)) = task.await {
-                tracing::error!(%error, "http api failed");
-            }
-        }
-        match (self.is_late, self.failures.is_empty()) {
-            (false, true) => Ok(()),
-            (false, false) => Err(AppError::Failed(self.failures.join("; "))),
-            (true, _) => Err(AppError::GraceRanOut(self.given_up)),
-        }
+    /// What it can be told while it runs.
+    pub fn handle(&self) -> Handle {
+        self.handle.clone().expect("it is given away with the host")
     }
 
-    fn is_needed(&self, change: &Change) -> bool {
-        let (Change::Found(Candidate { name, .. }) | Change::Refused { name, .. } | Change::Gone { name }) =
-            change;
-        let mut transforms = self.slots.iter().flat_map(|slot| &slot.config.transforms);
-        transforms.any(|transform| transform.plugin == *name)
+    /// What it counts.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
     }
 
-    async fn load_at_start(&mut self, change: Change) {
-        match change {
-            Change::Found(Candidate { name, wasm, version, .. }) => {
-                let result = compile::compile(self.engine.clone(), name.clone(), wasm).await;
-                match result {
-                    Ok(plugin) => self.loaded(plugin),
-                    Err(error) => self.rejected(&name, &version, &error.to_string()),
-                }
-            }
-            Change::Refused { name, error, .. } => self.rejected(&name, "", &error),
-            Change::Gone { .. } => {}
-        }
+    /// Waits until every pipeline has ended by itself and no handle is left.
+    ///
+    /// # Errors
+    /// If a pipeline has failed.
+    pub async fn ended(mut self) -> Result<(), AppError> {
+        self.handle = None;
+        self.join().await
     }
 
-    fn changed(&mut self, change: Change) {
-        match change {
-            Change::Found(Candidate { name, wasm, version, .. }) => {
-                let engine = self.engine.clone();
-                self.job = Some(Box::pin(async move {
-                    let result = compile::compile(engine, name.clone(), wasm).await;
-                    Done::Compiled { name, version, result }
-                }));
-            }
-            Change::Refused { name, error, .. } => self.rejected(&name, "", &error),
-            Change::Gone { name } => {
-                tracing::warn!(plugin = %name, "plugin file is gone; the version that runs goes on");
-            }
-        }
+    /// Stops every pipeline, within the grace period.
+    ///
+    /// # Errors
+    /// If a pipeline has failed, or the grace period ran out.
+    pub async fn stop(mut self) -> Result<(), AppError> {
+        self.shutdown.request();
+        self.join().await
     }
 
-    async fn finish_job(&mut self, done: Done) {
-        match done {
-            Done::Compiled { name, version, result: Err(error) } => {
-                self.rejected(&name, &version, &error.to_string());
-            }
-            Done::Compiled { name, result: Ok(plugin), .. } => {
-                let Some(previous) = self.shelf.get(&name).map(|old| old.version().to_string()) else {
-                    self.loaded(plugin);
-                    self.start_waiting(&name).await;
-                    return;
-                };
-                if previous == **plugin.version() {
-                    return;
-                }
-                let uses = self.uses(&name);
-                self.job = Some(Box::pin(async move {
-                    let verdict = swap::swap(plugin.clone(), Some(previous), uses, false).await;
-                    Done::Swapped { plugin, verdict }
-                }));
-            }
-            Done::Swapped { plugin, verdict } => self.swapped(plugin, &verdict),
-        }
-    }
-
-    fn loaded(&mut self, plugin: Plugin) {
-        tracing::info!(
-            plugin = %plugin.name(), version = %plugin.version(),
-            compile_ms = plugin.load_time().as_millis() as u64, cached = plugin.is_from_cache(),
-            "plugin loaded"
-        );
-        self.shelf.put(plugin);
-    }
-
-    fn rejected(&self, name: &str, version: &str, error: &str) {
-        self.metrics.swapped(name, SwapOutcome::Rejected);
-        let running = self.shelf.get(name).map(|plugin| plugin.version().to_string());
-        tracing::error!(plugin = name, version, error, running, "plugin rejected");
-    }
-
-    fn swapped(&mut self, plugin: Plugin, verdict: &Verdict) {
-        if verdict.outcome == Outcome::Rejected {
-            let error = verdict.error.as_deref().unwrap_or_default();
-            self.rejected(&verdict.plugin, &verdict.version, error);
-            return;
-        }
-        self.metrics.swapped(&verdict.plugin, SwapOutcome::Swapped);
-        for each in &verdict.uses {
-            tracing::info!(
-                plugin = verdict.plugin, version = verdict.version, pipeline = each.pipeline,
-                transform = each.transform, state = each.state, swap_us = each.swap_us, error = each.error,
-                outcome = ?each.outcome, "plugin swapped"
-            );
-        }
-        self.shelf.put(plugin);
-    }
-
-    /// The stages that run a plugin now.
-    fn uses(&self, plugin: &str) -> Vec<Use> {
-        let mut uses = Vec::new();
-        for slot in &self.slots {
-            let Some(control) = slot.control.as_ref().filter(|control| !control.is_closed()) else {
-                continue;
-            };
-            for (stage, setup) in slot.setups.iter().enumerate() {
-                if slot.config.transforms[stage].plugin == plugin {
-                    uses.push(Use {
-                        pipeline: slot.config.clone(),
-                        stage,
-                        setup: setup.clone(),
-                        control: control.clone(),
-                    });
-                }
-            }
-        }
-        uses
-    }
-
-    fn is_any_waiting(&self) -> bool {
-        self.status.all().values().any(|state| matches!(state, PipelineState::Waiting { .. }))
-    }
-
-    /// Starts the pipelines that waited for a plugin and now have all they need.
-    async fn start_waiting(&mut self, plugin: &str) {
-        for number in 0..self.slots.len() {
-            let slot = &self.slots[number];
-            let needs = slot.config.transforms.iter().any(|transform| transform.plugin == plugin);
-            if !needs || slot.control.is_some() {
-                continue;
-            }
-            let name = slot.config.name.clone();
-            if let Err(error) = self.start_pipeline(number).await {
-                let error = error.to_string();
-                tracing::error!(pipeline = %name, error, "pipeline does not start");
-                self.status.set(&name, PipelineState::Failed { error });
-            }
-        }
-    }
-
-    /// Starts a pipeline if its plugins are there.
-    async fn start_pipeline(&mut self, number: usize) -> Result<(), StartError> {
-        let config = self.slots[number].config.clone();
-        let missing = self.shelf.missing(&config);
-        if !missing.is_empty() {
-            tracing::warn!(pipeline = %config.name, ?missing, "pipeline waits for its plugins");
-            self.status.set(&config.name, PipelineState::Waiting { plugins: missing });
-            return Ok(());
-        }
-        self.status.set(&config.name, PipelineState::Starting);
-        let stages = self.shelf.stages(&config, &self.metrics).await.map_err(StartError::Refused)?;
-        let setups = stages.iter().map(|(_, setup, _)| setup.clone()).collect();
-        let name: Arc<str> = config.name.as_str().into();
-        let opened = self.ends.open(&config).await.map_err(StartError::Open)?;
-        let parts = Parts {
-            name: name.clone(),
-            source: opened.source,
-            transforms: stages,
-            sinks: opened.sinks,
-            dead_letter: opened.dead_letter,
-        };
-        let (line, control) = pipeline::build(parts, &self.metrics);
-        let slot = &mut self.slots[number];
-        slot.control = Some(control);
-        slot.setups = setups;
-        self.status.set(&name, PipelineState::Running);
-        tracing::info!(pipeline = %name, "pipeline running");
-        self.lines.spawn(async move {
-            // A fault of ours in one pipeline is no reason to lose the others.
-            let ended = AssertUnwindSafe(line.run()).catch_unwind().await;
-            let panicked = Ended { ending: Ending::Failed("it panicked".to_owned()), given_up: None };
-            (number, ended.unwrap_or(panicked))
-        });
-        Ok(())
-    }
-
-    fn ended(&mut self, joined: Result<(usize, Ended), JoinError>) {
-        let (number, Ended { ending, given_up }) =
-            joined.expect("a pipeline catches its panics and is not aborted");
-        let slot = &mut self.slots[number];
-        slot.control = None;
-        slot.setups.clear();
-        let name = &slot.config.name;
-        self.given_up += given_up.unwrap_or(0);
-        self.is_late |= given_up.is_some();
-        let state = match ending {
-            Ending::Finished => PipelineState::Finished,
-            Ending::Stopped => PipelineState::Stopped,
-            Ending::Failed(error) => {
-                tracing::error!(pipeline = %name, error, "pipeline failed");
-                self.failures.push(format!("pipeline {name}: {error}"));
-                self.status.set(name, PipelineState::Failed { error });
-                return;
-            }
-        };
-        tracing::info!(pipeline = %name, ?state, "pipeline ended");
-        self.status.set(name, state);
+    async fn join(&mut self) -> Result<(), AppError> {
+        let Some(task) = &mut self.task else { return Ok(()) };
+        task.await.unwrap_or_else(|error: JoinError| Err(AppError::Failed(error.to_string())))
     }
 }
 
-/// Serves the HTTP API.
-async fn serve(
-    admin: &config::Admin,
-    metrics: Arc<Metrics>,
-    status: Arc<Status>,
-) -> Result<Served, AppError> {
-    let failed = |error| AppError::Admin { address: admin.listen, error };
-    let listener = TcpListener::bind(admin.listen).await.map_err(failed)?;
-    let address = listener.local_addr().map_err(failed)?;
-    tracing::info!(%address, "http api listening");
-    let stop = CancellationToken::new();
-    let api = Admin::new(address, admin.token.clone(), metrics, status);
-    let task = tokio::spawn(api.serve(listener, stop.clone().cancelled_owned()));
-    Ok(Served { stop, task })
-}
-
-/// Why a pipeline does not start.
-#[derive(Debug, thiserror::Error)]
-enum StartError {
-    #[error(transparent)]
-    Refused(Refusal),
-    #[error(transparent)]
-    Open(OpenError),
-}
-
-/// Resolves when the job is done; never while there is none.
-async fn poll_job(job: &mut Option<Job>) -> Done {
-    match job {
-        Some(job) => job.await,
-        None => std::future::pending().await,
+impl Drop for Host {
+    fn drop(&mut self) {
+        self.shutdown.request();
     }
 }

@@ -6,6 +6,7 @@
 mod agree;
 mod build;
 mod check;
+mod compose;
 mod endpoint;
 pub mod error;
 mod file;

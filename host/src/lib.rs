@@ -9,6 +9,7 @@ pub mod app;
 pub mod backoff;
 pub mod cli;
 pub mod config;
+pub mod control;
 pub mod message;
 pub mod metadata;
 pub mod pipeline;

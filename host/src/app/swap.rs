@@ -8,12 +8,13 @@ use crate::config;
 use crate::pipeline::{CarriedState, Control, Swap, Swapped};
 use crate::plugin::{Instance, Plugin, Setup};
 use serde::Serialize;
+use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 
 /// One stage that runs the plugin.
 #[derive(Debug)]
 pub(super) struct Use {
-    pub(super) pipeline: config::Pipeline,
+    pub(super) pipeline: Arc<config::Pipeline>,
     pub(super) stage: usize,
     pub(super) setup: Setup,
     pub(super) control: mpsc::Sender<Control>,

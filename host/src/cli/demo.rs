@@ -4,11 +4,8 @@
 //! and serves the result, and what is shown here came over that last connection.
 
 use super::{Exit, Recording, Speed, block_on, complain, replay};
-use crate::app::{self, AppError};
-use crate::config::{
-    self, Codec, Config, Endpoint, Outputs, Pipeline, Redacted, Server, SinkKind, SlowPeer, Source,
-    WebSocketSink, WebSocketSource,
-};
+use crate::app::{self, AppError, Settings};
+use crate::config::{self, Config, Endpoint, Pipeline, Redacted, Server, SlowPeer, WebSocketSink};
 use crate::shutdown::Shutdown;
 use crate::telemetry::Metrics;
 use crate::websocket::{Connection, Dial, Received, connect};
@@ -113,7 +110,8 @@ impl Demo {
         let url = format!("ws://{}/stream", exchange.local_addr().map_err(listen)?);
         let metrics = Arc::new(Metrics::default());
         let stop = Shutdown::default();
-        let mut host = tokio::spawn(app::run(self.config(&url, port), metrics.clone(), GRACE, stop.clone()));
+        let settings = Settings { metrics: metrics.clone(), grace: GRACE };
+        let mut host = tokio::spawn(app::run(self.config(&url, port), settings, stop.clone()));
         // The exchange answers nobody until the viewer is there, so that it sees every window.
         let mut viewer = tokio::select! {
             ended = &mut host => return Err(ended_early(ended)),
@@ -149,30 +147,16 @@ impl Demo {
 
     fn config(&self, url: &str, port: u16) -> Config {
         let server = Server { port, ..Server::default() };
-        let source = WebSocketSource { endpoint: Endpoint::client(url), codec: Codec::Auto };
         let mut transform = config::Transform::new("vwap");
         transform.config = Redacted::plain(r#"{"window":"1m"}"#);
-        let sink = WebSocketSink {
-            endpoint: Endpoint::server(PATH, &server),
-            message_type: config::MessageType::Auto,
-            buffer: config::Buffer::default(),
-            peers: config::Peers { slow: SlowPeer::Block, ..config::Peers::default() },
-        };
+        let mut sink = WebSocketSink::new(Endpoint::server(PATH, &server));
+        sink.peers.slow = SlowPeer::Block;
+        let pipeline = Pipeline::new(PIPELINE, Endpoint::client(url));
         Config {
             plugins: config::Plugins { dir: self.plugins.clone(), ..config::Plugins::default() },
             server,
             admin: None,
-            pipelines: vec![Pipeline {
-                name: PIPELINE.to_owned(),
-                source: Source::WebSocket(source),
-                transforms: vec![transform],
-                sinks: vec![config::Sink {
-                    name: "served".to_owned(),
-                    outputs: Outputs::All,
-                    kind: SinkKind::WebSocket(sink),
-                }],
-                dead_letter: None,
-            }],
+            pipelines: vec![pipeline.through(transform).with_sink(config::Sink::new("served", sink))],
         }
     }
 }

@@ -1,8 +1,7 @@
 //! `tidemill run`: the pipelines of a configuration, until they end or a signal comes.
 
 use super::{ConfigFile, Exit, block_on, complain, duration, is_terminal, load, tell};
-use crate::app::{self, AppError};
-use std::sync::Arc;
+use crate::app::{self, AppError, Settings};
 use std::time::Duration;
 
 #[derive(Debug, clap::Args)]
@@ -30,7 +29,8 @@ impl Run {
         }
         raise_open_files();
         block_on(|shutdown| async move {
-            match app::run(loaded.config, Arc::default(), self.grace, shutdown).await {
+            let settings = Settings { grace: self.grace, ..Settings::default() };
+            match app::run(loaded.config, settings, shutdown).await {
                 Ok(()) => Exit::Success,
                 Err(error) => {
                     complain(&error);

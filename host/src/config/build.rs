@@ -18,7 +18,7 @@ use std::ops::Range;
 /// The names a stage cannot have: labels of the metrics, which sinks and transforms share.
 const TAKEN: [&str; 2] = ["source", DEAD_LETTER];
 /// The label of a pipeline's dead-letter sink.
-const DEAD_LETTER: &str = "dead_letter";
+pub(super) const DEAD_LETTER: &str = "dead_letter";
 
 /// The whole configuration.
 pub(super) fn config(report: &mut Report<'_>, root: &Section) -> Config {

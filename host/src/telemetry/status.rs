@@ -17,6 +17,8 @@ pub enum PipelineState {
     Starting,
     /// Messages flow, or would.
     Running,
+    /// It was told to stop, and finishes what is in flight.
+    Stopping,
     /// Its source has ended.
     Finished,
     /// It was told to stop.
@@ -41,6 +43,16 @@ impl Status {
         pipelines.insert(pipeline.to_owned(), state);
     }
 
+    /// Forgets a pipeline.
+    pub fn remove(&self, pipeline: &str) {
+        self.pipelines.lock().expect("nothing panics while it is held").remove(pipeline);
+    }
+
+    /// The state of a pipeline.
+    pub fn get(&self, pipeline: &str) -> Option<PipelineState> {
+        self.pipelines.lock().expect("nothing panics while it is held").get(pipeline).cloned()
+    }
+
     /// The state of every pipeline.
     pub fn all(&self) -> BTreeMap<String, PipelineState> {
         self.pipelines.lock().expect("nothing panics while it is held").clone()
@@ -51,10 +63,10 @@ impl Status {
     pub fn not_ready(&self) -> BTreeMap<String, PipelineState> {
         let mut pipelines = self.all();
         pipelines.retain(|_, state| {
-            use PipelineState::{Failed, Finished, Running, Starting, Stopped, Waiting};
+            use PipelineState::{Failed, Finished, Running, Starting, Stopped, Stopping, Waiting};
             match state {
                 Waiting { .. } | Starting | Failed { .. } => true,
-                Running | Finished | Stopped => false,
+                Running | Finished | Stopping | Stopped => false,
             }
         });
         pipelines

@@ -1,0 +1,109 @@
+//! Building a configuration in Rust: each part with what must be said, and the defaults of the rest.
+//!
+//! Every field is public: what differs from the defaults is set after.
+
+use super::{
+    Buffer, Codec, Endpoint, FilePath, Format, MessageType, Outputs, Peers, Pipeline, Sink, SinkKind, Source,
+    Transform, WebSocketSink, WebSocketSource,
+};
+use std::path::PathBuf;
+
+impl Pipeline {
+    /// A pipeline that has no sink yet.
+    pub fn new(name: impl Into<String>, source: impl Into<Source>) -> Self {
+        Self {
+            name: name.into(),
+            source: source.into(),
+            transforms: Vec::new(),
+            sinks: Vec::new(),
+            dead_letter: None,
+        }
+    }
+
+    /// The same, with one more transform at its end.
+    #[must_use]
+    pub fn through(mut self, transform: Transform) -> Self {
+        self.transforms.push(transform);
+        self
+    }
+
+    /// The same, with one more sink: `sink0`, `sink1` and so on, which takes the output "default".
+    #[must_use]
+    pub fn to(self, kind: impl Into<SinkKind>) -> Self {
+        let name = format!("sink{}", self.sinks.len());
+        self.with_sink(Sink::new(name, kind))
+    }
+
+    /// The same, with one more sink.
+    #[must_use]
+    pub fn with_sink(mut self, sink: Sink) -> Self {
+        self.sinks.push(sink);
+        self
+    }
+
+    /// The same, with a place for messages that failed.
+    #[must_use]
+    pub fn dead_letters_to(mut self, kind: impl Into<SinkKind>) -> Self {
+        self.dead_letter = Some(Sink { outputs: Outputs::All, ..Sink::new(super::build::DEAD_LETTER, kind) });
+        self
+    }
+}
+
+impl Sink {
+    /// A sink that takes the output "default".
+    pub fn new(name: impl Into<String>, kind: impl Into<SinkKind>) -> Self {
+        Self { name: name.into(), outputs: Outputs::Named(vec!["default".to_owned()]), kind: kind.into() }
+    }
+}
+
+impl Source {
+    /// The lines of a file, packed if it ends in `.gz`.
+    pub fn file(path: impl Into<PathBuf>, format: Format) -> Self {
+        Self::File { path: FilePath::plain(path), format }
+    }
+}
+
+impl SinkKind {
+    /// Lines added to a file, packed if it ends in `.gz`.
+    pub fn file(path: impl Into<PathBuf>, format: Format) -> Self {
+        Self::File { path: FilePath::plain(path), format, append: true }
+    }
+}
+
+impl WebSocketSource {
+    /// A source with the defaults of every key.
+    pub fn new(endpoint: Endpoint) -> Self {
+        Self { endpoint, codec: Codec::Auto }
+    }
+}
+
+impl WebSocketSink {
+    /// A sink with the defaults of every key.
+    pub fn new(endpoint: Endpoint) -> Self {
+        Self { endpoint, message_type: MessageType::Auto, buffer: Buffer::default(), peers: Peers::default() }
+    }
+}
+
+impl From<WebSocketSource> for Source {
+    fn from(source: WebSocketSource) -> Self {
+        Self::WebSocket(source)
+    }
+}
+
+impl From<Endpoint> for Source {
+    fn from(endpoint: Endpoint) -> Self {
+        WebSocketSource::new(endpoint).into()
+    }
+}
+
+impl From<WebSocketSink> for SinkKind {
+    fn from(sink: WebSocketSink) -> Self {
+        Self::WebSocket(sink)
+    }
+}
+
+impl From<Endpoint> for SinkKind {
+    fn from(endpoint: Endpoint) -> Self {
+        WebSocketSink::new(endpoint).into()
+    }
+}
