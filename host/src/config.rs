@@ -4,6 +4,7 @@
 //! the file may say, key by key, is one table in `config/keys.rs`.
 
 mod agree;
+mod auth;
 mod build;
 mod check;
 mod compose;
@@ -14,6 +15,7 @@ mod interpolate;
 mod json;
 pub mod keys;
 mod listen;
+mod origin;
 mod path;
 mod report;
 mod section;
@@ -21,8 +23,10 @@ pub mod shape;
 pub mod units;
 mod value;
 
+pub use auth::{Auth, BearerFrom};
 pub use error::{ConfigError, ConfigErrors};
 pub use file::{Loaded, load, parse};
+pub use origin::AllowedOrigins;
 pub use path::{PathError, PathPattern};
 
 use std::collections::BTreeMap;
@@ -56,16 +60,16 @@ pub struct Plugins {
     pub max_size_bytes: u64,
 }
 
-/// What endpoints in server mode share.
+/// What endpoints in server mode share: defaults, and the limits of every listener.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Server {
     /// The address to listen on, a name or an IP address.
     pub host: String,
     /// The port to listen on; 0 takes a free one.
     pub port: u16,
-    /// Most connections of the listener, handshakes in progress included.
+    /// Most connections of a listener, handshakes in progress included.
     pub max_connections: usize,
-    /// Longest time a handshake may take.
+    /// Longest time a handshake may take, TLS included.
     pub handshake_timeout: Duration,
 }
 
@@ -263,10 +267,12 @@ pub struct Listen {
     pub path: Redacted,
     /// What every message of a connection is given: a key, and where its value is taken from.
     pub metadata: Vec<(String, FromHandshake)>,
-    /// Most connections of the listener.
+    /// Who may connect; `None` whoever comes.
+    pub auth: Option<Auth>,
+    /// The web pages that may connect.
+    pub allowed_origins: AllowedOrigins,
+    /// Most connections of this endpoint; the listener has a limit of its own.
     pub max_connections: usize,
-    /// Longest time a handshake may take.
-    pub handshake_timeout: Duration,
 }
 
 /// Something that a peer's handshake says, and none of its messages.
@@ -622,8 +628,9 @@ impl Endpoint {
                 port: server.port,
                 path: Redacted::plain(path),
                 metadata: Vec::new(),
+                auth: None,
+                allowed_origins: AllowedOrigins::default(),
                 max_connections: server.max_connections,
-                handshake_timeout: server.handshake_timeout,
             }),
             max_message_size_bytes: 1024 * KIB,
             ..Self::client("")

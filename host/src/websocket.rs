@@ -11,6 +11,7 @@ mod closing;
 mod connect;
 mod connect_error;
 mod connection;
+mod guard;
 mod handshake;
 mod keepalive;
 mod link;

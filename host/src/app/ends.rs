@@ -35,8 +35,8 @@ pub struct OpenError {
 }
 
 impl Ends {
-    pub(super) fn new(metrics: Arc<Metrics>) -> Self {
-        Self { metrics, listeners: Listeners::default() }
+    pub(super) fn new(metrics: Arc<Metrics>, server: &config::Server) -> Self {
+        Self { metrics, listeners: Listeners::new(server) }
     }
 
     /// Opens all ends of a pipeline: files and listeners. Connections are dialled later.

@@ -148,7 +148,7 @@ async fn serve(
     speed: Speed,
     stop: Shutdown,
 ) -> Option<Played> {
-    let admission = Admission { subprotocols: Vec::new(), max_message_size_bytes: MAX_IGNORED_BYTES };
+    let admission = Admission { max_message_size_bytes: MAX_IGNORED_BYTES, ..Admission::default() };
     let patience = Server::default().handshake_timeout;
     let Accepted { connection, handshake, .. } = tokio::select! {
         accepted = accept(tcp, patience, |_| Ok((admission.clone(), ()))) => accepted?,

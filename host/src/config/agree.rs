@@ -9,7 +9,8 @@ use std::net::IpAddr;
 
 /// The keys that the endpoints of one path have in common: one that leaves a key out takes it from
 /// another.
-const SHARED: [&str; 4] = ["subprotocols", "ping", "idle_timeout", "max_message_size"];
+const SHARED: [&str; 6] =
+    ["subprotocols", "ping", "idle_timeout", "max_message_size", "auth", "allowed_origins"];
 
 /// A server endpoint of the file.
 pub(super) struct Served {
@@ -95,11 +96,14 @@ pub(super) fn agree(report: &mut Report<'_>, served: &mut [Served]) {
 }
 
 fn is_same(key: &str, a: &Endpoint, b: &Endpoint) -> bool {
+    let (here, there) = (a.listen(), b.listen());
     match key {
         "subprotocols" => a.subprotocols == b.subprotocols,
         "ping" => a.ping == b.ping,
         "idle_timeout" => a.idle_timeout == b.idle_timeout,
-        _ => a.max_message_size_bytes == b.max_message_size_bytes,
+        "max_message_size" => a.max_message_size_bytes == b.max_message_size_bytes,
+        "auth" => here.map(|listen| &listen.auth) == there.map(|listen| &listen.auth),
+        _ => here.map(|listen| &listen.allowed_origins) == there.map(|listen| &listen.allowed_origins),
     }
 }
 
@@ -108,7 +112,14 @@ fn take(key: &str, from: &Endpoint, to: &mut Endpoint) {
         "subprotocols" => to.subprotocols.clone_from(&from.subprotocols),
         "ping" => to.ping = from.ping,
         "idle_timeout" => to.idle_timeout = from.idle_timeout,
-        _ => to.max_message_size_bytes = from.max_message_size_bytes,
+        "max_message_size" => to.max_message_size_bytes = from.max_message_size_bytes,
+        _ => {
+            let (Mode::Server(from), Mode::Server(to)) = (&from.mode, &mut to.mode) else { return };
+            match key {
+                "auth" => to.auth.clone_from(&from.auth),
+                _ => to.allowed_origins.clone_from(&from.allowed_origins),
+            }
+        }
     }
 }
 
@@ -143,14 +154,14 @@ pub(super) fn warn_of_open_doors(report: &mut Report<'_>, served: &[Served]) {
         let Some(listen) = served.listen() else { continue };
         let is_loopback = listen.host == "localhost"
             || listen.host.parse().is_ok_and(|address: IpAddr| address.is_loopback());
-        if is_loopback || seen.contains(&(&listen.host, listen.port)) {
+        if is_loopback || listen.auth.is_some() || seen.contains(&(&listen.host, listen.port)) {
             continue;
         }
         seen.push((&listen.host, listen.port));
         report.warning(
             &served.address,
             format!("anyone who reaches {} port {} may connect", listen.host, listen.port),
-            "host = \"127.0.0.1\" lets only this machine in",
+            "`auth` asks for a token or a password, and host = \"127.0.0.1\" lets only this machine in",
         );
     }
 }

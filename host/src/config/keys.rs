@@ -370,9 +370,13 @@ const LISTEN: &[Key] = &[
     Key::new("port", PORT, "the port to listen on; from [server] if left out"),
     Key::new("tls", Kind::Table(&SERVER_TLS), "the certificate; from [server] if left out").later(),
     Key::new("metadata", Kind::Map, "metadata of a connection's messages, from its handshake").default("{}"),
-    Key::new("auth", Kind::Table(&AUTH), "who may connect").later(),
-    Key::new("allowed_origins", Kind::Texts, "origins of web pages that may connect").later(),
-    Key::new("max_connections", CONNECTIONS, "of this endpoint").later(),
+    Key::new("auth", Kind::Table(&AUTH), "who may connect"),
+    Key::new(
+        "allowed_origins",
+        Kind::Texts,
+        "origins of web pages that may connect; those of the same host if left out",
+    ),
+    Key::new("max_connections", CONNECTIONS, "of this endpoint; from [server] if left out"),
     Key::new("receive_limit", Kind::Json, "how many messages a peer may send in a time").later(),
 ];
 

@@ -1,11 +1,12 @@
 //! What only server endpoints have: where they are reached, and what they take from a handshake.
 
+use super::auth::auth;
 use super::build::port;
 use super::endpoint::is_token;
 use super::path::PathPattern;
 use super::report::Report;
 use super::section::{Section, Span};
-use super::{FromHandshake, Listen, Redacted, Server};
+use super::{AllowedOrigins, Auth, FromHandshake, Listen, Redacted, Server};
 use std::net::IpAddr;
 
 /// Metadata of the host itself.
@@ -24,13 +25,15 @@ pub(super) fn listen(report: &mut Report<'_>, section: &Section, server: &Server
     if let Some(host) = host {
         check_host(report, host, &section.span("host"));
     }
+    let auth = section.section("auth").map(|section| auth(report, section));
     Listen {
         host: host.map_or_else(|| server.host.clone(), |host| host.expose().to_owned()),
         port: port(section).unwrap_or(server.port),
-        metadata: metadata(report, section, pattern.as_ref().ok()),
+        metadata: metadata(report, section, pattern.as_ref().ok(), auth.as_ref()),
         path,
-        max_connections: server.max_connections,
-        handshake_timeout: server.handshake_timeout,
+        auth,
+        allowed_origins: allowed_origins(report, section),
+        max_connections: max_connections(report, section, server),
     }
 }
 
@@ -38,6 +41,7 @@ fn metadata(
     report: &mut Report<'_>,
     section: &Section,
     path: Option<&PathPattern>,
+    auth: Option<&Auth>,
 ) -> Vec<(String, FromHandshake)> {
     let mut metadata = Vec::new();
     for (name, text, at) in section.map("metadata") {
@@ -63,6 +67,9 @@ fn metadata(
             (FromHandshake::Header(header), _) if !is_token(header) => {
                 report.error(at, format!("\"{header}\" is not the name of a header"));
             }
+            _ if auth.is_some_and(|auth| auth.is_in(&from)) => {
+                report.error(at, format!("`{text}` has a credential of `auth`, which metadata would show"));
+            }
             _ => {}
         }
         metadata.push((name.clone(), from));
@@ -87,6 +94,36 @@ fn from_handshake(text: &str) -> Option<FromHandshake> {
         "cookie" => Some(FromHandshake::Cookie(name)),
         _ => None,
     }
+}
+
+fn allowed_origins(report: &mut Report<'_>, section: &Section) -> AllowedOrigins {
+    if !section.is_written("allowed_origins") {
+        return AllowedOrigins::default();
+    }
+    let origins: Vec<_> = section.texts("allowed_origins").iter().map(|(origin, _)| origin.clone()).collect();
+    for (origin, at) in section.texts("allowed_origins") {
+        if AllowedOrigins::listed(std::slice::from_ref(origin)).is_err() {
+            let message = format!("\"{origin}\" is not an origin");
+            let hint = "write \"https://example.com\", \"https://*.example.com\", or \"*\" for any page";
+            report.error_with_hint(at, message, hint);
+        }
+    }
+    AllowedOrigins::listed(&origins).unwrap_or_default()
+}
+
+fn max_connections(report: &mut Report<'_>, section: &Section, server: &Server) -> usize {
+    if !section.is_written("max_connections") {
+        return server.max_connections;
+    }
+    let most = section.count("max_connections");
+    if most > server.max_connections {
+        report.warning(
+            &section.span("max_connections"),
+            format!("the listener has {} connections at most", server.max_connections),
+            "that is `max_connections` of [server]",
+        );
+    }
+    most
 }
 
 /// Reports a host that is neither an IP address nor a name.

@@ -4,6 +4,7 @@
 //! Whom to admit is the caller's to say; frames begin where a 101 was sent.
 
 use super::connection::Connection;
+use super::guard::BEARER;
 use super::handshake::Handshake;
 use super::has_token;
 use super::stream::Stream;
@@ -12,27 +13,42 @@ use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::header::{self, HeaderMap, HeaderValue};
+use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode, Version};
 use hyper_util::rt::TokioIo;
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::Role;
 
-/// The headers of a request may take so much.
-const MAX_HEAD_BYTES: usize = 64 << 10;
+/// The head of a request may take so much; a larger one gets 431, and a longer url 414.
+const MAX_HEAD_BYTES: usize = 16 << 10;
+/// More headers get 431.
+const MAX_HEADERS: usize = 100;
+/// Most bytes that are read in vain from a peer that was not let in.
+const MAX_DISCARDED_BYTES: usize = 1 << 20;
+/// Read at once.
+const DISCARDED_AT_ONCE_BYTES: usize = 8 << 10;
+/// Whose credentials are asked for.
+const BASIC_CHALLENGE: &str = "Basic realm=\"tidemill\", charset=\"UTF-8\"";
+const BEARER_CHALLENGE: &str = "Bearer realm=\"tidemill\"";
 
 /// How a peer that is let in is treated.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Admission {
     /// Subprotocols we accept; the first that the peer offers of them is chosen.
     pub subprotocols: Vec<String>,
+    /// Whether `bearer` is chosen where none of these is offered: a browser that offers it before a
+    /// token takes no other answer.
+    pub offers_bearer: bool,
+    /// The user that the peer has shown to be.
+    pub user: Option<String>,
     /// Larger messages end the connection, in bytes.
     pub max_message_size_bytes: usize,
 }
@@ -42,6 +58,15 @@ pub struct Admission {
 pub enum Refusal {
     /// Nothing is at this path: 404.
     NotFound,
+    /// The page that the peer's script is of may not connect: 403.
+    Origin,
+    /// It has shown no credential that we know: 401, with what would do.
+    Unauthorized {
+        /// A token would.
+        bearer: bool,
+        /// A user and a password would.
+        basic: bool,
+    },
     /// There are too many connections: 503.
     Full,
 }
@@ -87,19 +112,35 @@ async fn upgrade<T: Send>(
         std::future::ready(Ok::<_, Infallible>(answer.unwrap_or_else(No::into_response)))
     });
     let mut builder = http1::Builder::new();
-    builder.max_buf_size(MAX_HEAD_BYTES).title_case_headers(true);
-    let served = builder.serve_connection(TokioIo::new(stream), service).without_shutdown().await;
-    let http1::Parts { io, read_buf: rest, .. } = served.ok()?;
-    let mut stream = io.into_inner();
+    builder.max_buf_size(MAX_HEAD_BYTES).max_headers(MAX_HEADERS).title_case_headers(true);
+    let mut served = builder.serve_connection(TokioIo::new(stream), service);
+    // What was wrong with a request that could not be read, hyper has answered.
+    let _ = poll_fn(|cx| served.poll_without_shutdown(cx)).await;
+    let http1::Parts { io, read_buf: rest, .. } = served.into_parts();
+    let stream = io.into_inner();
     match admitted.into_inner().unwrap_or_else(PoisonError::into_inner) {
         Some(Admitted { max_message_size_bytes, subprotocol, handshake, token }) => {
             let connection = Connection::new(stream, rest, Role::Server, max_message_size_bytes, subprotocol);
             Some(Accepted { connection, handshake, token })
         }
         None => {
-            // The answer is written; an error now is the peer's affair.
-            let _ = stream.shutdown().await;
+            hang_up(stream).await;
             None
+        }
+    }
+}
+
+/// Ends a connection whose answer is written: what is unread when a socket is dropped makes it a
+/// reset, which may overtake the answer. Errors are the peer's affair now.
+async fn hang_up(mut stream: Stream) {
+    if stream.shutdown().await.is_err() {
+        return;
+    }
+    let (mut discarded, mut chunk) = (0, [0; DISCARDED_AT_ONCE_BYTES]);
+    while let Ok(length @ 1..) = stream.read(&mut chunk).await {
+        discarded += length;
+        if discarded > MAX_DISCARDED_BYTES {
+            return;
         }
     }
 }
@@ -108,30 +149,47 @@ async fn upgrade<T: Send>(
 struct No {
     status: StatusCode,
     why: &'static str,
-    header: Option<(header::HeaderName, &'static str)>,
+    headers: Vec<(HeaderName, &'static str)>,
 }
 
 fn no(status: StatusCode, why: &'static str) -> No {
-    No { status, why, header: None }
+    No { status, why, headers: Vec::new() }
 }
 
 impl No {
-    fn with(self, name: header::HeaderName, value: &'static str) -> Self {
-        Self { header: Some((name, value)), ..self }
+    fn with(mut self, name: HeaderName, value: &'static str) -> Self {
+        self.headers.push((name, value));
+        self
     }
 
     fn into_response(self) -> Response<Full<Bytes>> {
         let mut response = Response::new(Full::new(Bytes::from_static(self.why.as_bytes())));
         *response.status_mut() = self.status;
-        let plain = HeaderValue::from_static("text/plain; charset=utf-8");
-        response.headers_mut().insert(header::CONTENT_TYPE, plain);
-        let is_upgrade = matches!(self.header, Some((header::UPGRADE, _)));
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+        let is_upgrade = self.headers.iter().any(|(name, _)| name == header::UPGRADE);
         let connection = HeaderValue::from_static(if is_upgrade { "upgrade, close" } else { "close" });
-        response.headers_mut().insert(header::CONNECTION, connection);
-        if let Some((name, value)) = self.header {
-            response.headers_mut().insert(name, HeaderValue::from_static(value));
+        headers.insert(header::CONNECTION, connection);
+        for (name, value) in self.headers {
+            headers.append(name, HeaderValue::from_static(value));
         }
         response
+    }
+}
+
+impl From<Refusal> for No {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::NotFound => no(StatusCode::NOT_FOUND, "nothing is at this path"),
+            Refusal::Origin => no(StatusCode::FORBIDDEN, "pages of this origin may not connect"),
+            Refusal::Unauthorized { bearer, basic } => {
+                let challenges = [(bearer, BEARER_CHALLENGE), (basic, BASIC_CHALLENGE)];
+                let answer = no(StatusCode::UNAUTHORIZED, "a credential is missing or wrong");
+                let wanted = challenges.into_iter().filter(|(is_wanted, _)| *is_wanted);
+                wanted.fold(answer, |answer, (_, challenge)| answer.with(header::WWW_AUTHENTICATE, challenge))
+            }
+            Refusal::Full => no(StatusCode::SERVICE_UNAVAILABLE, "too many connections"),
+        }
     }
 }
 
@@ -145,17 +203,12 @@ fn answer<T>(
         return Err(refusal.with(header::ALLOW, "GET"));
     }
     let handshake = Handshake::new(request.uri(), headers);
-    let admit = || {
-        admit(&handshake).map_err(|refusal| match refusal {
-            Refusal::NotFound => no(StatusCode::NOT_FOUND, "nothing is at this path"),
-            Refusal::Full => no(StatusCode::SERVICE_UNAVAILABLE, "too many connections"),
-        })
-    };
+    let admit = || admit(&handshake).map_err(No::from);
     let is_upgrade = request.version() == Version::HTTP_11
         && has_token(headers, &header::UPGRADE, "websocket")
         && has_token(headers, &header::CONNECTION, "upgrade");
     if !is_upgrade {
-        // A path that is not there is not there for a browser either.
+        // What may not connect is not told what is here.
         admit()?;
         let refusal = no(StatusCode::UPGRADE_REQUIRED, "this is a WebSocket endpoint");
         return Err(refusal.with(header::UPGRADE, "websocket"));
@@ -170,8 +223,10 @@ fn answer<T>(
     if !headers.contains_key(header::HOST) {
         return Err(no(StatusCode::BAD_REQUEST, "Host is missing"));
     }
-    let (Admission { subprotocols, max_message_size_bytes }, token) = admit()?;
-    let subprotocol = choose(headers, &subprotocols);
+    let (Admission { subprotocols, offers_bearer, user, max_message_size_bytes }, token) = admit()?;
+    let handshake = handshake.with_user(user);
+    let bearer = offers_bearer.then(|| BEARER.to_owned());
+    let subprotocol = choose(headers, &subprotocols).or_else(|| choose(headers, bearer.as_slice()));
     let mut response = Response::builder()
         .status(StatusCode::SWITCHING_PROTOCOLS)
         .header(header::UPGRADE, "websocket")

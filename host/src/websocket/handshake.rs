@@ -13,20 +13,22 @@ use std::borrow::Cow;
 pub struct Handshake {
     path: Box<str>,
     query: Option<Box<str>>,
-    /// `name: value` lines, of values that are text.
+    /// `name: value` lines; bytes that are not UTF-8 are replaced.
     head: Box<str>,
-    pub(super) user: Option<Box<str>>,
+    user: Option<Box<str>>,
 }
 
 impl Handshake {
     pub(super) fn new(uri: &hyper::Uri, headers: &HeaderMap) -> Self {
         let mut head = String::new();
         for (name, value) in headers {
-            if let Ok(value) = std::str::from_utf8(value.as_bytes()) {
-                head.extend([name.as_str(), ": ", value, "\n"]);
-            }
+            head.extend([name.as_str(), ": ", &String::from_utf8_lossy(value.as_bytes()), "\n"]);
         }
         Self { path: uri.path().into(), query: uri.query().map(Into::into), head: head.into(), user: None }
+    }
+
+    pub(super) fn with_user(self, user: Option<String>) -> Self {
+        Self { user: user.map(Into::into), ..self }
     }
 
     /// The path as it was asked for, without the query.
@@ -78,10 +80,10 @@ mod tests {
     use crate::config::Redacted;
     use hyper::header::{HeaderName, HeaderValue};
 
-    fn handshake(uri: &str, headers: &[(&'static str, &'static [u8])]) -> Handshake {
-        let headers = headers.iter().map(|(name, value)| {
-            (HeaderName::from_static(name), HeaderValue::from_bytes(value).expect("a value"))
-        });
+    fn handshake(uri: &str, headers: &[(&'static str, &'static str)]) -> Handshake {
+        let headers = headers
+            .iter()
+            .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
         Handshake::new(&uri.parse().expect("a path"), &headers.collect())
     }
 
@@ -89,7 +91,7 @@ mod tests {
     fn what_a_handshake_says_is_found_and_what_it_does_not_say_is_absent() {
         let handshake = handshake(
             "/rooms/7?symbol=BTC%2FUSD&symbol=no&empty&bad=%ff&a+b=1+2",
-            &[("x-user", b"ann"), ("cookie", b"sid=\"a=b\"; theme=dark"), ("x-bytes", b"\xff")],
+            &[("x-user", "ann"), ("cookie", "sid=\"a=b\"; theme=dark")],
         );
         let path = PathPattern::parse(&Redacted::plain("/rooms/{room}")).expect("a path");
         let value = |from: FromHandshake| handshake.value(&from, &path).map(Cow::into_owned);
@@ -99,7 +101,7 @@ mod tests {
         assert_eq!(query("a+b").as_deref(), Some("1+2"));
         assert_eq!((query("empty").as_deref(), query("bad"), query("none")), (Some(""), None, None));
         assert_eq!(value(FromHandshake::Header("X-User".to_owned())).as_deref(), Some("ann"));
-        assert_eq!(value(FromHandshake::Header("x-bytes".to_owned())), None);
+        assert_eq!(value(FromHandshake::Header("x-none".to_owned())), None);
         assert_eq!(value(FromHandshake::Cookie("sid".to_owned())).as_deref(), Some("a=b"));
         assert_eq!(value(FromHandshake::Cookie("theme".to_owned())).as_deref(), Some("dark"));
         assert_eq!(value(FromHandshake::Cookie("Sid".to_owned())), None);

@@ -9,7 +9,7 @@ use super::broadcast::Broadcast;
 use super::handshake::Handshake;
 use super::path::{Arrivals, End, Member, Path};
 use super::peer::Peer;
-use crate::config::{Endpoint, Listen, PathPattern};
+use crate::config::{Endpoint, Listen, PathPattern, Server};
 use crate::telemetry::EndpointMetrics;
 use std::collections::HashMap;
 use std::fmt;
@@ -35,10 +35,18 @@ const GOING_AWAY: u16 = 1001;
 /// After an error of accepting, such as too many open files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// All listeners of a host. Cheap to clone.
+/// All listeners of a host, and the limits of each. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct Listeners {
     open: Arc<tokio::sync::Mutex<HashMap<Address, Arc<Listener>>>>,
+    limits: Limits,
+}
+
+/// What holds for the connections of one listener together.
+#[derive(Clone, Copy, Debug)]
+struct Limits {
+    max_connections: usize,
+    handshake_timeout: Duration,
 }
 
 type Address = (String, u16);
@@ -81,11 +89,27 @@ struct Shared {
     /// In the order of precedence.
     paths: Mutex<Vec<Arc<Path>>>,
     connections: AtomicUsize,
-    max_connections: usize,
-    handshake_timeout: Duration,
+    limits: Limits,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self::of(&Server::default())
+    }
+}
+
+impl Limits {
+    fn of(server: &Server) -> Self {
+        Self { max_connections: server.max_connections, handshake_timeout: server.handshake_timeout }
+    }
 }
 
 impl Listeners {
+    /// Listeners with these limits each; none is open yet.
+    pub fn new(server: &Server) -> Self {
+        Self { open: Arc::default(), limits: Limits::of(server) }
+    }
+
     /// Opens a server endpoint that messages come from.
     ///
     /// # Errors
@@ -127,7 +151,7 @@ impl Listeners {
         let listener = match open.get(&address) {
             Some(listener) => listener.clone(),
             None => {
-                let listener = Arc::new(Listener::bind(listen).await?);
+                let listener = Arc::new(Listener::bind(listen, self.limits).await?);
                 open.insert(address.clone(), listener.clone());
                 listener
             }
@@ -213,17 +237,12 @@ impl fmt::Debug for Attachment {
 }
 
 impl Listener {
-    async fn bind(listen: &Listen) -> Result<Self, ListenError> {
+    async fn bind(listen: &Listen, limits: Limits) -> Result<Self, ListenError> {
         let failed = |error| ListenError::new(listen, Cause::Address(error));
         let tcp = TcpListener::bind((&*listen.host, listen.port)).await.map_err(failed)?;
         let local = tcp.local_addr().map_err(failed)?;
         info!(address = %local, "websocket listening");
-        let shared = Arc::new(Shared {
-            paths: Mutex::default(),
-            connections: AtomicUsize::new(0),
-            max_connections: listen.max_connections,
-            handshake_timeout: listen.handshake_timeout,
-        });
+        let shared = Arc::new(Shared { paths: Mutex::default(), connections: AtomicUsize::new(0), limits });
         let stop = CancellationToken::new();
         let task = Mutex::new(Some(tokio::spawn(run(tcp, shared.clone(), stop.clone()))));
         Ok(Self { local, shared, stop, task })
@@ -281,8 +300,8 @@ impl Shared {
 
     fn place(self: Arc<Self>) -> Option<Place> {
         let taken = self.connections.fetch_add(1, Ordering::Relaxed);
-        let place = Place { is_over: taken >= self.max_connections, shared: self };
-        (taken < place.shared.max_connections.saturating_add(REFUSED_AT_ONCE)).then_some(place)
+        let place = Place { is_over: taken >= self.limits.max_connections, shared: self };
+        (taken < place.shared.limits.max_connections.saturating_add(REFUSED_AT_ONCE)).then_some(place)
     }
 }
 
@@ -293,9 +312,9 @@ impl Place {
             if self.is_over {
                 return Err(Refusal::Full);
             }
-            Ok((path.admission(), path))
+            path.admit(handshake)
         };
-        let patience = self.shared.handshake_timeout;
+        let patience = self.shared.limits.handshake_timeout;
         match accept(stream, patience, admit).await {
             Some(Accepted { connection, handshake, token }) => {
                 Peer::new(token, connection, handshake, address).run().await;

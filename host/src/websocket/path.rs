@@ -3,8 +3,10 @@
 //! Every peer sends to every source here and receives from every sink. Endpoints may come and go
 //! while peers stay: a peer looks again when the path has changed.
 
-use super::accept::Admission;
+use super::accept::{Admission, Refusal};
 use super::broadcast::Broadcast;
+use super::guard::{Denied, Guard};
+use super::handshake::Handshake;
 use crate::config::{Endpoint, FromHandshake, PathPattern, Redacted};
 use crate::message::{Failed, Message};
 use crate::metadata::{Metadata, Origin};
@@ -36,6 +38,7 @@ pub(super) struct Member {
     pub(super) on_connect: Arc<[Redacted]>,
     /// What a source's messages are given beside what the host knows.
     pub(super) metadata: Arc<[(String, FromHandshake)]>,
+    max_connections: usize,
 }
 
 /// What an endpoint does with peers.
@@ -52,10 +55,23 @@ pub(super) struct Path {
     pub(super) pattern: PathPattern,
     /// What is shown of the path where some of it is not; else it is shown as it was asked for.
     shown: Option<String>,
+    guard: Guard,
     /// `ws://host:port`
     pub(super) base: String,
     generation: AtomicU64,
     state: Mutex<State>,
+}
+
+/// One of the connections that the endpoints of a path may have.
+#[derive(Debug)]
+pub(super) struct Seat {
+    pub(super) path: Arc<Path>,
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.path.lock().seats -= 1;
+    }
 }
 
 #[derive(Debug, Default)]
@@ -63,6 +79,8 @@ struct State {
     members: Vec<Member>,
     next_id: u64,
     peers: BTreeMap<u64, Arc<AtomicWaker>>,
+    /// Peers, and those whose handshake is being answered.
+    seats: usize,
     closing: Option<u16>,
     waiting: Vec<Waker>,
 }
@@ -82,8 +100,9 @@ impl Arrivals {
 impl Member {
     pub(super) fn new(endpoint: &Endpoint, end: End, metrics: EndpointMetrics) -> Self {
         let metadata = endpoint.listen().map_or(&[][..], |listen| &listen.metadata);
+        let max_connections = endpoint.listen().map_or(usize::MAX, |listen| listen.max_connections);
         let on_connect = endpoint.on_connect.as_slice().into();
-        Self { id: 0, end, metrics, on_connect, metadata: metadata.into() }
+        Self { id: 0, end, metrics, on_connect, metadata: metadata.into(), max_connections }
     }
 
     /// A peer has come.
@@ -108,7 +127,8 @@ impl Path {
     pub(super) fn new(endpoint: &Endpoint, path: &Redacted, pattern: PathPattern, base: String) -> Arc<Self> {
         let shown = (path.shown() != path.expose()).then(|| path.shown().to_owned());
         let (generation, state) = (AtomicU64::new(0), Mutex::default());
-        Arc::new(Self { endpoint: endpoint.clone(), pattern, shown, base, generation, state })
+        let guard = Guard::new(endpoint);
+        Arc::new(Self { endpoint: endpoint.clone(), pattern, shown, guard, base, generation, state })
     }
 
     /// The url of a connection that asked for this, as it may be shown.
@@ -116,11 +136,25 @@ impl Path {
         format!("{}{}", self.base, self.shown.as_deref().unwrap_or(asked))
     }
 
-    pub(super) fn admission(&self) -> Admission {
-        Admission {
-            subprotocols: self.endpoint.subprotocols.clone(),
-            max_message_size_bytes: self.endpoint.max_message_size_bytes,
+    /// Lets a peer in, if there is room and nothing is against it.
+    pub(super) fn admit(self: &Arc<Self>, handshake: &Handshake) -> Result<(Admission, Seat), Refusal> {
+        let visitor = self.guard.check(handshake).map_err(|denied| match denied {
+            Denied::Origin => Refusal::Origin,
+            Denied::Credentials { bearer, basic } => Refusal::Unauthorized { bearer, basic },
+        })?;
+        let mut state = self.lock();
+        let most = state.members.iter().map(|member| member.max_connections).min();
+        if state.seats >= most.unwrap_or(usize::MAX) {
+            return Err(Refusal::Full);
         }
+        state.seats += 1;
+        let admission = Admission {
+            subprotocols: self.endpoint.subprotocols.clone(),
+            offers_bearer: visitor.offers_bearer,
+            user: visitor.user,
+            max_message_size_bytes: self.endpoint.max_message_size_bytes,
+        };
+        Ok((admission, Seat { path: self.clone() }))
     }
 
     /// Adds an endpoint; answers its number.

@@ -8,7 +8,7 @@ use super::broadcast::Next;
 use super::connection::{Connection, Ending, Received};
 use super::handshake::Handshake;
 use super::keepalive::{Due, Keepalive};
-use super::path::{Arrivals, End, Member, Path};
+use super::path::{Arrivals, End, Member, Path, Seat};
 use super::stream::Traffic;
 use crate::message::{Message, Payload};
 use crate::metadata::{self, Metadata, Origin};
@@ -34,6 +34,7 @@ const CHUNKS_A_TURN: usize = 4;
 
 pub(super) struct Peer {
     path: Arc<Path>,
+    _seat: Seat,
     id: u64,
     address: SocketAddr,
     connection: Connection,
@@ -69,19 +70,16 @@ struct Inlet {
 }
 
 impl Peer {
-    pub(super) fn new(
-        path: Arc<Path>,
-        connection: Connection,
-        handshake: Handshake,
-        address: SocketAddr,
-    ) -> Self {
+    pub(super) fn new(seat: Seat, connection: Connection, handshake: Handshake, address: SocketAddr) -> Self {
         static PEERS: AtomicU64 = AtomicU64::new(0);
+        let path = seat.path.clone();
         let id = PEERS.fetch_add(1, Ordering::Relaxed);
         let waker = Arc::new(AtomicWaker::new());
         path.enter(id, waker.clone());
         Self {
             keepalive: Keepalive::new(&path.endpoint),
             path,
+            _seat: seat,
             id,
             address,
             connection,

@@ -3,7 +3,7 @@
 use crate::drive::{Seen, fill_until, server_endpoint, server_source, soon};
 use futures_util::SinkExt;
 use std::net::SocketAddr;
-use tidemill::config::{Endpoint, FromHandshake, Listen, Mode, Redacted};
+use tidemill::config::{AllowedOrigins, Auth, BearerFrom, Endpoint, FromHandshake, Listen, Mode, Redacted};
 use tidemill::message::Message;
 use tidemill::metadata::{CONNECTION, INGEST_TIME, PEER, SOURCE};
 use tidemill::source::Source;
@@ -128,6 +128,93 @@ async fn two_sources_of_a_path_each_have_their_own_metadata() {
     let (mut late, _) = server_source(&listeners, with("c", "x"), &metrics).await;
     let third = sent(&mut peer, &mut late).await.metadata;
     assert_eq!((&*third.get("a"), &*third.get("c")), ("", "1"));
+}
+
+const PLACES: [BearerFrom; 2] = [BearerFrom::Header, BearerFrom::Subprotocol];
+
+fn guarded() -> Endpoint {
+    let mut endpoint = server_endpoint("/in");
+    endpoint.subprotocols = vec!["v1".to_owned()];
+    listen_of(&mut endpoint).auth = Some(Auth {
+        bearer: vec![Redacted::plain("t-1")],
+        bearer_from: [&PLACES[..], &[BearerFrom::Query("token".to_owned())]].concat(),
+        basic: vec![("ann".to_owned(), Redacted::plain("pass"))],
+    });
+    listen_of(&mut endpoint).metadata = vec![("user".to_owned(), FromHandshake::User)];
+    endpoint
+}
+
+#[tokio::test]
+async fn whoever_has_no_credential_is_told_what_would_do() {
+    let (listeners, metrics) = (Listeners::default(), Metrics::default());
+    let (_source, address) = server_source(&listeners, guarded(), &metrics).await;
+    let answer = dial(address, "/in", &[]).await.expect_err("it has no token");
+    assert_eq!(answer.status(), 401);
+    let challenges: Vec<_> = answer.headers().get_all("www-authenticate").iter().collect();
+    assert_eq!(challenges, ["Bearer realm=\"tidemill\"", "Basic realm=\"tidemill\", charset=\"UTF-8\""]);
+    assert_eq!(status(address, "/in", &[("Authorization", "Bearer t-2")]).await, 401);
+    assert_eq!(status(address, "/in", &[("Cookie", "token=t-1")]).await, 401, "no place for one");
+    assert_eq!(status(address, "/in", &[("Authorization", "Bearer t-1")]).await, 101);
+    assert_eq!(status(address, "/in?token=t%2d1", &[]).await, 101);
+    assert_eq!(status(address, "/nowhere", &[]).await, 404);
+}
+
+#[tokio::test]
+async fn a_token_offered_as_a_subprotocol_is_answered_with_bearer_and_never_with_the_token() {
+    let (listeners, metrics) = (Listeners::default(), Metrics::default());
+    let (_source, address) = server_source(&listeners, guarded(), &metrics).await;
+    let chosen = async |offer: &str| {
+        let (_, answer) = dial(address, "/in", &[("Sec-WebSocket-Protocol", offer)]).await.expect("let in");
+        answer.headers()["sec-websocket-protocol"].to_str().expect("text").to_owned()
+    };
+    assert_eq!(chosen("bearer, t-1").await, "bearer");
+    assert_eq!(chosen("bearer, t-1, v1").await, "v1");
+    assert_eq!(status(address, "/in", &[("Sec-WebSocket-Protocol", "t-1, bearer")]).await, 401);
+}
+
+#[tokio::test]
+async fn the_user_of_basic_authentication_is_known_to_the_messages() {
+    let (listeners, metrics) = (Listeners::default(), Metrics::default());
+    let (mut source, address) = server_source(&listeners, guarded(), &metrics).await;
+    // ann:pass
+    let basic = [("Authorization", "Basic YW5uOnBhc3M=")];
+    let (mut peer, _) = dial(address, "/in", &basic).await.expect("let in");
+    assert_eq!(sent(&mut peer, &mut source).await.metadata.get("user"), "ann");
+    let (mut peer, _) = dial(address, "/in", &[("Authorization", "Bearer t-1")]).await.expect("let in");
+    assert_eq!(sent(&mut peer, &mut source).await.metadata.get("user"), "");
+}
+
+#[tokio::test]
+async fn pages_of_other_origins_are_refused_unless_they_are_listed() {
+    let (listeners, metrics) = (Listeners::default(), Metrics::default());
+    let (_own, address) = server_source(&listeners, server_endpoint("/own"), &metrics).await;
+    let mut listed = server_endpoint("/listed");
+    let origins = [Redacted::plain("https://*.example.com")];
+    listen_of(&mut listed).allowed_origins = AllowedOrigins::listed(&origins).expect("an origin");
+    let (_listed, _) = server_source(&listeners, listed, &metrics).await;
+    let own = format!("http://{address}");
+    let from = |origin: &'static str| [("Origin", origin)];
+    assert_eq!(status(address, "/own", &[]).await, 101, "no browser");
+    assert_eq!(status(address, "/own", &[("Origin", &own)]).await, 101);
+    assert_eq!(status(address, "/own", &from("https://a.example.com")).await, 403);
+    assert_eq!(status(address, "/own", &from("null")).await, 403);
+    assert_eq!(status(address, "/listed", &from("https://a.example.com")).await, 101);
+    assert_eq!(status(address, "/listed", &[("Origin", &own)]).await, 403);
+    assert_eq!(status(address, "/listed", &[]).await, 101);
+}
+
+#[tokio::test]
+async fn each_endpoint_has_a_limit_of_its_own() {
+    let (listeners, metrics) = (Listeners::default(), Metrics::default());
+    let mut few = server_endpoint("/few");
+    listen_of(&mut few).max_connections = 1;
+    let (_few, address) = server_source(&listeners, few, &metrics).await;
+    let (_many, _) = server_source(&listeners, server_endpoint("/many"), &metrics).await;
+    let (only, _) = dial(address, "/few", &[]).await.expect("let in");
+    assert_eq!(status(address, "/few", &[]).await, 503);
+    assert_eq!(status(address, "/many", &[]).await, 101);
+    drop(only);
+    soon(async { while status(address, "/few", &[]).await != 101 {} }).await;
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use crate::drive::{client_of, dead_url, listener, server_endpoint, server_sink, soon};
 use std::time::Duration;
-use tidemill::config::{Endpoint, Peers, Redacted};
+use tidemill::config::{Endpoint, Peers, Redacted, Server};
 use tidemill::telemetry::{ConnectOutcome, Metrics};
 use tidemill::websocket::{ConnectError, Connection, Dial, Listeners, connect};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -188,27 +188,39 @@ async fn requests_that_are_no_handshake_get_a_proper_answer() {
 }
 
 #[tokio::test]
-async fn connections_above_the_limit_get_503() {
+async fn heads_beyond_the_limits_get_431_and_the_answer_is_not_lost() {
     let (listeners, metrics) = (Listeners::default(), Metrics::default());
-    let mut endpoint = server_endpoint("/");
-    if let tidemill::config::Mode::Server(listen) = &mut endpoint.mode {
-        listen.max_connections = 1;
+    let (_sink, address) = server_sink(&listeners, server_endpoint("/"), Peers::default(), &metrics).await;
+    let many: String = (0..101).map(|n| format!("X-{n}: y\n")).collect();
+    let large = format!("X-Large: {}\n", "y".repeat(600 << 10));
+    for headers in [many, large] {
+        let answer = ask(address, &format!("GET / HTTP/1.1\nHost: x\n{headers}\n")).await;
+        assert!(answer.starts_with("HTTP/1.1 431 "), "{answer}");
     }
-    let (_sink, address) = server_sink(&listeners, endpoint, Peers::default(), &metrics).await;
+    let body = "z".repeat(600 << 10);
+    let posted = format!("POST / HTTP/1.1\nHost: x\nContent-Length: {}\n\n{body}", body.len());
+    assert!(ask(address, &posted).await.starts_with("HTTP/1.1 405 "));
+}
+
+#[tokio::test]
+async fn connections_above_the_limit_of_the_listener_get_503_and_handshakes_in_progress_count() {
+    let server = Server { max_connections: 2, ..Server::default() };
+    let (listeners, metrics) = (Listeners::new(&server), Metrics::default());
+    let (_sink, address) = server_sink(&listeners, server_endpoint("/"), Peers::default(), &metrics).await;
     let first = crate::drive::dial(address, "/").await;
-    let error = failed(&mut Endpoint::client(format!("ws://{address}/"))).await;
-    assert_eq!(error.status(), Some(503));
-    drop(first);
+    let mut slow = TcpStream::connect(address).await.expect("it listens");
+    slow.write_all(b"GET / HTTP/1.1\r\n").await.expect("it reads");
+    let url = format!("ws://{address}/");
+    assert_eq!(failed(&mut Endpoint::client(&url)).await.status(), Some(503));
+    drop((first, slow));
+    soon(async { while dial(&mut Endpoint::client(&url)).await.is_err() {} }).await;
 }
 
 #[tokio::test]
 async fn a_handshake_that_takes_too_long_is_hung_up_on() {
-    let (listeners, metrics) = (Listeners::default(), Metrics::default());
-    let mut endpoint = server_endpoint("/");
-    if let tidemill::config::Mode::Server(listen) = &mut endpoint.mode {
-        listen.handshake_timeout = Duration::from_millis(30);
-    }
-    let (_sink, address) = server_sink(&listeners, endpoint, Peers::default(), &metrics).await;
+    let server = Server { handshake_timeout: Duration::from_millis(30), ..Server::default() };
+    let (listeners, metrics) = (Listeners::new(&server), Metrics::default());
+    let (_sink, address) = server_sink(&listeners, server_endpoint("/"), Peers::default(), &metrics).await;
     let mut tcp = TcpStream::connect(address).await.expect("it listens");
     tcp.write_all(b"GET / HTTP/1.1\r\n").await.expect("it reads");
     assert_eq!(soon(tcp.read(&mut [0; 64])).await.unwrap_or(0), 0);

@@ -1,0 +1,163 @@
+//! Which web pages may connect to a server endpoint, told by the `Origin` that browsers send.
+//!
+//! Any page can dial any address that its reader's machine reaches, so what is not allowed is
+//! refused. Whoever sends no `Origin` is no browser and is not this list's affair.
+
+use super::Redacted;
+
+/// The origins of web pages that are let in.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AllowedOrigins {
+    /// `None`: a page is let in by the host it came from itself.
+    listed: Option<Vec<Pattern>>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Pattern {
+    Any,
+    /// In lower case, without the scheme's own port.
+    Exact(String),
+    /// `scheme://` and what the rest must end with: a dot, a name, a port.
+    Below {
+        scheme: String,
+        end: String,
+    },
+}
+
+impl AllowedOrigins {
+    /// These, and no others: `https://example.com`, `https://*.example.com`, `*`.
+    ///
+    /// # Errors
+    /// The first that is no origin, by its place.
+    pub fn listed(origins: &[Redacted]) -> Result<Self, usize> {
+        let mut listed = Vec::with_capacity(origins.len());
+        for (index, origin) in origins.iter().enumerate() {
+            listed.push(Pattern::parse(origin.expose()).ok_or(index)?);
+        }
+        Ok(Self { listed: Some(listed) })
+    }
+
+    /// Whether a page of this origin may connect; `host` is the `Host` that it asked for.
+    pub fn allow(&self, origin: &str, host: Option<&str>) -> bool {
+        let origin = origin.to_ascii_lowercase();
+        let Some(listed) = &self.listed else {
+            let Some(((scheme, page), host)) = origin.split_once("://").zip(host) else { return false };
+            return without_port(scheme, page) == without_port(scheme, &host.to_ascii_lowercase());
+        };
+        listed.iter().any(|pattern| pattern.matches(&origin))
+    }
+}
+
+impl Pattern {
+    fn parse(text: &str) -> Option<Self> {
+        match text {
+            "*" => return Some(Self::Any),
+            "null" => return Some(Self::Exact(text.to_owned())),
+            _ => {}
+        }
+        let text = text.to_ascii_lowercase();
+        let (scheme, authority) = text.split_once("://")?;
+        let name = authority.strip_prefix("*.").unwrap_or(authority);
+        let is_name = |c: char| c.is_ascii_alphanumeric() || ".-_:[]".contains(c);
+        if scheme.is_empty() || name.is_empty() || name.starts_with('.') || !name.chars().all(is_name) {
+            return None;
+        }
+        let name = without_port(scheme, name);
+        Some(if authority.starts_with('*') {
+            Self::Below { scheme: format!("{scheme}://"), end: format!(".{name}") }
+        } else {
+            Self::Exact(format!("{scheme}://{name}"))
+        })
+    }
+
+    fn matches(&self, origin: &str) -> bool {
+        let (scheme, authority) = origin.split_once("://").unwrap_or(("", origin));
+        let authority = without_port(scheme, authority);
+        match self {
+            Self::Any => true,
+            Self::Exact(exact) if scheme.is_empty() => exact == authority,
+            Self::Exact(exact) => {
+                exact.strip_prefix(scheme).and_then(|rest| rest.strip_prefix("://")) == Some(authority)
+            }
+            Self::Below { scheme: wanted, end } => {
+                let is_label = |c: char| c.is_ascii_alphanumeric() || ".-_".contains(c);
+                wanted.strip_suffix("://") == Some(scheme)
+                    && authority.strip_suffix(end.as_str()).is_some_and(|name| {
+                        !name.is_empty() && !name.starts_with('.') && name.chars().all(is_label)
+                    })
+            }
+        }
+    }
+}
+
+/// An authority without the port that its scheme has anyway.
+fn without_port<'a>(scheme: &str, authority: &'a str) -> &'a str {
+    let port = match scheme {
+        "http" | "ws" => ":80",
+        "https" | "wss" => ":443",
+        _ => return authority,
+    };
+    authority.strip_suffix(port).unwrap_or(authority)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn let_in(origins: &[&str], origin: &str) -> bool {
+        let origins: Vec<_> = origins.iter().map(|text| Redacted::plain(*text)).collect();
+        AllowedOrigins::listed(&origins).expect("origins").allow(origin, Some("api.example.com"))
+    }
+
+    #[test]
+    fn without_a_list_only_pages_of_the_same_host_and_port_are_let_in() {
+        let allow = |origin: &str, host: &str| AllowedOrigins::default().allow(origin, Some(host));
+        assert!(allow("http://127.0.0.1:10081", "127.0.0.1:10081"));
+        assert!(allow("https://Example.com", "example.com"));
+        assert!(allow("https://example.com", "example.com:443"));
+        assert!(allow("http://[::1]:81", "[::1]:81"));
+        assert!(!allow("http://127.0.0.1:8000", "127.0.0.1:10081"));
+        assert!(!allow("https://evil.example", "example.com"));
+        assert!(!allow("https://example.com.evil.example", "example.com"));
+        assert!(!allow("null", "example.com"));
+        assert!(!AllowedOrigins::default().allow("https://example.com", None));
+    }
+
+    #[test]
+    fn a_list_lets_in_what_it_names() {
+        assert!(let_in(&["https://a.example"], "https://A.example:443"));
+        assert!(!let_in(&["https://a.example"], "http://a.example"));
+        assert!(!let_in(&["https://a.example"], "https://a.example:8443"));
+        assert!(let_in(&["http://b.example", "https://a.example:8443"], "https://a.example:8443"));
+        assert!(!let_in(&["https://a.example"], "https://api.example.com"), "the same host is not on it");
+        assert!(let_in(&["*"], "null") && let_in(&["null"], "null"));
+        assert!(!let_in(&[], "https://a.example"));
+    }
+
+    #[test]
+    fn a_star_stands_for_names_below_and_not_for_the_name_itself() {
+        let below = &["https://*.example.com"];
+        assert!(let_in(below, "https://a.example.com") && let_in(below, "https://b.a.example.com"));
+        for other in [
+            "https://example.com",
+            "https://.example.com",
+            "https://evilexample.com",
+            "http://a.example.com",
+            "https://a.example.com:8443",
+            "https://evil.example/.example.com",
+        ] {
+            assert!(!let_in(below, other), "{other}");
+        }
+        assert!(let_in(&["https://*.example.com:8443"], "https://a.example.com:8443"));
+    }
+
+    #[test]
+    fn what_is_no_origin_is_told_by_its_place() {
+        for text in ["example.com", "https://", "https://a.example/", "https://*", "https://a.*.example", ""]
+        {
+            let origins = [Redacted::plain("*"), Redacted::plain(text)];
+            assert_eq!(AllowedOrigins::listed(&origins), Err(1), "{text}");
+        }
+    }
+}
