@@ -7,6 +7,7 @@ mod agree;
 mod auth;
 mod build;
 mod check;
+mod client;
 mod compose;
 mod endpoint;
 pub mod error;
@@ -20,6 +21,7 @@ mod path;
 mod report;
 mod section;
 pub mod shape;
+mod text;
 pub mod units;
 mod value;
 
@@ -28,10 +30,11 @@ pub use error::{ConfigError, ConfigErrors};
 pub use file::{Loaded, load, parse};
 pub use origin::AllowedOrigins;
 pub use path::{PathError, PathPattern};
+pub use text::{FilePath, Pem, Redacted};
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// A whole `tidemill.toml`.
@@ -248,12 +251,32 @@ pub struct Client {
     pub headers: Vec<(String, Redacted)>,
     /// Longest time for TCP, TLS and the handshake together.
     pub connect_timeout: Duration,
-    /// The PEM file of roots to trust instead of the system's.
-    pub ca: Option<PathBuf>,
-    /// Whether the peer's certificate is taken unseen.
-    pub insecure_skip_verify: bool,
+    /// Whom to trust at `wss://` urls, and who we are there.
+    pub tls: ClientTls,
     /// What happens after a loss.
     pub reconnect: Reconnect,
+}
+
+/// TLS of what we dial. Its files are read at every dial, so that renewed ones count from the next on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ClientTls {
+    /// The roots to trust; `None` is the system's.
+    pub ca: Option<Pem>,
+    /// Our certificate, for servers that ask for one.
+    pub identity: Option<Identity>,
+    /// Whether the peer's certificate is taken unseen.
+    pub insecure_skip_verify: bool,
+    /// The name to ask for and to check; `None` is the url's host.
+    pub server_name: Option<Redacted>,
+}
+
+/// A certificate chain and its private key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The certificate, then those that lead to its root.
+    pub cert: Pem,
+    /// The private key: PKCS#8, PKCS#1 or SEC1.
+    pub key: Pem,
 }
 
 /// Where a server endpoint is reached.
@@ -427,88 +450,6 @@ pub enum WhenNoPeers {
     Wait,
 }
 
-/// A string of the configuration, some of which may have come from `${}` and is never shown.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Redacted {
-    value: String,
-    shown: String,
-}
-
-impl Redacted {
-    /// A string that may be shown as it is.
-    pub fn plain(value: impl Into<String>) -> Self {
-        let value = value.into();
-        Self { shown: value.clone(), value }
-    }
-
-    /// A string and how it is shown, with `***` for what came from `${}`.
-    pub fn new(value: impl Into<String>, shown: impl Into<String>) -> Self {
-        Self { value: value.into(), shown: shown.into() }
-    }
-
-    /// The real value: for the wire, never for a log or an error.
-    pub fn expose(&self) -> &str {
-        &self.value
-    }
-
-    /// What may be shown of it.
-    pub fn shown(&self) -> &str {
-        &self.shown
-    }
-}
-
-impl std::fmt::Debug for Redacted {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{:?}", self.shown)
-    }
-}
-
-impl std::fmt::Display for Redacted {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.shown)
-    }
-}
-
-/// The path of a file of messages, some of which may have come from `${}` and is never shown.
-#[derive(Clone, PartialEq, Eq)]
-pub struct FilePath {
-    path: PathBuf,
-    shown: String,
-}
-
-impl FilePath {
-    /// A path that may be shown as it is.
-    pub fn plain(path: impl Into<PathBuf>) -> Self {
-        let path = path.into();
-        Self { shown: path.display().to_string(), path }
-    }
-
-    /// A path of a configuration file in `folder`.
-    pub fn relative_to(folder: &Path, text: &Redacted) -> Self {
-        Self { path: folder.join(text.expose()), shown: folder.join(text.shown()).display().to_string() }
-    }
-}
-
-impl std::ops::Deref for FilePath {
-    type Target = Path;
-
-    fn deref(&self) -> &Path {
-        &self.path
-    }
-}
-
-impl std::fmt::Debug for FilePath {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{:?}", self.shown)
-    }
-}
-
-impl std::fmt::Display for FilePath {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.shown)
-    }
-}
-
 /// What the environment variables of a `${NAME}` are looked up in.
 pub type Environment = BTreeMap<String, String>;
 
@@ -608,8 +549,7 @@ impl Endpoint {
                 urls: vec![Redacted::plain(url)],
                 headers: Vec::new(),
                 connect_timeout: Duration::from_secs(10),
-                ca: None,
-                insecure_skip_verify: false,
+                tls: ClientTls::default(),
                 reconnect: Reconnect::default(),
             }),
             subprotocols: Vec::new(),

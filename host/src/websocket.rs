@@ -18,6 +18,7 @@ mod link;
 mod listener;
 mod path;
 mod peer;
+mod pem;
 mod read_ahead;
 mod stream;
 mod target;

@@ -13,3 +13,5 @@ mod server;
 mod sink;
 #[path = "websocket/source.rs"]
 mod source;
+#[path = "websocket/tls.rs"]
+mod tls;

@@ -322,13 +322,13 @@ const CLIENT: &[Key] = &[
 /// `tls` in client mode.
 pub static CLIENT_TLS: Shape = Shape::Keys(&[&[
     Key::new("ca", Kind::Path, "roots to trust instead of the system's, PEM"),
-    Key::new("cert", Kind::Path, "our certificate chain, PEM").later(),
-    Key::new("key", Kind::Path, "its private key, PEM").later(),
-    Key::new("ca_base64", Kind::Text, "like ca, base64 of PEM").later(),
-    Key::new("cert_base64", Kind::Text, "like cert, base64 of PEM").later(),
-    Key::new("key_base64", Kind::Text, "like key, base64 of PEM").later(),
+    Key::new("cert", Kind::Path, "our certificate chain, PEM"),
+    Key::new("key", Kind::Path, "its private key, PEM"),
+    Key::new("ca_base64", Kind::Text, "like ca, base64 of PEM"),
+    Key::new("cert_base64", Kind::Text, "like cert, base64 of PEM"),
+    Key::new("key_base64", Kind::Text, "like key, base64 of PEM"),
     Key::new("insecure_skip_verify", Kind::Bool, "whether any certificate is taken").default("false"),
-    Key::new("server_name", Kind::Text, "the name to ask for and to check").later(),
+    Key::new("server_name", Kind::Text, "the name to ask for and to check"),
 ]]);
 
 /// `reconnect`

@@ -128,11 +128,14 @@ fn max_connections(report: &mut Report<'_>, section: &Section, server: &Server) 
 
 /// Reports a host that is neither an IP address nor a name.
 pub(super) fn check_host(report: &mut Report<'_>, host: &Redacted, at: &Span) {
-    let text = host.expose();
-    let is_name = !text.is_empty()
-        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'.' || b == b'-' || b == b'_');
-    if text.parse::<IpAddr>().is_err() && !is_name {
+    if !is_host(host.expose()) {
         let message = format!("`host` must be an IP address or a name, got \"{host}\"");
         report.error_with_hint(at, message, "the port has a key of its own, `port`");
     }
+}
+
+/// Whether this is an IP address or could be a name.
+pub(super) fn is_host(text: &str) -> bool {
+    let is_of_a_name = |b: u8| b.is_ascii_alphanumeric() || b == b'.' || b == b'-' || b == b'_';
+    text.parse::<IpAddr>().is_ok() || (!text.is_empty() && text.bytes().all(is_of_a_name))
 }

@@ -72,8 +72,10 @@ impl Dial<'_> {
         if !target.is_tls {
             return Ok(Stream::Tcp(tcp));
         }
-        let config = tls::client_config(self.client).await.map_err(Problem::Tls)?;
-        let name = ServerName::try_from(target.host.clone()).map_err(|e| Problem::Tls(e.to_string()))?;
+        let config = tls::client_config(&self.client.tls).await.map_err(Problem::tls)?;
+        let name = self.client.tls.server_name.as_ref().map_or(&*target.host, Redacted::expose);
+        let name = ServerName::try_from(name.to_owned());
+        let name = name.map_err(|_| Problem::tls("the name to check is not a DNS name or an IP address"))?;
         let tls = TlsConnector::from(config).connect(name, tcp).await.map_err(|e| Problem::of_tls(&e))?;
         Ok(Stream::Tls(Box::new(tls.into())))
     }

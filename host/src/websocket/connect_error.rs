@@ -6,6 +6,7 @@ use crate::config::Redacted;
 use crate::telemetry::ConnectOutcome;
 use hyper::header::{self, HeaderMap};
 use hyper::{Response, StatusCode};
+use rustls::{AlertDescription, CertificateError};
 use std::fmt;
 use std::io::{self, ErrorKind};
 use std::time::{Duration, SystemTime};
@@ -21,7 +22,7 @@ pub struct ConnectError {
 pub(super) enum Problem {
     Url(String),
     Tcp(io::Error),
-    Tls(String),
+    Tls { detail: String, hint: Option<&'static str> },
     Timeout(Duration),
     Closed(String),
     Status { status: StatusCode, location: Option<String>, retry_after: Option<Duration> },
@@ -39,7 +40,7 @@ impl ConnectError {
         match self.problem {
             Problem::Tcp(_) => ConnectOutcome::Refused,
             Problem::Timeout(_) => ConnectOutcome::Timeout,
-            Problem::Tls(_) => ConnectOutcome::Tls,
+            Problem::Tls { .. } => ConnectOutcome::Tls,
             Problem::Closed(_) => ConnectOutcome::Closed,
             Problem::Url(_)
             | Problem::Status { .. }
@@ -75,26 +76,46 @@ impl ConnectError {
             }
             Problem::Status { status, .. } if status.as_u16() == 404 => Some("check the path of `url`"),
             Problem::Status { location: Some(_), .. } => Some("redirects are not followed: change `url`"),
-            Problem::Tls(detail) if detail.starts_with(CERTIFICATE) => {
-                Some("the roots to trust can be given as `tls.ca`")
-            }
+            Problem::Tls { hint, .. } => *hint,
             Problem::Subprotocol { .. } => Some("check `subprotocols`"),
             _ => None,
         }
     }
 }
 
-const CERTIFICATE: &str = "certificate verify failed";
-
 impl Problem {
+    pub(super) fn tls(detail: impl Into<String>) -> Self {
+        Self::Tls { detail: detail.into(), hint: None }
+    }
+
     pub(super) fn of_tls(error: &io::Error) -> Self {
-        let rustls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
-        match rustls {
-            Some(rustls::Error::InvalidCertificate(why)) => Self::Tls(format!("{CERTIFICATE}: {why}")),
-            Some(other) => Self::Tls(format!("TLS failed: {other}")),
+        match rustls_error(error) {
+            Some(rustls::Error::InvalidCertificate(why)) => Self::of_certificate(why),
+            Some(rustls::Error::AlertReceived(AlertDescription::CertificateRequired)) => Self::Tls {
+                detail: "the server asks for a client certificate".to_owned(),
+                hint: Some("give one as `tls.cert` and `tls.key`"),
+            },
+            Some(rustls::Error::AlertReceived(alert)) => {
+                Self::tls(format!("TLS refused by the peer: {alert:?}"))
+            }
+            Some(other) => Self::tls(format!("TLS failed: {other}")),
             None if is_hang_up(error) => Self::Closed("the peer hung up during the TLS handshake".to_owned()),
-            None => Self::Tls(format!("TLS failed: {error}")),
+            None => Self::tls(format!("TLS failed: {error}")),
         }
+    }
+
+    fn of_certificate(why: &CertificateError) -> Self {
+        use CertificateError as Why;
+        let (why, hint) = match why {
+            Why::UnknownIssuer => {
+                ("its issuer is not trusted".to_owned(), "the roots to trust can be given as `tls.ca`")
+            }
+            Why::NotValidForName | Why::NotValidForNameContext { .. } => {
+                (why.to_string(), "`tls.server_name` says which name to check, `tls.ca` whom to trust")
+            }
+            other => (other.to_string(), "renew the server's certificate, or trust another as `tls.ca`"),
+        };
+        Self::Tls { detail: format!("certificate verify failed: {why}"), hint: Some(hint) }
     }
 
     pub(super) fn of_http(error: &hyper::Error) -> Self {
@@ -108,6 +129,10 @@ impl Problem {
                 None => break None,
             }
         };
+        if let Some(error) = io.filter(|error| rustls_error(error).is_some()) {
+            // TLS 1.3 tells what it holds of our certificate only after its handshake.
+            return Self::of_tls(error);
+        }
         if error.is_incomplete_message() || error.is_canceled() || error.is_closed() || io.is_some() {
             Self::Closed("the peer hung up during the handshake".to_owned())
         } else {
@@ -125,6 +150,10 @@ impl Problem {
             retry_after: retry_after(response.headers(), SystemTime::now()),
         }
     }
+}
+
+fn rustls_error(error: &io::Error) -> Option<&rustls::Error> {
+    error.get_ref().and_then(|inner| inner.downcast_ref())
 }
 
 fn is_hang_up(error: &io::Error) -> bool {
@@ -165,7 +194,8 @@ impl fmt::Display for Problem {
                 f.write_str("connection refused")
             }
             Self::Tcp(error) => write!(f, "{error}"),
-            Self::Url(why) | Self::Tls(why) | Self::Closed(why) | Self::Handshake(why) => f.write_str(why),
+            Self::Url(why) | Self::Closed(why) | Self::Handshake(why) => f.write_str(why),
+            Self::Tls { detail, .. } => f.write_str(detail),
             Self::Timeout(after) => write!(f, "timed out after {after:?}"),
             Self::Status { status, location: Some(location), .. } => write!(f, "{status} to {location}"),
             Self::Status { status, .. } => write!(f, "{status}"),

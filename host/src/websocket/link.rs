@@ -106,6 +106,9 @@ impl Link {
             span: Span::none(),
         };
         link.dial();
+        if client.tls.insecure_skip_verify {
+            warn!(parent: &link.span, "certificates are not verified: insecure_skip_verify is set");
+        }
         link
     }
 

@@ -1,51 +1,52 @@
-//! TLS of the connections we dial: whom to trust.
+//! TLS of the connections we dial: whom to trust, and who we are.
 //!
-//! The system's roots are read once; a `ca` file is read at every dial, so that a renewed one counts
-//! from the next connection on.
+//! The system's roots are read once; files of the configuration are read at every dial, so that a
+//! renewed one counts from the next connection on.
 
-use crate::config::Client;
+use super::pem;
+use crate::config::ClientTls;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
-use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use tokio::sync::OnceCell;
 
+/// The primitives of every connection, ours and our peers'.
+pub(super) fn provider() -> Arc<CryptoProvider> {
+    static PROVIDER: LazyLock<Arc<CryptoProvider>> =
+        LazyLock::new(|| Arc::new(rustls::crypto::ring::default_provider()));
+    PROVIDER.clone()
+}
+
 /// # Errors
-/// A sentence that says why there is nothing to trust.
-pub(super) async fn client_config(client: &Client) -> Result<Arc<ClientConfig>, String> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
+/// A sentence that says why there is nothing to trust, or nothing to show.
+pub(super) async fn client_config(tls: &ClientTls) -> Result<Arc<ClientConfig>, String> {
+    let provider = provider();
     let builder = ClientConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
         .map_err(|error| error.to_string())?;
-    let mut config = if client.insecure_skip_verify {
+    let builder = if tls.insecure_skip_verify {
         let unseen = Arc::new(TakenUnseen { provider });
-        builder.dangerous().with_custom_certificate_verifier(unseen).with_no_client_auth()
+        builder.dangerous().with_custom_certificate_verifier(unseen)
     } else {
-        let roots = match &client.ca {
-            Some(ca) => Arc::new(roots_of(ca).await?),
+        let roots = match &tls.ca {
+            Some(ca) => Arc::new(pem::roots(ca).await?),
             None => system_roots().await?,
         };
-        builder.with_root_certificates(roots).with_no_client_auth()
+        builder.with_root_certificates(roots)
+    };
+    let mut config = match &tls.identity {
+        Some(identity) => {
+            let chain = pem::certificates(&identity.cert).await?;
+            let key = pem::private_key(&identity.key).await?;
+            let config = builder.with_client_auth_cert(chain, key);
+            config.map_err(|error| format!("`tls.cert` and `tls.key` do not go together: {error}"))?
+        }
+        None => builder.with_no_client_auth(),
     };
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(Arc::new(config))
-}
-
-async fn roots_of(ca: &Path) -> Result<RootCertStore, String> {
-    let unreadable = |why: String| format!("no usable root certificate in {}: {why}", ca.display());
-    let pem = tokio::fs::read(ca).await.map_err(|error| unreadable(error.to_string()))?;
-    let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(&pem) {
-        let certificate = certificate.map_err(|error| unreadable(error.to_string()))?;
-        roots.add(certificate).map_err(|error| unreadable(error.to_string()))?;
-    }
-    if roots.is_empty() {
-        return Err(unreadable("it has none in PEM form".to_owned()));
-    }
-    Ok(roots)
 }
 
 async fn system_roots() -> Result<Arc<RootCertStore>, String> {

@@ -1,0 +1,70 @@
+//! Certificates and private keys in PEM form, from files or as the configuration has them.
+//!
+//! Errors name the file, and never show what is in it.
+
+use crate::config::Pem;
+use rustls::RootCertStore;
+use rustls::pki_types::pem::{self, PemObject};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use std::fmt;
+
+/// A chain of certificates, at least one.
+///
+/// # Errors
+/// A sentence that says why there is none.
+pub(super) async fn certificates(pem: &Pem) -> Result<Vec<CertificateDer<'static>>, String> {
+    const WHAT: &str = "certificate";
+    let text = read(pem, WHAT).await?;
+    let certificates = CertificateDer::pem_slice_iter(&text).collect::<Result<Vec<_>, _>>();
+    let certificates = certificates.map_err(|error| unusable(pem, WHAT, said_of(&error)))?;
+    if certificates.is_empty() {
+        return Err(unusable(pem, WHAT, "it has none in PEM form"));
+    }
+    Ok(certificates)
+}
+
+/// The first private key there is.
+///
+/// # Errors
+/// A sentence that says why there is none.
+pub(super) async fn private_key(pem: &Pem) -> Result<PrivateKeyDer<'static>, String> {
+    const WHAT: &str = "private key";
+    let text = read(pem, WHAT).await?;
+    PrivateKeyDer::from_pem_slice(&text).map_err(|error| unusable(pem, WHAT, said_of(&error)))
+}
+
+/// Certificates as roots to trust, at least one.
+///
+/// # Errors
+/// A sentence that says why there is none.
+pub(super) async fn roots(pem: &Pem) -> Result<RootCertStore, String> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(pem).await? {
+        roots.add(certificate).map_err(|error| unusable(pem, "root certificate", error))?;
+    }
+    Ok(roots)
+}
+
+async fn read(pem: &Pem, what: &str) -> Result<Vec<u8>, String> {
+    match pem {
+        Pem::File(path) => tokio::fs::read(&**path).await.map_err(|error| unusable(pem, what, error)),
+        Pem::Base64(text) => {
+            Pem::decode(text.expose()).map_err(|is| unusable(pem, what, format!("it is {is}")))
+        }
+    }
+}
+
+fn unusable(pem: &Pem, what: &str, why: impl fmt::Display) -> String {
+    match pem {
+        Pem::File(path) => format!("no usable {what} in {path}: {why}"),
+        Pem::Base64(_) => format!("no usable {what} in what is given in base64: {why}"),
+    }
+}
+
+/// An error of parsing, without a piece of what was parsed.
+fn said_of(error: &pem::Error) -> &'static str {
+    match error {
+        pem::Error::NoItemsFound => "it has none in PEM form",
+        _ => "it is damaged",
+    }
+}
