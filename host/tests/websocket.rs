@@ -5,10 +5,14 @@
 mod admission;
 #[path = "websocket/drive.rs"]
 mod drive;
+#[path = "websocket/endings.rs"]
+mod endings;
 #[path = "websocket/handshake.rs"]
 mod handshake;
 #[path = "websocket/server.rs"]
 mod server;
+#[path = "websocket/shared_path.rs"]
+mod shared_path;
 #[path = "websocket/sink.rs"]
 mod sink;
 #[path = "websocket/source.rs"]

@@ -35,8 +35,13 @@ pub struct OpenError {
 }
 
 impl Ends {
-    pub(super) fn new(metrics: Arc<Metrics>, server: &config::Server) -> Self {
-        Self { metrics, listeners: Listeners::new(server) }
+    pub(super) fn new(metrics: Arc<Metrics>, config: &config::Config) -> Self {
+        let listeners = Listeners::new(&config.server);
+        let listeners = match &config.admin {
+            Some(admin) => listeners.beside(admin.listen, "[admin]"),
+            None => listeners,
+        };
+        Self { metrics, listeners }
     }
 
     /// Opens all ends of a pipeline: files and listeners. Connections are dialled later.

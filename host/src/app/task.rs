@@ -85,7 +85,7 @@ impl Task {
             folder,
             later: VecDeque::new(),
             shelf: Shelf::default(),
-            ends: Ends::new(metrics.clone(), &config.server),
+            ends: Ends::new(metrics.clone(), &config),
             grace,
             lines: config.pipelines.into_iter().map(Line::new).collect(),
             running: JoinSet::new(),

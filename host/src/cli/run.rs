@@ -2,7 +2,11 @@
 
 use super::{ConfigFile, Exit, block_on, complain, duration, is_terminal, load, tell};
 use crate::app::{self, AppError, Settings};
+use crate::config::Config;
 use std::time::Duration;
+
+/// Open files beside connections: plugins, logs, listeners.
+const OTHER_FILES: u64 = 64;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Run {
@@ -27,7 +31,7 @@ impl Run {
             let (file, hint) = (warning.file.display(), warning.hint.as_deref());
             tracing::warn!(warning = warning.message, %file, line, hint, "odd configuration");
         }
-        raise_open_files();
+        raise_open_files(&loaded.config);
         block_on(|shutdown| async move {
             let settings = Settings { grace: self.grace, ..Settings::default() };
             match app::run(loaded.config, settings, shutdown).await {
@@ -41,12 +45,23 @@ impl Run {
     }
 }
 
-/// Raises the soft limit of open files to the hard one: every connection is one.
-fn raise_open_files() {
+/// Raises the soft limit of open files to the hard one: every connection is one. Warns where that is
+/// fewer than the listeners may have.
+fn raise_open_files(config: &Config) {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
     if let Err(error) = setrlimit(Resource::Nofile, limit) {
         tracing::debug!(%error, "limit of open files stays as it is");
+        limit = getrlimit(Resource::Nofile);
+    }
+    let connections = config.listeners().len() as u64 * config.server.max_connections as u64;
+    if let Some(files) = limit.current.filter(|files| *files < connections + OTHER_FILES) {
+        tracing::warn!(
+            connections,
+            files,
+            hint = "raise the limit of open files, or lower max_connections",
+            "max_connections does not fit the limit of open files"
+        );
     }
 }

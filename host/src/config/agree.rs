@@ -4,7 +4,8 @@
 use super::path::PathPattern;
 use super::report::Report;
 use super::section::{Section, Span};
-use super::{Config, Endpoint, Listen, Mode, Pipeline, SinkKind, Source};
+use super::{Config, Endpoint, Listen, Mode, Pipeline, Server, SinkKind, Source};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 /// The keys that the endpoints of one path have in common: one that leaves a key out takes it from
@@ -95,6 +96,17 @@ pub(super) fn agree(report: &mut Report<'_>, served: &mut [Served]) {
     }
 }
 
+impl Endpoint {
+    /// A key on which two endpoints of one path do not agree. What has its default counts as left out,
+    /// and what is left out is taken from whoever is there.
+    pub fn differs_from(&self, there: &Self) -> Option<&'static str> {
+        let listen = self.listen()?;
+        let server = Server { host: listen.host.clone(), port: listen.port, ..Server::default() };
+        let defaults = Self::server("/", &server);
+        SHARED.into_iter().find(|key| !is_same(key, self, there) && !is_same(key, self, &defaults))
+    }
+}
+
 fn is_same(key: &str, a: &Endpoint, b: &Endpoint) -> bool {
     let (here, there) = (a.listen(), b.listen());
     match key {
@@ -130,6 +142,24 @@ pub(super) fn settle(config: &mut Config, served: Vec<Served>) {
     let ours = endpoints.filter(|endpoint| matches!(endpoint.mode, Mode::Server(_)));
     for (endpoint, served) in ours.zip(served) {
         *endpoint = served.endpoint;
+    }
+}
+
+impl Config {
+    /// The addresses that its server endpoints are reached at, each once.
+    pub fn listeners(&self) -> BTreeSet<(&str, u16)> {
+        let sources = self.pipelines.iter().filter_map(|pipeline| match &pipeline.source {
+            Source::WebSocket(source) => Some(&source.endpoint),
+            _ => None,
+        });
+        let sinks =
+            self.pipelines.iter().flat_map(|pipeline| pipeline.sinks.iter().chain(&pipeline.dead_letter));
+        let sinks = sinks.filter_map(|sink| match &sink.kind {
+            SinkKind::WebSocket(sink) => Some(&sink.endpoint),
+            _ => None,
+        });
+        let listens = sources.chain(sinks).filter_map(Endpoint::listen);
+        listens.map(|listen| (listen.host.as_str(), listen.port)).collect()
     }
 }
 

@@ -385,6 +385,15 @@ pub struct EndpointMetrics {
 }
 
 impl EndpointMetrics {
+    /// The endpoint in words: "the source of pipeline p", "sink out of pipeline p".
+    pub fn owner(&self) -> String {
+        let label = |name| self.of.iter().find(|(key, _)| *key == name).map_or("", |(_, value)| value);
+        match label("endpoint") {
+            "source" => format!("the source of pipeline {}", label("pipeline")),
+            sink => format!("sink {sink} of pipeline {}", label("pipeline")),
+        }
+    }
+
     /// Counts an attempt to connect, or a connection that came in.
     pub fn connect(&self, outcome: ConnectOutcome) {
         let mut of = self.of.clone();

@@ -14,7 +14,7 @@ use crate::telemetry::EndpointMetrics;
 use std::collections::HashMap;
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -40,6 +40,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub struct Listeners {
     open: Arc<tokio::sync::Mutex<HashMap<Address, Arc<Listener>>>>,
     limits: Limits,
+    /// Addresses of this process that are no WebSocket listener's, and whose they are.
+    others: Vec<(SocketAddr, &'static str)>,
 }
 
 /// What holds for the connections of one listener together.
@@ -72,6 +74,10 @@ pub struct ListenError {
 enum Cause {
     /// The path is none.
     Path(String),
+    /// An endpoint that shares the path says otherwise.
+    Differs { key: &'static str, owner: String },
+    /// Another part of this process has the address.
+    Ours { owner: String, at: String },
     /// The address cannot be listened on.
     Address(io::Error),
 }
@@ -107,7 +113,13 @@ impl Limits {
 impl Listeners {
     /// Listeners with these limits each; none is open yet.
     pub fn new(server: &Server) -> Self {
-        Self { open: Arc::default(), limits: Limits::of(server) }
+        Self { open: Arc::default(), limits: Limits::of(server), others: Vec::new() }
+    }
+
+    /// The same, knowing that somebody else of this process listens at an address.
+    pub fn beside(mut self, address: SocketAddr, owner: &'static str) -> Self {
+        self.others.push((address, owner));
+        self
     }
 
     /// Opens a server endpoint that messages come from.
@@ -151,13 +163,25 @@ impl Listeners {
         let listener = match open.get(&address) {
             Some(listener) => listener.clone(),
             None => {
-                let listener = Arc::new(Listener::bind(listen, self.limits).await?);
+                let bound = Listener::bind(listen, self.limits).await;
+                let listener = Arc::new(bound.map_err(|error| {
+                    let cause = match self.owner(&open, listen) {
+                        Some((owner, at)) if error.kind() == io::ErrorKind::AddrInUse => {
+                            Cause::Ours { owner, at }
+                        }
+                        _ => Cause::Address(error),
+                    };
+                    ListenError::new(listen, cause)
+                })?);
                 open.insert(address.clone(), listener.clone());
                 listener
             }
         };
         let path = {
             let mut paths = listener.shared.paths();
+            if let Some((key, owner)) = disagreement(&paths, endpoint, &pattern) {
+                return Err(ListenError::new(listen, Cause::Differs { key, owner }));
+            }
             match paths.binary_search_by(|path| path.pattern.cmp(&pattern)) {
                 Ok(found) => paths[found].clone(),
                 Err(place) => {
@@ -170,6 +194,24 @@ impl Listeners {
         };
         let member = path.join(member);
         Ok(Attachment { listeners: self.clone(), address, listener, path, member, leaving: None })
+    }
+
+    /// Whoever of this process listens where an endpoint would, and how it says where that is.
+    fn owner(&self, open: &HashMap<Address, Arc<Listener>>, listen: &Listen) -> Option<(String, String)> {
+        let clashes = |other: SocketAddr| {
+            let host: Option<IpAddr> = listen.host.parse().ok();
+            let overlaps = host.is_none_or(|host| {
+                host == other.ip() || host.is_unspecified() || other.ip().is_unspecified()
+            });
+            other.port() == listen.port && overlaps
+        };
+        let other = self.others.iter().find(|(other, _)| clashes(*other));
+        let other = other.map(|(other, owner)| ((*owner).to_owned(), other.to_string()));
+        other.or_else(|| {
+            let ((host, port), listener) = open.iter().find(|(_, listener)| clashes(listener.local))?;
+            let owner = listener.shared.paths().iter().find_map(|path| path.owner())?;
+            Some((owner, format!("{}:{port}", bracketed(host))))
+        })
     }
 
     async fn leave(self, address: Address, listener: Arc<Listener>, path: Arc<Path>, member: u64, code: u16) {
@@ -237,10 +279,9 @@ impl fmt::Debug for Attachment {
 }
 
 impl Listener {
-    async fn bind(listen: &Listen, limits: Limits) -> Result<Self, ListenError> {
-        let failed = |error| ListenError::new(listen, Cause::Address(error));
-        let tcp = TcpListener::bind((&*listen.host, listen.port)).await.map_err(failed)?;
-        let local = tcp.local_addr().map_err(failed)?;
+    async fn bind(listen: &Listen, limits: Limits) -> io::Result<Self> {
+        let tcp = TcpListener::bind((&*listen.host, listen.port)).await?;
+        let local = tcp.local_addr()?;
         info!(address = %local, "websocket listening");
         let shared = Arc::new(Shared { paths: Mutex::default(), connections: AtomicUsize::new(0), limits });
         let stop = CancellationToken::new();
@@ -324,6 +365,17 @@ impl Place {
     }
 }
 
+/// A key on which an endpoint does not agree with those of its path, and one of them.
+fn disagreement(
+    paths: &[Arc<Path>],
+    endpoint: &Endpoint,
+    pattern: &PathPattern,
+) -> Option<(&'static str, String)> {
+    let path = paths.iter().find(|path| path.pattern.is_same_but_for_names(pattern))?;
+    let key = if path.pattern == *pattern { endpoint.differs_from(&path.endpoint)? } else { "path" };
+    Some((key, path.owner()?))
+}
+
 fn bracketed(host: &str) -> String {
     if host.contains(':') { format!("[{host}]") } else { host.to_owned() }
 }
@@ -339,6 +391,10 @@ impl fmt::Display for ListenError {
         write!(f, "failed to listen on {}: ", self.address)?;
         match &self.cause {
             Cause::Path(message) => f.write_str(message),
+            Cause::Differs { key, owner } => {
+                write!(f, "`{key}` differs from {owner}, which has the same path")
+            }
+            Cause::Ours { owner, at } => write!(f, "address in use by {owner}, at {at}"),
             Cause::Address(error) if error.kind() == io::ErrorKind::AddrInUse => {
                 f.write_str("address in use")
             }
@@ -350,7 +406,7 @@ impl fmt::Display for ListenError {
 impl std::error::Error for ListenError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match &self.cause {
-            Cause::Path(_) => None,
+            Cause::Path(_) | Cause::Differs { .. } | Cause::Ours { .. } => None,
             Cause::Address(error) => Some(error),
         }
     }

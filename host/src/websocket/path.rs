@@ -157,6 +157,11 @@ impl Path {
         Ok((admission, Seat { path: self.clone() }))
     }
 
+    /// An endpoint that is here, in words.
+    pub(super) fn owner(&self) -> Option<String> {
+        self.lock().members.first().map(|member| member.metrics.owner())
+    }
+
     /// Adds an endpoint; answers its number.
     pub(super) fn join(&self, mut member: Member) -> u64 {
         member.metrics.moved(None, Some(EndpointState::Listening));
