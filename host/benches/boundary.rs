@@ -34,7 +34,8 @@ const CASES: [(&str, &str, &str); 4] = [
 fn boundary(criterion: &mut Criterion) {
     let target =
         Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("host is in the checkout").join("target");
-    let engine = Engine::try_new(Some(&target.join("tests-cache"))).expect("plugins run on this machine");
+    let engine =
+        Engine::try_new(Some(&target.join("tests-cache").into())).expect("plugins run on this machine");
     if let Some(plugin) = load(&engine, &target.join("plugins/forward.wasm")) {
         measure(criterion, &plugin, &CASES[..1]);
     }

@@ -7,6 +7,7 @@ mod check;
 mod demo;
 mod exit;
 mod plugin_run;
+mod probe;
 mod record;
 mod replay;
 mod run;
@@ -21,6 +22,7 @@ use crate::config::{self, ConfigErrors, Environment, Loaded};
 use crate::plugin::{CONTRACT_VERSION, WASMTIME_VERSION};
 use crate::shutdown::Shutdown;
 use crate::telemetry::{LogFormat, init_log};
+use crate::websocket;
 use clap::{Parser, Subcommand, ValueEnum};
 use std::fmt::Display;
 use std::io::{self, IsTerminal as _, Write as _};
@@ -64,6 +66,8 @@ enum Command {
     /// Work with a plugin.
     #[command(subcommand)]
     Plugin(Plugin),
+    /// Dial a WebSocket server once, and say what happened.
+    Probe(probe::Probe),
     /// Write the messages of a WebSocket server to a file.
     Record(record::Record),
     /// Serve a recording as a WebSocket server, from its start to every peer.
@@ -101,6 +105,7 @@ pub fn main() -> ExitCode {
         Command::Run(run) => run.execute(),
         Command::Check(check) => check.execute(),
         Command::Plugin(Plugin::Run(run)) => run.execute(),
+        Command::Probe(probe) => probe.execute(),
         Command::Record(record) => record.execute(),
         Command::Replay(replay) => replay.execute(),
         Command::Demo(demo) => demo.execute(),
@@ -131,10 +136,21 @@ fn block_on<F: Future<Output = Exit>>(body: impl FnOnce(Shutdown) -> F) -> Exit 
 
 /// Reads the configuration file, or says what is wrong with it.
 fn load(file: &Path) -> Result<Loaded, ConfigErrors> {
+    config::load(file, &environment())
+}
+
+/// The variables of the process that are text.
+fn environment() -> Environment {
     let variables = std::env::vars_os();
     let text =
         variables.filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-    config::load(file, &text.collect::<Environment>())
+    text.collect()
+}
+
+/// A url that can be dialled.
+fn url(text: &str) -> Result<String, String> {
+    websocket::check_url(text)?;
+    Ok(text.to_owned())
 }
 
 /// Says what went wrong, on standard error.
@@ -191,6 +207,7 @@ mod tests {
             "tidemill check -c other.toml --json",
             "tidemill validate",
             "tidemill plugin run vwap.wasm --config {\"window\":\"1s\"}",
+            "tidemill probe wss://example.com/x?y=z --header X-Key:1 --header a:b --subprotocol v1 --json",
             "tidemill record wss://example.com -o out.jsonl.gz --count 10 --for 10m",
             "tidemill replay in.jsonl.gz --listen 127.0.0.1:9001 --speed max --once",
             "tidemill replay in.jsonl.gz --speed 2.5",
@@ -202,6 +219,9 @@ mod tests {
         for line in [
             "tidemill",
             "tidemill run --grace 10",
+            "tidemill probe http://example.com",
+            "tidemill probe ws:///path",
+            "tidemill probe ws://example.com --header nameless",
             "tidemill replay x --speed 0",
             "tidemill plugin run x --config {",
         ] {

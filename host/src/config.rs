@@ -30,11 +30,10 @@ pub use error::{ConfigError, ConfigErrors};
 pub use file::{Loaded, load, parse};
 pub use origin::AllowedOrigins;
 pub use path::{PathError, PathPattern};
-pub use text::{FilePath, Pem, Redacted};
+pub use text::{EndpointText, FilePath, Pem, Redacted, SecretError};
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::time::Duration;
 
 /// A whole `tidemill.toml`.
@@ -54,11 +53,11 @@ pub struct Config {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Plugins {
     /// The folder of `.wasm` files.
-    pub dir: PathBuf,
+    pub dir: FilePath,
     /// Whether changes in it are followed.
     pub watch: bool,
     /// The folder of compiled code.
-    pub cache: PathBuf,
+    pub cache: FilePath,
     /// Larger files are refused, in bytes.
     pub max_size_bytes: u64,
 }
@@ -222,9 +221,9 @@ pub struct Endpoint {
     /// Whether we dial or are dialled.
     pub mode: Mode,
     /// Subprotocols offered (client) or accepted (server).
-    pub subprotocols: Vec<String>,
+    pub subprotocols: Vec<Redacted>,
     /// Messages sent after every connect: client, once connected; server, to every new peer.
-    pub on_connect: Vec<Redacted>,
+    pub on_connect: Vec<EndpointText>,
     /// How often a WebSocket ping is sent; `None` never.
     pub ping: Option<Ping>,
     /// A connection without a message for so long ends.
@@ -235,6 +234,7 @@ pub struct Endpoint {
 
 /// Who dials.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "few are ever made, and none is moved in a loop")]
 pub enum Mode {
     /// We do.
     Client(Client),
@@ -246,15 +246,45 @@ pub enum Mode {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Client {
     /// `ws://` or `wss://` urls; each attempt takes the next. Not empty.
-    pub urls: Vec<Redacted>,
+    pub urls: Vec<EndpointText>,
     /// Headers of the handshake.
-    pub headers: Vec<(String, Redacted)>,
+    pub headers: Vec<(String, EndpointText)>,
     /// Longest time for TCP, TLS and the handshake together.
     pub connect_timeout: Duration,
     /// Whom to trust at `wss://` urls, and who we are there.
     pub tls: ClientTls,
     /// What happens after a loss.
     pub reconnect: Reconnect,
+    /// Least time between two messages that we send.
+    pub send_interval: Duration,
+    /// A heartbeat of the application.
+    pub heartbeat: Option<Heartbeat>,
+    /// The proxies to go through.
+    pub proxies: Proxies,
+}
+
+/// A message that is sent again and again, and its answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Heartbeat {
+    /// Between two of them; the first is sent so long after the connect.
+    pub interval: Duration,
+    /// What is sent, as text.
+    pub message: EndpointText,
+    /// The answer. A message equal to it is swallowed: neither handed on nor counted as received.
+    pub reply: Option<EndpointText>,
+    /// Without the answer for so long after one was sent, the connection is given up.
+    pub timeout: Duration,
+}
+
+/// The HTTP proxies that the environment names; none by default. This machine is always reached straight.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Proxies {
+    /// The url of the proxy for `ws://`, `http://` with or without user and password.
+    pub ws: Option<Redacted>,
+    /// The same for `wss://`.
+    pub wss: Option<Redacted>,
+    /// Hosts, domains and networks that need none, separated by commas; `*` is all.
+    pub except: String,
 }
 
 /// TLS of what we dial. Its files are read at every dial, so that renewed ones count from the next on.
@@ -462,9 +492,9 @@ const MIB: usize = 1 << 20;
 impl Default for Plugins {
     fn default() -> Self {
         Self {
-            dir: "plugins".into(),
+            dir: FilePath::plain("plugins"),
             watch: true,
-            cache: ".tidemill/cache".into(),
+            cache: FilePath::plain(".tidemill/cache"),
             max_size_bytes: 64 * MIB as u64,
         }
     }
@@ -484,6 +514,23 @@ impl Default for Server {
 impl Default for Limits {
     fn default() -> Self {
         Self { memory_bytes: 64 * MIB, deadline: Duration::from_millis(250), output_bytes: 16 * MIB }
+    }
+}
+
+impl Proxies {
+    /// The proxies of `HTTP_PROXY` (for `ws://`), `HTTPS_PROXY` (for `wss://`), `ALL_PROXY` (for what has
+    /// none of its own), and `NO_PROXY`, in upper or in lower case.
+    pub fn of(environment: &Environment) -> Self {
+        let set = |name: &str| {
+            let value = environment.get(name).or_else(|| environment.get(&name.to_lowercase()));
+            value.filter(|value| !value.trim().is_empty())
+        };
+        let proxy = |name| set(name).or_else(|| set("ALL_PROXY")).map(|url| Redacted::new(url, "***"));
+        Self {
+            ws: proxy("HTTP_PROXY"),
+            wss: proxy("HTTPS_PROXY"),
+            except: set("NO_PROXY").cloned().unwrap_or_default(),
+        }
     }
 }
 
@@ -546,11 +593,14 @@ impl Endpoint {
     pub fn client(url: impl Into<String>) -> Self {
         Self {
             mode: Mode::Client(Client {
-                urls: vec![Redacted::plain(url)],
+                urls: vec![EndpointText::plain(url)],
                 headers: Vec::new(),
                 connect_timeout: Duration::from_secs(10),
                 tls: ClientTls::default(),
                 reconnect: Reconnect::default(),
+                send_interval: Duration::ZERO,
+                heartbeat: None,
+                proxies: Proxies::default(),
             }),
             subprotocols: Vec::new(),
             on_connect: Vec::new(),

@@ -9,7 +9,7 @@
 mod table;
 mod watch;
 
-use crate::config;
+use crate::config::{self, FilePath};
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -66,26 +66,26 @@ pub enum Change {
 #[derive(Debug, thiserror::Error)]
 pub enum FolderError {
     /// It is missing, and cannot be made.
-    #[error("create the plugin folder {}: {source}", path.display())]
+    #[error("create the plugin folder {path}: {source}")]
     Create {
         /// The folder.
-        path: PathBuf,
+        path: FilePath,
         /// The system's reason.
         source: io::Error,
     },
     /// It cannot be listed.
-    #[error("read the plugin folder {}: {source}", path.display())]
+    #[error("read the plugin folder {path}: {source}")]
     Read {
         /// The folder.
-        path: PathBuf,
+        path: FilePath,
         /// The system's reason.
         source: io::Error,
     },
     /// The system gives no thread to watch it with.
-    #[error("start a thread for the plugin folder {}: {source}", path.display())]
+    #[error("start a thread for the plugin folder {path}: {source}")]
     Thread {
         /// The folder.
-        path: PathBuf,
+        path: FilePath,
         /// The system's reason.
         source: io::Error,
     },
@@ -142,10 +142,11 @@ impl Folder {
 
     fn open_with(settings: &config::Plugins, attach: Attach) -> Result<(Self, Vec<Change>), FolderError> {
         let path = &settings.dir;
-        fs::create_dir_all(path).map_err(|source| FolderError::Create { path: path.clone(), source })?;
+        fs::create_dir_all(&**path).map_err(|source| FolderError::Create { path: path.clone(), source })?;
 
         let (bell, rings) = Bell::new();
         let mut keeper = Keeper {
+            path: path.clone(),
             table: Table::new(path, settings.max_size_bytes),
             news: Arc::default(),
             bell: bell.clone(),
@@ -221,6 +222,7 @@ impl std::fmt::Debug for Candidate {
 
 /// What the folder's thread owns.
 struct Keeper {
+    path: FilePath,
     table: Table,
     news: Arc<News>,
     bell: Bell,
@@ -248,8 +250,7 @@ impl Keeper {
             if let Err(error) = &look
                 && !complained
             {
-                let path = self.table.dir().display();
-                tracing::warn!(%path, %error, "the plugin folder cannot be read: what runs goes on");
+                tracing::warn!(path = %self.path, %error, "the plugin folder cannot be read: what runs goes on");
             }
             complained = look.is_err();
             let due = look.ok().flatten();

@@ -88,8 +88,8 @@ fn paths_are_relative_to_the_file() {
     "#;
     fs::write(&file, text).unwrap();
     let config = load(&file, &environment()).unwrap().config;
-    assert_eq!(config.plugins.dir, folder.path().join("plugins"));
-    assert_eq!(config.plugins.cache, Path::new("/var/cache/tidemill"));
+    assert_eq!(*config.plugins.dir, *folder.path().join("plugins"));
+    assert_eq!(*config.plugins.cache, *Path::new("/var/cache/tidemill"));
     let Source::File { path, .. } = &config.pipelines[0].source else { panic!("a file") };
     assert_eq!(**path, folder.path().join("../in.jsonl"));
 }

@@ -27,8 +27,8 @@ async fn server() -> Server {
 
 fn config(folder: &Path, pipelines: Vec<Pipeline>) -> Config {
     let plugins = Plugins {
-        dir: folder.join("plugins"),
-        cache: folder.join("cache"),
+        dir: folder.join("plugins").into(),
+        cache: folder.join("cache").into(),
         watch: false,
         ..Plugins::default()
     };

@@ -3,6 +3,8 @@
 
 #[path = "websocket/admission.rs"]
 mod admission;
+#[path = "websocket/dialling.rs"]
+mod dialling;
 #[path = "websocket/drive.rs"]
 mod drive;
 #[path = "websocket/endings.rs"]

@@ -90,7 +90,7 @@ pub fn load(file: &Path) -> Plugin {
 /// If this machine cannot run plugins.
 pub fn engine() -> &'static Engine {
     static ENGINE: LazyLock<Engine> = LazyLock::new(|| {
-        Engine::try_new(Some(&root().join("target/tests-cache"))).expect("plugins run on this machine")
+        Engine::try_new(Some(&root().join("target/tests-cache").into())).expect("plugins run on this machine")
     });
     &ENGINE
 }

@@ -45,7 +45,7 @@ pub async fn check(config: &Config) -> Result<Checked, AppError> {
     }
     for pipeline in &config.pipelines {
         for missing in shelf.missing(pipeline) {
-            let dir = config.plugins.dir.display();
+            let dir = &config.plugins.dir;
             let nearest =
                 shelf.nearest(&missing).map_or(String::new(), |near| format!("; did you mean {near}?"));
             checked.warnings.push(format!(

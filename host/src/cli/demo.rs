@@ -153,7 +153,7 @@ impl Demo {
         sink.peers.slow = SlowPeer::Block;
         let pipeline = Pipeline::new(PIPELINE, Endpoint::client(url));
         Config {
-            plugins: config::Plugins { dir: self.plugins.clone(), ..config::Plugins::default() },
+            plugins: config::Plugins { dir: (&self.plugins).into(), ..config::Plugins::default() },
             server,
             admin: None,
             pipelines: vec![pipeline.through(transform).with_sink(config::Sink::new("served", sink))],

@@ -1,7 +1,7 @@
 //! `tidemill record`: what a WebSocket server sends, written to a file with the times of receipt.
 
-use super::{Exit, block_on, complain, duration};
-use crate::config::{Codec, Endpoint, FilePath, Format, Mode, WebSocketSource};
+use super::{Exit, block_on, complain, duration, environment, url};
+use crate::config::{Codec, Endpoint, FilePath, Format, Mode, Proxies, WebSocketSource};
 use crate::message::Failed;
 use crate::shutdown::Shutdown;
 use crate::sink::{self, Sink};
@@ -51,7 +51,8 @@ impl Record {
     async fn record(&self, shutdown: &Shutdown) -> Result<(), String> {
         let metrics = Metrics::default();
         let endpoint = Endpoint::client(&*self.url);
-        let Mode::Client(client) = endpoint.mode.clone() else { return Err("a recorder dials".into()) };
+        let Mode::Client(mut client) = endpoint.mode.clone() else { return Err("a recorder dials".into()) };
+        client.proxies = Proxies::of(&environment());
         let config = WebSocketSource { endpoint, codec: Codec::Auto };
         let dialled = source::websocket::Client::new(&config, &client, metrics.endpoint(PIPELINE, "source"));
         let mut source = Source::Client(Box::new(dialled));
@@ -122,11 +123,4 @@ impl Copy {
 /// The first failure as an error.
 fn first(failed: Vec<Failed>) -> Result<(), String> {
     failed.into_iter().next().map_or(Ok(()), |failed| Err(failed.detail))
-}
-
-fn url(text: &str) -> Result<String, String> {
-    if text.starts_with("ws://") || text.starts_with("wss://") {
-        return Ok(text.to_owned());
-    }
-    Err("websocket url must start with ws:// or wss://".into())
 }

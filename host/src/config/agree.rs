@@ -164,7 +164,7 @@ impl Config {
 }
 
 /// The WebSocket endpoints of a pipeline: its source's, its sinks', its dead letters'.
-fn endpoints(pipeline: &mut Pipeline) -> Vec<&mut Endpoint> {
+pub(super) fn endpoints(pipeline: &mut Pipeline) -> Vec<&mut Endpoint> {
     let source = match &mut pipeline.source {
         Source::WebSocket(source) => Some(&mut source.endpoint),
         _ => None,

@@ -63,7 +63,7 @@ pub(super) fn auth(report: &mut Report<'_>, section: &Section) -> Auth {
     let hidden = |secret: &Redacted| Redacted::new(secret.expose(), HIDDEN);
     let mut auth = Auth { bearer: Vec::new(), bearer_from: Vec::new(), basic: Vec::new() };
     for (place, at) in section.texts("bearer_from") {
-        match bearer_from(place.expose()) {
+        match bearer_from(place.known().expose()) {
             Some(place) => auth.bearer_from.push(place),
             None => report.error_with_hint(
                 at,
@@ -73,6 +73,7 @@ pub(super) fn auth(report: &mut Report<'_>, section: &Section) -> Auth {
         }
     }
     for (token, at) in section.texts("bearer") {
+        let token = token.known();
         if token.expose().trim().is_empty() {
             report.error(at, "`bearer` has an empty token");
         } else if auth.bearer_from.contains(&BearerFrom::Subprotocol) && !is_token(token.expose()) {
@@ -82,6 +83,7 @@ pub(super) fn auth(report: &mut Report<'_>, section: &Section) -> Auth {
         auth.bearer.push(hidden(token));
     }
     for (user, password, at) in section.map("basic") {
+        let password = password.known();
         if user.contains(':') || user.contains(char::is_control) {
             report.error(at, "a user of `basic` has no colon and no control characters in its name");
         } else if password.expose().is_empty() {

@@ -57,9 +57,9 @@ pub(super) fn config(report: &mut Report<'_>, root: &Section) -> Config {
 fn plugins(section: &Section) -> Plugins {
     let defaults = Plugins::default();
     Plugins {
-        dir: section.path("dir").map_or(defaults.dir, |path| path.to_path_buf()),
+        dir: section.path("dir").cloned().unwrap_or(defaults.dir),
         watch: section.bool("watch"),
-        cache: section.path("cache").map_or(defaults.cache, |path| path.to_path_buf()),
+        cache: section.path("cache").cloned().unwrap_or(defaults.cache),
         max_size_bytes: section.size("max_size"),
     }
 }
@@ -169,7 +169,7 @@ fn sink(
         "stdout" => SinkKind::Stdout { format },
         _ => return None,
     };
-    let outputs = section.texts("outputs").iter().map(|(name, _)| name.expose().to_owned());
+    let outputs = section.texts("outputs").iter().map(|(name, _)| name.known().expose().to_owned());
     let outputs: Vec<_> = outputs.collect();
     let outputs = if outputs.iter().any(|name| name == "*") || default_name == DEAD_LETTER {
         Outputs::All
@@ -188,7 +188,7 @@ fn check_outputs(report: &mut Report<'_>, section: &Section, sink: &Sink, has_tr
             "[\"*\"] takes all, and leaving the key out takes \"default\"",
         );
     }
-    let other = section.texts("outputs").iter().find(|(name, _)| name.expose() != "default");
+    let other = section.texts("outputs").iter().find(|(name, _)| name.known().expose() != "default");
     if let (Some((name, at)), false) = (other, has_transforms) {
         report.error_with_hint(
             at,
@@ -221,7 +221,7 @@ fn transform(report: &mut Report<'_>, section: &Section, stages: &mut Names) -> 
     stages.add(report, section, name.unwrap_or(plugin));
     let name = match name {
         Some(name) => label(report, section, name),
-        None => plugin.expose().to_owned(),
+        None => plugin.shown().to_owned(),
     };
     let mut transform = Transform { name, ..Transform::new(plugin.expose()) };
     if let Some(config) = section.json("config") {
@@ -246,7 +246,8 @@ fn transform(report: &mut Report<'_>, section: &Section, stages: &mut Names) -> 
     Some(transform)
 }
 
-/// A name that becomes a label of the metrics and a part of the API's paths.
+/// A name that becomes a label of the metrics and a part of the API's paths; what came from `${}` is not
+/// shown there either.
 fn label(report: &mut Report<'_>, section: &Section, name: &Redacted) -> String {
     let at = section.span("name");
     if name.expose().trim().is_empty() {
@@ -254,7 +255,7 @@ fn label(report: &mut Report<'_>, section: &Section, name: &Redacted) -> String 
     } else if name.expose().contains(|c: char| c == '/' || c.is_control()) {
         report.error(&at, format!("`name` must have no `/` and no control characters, got \"{name}\""));
     }
-    name.expose().to_owned()
+    name.shown().to_owned()
 }
 
 /// Names that must differ, and where each was first given.
@@ -272,11 +273,11 @@ impl Names {
     fn add(&mut self, report: &mut Report<'_>, section: &Section, name: &Redacted) {
         let key = if section.is_written("name") { "name" } else { "plugin" };
         let at = section.span(key);
-        if self.what == "stage" && TAKEN.contains(&name.expose()) {
+        if self.what == "stage" && TAKEN.contains(&name.shown()) {
             report.error(&at, format!("the name \"{name}\" is taken by the host"));
         }
-        let Some(first) = self.places.get(name.expose()) else {
-            self.places.insert(name.expose().to_owned(), at);
+        let Some(first) = self.places.get(name.shown()) else {
+            self.places.insert(name.shown().to_owned(), at);
             return;
         };
         let message =

@@ -6,7 +6,7 @@
 use super::report::Report;
 use super::section::{Section, Span, Value};
 use super::shape::{Absent, Case, Key, Shape, nearest};
-use super::{Environment, Redacted, keys};
+use super::{EndpointText, Environment, Redacted, keys};
 use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
@@ -69,12 +69,12 @@ impl Checker<'_, '_> {
         let case = match (table.get(tag.name), tag.absent) {
             (Some(value), _) => {
                 let text = self.text(tag, value)?;
-                let case = self.case(tag, cases, &text, &value.span());
+                let case = self.case(tag, cases, text.known(), &value.span());
                 section.insert(tag.name, Value::Text(text), Some(value.span()));
                 case
             }
             (None, Absent::Default(word)) => {
-                section.insert(tag.name, Value::Text(Redacted::plain(word)), None);
+                section.insert(tag.name, Value::Text(EndpointText::plain(word)), None);
                 cases.iter().find(|case| case.word == word)
             }
             (None, _) => {

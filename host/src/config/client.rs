@@ -4,7 +4,7 @@ use super::endpoint::is_token;
 use super::listen::is_host;
 use super::report::Report;
 use super::section::{Section, Span};
-use super::{Client, ClientTls, Endpoint, Identity, Mode, Pem, Reconnect, Redacted};
+use super::{Client, ClientTls, Endpoint, EndpointText, Heartbeat, Identity, Mode, Pem, Reconnect};
 
 /// Headers that the handshake itself sets.
 const RESERVED: [&str; 7] = [
@@ -34,6 +34,9 @@ pub(super) fn client(report: &mut Report<'_>, section: &Section) -> Option<Clien
         reconnect: section
             .section("reconnect")
             .map_or(defaults.reconnect, |section| reconnect(report, section)),
+        send_interval: section.duration("send_interval").unwrap_or_default(),
+        heartbeat: section.section("heartbeat").and_then(heartbeat),
+        proxies: defaults.proxies,
     };
     (!client.urls.is_empty()).then_some(client)
 }
@@ -70,13 +73,23 @@ fn tls(report: &mut Report<'_>, section: &Section) -> ClientTls {
 
 /// A file, or its content in base64; where both are written, the file.
 fn pem(report: &mut Report<'_>, section: &Section, file: &str, base64: &str) -> Option<Pem> {
-    if let Some(text) = section.text(base64)
-        && let Err(what) = Pem::decode(text.expose())
+    if let Some(text) = section.endpoint_text(base64).filter(|text| !text.has_files())
+        && let Err(what) = Pem::decode(text.known().expose())
     {
         report.error(&section.span(base64), format!("`{base64}` is {what}"));
     }
     let file = section.path(file).cloned().map(Pem::File);
-    file.or_else(|| section.text(base64).cloned().map(Pem::Base64))
+    file.or_else(|| section.endpoint_text(base64).cloned().map(Pem::Base64))
+}
+
+/// `None` where a key that it needs is missing, which was reported.
+fn heartbeat(section: &Section) -> Option<Heartbeat> {
+    Some(Heartbeat {
+        interval: section.duration("interval")?,
+        message: section.endpoint_text("message")?.clone(),
+        reply: section.endpoint_text("reply").cloned(),
+        timeout: section.duration("timeout")?,
+    })
 }
 
 fn reconnect(report: &mut Report<'_>, section: &Section) -> Reconnect {
@@ -97,8 +110,9 @@ fn reconnect(report: &mut Report<'_>, section: &Section) -> Reconnect {
     reconnect
 }
 
-fn url(report: &mut Report<'_>, url: &Redacted, at: &Span) {
-    let text = url.expose();
+fn url(report: &mut Report<'_>, url: &EndpointText, at: &Span) {
+    // One that begins with the text of a file is looked at when it is dialled.
+    let Some(text) = url.sketch() else { return };
     let scheme = ["ws://", "wss://"]
         .into_iter()
         .find(|scheme| text.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme)));
@@ -128,7 +142,7 @@ fn url(report: &mut Report<'_>, url: &Redacted, at: &Span) {
     }
 }
 
-fn header(report: &mut Report<'_>, name: &str, value: &Redacted, at: &Span) {
+fn header(report: &mut Report<'_>, name: &str, value: &EndpointText, at: &Span) {
     if !is_token(name) {
         report.error(at, format!("\"{name}\" is not the name of a header"));
     } else if RESERVED.contains(&&*name.to_ascii_lowercase()) {
@@ -138,7 +152,7 @@ fn header(report: &mut Report<'_>, name: &str, value: &Redacted, at: &Span) {
         } else {
             report.error(at, message);
         }
-    } else if value.expose().contains(|c: char| c.is_control() && c != '\t') {
+    } else if value.known().expose().contains(|c: char| c.is_control() && c != '\t') {
         report.error(at, format!("the value of the header `{name}` must have no control characters"));
     }
 }

@@ -85,11 +85,11 @@ fn endpoint(
         _ => return None,
     };
     for (name, at) in section.texts("subprotocols") {
-        if !is_token(name.expose()) {
+        if !is_token(name.known().expose()) {
             report.error(at, format!("\"{name}\" is not the name of a subprotocol"));
         }
     }
-    let subprotocols = section.texts("subprotocols").iter().map(|(name, _)| name.expose().to_owned());
+    let subprotocols = section.texts("subprotocols").iter().map(|(name, _)| name.known().clone());
     let on_connect = section.texts("on_connect").iter().map(|(message, _)| message.clone());
     let endpoint = Endpoint {
         mode,

@@ -6,7 +6,7 @@
 use super::check::Checker;
 use super::error::{ConfigError, ConfigErrors, sort};
 use super::report::Report;
-use super::{Config, Environment, build, keys};
+use super::{Config, Environment, Mode, Proxies, agree, build, keys};
 use std::path::Path;
 use toml::de::DeTable;
 
@@ -61,7 +61,12 @@ pub fn parse(path: &Path, bytes: &[u8], environment: &Environment) -> Result<Loa
     }
     let mut checker = Checker { report: &mut report, environment };
     let root = checker.section(&keys::ROOT, root.get_ref(), &(0..0));
-    let config = build::config(&mut report, &root);
+    let mut config = build::config(&mut report, &root);
+    for endpoint in config.pipelines.iter_mut().flat_map(agree::endpoints) {
+        if let Mode::Client(client) = &mut endpoint.mode {
+            client.proxies = Proxies::of(environment);
+        }
+    }
     if report.errors.is_empty() {
         sort(&mut report.warnings);
         Ok(Loaded { config, warnings: report.warnings })

@@ -1,18 +1,18 @@
-//! `${NAME}` and `${NAME:-default}` in a string, taken from the environment; `$${` is a literal `${`.
+//! `${NAME}` and `${NAME:-default}` in a string, taken from the environment; `${file:PATH}`, which an
+//! endpoint reads when it connects; `$${` is a literal `${`.
 //!
 //! As in a shell, the default stands for a variable that is unset and for one that is empty. What comes from
 //! `${}` is kept apart from how it is shown, which is `***`.
 
-use super::{Environment, Redacted};
-
-/// What stands for a value that is not shown.
-const HIDDEN: &str = "***";
+use super::text::HIDDEN;
+use super::{EndpointText, Environment, FilePath, Redacted};
+use std::path::Path;
 
 /// A string with its variables filled in.
 #[derive(Debug, PartialEq)]
 pub(super) struct Filled {
     /// The string.
-    pub(super) text: Redacted,
+    pub(super) text: EndpointText,
     /// Whether it was one `${}` and nothing else, which may stand for a number or a boolean.
     pub(super) is_one_variable: bool,
 }
@@ -26,13 +26,17 @@ pub(super) enum Problem<'a> {
     Unclosed,
     /// Between the braces is no name of a variable.
     Name(&'a str),
-    /// `${file:...}`, which is not supported yet.
-    File,
+    /// `${file:}` without a path.
+    NoPath,
 }
 
-/// Fills the variables of `text` in.
-pub(super) fn fill<'a>(text: &'a str, environment: &'a Environment) -> Result<Filled, Vec<Problem<'a>>> {
-    let (mut value, mut shown) = (String::new(), String::new());
+/// Fills the variables of `text` in; paths in it are relative to `folder`.
+pub(super) fn fill<'a>(
+    text: &'a str,
+    environment: &'a Environment,
+    folder: &Path,
+) -> Result<Filled, Vec<Problem<'a>>> {
+    let mut filled = EndpointText::plain("");
     let mut problems = Vec::new();
     let mut variables = 0;
     let mut literal = false;
@@ -41,42 +45,38 @@ pub(super) fn fill<'a>(text: &'a str, environment: &'a Environment) -> Result<Fi
         let (before, from) = rest.split_at(at);
         if let Some(before) = before.strip_suffix('$') {
             literal = true;
-            for out in [&mut value, &mut shown] {
-                out.push_str(before);
-                out.push_str("${");
-            }
+            filled.push(before, before);
+            filled.push("${", "${");
             rest = &from[2..];
             continue;
         }
         literal |= !before.is_empty();
-        value.push_str(before);
-        shown.push_str(before);
+        filled.push(before, before);
         let Some(end) = from.find('}') else {
             problems.push(Problem::Unclosed);
             return Err(problems);
         };
         variables += 1;
-        match variable(&from[2..end], environment) {
-            Ok(found) => {
-                value.push_str(found);
-                shown.push_str(HIDDEN);
+        let inner = &from[2..end];
+        match inner.strip_prefix("file:") {
+            Some(path) if path.trim().is_empty() => problems.push(Problem::NoPath),
+            Some(path) => {
+                filled.push_file(FilePath::relative_to(folder, &Redacted::plain(path.trim())), false);
             }
-            Err(problem) => problems.push(problem),
+            None => match variable(inner, environment) {
+                Ok(found) => filled.push(found, HIDDEN),
+                Err(problem) => problems.push(problem),
+            },
         }
         rest = &from[end + 1..];
     }
-    value.push_str(rest);
-    shown.push_str(rest);
+    filled.push(rest, rest);
     let is_one_variable = variables == 1 && !literal && rest.is_empty();
-    let text = Redacted::new(value, shown);
-    if problems.is_empty() { Ok(Filled { text, is_one_variable }) } else { Err(problems) }
+    if problems.is_empty() { Ok(Filled { text: filled, is_one_variable }) } else { Err(problems) }
 }
 
 /// The value of what stands between the braces.
 fn variable<'a>(inner: &'a str, environment: &'a Environment) -> Result<&'a str, Problem<'a>> {
-    if inner.starts_with("file:") {
-        return Err(Problem::File);
-    }
     let (name, default) = match inner.split_once(":-") {
         Some((name, default)) => (name, Some(default)),
         None => (inner, None),
@@ -121,8 +121,9 @@ mod tests {
         ];
         let environment = environment();
         for (text, value, shown, is_one_variable) in cases {
-            let filled = fill(text, &environment);
-            assert_eq!(filled, Ok(Filled { text: Redacted::new(value, shown), is_one_variable }), "{text:?}");
+            let filled = fill(text, &environment, Path::new(""));
+            let expected = Redacted::new(value, shown).into();
+            assert_eq!(filled, Ok(Filled { text: expected, is_one_variable }), "{text:?}");
         }
     }
 
@@ -130,17 +131,17 @@ mod tests {
     fn every_problem_of_a_string_is_found() {
         let environment = environment();
         assert_eq!(
-            fill("${NO} ${A} ${1} ${file:x} ${", &environment),
-            Err(vec![Problem::Unset("NO"), Problem::Name("1"), Problem::File, Problem::Unclosed])
+            fill("${NO} ${A} ${1} ${file: } ${", &environment, Path::new("")),
+            Err(vec![Problem::Unset("NO"), Problem::Name("1"), Problem::NoPath, Problem::Unclosed])
         );
-        assert_eq!(fill("${}", &environment), Err(vec![Problem::Name("")]));
+        assert_eq!(fill("${}", &environment, Path::new("")), Err(vec![Problem::Name("")]));
     }
 
     proptest! {
         #[test]
         fn a_secret_is_never_shown(before in "[a-z$ {}]{0,9}", after in "[a-z$ {}]{0,9}") {
             let environment = Environment::from([("S".to_owned(), "0123456789".to_owned())]);
-            if let Ok(filled) = fill(&format!("{before}${{S}}{after}"), &environment) {
+            if let Ok(filled) = fill(&format!("{before}${{S}}{after}"), &environment, Path::new("")) {
                 prop_assert!(!filled.text.shown().contains("0123456789"));
                 let said = format!("{:?} {}", filled.text, filled.text);
                 prop_assert!(!said.contains("0123456789"), "{said}");

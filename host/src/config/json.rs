@@ -3,36 +3,35 @@
 //! Keys keep the order of the file, dates become strings, and what came from variables is hidden in
 //! the second of the two texts.
 
+use super::EndpointText;
 use super::check::{Checker, in_file_order};
 use super::interpolate::Filled;
+use super::shape::Key;
 use super::value::integer;
 use toml::Spanned;
 use toml::de::DeValue;
 
-/// Writes a value as JSON, as it is and as it may be shown. `false` if something in it was reported.
+/// Writes the value of a key, or a part of it, as JSON: `part` is what errors name. `false` if something in it was reported.
 pub(super) fn write(
     checker: &mut Checker<'_, '_>,
-    key: &str,
+    key: &Key,
+    part: &str,
     value: &Spanned<DeValue<'_>>,
-    exposed: &mut String,
-    shown: &mut String,
+    json: &mut EndpointText,
 ) -> bool {
-    let mut both = |text: &str| {
-        exposed.push_str(text);
-        shown.push_str(text);
-    };
+    let mut both = |text: &str| json.push(text, text);
     match value.get_ref() {
         DeValue::String(text) => {
-            let Some(Filled { text, .. }) = checker.fill(key, text, &value.span()) else { return false };
-            exposed.push_str(&quoted(text.expose()));
-            shown.push_str(&quoted(text.shown()));
+            let filled = checker.fill(part, key.takes_files, text, &value.span());
+            let Some(Filled { text, .. }) = filled else { return false };
+            json.push_quoted(&text);
         }
         DeValue::Integer(number) => match integer(number) {
             Some(number) => both(&number.to_string()),
             None => {
                 checker
                     .report
-                    .error(&value.span(), format!("a number in `{key}` is larger than 64 bits hold"));
+                    .error(&value.span(), format!("a number in `{part}` is larger than 64 bits hold"));
                 return false;
             }
         },
@@ -41,7 +40,7 @@ pub(super) fn write(
             _ => {
                 checker
                     .report
-                    .error(&value.span(), format!("a number in `{key}` is one that JSON does not have"));
+                    .error(&value.span(), format!("a number in `{part}` is one that JSON does not have"));
                 return false;
             }
         },
@@ -51,37 +50,31 @@ pub(super) fn write(
             let mut is_right = true;
             both("[");
             for (index, element) in elements.iter().enumerate() {
-                separate(index, exposed, shown);
-                is_right &= write(checker, key, element, exposed, shown);
+                separate(index, json);
+                is_right &= write(checker, key, part, element, json);
             }
-            exposed.push(']');
-            shown.push(']');
+            json.push("]", "]");
             return is_right;
         }
         DeValue::Table(table) => {
             let mut is_right = true;
             both("{");
             for (index, (name, value)) in in_file_order(table).into_iter().enumerate() {
-                separate(index, exposed, shown);
-                let quoted = quoted(name.get_ref());
-                for out in [&mut *exposed, &mut *shown] {
-                    out.push_str(&quoted);
-                    out.push(':');
-                }
-                is_right &= write(checker, name.get_ref(), value, exposed, shown);
+                separate(index, json);
+                let name_and_colon = quoted(name.get_ref()) + ":";
+                json.push(&name_and_colon, &name_and_colon);
+                is_right &= write(checker, key, name.get_ref(), value, json);
             }
-            exposed.push('}');
-            shown.push('}');
+            json.push("}", "}");
             return is_right;
         }
     }
     true
 }
 
-fn separate(index: usize, exposed: &mut String, shown: &mut String) {
+fn separate(index: usize, json: &mut EndpointText) {
     if index > 0 {
-        exposed.push(',');
-        shown.push(',');
+        json.push(",", ",");
     }
 }
 

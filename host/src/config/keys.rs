@@ -278,7 +278,8 @@ const PACKED: Kind =
 const ENDPOINT: &[Key] = &[
     Key::new("subprotocols", Kind::Texts, "client: offered; server: accepted").default("[]"),
     Key::new("on_connect", Kind::Messages, "messages sent after every connect, server: to every new peer")
-        .default("[]"),
+        .default("[]")
+        .with_files(),
     Key::new("ping", Kind::Table(&PING), "WebSocket pings").default("{}"),
     Key::new("idle_timeout", Kind::SOME_DURATION, "no message for so long ends a connection"),
     Key::new(
@@ -307,15 +308,15 @@ const SERVER_SIZE: &[Key] =
 
 /// Of an endpoint that dials.
 const CLIENT: &[Key] = &[
-    Key::new("url", Kind::TextOrTexts, "ws:// or wss://; of a list each attempt takes the next").required(),
-    Key::new("headers", Kind::Map, "headers of the handshake").default("{}"),
+    Key::new("url", Kind::TextOrTexts, "ws:// or wss://; of a list each attempt takes the next")
+        .required()
+        .with_files(),
+    Key::new("headers", Kind::Map, "headers of the handshake").default("{}").with_files(),
     Key::new("connect_timeout", Kind::SOME_DURATION, "TCP, TLS and handshake together").default("10s"),
     Key::new("tls", Kind::Table(&CLIENT_TLS), "whom to trust").default("{}"),
     Key::new("reconnect", Kind::Table(&RECONNECT), "the schedule of reconnection").default("{}"),
-    Key::new("send_interval", Kind::ANY_DURATION, "least time between two messages we send")
-        .default("0s")
-        .later(),
-    Key::new("heartbeat", Kind::Table(&HEARTBEAT), "a heartbeat of the application").later(),
+    Key::new("send_interval", Kind::ANY_DURATION, "least time between two messages we send").default("0s"),
+    Key::new("heartbeat", Kind::Table(&HEARTBEAT), "a heartbeat of the application"),
     Key::new("before_connect", Kind::Json, "a plugin that prepares each dial").later(),
 ];
 
@@ -324,9 +325,9 @@ pub static CLIENT_TLS: Shape = Shape::Keys(&[&[
     Key::new("ca", Kind::Path, "roots to trust instead of the system's, PEM"),
     Key::new("cert", Kind::Path, "our certificate chain, PEM"),
     Key::new("key", Kind::Path, "its private key, PEM"),
-    Key::new("ca_base64", Kind::Text, "like ca, base64 of PEM"),
-    Key::new("cert_base64", Kind::Text, "like cert, base64 of PEM"),
-    Key::new("key_base64", Kind::Text, "like key, base64 of PEM"),
+    Key::new("ca_base64", Kind::Text, "like ca, base64 of PEM").with_files(),
+    Key::new("cert_base64", Kind::Text, "like cert, base64 of PEM").with_files(),
+    Key::new("key_base64", Kind::Text, "like key, base64 of PEM").with_files(),
     Key::new("insecure_skip_verify", Kind::Bool, "whether any certificate is taken").default("false"),
     Key::new("server_name", Kind::Text, "the name to ask for and to check"),
 ]]);
@@ -351,8 +352,8 @@ pub static RECONNECT: Shape = Shape::Keys(&[&[
 /// `heartbeat`
 pub static HEARTBEAT: Shape = Shape::Keys(&[&[
     Key::new("interval", Kind::SOME_DURATION, "between two messages").required(),
-    Key::new("message", Kind::Text, "what is sent").required(),
-    Key::new("reply", Kind::Text, "the answer, which is swallowed"),
+    Key::new("message", Kind::Text, "what is sent").required().with_files(),
+    Key::new("reply", Kind::Text, "the answer, which is swallowed").with_files(),
     Key::new("timeout", Kind::SOME_DURATION, "no answer for so long reconnects").default("10s"),
 ]]);
 

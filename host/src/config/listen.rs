@@ -48,7 +48,7 @@ fn metadata(
         if name.is_empty() || name.starts_with(RESERVED) {
             report.error(at, format!("metadata must have a name that does not start with `{RESERVED}`"));
         }
-        let Some(from) = from_handshake(text.expose()) else {
+        let Some(from) = from_handshake(text.known().expose()) else {
             let message = format!("`{name}` must say where it is taken from, got \"{text}\"");
             let hint = "\"path:NAME\", \"query:NAME\", \"header:NAME\", \"cookie:NAME\", \"auth:user\", \
                         \"tls:cn\", \"tls:san\" or \"tls:fingerprint\"";
@@ -100,8 +100,10 @@ fn allowed_origins(report: &mut Report<'_>, section: &Section) -> AllowedOrigins
     if !section.is_written("allowed_origins") {
         return AllowedOrigins::default();
     }
-    let origins: Vec<_> = section.texts("allowed_origins").iter().map(|(origin, _)| origin.clone()).collect();
+    let origins: Vec<_> =
+        section.texts("allowed_origins").iter().map(|(origin, _)| origin.known().clone()).collect();
     for (origin, at) in section.texts("allowed_origins") {
+        let origin = origin.known();
         if AllowedOrigins::listed(std::slice::from_ref(origin)).is_err() {
             let message = format!("\"{origin}\" is not an origin");
             let hint = "write \"https://example.com\", \"https://*.example.com\", or \"*\" for any page";

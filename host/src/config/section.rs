@@ -1,6 +1,6 @@
 //! A table of the file after it was checked: values of the right type, defaults filled in.
 
-use super::{FilePath, Redacted};
+use super::{EndpointText, FilePath, Redacted};
 use std::ops::Range;
 use std::time::Duration;
 
@@ -27,16 +27,16 @@ struct Entry {
 /// A checked value, in the terms of its kind.
 #[derive(Debug)]
 pub(super) enum Value {
-    Text(Redacted),
+    Text(EndpointText),
     Path(FilePath),
     Bool(bool),
     Integer(i64),
     Number(f64),
     Duration(Duration),
     Size(u64),
-    Texts(Vec<(Redacted, Span)>),
-    Map(Vec<(String, Redacted, Span)>),
-    Json(Redacted),
+    Texts(Vec<(EndpointText, Span)>),
+    Map(Vec<(String, EndpointText, Span)>),
+    Json(EndpointText),
     Section(Section),
     Sections(Vec<Section>),
 }
@@ -60,7 +60,13 @@ impl Section {
         self.entry(key).and_then(|entry| entry.span.clone()).unwrap_or_else(|| self.header.clone())
     }
 
+    /// A string of a key that takes no files.
     pub(super) fn text(&self, key: &str) -> Option<&Redacted> {
+        self.endpoint_text(key).map(EndpointText::known)
+    }
+
+    /// A string of a key that takes files.
+    pub(super) fn endpoint_text(&self, key: &str) -> Option<&EndpointText> {
         match self.value(key)? {
             Value::Text(text) => Some(text),
             _ => None,
@@ -121,14 +127,14 @@ impl Section {
         usize::try_from(self.size(key)).unwrap_or(usize::MAX)
     }
 
-    pub(super) fn texts(&self, key: &str) -> &[(Redacted, Span)] {
+    pub(super) fn texts(&self, key: &str) -> &[(EndpointText, Span)] {
         match self.value(key) {
             Some(Value::Texts(texts)) => texts,
             _ => &[],
         }
     }
 
-    pub(super) fn map(&self, key: &str) -> &[(String, Redacted, Span)] {
+    pub(super) fn map(&self, key: &str) -> &[(String, EndpointText, Span)] {
         match self.value(key) {
             Some(Value::Map(map)) => map,
             _ => &[],
@@ -137,7 +143,7 @@ impl Section {
 
     pub(super) fn json(&self, key: &str) -> Option<&Redacted> {
         match self.value(key)? {
-            Value::Json(json) => Some(json),
+            Value::Json(json) => Some(json.known()),
             _ => None,
         }
     }

@@ -18,6 +18,8 @@ pub struct Key {
     pub doc: &'static str,
     /// Whether this version does it; a key that is known and not built is refused by name.
     pub built: bool,
+    /// Whether `${file:PATH}` may stand in its strings.
+    pub takes_files: bool,
 }
 
 /// What a key that is left out means.
@@ -101,7 +103,7 @@ pub struct Case {
 impl Key {
     /// An optional key without a default.
     pub const fn new(name: &'static str, kind: Kind, doc: &'static str) -> Self {
-        Self { name, kind, absent: Absent::None, doc, built: true }
+        Self { name, kind, absent: Absent::None, doc, built: true, takes_files: false }
     }
 
     /// The same, needed.
@@ -117,6 +119,11 @@ impl Key {
     /// The same, not built yet.
     pub const fn later(self) -> Self {
         Self { built: false, ..self }
+    }
+
+    /// The same, and the texts of files may stand in it.
+    pub const fn with_files(self) -> Self {
+        Self { takes_files: true, ..self }
     }
 }
 

@@ -2,7 +2,14 @@
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
+
+/// What stands for a value that is not shown.
+pub(super) const HIDDEN: &str = "***";
+/// Longer files are no secrets.
+const MAX_SECRET_BYTES: u64 = 1 << 20;
 
 /// A string of the configuration, some of which may have come from `${}` and is never shown.
 #[derive(Clone, PartialEq, Eq)]
@@ -46,6 +53,170 @@ impl std::fmt::Display for Redacted {
     }
 }
 
+/// A string of an endpoint, in which the trimmed texts of files may stand (`${file:PATH}`). They are read
+/// whenever the string is needed, at every (re)connect, and never shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct EndpointText {
+    known: Redacted,
+    /// In the order of their places.
+    insets: Vec<Inset>,
+}
+
+/// Where the text of a file belongs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Inset {
+    /// The place in the known value, in bytes.
+    at: usize,
+    path: FilePath,
+    /// Whether it stands within a string of JSON.
+    is_json: bool,
+}
+
+/// A file of a `${file:PATH}` that cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[error("failed to read {path}: {source}")]
+pub struct SecretError {
+    path: FilePath,
+    source: io::Error,
+}
+
+impl EndpointText {
+    /// A string that may be shown as it is.
+    pub fn plain(value: impl Into<String>) -> Self {
+        Redacted::plain(value).into()
+    }
+
+    /// The trimmed text of a file, such as a token that another program renews.
+    pub fn file(path: impl Into<PathBuf>) -> Self {
+        let mut text = Self::from(Redacted::new("", ""));
+        text.push_file(FilePath::plain(path), false);
+        text
+    }
+
+    /// Whether files are to be read.
+    pub fn has_files(&self) -> bool {
+        !self.insets.is_empty()
+    }
+
+    /// The whole string, with its files read. Blocks for as long as that takes.
+    ///
+    /// # Errors
+    /// The first of the files that cannot be read.
+    pub fn resolve(&self) -> Result<Redacted, SecretError> {
+        let mut value = String::new();
+        let mut rest = 0;
+        for Inset { at, path, is_json } in &self.insets {
+            value.push_str(&self.known.expose()[rest..*at]);
+            rest = *at;
+            let text = read(path).map_err(|source| SecretError { path: path.clone(), source })?;
+            if *is_json {
+                let quoted = serde_json::Value::from(text.trim()).to_string();
+                value.push_str(&quoted[1..quoted.len() - 1]);
+            } else {
+                value.push_str(text.trim());
+            }
+        }
+        value.push_str(&self.known.expose()[rest..]);
+        Ok(Redacted::new(value, self.known.shown()))
+    }
+
+    /// What may be shown of it.
+    pub fn shown(&self) -> &str {
+        self.known.shown()
+    }
+
+    /// Whether all of it may be shown.
+    pub fn is_open(&self) -> bool {
+        !self.has_files() && self.known.value == self.known.shown
+    }
+
+    /// What is known without its files; all of it where there are none.
+    pub(super) fn known(&self) -> &Redacted {
+        &self.known
+    }
+
+    /// The string with `0` in the place of each file, for a look at its form; `None` where it begins with
+    /// one.
+    pub(super) fn sketch(&self) -> Option<String> {
+        let mut sketch = self.known.expose().to_owned();
+        for inset in self.insets.iter().rev() {
+            sketch.insert(inset.at, '0');
+        }
+        self.insets.first().is_none_or(|first| first.at > 0).then_some(sketch)
+    }
+
+    pub(super) fn push(&mut self, value: &str, shown: &str) {
+        self.known.value.push_str(value);
+        self.known.shown.push_str(shown);
+    }
+
+    pub(super) fn push_file(&mut self, path: FilePath, is_json: bool) {
+        self.insets.push(Inset { at: self.known.value.len(), path, is_json });
+        self.known.shown.push_str(HIDDEN);
+    }
+
+    /// Adds `other` as a string of JSON.
+    pub(super) fn push_quoted(&mut self, other: &Self) {
+        let quoted = |text: &str| {
+            let quoted = serde_json::Value::from(text).to_string();
+            quoted[1..quoted.len() - 1].to_owned()
+        };
+        let value = other.known.expose();
+        let mut rest = 0;
+        self.known.value.push('"');
+        for inset in &other.insets {
+            self.known.value.push_str(&quoted(&value[rest..inset.at]));
+            rest = inset.at;
+            let at = self.known.value.len();
+            self.insets.push(Inset { at, path: inset.path.clone(), is_json: true });
+        }
+        self.known.value.push_str(&quoted(&value[rest..]));
+        self.known.value.push('"');
+        self.known.shown.push_str(&format!("\"{}\"", quoted(other.shown())));
+    }
+}
+
+/// The text of a file: no pipe or device, which might never end.
+fn read(path: &Path) -> io::Result<String> {
+    let file = File::open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("it is not a file"));
+    }
+    let mut text = String::new();
+    file.take(MAX_SECRET_BYTES).read_to_string(&mut text)?;
+    Ok(text)
+}
+
+impl From<&str> for Redacted {
+    fn from(value: &str) -> Self {
+        Self::plain(value)
+    }
+}
+
+impl From<Redacted> for EndpointText {
+    fn from(known: Redacted) -> Self {
+        Self { known, insets: Vec::new() }
+    }
+}
+
+impl From<&str> for EndpointText {
+    fn from(value: &str) -> Self {
+        Self::plain(value)
+    }
+}
+
+impl std::fmt::Debug for EndpointText {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:?}", self.shown())
+    }
+}
+
+impl std::fmt::Display for EndpointText {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.shown())
+    }
+}
+
 /// The path of a file of messages, some of which may have come from `${}` and is never shown.
 #[derive(Clone, PartialEq, Eq)]
 pub struct FilePath {
@@ -63,6 +234,12 @@ impl FilePath {
     /// A path of a configuration file in `folder`.
     pub fn relative_to(folder: &Path, text: &Redacted) -> Self {
         Self { path: folder.join(text.expose()), shown: folder.join(text.shown()).display().to_string() }
+    }
+}
+
+impl<P: Into<PathBuf>> From<P> for FilePath {
+    fn from(path: P) -> Self {
+        Self::plain(path)
     }
 }
 
@@ -92,7 +269,7 @@ pub enum Pem {
     /// A file, read whenever it is needed.
     File(FilePath),
     /// The base64 of a file's content; never shown.
-    Base64(Redacted),
+    Base64(EndpointText),
 }
 
 impl Pem {
@@ -114,5 +291,56 @@ impl std::fmt::Debug for Pem {
             Self::File(path) => f.debug_tuple("File").field(path).finish(),
             Self::Base64(_) => f.write_str("Base64(***)"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_are_read_each_time_and_never_shown() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("token");
+        let mut text = EndpointText::plain("Bearer ");
+        text.push_file(FilePath::plain(&path), false);
+        text.push("!", "!");
+        for secret in ["one", "two"] {
+            std::fs::write(&path, format!("  {secret}\n")).expect("it is ours");
+            assert_eq!(text.resolve().expect("it is there").expose(), format!("Bearer {secret}!"));
+        }
+        assert_eq!(
+            (text.shown(), &*format!("{text:?} {text}")),
+            ("Bearer ***!", "\"Bearer ***!\" Bearer ***!")
+        );
+        std::fs::remove_file(&path).expect("it is there");
+        let error = text.resolve().expect_err("it is gone").to_string();
+        let missing = "No such file or directory (os error 2)";
+        assert_eq!(error, format!("failed to read {}: {missing}", path.display()));
+        let folder = EndpointText::file(folder.path());
+        assert!(folder.resolve().expect_err("no file").to_string().ends_with(": it is not a file"));
+    }
+
+    #[test]
+    fn files_within_json_are_quoted() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("token");
+        std::fs::write(&path, "a\"b").expect("it is ours");
+        let mut inner = EndpointText::plain("\\");
+        inner.push_file(FilePath::plain(&path), false);
+        let mut text = EndpointText::plain("{\"k\":");
+        text.push_quoted(&inner);
+        text.push("}", "}");
+        assert_eq!(text.resolve().expect("it is there").expose(), r#"{"k":"\\a\"b"}"#);
+        assert_eq!(text.shown(), r#"{"k":"\\***"}"#);
+    }
+
+    #[test]
+    fn a_sketch_has_a_digit_for_each_file() {
+        let mut text = EndpointText::plain("wss://h:");
+        text.push_file(FilePath::plain("p"), false);
+        text.push("/", "/");
+        assert_eq!(text.sketch().as_deref(), Some("wss://h:0/"));
+        assert_eq!(EndpointText::file("p").sketch(), None);
     }
 }

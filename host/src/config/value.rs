@@ -5,7 +5,7 @@ use super::interpolate::{Filled, Problem, fill};
 use super::section::{Section, Span, Value};
 use super::shape::{Key, Kind, Word, nearest};
 use super::units::{parse_duration, parse_size, show_duration, show_size};
-use super::{FilePath, Redacted, json};
+use super::{EndpointText, FilePath, Redacted, json};
 use toml::Spanned;
 use toml::de::{DeArray, DeInteger, DeTable, DeValue};
 
@@ -16,7 +16,7 @@ impl Checker<'_, '_> {
         match key.kind {
             Kind::Text => self.text(key, value).map(Value::Text),
             Kind::Path => {
-                let text = self.text(key, value)?;
+                let text = self.text(key, value)?.known().clone();
                 if text.expose().is_empty() {
                     self.report.error(at, format!("`{}` is empty", key.name));
                     return None;
@@ -52,7 +52,7 @@ impl Checker<'_, '_> {
             }
             Kind::OneOf(words) => {
                 let text = self.text(key, value)?;
-                self.word(key, words, &text, at)?;
+                self.word(key, words, text.known(), at)?;
                 Some(Value::Text(text))
             }
             Kind::Texts => self.texts(key, value).map(Value::Texts),
@@ -73,7 +73,7 @@ impl Checker<'_, '_> {
                     _ => self.text(key, message),
                 });
                 let messages: Vec<_> = messages.collect();
-                let with_place = |message: Option<Redacted>| Some((message?, at.clone()));
+                let with_place = |message: Option<EndpointText>| Some((message?, at.clone()));
                 messages.into_iter().map(with_place).collect::<Option<_>>().map(Value::Texts)
             }
             Kind::Map => {
@@ -85,7 +85,7 @@ impl Checker<'_, '_> {
                         self.report.error(&at, format!("`{}` must be a string, got {got}", name.get_ref()));
                         continue;
                     };
-                    if let Some(filled) = self.fill(name.get_ref(), text, &at) {
+                    if let Some(filled) = self.fill(name.get_ref(), key.takes_files, text, &at) {
                         map.push((name.get_ref().to_string(), filled.text, name.span()));
                     }
                 }
@@ -112,11 +112,10 @@ impl Checker<'_, '_> {
 
     /// What stands for a key that is left out. `keys.rs` is tested to have defaults of the right kind.
     pub(super) fn default(&mut self, key: &Key, text: &str, header: &Span) -> Value {
-        let plain = || Redacted::plain(text);
         let inner = text.trim_matches(['[', ']']);
         match key.kind {
-            Kind::Text | Kind::OneOf(_) => Value::Text(plain()),
-            Kind::Path => Value::Path(FilePath::relative_to(self.report.folder(), &plain())),
+            Kind::Text | Kind::OneOf(_) => Value::Text(EndpointText::plain(text)),
+            Kind::Path => Value::Path(FilePath::relative_to(self.report.folder(), &Redacted::plain(text))),
             Kind::Bool => Value::Bool(text == "true"),
             Kind::Integer(..) => Value::Integer(text.parse().unwrap_or_default()),
             Kind::Number(..) => Value::Number(text.parse().unwrap_or_default()),
@@ -124,26 +123,36 @@ impl Checker<'_, '_> {
             Kind::Size(..) => Value::Size(parse_size(text).unwrap_or_default()),
             Kind::Texts | Kind::TextOrTexts | Kind::Messages => {
                 let texts = inner.split(',').filter(|text| !text.is_empty());
-                Value::Texts(texts.map(|text| (Redacted::plain(text), header.clone())).collect())
+                Value::Texts(texts.map(|text| (EndpointText::plain(text), header.clone())).collect())
             }
             Kind::Map => Value::Map(Vec::new()),
-            Kind::Json => Value::Json(plain()),
+            Kind::Json => Value::Json(EndpointText::plain(text)),
             Kind::Table(shape) => Value::Section(self.section(shape, &DeTable::new(), header)),
             Kind::Tables(_) => Value::Sections(Vec::<Section>::new()),
         }
     }
 
     /// A string with its variables filled in.
-    pub(super) fn text(&mut self, key: &Key, value: &Spanned<DeValue<'_>>) -> Option<Redacted> {
+    pub(super) fn text(&mut self, key: &Key, value: &Spanned<DeValue<'_>>) -> Option<EndpointText> {
         match value.get_ref() {
-            DeValue::String(text) => self.fill(key.name, text, &value.span()).map(|filled| filled.text),
+            DeValue::String(text) => {
+                self.fill(key.name, key.takes_files, text, &value.span()).map(|filled| filled.text)
+            }
             _ => self.wrong_type(key, key.kind.describe(), value),
         }
     }
 
     /// A string with its variables filled in; `key` is what errors name.
-    pub(super) fn fill(&mut self, key: &str, text: &str, at: &Span) -> Option<Filled> {
-        let problems = match fill(text, self.environment) {
+    pub(super) fn fill(&mut self, key: &str, takes_files: bool, text: &str, at: &Span) -> Option<Filled> {
+        let problems = match fill(text, self.environment, self.report.folder()) {
+            Ok(filled) if filled.text.has_files() && !takes_files => {
+                self.report.error_with_hint(
+                    at,
+                    format!("`${{file:...}}` cannot be used in `{key}`"),
+                    "only strings that an endpoint needs to connect are read from files",
+                );
+                return None;
+            }
             Ok(filled) => return Some(filled),
             Err(problems) => problems,
         };
@@ -163,8 +172,8 @@ impl Checker<'_, '_> {
                     format!("`{name}` in `{key}` is not the name of an environment variable"),
                     literal,
                 ),
-                Problem::File => {
-                    self.report.error(at, format!("`${{file:...}}` in `{key}` is not supported yet"));
+                Problem::NoPath => {
+                    self.report.error(at, format!("`${{file:}}` without a path in `{key}`"));
                 }
             }
         }
@@ -183,11 +192,11 @@ impl Checker<'_, '_> {
         let DeValue::String(text) = value.get_ref() else {
             return written(value.get_ref()).or_else(|| self.wrong_type(key, expected, value));
         };
-        let filled = self.fill(key.name, text, &value.span())?;
+        let filled = self.fill(key.name, false, text, &value.span())?;
         if !filled.is_one_variable {
             return self.wrong_type(key, expected, value);
         }
-        parse(filled.text.expose().trim()).or_else(|| {
+        parse(filled.text.known().expose().trim()).or_else(|| {
             let message = format!("`{}` must be {expected}, and what `{text}` stands for is not", key.name);
             self.report.error(&value.span(), message);
             None
@@ -203,25 +212,24 @@ impl Checker<'_, '_> {
     ) -> Option<T> {
         let expected = key.kind.describe();
         let DeValue::String(text) = value.get_ref() else { return self.wrong_type(key, expected, value) };
-        let text = self.fill(key.name, text, &value.span())?.text;
-        parse(text.expose()).or_else(|| {
+        let text = self.fill(key.name, false, text, &value.span())?.text;
+        parse(text.known().expose()).or_else(|| {
             let message = format!("`{}` must be {expected}, got \"{text}\"", key.name);
             self.report.error(&value.span(), message);
             None
         })
     }
 
-    fn texts(&mut self, key: &Key, value: &Spanned<DeValue<'_>>) -> Option<Vec<(Redacted, Span)>> {
+    fn texts(&mut self, key: &Key, value: &Spanned<DeValue<'_>>) -> Option<Vec<(EndpointText, Span)>> {
         let elements = self.array(key, value)?.iter();
         let texts: Vec<_> = elements.map(|text| Some((self.text(key, text)?, text.span()))).collect();
         texts.into_iter().collect()
     }
 
     /// A value as JSON, of which what came from variables is hidden.
-    fn json(&mut self, key: &Key, value: &Spanned<DeValue<'_>>) -> Option<Redacted> {
-        let (mut exposed, mut shown) = (String::new(), String::new());
-        let is_right = json::write(self, key.name, value, &mut exposed, &mut shown);
-        is_right.then(|| Redacted::new(exposed, shown))
+    fn json(&mut self, key: &Key, value: &Spanned<DeValue<'_>>) -> Option<EndpointText> {
+        let mut json = EndpointText::plain("");
+        json::write(self, key, key.name, value, &mut json).then_some(json)
     }
 
     fn array<'v, 'i>(&mut self, key: &Key, value: &'v Spanned<DeValue<'i>>) -> Option<&'v DeArray<'i>> {

@@ -9,8 +9,8 @@ use super::cache::{Cache, Entry, Sum, hex};
 use super::fault::{EngineError, LoadError, Problem};
 use super::imports::{Host, is_offered, linker};
 use super::ticker::Ticker;
+use crate::config::FilePath;
 use sha2::{Digest, Sha256};
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use wasmtime::component::types::ComponentItem;
@@ -77,12 +77,12 @@ impl Engine {
     ///
     /// # Errors
     /// If the folder cannot be used, or the machine cannot run plugins.
-    pub fn try_new(cache: Option<&Path>) -> Result<Self, EngineError> {
+    pub fn try_new(cache: Option<&FilePath>) -> Result<Self, EngineError> {
         let failed = |error: wasmtime::Error| EngineError::Runtime(format!("{error:#}"));
         let runtime = wasmtime::Engine::new(&config()).map_err(failed)?;
         let cache = cache.map(|path| {
             Cache::try_new(path, &runtime)
-                .map_err(|error| EngineError::Cache { path: path.to_owned(), reason: error.to_string() })
+                .map_err(|error| EngineError::Cache { path: path.clone(), reason: error.to_string() })
         });
         let ticker =
             Ticker::try_new(runtime.weak()).map_err(|error| EngineError::Runtime(error.to_string()))?;

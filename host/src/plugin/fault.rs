@@ -142,7 +142,7 @@ pub enum EngineError {
     #[error("failed to use the plugin cache {path}: {reason}")]
     Cache {
         /// The folder.
-        path: std::path::PathBuf,
+        path: crate::config::FilePath,
         /// What the system or the check said.
         reason: String,
     },

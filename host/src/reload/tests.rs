@@ -24,7 +24,7 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 const LARGEST: usize = 1000;
 
 fn settings(dir: &Path) -> Plugins {
-    Plugins { dir: dir.to_owned(), max_size_bytes: LARGEST as u64, ..Plugins::default() }
+    Plugins { dir: dir.into(), max_size_bytes: LARGEST as u64, ..Plugins::default() }
 }
 
 fn found(change: Change) -> (String, Vec<u8>) {

@@ -219,7 +219,6 @@ impl Client {
     /// Hands on what waits, as far as the peer reads, and flushes if that is due.
     fn feed(&mut self, cx: &mut Context<'_>) -> Result<(), Ending> {
         let Some(connection) = self.link.connection() else { return Ok(()) };
-        let fed_before = self.fed;
         while let Some(message) = self.queue.get(self.fed) {
             match connection.poll_ready(cx) {
                 Poll::Ready(result) => result?,
@@ -241,9 +240,6 @@ impl Client {
                 Poll::Pending => {}
             }
         }
-        if self.fed > fed_before {
-            self.link.message();
-        }
         Ok(())
     }
 
@@ -252,6 +248,7 @@ impl Client {
         self.metrics.delivered.inc_by(self.fed as u64);
         self.queue.drain(..self.fed);
         (self.fed, self.fed_bytes) = (0, 0);
+        self.link.message();
     }
 
     fn has_room(&self) -> bool {

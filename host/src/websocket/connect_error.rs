@@ -2,7 +2,7 @@
 
 use super::target;
 use crate::backoff::Advice;
-use crate::config::Redacted;
+use crate::config::EndpointText;
 use crate::telemetry::ConnectOutcome;
 use hyper::header::{self, HeaderMap};
 use hyper::{Response, StatusCode};
@@ -21,32 +21,46 @@ pub struct ConnectError {
 #[derive(Debug)]
 pub(super) enum Problem {
     Url(String),
+    /// A file of the configuration that cannot be read.
+    Secret(String),
+    Proxy {
+        proxy: String,
+        problem: Box<Problem>,
+    },
     Tcp(io::Error),
-    Tls { detail: String, hint: Option<&'static str> },
+    Tls {
+        detail: String,
+        hint: Option<&'static str>,
+    },
     Timeout(Duration),
     Closed(String),
-    Status { status: StatusCode, location: Option<String>, retry_after: Option<Duration> },
+    Status {
+        status: StatusCode,
+        location: Option<String>,
+        retry_after: Option<Duration>,
+    },
     Handshake(String),
-    Subprotocol { offered: String, chosen: Option<String> },
+    Subprotocol {
+        offered: String,
+        chosen: Option<String>,
+    },
 }
 
 impl ConnectError {
-    pub(super) fn new(url: &Redacted, problem: Problem) -> Self {
+    pub(super) fn new(url: &EndpointText, problem: Problem) -> Self {
+        let problem = match problem {
+            Problem::Status { status, location: Some(location), retry_after } => {
+                let location = Some(target::shown_location(&location, url));
+                Problem::Status { status, location, retry_after }
+            }
+            other => other,
+        };
         Self { url: target::shown(url), problem }
     }
 
     /// The label of the connects counter.
     pub fn outcome(&self) -> ConnectOutcome {
-        match self.problem {
-            Problem::Tcp(_) => ConnectOutcome::Refused,
-            Problem::Timeout(_) => ConnectOutcome::Timeout,
-            Problem::Tls { .. } => ConnectOutcome::Tls,
-            Problem::Closed(_) => ConnectOutcome::Closed,
-            Problem::Url(_)
-            | Problem::Status { .. }
-            | Problem::Handshake(_)
-            | Problem::Subprotocol { .. } => ConnectOutcome::Handshake,
-        }
+        self.problem.outcome()
     }
 
     /// The HTTP status of the answer, if it was not 101.
@@ -77,13 +91,43 @@ impl ConnectError {
             Problem::Status { status, .. } if status.as_u16() == 404 => Some("check the path of `url`"),
             Problem::Status { location: Some(_), .. } => Some("redirects are not followed: change `url`"),
             Problem::Tls { hint, .. } => *hint,
+            Problem::Proxy { problem, .. } => match **problem {
+                Problem::Status { status: StatusCode::PROXY_AUTHENTICATION_REQUIRED, .. } => {
+                    Some("check the user and the password in the proxy's url")
+                }
+                _ => {
+                    Some("the proxy is that of HTTP_PROXY, HTTPS_PROXY or ALL_PROXY; NO_PROXY exempts hosts")
+                }
+            },
             Problem::Subprotocol { .. } => Some("check `subprotocols`"),
             _ => None,
         }
     }
 }
 
+const WRONG_NAME: &str = "`tls.server_name` says which name to check, `tls.ca` whom to trust";
+
+/// A name of a certificate without what rustls puts around it: `DnsName("example.com")`.
+fn bare(name: &str) -> &str {
+    name.split_once('"').and_then(|(_, rest)| rest.rsplit_once('"')).map_or(name, |(name, _)| name)
+}
+
 impl Problem {
+    fn outcome(&self) -> ConnectOutcome {
+        match self {
+            Self::Tcp(_) => ConnectOutcome::Refused,
+            Self::Timeout(_) => ConnectOutcome::Timeout,
+            Self::Tls { .. } => ConnectOutcome::Tls,
+            Self::Closed(_) => ConnectOutcome::Closed,
+            Self::Proxy { problem, .. } => problem.outcome(),
+            Self::Url(_)
+            | Self::Secret(_)
+            | Self::Status { .. }
+            | Self::Handshake(_)
+            | Self::Subprotocol { .. } => ConnectOutcome::Handshake,
+        }
+    }
+
     pub(super) fn tls(detail: impl Into<String>) -> Self {
         Self::Tls { detail: detail.into(), hint: None }
     }
@@ -110,8 +154,11 @@ impl Problem {
             Why::UnknownIssuer => {
                 ("its issuer is not trusted".to_owned(), "the roots to trust can be given as `tls.ca`")
             }
-            Why::NotValidForName | Why::NotValidForNameContext { .. } => {
-                (why.to_string(), "`tls.server_name` says which name to check, `tls.ca` whom to trust")
+            Why::NotValidForName => ("it is for other names".to_owned(), WRONG_NAME),
+            // The name that was expected may be one that is not to be shown.
+            Why::NotValidForNameContext { presented, .. } => {
+                let names = presented.iter().map(|name| bare(name)).collect::<Vec<_>>().join(", ");
+                (format!("it is for other names: {names}"), WRONG_NAME)
             }
             other => (other.to_string(), "renew the server's certificate, or trust another as `tls.ca`"),
         };
@@ -194,7 +241,8 @@ impl fmt::Display for Problem {
                 f.write_str("connection refused")
             }
             Self::Tcp(error) => write!(f, "{error}"),
-            Self::Url(why) | Self::Closed(why) | Self::Handshake(why) => f.write_str(why),
+            Self::Url(why) | Self::Secret(why) | Self::Closed(why) | Self::Handshake(why) => f.write_str(why),
+            Self::Proxy { proxy, problem } => write!(f, "through the proxy {proxy}: {problem}"),
             Self::Tls { detail, .. } => f.write_str(detail),
             Self::Timeout(after) => write!(f, "timed out after {after:?}"),
             Self::Status { status, location: Some(location), .. } => write!(f, "{status} to {location}"),

@@ -2,9 +2,11 @@
 //!
 //! Frames are tungstenite's; what it leaves to its user is done here: close codes on errors, an end
 //! that loses no close frame, bounded write buffers, and knowing when bytes are still to be flushed.
-//! Nothing here has timers but the end of a connection: `keepalive` and `link` are above.
+//! Nothing here has timers but the end of a connection and `send_interval`: `keepalive` and `link` are
+//! above.
 
 use super::closing::Closing;
+use super::pace::Pace;
 use super::stream::{Io, Stream, Traffic};
 use crate::message::{Failed, Message, Payload};
 use crate::metadata::{self, Metadata, Origin};
@@ -12,7 +14,8 @@ use crate::reason::Reason;
 use bytes::Bytes;
 use std::io::ErrorKind;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
 use tokio_tungstenite::tungstenite::error::{CapacityError, ProtocolError};
 use tokio_tungstenite::tungstenite::protocol::frame::Frame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
@@ -39,6 +42,14 @@ pub struct Connection {
     is_blocked: bool,
     owes_pong: bool,
     subprotocol: Option<String>,
+    pace: Option<Box<Pace>>,
+    heartbeat: Option<Answers>,
+}
+
+/// The answers to our heartbeats.
+struct Answers {
+    expected: Bytes,
+    received: u64,
 }
 
 enum Phase {
@@ -86,6 +97,8 @@ pub enum Ending {
     },
     /// The peer did not answer a ping; it is closed with 1011.
     Silent,
+    /// The peer did not answer a heartbeat; it is closed with 1011.
+    NoReply,
     /// No message for `idle_timeout`; the peer is closed with 1000.
     Idle,
     /// The peer read too slowly; it is closed with 1013.
@@ -124,10 +137,40 @@ impl Connection {
             is_blocked: false,
             owes_pong: false,
             subprotocol,
+            pace: None,
+            heartbeat: None,
         }
     }
 
-    /// The subprotocol that was agreed on.
+    /// Sends these messages before all others, as [`Self::poll_ready`] is polled, and no two of all messages
+    /// closer together than `interval`.
+    pub(super) fn begin_with(&mut self, first: Vec<Payload>, interval: Duration) {
+        self.pace = Pace::new(first, interval);
+    }
+
+    /// Swallows messages that are equal to `reply`, and counts them.
+    pub(super) fn expect_replies(&mut self, reply: Bytes) {
+        self.heartbeat = Some(Answers { expected: reply, received: 0 });
+    }
+
+    /// How many messages were swallowed.
+    #[inline]
+    pub(super) fn replies(&self) -> u64 {
+        self.heartbeat.as_ref().map_or(0, |answers| answers.received)
+    }
+
+    /// Whether some of the first messages still wait to be sent.
+    #[inline]
+    pub(super) fn has_first(&self) -> bool {
+        self.pace.as_ref().is_some_and(|pace| pace.has_first())
+    }
+
+    /// The stream below.
+    pub(super) fn stream(&self) -> &Stream {
+        self.socket.get_ref().stream()
+    }
+
+    /// The subprotocol that was agreed on, as it may be shown.
     pub fn subprotocol(&self) -> Option<&str> {
         self.subprotocol.as_deref()
     }
@@ -152,12 +195,12 @@ impl Connection {
                 Poll::Pending => {}
             }
         }
-        std::task::ready!(self.socket.get_mut().poll_readable(cx));
+        ready!(self.socket.get_mut().poll_readable(cx));
         match self.socket.read() {
             Ok(tungstenite::Message::Text(text)) => {
-                Poll::Ready(Received::Message(Payload::checked_text(Bytes::from(text))))
+                Poll::Ready(self.received(Payload::checked_text(Bytes::from(text))))
             }
-            Ok(tungstenite::Message::Binary(bytes)) => Poll::Ready(Received::Message(Payload::binary(bytes))),
+            Ok(tungstenite::Message::Binary(bytes)) => Poll::Ready(self.received(Payload::binary(bytes))),
             Ok(tungstenite::Message::Ping(_)) => {
                 self.owes_pong = true;
                 Poll::Ready(Received::Control)
@@ -177,19 +220,52 @@ impl Connection {
         }
     }
 
-    /// Whether one more message may be sent without waiting for the peer.
     #[inline]
-    pub fn is_ready(&self) -> bool {
-        !self.is_blocked && matches!(self.phase, Phase::Open)
+    fn received(&mut self, payload: Payload) -> Received {
+        match &mut self.heartbeat {
+            Some(answers) if answers.expected == payload.as_bytes() => {
+                answers.received += 1;
+                Received::Control
+            }
+            _ => Received::Message(payload),
+        }
     }
 
-    /// Waits until the peer has read enough of what was sent that more may be.
+    /// Whether one more message may be sent without waiting for the peer or for `send_interval`.
+    #[inline]
+    pub fn is_ready(&self) -> bool {
+        !self.is_blocked
+            && matches!(self.phase, Phase::Open)
+            && self.pace.as_ref().is_none_or(|pace| pace.is_open())
+    }
+
+    /// Waits until the peer has read enough of what was sent that more may be, and it is time for it.
     ///
     /// # Errors
     /// The connection broke.
     #[inline]
     pub fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Ending>> {
-        if self.is_ready() { Poll::Ready(Ok(())) } else { self.poll_flush(cx) }
+        if self.pace.is_some() {
+            ready!(self.poll_first(cx))?;
+        }
+        if self.is_blocked || !matches!(self.phase, Phase::Open) {
+            return self.poll_flush(cx);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Sends the first messages, each at its time, and waits for the time of the next.
+    fn poll_first(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Ending>> {
+        loop {
+            if self.is_blocked {
+                ready!(self.poll_flush(cx))?;
+            }
+            let Some(pace) = &mut self.pace else { break };
+            ready!(pace.poll_due(cx));
+            let Some(payload) = pace.take_first() else { break };
+            self.send(payload)?;
+        }
+        Poll::Ready(Ok(()))
     }
 
     /// Hands one message over, to be written when enough have come together or at the next flush.
@@ -204,11 +280,17 @@ impl Connection {
         }
         let kind = if payload.is_text() { Data::Text } else { Data::Binary };
         // As a frame, so that the text is not checked again.
-        self.write(tungstenite::Message::Frame(Frame::message(
-            payload.into_bytes(),
-            OpCode::Data(kind),
-            true,
-        )))
+        let frame = Frame::message(payload.into_bytes(), OpCode::Data(kind), true);
+        self.write(tungstenite::Message::Frame(frame))?;
+        if let Some(pace) = &mut self.pace {
+            pace.sent();
+            if pace.is_timed()
+                && let Poll::Ready(Err(ending)) = self.try_flush()
+            {
+                return Err(ending);
+            }
+        }
+        Ok(())
     }
 
     /// Sends a ping. It is written at once, or when the peer reads again.
@@ -271,7 +353,7 @@ impl Connection {
     pub fn poll_closed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.socket.get_mut().wake(cx.waker());
         if let Phase::Ending(closing) = &mut self.phase {
-            std::task::ready!(closing.poll(&mut self.socket, cx));
+            ready!(closing.poll(&mut self.socket, cx));
             self.phase = Phase::Ended;
         }
         match self.phase {
@@ -346,6 +428,7 @@ impl Ending {
             Self::TooLarge { limit_bytes, .. } => Some((1009, format!("larger than {limit_bytes} bytes"))),
             Self::Violation { code, detail } => Some((*code, detail.clone())),
             Self::Silent => Some((1011, "no answer to a ping".to_owned())),
+            Self::NoReply => Some((1011, "no answer to a heartbeat".to_owned())),
             Self::Idle => Some((1000, "idle".to_owned())),
             Self::TooSlow => Some((1013, "reads too slowly".to_owned())),
             Self::Stopped { code } => Some((*code, String::new())),
@@ -367,6 +450,7 @@ impl std::fmt::Display for Ending {
             }
             Self::Violation { detail, .. } => write!(f, "the peer broke the protocol: {detail}"),
             Self::Silent => f.write_str("no answer to a ping"),
+            Self::NoReply => f.write_str("no answer to a heartbeat"),
             Self::Idle => f.write_str("idle"),
             Self::TooSlow => f.write_str("the peer reads too slowly"),
             Self::Stopped { .. } => f.write_str("stopped"),

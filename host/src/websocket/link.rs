@@ -5,27 +5,30 @@
 //! Reading and writing messages is the owner's.
 
 use super::connect::{Dial, connect};
-use super::connect_error::ConnectError;
+use super::connect_error::{ConnectError, Problem};
 use super::connection::{Connection, Ending};
+use super::heartbeat::{Beat, Heartbeat};
 use super::keepalive::{Due, Keepalive};
+use super::secret::resolved;
 use super::stream::Traffic;
 use super::target;
 use crate::backoff::{Advice, Backoff};
-use crate::config::{Client, Endpoint, Redacted};
+use crate::config::{Client, Endpoint, EndpointText};
 use crate::message::Payload;
 use crate::metadata::{CONNECTION, Origin, SOURCE};
 use crate::telemetry::{ConnectOutcome, EndpointMetrics, EndpointState};
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::time::{Instant, Sleep};
-use tracing::{Span, info, info_span, warn};
+use tracing::{Span, error, info, info_span, warn};
 
 /// A client endpoint's connection, and the next one after it.
 pub struct Link {
     settings: Arc<Settings>,
+    connector: Connector,
     state: State,
     /// Connections whose end is still being seen through.
     closing: Vec<Connection>,
@@ -64,7 +67,14 @@ struct Settings {
     when_exhausted: WhenExhausted,
 }
 
-type Dialling = Pin<Box<dyn Future<Output = Result<Connection, ConnectError>> + Send>>;
+/// Dials one of the urls, once.
+type Connector = fn(Arc<Settings>, usize) -> Dialling;
+type Dialling = Pin<Box<dyn Future<Output = Result<Dialled, ConnectError>> + Send>>;
+
+struct Dialled {
+    connection: Connection,
+    heartbeat: Option<Heartbeat>,
+}
 
 enum State {
     Connecting { dialling: Dialling, url: usize },
@@ -78,6 +88,7 @@ enum State {
 struct Established {
     connection: Connection,
     keepalive: Keepalive,
+    heartbeat: Option<Heartbeat>,
     since: Instant,
     url: usize,
     counted: Traffic,
@@ -93,9 +104,15 @@ impl Link {
         metrics: EndpointMetrics,
     ) -> Self {
         let settings = Settings { endpoint: endpoint.clone(), client: client.clone(), when_exhausted };
+        Self::with_connector(settings, metrics, |settings, url| Box::pin(dial(settings, url)))
+    }
+
+    fn with_connector(settings: Settings, metrics: EndpointMetrics, connector: Connector) -> Self {
+        let is_insecure = settings.client.tls.insecure_skip_verify;
         let mut link = Self {
-            backoff: Backoff::new(client.reconnect),
+            backoff: Backoff::new(settings.client.reconnect),
             settings: Arc::new(settings),
+            connector,
             state: State::Closed,
             closing: Vec::new(),
             next_url: 0,
@@ -106,7 +123,7 @@ impl Link {
             span: Span::none(),
         };
         link.dial();
-        if client.tls.insecure_skip_verify {
+        if is_insecure {
             warn!(parent: &link.span, "certificates are not verified: insecure_skip_verify is set");
         }
         link
@@ -126,8 +143,8 @@ impl Link {
                 },
                 State::Connecting { dialling, url } => {
                     let url = *url;
-                    match std::task::ready!(dialling.as_mut().poll(cx)) {
-                        Ok(connection) => return Poll::Ready(self.connected(connection, url)),
+                    match ready!(dialling.as_mut().poll(cx)) {
+                        Ok(dialled) => return Poll::Ready(self.connected(dialled, url)),
                         Err(error) => self.refused(&error),
                     }
                 }
@@ -137,7 +154,7 @@ impl Link {
                     }
                 }
                 State::Waiting(sleep) => {
-                    std::task::ready!(sleep.as_mut().poll(cx));
+                    ready!(sleep.as_mut().poll(cx));
                     self.dial();
                 }
                 State::Failed | State::Closed => return Poll::Pending,
@@ -166,6 +183,9 @@ impl Link {
     pub fn hold(&mut self) {
         if let State::Connected(established) = &mut self.state {
             established.keepalive.hold();
+            if let Some(heartbeat) = &mut established.heartbeat {
+                heartbeat.hold();
+            }
         }
     }
 
@@ -174,6 +194,9 @@ impl Link {
     pub fn release(&mut self) {
         if let State::Connected(established) = &mut self.state {
             established.keepalive.release();
+            if let Some(heartbeat) = &mut established.heartbeat {
+                heartbeat.release();
+            }
         }
     }
 
@@ -191,6 +214,8 @@ impl Link {
         warn!(parent: &self.span, error = %why, "connection lost");
         self.last_error = Some(why.clone());
         self.state = State::Broken { why, advice: Advice::default(), was_connected: true };
+        // What comes next is decided at the next turn, and until then it is not connected.
+        self.show(EndpointState::Waiting);
     }
 
     /// Closes for good; ready once the peer has hung up too.
@@ -224,40 +249,26 @@ impl Link {
     fn dial(&mut self) {
         let url = self.next_url % self.settings.client.urls.len().max(1);
         self.next_url = url + 1;
-        let settings = self.settings.clone();
         self.span = info_span!("connection", url = %self.shown_url(url));
-        let dialling = Box::pin(async move {
-            let none = Redacted::plain("");
-            let dial = Dial {
-                url: settings.client.urls.get(url).unwrap_or(&none),
-                client: &settings.client,
-                subprotocols: &settings.endpoint.subprotocols,
-                max_message_size_bytes: settings.endpoint.max_message_size_bytes,
-            };
-            connect(dial).await
-        });
+        let dialling = (self.connector)(self.settings.clone(), url);
         self.state = State::Connecting { dialling, url };
         self.show(EndpointState::Connecting);
     }
 
-    fn connected(&mut self, connection: Connection, url: usize) -> Change {
+    fn connected(&mut self, dialled: Dialled, url: usize) -> Change {
         info!(parent: &self.span, "connected");
         self.metrics.connect(ConnectOutcome::Connected);
         self.show(EndpointState::Connected);
         self.is_unavailable = false;
-        let mut established = Box::new(Established {
-            connection,
+        let established = Box::new(Established {
+            connection: dialled.connection,
             keepalive: Keepalive::new(&self.settings.endpoint),
+            heartbeat: dialled.heartbeat,
             since: Instant::now(),
             url,
             counted: Traffic::default(),
             needs_flush: false,
         });
-        for text in &self.settings.endpoint.on_connect {
-            // An error shows again when the flush is polled.
-            let _ = established.connection.send(Payload::text(text.expose()));
-            established.needs_flush = true;
-        }
         self.state = State::Connected(established);
         let source = self.shown_url(url);
         Change::Connected(Origin::new([(SOURCE, source), (CONNECTION, super::connection_id())]))
@@ -282,6 +293,9 @@ impl Link {
             return was_connected.then_some(Change::Lost);
         }
         self.is_unavailable = true;
+        if is_first_exhaustion {
+            error!(parent: &self.span, attempts = self.backoff.attempts(), "connection given up");
+        }
         let persists =
             self.settings.when_exhausted == WhenExhausted::Persist && self.settings.client.reconnect.enabled;
         if persists {
@@ -312,6 +326,15 @@ impl Link {
 impl Established {
     #[inline]
     fn poll(&mut self, cx: &mut Context<'_>, metrics: &EndpointMetrics) -> Poll<Ending> {
+        if self.connection.has_first() {
+            if let Poll::Ready(Err(ending)) = self.connection.poll_ready(cx) {
+                return Poll::Ready(ending);
+            }
+            self.needs_flush = true;
+        }
+        if let Poll::Ready(ending) = self.poll_heartbeat(cx) {
+            return Poll::Ready(ending);
+        }
         let traffic = self.connection.traffic();
         if traffic != self.counted {
             count(metrics, self.counted, traffic);
@@ -336,6 +359,27 @@ impl Established {
         }
         Poll::Pending
     }
+
+    #[inline]
+    fn poll_heartbeat(&mut self, cx: &mut Context<'_>) -> Poll<Ending> {
+        let Some(heartbeat) = &mut self.heartbeat else { return Poll::Pending };
+        loop {
+            match ready!(heartbeat.poll(cx, self.connection.replies())) {
+                Beat::NoReply => return Poll::Ready(Ending::NoReply),
+                Beat::Due => {
+                    let sent = match ready!(self.connection.poll_ready(cx)) {
+                        Ok(()) => self.connection.send(heartbeat.message()),
+                        Err(ending) => Err(ending),
+                    };
+                    if let Err(ending) = sent {
+                        return Poll::Ready(ending);
+                    }
+                    heartbeat.sent(self.connection.replies());
+                    self.needs_flush = true;
+                }
+            }
+        }
+    }
 }
 
 impl Drop for Link {
@@ -350,6 +394,40 @@ impl fmt::Debug for Link {
     }
 }
 
+/// Reads what the configuration leaves in files, dials, and makes the connection as it is to be.
+async fn dial(settings: Arc<Settings>, url: usize) -> Result<Dialled, ConnectError> {
+    let Settings { endpoint, client, .. } = &*settings;
+    let none = EndpointText::plain("");
+    let url = client.urls.get(url).unwrap_or(&none);
+    let unreadable = |why| ConnectError::new(url, Problem::Secret(why));
+    let mut first = Vec::new();
+    for text in &endpoint.on_connect {
+        first.push(Payload::text(resolved(text).await.map_err(unreadable)?.expose()));
+    }
+    let mut heartbeat = None;
+    let mut reply = None;
+    if let Some(config) = &client.heartbeat {
+        heartbeat = Some((config, resolved(&config.message).await.map_err(unreadable)?));
+        if let Some(text) = &config.reply {
+            reply = Some(resolved(text).await.map_err(unreadable)?);
+        }
+    }
+    let mut connection = connect(Dial {
+        url,
+        client,
+        subprotocols: &endpoint.subprotocols,
+        max_message_size_bytes: endpoint.max_message_size_bytes,
+    })
+    .await?;
+    connection.begin_with(first, client.send_interval);
+    if let Some(reply) = reply {
+        connection.expect_replies(reply.expose().to_owned().into());
+    }
+    let heartbeat =
+        heartbeat.map(|(config, message)| Heartbeat::new(config, Payload::text(message.expose())));
+    Ok(Dialled { connection, heartbeat })
+}
+
 fn count(metrics: &EndpointMetrics, before: Traffic, now: Traffic) {
     metrics.bytes_received.inc_by(now.received_bytes - before.received_bytes);
     metrics.bytes_sent.inc_by(now.sent_bytes - before.sent_bytes);
@@ -362,3 +440,6 @@ fn said_of(ending: &Ending) -> String {
         other => format!("was given up: {other}"),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,7 +7,7 @@ use super::accept::{Admission, Refusal};
 use super::broadcast::Broadcast;
 use super::guard::{Denied, Guard};
 use super::handshake::Handshake;
-use crate::config::{Endpoint, FromHandshake, PathPattern, Redacted};
+use crate::config::{Endpoint, EndpointText, FromHandshake, PathPattern, Redacted};
 use crate::message::{Failed, Message};
 use crate::metadata::{Metadata, Origin};
 use crate::reason::Reason;
@@ -35,7 +35,7 @@ pub(super) struct Member {
     pub(super) id: u64,
     pub(super) end: End,
     pub(super) metrics: EndpointMetrics,
-    pub(super) on_connect: Arc<[Redacted]>,
+    pub(super) on_connect: Arc<[EndpointText]>,
     /// What a source's messages are given beside what the host knows.
     pub(super) metadata: Arc<[(String, FromHandshake)]>,
     max_connections: usize,
@@ -149,7 +149,7 @@ impl Path {
         }
         state.seats += 1;
         let admission = Admission {
-            subprotocols: self.endpoint.subprotocols.clone(),
+            subprotocols: self.endpoint.subprotocols.iter().map(|name| name.expose().to_owned()).collect(),
             offers_bearer: visitor.offers_bearer,
             user: visitor.user,
             max_message_size_bytes: self.endpoint.max_message_size_bytes,

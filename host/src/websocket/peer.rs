@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use tokio_util::sync::PollSender;
-use tracing::{Instrument, debug, debug_span};
+use tracing::{Instrument, debug, debug_span, warn};
 
 /// Most messages in a chunk.
 const CHUNK_MESSAGES: usize = 256;
@@ -29,6 +29,8 @@ const CHUNK_MESSAGES: usize = 256;
 const CHUNK_BYTES: usize = 1 << 20;
 /// Messages taken from a broadcast at once.
 const TAKEN_AT_ONCE: usize = 64;
+/// The close code of a peer that cannot be served.
+const PIPELINE_FAILED: u16 = 1011;
 /// Chunks read in one turn, so that a peer that never stops sending is sent to as well.
 const CHUNKS_A_TURN: usize = 4;
 
@@ -188,7 +190,15 @@ impl Peer {
                 continue;
             }
             member.welcome(self.id);
-            self.outgoing.extend(member.on_connect.iter().map(|text| Payload::text(text.expose())));
+            for text in &*member.on_connect {
+                match text.resolve() {
+                    Ok(text) => self.outgoing.push_back(Payload::text(text.expose())),
+                    Err(error) => {
+                        warn!(%error, "a peer cannot be greeted");
+                        return Some(PIPELINE_FAILED);
+                    }
+                }
+            }
             let inlet = match &member.end {
                 End::Source(inlet) => {
                     Some(Inlet { sender: PollSender::new(inlet.clone()), origin: self.origin(&member) })

@@ -2,6 +2,7 @@
 //!
 //! Errors name the file, and never show what is in it.
 
+use super::secret::resolved;
 use crate::config::Pem;
 use rustls::RootCertStore;
 use rustls::pki_types::pem::{self, PemObject};
@@ -49,6 +50,7 @@ async fn read(pem: &Pem, what: &str) -> Result<Vec<u8>, String> {
     match pem {
         Pem::File(path) => tokio::fs::read(&**path).await.map_err(|error| unusable(pem, what, error)),
         Pem::Base64(text) => {
+            let text = resolved(text).await.map_err(|why| unusable(pem, what, why))?;
             Pem::decode(text.expose()).map_err(|is| unusable(pem, what, format!("it is {is}")))
         }
     }

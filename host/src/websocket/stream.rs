@@ -3,18 +3,56 @@
 //! tungstenite reads and writes as if the socket were blocking, and takes `WouldBlock` for "not
 //! now". A connection belongs to one task, so one waker serves both directions.
 
+use super::probe::TlsFacts;
 use super::read_ahead::ReadAhead;
+use rustls::ProtocolVersion;
 use std::io::{self, ErrorKind, Read, Write};
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
+use std::time::{Duration, SystemTime};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsStream;
+use x509_parser::prelude::{FromDer, X509Certificate};
 
 /// TCP, or TLS over it. An enum, so that the plain path costs no dynamic call.
 pub(super) enum Stream {
     Tcp(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl Stream {
+    fn tcp(&self) -> &TcpStream {
+        match self {
+            Self::Tcp(tcp) => tcp,
+            Self::Tls(tls) => tls.get_ref().0,
+        }
+    }
+
+    /// The address at the other end.
+    pub(super) fn peer(&self) -> Option<SocketAddr> {
+        self.tcp().peer_addr().ok()
+    }
+
+    /// What TLS agreed on, if it is used.
+    pub(super) fn tls(&self) -> Option<TlsFacts> {
+        let Self::Tls(tls) = self else { return None };
+        let (_, session) = tls.get_ref();
+        let version = match session.protocol_version()? {
+            ProtocolVersion::TLSv1_2 => "TLS 1.2".to_owned(),
+            ProtocolVersion::TLSv1_3 => "TLS 1.3".to_owned(),
+            other => format!("{other:?}"),
+        };
+        let certificate = session.peer_certificates().and_then(|chain| chain.first());
+        let certificate = certificate.and_then(|der| Some(X509Certificate::from_der(der).ok()?.1));
+        let valid_until = certificate.as_ref().and_then(|certificate| {
+            let seconds = u64::try_from(certificate.validity().not_after.timestamp()).ok()?;
+            Some(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))
+        });
+        let subject = certificate.map_or_else(String::new, |certificate| certificate.subject().to_string());
+        Some(TlsFacts { version, subject, valid_until })
+    }
 }
 
 impl AsyncRead for Stream {
@@ -102,15 +140,15 @@ impl Io {
     #[inline]
     pub(super) fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.is_drained {
-            let tcp = match &self.stream {
-                Stream::Tcp(tcp) => tcp,
-                Stream::Tls(tls) => tls.get_ref().0,
-            };
             // An error is found by the read.
-            let _ = ready!(tcp.poll_read_ready(cx));
+            let _ = ready!(self.stream.tcp().poll_read_ready(cx));
             self.is_drained = false;
         }
         Poll::Ready(())
+    }
+
+    pub(super) fn stream(&self) -> &Stream {
+        &self.stream
     }
 
     pub(super) fn traffic(&self) -> Traffic {

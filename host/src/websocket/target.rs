@@ -1,6 +1,6 @@
 //! What a `ws://` or `wss://` url says: where to dial, whether with TLS, and what to ask for.
 
-use crate::config::Redacted;
+use crate::config::{EndpointText, Redacted};
 use hyper::Uri;
 
 /// The parts of a url that dialling needs.
@@ -19,10 +19,16 @@ pub(super) struct Target {
 }
 
 impl Target {
+    /// Host and port, as CONNECT names them.
+    pub(super) fn address(&self) -> String {
+        let Self { host, port, .. } = self;
+        if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+    }
+
     /// # Errors
     /// A sentence that says what is wrong with the url.
     pub(super) fn parse(url: &Redacted) -> Result<Self, String> {
-        let invalid = |why: &str| format!("{why}, got: {}", shown(url));
+        let invalid = |why: &str| format!("{why}, got: {}", without_user_info(url.shown()));
         let uri: Uri = url.expose().parse().map_err(|_| invalid("websocket url is not valid"))?;
         let is_tls = match uri.scheme_str() {
             Some("ws") => false,
@@ -45,9 +51,34 @@ impl Target {
     }
 }
 
+/// Whether a url can be dialled.
+///
+/// # Errors
+/// A sentence that says what is wrong with it.
+pub fn check_url(url: &str) -> Result<(), String> {
+    Target::parse(&Redacted::plain(url)).map(drop)
+}
+
 /// A url as it may be shown: what came from the environment and the user info are left out.
-pub fn shown(url: &Redacted) -> String {
-    let shown = url.shown();
+pub fn shown(url: &EndpointText) -> String {
+    without_user_info(url.shown())
+}
+
+/// Where a redirect leads, without what it may repeat of the url's secrets: never its query, and no path if
+/// the url hides something.
+pub(super) fn shown_location(location: &str, url: &EndpointText) -> String {
+    let location = without_user_info(location);
+    let (head, query) = location.split_at(location.find(['?', '#']).unwrap_or(location.len()));
+    let host_end = head.find("://").map_or(0, |scheme| {
+        let host = scheme + 3;
+        head[host..].find('/').map_or(head.len(), |path| host + path)
+    });
+    let kept = if url.is_open() { head } else { &head[..host_end] };
+    let is_cut = kept.len() < head.len() || !query.is_empty();
+    format!("{kept}{}", if is_cut { "..." } else { "" })
+}
+
+fn without_user_info(shown: &str) -> String {
     let Some((scheme, rest)) = shown.split_once("://") else { return shown.to_owned() };
     let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
     let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
@@ -77,9 +108,21 @@ mod tests {
     }
 
     #[test]
+    fn a_redirect_repeats_no_secret() {
+        let (plain, secret) = (
+            "ws://a/b".into(),
+            EndpointText::from(Redacted::new("ws://a/s3cr3t?k=s3cr3t", "ws://a/***?k=***")),
+        );
+        assert_eq!(shown_location("wss://me:pw@c/d?e=f", &plain), "wss://c/d...");
+        assert_eq!(shown_location("wss://c/d", &plain), "wss://c/d");
+        assert_eq!(shown_location("wss://c/s3cr3t?k=s3cr3t", &secret), "wss://c...");
+        assert_eq!(shown_location("/s3cr3t", &secret), "...");
+    }
+
+    #[test]
     fn user_info_is_used_and_never_shown() {
         let url = Redacted::plain("ws://me:secret@example.com:81/x@y");
-        assert_eq!(shown(&url), "ws://example.com:81/x@y");
+        assert_eq!(shown(&url.clone().into()), "ws://example.com:81/x@y");
         assert_eq!(Target::parse(&url).expect("valid").user_info.as_deref(), Some("me:secret"));
     }
 }

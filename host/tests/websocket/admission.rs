@@ -134,7 +134,7 @@ const PLACES: [BearerFrom; 2] = [BearerFrom::Header, BearerFrom::Subprotocol];
 
 fn guarded() -> Endpoint {
     let mut endpoint = server_endpoint("/in");
-    endpoint.subprotocols = vec!["v1".to_owned()];
+    endpoint.subprotocols = vec!["v1".into()];
     listen_of(&mut endpoint).auth = Some(Auth {
         bearer: vec![Redacted::plain("t-1")],
         bearer_from: [&PLACES[..], &[BearerFrom::Query("token".to_owned())]].concat(),

@@ -79,9 +79,16 @@ async fn http_answers_are_told_with_their_status() {
     let (url, error) = answered("HTTP/1.1 404 Not Found\nContent-Length: 0", |_| {}).await;
     assert_eq!(error.to_string(), format!("failed to connect to WebSocket {url}: 404 Not Found"));
     assert_eq!((error.status(), error.outcome()), (Some(404), ConnectOutcome::Handshake));
-    let busy = "HTTP/1.1 503 Service Unavailable\nRetry-After: 7\nContent-Length: 0";
-    let (_, error) = answered(busy, |_| {}).await;
-    assert_eq!(error.advice().at_least, Some(Duration::from_secs(7)));
+    let (url, error) = answered("HTTP/1.1 403 Forbidden\nContent-Length: 0", |_| {}).await;
+    assert_eq!(error.to_string(), format!("failed to connect to WebSocket {url}: 403 Forbidden"));
+    assert!(error.advice().slow_down && error.hint().is_some());
+    for busy in ["429 Too Many Requests", "503 Service Unavailable"] {
+        let answer = format!("HTTP/1.1 {busy}\nRetry-After: 7\nContent-Length: 0");
+        let (url, error) = answered(&answer, |_| {}).await;
+        assert_eq!(error.to_string(), format!("failed to connect to WebSocket {url}: {busy}"));
+        assert_eq!(error.advice().at_least, Some(Duration::from_secs(7)));
+        assert!(!error.advice().slow_down);
+    }
     let moved = "HTTP/1.1 301 Moved Permanently\nLocation: wss://b.example/\nContent-Length: 0";
     let (url, error) = answered(moved, |_| {}).await;
     let text = format!("failed to connect to WebSocket {url}: 301 Moved Permanently to wss://b.example/");
@@ -107,7 +114,7 @@ async fn a_peer_that_is_no_websocket_server_is_told_apart() {
 async fn subprotocols_must_agree() {
     const UPGRADE: &str = "HTTP/1.1 101 Switching Protocols\nUpgrade: websocket\nConnection: Upgrade\n\
                            Sec-WebSocket-Accept: ACCEPT";
-    let offer = |endpoint: &mut Endpoint| endpoint.subprotocols = vec!["v1.json".to_owned()];
+    let offer = |endpoint: &mut Endpoint| endpoint.subprotocols = vec!["v1.json".into()];
     let (_, error) = answered(UPGRADE, offer).await;
     let text = "subprotocol not supported: offered v1.json, the server chose none";
     assert!(error.to_string().ends_with(text), "{error}");
@@ -116,16 +123,19 @@ async fn subprotocols_must_agree() {
     assert!(error.to_string().ends_with("offered v1.json, the server chose v9"), "{error}");
     let (_, error) = answered(&chose, |_| {}).await;
     assert!(error.to_string().ends_with("offered none, the server chose v9"), "{error}");
+    let secret = |endpoint: &mut Endpoint| endpoint.subprotocols = vec![Redacted::new("t0ken", "***")];
+    let (_, error) = answered(UPGRADE, secret).await;
+    assert!(error.to_string().ends_with("offered ***, the server chose none"), "{error}");
 }
 
 #[tokio::test]
 async fn our_own_server_chooses_among_what_the_client_prefers() {
     let (listeners, metrics) = (Listeners::default(), Metrics::default());
     let mut endpoint = server_endpoint("/");
-    endpoint.subprotocols = vec!["a".to_owned(), "b".to_owned()];
+    endpoint.subprotocols = vec!["a".into(), "b".into()];
     let (_sink, address) = server_sink(&listeners, endpoint, Peers::default(), &metrics).await;
     let mut client = Endpoint::client(format!("ws://{address}/"));
-    client.subprotocols = vec!["c".to_owned(), "b".to_owned(), "a".to_owned()];
+    client.subprotocols = vec!["c".into(), "b".into(), "a".into()];
     let connection = dial(&mut client).await.expect("they agree");
     assert_eq!(connection.subprotocol(), Some("b"));
 }
@@ -135,7 +145,7 @@ async fn user_info_and_headers_are_sent() {
     let (listener, url) = listener().await;
     let url = url.replace("ws://", "ws://me:p%40ss@");
     let mut endpoint = Endpoint::client(&url);
-    client_of(&mut endpoint).headers = vec![("X-Key".to_owned(), Redacted::new("k-1", "***"))];
+    client_of(&mut endpoint).headers = vec![("X-Key".to_owned(), Redacted::new("k-1", "***").into())];
     let request = tokio::spawn(async move {
         let (mut tcp, _) = listener.accept().await.expect("a connection");
         let mut request = vec![0; 4096];

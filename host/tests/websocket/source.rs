@@ -8,7 +8,7 @@ use futures_util::SinkExt;
 use std::future::poll_fn;
 use std::task::Poll;
 use std::time::Duration;
-use tidemill::config::{Endpoint, Ping, Redacted};
+use tidemill::config::{Endpoint, Ping};
 use tidemill::metadata::{CONNECTION, PEER, SOURCE};
 use tidemill::reason::Reason;
 use tidemill::source::{Fill, Room};
@@ -103,7 +103,7 @@ async fn a_lost_connection_is_made_again_and_greets_again() {
     let (listener, url) = listener().await;
     let metrics = Metrics::default();
     let mut endpoint = client_endpoint(&url);
-    endpoint.on_connect = vec![Redacted::plain("hello")];
+    endpoint.on_connect = vec!["hello".into()];
     let mut source = source_of(endpoint, &metrics);
     let mut seen = Seen::default();
     for text in ["first", "second"] {
@@ -123,7 +123,7 @@ async fn urls_are_taken_in_turn() {
     let dead = dead_url().await;
     let metrics = Metrics::default();
     let mut endpoint = client_endpoint(&dead);
-    client_of(&mut endpoint).urls.push(Redacted::plain(url));
+    client_of(&mut endpoint).urls.push((&*url).into());
     let mut source = source_of(endpoint, &metrics);
     with_source(&mut source, &mut Seen::default(), accept(&listener)).await;
     assert_eq!(metric(&metrics, &["tidemill_connects_total{", "refused"]), "1");
