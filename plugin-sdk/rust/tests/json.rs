@@ -53,9 +53,27 @@ fn scalar() -> impl Strategy<Value = String> {
     ]
 }
 
+/// Arrays of arrays without blanks, as order books are, with numbers about as long as what is looked at
+/// together.
+fn book() -> impl Strategy<Value = String> {
+    let number = prop_oneof![
+        (0..10_u64.pow(6), 0..1000_u32).prop_map(|(whole, decimals)| format!("{whole}.{decimals:03}")),
+        (13..19_u32)
+            .prop_flat_map(|digits| 10_u64.pow(digits - 1)..10_u64.pow(digits))
+            .prop_map(|n| n.to_string()),
+        (8..14_usize).prop_map(|decimals| format!("12.{}", "7".repeat(decimals))),
+    ];
+    let level = prop_oneof![
+        prop::collection::vec(number.clone(), 0..4),
+        prop::collection::vec(number.prop_map(|number| format!("\"{number}\"")), 1..4),
+    ];
+    let level = level.prop_map(|values| format!("[{}]", values.join(",")));
+    prop::collection::vec(level, 0..6).prop_map(|levels| format!("[{}]", levels.join(",")))
+}
+
 /// A document as text, so that names come twice and blanks stand anywhere.
 fn document() -> impl Strategy<Value = String> {
-    scalar().prop_recursive(6, 40, 5, |inner| {
+    prop_oneof![3 => scalar().boxed(), 1 => book().boxed()].prop_recursive(6, 40, 5, |inner| {
         let padded = (blank(), inner, blank())
             .prop_map(|(before, value, after)| format!("{before}{value}{after}"))
             .boxed();

@@ -81,23 +81,61 @@ impl Chunk {
     pub(super) fn plain(self) -> usize {
         (u32::from(self.0.special()) | 1 << LENGTH).trailing_zeros() as usize
     }
+}
 
-    /// How many bytes a number takes that starts here and is only digits, perhaps with a point between
-    /// them. None where it goes on behind the chunk or is of another form, which may be no number.
+/// A chunk and four bytes behind it, so that what follows a scalar in the chunk can be looked at as well
+/// without asking each time whether the document goes so far.
+#[derive(Clone, Copy)]
+pub(super) struct Window<'a>(&'a [u8; LENGTH as usize + 4]);
+
+impl<'a> Window<'a> {
+    /// The window at a place; none where fewer bytes are left.
     #[inline(always)]
-    pub(super) fn plain_number(self, document: &[u8], at: usize) -> Option<usize> {
-        let ends = u32::from(self.0.no_digits());
+    pub(super) fn at(document: &'a [u8], at: usize) -> Option<Self> {
+        document.get(at..)?.first_chunk().map(Self)
+    }
+
+    /// How many bytes the scalar takes that starts here: a string without escapes, or a number of digits,
+    /// perhaps with a point between them. None where it is of another form, which may be none at all, or
+    /// goes on behind the chunk.
+    #[inline(always)]
+    pub(super) fn plain_scalar(self) -> Option<usize> {
+        if self.0[0] == b'"' { self.plain_string() } else { self.plain_number() }
+    }
+
+    /// Four bytes behind the first `length`, of which there are at most sixteen.
+    #[inline(always)]
+    pub(super) fn behind(self, length: usize) -> [u8; 4] {
+        let at = length.min(LENGTH as usize);
+        [self.0[at], self.0[at + 1], self.0[at + 2], self.0[at + 3]]
+    }
+
+    /// How many bytes the string takes that starts with the quote here.
+    #[inline(always)]
+    pub(super) fn plain_string(self) -> Option<usize> {
+        let last = (u32::from(self.chunk().special()) & !1 | 1 << LENGTH).trailing_zeros() as usize;
+        (last < LENGTH as usize && self.0[last] == b'"').then_some(last + 1)
+    }
+
+    #[inline(always)]
+    fn plain_number(self) -> Option<usize> {
+        let ends = u32::from(self.chunk().no_digits()) | 1 << LENGTH;
         let whole = ends.trailing_zeros() as usize;
-        let byte = |nth: usize| document.get(at + nth).copied().unwrap_or(0);
-        let leads = whole == 1 || whole > 1 && byte(0) != b'0';
-        let (length, decimals) = match byte(whole) {
+        let leads = whole == 1 || self.0[0] != b'0';
+        let (length, has_decimals) = match self.0[whole] {
             b'.' => {
-                let end = (ends & ends.wrapping_sub(1)).trailing_zeros() as usize;
-                (end, end - whole)
+                let end = ((ends & (ends - 1)) | 1 << LENGTH).trailing_zeros() as usize;
+                (end, end > whole + 1)
             }
-            _ => (whole, 2),
+            _ => (whole, true),
         };
-        let goes_on = matches!(byte(length), b'e' | b'E');
-        (leads && decimals > 1 && length < LENGTH as usize && !goes_on).then_some(length)
+        // The byte behind the chunk has not been looked at.
+        let goes_on = matches!(self.0[length], b'e' | b'E' | b'0'..=b'9');
+        (whole > 0 && leads && has_decimals && !goes_on).then_some(length)
+    }
+
+    #[inline(always)]
+    fn chunk(self) -> bytes::Bytes {
+        bytes::Bytes::new(*self.0.first_chunk().expect("a window is larger than a chunk"))
     }
 }

@@ -8,7 +8,9 @@ pub(super) fn is(string: &[u8], text: &str) -> bool {
     if string.len() == text.len() {
         // An escape is longer than what it stands for, so a string of this length either has none or
         // says something shorter.
-        return string == text.as_bytes() && !text.contains('\\');
+        return string.first() == text.as_bytes().first()
+            && string == text.as_bytes()
+            && !text.contains('\\');
     }
     // The longest escape for the shortest character: `\u0041`.
     string.len() > text.len()
