@@ -23,7 +23,8 @@ mod wasi;
 pub use emissions::Emissions;
 pub use engine::{Engine, Plugin};
 pub use fault::{EngineError, Fault, FaultKind, LoadError, Problem};
-pub use instance::{CallTime, Description, Form, Instance, Setup};
+pub use instance::{Description, Form, Instance, Setup};
+pub use limits::CallTime;
 pub use outcome::{Forward, Outcome, Rejection};
 pub use state::HostState;
 

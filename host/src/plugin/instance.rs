@@ -10,7 +10,7 @@ use super::columns::Columns;
 use super::emissions::Emissions;
 use super::fault::{Fault, FaultKind, shortened};
 use super::imports::Host;
-use super::limits::{Meter, Stuck, metered};
+use super::limits::{CallTime, Meter, Stuck, metered};
 use super::outcome::{Outcome, check, check_emissions};
 use super::state::HostState;
 use super::ticker::Running;
@@ -82,13 +82,6 @@ pub struct Description {
     pub times: bool,
     /// How often it wants its timer called.
     pub tick: Option<Duration>,
-}
-
-/// How long a call took.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct CallTime {
-    /// The guest's own running time.
-    pub running: Duration,
 }
 
 /// An instance of a plugin, ready to be called. One call at a time.
@@ -192,7 +185,7 @@ impl Instance {
 
     /// How long the last call took.
     pub fn last_call(&self) -> CallTime {
-        CallTime { running: self.meter.running() }
+        self.meter.last_call()
     }
 
     /// Gives the guest a batch.

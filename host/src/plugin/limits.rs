@@ -118,6 +118,17 @@ impl ResourceLimiter for MemoryLimiter {
     }
 }
 
+/// How long a call took.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CallTime {
+    /// The guest's own running time.
+    pub running: Duration,
+    /// From its begin to its end; longer where it gave its thread away.
+    pub elapsed: Duration,
+    /// Its end.
+    pub ended: Instant,
+}
+
 /// The running time of the current call.
 ///
 /// Shared between the store's epoch callback, which runs inside the call, and whoever polls the
@@ -127,6 +138,9 @@ pub(super) struct Meter {
     base: Instant,
     deadline_ns: AtomicU64,
     used_ns: AtomicU64,
+    /// When the call began and ended, since `base`.
+    began_ns: AtomicU64,
+    ended_ns: AtomicU64,
     /// When the current poll began: wall time since `base` in the first poll of a call, the
     /// thread's processor time in later ones.
     poll_began_ns: AtomicU64,
@@ -140,6 +154,8 @@ impl Meter {
             base: Instant::now(),
             deadline_ns: AtomicU64::new(0),
             used_ns: AtomicU64::new(0),
+            began_ns: AtomicU64::new(0),
+            ended_ns: AtomicU64::new(0),
             poll_began_ns: AtomicU64::new(0),
             resumed: AtomicBool::new(false),
             yielded: AtomicBool::new(false),
@@ -154,9 +170,14 @@ impl Meter {
         self.yielded.store(false, Relaxed);
     }
 
-    /// How long the guest ran in the last call.
-    pub(super) fn running(&self) -> Duration {
-        Duration::from_nanos(self.used_ns.load(Relaxed))
+    /// How long the guest ran in the last call, how long the call took, and when it ended.
+    pub(super) fn last_call(&self) -> CallTime {
+        let ended = Duration::from_nanos(self.ended_ns.load(Relaxed));
+        CallTime {
+            running: Duration::from_nanos(self.used_ns.load(Relaxed)),
+            elapsed: ended.saturating_sub(Duration::from_nanos(self.began_ns.load(Relaxed))),
+            ended: self.base + ended,
+        }
     }
 
     /// What the store does when an epoch passed during a call.
@@ -173,13 +194,17 @@ impl Meter {
         UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now()))
     }
 
+    fn wall(&self) -> u64 {
+        nanos(self.base.elapsed())
+    }
+
     fn now(&self) -> u64 {
         if self.resumed.load(Relaxed) {
             let time = clock_gettime(ClockId::ThreadCPUTime);
             return u64::try_from(time.tv_sec).unwrap_or(0) * 1_000_000_000
                 + u64::try_from(time.tv_nsec).unwrap_or(0);
         }
-        nanos(self.base.elapsed())
+        self.wall()
     }
 
     fn poll(&self) -> u64 {
@@ -187,15 +212,23 @@ impl Meter {
     }
 
     fn poll_begins(&self) {
-        self.poll_began_ns.store(self.now(), Relaxed);
+        let now = self.now();
+        self.poll_began_ns.store(now, Relaxed);
+        if !self.resumed.load(Relaxed) {
+            self.began_ns.store(now, Relaxed);
+        }
     }
 
-    /// Says whether the guest gave its thread away by itself.
+    /// Says whether the guest gave its thread away by itself. A short call, which is one poll, has looked
+    /// at the clock twice then.
     fn poll_ends(&self) -> bool {
         let yielded = self.yielded.swap(false, Relaxed);
-        let poll = self.poll();
-        let poll = if yielded && !self.resumed.load(Relaxed) { poll.min(nanos(EPOCH)) } else { poll };
+        let resumed = self.resumed.load(Relaxed);
+        let now = self.now();
+        let poll = now.saturating_sub(self.poll_began_ns.load(Relaxed));
+        let poll = if yielded && !resumed { poll.min(nanos(EPOCH)) } else { poll };
         self.used_ns.store(self.used_ns.load(Relaxed) + poll, Relaxed);
+        self.ended_ns.store(if resumed { self.wall() } else { now }, Relaxed);
         yielded
     }
 }
@@ -293,7 +326,7 @@ mod tests {
             // Time between two polls is not the call's.
             std::thread::park_timeout(EPOCH);
         };
-        assert!(interrupted && meter.running() >= deadline, "{:?}", meter.running());
+        assert!(interrupted && meter.last_call().running >= deadline, "{meter:?}");
         assert!((8..=10).contains(&polls.get()), "{polls:?} epochs of 2 ms in 20 ms");
     }
 
