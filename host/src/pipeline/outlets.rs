@@ -135,6 +135,7 @@ impl Outlets {
         let mut flushed = self.outbox.is_empty();
         for outlet in &mut self.outlets {
             flushed &= outlet.sink.poll_flush(cx, &mut self.failed).is_ready();
+            outlet.metrics.in_flight.set(outlet.sink.in_flight() as i64);
             if !self.failed.is_empty() {
                 self.dead_letters.take(&outlet.place, self.failed.drain(..));
             }
