@@ -6,6 +6,7 @@
 
 pub mod host;
 pub mod peers;
+pub mod proxy;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

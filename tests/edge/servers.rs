@@ -1,0 +1,146 @@
+//! Endpoints that accept: paths, addresses, pipelines that share them, and how peers learn of an end.
+
+use crate::drive::{QUICK, accounted_for, closed, nobody, pipeline, says, server};
+use futures_util::{SinkExt, StreamExt};
+use tidemill_tests::host::Folder;
+use tidemill_tests::peers::{Collector, Feed, dial};
+use tidemill_tests::plugin;
+use tokio::net::TcpListener;
+use tokio_tungstenite::tungstenite::Message;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_path_on_two_addresses_is_two_endpoints() {
+    let folder = Folder::default();
+    let listeners =
+        [TcpListener::bind("127.0.0.1:0").await.unwrap(), TcpListener::bind("127.0.0.2:0").await.unwrap()];
+    let addresses = listeners.map(|listener| listener.local_addr().unwrap());
+    let mut config = String::new();
+    for (name, address) in ["p", "q"].iter().zip(addresses) {
+        let at = format!("mode = \"server\", host = \"{}\", port = {}", address.ip(), address.port());
+        let of = pipeline(&format!("{at}, path = \"/same\""), &format!("{at}, path = \"/same\""));
+        config += &of.replace("name = \"p\"", &format!("name = \"{name}\""));
+    }
+    let host = folder.run(&config);
+    host.wait_until("both listen", |now| now.count("tidemill_connections", &["state=\"listening\""]) >= 2);
+    let mut first = dial(addresses[0], "/same").await;
+    let mut second = dial(addresses[1], "/same").await;
+    first.send(Message::text("first")).await.unwrap();
+    second.send(Message::text("second")).await.unwrap();
+    assert_eq!(first.next().await.unwrap().unwrap(), Message::text("first"));
+    assert_eq!(second.next().await.unwrap().unwrap(), Message::text("second"));
+    let now = accounted_for(&host, 2);
+    for name in ["pipeline=\"p\"", "pipeline=\"q\""] {
+        assert_eq!(now.count("tidemill_messages_received_total", &[name]), 1);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_path_at_two_servers_is_two_feeds() {
+    let folder = Folder::default();
+    let (first, second) = (Feed::open().await, Feed::open().await);
+    let (mut to_first, mut to_second) = (Collector::open().await, Collector::open().await);
+    let config = [("p", &first, &to_first), ("q", &second, &to_second)].map(|(name, feed, collector)| {
+        let of = pipeline(&format!("url = \"{}\"", feed.url()), &format!("url = \"{}\"", collector.url()));
+        of.replace("name = \"p\"", &format!("name = \"{name}\""))
+    });
+    let _host = folder.run(&config.concat());
+    for n in 0..10 {
+        first.text(format!("first {n}")).await;
+        second.text(format!("second {n}")).await;
+    }
+    for n in 0..10 {
+        assert_eq!(to_first.text().await, format!("first {n}"));
+        assert_eq!(to_second.text().await, format!("second {n}"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_pipelines_on_one_endpoint_the_first_stops_alone() {
+    let folder = Folder::default();
+    folder.install("filter", &plugin("filter"));
+    let (mut to_first, mut to_second) = (Collector::open().await, Collector::open().await);
+    let host = folder.run(&format!(
+        r#"
+        [server]
+        port = 0
+
+        [[pipelines]]
+        name = "first"
+        source = {{ type = "websocket", mode = "server", path = "/in" }}
+        transforms = [{{ plugin = "filter", on_error = "stop", config = {{ where = [{{ field = "/n", op = "exists" }}] }} }}]
+        sinks = [{{ type = "websocket", url = "{}" }}]
+
+        [[pipelines]]
+        name = "second"
+        source = {{ type = "websocket", mode = "server", path = "/in" }}
+        sinks = [{{ type = "websocket", url = "{}" }}]
+        "#,
+        to_first.url(),
+        to_second.url()
+    ));
+    let mut peer = dial(host.listening("websocket"), "/in").await;
+    peer.send(Message::text("{\"n\":1}")).await.unwrap();
+    assert_eq!(to_first.text().await, "{\"n\":1}");
+    assert_eq!(to_second.text().await, "{\"n\":1}");
+    peer.send(Message::text("not JSON")).await.unwrap();
+    assert_eq!(to_second.text().await, "not JSON");
+    says(&host, "pipeline failed");
+    for n in 0..100 {
+        peer.send(Message::text(n.to_string())).await.unwrap();
+        assert_eq!(to_second.text().await, n.to_string());
+    }
+    let now = host.metrics();
+    assert_eq!(now.count("tidemill_messages_received_total", &["pipeline=\"second\""]), 102);
+    assert_eq!(now.count("tidemill_messages_delivered_total", &["pipeline=\"second\""]), 102);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn peers_of_a_pipeline_that_fails_are_closed_with_1011() {
+    let folder = Folder::default();
+    folder.install("filter", &plugin("filter"));
+    let host = folder.run(
+        r#"
+        [server]
+        port = 0
+
+        [[pipelines]]
+        name = "p"
+        source = { type = "websocket", mode = "server", path = "/in" }
+        transforms = [{ plugin = "filter", on_error = "stop", config = { where = [{ field = "/n", op = "exists" }] } }]
+        sinks = [{ type = "websocket", mode = "server", path = "/out" }]
+        "#,
+    );
+    let address = host.listening("websocket");
+    let (mut writer, mut reader) = (dial(address, "/in").await, dial(address, "/out").await);
+    writer.send(Message::text("not JSON")).await.unwrap();
+    assert_eq!(closed(&mut writer).await.0, 1011);
+    assert_eq!(closed(&mut reader).await.0, 1011);
+    says(&host, "pipeline failed");
+    assert_eq!(host.get("/readyz").0, 503);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn peers_of_a_host_that_stops_are_closed_with_1001() {
+    let folder = Folder::default();
+    let config = pipeline("mode = \"server\", path = \"/in\"", "mode = \"server\", path = \"/out\"");
+    let host = folder.run(&format!("[server]\nport = 0\n\n{config}"));
+    let address = host.listening("websocket");
+    let (mut writer, mut reader) = (dial(address, "/in").await, dial(address, "/out").await);
+    let stopping = tokio::task::spawn_blocking(move || host.stop());
+    assert_eq!(closed(&mut writer).await.0, 1001);
+    assert_eq!(closed(&mut reader).await.0, 1001);
+    drop((writer, reader));
+    assert!(stopping.await.unwrap().status.success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_port_in_use_ends_the_start_with_its_address() {
+    let (taken, _) = server().await;
+    let port = taken.local_addr().unwrap().port();
+    let folder = Folder::default();
+    let config = pipeline("mode = \"server\"", &format!("url = \"ws://{}\", {QUICK}", nobody().await));
+    let ended = folder.run(&format!("[server]\nport = {port}\n\n{config}")).wait();
+    assert_eq!(ended.status.code(), Some(1), "{}", ended.log);
+    let text = format!("failed to listen on 127.0.0.1:{port}: address in use");
+    assert!(ended.log.contains(&text), "{}", ended.log);
+}
