@@ -1,6 +1,7 @@
 //! The commands of a checkout: `cargo xtask COMMAND`.
 
 mod bench;
+mod conformance;
 mod demo;
 mod guests;
 mod plugins;
@@ -29,6 +30,8 @@ enum Command {
     },
     /// Measure the host against reference relays, in one run.
     Bench(bench::Args),
+    /// Run the Autobahn test suite against the host, as a server and as a client.
+    Conformance,
     /// Build the guests of the tests.
     Guests(guests::Args),
     /// Build the plugins that come with Tidemill.
@@ -44,6 +47,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         Command::Demo { arguments } => demo::run_demo(&arguments),
         Command::Test { arguments } => test::run_tests(&arguments),
         Command::Bench(args) => bench::run(&args),
+        Command::Conformance => conformance::run(),
         Command::Guests(args) => guests::command(&args),
         Command::Plugins { out } => plugins::build(&out).map(drop),
     }

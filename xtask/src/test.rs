@@ -1,8 +1,10 @@
 //! `cargo xtask test`: everything, on a machine that has only Rust and the base image.
 //!
 //! Guests and plugins are built first, so that the tests find them; tools of other languages go into
-//! `target/tools`. Then one `cargo test` runs the whole workspace and prints its own summary.
+//! `target/tools`. Then one `cargo test` runs the whole workspace and prints its own summary, and the
+//! Autobahn suite runs where there is a Python 2.7.
 
+use crate::conformance;
 use crate::guests::{self, Language};
 use crate::plugins;
 use crate::tools::{Fetch, Result, cargo, root, run, say};
@@ -18,5 +20,7 @@ pub(crate) fn run_tests(arguments: &[String]) -> Result {
     say("running the tests");
     let mut cargo = cargo();
     cargo.current_dir(root()).env("TIDEMILL_TESTS_PREPARED", "1");
-    run(cargo.args(["test", "--workspace"]).args(arguments))
+    run(cargo.args(["test", "--workspace"]).args(arguments))?;
+    // Arguments choose among the tests.
+    if arguments.is_empty() { conformance::run_where_possible() } else { Ok(()) }
 }

@@ -4,6 +4,7 @@
 //! A folder is complete once its stamp says so, and is made again when the versions here change.
 
 use std::error::Error;
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::{env, fs, io};
@@ -17,6 +18,11 @@ pub(crate) const WASM_TARGET: &str = "wasm32-unknown-unknown";
 const NODE_PACKAGES: &[&str] = &["componentize-qjs@0.4.5", "ws@8.18.3"];
 /// What `pip` installs: the Python toolchain, the C compiler, and a peer of the tests.
 const PYTHON_PACKAGES: &[&str] = &["componentize-py==0.25.1", "ziglang==0.17.1", "websockets==15.0.1"];
+
+/// What `pip` installs for Python 2.7, which the suite is written in.
+const AUTOBAHN_PACKAGES: &[&str] = &["autobahntestsuite==25.10.1"];
+/// The last `virtualenv` that makes environments of Python 2.7.
+const VIRTUALENV: &str = "virtualenv==20.15.1";
 
 /// Whether tools that are not there may be downloaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,6 +74,43 @@ pub(crate) fn python(fetch: Fetch) -> Result<Tools> {
         run(pip.args(["install", "--quiet", "--disable-pip-version-check"]).args(PYTHON_PACKAGES))
     })?;
     Ok(Tools::In(folder.join("bin")))
+}
+
+/// The programs of a virtual environment of Python 2.7, with the Autobahn test suite among them.
+///
+/// # Errors
+/// The installation failed.
+pub(crate) fn autobahn(fetch: Fetch) -> Result<Tools> {
+    let folder = target().join("tools/autobahn");
+    let Some(python) = python_2() else {
+        let missing = "there is no Python 2.7, neither on the PATH nor under pyenv (`pyenv install 2.7.18`)";
+        return Ok(Tools::Missing(missing.to_owned()));
+    };
+    if let Some(missing) = missing(&folder, AUTOBAHN_PACKAGES, &["python3"], fetch) {
+        return Ok(Tools::Missing(missing));
+    }
+    install(&folder, AUTOBAHN_PACKAGES, || {
+        let (maker, suite) = (folder.join("virtualenv"), folder.join("python"));
+        run(Command::new("python3").args(["-m", "venv"]).arg(&maker))?;
+        let mut pip = Command::new(maker.join("bin/pip"));
+        run(pip.args(["install", "--quiet", "--disable-pip-version-check", VIRTUALENV]))?;
+        let mut make = Command::new(maker.join("bin/virtualenv"));
+        run(make.arg("--quiet").arg("-p").arg(&python).arg(&suite))?;
+        let mut pip = Command::new(suite.join("bin/pip"));
+        run_quietly(pip.args(["install", "--quiet", "--disable-pip-version-check"]).args(AUTOBAHN_PACKAGES))
+    })?;
+    Ok(Tools::In(folder.join("python/bin")))
+}
+
+/// A Python 2.7. pyenv puts one on the PATH that only complains unless a version is chosen.
+fn python_2() -> Option<PathBuf> {
+    let pyenv = env::var_os("PYENV_ROOT").map(PathBuf::from);
+    let pyenv = pyenv.or_else(|| Some(PathBuf::from(env::var_os("HOME")?).join(".pyenv")));
+    let versions = pyenv.and_then(|pyenv| fs::read_dir(pyenv.join("versions")).ok());
+    let versions = versions.into_iter().flatten().flatten();
+    let of_pyenv = versions.filter(|version| version.file_name().to_string_lossy().starts_with("2.7"));
+    let of_pyenv = of_pyenv.map(|version| version.path().join("bin/python2.7"));
+    std::iter::once(PathBuf::from("python2.7")).chain(of_pyenv).find(|python| is_there(python))
 }
 
 /// Sees to it that Rust can compile to wasm.
@@ -169,7 +212,7 @@ fn stamp(folder: &Path) -> PathBuf {
     folder.join("installed")
 }
 
-fn is_there(program: &str) -> bool {
+fn is_there(program: impl AsRef<OsStr>) -> bool {
     let mut version = Command::new(program);
     version.arg("--version").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     version.status().is_ok_and(|status| status.success())
