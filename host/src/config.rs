@@ -123,7 +123,7 @@ pub enum Source {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Transform {
     /// The plugin's name: `vwap` is `vwap.wasm` in the plugin folder.
-    pub plugin: String,
+    pub plugin: Redacted,
     /// The label of the stage, unique in its pipeline.
     pub name: String,
     /// The plugin's configuration, as JSON.
@@ -181,7 +181,7 @@ pub enum Outputs {
     /// `["*"]`
     All,
     /// These.
-    Named(Vec<String>),
+    Named(Vec<Redacted>),
 }
 
 /// The kinds of sinks.
@@ -573,10 +573,10 @@ impl Default for Peers {
 
 impl Transform {
     /// A stage with the defaults of every key.
-    pub fn new(plugin: impl Into<String>) -> Self {
+    pub fn new(plugin: impl Into<Redacted>) -> Self {
         let plugin = plugin.into();
         Self {
-            name: plugin.clone(),
+            name: plugin.shown().to_owned(),
             plugin,
             config: Redacted::plain("{}"),
             on_error: OnError::DeadLetter,

@@ -51,7 +51,7 @@ pub fn build(parts: Parts, metrics: &Metrics) -> (Line, mpsc::Sender<Control>) {
     let stages: Vec<Stage> = transforms
         .into_iter()
         .map(|(transform, setup, instance)| {
-            let counters = metrics.stage(&name, &transform.name, &transform.plugin);
+            let counters = metrics.stage(&name, &transform.name, transform.plugin.shown());
             Stage::new(&transform, setup, instance, counters)
         })
         .collect();

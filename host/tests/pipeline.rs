@@ -31,7 +31,7 @@ fn run(takes: &[&str], with_dead_letters: bool) -> Running {
     for (n, output) in takes.iter().enumerate() {
         let name: Arc<str> = format!("sink{n}").into();
         let (queue, work) = sink::queue(metrics.sink("p", &name));
-        sinks.push((name, Outputs::Named(vec![(*output).to_owned()]), Sink::Queue(queue)));
+        sinks.push((name, Outputs::Named(vec![(*output).into()]), Sink::Queue(queue)));
         works.push(work);
     }
     let dead = with_dead_letters.then(|| sink::queue(metrics.sink("p", pipeline::DEAD_LETTER)));

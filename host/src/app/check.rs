@@ -27,7 +27,11 @@ pub async fn check(config: &Config) -> Result<Checked, AppError> {
     let mut shelf = Shelf::default();
     let mut checked = Checked::default();
     let needed = |name: &str| {
-        config.pipelines.iter().flat_map(|pipeline| &pipeline.transforms).any(|each| each.plugin == name)
+        config
+            .pipelines
+            .iter()
+            .flat_map(|pipeline| &pipeline.transforms)
+            .any(|each| each.plugin.expose() == name)
     };
     for change in found {
         match change {

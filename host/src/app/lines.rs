@@ -157,7 +157,7 @@ impl Task {
     pub(super) async fn start_waiting(&mut self, plugin: &str) {
         for index in 0..self.lines.len() {
             let line = &self.lines[index];
-            let needs = line.config.transforms.iter().any(|transform| transform.plugin == plugin);
+            let needs = line.config.transforms.iter().any(|transform| transform.plugin.expose() == plugin);
             if needs && matches!(line.phase, Phase::Waiting) {
                 let started = self.start_line(index).await;
                 self.note_failure(index, started.as_ref().err());
@@ -171,7 +171,7 @@ impl Task {
         for line in &self.lines {
             let Phase::Up { control, setups } = &line.phase else { continue };
             for (stage, setup) in setups.iter().enumerate() {
-                if line.config.transforms[stage].plugin == plugin {
+                if line.config.transforms[stage].plugin.expose() == plugin {
                     uses.push(Use {
                         pipeline: line.config.clone(),
                         stage,

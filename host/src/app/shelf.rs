@@ -57,10 +57,11 @@ impl Shelf {
         self.plugins.insert(plugin.name().to_string(), plugin);
     }
 
-    /// The plugins a pipeline needs that are not there.
+    /// The plugins a pipeline needs that are not there, as they may be shown.
     pub(super) fn missing(&self, pipeline: &config::Pipeline) -> Vec<String> {
         let needed = pipeline.transforms.iter().map(|transform| &transform.plugin);
-        let mut missing: Vec<String> = needed.filter(|name| self.get(name).is_none()).cloned().collect();
+        let missing = needed.filter(|name| self.get(name.expose()).is_none());
+        let mut missing: Vec<String> = missing.map(|name| name.shown().to_owned()).collect();
         missing.sort();
         missing.dedup();
         missing
@@ -81,18 +82,18 @@ impl Shelf {
     ) -> Result<Vec<Ready>, Refusal> {
         let mut stages = Vec::with_capacity(pipeline.transforms.len());
         for transform in &pipeline.transforms {
-            let Some(plugin) = self.get(&transform.plugin) else { continue };
+            let Some(plugin) = self.get(transform.plugin.expose()) else { continue };
             let setup = setup(pipeline, transform, metrics);
             let instance = plugin.instantiate(&setup).await.map_err(|fault| Refusal::Init {
                 pipeline: pipeline.name.clone(),
                 transform: transform.name.clone(),
-                plugin: transform.plugin.clone(),
+                plugin: transform.plugin.shown().to_owned(),
                 fault,
             })?;
             stages.push((transform.clone(), setup, instance));
         }
         if let Some((transform, _, instance)) = stages.last() {
-            check_outputs(pipeline, &transform.plugin, instance.description())?;
+            check_outputs(pipeline, transform.plugin.shown(), instance.description())?;
         }
         Ok(stages)
     }
@@ -110,13 +111,13 @@ pub(super) fn check_outputs(
         Outputs::Named(names) => Some(names),
     });
     let has = |name: &str| name == "default" || description.outputs.iter().any(|known| **known == *name);
-    let missing = named.flatten().find(|name| !has(name));
+    let missing = named.flatten().find(|name| !has(name.expose()));
     match missing {
         None => Ok(()),
         Some(output) => Err(Refusal::Output {
             pipeline: pipeline.name.clone(),
             plugin: plugin.to_owned(),
-            output: output.clone(),
+            output: output.shown().to_owned(),
             known: std::iter::once("default")
                 .chain(description.outputs.iter().map(|known| &**known))
                 .collect::<Vec<_>>()
@@ -130,7 +131,7 @@ pub(super) fn untaken_outputs(pipeline: &config::Pipeline, description: &Descrip
     let is_taken = |output: &str| {
         pipeline.sinks.iter().any(|sink| match &sink.outputs {
             Outputs::All => true,
-            Outputs::Named(names) => names.iter().any(|name| name == output),
+            Outputs::Named(names) => names.iter().any(|name| name.expose() == output),
         })
     };
     description.outputs.iter().filter(|output| !is_taken(output)).map(ToString::to_string).collect()

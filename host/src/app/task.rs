@@ -189,7 +189,7 @@ impl Task {
         let (Change::Found(Candidate { name, .. }) | Change::Refused { name, .. } | Change::Gone { name }) =
             change;
         let mut transforms = self.lines.iter().flat_map(|line| &line.config.transforms);
-        transforms.any(|transform| transform.plugin == *name)
+        transforms.any(|transform| transform.plugin.expose() == name)
     }
 
     async fn load_at_start(&mut self, change: Change) {

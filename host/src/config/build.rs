@@ -169,9 +169,9 @@ fn sink(
         "stdout" => SinkKind::Stdout { format },
         _ => return None,
     };
-    let outputs = section.texts("outputs").iter().map(|(name, _)| name.known().expose().to_owned());
+    let outputs = section.texts("outputs").iter().map(|(name, _)| name.known().clone());
     let outputs: Vec<_> = outputs.collect();
-    let outputs = if outputs.iter().any(|name| name == "*") || default_name == DEAD_LETTER {
+    let outputs = if outputs.iter().any(|name| name.expose() == "*") || default_name == DEAD_LETTER {
         Outputs::All
     } else {
         Outputs::Named(outputs)
@@ -223,7 +223,7 @@ fn transform(report: &mut Report<'_>, section: &Section, stages: &mut Names) -> 
         Some(name) => label(report, section, name),
         None => plugin.shown().to_owned(),
     };
-    let mut transform = Transform { name, ..Transform::new(plugin.expose()) };
+    let mut transform = Transform { name, ..Transform::new(plugin.clone()) };
     if let Some(config) = section.json("config") {
         transform.config = config.clone();
     }

@@ -52,7 +52,7 @@ impl Pipeline {
 impl Sink {
     /// A sink that takes the output "default".
     pub fn new(name: impl Into<String>, kind: impl Into<SinkKind>) -> Self {
-        Self { name: name.into(), outputs: Outputs::Named(vec!["default".to_owned()]), kind: kind.into() }
+        Self { name: name.into(), outputs: Outputs::Named(vec!["default".into()]), kind: kind.into() }
     }
 }
 

@@ -193,6 +193,12 @@ impl From<&str> for Redacted {
     }
 }
 
+impl From<String> for Redacted {
+    fn from(value: String) -> Self {
+        Self::plain(value)
+    }
+}
+
 impl From<Redacted> for EndpointText {
     fn from(known: Redacted) -> Self {
         Self { known, insets: Vec::new() }

@@ -84,7 +84,7 @@ impl Outlets {
             .map(|name| {
                 let takes = |outlet: &Outlet| match &outlet.takes {
                     Outputs::All => true,
-                    Outputs::Named(named) => named.iter().any(|taken| taken == name),
+                    Outputs::Named(named) => named.iter().any(|taken| taken.expose() == name),
                 };
                 let bits = self.outlets.iter().enumerate().filter(|(_, outlet)| takes(outlet));
                 bits.fold(0, |bits, (n, _)| bits | 1 << n)

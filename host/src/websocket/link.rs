@@ -23,7 +23,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::time::{Instant, Sleep};
-use tracing::{Span, error, info, info_span, warn};
+use tracing::{Span, debug, error, info, info_span, warn};
 
 /// A client endpoint's connection, and the next one after it.
 pub struct Link {
@@ -307,6 +307,7 @@ impl Link {
     }
 
     fn wait(&mut self, delay: Duration) {
+        debug!(parent: &self.span, ?delay, "waiting before the next attempt");
         self.state = State::Waiting(Box::pin(tokio::time::sleep(delay)));
         self.show(EndpointState::Waiting);
     }

@@ -261,3 +261,40 @@ async fn a_refused_dial_is_never_shown_as_connected() {
     };
     with_source(&mut source, &mut seen, watched).await;
 }
+
+/// The command line's answer: its exit code, standard output and standard error.
+async fn tidemill(arguments: &[&str]) -> (Option<i32>, String, String) {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_tidemill"));
+    command.args(arguments);
+    let output = tokio::task::spawn_blocking(move || command.output());
+    let output = soon(output).await.unwrap().expect("it runs");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.code(), text(&output.stdout), text(&output.stderr))
+}
+
+#[tokio::test]
+async fn the_command_line_says_what_a_probe_found() {
+    let (listener, url) = listener().await;
+    let served = tokio::spawn(async move {
+        let (mut tcp, _) = listener.accept().await.expect("a connection");
+        let asked = head(&mut tcp).await;
+        tcp.write_all(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n").await.expect("it reads");
+        let mut peer = accept(&listener).await;
+        assert_eq!(close_code(&mut peer).await, 1000);
+        asked
+    });
+    let (code, out, err) = tidemill(&["probe", &url, "--header", "X-Key: k-1"]).await;
+    assert_eq!((code, &*out), (Some(1), ""));
+    let text = format!("error: failed to connect to WebSocket {url}: 403 Forbidden\nhint: ");
+    assert!(err.contains(&text), "{err}");
+    let (code, out, _) = tidemill(&["probe", &url, "--json"]).await;
+    let answer: serde_json::Value = serde_json::from_str(&out).expect("JSON");
+    assert_eq!(
+        (code, &answer["ok"], &answer["status"], &answer["url"]),
+        (Some(0), &true.into(), &101.into(), &url.into())
+    );
+    assert!(soon(served).await.unwrap().contains("X-Key: k-1\r\n"));
+    let (code, _, err) = tidemill(&["probe", "http://example.com/"]).await;
+    assert_eq!(code, Some(2));
+    assert!(err.contains("websocket url must start with ws:// or wss://, got: http://example.com/"), "{err}");
+}

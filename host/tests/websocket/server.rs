@@ -7,7 +7,8 @@ use crate::drive::{
 use futures_util::SinkExt;
 use std::future::poll_fn;
 use std::task::{Context, Waker};
-use tidemill::config::{Peers, SlowPeer, WhenNoPeers};
+use std::time::Duration;
+use tidemill::config::{Peers, Ping, SlowPeer, WhenNoPeers};
 use tidemill::metadata::{PEER, SOURCE};
 use tidemill::telemetry::Metrics;
 use tidemill::websocket::Listeners;
@@ -200,4 +201,26 @@ async fn closing_the_last_endpoint_tells_the_peers_and_frees_the_address() {
     soon(async { tokio::join!(close, reads) }).await;
     tokio::net::TcpListener::bind(address).await.expect("the address is free");
     assert_eq!(metric(&metrics, CONNECTED), "0");
+}
+
+#[tokio::test]
+async fn held_reading_does_not_make_a_peer_silent_or_idle() {
+    let (listeners, metrics) = (Listeners::default(), Metrics::default());
+    let mut endpoint = server_endpoint("/");
+    endpoint.ping = Some(Ping { interval: Duration::from_millis(20), timeout: Duration::from_millis(20) });
+    endpoint.idle_timeout = Some(Duration::from_millis(40));
+    let (mut source, address) = server_source(&listeners, endpoint, &metrics).await;
+    let mut peer = dial(address, "/").await;
+    let mut sent = 0;
+    // Until all that is between us is full, and a send has waited for many timeouts.
+    loop {
+        let send = peer.send(Message::text(flood(sent)));
+        if tokio::time::timeout(Duration::from_millis(300), send).await.is_err() {
+            break;
+        }
+        sent += 1;
+    }
+    let mut seen = Seen::default();
+    fill_until(&mut source, &mut seen, |seen| seen.messages.len() >= sent).await;
+    assert_eq!(metric(&metrics, &["tidemill_connections{", "\"source\"", "\"connected\""]), "1");
 }

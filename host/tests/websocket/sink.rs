@@ -6,6 +6,7 @@ use crate::drive::{
 };
 use std::future::poll_fn;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 use tidemill::config::{Buffer, WhenFull};
 use tidemill::reason::Reason;
 use tidemill::telemetry::Metrics;
@@ -109,4 +110,41 @@ async fn an_unavailable_sink_hands_back_what_comes_and_recovers() {
     push(&mut sink, &mut failed, &["c"]).await;
     assert_eq!(with_sink(&mut sink, &mut failed, next_text(&mut peer)).await, "c");
     assert_eq!(failed.len(), 2);
+}
+
+#[tokio::test]
+async fn without_reconnection_a_lost_sink_hands_back_all_that_comes() {
+    let (listener, url) = listener().await;
+    let mut endpoint = client_endpoint(&url);
+    client_of(&mut endpoint).reconnect.enabled = false;
+    let metrics = Metrics::default();
+    let mut sink = sink_of(endpoint, Buffer::default(), &metrics);
+    let mut failed = Vec::new();
+    let peer = with_sink(&mut sink, &mut failed, accept(&listener)).await;
+    drop(peer);
+    let lost = until_metric(&metrics, &["tidemill_connections{", "\"failed\""], "1");
+    with_sink(&mut sink, &mut failed, lost).await;
+    push(&mut sink, &mut failed, &["a", "b"]).await;
+    assert_eq!(failed.iter().map(|failed| failed.reason).collect::<Vec<_>>(), [Reason::SinkUnavailable; 2]);
+    assert_eq!(sink.in_flight(), 0);
+}
+
+#[tokio::test]
+async fn a_sink_that_sends_is_not_idle() {
+    let (listener, url) = listener().await;
+    let metrics = Metrics::default();
+    let mut endpoint = client_endpoint(&url);
+    endpoint.idle_timeout = Some(Duration::from_millis(200));
+    let mut sink = sink_of(endpoint, Buffer::default(), &metrics);
+    let mut failed = Vec::new();
+    let mut peer = with_sink(&mut sink, &mut failed, accept(&listener)).await;
+    let start = tokio::time::Instant::now();
+    // Back and forth for longer than it may be idle.
+    while start.elapsed() < Duration::from_millis(600) {
+        push(&mut sink, &mut failed, &["a"]).await;
+        assert_eq!(with_sink(&mut sink, &mut failed, next_text(&mut peer)).await, "a");
+    }
+    assert_eq!(metric(&metrics, &["tidemill_connects_total{", "\"connected\""]), "1");
+    // Now it is, and comes back.
+    with_sink(&mut sink, &mut failed, accept(&listener)).await;
 }

@@ -237,3 +237,26 @@ async fn closing_a_source_tells_the_peer() {
     .await;
     assert_eq!(code, 1001);
 }
+
+#[tokio::test]
+async fn a_peer_that_accepts_and_hangs_up_uses_up_the_attempts() {
+    let (listener, url) = listener().await;
+    let metrics = Metrics::default();
+    let mut endpoint = client_endpoint(&url);
+    client_of(&mut endpoint).reconnect.max_attempts = Some(3);
+    let mut source = source_of(endpoint, &metrics);
+    let mut seen = Seen::default();
+    let flap = async {
+        loop {
+            drop(accept(&listener).await);
+        }
+    };
+    let failed = fill_until(&mut source, &mut seen, |_| false);
+    tokio::select! {
+        () = failed => {}
+        () = flap => {}
+    }
+    assert!(matches!(seen.end, Some(Fill::Failed(_))), "{:?}", seen.end);
+    assert_eq!(metric(&metrics, &["tidemill_connects_total{", "\"connected\""]), "4");
+    assert_eq!(metric(&metrics, &["tidemill_connections{", "\"connected\""]), "0");
+}
