@@ -11,8 +11,8 @@ use tempfile::TempDir;
 
 /// Longest wait for anything: a test that reaches it has failed.
 pub const PATIENCE: Duration = Duration::from_secs(60);
-/// Between two looks at the metrics.
-const LOOK_INTERVAL: Duration = Duration::from_millis(5);
+/// Between two looks at something.
+pub(crate) const LOOK_INTERVAL: Duration = Duration::from_millis(5);
 
 /// The binary `tidemill`, built if it is not up to date.
 ///

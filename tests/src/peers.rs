@@ -2,12 +2,14 @@
 //!
 //! They speak WebSocket by a library of their own choice of features, and read as fast as they can.
 
+use crate::host::{LOOK_INTERVAL, PATIENCE};
 use futures_util::{SinkExt, StreamExt};
 use std::net::SocketAddr;
+use std::time::Instant;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, accept_async, connect_async};
 
 /// Messages that may wait for a test to look at them.
@@ -164,7 +166,7 @@ impl Collector {
     /// # Panics
     /// If something else comes.
     pub async fn text(&mut self) -> String {
-        match tokio::time::timeout(crate::host::PATIENCE, self.received.recv()).await {
+        match tokio::time::timeout(PATIENCE, self.received.recv()).await {
             Ok(Some(Received::Text(text))) => text,
             other => panic!("not a text message: {other:?}"),
         }
@@ -196,6 +198,15 @@ async fn collect(socket: &mut WebSocketStream<TcpStream>, sender: &mpsc::Sender<
 /// If it does not in time.
 pub async fn dial(address: SocketAddr, path: &str) -> Dialled {
     let url = format!("ws://{address}{path}");
-    let (socket, _) = connect_async(&url).await.expect("the host listens");
-    socket
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match connect_async(&url).await {
+            Ok((socket, _)) => return socket,
+            // It listens, and this path is not open yet.
+            Err(Error::Http(answer)) if answer.status() == 404 && Instant::now() < deadline => {
+                tokio::time::sleep(LOOK_INTERVAL).await;
+            }
+            Err(error) => panic!("{url} cannot be dialled: {error}"),
+        }
+    }
 }
