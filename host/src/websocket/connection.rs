@@ -29,6 +29,8 @@ const DIALLED_READ_BUFFER_BYTES: usize = 16 << 10;
 const ACCEPTED_READ_BUFFER_BYTES: usize = 4 << 10;
 /// Frames collect up to here before they are written without being asked to.
 const WRITE_BUFFER_BYTES: usize = 128 << 10;
+/// A buffer never shrinks, and of these there are many: small frames fit one of 16 KiB.
+const ACCEPTED_WRITE_BUFFER_BYTES: usize = 15 << 10;
 /// What control frames may add to a write buffer that the peer does not read.
 const CONTROL_ALLOWANCE_BYTES: usize = 64 << 10;
 /// The longest reason of a close frame.
@@ -119,13 +121,13 @@ impl Connection {
         max_message_bytes: usize,
         subprotocol: Option<String>,
     ) -> Self {
-        let read_buffer = match role {
-            Role::Client => DIALLED_READ_BUFFER_BYTES,
-            Role::Server => ACCEPTED_READ_BUFFER_BYTES,
+        let (read_buffer, write_buffer) = match role {
+            Role::Client => (DIALLED_READ_BUFFER_BYTES, WRITE_BUFFER_BYTES),
+            Role::Server => (ACCEPTED_READ_BUFFER_BYTES, ACCEPTED_WRITE_BUFFER_BYTES),
         };
         let config = WebSocketConfig::default()
             .read_buffer_size(read_buffer)
-            .write_buffer_size(WRITE_BUFFER_BYTES)
+            .write_buffer_size(write_buffer)
             .max_write_buffer_size(2 * WRITE_BUFFER_BYTES + CONTROL_ALLOWANCE_BYTES)
             .max_message_size(Some(max_message_bytes))
             .max_frame_size(Some(max_message_bytes));

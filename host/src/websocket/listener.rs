@@ -356,12 +356,13 @@ impl Place {
             path.admit(handshake)
         };
         let patience = self.shared.limits.handshake_timeout;
-        match accept(stream, patience, admit).await {
-            Some(Accepted { connection, handshake, token }) => {
-                Peer::new(token, connection, handshake, address).run().await;
-            }
-            None => debug!(peer = %address, "no websocket handshake"),
-        }
+        // What a handshake needs is much, and is given back when it is done: the task stays small.
+        let accepted = Box::pin(accept(stream, patience, admit)).await;
+        let Some(Accepted { connection, handshake, token }) = accepted else {
+            debug!(peer = %address, "no websocket handshake");
+            return;
+        };
+        Box::new(Peer::new(token, connection, handshake, address)).run().await;
     }
 }
 

@@ -100,7 +100,7 @@ impl Peer {
     }
 
     /// Serves the peer until it is gone.
-    pub(super) async fn run(mut self) {
+    pub(super) async fn run(mut self: Box<Self>) {
         let span = debug_span!("connection", peer = %self.address, path = self.path.base);
         async {
             debug!("peer connected");
