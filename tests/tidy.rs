@@ -13,11 +13,12 @@ use std::path::{Path, PathBuf};
 use tokens::{Token, tokens};
 
 /// The modules of the host and their layers.
-const LAYERS: [(&str, u8); 19] = [
+const LAYERS: [(&str, u8); 20] = [
     ("backoff", 0),
     ("config", 0),
     ("message", 0),
     ("metadata", 0),
+    ("packing", 0),
     ("reason", 0),
     ("recording", 0),
     ("shutdown", 0),
@@ -36,11 +37,12 @@ const LAYERS: [(&str, u8); 19] = [
 ];
 
 /// Who names whom within a layer. It must stay free of circles.
-const NEIGHBOURS: [(&str, &str); 12] = [
+const NEIGHBOURS: [(&str, &str); 13] = [
     // Plain data made of plain data.
     ("backoff", "config"),
     ("message", "metadata"),
     ("message", "reason"),
+    ("packing", "config"),
     ("recording", "config"),
     ("recording", "message"),
     // Everything that counts has its counters from there.

@@ -190,6 +190,8 @@ pub enum Outputs {
 pub enum SinkKind {
     /// `type = "websocket"`
     WebSocket(WebSocketSink),
+    /// `type = "reply"`
+    Reply(ReplySink),
     /// `type = "file"`
     File {
         /// The file, packed if it ends in `.gz`.
@@ -382,6 +384,29 @@ pub struct WebSocketSource {
     pub endpoint: Endpoint,
     /// What a payload must be.
     pub codec: Codec,
+    /// How payloads come packed.
+    pub packing: Option<Packing>,
+}
+
+/// How payloads are packed, each for itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Packing {
+    /// RFC 1952.
+    Gzip,
+    /// RFC 1950.
+    Zlib,
+    /// RFC 8878.
+    Zstd,
+}
+
+impl std::fmt::Display for Packing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Gzip => "gzip",
+            Self::Zlib => "zlib",
+            Self::Zstd => "zstd",
+        })
+    }
 }
 
 /// What a payload must be.
@@ -404,9 +429,28 @@ pub struct WebSocketSink {
     pub endpoint: Endpoint,
     /// The frame type messages are sent as.
     pub message_type: MessageType,
+    /// Whether metadata is added to messages that are JSON objects.
+    pub include_metadata: bool,
+    /// How frames are packed; packed ones are binary.
+    pub packing: Option<Packing>,
+    /// Several messages in a frame, as a JSON array; `None`: one message, as it is.
+    pub batch: Option<Batch>,
     /// What waits for a client's connection.
     pub buffer: Buffer,
     /// What waits for a server's peer, each.
+    pub peers: Peers,
+}
+
+/// A sink that answers on the connection a message came on.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ReplySink {
+    /// The frame type messages are sent as.
+    pub message_type: MessageType,
+    /// Whether metadata is added to messages that are JSON objects.
+    pub include_metadata: bool,
+    /// How frames are packed; packed ones are binary.
+    pub packing: Option<Packing>,
+    /// What waits for one connection; of this `buffer`, `buffer_bytes` and `slow` count.
     pub peers: Peers,
 }
 
@@ -419,6 +463,17 @@ pub enum MessageType {
     Text,
     /// Binary frames.
     Binary,
+}
+
+/// Messages that share a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Batch {
+    /// Most messages.
+    pub max_messages: usize,
+    /// How long the first waits for others; nothing: until the next flush.
+    pub linger: Duration,
+    /// Most bytes, before the frame is packed; one larger message goes alone.
+    pub max_bytes: usize,
 }
 
 /// A client sink's queue in memory.

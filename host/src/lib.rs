@@ -12,6 +12,7 @@ pub mod config;
 pub mod control;
 pub mod message;
 pub mod metadata;
+pub mod packing;
 pub mod pipeline;
 pub mod plugin;
 pub mod reason;

@@ -4,6 +4,7 @@
 //! a message adds the time it was received, and what plugins set since. An empty value and an absent
 //! key are the same thing, here and across the plugin contract.
 
+use std::any::Any;
 use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -18,10 +19,21 @@ pub const CONNECTION: &str = "__meta_connection";
 pub const PEER: &str = "__meta_peer";
 
 /// What all messages of one connection (or file) have in common.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub struct Origin {
     entries: Vec<(Box<str>, Box<str>)>,
+    /// The way back to the connection, if there is one: what it is, who made it knows.
+    way_back: Option<Arc<dyn Any + Send + Sync>>,
 }
+
+/// The way back is no part of what an origin says.
+impl PartialEq for Origin {
+    fn eq(&self, other: &Self) -> bool {
+        self.entries == other.entries
+    }
+}
+
+impl Eq for Origin {}
 
 impl Origin {
     /// An origin with these entries. Entries with an empty value are left out; of two with one key
@@ -30,7 +42,19 @@ impl Origin {
         let entries = entries.into_iter().map(|(key, value)| (key.into(), value.into()));
         Arc::new(Self {
             entries: entries.filter(|(_, value): &(Box<str>, Box<str>)| !value.is_empty()).collect(),
+            way_back: None,
         })
+    }
+
+    /// The same entries, with a way back to the connection.
+    pub fn with_way_back(&self, way_back: Arc<dyn Any + Send + Sync>) -> Arc<Self> {
+        Arc::new(Self { entries: self.entries.clone(), way_back: Some(way_back) })
+    }
+
+    /// The way back to the connection, if there is one and it is a `T`.
+    #[inline]
+    pub fn way_back<T: Any>(&self) -> Option<&T> {
+        self.way_back.as_ref()?.downcast_ref()
     }
 
     /// The value of a key; "" if it is absent.

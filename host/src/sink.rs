@@ -4,11 +4,16 @@
 //! until it knows what became of them, and counts each as delivered or dropped, or hands it back
 //! as failed. What needs a task or a thread of its own (files, peers) is behind a [`Queue`].
 
+mod framing;
+mod gathering;
 pub mod lines;
+mod metadata_fields;
 mod queue;
+mod reply;
 pub mod websocket;
 
 pub use queue::{Done, Queue, Work, queue};
+pub use reply::Reply;
 
 use crate::message::{Failed, Message};
 use std::task::{Context, Poll};
@@ -22,6 +27,8 @@ pub enum Sink {
     Client(Box<websocket::Client>),
     /// The peers of a path.
     Server(websocket::Server),
+    /// The connection that a message came on.
+    Reply(Reply),
 }
 
 impl Sink {
@@ -31,6 +38,7 @@ impl Sink {
             Self::Queue(queue) => queue.poll_drive(cx, failed),
             Self::Client(client) => client.poll_drive(cx, failed),
             Self::Server(server) => server.poll_drive(cx),
+            Self::Reply(reply) => reply.poll_drive(cx, failed),
         }
     }
 
@@ -40,6 +48,7 @@ impl Sink {
             Self::Queue(queue) => queue.poll_ready(cx),
             Self::Client(client) => client.poll_ready(cx),
             Self::Server(server) => server.poll_ready(cx),
+            Self::Reply(reply) => reply.poll_ready(),
         }
     }
 
@@ -49,6 +58,7 @@ impl Sink {
             Self::Queue(queue) => queue.push(message),
             Self::Client(client) => client.push(message, failed),
             Self::Server(server) => server.push(message, failed),
+            Self::Reply(reply) => reply.push(message, failed),
         }
     }
 
@@ -58,6 +68,16 @@ impl Sink {
             Self::Queue(queue) => queue.poll_flush(cx, failed),
             Self::Client(client) => client.poll_flush(cx, failed),
             Self::Server(server) => server.poll_flush(cx),
+            Self::Reply(reply) => reply.poll_flush(cx, failed),
+        }
+    }
+
+    /// No more will come: what waits for others to share a frame with goes at the next flush.
+    pub fn drain(&mut self) {
+        match self {
+            Self::Queue(_) | Self::Reply(_) => {}
+            Self::Client(client) => client.drain(),
+            Self::Server(server) => server.drain(),
         }
     }
 
@@ -67,6 +87,7 @@ impl Sink {
             Self::Queue(queue) => queue.poll_close(cx, failed),
             Self::Client(client) => client.poll_close(cx, code, failed),
             Self::Server(server) => server.poll_close(cx, code),
+            Self::Reply(reply) => reply.poll_close(cx, code, failed),
         }
     }
 
@@ -76,6 +97,7 @@ impl Sink {
             Self::Queue(queue) => queue.in_flight(),
             Self::Client(client) => client.in_flight(),
             Self::Server(server) => server.in_flight(),
+            Self::Reply(reply) => reply.in_flight(),
         }
     }
 }

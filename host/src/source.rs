@@ -71,6 +71,16 @@ impl Source {
         }
     }
 
+    /// Reads no more: what was received before is still there. Closes what nobody needs for replies.
+    pub fn poll_stop(&mut self, cx: &mut Context<'_>, code: u16) {
+        match self {
+            Self::Client(client) => client.poll_stop(cx, code),
+            Self::Queue(_) | Self::Server(_) => {
+                let _ = self.poll_close(cx, code);
+            }
+        }
+    }
+
     /// Stops: closes a connection with the close code, and resolves once it is closed.
     pub fn poll_close(&mut self, cx: &mut Context<'_>, code: u16) -> Poll<()> {
         match self {

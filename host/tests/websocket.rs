@@ -3,6 +3,8 @@
 
 #[path = "websocket/admission.rs"]
 mod admission;
+#[path = "websocket/batches.rs"]
+mod batches;
 #[path = "websocket/dialling.rs"]
 mod dialling;
 #[path = "websocket/drive.rs"]
@@ -11,6 +13,10 @@ mod drive;
 mod endings;
 #[path = "websocket/handshake.rs"]
 mod handshake;
+#[path = "websocket/payloads.rs"]
+mod payloads;
+#[path = "websocket/reply.rs"]
+mod reply;
 #[path = "websocket/server.rs"]
 mod server;
 #[path = "websocket/shared_path.rs"]

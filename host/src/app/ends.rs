@@ -1,6 +1,6 @@
 //! Makes the sources and sinks of a pipeline, as its configuration says.
 
-use crate::config::{self, Mode, SinkKind};
+use crate::config::{self, Mode, SinkKind, WebSocketSource};
 use crate::pipeline::DEAD_LETTER;
 use crate::sink::{self, Sink};
 use crate::source::{self, Source};
@@ -46,32 +46,77 @@ impl Ends {
 
     /// Opens all ends of a pipeline: files and listeners. Connections are dialled later.
     pub(super) async fn open(&self, pipeline: &config::Pipeline) -> Result<Opened, OpenError> {
-        // Sinks first: a source that has a listener could not be read before they are there.
+        // Sinks first: a source that has a listener could not be read before they are there. But a reply
+        // needs the connections of its source.
+        let is_reply = |each: &&config::Sink| matches!(each.kind, SinkKind::Reply(_));
         let mut sinks = Vec::with_capacity(pipeline.sinks.len());
-        for each in &pipeline.sinks {
-            let sink = self.sink(&pipeline.name, &each.name, &each.kind).await?;
-            sinks.push((each.name.as_str().into(), each.outputs.clone(), sink));
+        for each in pipeline.sinks.iter().filter(|each| !is_reply(each)) {
+            sinks.push(self.sink(&pipeline.name, &each.name, &each.kind).await?);
         }
         let dead_letter = match &pipeline.dead_letter {
             Some(each) => Some(self.sink(&pipeline.name, DEAD_LETTER, &each.kind).await?),
             None => None,
         };
-        let source = self.source(&pipeline.name, &pipeline.source).await?;
+        let is_answered = pipeline.sinks.iter().any(|each| is_reply(&each));
+        let source = self.source(&pipeline.name, &pipeline.source, is_answered).await?;
+        let mut others = sinks.into_iter();
+        let mut sinks = Vec::with_capacity(pipeline.sinks.len());
+        for each in &pipeline.sinks {
+            let sink = match &each.kind {
+                SinkKind::Reply(reply) => {
+                    Some(self.reply(&pipeline.name, &each.name, reply, &pipeline.source).await?)
+                }
+                _ => others.next(),
+            };
+            sinks.extend(sink.map(|sink| (each.name.as_str().into(), each.outputs.clone(), sink)));
+        }
         Ok(Opened { source, sinks, dead_letter })
     }
 
-    async fn source(&self, pipeline: &str, config: &config::Source) -> Result<Source, OpenError> {
+    async fn reply(
+        &self,
+        pipeline: &str,
+        name: &str,
+        config: &config::ReplySink,
+        source: &config::Source,
+    ) -> Result<Sink, OpenError> {
+        let metrics = self.metrics.sink(pipeline, name);
+        let config::Source::WebSocket(WebSocketSource { endpoint, .. }) = source else {
+            return Err(OpenError {
+                end: format!("sink {name}"),
+                error: "there is no connection to reply on: the source has none".to_owned(),
+            });
+        };
+        let reply = match &endpoint.mode {
+            Mode::Client(_) => sink::Reply::dialled(config, metrics),
+            Mode::Server(listen) => {
+                let of_endpoint = self.metrics.endpoint(pipeline, name);
+                sink::Reply::accepted(config, endpoint, listen, &self.listeners, metrics, of_endpoint)
+                    .await
+                    .map_err(|error| OpenError { end: format!("sink {name}"), error: error.to_string() })?
+            }
+        };
+        Ok(Sink::Reply(reply))
+    }
+
+    async fn source(
+        &self,
+        pipeline: &str,
+        config: &config::Source,
+        is_answered: bool,
+    ) -> Result<Source, OpenError> {
         let failed = |error: String| OpenError { end: "source".to_owned(), error };
         match config {
             config::Source::WebSocket(websocket) => {
                 let metrics = self.metrics.endpoint(pipeline, SOURCE);
                 match &websocket.endpoint.mode {
                     Mode::Client(client) => {
-                        let client = source::websocket::Client::new(websocket, client, metrics);
+                        let client = source::websocket::Client::new(websocket, client, is_answered, metrics);
                         Ok(Source::Client(Box::new(client)))
                     }
                     Mode::Server(listen) => {
-                        source::websocket::Server::open(websocket, listen, &self.listeners, metrics)
+                        let listeners = &self.listeners;
+                        source::websocket::Server::open(websocket, listen, listeners, is_answered, metrics)
                             .await
                             .map(Source::Server)
                             .map_err(|error| failed(error.to_string()))
@@ -106,6 +151,7 @@ impl Ends {
                     }
                 }
             }
+            SinkKind::Reply(_) => Err(failed("a dead letter has no connection to go back on".to_owned())),
             SinkKind::File { path, format, append } => sink::lines::file(path, *format, *append, metrics)
                 .map_err(|error| failed(format!("{path}: {error}"))),
             SinkKind::Stdout { format } => {

@@ -53,8 +53,9 @@ impl Record {
         let endpoint = Endpoint::client(&*self.url);
         let Mode::Client(mut client) = endpoint.mode.clone() else { return Err("a recorder dials".into()) };
         client.proxies = Proxies::of(&environment());
-        let config = WebSocketSource { endpoint, codec: Codec::Auto };
-        let dialled = source::websocket::Client::new(&config, &client, metrics.endpoint(PIPELINE, "source"));
+        let config = WebSocketSource::new(endpoint);
+        let metrics_of_source = metrics.endpoint(PIPELINE, "source");
+        let dialled = source::websocket::Client::new(&config, &client, false, metrics_of_source);
         let mut source = Source::Client(Box::new(dialled));
         let path = FilePath::plain(&*self.output);
         let mut sink = sink::lines::file(&path, Format::Recording, false, metrics.sink(PIPELINE, "file"))

@@ -120,6 +120,14 @@ fn pipeline(
         if let Some(sink) = sink(report, section, &format!("sink{index}"), server, served) {
             stages.add(report, section, &Redacted::plain(&*sink.name));
             check_outputs(report, section, &sink, !transforms.is_empty());
+            let has_connection = matches!(&source, None | Some(Source::WebSocket(_)));
+            if matches!(sink.kind, SinkKind::Reply(_)) && !has_connection {
+                report.error_with_hint(
+                    &section.span("type"),
+                    "there is no connection to reply on: the source of this pipeline has none",
+                    "`type = \"reply\"` needs a source of `type = \"websocket\"`",
+                );
+            }
             sinks.push(sink);
         }
     }
@@ -167,6 +175,7 @@ fn sink(
             SinkKind::File { path: section.path("path")?.clone(), format, append: section.bool("append") }
         }
         "stdout" => SinkKind::Stdout { format },
+        "reply" => SinkKind::Reply(endpoint::reply(report, section)),
         _ => return None,
     };
     let outputs = section.texts("outputs").iter().map(|(name, _)| name.known().clone());

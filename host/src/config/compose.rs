@@ -3,8 +3,8 @@
 //! Every field is public: what differs from the defaults is set after.
 
 use super::{
-    Buffer, Codec, Endpoint, FilePath, Format, MessageType, Outputs, Peers, Pipeline, Sink, SinkKind, Source,
-    Transform, WebSocketSink, WebSocketSource,
+    Buffer, Codec, Endpoint, FilePath, Format, MessageType, Outputs, Peers, Pipeline, ReplySink, Sink,
+    SinkKind, Source, Transform, WebSocketSink, WebSocketSource,
 };
 use std::path::PathBuf;
 
@@ -73,14 +73,22 @@ impl SinkKind {
 impl WebSocketSource {
     /// A source with the defaults of every key.
     pub fn new(endpoint: Endpoint) -> Self {
-        Self { endpoint, codec: Codec::Auto }
+        Self { endpoint, codec: Codec::Auto, packing: None }
     }
 }
 
 impl WebSocketSink {
     /// A sink with the defaults of every key.
     pub fn new(endpoint: Endpoint) -> Self {
-        Self { endpoint, message_type: MessageType::Auto, buffer: Buffer::default(), peers: Peers::default() }
+        Self {
+            endpoint,
+            message_type: MessageType::Auto,
+            include_metadata: false,
+            packing: None,
+            batch: None,
+            buffer: Buffer::default(),
+            peers: Peers::default(),
+        }
     }
 }
 
@@ -93,6 +101,23 @@ impl From<WebSocketSource> for Source {
 impl From<Endpoint> for Source {
     fn from(endpoint: Endpoint) -> Self {
         WebSocketSource::new(endpoint).into()
+    }
+}
+
+impl Default for ReplySink {
+    fn default() -> Self {
+        Self {
+            message_type: MessageType::Auto,
+            include_metadata: false,
+            packing: None,
+            peers: Peers::default(),
+        }
+    }
+}
+
+impl From<ReplySink> for SinkKind {
+    fn from(reply: ReplySink) -> Self {
+        Self::Reply(reply)
     }
 }
 

@@ -7,8 +7,8 @@ use super::listen::listen;
 use super::report::Report;
 use super::section::Section;
 use super::{
-    Buffer, Codec, Endpoint, MessageType, Mode, Peers, Ping, Server, SlowPeer, WebSocketSink,
-    WebSocketSource, WhenFull, WhenNoPeers,
+    Batch, Buffer, Codec, Endpoint, MessageType, Mode, Packing, Peers, Ping, ReplySink, Server, SlowPeer,
+    WebSocketSink, WebSocketSource, WhenFull, WhenNoPeers,
 };
 
 pub(super) fn source(
@@ -23,7 +23,8 @@ pub(super) fn source(
         "bytes" => Codec::Bytes,
         _ => Codec::Auto,
     };
-    Some(WebSocketSource { endpoint: endpoint(report, section, server, served)?, codec })
+    let packing = packing(section);
+    Some(WebSocketSource { endpoint: endpoint(report, section, server, served)?, codec, packing })
 }
 
 pub(super) fn sink(
@@ -32,14 +33,71 @@ pub(super) fn sink(
     server: &Server,
     served: &mut Vec<Served>,
 ) -> Option<WebSocketSink> {
-    let message_type = match section.word("message_type") {
+    let (message_type, packing) = frames(report, section);
+    let buffer = section.section("buffer").map(buffer).unwrap_or_default();
+    let peers = if section.word("mode") == "server" {
+        Peers {
+            buffer_bytes: section.memory("peer_buffer_bytes"),
+            when_none: match section.word("when_no_peers") {
+                "wait" => WhenNoPeers::Wait,
+                _ => WhenNoPeers::Drop,
+            },
+            replay: section.count("replay"),
+            ..peers(section)
+        }
+    } else {
+        Peers::default()
+    };
+    Some(WebSocketSink {
+        endpoint: endpoint(report, section, server, served)?,
+        message_type,
+        include_metadata: section.bool("include_metadata"),
+        packing,
+        batch: section.section("batch").and_then(batch),
+        buffer,
+        peers,
+    })
+}
+
+fn batch(section: &Section) -> Option<Batch> {
+    let max_messages = section.count("max_messages");
+    let linger = section.duration("linger").unwrap_or_default();
+    let batch = Batch { max_messages, linger, max_bytes: section.memory("max_bytes") };
+    (max_messages > 1).then_some(batch)
+}
+
+pub(super) fn reply(report: &mut Report<'_>, section: &Section) -> ReplySink {
+    let (message_type, packing) = frames(report, section);
+    let include_metadata = section.bool("include_metadata");
+    ReplySink { message_type, include_metadata, packing, peers: peers(section) }
+}
+
+/// The frames a sink sends, and how they are packed.
+fn frames(report: &mut Report<'_>, section: &Section) -> (MessageType, Option<Packing>) {
+    let (message_type, packing) = (message_type(section), packing(section));
+    if message_type == MessageType::Text && packing.is_some() {
+        let hint = "leave one of the two out";
+        let at = section.span("message_type");
+        report.warning(&at, "what is packed by `payload_compression` goes out in binary frames", hint);
+    }
+    (message_type, packing)
+}
+
+fn message_type(section: &Section) -> MessageType {
+    match section.word("message_type") {
         "text" => MessageType::Text,
         "binary" => MessageType::Binary,
         _ => MessageType::Auto,
-    };
-    let buffer = section.section("buffer").map(buffer).unwrap_or_default();
-    let peers = if section.word("mode") == "server" { peers(section) } else { Peers::default() };
-    Some(WebSocketSink { endpoint: endpoint(report, section, server, served)?, message_type, buffer, peers })
+    }
+}
+
+fn packing(section: &Section) -> Option<Packing> {
+    match section.word("payload_compression") {
+        "gzip" => Some(Packing::Gzip),
+        "zlib" => Some(Packing::Zlib),
+        "zstd" => Some(Packing::Zstd),
+        _ => None,
+    }
 }
 
 fn buffer(section: &Section) -> Buffer {
@@ -54,21 +112,17 @@ fn buffer(section: &Section) -> Buffer {
     }
 }
 
+/// What may wait for one peer, of every kind of sink that has peers.
 fn peers(section: &Section) -> Peers {
     Peers {
         buffer: section.count("peer_buffer"),
-        buffer_bytes: section.memory("peer_buffer_bytes"),
         slow: match section.word("slow_peer") {
             "drop_newest" => SlowPeer::DropNewest,
             "disconnect" => SlowPeer::Disconnect,
             "block" => SlowPeer::Block,
             _ => SlowPeer::DropOldest,
         },
-        when_none: match section.word("when_no_peers") {
-            "wait" => WhenNoPeers::Wait,
-            _ => WhenNoPeers::Drop,
-        },
-        replay: section.count("replay"),
+        ..Peers::default()
     }
 }
 

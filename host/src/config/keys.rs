@@ -159,7 +159,7 @@ pub static SINK: Shape = Shape::Choice {
         Case { word: "file", shape: Some(&FILE_SINK) },
         Case { word: "stdout", shape: Some(&STDOUT) },
         Case { word: "nats", shape: None },
-        Case { word: "reply", shape: None },
+        Case { word: "reply", shape: Some(&REPLY_SINK) },
     ],
 };
 
@@ -176,6 +176,7 @@ pub static DEAD_LETTER: Shape = Shape::Choice {
 
 static FILE_SOURCE: Shape = Shape::Keys(&[FILE, FORMAT]);
 static STDIN: Shape = Shape::Keys(&[FORMAT]);
+static REPLY_SINK: Shape = Shape::Keys(&[NAMED, OUTPUTS, REPLY]);
 static FILE_SINK: Shape = Shape::Keys(&[NAMED, OUTPUTS, FILE, FORMAT, APPEND]);
 static STDOUT: Shape = Shape::Keys(&[NAMED, OUTPUTS, FORMAT]);
 static FILE_DEAD_LETTER: Shape = Shape::Keys(&[NAMED, FILE, FORMAT, APPEND]);
@@ -272,7 +273,10 @@ const MODE: Key =
     Key::new("mode", Kind::Text, "client dials a url, server accepts on a path").default("client");
 
 const PACKED: Kind =
-    Kind::OneOf(&[Word::new("none"), Word::later("gzip"), Word::later("zlib"), Word::later("zstd")]);
+    Kind::OneOf(&[Word::new("none"), Word::new("gzip"), Word::new("zlib"), Word::new("zstd")]);
+
+const PAYLOAD_COMPRESSION: Key =
+    Key::new("payload_compression", PACKED, "how payloads are packed").default("none");
 
 /// Of every WebSocket endpoint.
 const ENDPOINT: &[Key] = &[
@@ -289,7 +293,7 @@ const ENDPOINT: &[Key] = &[
     )
     .default("off")
     .later(),
-    Key::new("payload_compression", PACKED, "how payloads are packed").default("none").later(),
+    PAYLOAD_COMPRESSION,
     Key::new(
         "check_connection",
         Kind::Bool,
@@ -397,17 +401,22 @@ const WEBSOCKET_SOURCE_KEYS: &[Key] = &[Key::new(
 .default("auto")];
 
 const WEBSOCKET_SINK_KEYS: &[Key] = &[
-    Key::new(
-        "message_type",
-        Kind::OneOf(&[Word::new("auto"), Word::new("text"), Word::new("binary")]),
-        "the frames that messages are sent as",
-    )
-    .default("auto"),
-    Key::new("include_metadata", Kind::Bool, "whether metadata is added to a JSON object")
-        .default("false")
-        .later(),
-    Key::new("batch", Kind::Table(&BATCH), "several messages as a JSON array in one frame").later(),
+    MESSAGE_TYPE,
+    INCLUDE_METADATA,
+    Key::new("batch", Kind::Table(&BATCH), "several messages as a JSON array in one frame"),
 ];
+
+/// Of a sink that answers on the connection a message came on.
+const REPLY: &[Key] = &[MESSAGE_TYPE, INCLUDE_METADATA, PAYLOAD_COMPRESSION, PEER_BUFFER, SLOW_PEER];
+
+const MESSAGE_TYPE: Key = Key::new(
+    "message_type",
+    Kind::OneOf(&[Word::new("auto"), Word::new("text"), Word::new("binary")]),
+    "the frames that messages are sent as",
+)
+.default("auto");
+const INCLUDE_METADATA: Key =
+    Key::new("include_metadata", Kind::Bool, "whether metadata is added to a JSON object").default("false");
 
 /// `batch`
 pub static BATCH: Shape = Shape::Keys(&[&[
@@ -437,22 +446,26 @@ pub static BUFFER: Shape = Shape::Keys(&[&[
         .later(),
 ]]);
 
+const PEER_BUFFER: Key =
+    Key::new("peer_buffer", QUEUE, "most messages that wait for one peer").default("1024");
+const SLOW_PEER: Key = Key::new(
+    "slow_peer",
+    Kind::OneOf(&[
+        Word::new("drop_oldest"),
+        Word::new("drop_newest"),
+        Word::new("disconnect"),
+        Word::new("block"),
+        Word::later("conflate"),
+    ]),
+    "what happens to a peer that reads too slowly",
+)
+.default("drop_oldest");
+
 const SERVER_SINK: &[Key] = &[
-    Key::new("peer_buffer", QUEUE, "most messages that wait for one peer").default("1024"),
-    Key::new("peer_buffer_bytes", Kind::Size(1, 64 * GIB), "most payload bytes that wait for one peer")
+    PEER_BUFFER,
+    Key::new("peer_buffer_bytes", Kind::Size(1, 64 * GIB), "most bytes that wait for one peer")
         .default("8MiB"),
-    Key::new(
-        "slow_peer",
-        Kind::OneOf(&[
-            Word::new("drop_oldest"),
-            Word::new("drop_newest"),
-            Word::new("disconnect"),
-            Word::new("block"),
-            Word::later("conflate"),
-        ]),
-        "what happens to a peer that reads too slowly",
-    )
-    .default("drop_oldest"),
+    SLOW_PEER,
     Key::new(
         "when_no_peers",
         Kind::OneOf(&[Word::new("drop"), Word::new("wait")]),

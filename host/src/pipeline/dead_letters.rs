@@ -134,6 +134,9 @@ impl DeadLetters {
 
     /// Ready once every letter is written or lost.
     pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if let Some(dead) = &mut self.sink {
+            dead.sink.drain();
+        }
         ready!(self.poll_drive(cx));
         if self.taken.is_empty() { Poll::Ready(()) } else { Poll::Pending }
     }

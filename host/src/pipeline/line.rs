@@ -375,7 +375,12 @@ impl Line {
         if finishes && result.is_ok() {
             result = self.finish().await;
         }
-        poll_fn(|cx| self.outlets.poll_drain(cx)).await;
+        poll_fn(|cx| {
+            // Replies go out on the source's connection.
+            self.source.poll_hold(cx);
+            self.outlets.poll_drain(cx)
+        })
+        .await;
         let mut source_closed = false;
         poll_fn(|cx| {
             source_closed = source_closed || self.source.poll_close(cx, code).is_ready();
@@ -392,7 +397,7 @@ impl Line {
         loop {
             let fill = poll_fn(|cx| {
                 let clear = self.outlets.poll_drive(cx).is_ready();
-                let _ = self.source.poll_close(cx, code);
+                self.source.poll_stop(cx, code);
                 if !clear {
                     return Poll::Pending;
                 }

@@ -146,6 +146,7 @@ impl Outlets {
 
     /// Ready once every message has reached its end, dead letters too.
     pub(super) fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.outlets.iter_mut().for_each(|outlet| outlet.sink.drain());
         let driven = self.poll_drive(cx);
         let flushed = self.poll_flush(cx);
         let written = self.dead_letters.poll_flush(cx);

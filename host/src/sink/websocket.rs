@@ -4,12 +4,14 @@
 //! them is done, so that a broken connection costs at most a repetition. Peers have tasks of their
 //! own, which take from a broadcast.
 
-use crate::config::{self, Buffer, MessageType, WebSocketSink, WhenFull, WhenNoPeers};
-use crate::message::{Failed, Message, Payload};
+use super::framing::Framing;
+use super::gathering::Gathering;
+use crate::config::{self, Buffer, WebSocketSink, WhenFull, WhenNoPeers};
+use crate::message::{Failed, Message};
 use crate::reason::Reason;
 use crate::telemetry::{EndpointMetrics, SinkMetrics};
 use crate::websocket::{
-    Attachment, Broadcast, Change, Ending, Link, ListenError, Listeners, Received, WhenExhausted,
+    Attachment, Broadcast, Change, Ending, Frame, Link, ListenError, Listeners, Received, WhenExhausted,
 };
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -31,7 +33,8 @@ const BATCH_MESSAGES: usize = 256;
 pub struct Client {
     link: Link,
     buffer: Buffer,
-    message_type: MessageType,
+    framing: Framing,
+    gathering: Option<Gathering>,
     metrics: SinkMetrics,
     /// The first `fed` were handed to the connection, and wait for a flush.
     queue: VecDeque<Message>,
@@ -40,6 +43,7 @@ pub struct Client {
     waiting_bytes: usize,
     dropped: u64,
     is_flushing: bool,
+    is_draining: bool,
 }
 
 /// The peers of a path.
@@ -48,10 +52,17 @@ pub struct Server {
     attachment: Attachment,
     broadcast: Arc<Broadcast>,
     peers: config::Peers,
-    message_type: MessageType,
+    framing: Framing,
+    gathering: Option<Gathering>,
     metrics: SinkMetrics,
-    batch: Vec<Payload>,
-    batch_bytes: usize,
+    /// Waiting to become a frame, all together.
+    waiting: VecDeque<Message>,
+    waiting_bytes: usize,
+    /// Frames to be published, and how many messages and bytes they hold.
+    frames: Vec<Frame>,
+    frame_messages: usize,
+    frame_bytes: usize,
+    is_draining: bool,
 }
 
 impl Client {
@@ -65,7 +76,8 @@ impl Client {
         Self {
             link: Link::new(&config.endpoint, client, WhenExhausted::Persist, endpoint),
             buffer: config.buffer,
-            message_type: config.message_type,
+            framing: framing(config),
+            gathering: config.batch.map(Gathering::new),
             metrics,
             queue: VecDeque::new(),
             fed: 0,
@@ -73,6 +85,7 @@ impl Client {
             waiting_bytes: 0,
             dropped: 0,
             is_flushing: false,
+            is_draining: false,
         }
     }
 
@@ -94,7 +107,7 @@ impl Client {
             };
             let result = match ending {
                 Some(ending) => Err(ending),
-                None => self.feed(cx),
+                None => self.feed(Some(cx)),
             };
             match result {
                 Ok(()) => break,
@@ -108,7 +121,7 @@ impl Client {
         if self.buffer.when_full != WhenFull::Block || self.has_room() {
             return Poll::Ready(());
         }
-        if let Err(ending) = self.feed(cx) {
+        if let Err(ending) = self.feed(Some(cx)) {
             self.link.lose(&ending);
             // The next turn follows it up.
             cx.waker().wake_by_ref();
@@ -117,33 +130,15 @@ impl Client {
     }
 
     pub(super) fn push(&mut self, message: Message, failed: &mut Vec<Failed>) {
-        let message = match typed(self.message_type, message) {
-            Ok(message) => message,
-            Err(unsendable) => return failed.push(unsendable),
+        let message = match self.gathering {
+            None => match self.framing.typed(message) {
+                Ok(message) => message,
+                Err(unsendable) => return failed.push(unsendable),
+            },
+            Some(_) => message,
         };
         if self.link.is_unavailable() {
             return failed.push(unavailable(message, self.link.last_error().unwrap_or_default()));
-        }
-        let is_next = self.fed == self.queue.len();
-        if let Some(connection) = self.link.connection().filter(|connection| is_next && connection.is_ready())
-        {
-            let length = message.payload.len();
-            let mut result = connection.send(message.payload.clone());
-            self.queue.push_back(message);
-            self.fed += 1;
-            self.fed_bytes += length + FRAME_HEADER_BYTES;
-            let is_due = self.fed >= UNFLUSHED_MESSAGES || self.fed_bytes >= UNFLUSHED_BYTES;
-            if is_due && result.is_ok() {
-                match connection.try_flush() {
-                    Poll::Ready(Ok(())) => self.settle(),
-                    Poll::Ready(Err(ending)) => result = Err(ending),
-                    Poll::Pending => {}
-                }
-            }
-            if let Err(ending) = result {
-                self.link.lose(&ending);
-            }
-            return;
         }
         if !self.has_room() {
             match self.buffer.when_full {
@@ -163,9 +158,22 @@ impl Client {
                 }
             }
         }
+        let is_first = self.fed == self.queue.len();
+        let goes_on = match &mut self.gathering {
+            None => is_first,
+            Some(gathering) => {
+                if is_first {
+                    gathering.begin();
+                }
+                !gathering.lingers()
+            }
+        };
         self.waiting_bytes += message.payload.len();
-        let is_connected = self.link.connection().is_some();
-        self.queue.push_back(if is_connected { message } else { message.detached() });
+        let is_kept = !goes_on || self.link.connection().is_none();
+        self.queue.push_back(if is_kept { message.detached() } else { message });
+        if let Err(ending) = self.feed(None) {
+            self.link.lose(&ending);
+        }
     }
 
     pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>, failed: &mut Vec<Failed>) -> Poll<()> {
@@ -184,10 +192,15 @@ impl Client {
         code: u16,
         failed: &mut Vec<Failed>,
     ) -> Poll<()> {
+        self.is_draining = true;
         if !self.queue.is_empty() {
             ready!(self.poll_flush(cx, failed));
         }
         self.link.poll_close(cx, code)
+    }
+
+    pub(super) fn drain(&mut self) {
+        self.is_draining = true;
     }
 
     pub(super) fn in_flight(&self) -> usize {
@@ -216,31 +229,57 @@ impl Client {
         self.queue.iter_mut().for_each(|message| *message = message.detached());
     }
 
-    /// Hands on what waits, as far as the peer reads, and flushes if that is due.
-    fn feed(&mut self, cx: &mut Context<'_>) -> Result<(), Ending> {
-        let Some(connection) = self.link.connection() else { return Ok(()) };
-        while let Some(message) = self.queue.get(self.fed) {
-            match connection.poll_ready(cx) {
-                Poll::Ready(result) => result?,
-                Poll::Pending => break,
+    /// Hands on what waits, as far as the peer reads, and flushes if that is due. Without a context it
+    /// goes no further than can be told at once.
+    #[inline]
+    fn feed(&mut self, mut cx: Option<&mut Context<'_>>) -> Result<(), Ending> {
+        while self.fed < self.queue.len() && self.is_due(cx.as_deref_mut()) {
+            let Some(connection) = self.link.connection() else { return Ok(()) };
+            let is_ready = match cx.as_deref_mut() {
+                Some(cx) => connection.poll_ready(cx)?.is_ready(),
+                None => connection.is_ready(),
+            };
+            if !is_ready {
+                break;
             }
-            let length = message.payload.len();
-            connection.send(message.payload.clone())?;
-            self.fed += 1;
-            self.fed_bytes += length + FRAME_HEADER_BYTES;
-            self.waiting_bytes -= length;
-        }
-        let is_due = self.fed >= UNFLUSHED_MESSAGES || self.fed_bytes >= UNFLUSHED_BYTES;
-        if self.fed > 0 && (self.is_flushing || is_due) {
-            match connection.poll_flush(cx) {
-                Poll::Ready(result) => {
-                    result?;
-                    self.settle();
+            let (frame, count) = match &self.gathering {
+                None => (self.framing.frame(&self.queue[self.fed]), 1),
+                Some(gathering) => {
+                    let waiting = self.queue.range(self.fed..).take(gathering.max_messages());
+                    self.framing.array(waiting, gathering.max_bytes())
                 }
-                Poll::Pending => {}
+            };
+            let fed = self.queue.range(self.fed..self.fed + count);
+            self.waiting_bytes -= fed.map(|message| message.payload.len()).sum::<usize>();
+            self.fed += count;
+            self.fed_bytes += frame.len() + FRAME_HEADER_BYTES;
+            connection.send(frame)?;
+        }
+        let is_much = self.fed >= UNFLUSHED_MESSAGES || self.fed_bytes >= UNFLUSHED_BYTES;
+        if self.fed > 0
+            && (is_much || self.is_flushing && cx.is_some())
+            && let Some(connection) = self.link.connection()
+        {
+            let flushed = match cx.as_deref_mut() {
+                Some(cx) => connection.poll_flush(cx)?,
+                None => connection.try_flush()?,
+            };
+            if flushed.is_ready() {
+                self.settle();
             }
         }
         Ok(())
+    }
+
+    /// Whether what waits is to be sent now: it does not gather, or has gathered enough.
+    #[inline]
+    fn is_due(&mut self, cx: Option<&mut Context<'_>>) -> bool {
+        let has_room = self.has_room();
+        let Some(gathering) = &mut self.gathering else { return true };
+        gathering.is_full(self.queue.len() - self.fed, self.waiting_bytes)
+            || self.is_draining
+            || !has_room
+            || cx.is_some_and(|cx| gathering.is_over(cx, self.is_flushing))
     }
 
     /// A flush is done: what was fed is delivered.
@@ -275,10 +314,15 @@ impl Server {
             attachment,
             broadcast,
             peers: config.peers,
-            message_type: config.message_type,
+            framing: framing(config),
+            gathering: config.batch.map(Gathering::new),
             metrics,
-            batch: Vec::with_capacity(BATCH_MESSAGES),
-            batch_bytes: 0,
+            waiting: VecDeque::new(),
+            waiting_bytes: 0,
+            frames: Vec::with_capacity(BATCH_MESSAGES),
+            frame_messages: 0,
+            frame_bytes: 0,
+            is_draining: false,
         })
     }
 
@@ -288,60 +332,110 @@ impl Server {
     }
 
     pub(super) fn poll_drive(&mut self, cx: &mut Context<'_>) {
-        if !self.batch.is_empty() {
-            let _ = self.poll_publish(cx);
-        }
+        self.gather(cx, false);
+        let _ = self.poll_publish(cx);
     }
 
     pub(super) fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let is_full = self.batch.len() >= BATCH_MESSAGES.min(self.peers.buffer.max(1))
-            || self.batch_bytes >= self.peers.buffer_bytes;
-        if is_full {
+        let most = BATCH_MESSAGES.min(self.peers.buffer.max(1));
+        if self.frame_messages >= most || self.frame_bytes >= self.peers.buffer_bytes {
             ready!(self.poll_publish(cx));
         }
-        if self.broadcast.poll_room(cx, self.batch.len(), self.batch_bytes).is_ready() {
+        if self.poll_room(cx).is_ready() {
             return Poll::Ready(());
         }
         // What waits here may be what peers are waiting for.
+        while self.make_array() {}
         ready!(self.poll_publish(cx));
-        self.broadcast.poll_room(cx, 0, 0)
+        self.poll_room(cx)
     }
 
     pub(super) fn push(&mut self, message: Message, failed: &mut Vec<Failed>) {
-        match typed(self.message_type, message) {
-            Ok(message) => {
-                self.batch_bytes += message.payload.len();
-                self.batch.push(message.payload);
+        let Some(gathering) = &mut self.gathering else {
+            match self.framing.typed(message) {
+                Ok(message) => {
+                    let payload = self.framing.frame(&message);
+                    self.add(Frame { payload, messages: 1 });
+                }
+                Err(unsendable) => failed.push(unsendable),
             }
-            Err(unsendable) => failed.push(unsendable),
+            return;
+        };
+        if self.waiting.is_empty() {
+            gathering.begin();
+        }
+        self.waiting_bytes += message.payload.len();
+        self.waiting.push_back(if gathering.lingers() { message.detached() } else { message });
+        if gathering.is_full(self.waiting.len(), self.waiting_bytes) {
+            self.make_array();
         }
     }
 
     pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        self.poll_publish(cx)
+        self.gather(cx, true);
+        ready!(self.poll_publish(cx));
+        if self.waiting.is_empty() { Poll::Ready(()) } else { Poll::Pending }
     }
 
     pub(super) fn poll_close(&mut self, cx: &mut Context<'_>, code: u16) -> Poll<()> {
-        ready!(self.poll_publish(cx));
+        self.is_draining = true;
+        ready!(self.poll_flush(cx));
         self.broadcast.finish();
         ready!(self.broadcast.poll_taken(cx));
         self.attachment.poll_close(cx, code)
     }
 
-    pub(super) fn in_flight(&self) -> usize {
-        self.batch.len()
+    pub(super) fn drain(&mut self) {
+        self.is_draining = true;
     }
 
-    /// Gives the batch to the peers; pending while it has to wait for one to come.
+    pub(super) fn in_flight(&self) -> usize {
+        self.waiting.len() + self.frame_messages
+    }
+
+    /// Makes frames of what has gathered, if it is time.
+    fn gather(&mut self, cx: &mut Context<'_>, is_flushing: bool) {
+        let Some(gathering) = &mut self.gathering else { return };
+        if !self.waiting.is_empty() && (self.is_draining || gathering.is_over(cx, is_flushing)) {
+            while self.make_array() {}
+        }
+    }
+
+    /// Makes a frame of what has gathered; false if nothing has.
+    fn make_array(&mut self) -> bool {
+        let Some(gathering) = self.gathering.as_ref().filter(|_| !self.waiting.is_empty()) else {
+            return false;
+        };
+        let (payload, count) =
+            self.framing.array(self.waiting.iter().take(gathering.max_messages()), gathering.max_bytes());
+        let taken = self.waiting.drain(..count);
+        self.waiting_bytes -= taken.map(|message| message.payload.len()).sum::<usize>();
+        self.add(Frame { payload, messages: count as u64 });
+        true
+    }
+
+    #[inline]
+    fn add(&mut self, frame: Frame) {
+        self.frame_messages += usize::try_from(frame.messages).unwrap_or(usize::MAX);
+        self.frame_bytes += frame.payload.len();
+        self.frames.push(frame);
+    }
+
+    fn poll_room(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let bytes = self.waiting_bytes + self.frame_bytes;
+        self.broadcast.poll_room(cx, self.in_flight() as u64, bytes as u64)
+    }
+
+    /// Gives the frames to the peers; pending while it has to wait for one to come.
     fn poll_publish(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.batch.is_empty() {
+        if self.frames.is_empty() {
             return Poll::Ready(());
         }
         if self.peers.when_none == WhenNoPeers::Wait {
             ready!(self.broadcast.poll_peers(cx));
         }
-        self.batch_bytes = 0;
-        let published = self.broadcast.publish(&mut self.batch);
+        (self.frame_messages, self.frame_bytes) = (0, 0);
+        let published = self.broadcast.publish(&mut self.frames);
         self.metrics.delivered.inc_by(published.delivered);
         self.metrics.losses.dropped(Reason::NoPeers, published.no_peers);
         self.metrics.losses.dropped(Reason::SlowPeer, published.slow_peers);
@@ -353,27 +447,6 @@ fn unavailable(message: Message, why: &str) -> Failed {
     Failed { message, reason: Reason::SinkUnavailable, detail: why.to_owned() }
 }
 
-/// The message as the frame type the sink sends.
-#[inline]
-fn typed(message_type: MessageType, message: Message) -> Result<Message, Failed> {
-    let is_text = message.payload.is_text();
-    match message_type {
-        MessageType::Auto => Ok(message),
-        MessageType::Text if is_text => Ok(message),
-        MessageType::Binary if !is_text => Ok(message),
-        MessageType::Binary => {
-            Ok(Message { payload: Payload::binary(message.payload.into_bytes()), ..message })
-        }
-        MessageType::Text => {
-            let metadata = message.metadata;
-            match Payload::try_text(message.payload.into_bytes()) {
-                Ok(payload) => Ok(Message { payload, metadata }),
-                Err(bytes) => Err(Failed {
-                    message: Message { payload: Payload::binary(bytes), metadata },
-                    reason: Reason::Decode,
-                    detail: "not UTF-8, and the sink sends text".to_owned(),
-                }),
-            }
-        }
-    }
+fn framing(config: &WebSocketSink) -> Framing {
+    Framing::new(config.message_type, config.include_metadata, config.packing)
 }

@@ -7,9 +7,12 @@ use super::{Fill, Room};
 use crate::config::{self, Codec, WebSocketSource};
 use crate::message::{Failed, Message, Payload};
 use crate::metadata::{self, Metadata, Origin};
+use crate::packing::{UnpackError, Unpacker};
 use crate::reason::Reason;
 use crate::telemetry::{EndpointMetrics, EndpointState};
-use crate::websocket::{Arrivals, Attachment, Change, Link, ListenError, Listeners, Received, WhenExhausted};
+use crate::websocket::{
+    Arrivals, Attachment, Change, Ending, LaneWriter, Link, ListenError, Listeners, Received, WhenExhausted,
+};
 use serde::de::IgnoredAny;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -21,9 +24,13 @@ use tokio::sync::mpsc;
 pub struct Client {
     link: Link,
     origin: Arc<Origin>,
-    codec: Codec,
+    decoding: Decoding,
     /// Received, but too large for what room the last batch had left.
     left: Option<Message>,
+    /// Whether messages are answered on their connection, and what is to be written there.
+    is_answered: bool,
+    lane: Option<LaneWriter>,
+    is_stopped: bool,
     failure: Option<String>,
 }
 
@@ -32,19 +39,27 @@ pub struct Client {
 pub struct Server {
     attachment: Attachment,
     arrivals: mpsc::Receiver<Arrivals>,
-    codec: Codec,
+    decoding: Decoding,
     /// What did not fit into the last batch, in reverse: the next message is the last.
     left: Vec<Message>,
 }
 
 impl Client {
-    /// Dials at the first poll.
-    pub fn new(config: &WebSocketSource, client: &config::Client, metrics: EndpointMetrics) -> Self {
+    /// Dials at the first poll. With `is_answered` its connections take replies.
+    pub fn new(
+        config: &WebSocketSource,
+        client: &config::Client,
+        is_answered: bool,
+        metrics: EndpointMetrics,
+    ) -> Self {
         Self {
             link: Link::new(&config.endpoint, client, WhenExhausted::Fail, metrics),
             origin: Arc::default(),
-            codec: config.codec,
+            decoding: Decoding::new(config),
             left: None,
+            is_answered,
+            lane: None,
+            is_stopped: false,
             failure: None,
         }
     }
@@ -72,7 +87,8 @@ impl Client {
         let mut received_us = None;
         loop {
             self.follow(cx);
-            let Some(connection) = self.link.connection() else { break };
+            self.write_back(cx);
+            let Some(connection) = self.link.connection().filter(|_| !self.is_stopped) else { break };
             let ending = loop {
                 if batch.len() >= room.messages || bytes >= room.bytes {
                     self.link.message();
@@ -83,7 +99,7 @@ impl Client {
                         let received_us = *received_us.get_or_insert_with(metadata::now_us);
                         let metadata = Metadata::new(self.origin.clone(), received_us);
                         let length = payload.len();
-                        match decode(self.codec, Message { payload, metadata }) {
+                        match self.decoding.decode(Message { payload, metadata }) {
                             Ok(message) if bytes + length > room.bytes && batch.len() > before => {
                                 self.left = Some(message);
                                 self.link.message();
@@ -101,7 +117,7 @@ impl Client {
             };
             let Some(ending) = ending else { break };
             failed.extend(ending.failed(&self.origin));
-            self.link.lose(&ending);
+            self.lose(&ending);
         }
         if batch.len() > before || failed.len() > failed_before {
             self.link.message();
@@ -109,7 +125,7 @@ impl Client {
         }
         match self.failure.take() {
             Some(why) => Poll::Ready(Fill::Failed(why)),
-            None if self.link.state() == EndpointState::Closed => Poll::Ready(Fill::Ended),
+            None if self.is_stopped || self.link.state() == EndpointState::Closed => Poll::Ready(Fill::Ended),
             None => Poll::Pending,
         }
     }
@@ -117,26 +133,60 @@ impl Client {
     pub(super) fn poll_hold(&mut self, cx: &mut Context<'_>) {
         self.link.hold();
         self.follow(cx);
+        self.write_back(cx);
+    }
+
+    /// Reads no more. A connection on which answers may be due stays open for them.
+    pub(super) fn poll_stop(&mut self, cx: &mut Context<'_>, code: u16) {
+        if self.lane.is_none() {
+            let _ = self.link.poll_close(cx, code);
+        }
+        self.is_stopped = true;
     }
 
     pub(super) fn poll_close(&mut self, cx: &mut Context<'_>, code: u16) -> Poll<()> {
         self.link.poll_close(cx, code)
     }
 
+    /// Writes the replies that wait for the connection.
+    #[inline]
+    fn write_back(&mut self, cx: &mut Context<'_>) {
+        if let (Some(lane), Some(connection)) = (&mut self.lane, self.link.connection())
+            && let Poll::Ready(Err(ending)) = lane.poll_write(cx, connection)
+        {
+            self.lose(&ending);
+            self.follow(cx);
+        }
+    }
+
+    fn lose(&mut self, ending: &Ending) {
+        if let Some(lane) = self.lane.take() {
+            lane.close(ending);
+        }
+        self.link.lose(ending);
+    }
+
     #[inline]
     fn follow(&mut self, cx: &mut Context<'_>) {
         while let Poll::Ready(change) = self.link.poll_change(cx) {
             match change {
+                Change::Connected(origin) if self.is_answered => {
+                    self.origin = self.lane.insert(LaneWriter::new()).origin(&origin);
+                }
                 Change::Connected(origin) => self.origin = origin,
-                Change::Lost => {}
-                Change::Unavailable(why) => self.failure = Some(why),
+                Change::Lost => self.lane = None,
+                Change::Unavailable(why) => {
+                    self.lane = None;
+                    self.failure = Some(why);
+                }
             }
         }
     }
 }
 
 impl Server {
-    /// Opens the path, and the listener if it is the first there.
+    /// Opens the path, and the listener if it is the first there. With `is_answered` its connections
+    /// take replies.
     ///
     /// # Errors
     /// If the address cannot be listened on.
@@ -144,10 +194,12 @@ impl Server {
         config: &WebSocketSource,
         listen: &config::Listen,
         listeners: &Listeners,
+        is_answered: bool,
         metrics: EndpointMetrics,
     ) -> Result<Self, ListenError> {
-        let (attachment, arrivals) = listeners.open_source(&config.endpoint, listen, metrics).await?;
-        Ok(Self { attachment, arrivals, codec: config.codec, left: Vec::new() })
+        let opened = listeners.open_source(&config.endpoint, listen, is_answered, metrics).await?;
+        let (attachment, arrivals) = opened;
+        Ok(Self { attachment, arrivals, decoding: Decoding::new(config), left: Vec::new() })
     }
 
     /// Where it listens, for port 0.
@@ -172,7 +224,7 @@ impl Server {
                     return Poll::Ready(Fill::More);
                 }
                 bytes += next.payload.len();
-                match decode(self.codec, next) {
+                match self.decoding.decode(next) {
                     Ok(message) => batch.push(message),
                     Err(undecoded) => failed.push(undecoded),
                 }
@@ -199,9 +251,46 @@ impl Server {
     }
 }
 
+/// What is done with a payload before it is a message.
+#[derive(Debug)]
+struct Decoding {
+    unpacker: Option<Unpacker>,
+    codec: Codec,
+}
+
+impl Decoding {
+    fn new(config: &WebSocketSource) -> Self {
+        let unpacker = |packing| Unpacker::new(packing, config.endpoint.max_message_size_bytes);
+        Self { unpacker: config.packing.map(unpacker), codec: config.codec }
+    }
+
+    /// Unpacks the payload, and makes of it what the codec says it is.
+    #[inline]
+    fn decode(&mut self, message: Message) -> Result<Message, Failed> {
+        let message = match &mut self.unpacker {
+            Some(unpacker) => unpacked(unpacker, message)?,
+            None => message,
+        };
+        typed(self.codec, message)
+    }
+}
+
+fn unpacked(unpacker: &mut Unpacker, message: Message) -> Result<Message, Failed> {
+    match unpacker.unpack(message.payload.as_bytes()) {
+        Ok(bytes) => Ok(Message { payload: Payload::binary(bytes), ..message }),
+        Err(error) => {
+            let reason = match error {
+                UnpackError::TooLarge(_) => Reason::TooLarge,
+                UnpackError::Broken { .. } => Reason::Decode,
+            };
+            Err(Failed { message, reason, detail: error.to_string() })
+        }
+    }
+}
+
 /// Makes of a payload what the codec says it is.
 #[inline]
-fn decode(codec: Codec, message: Message) -> Result<Message, Failed> {
+fn typed(codec: Codec, message: Message) -> Result<Message, Failed> {
     match codec {
         Codec::Auto => Ok(message),
         Codec::Bytes => {
@@ -233,7 +322,7 @@ mod tests {
 
     fn decoded(codec: Codec, payload: Payload) -> Result<Payload, String> {
         let message = Message { payload, metadata: Metadata::without_origin(0) };
-        decode(codec, message).map(|message| message.payload).map_err(|failed| failed.detail)
+        typed(codec, message).map(|message| message.payload).map_err(|failed| failed.detail)
     }
 
     #[test]

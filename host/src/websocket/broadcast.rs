@@ -1,21 +1,17 @@
-//! What the peers of a server sink are still to get: one ring for all, and a cursor for each.
+//! What the peers of a server sink are still to get: one ring of frames for all, and a mark for each.
 //!
-//! The pipeline appends a batch and wakes who waits; each peer's task takes from its cursor on, at
-//! its own speed. A peer that falls out of the window it may lag behind has its cursor moved, is
-//! closed, or holds the pipeline, as the policy says. Payloads in the ring share no memory with what
-//! sockets were read into.
+//! The pipeline appends a batch and wakes who waits; each peer's task takes from its mark on, at its
+//! own speed. A peer that falls out of the window it may lag behind has its mark moved, is closed, or
+//! holds the pipeline, as the policy says. Limits and counts are of messages, not of frames.
 
+use super::ring::{self, Frame, Mark, Ring};
 use crate::config::{Peers, SlowPeer};
-use crate::message::Payload;
 use crate::reason::Reason;
 use crate::telemetry::SinkMetrics;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
-
-/// Payloads from here on are kept as they are: what they may pin beside themselves is no larger.
-const WORTH_SHARING_BYTES: usize = 64 << 10;
 
 /// The messages of one server sink on their way to its peers.
 #[derive(Debug)]
@@ -25,7 +21,7 @@ pub struct Broadcast {
     state: Mutex<State>,
 }
 
-/// What publishing a batch came to.
+/// What publishing a batch came to, in messages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Published {
     /// At least one peer has them in its queue.
@@ -37,10 +33,10 @@ pub struct Published {
 }
 
 /// What a peer gets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Next {
-    /// Messages were appended.
-    Messages,
+    /// Frames, to be written as they are.
+    Frames(Bytes),
     /// The peer reads too slowly, and is to be disconnected.
     TooSlow,
     /// It has had all there will be.
@@ -49,32 +45,25 @@ pub(super) enum Next {
 
 #[derive(Debug, Default)]
 struct State {
-    entries: VecDeque<Entry>,
-    /// Number of the first entry; the first message ever has number 0.
-    first: u64,
-    /// Payload bytes published so far.
-    bytes: u64,
+    ring: Ring,
     /// Peers may be no further behind than this.
-    window_start: u64,
+    window: Mark,
+    /// Where a new peer begins.
+    replay: Mark,
     slots: BTreeMap<u64, Slot>,
     publisher: Option<Waker>,
     is_finished: bool,
 }
 
 #[derive(Debug)]
-struct Entry {
-    payload: Payload,
-    /// Payload bytes published before this one.
-    bytes_before: u64,
-}
-
-#[derive(Debug)]
 struct Slot {
-    cursor: u64,
-    /// What comes before the cursor: replayed messages, and with `drop_newest` what the peer had room
-    /// for before it missed others.
-    kept: VecDeque<Payload>,
-    kept_bytes: u64,
+    /// It has had, or missed, what is before this.
+    mark: Mark,
+    /// What comes before the mark all the same: replayed messages, and with `drop_newest` what the peer
+    /// had room for before it missed others.
+    kept: VecDeque<(Bytes, Mark)>,
+    /// How much that is.
+    kept_size: Mark,
     waker: Option<Waker>,
 }
 
@@ -84,23 +73,18 @@ impl Broadcast {
         Self { peers, metrics, state: Mutex::default() }
     }
 
-    /// Whether anybody is connected.
-    pub fn has_peers(&self) -> bool {
-        !self.lock().slots.is_empty()
-    }
-
-    /// Whether a message more may be published beside `batch` and `batch_bytes` that wait for it. Only
+    /// Whether a message more may be published beside `messages` and `bytes` that wait for it. Only
     /// `slow_peer = "block"` ever says no; the waker is woken when that may have changed.
-    pub fn poll_room(&self, cx: &mut Context<'_>, batch: usize, batch_bytes: usize) -> Poll<()> {
+    pub fn poll_room(&self, cx: &mut Context<'_>, messages: u64, bytes: u64) -> Poll<()> {
         if self.peers.slow != SlowPeer::Block {
             return Poll::Ready(());
         }
         let mut state = self.lock();
-        let end = state.end();
-        let Some(cursor) = state.slots.values().map(|slot| slot.cursor).min() else { return Poll::Ready(()) };
-        let messages = end - cursor + batch as u64;
-        let bytes = state.bytes_from(cursor) + batch_bytes as u64;
-        if messages < self.peers.buffer as u64 && bytes < self.peers.buffer_bytes as u64 {
+        let Some(slowest) = state.slots.values().map(|slot| slot.mark).min() else { return Poll::Ready(()) };
+        let behind = state.ring.end().since(slowest);
+        if behind.messages + messages < self.peers.buffer as u64
+            && behind.bytes + bytes < self.peers.buffer_bytes as u64
+        {
             return Poll::Ready(());
         }
         state.publisher = Some(cx.waker().clone());
@@ -120,8 +104,8 @@ impl Broadcast {
     /// Ready when every peer has taken all there is.
     pub fn poll_taken(&self, cx: &mut Context<'_>) -> Poll<()> {
         let mut state = self.lock();
-        let end = state.end();
-        if state.slots.values().all(|slot| slot.cursor == end && slot.kept.is_empty()) {
+        let end = state.ring.end();
+        if state.slots.values().all(|slot| slot.mark == end && slot.kept.is_empty()) {
             return Poll::Ready(());
         }
         state.publisher = Some(cx.waker().clone());
@@ -129,19 +113,13 @@ impl Broadcast {
     }
 
     /// Gives a batch to all peers; leaves it empty.
-    pub fn publish(&self, batch: &mut Vec<Payload>) -> Published {
-        let count = batch.len() as u64;
-        if count == 0 {
-            return Published::default();
-        }
-        detach(batch);
-        let mut state = self.lock();
-        let old_end = state.end();
-        for payload in batch.drain(..) {
-            let bytes_before = state.bytes;
-            state.bytes += payload.len() as u64;
-            state.entries.push_back(Entry { payload, bytes_before });
-        }
+    pub fn publish(&self, batch: &mut Vec<Frame>) -> Published {
+        let chunks = ring::chunks(batch.drain(..));
+        let mut guard = self.lock();
+        let state = &mut *guard;
+        let old_end = state.ring.end();
+        chunks.into_iter().for_each(|chunk| state.ring.append(chunk));
+        let count = state.ring.end().since(old_end).messages;
         let mut published = Published { delivered: count, ..Published::default() };
         let mut missed = 0;
         if state.slots.is_empty() {
@@ -153,7 +131,7 @@ impl Broadcast {
         }
         state.move_window(&self.peers);
         let woken: Vec<Waker> = state.slots.values_mut().filter_map(|slot| slot.waker.take()).collect();
-        drop(state);
+        drop(guard);
         woken.into_iter().for_each(Waker::wake);
         if missed > 0 {
             self.metrics.peer_dropped(Reason::SlowPeer, missed);
@@ -163,72 +141,58 @@ impl Broadcast {
 
     /// A new peer; the last messages are its first, if `replay` says so.
     pub(super) fn join(&self, peer: u64) {
-        let mut state = self.lock();
-        let end = state.end();
-        let replayed = state.entries.len().min(self.peers.replay);
-        let last = state.entries.range(state.entries.len() - replayed..);
-        let kept: VecDeque<Payload> = last.map(|entry| entry.payload.clone()).collect();
-        let kept_bytes = kept.iter().map(|payload| payload.len() as u64).sum();
-        state.slots.insert(peer, Slot { cursor: end, kept, kept_bytes, waker: None });
+        let mut guard = self.lock();
+        let state = &mut *guard;
+        let (start, end) = (state.replay.max(state.ring.start()), state.ring.end());
+        let mut slot = Slot { mark: start, kept: VecDeque::new(), kept_size: Mark::default(), waker: None };
+        slot.keep(&state.ring, end);
+        state.slots.insert(peer, slot);
         state.wake_publisher();
-        drop(state);
-        self.metrics.replayed.inc_by(replayed as u64);
+        drop(guard);
+        self.metrics.replayed.inc_by(end.since(start).messages);
     }
 
     /// A peer is gone; what it has not taken is counted under `reason`.
     pub(super) fn leave(&self, peer: u64, reason: Reason) {
         let mut state = self.lock();
-        let end = state.end();
+        let end = state.ring.end();
         let Some(slot) = state.slots.remove(&peer) else { return };
         state.wake_publisher();
         drop(state);
-        let missed = end - slot.cursor + slot.kept.len() as u64;
+        let missed = slot.behind(end).messages;
         if missed > 0 {
             self.metrics.peer_dropped(reason, missed);
         }
     }
 
-    /// Appends up to `most` messages that `peer` is to get next.
-    pub(super) fn poll_next(
-        &self,
-        cx: &mut Context<'_>,
-        peer: u64,
-        most: usize,
-        payloads: &mut VecDeque<Payload>,
-    ) -> Poll<Next> {
+    /// What `peer` is to get next.
+    pub(super) fn poll_next(&self, cx: &mut Context<'_>, peer: u64) -> Poll<Next> {
         let mut guard = self.lock();
         let state = &mut *guard;
-        let (first, end, window_start) = (state.first, state.end(), state.window_start);
+        let (window, end) = (state.window, state.ring.end());
         let Some(slot) = state.slots.get_mut(&peer) else { return Poll::Ready(Next::Finished) };
         let mut missed = 0;
-        if slot.cursor < window_start {
+        if slot.mark < window {
             if self.peers.slow == SlowPeer::Disconnect {
                 return Poll::Ready(Next::TooSlow);
             }
-            missed = window_start - slot.cursor;
-            slot.cursor = window_start;
+            missed = window.since(slot.mark).messages;
+            slot.mark = window;
         }
-        let before = payloads.len();
-        while payloads.len() - before < most
-            && let Some(payload) = slot.kept.pop_front()
-        {
-            slot.kept_bytes -= payload.len() as u64;
-            payloads.push_back(payload);
-        }
-        let count = (end - slot.cursor).min((most - (payloads.len() - before)) as u64);
-        let from = usize::try_from(slot.cursor - first).unwrap_or(usize::MAX);
-        let entries = state.entries.iter().skip(from).take(usize::try_from(count).unwrap_or(usize::MAX));
-        payloads.extend(entries.map(|entry| entry.payload.clone()));
-        slot.cursor += count;
-        let result = if payloads.len() > before {
-            Poll::Ready(Next::Messages)
+        let result = if let Some((bytes, size)) = slot.kept.pop_front() {
+            slot.kept_size = slot.kept_size.since(size);
+            Poll::Ready(Next::Frames(bytes))
+        } else if slot.mark < end {
+            let (bytes, mark) = state.ring.slice(slot.mark, end);
+            slot.mark = mark;
+            Poll::Ready(Next::Frames(bytes))
         } else if state.is_finished {
             Poll::Ready(Next::Finished)
         } else {
             slot.waker = Some(cx.waker().clone());
             Poll::Pending
         };
-        if result == Poll::Ready(Next::Messages) {
+        if matches!(result, Poll::Ready(Next::Frames(_))) {
             state.wake_publisher();
         }
         drop(guard);
@@ -244,9 +208,9 @@ impl Broadcast {
             return Poll::Pending;
         }
         let mut state = self.lock();
-        let window_start = state.window_start;
+        let window = state.window;
         let Some(slot) = state.slots.get_mut(&peer) else { return Poll::Pending };
-        if slot.cursor < window_start {
+        if slot.mark < window {
             return Poll::Ready(());
         }
         slot.waker = Some(cx.waker().clone());
@@ -268,15 +232,6 @@ impl Broadcast {
 }
 
 impl State {
-    fn end(&self) -> u64 {
-        self.first + self.entries.len() as u64
-    }
-
-    fn bytes_from(&self, number: u64) -> u64 {
-        let index = usize::try_from(number - self.first).unwrap_or(usize::MAX);
-        self.entries.get(index).map_or(0, |entry| self.bytes - entry.bytes_before)
-    }
-
     fn wake_publisher(&mut self) {
         if let Some(waker) = self.publisher.take() {
             waker.wake();
@@ -285,76 +240,77 @@ impl State {
 
     /// How far behind a peer may be, and what the ring can forget.
     fn move_window(&mut self, peers: &Peers) {
-        let end = self.end();
+        let end = self.ring.end();
         if peers.slow == SlowPeer::Block {
-            self.window_start = self.slots.values().map(|slot| slot.cursor).min().unwrap_or(end);
+            self.window = self.slots.values().map(|slot| slot.mark).min().unwrap_or(end);
         } else {
-            let by_count = end.saturating_sub(peers.buffer as u64);
-            self.window_start = self.window_start.max(by_count).max(self.first);
-            // One larger message goes alone.
-            while self.window_start + 1 < end
-                && self.bytes_from(self.window_start) > peers.buffer_bytes as u64
-            {
-                self.window_start += 1;
+            // One larger frame goes alone.
+            while self.window.frames + 1 < end.frames && !fits(end.since(self.window), peers) {
+                self.window = self.ring.next(self.window);
             }
         }
-        let kept_from = self.window_start.min(end.saturating_sub(peers.replay as u64));
-        while self.first < kept_from {
-            self.entries.pop_front();
-            self.first += 1;
+        while self.replay < end {
+            let next = self.ring.next(self.replay);
+            if end.since(next).messages < peers.replay as u64 {
+                break;
+            }
+            self.replay = next;
         }
+        self.ring.forget(self.window.min(self.replay));
     }
 
     /// `drop_newest`: of what was published since `old_end` each peer keeps what it has room for.
-    /// Answers how many at least one peer keeps, and how many are missed by peers in all.
-    fn shorten(&mut self, old_end: u64, peers: &Peers) -> (u64, u64) {
-        let (first, end, bytes) = (self.first, self.first + self.entries.len() as u64, self.bytes);
-        let index = |number: u64| usize::try_from(number - first).unwrap_or(usize::MAX);
-        let bytes_at =
-            |number: u64| self.entries.get(index(number)).map_or(bytes, |entry| entry.bytes_before);
+    /// Answers how many messages at least one peer keeps, and how many are missed by peers in all.
+    fn shorten(&mut self, old_end: Mark, peers: &Peers) -> (u64, u64) {
+        let end = self.ring.end();
         let (mut most_taken, mut missed) = (0, 0);
         for slot in self.slots.values_mut() {
-            let kept = slot.kept.len() as u64;
-            let has_room_until = |number: u64| {
-                let messages = kept + (number - slot.cursor);
-                let waiting_bytes = slot.kept_bytes + (bytes_at(number) - bytes_at(slot.cursor));
-                messages <= 1
-                    || (messages <= peers.buffer as u64 && waiting_bytes <= peers.buffer_bytes as u64)
+            let has_room_until = |slot: &Slot, until: Mark| {
+                let behind = slot.behind(until);
+                behind.frames <= 1 || fits(behind, peers)
             };
             let mut until = end;
-            if !has_room_until(end) {
+            if !has_room_until(slot, end) {
                 until = old_end;
-                while has_room_until(until + 1) {
-                    until += 1;
+                while until < end && has_room_until(slot, self.ring.next(until)) {
+                    until = self.ring.next(until);
                 }
-                let entries = self.entries.range(index(slot.cursor)..index(until));
-                slot.kept.extend(entries.map(|entry| entry.payload.clone()));
-                slot.kept_bytes += bytes_at(until) - bytes_at(slot.cursor);
-                slot.cursor = end;
-                missed += end - until;
+                slot.keep(&self.ring, until);
+                slot.mark = end;
+                missed += end.since(until).messages;
             }
-            most_taken = most_taken.max(until - old_end);
+            most_taken = most_taken.max(until.since(old_end).messages);
         }
         (most_taken, missed)
     }
 }
 
-/// Copies small payloads into one piece of memory of their own.
-fn detach(batch: &mut [Payload]) {
-    let is_small = |payload: &Payload| payload.len() < WORTH_SHARING_BYTES;
-    let total = batch.iter().filter(|payload| is_small(payload)).map(Payload::len).sum();
-    let mut copies = BytesMut::with_capacity(total);
-    batch.iter().filter(|payload| is_small(payload)).for_each(|p| copies.extend_from_slice(p.as_bytes()));
-    let mut copies: Bytes = copies.freeze();
-    for payload in batch.iter_mut().filter(|payload| is_small(payload)) {
-        let copy = copies.split_to(payload.len());
-        *payload = if payload.is_text() { Payload::checked_text(copy) } else { Payload::binary(copy) };
+impl Slot {
+    /// What the peer has yet to take of what is before `end`.
+    fn behind(&self, end: Mark) -> Mark {
+        self.kept_size.plus(end.since(self.mark))
     }
+
+    /// Puts what is between its mark and `until` aside.
+    fn keep(&mut self, ring: &Ring, until: Mark) {
+        while self.mark < until {
+            let (bytes, mark) = ring.slice(self.mark, until);
+            let size = mark.since(self.mark);
+            self.kept.push_back((bytes, size));
+            self.kept_size = self.kept_size.plus(size);
+            self.mark = mark;
+        }
+    }
+}
+
+fn fits(size: Mark, peers: &Peers) -> bool {
+    size.messages <= peers.buffer as u64 && size.bytes <= peers.buffer_bytes as u64
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::message::Payload;
     use crate::telemetry::Metrics;
 
     fn broadcast(slow: SlowPeer, buffer: usize, replay: usize) -> (Metrics, Broadcast) {
@@ -364,15 +320,27 @@ mod tests {
     }
 
     fn publish(broadcast: &Broadcast, texts: &[&str]) -> Published {
-        broadcast.publish(&mut texts.iter().map(|text| Payload::text(*text)).collect())
+        frames(broadcast, texts, 1)
     }
 
-    fn take(broadcast: &Broadcast, peer: u64, most: usize) -> String {
-        let mut payloads = VecDeque::new();
-        match broadcast.poll_next(&mut Context::from_waker(Waker::noop()), peer, most, &mut payloads) {
+    fn frames(broadcast: &Broadcast, texts: &[&str], messages: u64) -> Published {
+        let frame = |text: &&str| Frame { payload: Payload::text(*text), messages };
+        broadcast.publish(&mut texts.iter().map(frame).collect())
+    }
+
+    /// The payloads of what a peer takes at once.
+    fn take(broadcast: &Broadcast, peer: u64) -> String {
+        match broadcast.poll_next(&mut Context::from_waker(Waker::noop()), peer) {
             Poll::Pending => "nothing".to_owned(),
-            Poll::Ready(Next::Messages) => {
-                payloads.iter().filter_map(Payload::as_text).collect::<Vec<_>>().join(" ")
+            Poll::Ready(Next::Frames(bytes)) => {
+                let (mut rest, mut texts) = (&bytes[..], Vec::new());
+                while let [0x81, length, after @ ..] = rest {
+                    let (text, after) = after.split_at(usize::from(*length));
+                    texts.push(std::str::from_utf8(text).expect("text"));
+                    rest = after;
+                }
+                assert!(rest.is_empty(), "whole frames of text");
+                texts.join(" ")
             }
             Poll::Ready(other) => format!("{other:?}"),
         }
@@ -392,10 +360,11 @@ mod tests {
         assert_eq!(publish(&broadcast, &["a", "b"]).delivered, 2);
         broadcast.join(2);
         assert_eq!(publish(&broadcast, &["c"]).delivered, 1);
-        assert_eq!((take(&broadcast, 1, 9), take(&broadcast, 2, 9)), ("a b c".into(), "c".into()));
-        assert_eq!(take(&broadcast, 1, 9), "nothing");
+        assert_eq!((take(&broadcast, 1), take(&broadcast, 2)), ("a b".into(), "c".into()));
+        assert_eq!(take(&broadcast, 1), "c");
+        assert_eq!(take(&broadcast, 1), "nothing");
         broadcast.finish();
-        assert_eq!(take(&broadcast, 1, 9), "Finished");
+        assert_eq!(take(&broadcast, 1), "Finished");
     }
 
     #[test]
@@ -403,7 +372,7 @@ mod tests {
         let (metrics, broadcast) = broadcast(SlowPeer::DropOldest, 3, 0);
         broadcast.join(1);
         assert_eq!(publish(&broadcast, &["a", "b", "c", "d", "e"]).delivered, 5);
-        assert_eq!(take(&broadcast, 1, 9), "c d e");
+        assert_eq!(take(&broadcast, 1), "c d e");
         assert_eq!(missed(&metrics), "2");
     }
 
@@ -414,11 +383,11 @@ mod tests {
         let published = publish(&broadcast, &["a", "b", "c", "d", "e"]);
         assert_eq!((published.delivered, published.slow_peers), (3, 2));
         assert_eq!(publish(&broadcast, &["f"]).slow_peers, 1);
-        assert_eq!(take(&broadcast, 1, 2), "a b");
-        assert_eq!(publish(&broadcast, &["g", "h", "i"]).delivered, 2);
-        assert_eq!(take(&broadcast, 1, 9), "c g h");
-        assert_eq!(publish(&broadcast, &["j"]).delivered, 1);
-        assert_eq!(take(&broadcast, 1, 9), "j");
+        assert_eq!(take(&broadcast, 1), "a b c");
+        assert_eq!(publish(&broadcast, &["g", "h", "i", "j"]).delivered, 3);
+        assert_eq!(take(&broadcast, 1), "g h i");
+        assert_eq!(publish(&broadcast, &["k"]).delivered, 1);
+        assert_eq!(take(&broadcast, 1), "k");
         assert_eq!(missed(&metrics), "4");
     }
 
@@ -430,7 +399,7 @@ mod tests {
             let broadcast = Broadcast::new(peers, metrics.sink("p", "s"));
             broadcast.join(1);
             publish(&broadcast, &["large"]);
-            assert_eq!(take(&broadcast, 1, 9), "large", "{slow:?}");
+            assert_eq!(take(&broadcast, 1), "large", "{slow:?}");
         }
     }
 
@@ -439,9 +408,9 @@ mod tests {
         let (metrics, broadcast) = broadcast(SlowPeer::Disconnect, 2, 0);
         broadcast.join(1);
         publish(&broadcast, &["a", "b"]);
-        assert_eq!(take(&broadcast, 1, 1), "a");
-        publish(&broadcast, &["c", "d"]);
-        assert_eq!(take(&broadcast, 1, 9), "TooSlow");
+        assert_eq!(take(&broadcast, 1), "a b");
+        publish(&broadcast, &["c", "d", "e"]);
+        assert_eq!(take(&broadcast, 1), "TooSlow");
         broadcast.leave(1, Reason::SlowPeer);
         assert_eq!(missed(&metrics), "3");
     }
@@ -456,9 +425,9 @@ mod tests {
         assert_eq!(broadcast.poll_room(&mut cx, 1, 1), Poll::Pending);
         publish(&broadcast, &["b"]);
         assert_eq!(broadcast.poll_room(&mut cx, 0, 0), Poll::Pending);
-        assert_eq!(take(&broadcast, 1, 1), "a");
+        assert_eq!(take(&broadcast, 1), "a");
         assert_eq!(broadcast.poll_room(&mut cx, 0, 0), Poll::Ready(()));
-        assert_eq!(take(&broadcast, 1, 9), "b");
+        assert_eq!(take(&broadcast, 1), "b");
         assert_eq!(broadcast.poll_taken(&mut cx), Poll::Ready(()));
     }
 
@@ -468,6 +437,19 @@ mod tests {
         publish(&broadcast, &["a", "b", "c"]);
         broadcast.join(1);
         publish(&broadcast, &["d"]);
-        assert_eq!(take(&broadcast, 1, 9), "b c d");
+        assert_eq!((take(&broadcast, 1), take(&broadcast, 1)), ("b c".into(), "d".into()));
+    }
+
+    #[test]
+    fn limits_and_counts_are_of_messages_not_of_frames() {
+        let (metrics, broadcast) = broadcast(SlowPeer::DropOldest, 20, 15);
+        broadcast.join(1);
+        assert_eq!(frames(&broadcast, &["a", "b", "c"], 10).delivered, 30);
+        assert_eq!(take(&broadcast, 1), "b c");
+        assert_eq!(missed(&metrics), "10");
+        broadcast.join(2);
+        assert_eq!(take(&broadcast, 2), "b c", "two frames hold the last fifteen messages");
+        frames(&broadcast, &["d"], 30);
+        assert_eq!(take(&broadcast, 1), "d", "a larger frame goes alone");
     }
 }

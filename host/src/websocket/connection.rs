@@ -7,11 +7,12 @@
 
 use super::closing::Closing;
 use super::pace::Pace;
+use super::ring;
 use super::stream::{Io, Stream, Traffic};
 use crate::message::{Failed, Message, Payload};
 use crate::metadata::{self, Metadata, Origin};
 use crate::reason::Reason;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use std::io::ErrorKind;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -43,6 +44,7 @@ pub struct Connection {
     is_dirty: bool,
     is_blocked: bool,
     owes_pong: bool,
+    is_server: bool,
     subprotocol: Option<String>,
     pace: Option<Box<Pace>>,
     heartbeat: Option<Answers>,
@@ -138,6 +140,7 @@ impl Connection {
             is_dirty: false,
             is_blocked: false,
             owes_pong: false,
+            is_server: role == Role::Server,
             subprotocol,
             pace: None,
             heartbeat: None,
@@ -293,6 +296,53 @@ impl Connection {
             }
         }
         Ok(())
+    }
+
+    /// Whether each message waits for its time.
+    #[inline]
+    pub(super) fn is_paced(&self) -> bool {
+        self.pace.is_some()
+    }
+
+    /// Waits until frames may be written with [`Self::send_frames`].
+    ///
+    /// # Errors
+    /// The connection broke.
+    #[inline]
+    pub(super) fn poll_clear(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Ending>> {
+        self.socket.get_mut().wake(cx.waker());
+        if self.is_ready() && !self.is_dirty { Poll::Ready(Ok(())) } else { self.try_flush() }
+    }
+
+    /// Writes frames that are whole and as this side sends them, without a copy. Call only when
+    /// [`Self::poll_clear`] says so, and flush at the end.
+    ///
+    /// # Errors
+    /// The connection broke.
+    pub(super) fn send_frames(&mut self, frames: Bytes) -> Result<(), Ending> {
+        self.is_dirty = true;
+        match self.socket.get_mut().write_frames(frames) {
+            Ok(()) => Ok(()),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                self.is_blocked = true;
+                Ok(())
+            }
+            Err(error) => Err(self.fail(Error::Io(error))),
+        }
+    }
+
+    /// Sends several messages at once. Call only when [`Self::poll_clear`] says so, and flush at the end.
+    ///
+    /// # Errors
+    /// The connection broke.
+    pub(super) fn send_all<'p>(&mut self, payloads: impl Iterator<Item = &'p Payload>) -> Result<(), Ending> {
+        if self.is_server {
+            // So that a connection keeps no buffer for it.
+            let mut frames = BytesMut::new();
+            payloads.for_each(|payload| ring::encode(payload, &mut frames));
+            return self.send_frames(frames.freeze());
+        }
+        payloads.cloned().try_for_each(|payload| self.send(payload))
     }
 
     /// Sends a ping. It is written at once, or when the peer reads again.

@@ -122,7 +122,8 @@ impl Listeners {
         self
     }
 
-    /// Opens a server endpoint that messages come from.
+    /// Opens a server endpoint that messages come from; with `is_answered` each connection has a
+    /// [`super::Lane`] for replies.
     ///
     /// # Errors
     /// If the address cannot be listened on.
@@ -130,10 +131,25 @@ impl Listeners {
         &self,
         endpoint: &Endpoint,
         listen: &Listen,
+        is_answered: bool,
         metrics: EndpointMetrics,
     ) -> Result<(Attachment, mpsc::Receiver<Arrivals>), ListenError> {
         let (inlet, arrivals) = mpsc::channel(CHUNKS);
-        Ok((self.open(endpoint, listen, Member::new(endpoint, End::Source(inlet), metrics)).await?, arrivals))
+        let member = Member::new(endpoint, End::Source { inlet, is_answered }, metrics);
+        Ok((self.open(endpoint, listen, member).await?, arrivals))
+    }
+
+    /// Opens what answers on the connections of a source that is there already.
+    ///
+    /// # Errors
+    /// If the address cannot be listened on.
+    pub async fn open_reply(
+        &self,
+        endpoint: &Endpoint,
+        listen: &Listen,
+        metrics: EndpointMetrics,
+    ) -> Result<Attachment, ListenError> {
+        self.open(endpoint, listen, Member::reply(endpoint, metrics)).await
     }
 
     /// Opens a server endpoint that messages go to.

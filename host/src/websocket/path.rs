@@ -44,8 +44,14 @@ pub(super) struct Member {
 /// What an endpoint does with peers.
 #[derive(Clone, Debug)]
 pub(super) enum End {
-    Source(mpsc::Sender<Arrivals>),
+    Source {
+        inlet: mpsc::Sender<Arrivals>,
+        /// Whether its messages are answered on their connection.
+        is_answered: bool,
+    },
     Sink(Arc<Broadcast>),
+    /// Answers what the source of its pipeline receives: it keeps the peers until it is done.
+    Reply,
 }
 
 #[derive(Debug)]
@@ -103,6 +109,11 @@ impl Member {
         let max_connections = endpoint.listen().map_or(usize::MAX, |listen| listen.max_connections);
         let on_connect = endpoint.on_connect.as_slice().into();
         Self { id: 0, end, metrics, on_connect, metadata: metadata.into(), max_connections }
+    }
+
+    /// What answers beside a source of the same endpoint, which has greeted the peers.
+    pub(super) fn reply(endpoint: &Endpoint, metrics: EndpointMetrics) -> Self {
+        Self { on_connect: Arc::default(), ..Self::new(endpoint, End::Reply, metrics) }
     }
 
     /// A peer has come.

@@ -8,13 +8,15 @@ use super::broadcast::Next;
 use super::connection::{Connection, Ending, Received};
 use super::handshake::Handshake;
 use super::keepalive::{Due, Keepalive};
+use super::lane::LaneWriter;
 use super::path::{Arrivals, End, Member, Path, Seat};
+use super::ring;
 use super::stream::Traffic;
 use crate::message::{Message, Payload};
 use crate::metadata::{self, Metadata, Origin};
 use crate::reason::Reason;
+use bytes::{Bytes, BytesMut};
 use futures_util::task::AtomicWaker;
-use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -27,8 +29,6 @@ use tracing::{Instrument, debug, debug_span, warn};
 const CHUNK_MESSAGES: usize = 256;
 /// Most payload bytes in a chunk; one larger message goes alone.
 const CHUNK_BYTES: usize = 1 << 20;
-/// Messages taken from a broadcast at once.
-const TAKEN_AT_ONCE: usize = 64;
 /// The close code of a peer that cannot be served.
 const PIPELINE_FAILED: u16 = 1011;
 /// Chunks read in one turn, so that a peer that never stops sending is sent to as well.
@@ -49,8 +49,12 @@ pub(super) struct Peer {
     waker: Arc<AtomicWaker>,
     generation: u64,
     members: Vec<Membership>,
-    /// Taken from a broadcast, and not yet sent.
-    outgoing: VecDeque<Payload>,
+    /// What is answered on this connection, if any of its sources is.
+    lane: Option<LaneWriter>,
+    /// The member that was asked for frames last.
+    turn: usize,
+    /// Frames for this peer alone, not yet sent.
+    greetings: BytesMut,
     /// Read, and not yet handed to all sources.
     chunk: Arrivals,
     chunk_bytes: usize,
@@ -91,7 +95,9 @@ impl Peer {
             waker,
             generation: u64::MAX,
             members: Vec::new(),
-            outgoing: VecDeque::new(),
+            lane: None,
+            turn: 0,
+            greetings: BytesMut::new(),
             chunk: Arrivals::default(),
             chunk_bytes: 0,
             counted: Traffic::default(),
@@ -122,8 +128,10 @@ impl Peer {
                 if let Some((code, text)) = ending.close_frame() {
                     self.connection.close(code, &text);
                 }
+                if let Some(lane) = self.lane.take() {
+                    lane.close(&ending);
+                }
                 self.ending = Some(ending.clone());
-                self.outgoing.clear();
                 self.members.iter().filter(|m| m.is_served).for_each(|m| m.member.farewell(self.id, reason));
                 self.members.iter_mut().for_each(|membership| membership.is_served = false);
                 ending
@@ -142,9 +150,7 @@ impl Peer {
         if let Poll::Ready(Err(ending)) = self.poll_write(cx) {
             return Poll::Ready(ending);
         }
-        if let Some(code) = closing
-            && self.outgoing.is_empty()
-        {
+        if let Some(code) = closing {
             return Poll::Ready(Ending::Stopped { code });
         }
         if let Poll::Ready(ending) = self.poll_read(cx) {
@@ -192,7 +198,7 @@ impl Peer {
             member.welcome(self.id);
             for text in &*member.on_connect {
                 match text.resolve() {
-                    Ok(text) => self.outgoing.push_back(Payload::text(text.expose())),
+                    Ok(text) => ring::encode(&Payload::text(text.expose()), &mut self.greetings),
                     Err(error) => {
                         warn!(%error, "a peer cannot be greeted");
                         return Some(PIPELINE_FAILED);
@@ -200,10 +206,14 @@ impl Peer {
                 }
             }
             let inlet = match &member.end {
-                End::Source(inlet) => {
-                    Some(Inlet { sender: PollSender::new(inlet.clone()), origin: self.origin(&member) })
+                End::Source { inlet, is_answered } => {
+                    let mut origin = self.origin(&member);
+                    if *is_answered {
+                        origin = self.lane.get_or_insert_default().origin(&origin);
+                    }
+                    Some(Inlet { sender: PollSender::new(inlet.clone()), origin })
                 }
-                End::Sink(_) => None,
+                End::Sink(_) | End::Reply => None,
             };
             self.members.push(Membership { member, inlet, is_served: true, is_finished: false });
         }
@@ -230,40 +240,45 @@ impl Peer {
         Origin::new(of_the_host.into_iter().chain(from_handshake))
     }
 
-    /// Sends what the broadcasts hold for this peer, as far as it reads.
+    /// Sends what is for this peer alone, and what the broadcasts hold for it, as far as it reads.
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Ending>> {
         loop {
-            while !self.outgoing.is_empty() {
-                match self.connection.poll_ready(cx) {
-                    Poll::Ready(Ok(())) => {}
-                    Poll::Ready(Err(ending)) => return Poll::Ready(Err(ending)),
-                    Poll::Pending => return self.poll_too_slow(cx),
-                }
-                if let Some(payload) = self.outgoing.pop_front()
-                    && let Err(ending) = self.connection.send(payload)
-                {
-                    return Poll::Ready(Err(ending));
-                }
-                self.keepalive.message();
+            let lane = self.lane.as_mut().map(|lane| lane.poll_write(cx, &mut self.connection));
+            match lane.unwrap_or(Poll::Ready(Ok(()))) {
+                Poll::Ready(result) => result?,
+                Poll::Pending => return self.poll_too_slow(cx),
             }
-            let mut took = false;
-            for membership in &mut self.members {
-                let End::Sink(broadcast) = &membership.member.end else { continue };
-                if membership.is_finished {
-                    continue;
-                }
-                match broadcast.poll_next(cx, self.id, TAKEN_AT_ONCE, &mut self.outgoing) {
-                    Poll::Ready(Next::Messages) => took = true,
-                    Poll::Ready(Next::TooSlow) => return Poll::Ready(Err(Ending::TooSlow)),
-                    Poll::Ready(Next::Finished) => membership.is_finished = true,
-                    Poll::Pending => {}
-                }
+            match self.connection.poll_clear(cx) {
+                Poll::Ready(result) => result?,
+                Poll::Pending => return self.poll_too_slow(cx),
             }
-            if !took {
-                break;
+            let Some(frames) = self.next_frames(cx)? else { break };
+            self.connection.send_frames(frames)?;
+            self.keepalive.message();
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// What is to be sent next. The members take turns.
+    fn next_frames(&mut self, cx: &mut Context<'_>) -> Result<Option<Bytes>, Ending> {
+        if !self.greetings.is_empty() {
+            return Ok(Some(std::mem::take(&mut self.greetings).freeze()));
+        }
+        for _ in 0..self.members.len() {
+            self.turn = (self.turn + 1) % self.members.len();
+            let membership = &mut self.members[self.turn];
+            let End::Sink(broadcast) = &membership.member.end else { continue };
+            if membership.is_finished {
+                continue;
+            }
+            match broadcast.poll_next(cx, self.id) {
+                Poll::Ready(Next::Frames(frames)) => return Ok(Some(frames)),
+                Poll::Ready(Next::TooSlow) => return Err(Ending::TooSlow),
+                Poll::Ready(Next::Finished) => membership.is_finished = true,
+                Poll::Pending => {}
             }
         }
-        if self.connection.is_dirty() { self.connection.poll_flush(cx) } else { Poll::Ready(Ok(())) }
+        Ok(None)
     }
 
     fn poll_too_slow(&self, cx: &mut Context<'_>) -> Poll<Result<(), Ending>> {

@@ -5,6 +5,7 @@
 
 use super::probe::TlsFacts;
 use super::read_ahead::ReadAhead;
+use bytes::{Buf as _, Bytes};
 use rustls::ProtocolVersion;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::SocketAddr;
@@ -99,6 +100,8 @@ pub(super) struct Io {
     waker: Waker,
     is_write_blocked: bool,
     read_ahead: ReadAhead,
+    /// What is left of frames that were written beside tungstenite.
+    frames: Bytes,
     /// The last read found nothing: there is no use in another before the socket says so.
     is_drained: bool,
     traffic: Traffic,
@@ -122,6 +125,7 @@ impl Io {
             waker: Waker::noop().clone(),
             is_write_blocked: false,
             read_ahead: ReadAhead::default(),
+            frames: Bytes::new(),
             is_drained: false,
             traffic: Traffic::default(),
         }
@@ -149,6 +153,45 @@ impl Io {
 
     pub(super) fn stream(&self) -> &Stream {
         &self.stream
+    }
+
+    /// Writes whole frames beside tungstenite, which must have nothing left to write. What the socket
+    /// does not take now goes before all that tungstenite writes later.
+    pub(super) fn write_frames(&mut self, frames: Bytes) -> io::Result<()> {
+        debug_assert!(self.frames.is_empty(), "the frames before are written");
+        self.frames = frames;
+        self.write_rest()
+    }
+
+    #[inline]
+    fn write_rest(&mut self) -> io::Result<()> {
+        if self.frames.is_empty() {
+            return Ok(());
+        }
+        let mut frames = std::mem::take(&mut self.frames);
+        let mut result = Ok(());
+        while result.is_ok() && !frames.is_empty() {
+            result = self.write_some(&frames).map(|length| frames.advance(length));
+        }
+        self.frames = frames;
+        result
+    }
+
+    #[inline]
+    fn write_some(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match Pin::new(&mut self.stream).poll_write(&mut Context::from_waker(&self.waker), bytes) {
+            Poll::Ready(Ok(0)) => Err(ErrorKind::WriteZero.into()),
+            Poll::Ready(Ok(length)) => {
+                self.traffic.sent_bytes += length as u64;
+                self.traffic.life += u64::from(std::mem::take(&mut self.is_write_blocked));
+                Ok(length)
+            }
+            Poll::Ready(Err(error)) => Err(error),
+            Poll::Pending => {
+                self.is_write_blocked = true;
+                Err(ErrorKind::WouldBlock.into())
+            }
+        }
     }
 
     pub(super) fn traffic(&self) -> Traffic {
@@ -191,23 +234,13 @@ pub(super) fn poll_read(
 impl Write for Io {
     #[inline]
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match Pin::new(&mut self.stream).poll_write(&mut Context::from_waker(&self.waker), bytes) {
-            Poll::Ready(result) => {
-                if let Ok(length) = result {
-                    self.traffic.sent_bytes += length as u64;
-                    self.traffic.life += u64::from(std::mem::take(&mut self.is_write_blocked));
-                }
-                result
-            }
-            Poll::Pending => {
-                self.is_write_blocked = true;
-                Err(ErrorKind::WouldBlock.into())
-            }
-        }
+        self.write_rest()?;
+        self.write_some(bytes)
     }
 
     #[inline]
     fn flush(&mut self) -> io::Result<()> {
+        self.write_rest()?;
         match Pin::new(&mut self.stream).poll_flush(&mut Context::from_waker(&self.waker)) {
             Poll::Ready(result) => result,
             Poll::Pending => Err(ErrorKind::WouldBlock.into()),

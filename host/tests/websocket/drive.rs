@@ -4,7 +4,7 @@ use futures_util::StreamExt;
 use std::future::{Future, poll_fn};
 use std::task::Poll;
 use std::time::Duration;
-use tidemill::config::{Buffer, Client, Codec, MessageType, Peers};
+use tidemill::config::{Buffer, Client, Peers};
 use tidemill::config::{Endpoint, Mode, Server, WebSocketSink, WebSocketSource};
 use tidemill::message::{Failed, Message, Payload};
 use tidemill::metadata::Metadata;
@@ -188,22 +188,32 @@ pub(crate) fn server_endpoint(path: &str) -> Endpoint {
     Endpoint::server(path, &Server { port: 0, ..Server::default() })
 }
 
-pub(crate) fn source_of(mut endpoint: Endpoint, metrics: &Metrics) -> Source {
-    let client = client_of(&mut endpoint).clone();
-    let config = WebSocketSource { endpoint, codec: Codec::Auto };
-    let metrics = metrics.endpoint("p", "source");
-    Source::Client(Box::new(tidemill::source::websocket::Client::new(&config, &client, metrics)))
+pub(crate) fn source_of(endpoint: Endpoint, metrics: &Metrics) -> Source {
+    client_source(source_config(endpoint), metrics)
 }
 
-pub(crate) fn sink_of(mut endpoint: Endpoint, buffer: Buffer, metrics: &Metrics) -> Sink {
-    let client = client_of(&mut endpoint).clone();
-    let config = sink_config(endpoint, buffer, Peers::default());
+pub(crate) fn source_config(endpoint: Endpoint) -> WebSocketSource {
+    WebSocketSource::new(endpoint)
+}
+
+pub(crate) fn client_source(mut config: WebSocketSource, metrics: &Metrics) -> Source {
+    let client = client_of(&mut config.endpoint).clone();
+    let metrics = metrics.endpoint("p", "source");
+    Source::Client(Box::new(tidemill::source::websocket::Client::new(&config, &client, true, metrics)))
+}
+
+pub(crate) fn sink_of(endpoint: Endpoint, buffer: Buffer, metrics: &Metrics) -> Sink {
+    client_sink(sink_config(endpoint, buffer, Peers::default()), metrics)
+}
+
+pub(crate) fn client_sink(mut config: WebSocketSink, metrics: &Metrics) -> Sink {
+    let client = client_of(&mut config.endpoint).clone();
     let (sink, endpoint) = (metrics.sink("p", "out"), metrics.endpoint("p", "out"));
     Sink::Client(Box::new(tidemill::sink::websocket::Client::new(&config, &client, sink, endpoint)))
 }
 
 pub(crate) fn sink_config(endpoint: Endpoint, buffer: Buffer, peers: Peers) -> WebSocketSink {
-    WebSocketSink { endpoint, message_type: MessageType::Auto, buffer, peers }
+    WebSocketSink { buffer, peers, ..WebSocketSink::new(endpoint) }
 }
 
 /// A server sink on a free port, and its address.
@@ -213,8 +223,15 @@ pub(crate) async fn server_sink(
     peers: Peers,
     metrics: &Metrics,
 ) -> (Sink, std::net::SocketAddr) {
-    let Mode::Server(listen) = endpoint.mode.clone() else { panic!("a server endpoint") };
-    let config = sink_config(endpoint, Buffer::default(), peers);
+    open_sink(listeners, sink_config(endpoint, Buffer::default(), peers), metrics).await
+}
+
+pub(crate) async fn open_sink(
+    listeners: &Listeners,
+    config: WebSocketSink,
+    metrics: &Metrics,
+) -> (Sink, std::net::SocketAddr) {
+    let Mode::Server(listen) = config.endpoint.mode.clone() else { panic!("a server endpoint") };
     let (sink, endpoint) = (metrics.sink("p", "out"), metrics.endpoint("p", "out"));
     let server = tidemill::sink::websocket::Server::open(&config, &listen, listeners, sink, endpoint);
     let server = server.await.expect("a free port");
@@ -228,10 +245,17 @@ pub(crate) async fn server_source(
     endpoint: Endpoint,
     metrics: &Metrics,
 ) -> (Source, std::net::SocketAddr) {
-    let Mode::Server(listen) = endpoint.mode.clone() else { panic!("a server endpoint") };
-    let config = WebSocketSource { endpoint, codec: Codec::Auto };
+    open_source(listeners, source_config(endpoint), metrics).await
+}
+
+pub(crate) async fn open_source(
+    listeners: &Listeners,
+    config: WebSocketSource,
+    metrics: &Metrics,
+) -> (Source, std::net::SocketAddr) {
+    let Mode::Server(listen) = config.endpoint.mode.clone() else { panic!("a server endpoint") };
     let endpoint = metrics.endpoint("p", "source");
-    let server = tidemill::source::websocket::Server::open(&config, &listen, listeners, endpoint);
+    let server = tidemill::source::websocket::Server::open(&config, &listen, listeners, true, endpoint);
     let server = server.await.expect("a free port");
     let address = server.local_address();
     (Source::Server(server), address)

@@ -245,6 +245,7 @@ async fn an_address_in_use_is_named() {
     listen.port = address.port();
     let listen = listen.clone();
     let metrics = Metrics::default().endpoint("p", "source");
-    let error = Listeners::default().open_source(&endpoint, &listen, metrics).await.expect_err("it is taken");
+    let error =
+        Listeners::default().open_source(&endpoint, &listen, false, metrics).await.expect_err("it is taken");
     assert_eq!(error.to_string(), format!("failed to listen on {address}: address in use"));
 }

@@ -160,7 +160,11 @@ async fn one_path_on_two_addresses_is_two_endpoints() {
 async fn opened(listeners: &Listeners, endpoint: &Endpoint) -> Result<(), String> {
     let listen = endpoint.listen().expect("a server endpoint");
     let metrics = Metrics::default().endpoint("new", "source");
-    listeners.open_source(endpoint, listen, metrics).await.map(|_| ()).map_err(|error| error.to_string())
+    listeners
+        .open_source(endpoint, listen, false, metrics)
+        .await
+        .map(|_| ())
+        .map_err(|error| error.to_string())
 }
 
 #[tokio::test]

@@ -1,0 +1,133 @@
+//! Replies: each message goes back on the connection that the message it was made of came on.
+//!
+//! The connection's lane is found through the message's origin. One that is gone, or was made anew
+//! since, takes no reply: there is never another connection in its place.
+
+use super::framing::Framing;
+use crate::config::{self, ReplySink};
+use crate::message::{Failed, Message};
+use crate::metadata::{CONNECTION, Origin};
+use crate::reason::Reason;
+use crate::telemetry::{EndpointMetrics, SinkMetrics};
+use crate::websocket::{self, Account, Attachment, Lane, ListenError, Listeners, Pushed};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+/// The way back to wherever messages came from.
+#[derive(Debug)]
+pub struct Reply {
+    /// Keeps the peers of a server source until all replies are out.
+    attachment: Option<Attachment>,
+    account: Arc<Account>,
+    framing: Framing,
+    metrics: SinkMetrics,
+    /// A reply that waits for room on its lane, and the message it answers.
+    held: Option<(websocket::Reply, Arc<Origin>)>,
+    in_flight: usize,
+}
+
+impl Reply {
+    /// Answers on the connection that its pipeline's source dials.
+    pub fn dialled(config: &ReplySink, metrics: SinkMetrics) -> Self {
+        Self {
+            attachment: None,
+            account: Account::new(config.peers),
+            framing: Framing::new(config.message_type, config.include_metadata, config.packing),
+            metrics,
+            held: None,
+            in_flight: 0,
+        }
+    }
+
+    /// Answers the peers of its pipeline's source, which is open already.
+    ///
+    /// # Errors
+    /// If the address cannot be listened on.
+    pub async fn accepted(
+        config: &ReplySink,
+        source: &config::Endpoint,
+        listen: &config::Listen,
+        listeners: &Listeners,
+        metrics: SinkMetrics,
+        endpoint: EndpointMetrics,
+    ) -> Result<Self, ListenError> {
+        let attachment = Some(listeners.open_reply(source, listen, endpoint).await?);
+        Ok(Self { attachment, ..Self::dialled(config, metrics) })
+    }
+
+    pub(super) fn poll_drive(&mut self, cx: &mut Context<'_>, failed: &mut Vec<Failed>) {
+        if let Some(settled) = self.account.news(cx) {
+            self.in_flight -= usize::try_from(settled.delivered).unwrap_or(usize::MAX) + settled.failed.len();
+            self.metrics.delivered.inc_by(settled.delivered);
+            failed.extend(settled.failed);
+        }
+        if let Some((reply, origin)) = self.held.take() {
+            self.send(reply, origin, failed);
+        }
+    }
+
+    pub(super) fn poll_ready(&mut self) -> Poll<()> {
+        if self.held.is_none() { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    pub(super) fn push(&mut self, message: Message, failed: &mut Vec<Failed>) {
+        let message = match self.framing.typed(message) {
+            Ok(message) => message,
+            Err(unsendable) => return failed.push(unsendable),
+        };
+        let origin = message.metadata.origin().clone();
+        let frame = self.framing.frame(&message);
+        self.in_flight += 1;
+        self.send(websocket::Reply { frame, message }, origin, failed);
+    }
+
+    pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>, failed: &mut Vec<Failed>) -> Poll<()> {
+        self.poll_drive(cx, failed);
+        if self.in_flight == 0 { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    pub(super) fn poll_close(
+        &mut self,
+        cx: &mut Context<'_>,
+        code: u16,
+        failed: &mut Vec<Failed>,
+    ) -> Poll<()> {
+        ready!(self.poll_flush(cx, failed));
+        match &mut self.attachment {
+            Some(attachment) => attachment.poll_close(cx, code),
+            None => Poll::Ready(()),
+        }
+    }
+
+    pub(super) fn in_flight(&self) -> usize {
+        self.in_flight
+    }
+
+    fn send(&mut self, reply: websocket::Reply, origin: Arc<Origin>, failed: &mut Vec<Failed>) {
+        let pushed = match Lane::of(&origin) {
+            Some(lane) => lane.push(reply, &self.account),
+            None => Pushed::Refused(astray(reply.message)),
+        };
+        match pushed {
+            Pushed::Taken { dropped } => {
+                self.in_flight -= usize::try_from(dropped).unwrap_or(usize::MAX);
+                self.metrics.losses.dropped(Reason::SlowPeer, dropped);
+            }
+            Pushed::Full(reply) => self.held = Some((reply, origin)),
+            Pushed::Refused(refused) => {
+                self.in_flight -= 1;
+                failed.push(refused);
+            }
+        }
+    }
+}
+
+/// A message that no connection waits for.
+fn astray(message: Message) -> Failed {
+    if message.metadata.origin().get(CONNECTION).is_empty() {
+        let detail = "it came on no connection: a timer or the end made it".to_owned();
+        return Failed { message, reason: Reason::NoOutput, detail };
+    }
+    let detail = "the connection it came on takes no replies".to_owned();
+    Failed { message, reason: Reason::SinkUnavailable, detail }
+}

@@ -1,0 +1,323 @@
+//! The way back to one connection: replies wait here until the task that owns the connection writes
+//! them.
+//!
+//! A lane hangs on the origin of the connection's messages, so a reply finds it without a search, and
+//! never another connection. It is bounded for each sink by that sink's own limits. What became of a
+//! reply is told to its sink: delivered once a flush that holds it is done, or failed with the
+//! connection.
+
+use super::connection::{Connection, Ending};
+use crate::config::{Peers, SlowPeer};
+use crate::message::{Failed, Message, Payload};
+use crate::metadata::Origin;
+use crate::reason::Reason;
+use futures_util::task::AtomicWaker;
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
+
+/// Replies that are written at once.
+const TAKEN_AT_ONCE: usize = 64;
+
+/// The way back to one connection, shared by all reply sinks.
+#[derive(Debug, Default)]
+pub struct Lane {
+    state: Mutex<State>,
+    /// How many replies wait, to be looked at without the lock.
+    waiting: AtomicUsize,
+    is_too_slow: AtomicBool,
+    writer: AtomicWaker,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    queue: VecDeque<(Reply, Arc<Account>)>,
+    /// How many of them, and of how many bytes, are whose.
+    shares: Vec<Share>,
+    /// Sinks that wait for room.
+    blocked: Vec<Arc<Account>>,
+    closed: Option<(Reason, String)>,
+}
+
+#[derive(Debug)]
+struct Share {
+    of: Arc<Account>,
+    messages: usize,
+    bytes: usize,
+}
+
+/// A message on its way back.
+#[derive(Debug)]
+pub struct Reply {
+    /// What is written.
+    pub frame: Payload,
+    /// The message it was made of, for the dead letters.
+    pub message: Message,
+}
+
+/// What the lanes tell one reply sink, and what they grant it.
+#[derive(Debug)]
+pub struct Account {
+    limits: Peers,
+    settled: Mutex<Settled>,
+    has_news: AtomicBool,
+    sink: AtomicWaker,
+}
+
+/// What became of replies.
+#[derive(Debug, Default)]
+pub struct Settled {
+    /// So many were flushed.
+    pub delivered: u64,
+    /// Their connection is gone.
+    pub failed: Vec<Failed>,
+}
+
+/// What became of a reply that was to go on a lane.
+#[derive(Debug)]
+pub enum Pushed {
+    /// The lane has it; so many of the sink's replies were dropped for it, itself included.
+    Taken {
+        /// They were too many for a slow peer.
+        dropped: u64,
+    },
+    /// There is no room, and the sink waits: it is woken as for news when there is.
+    Full(Reply),
+    /// The connection is gone.
+    Refused(Failed),
+}
+
+/// The end of a lane that the owner of the connection has. Dropping it closes the lane.
+#[derive(Debug)]
+pub struct LaneWriter {
+    lane: Arc<Lane>,
+    /// Written, and waiting for a flush.
+    sent: VecDeque<(Reply, Arc<Account>)>,
+}
+
+impl Lane {
+    /// The lane of the connection that messages of this origin came on, if it has one.
+    pub fn of(origin: &Origin) -> Option<&Self> {
+        origin.way_back::<Self>()
+    }
+
+    /// Puts a reply on the lane, as the limits of its sink allow.
+    pub fn push(&self, reply: Reply, account: &Arc<Account>) -> Pushed {
+        let mut guard = self.lock();
+        let state = &mut *guard;
+        if let Some((reason, detail)) = &state.closed {
+            return Pushed::Refused(reply.failed(*reason, detail));
+        }
+        let limits = account.limits;
+        let mut dropped = 0;
+        while !state.has_room(account, reply.frame.len()) {
+            match limits.slow {
+                SlowPeer::DropNewest => return Pushed::Taken { dropped: dropped + 1 },
+                SlowPeer::Block => {
+                    state.blocked.push(account.clone());
+                    return Pushed::Full(reply);
+                }
+                SlowPeer::Disconnect => {
+                    let slow = (Reason::SlowPeer, "the peer reads too slowly".to_owned());
+                    let (reason, detail) = state.closed.insert(slow);
+                    let failed = reply.failed(*reason, detail);
+                    drop(guard);
+                    self.is_too_slow.store(true, Ordering::Release);
+                    self.writer.wake();
+                    return Pushed::Refused(failed);
+                }
+                SlowPeer::DropOldest => {
+                    let Some(oldest) = state.queue.iter().position(|(_, of)| Arc::ptr_eq(of, account)) else {
+                        break;
+                    };
+                    if let Some((oldest, _)) = state.queue.remove(oldest) {
+                        state.share(account).give_back(&oldest);
+                        dropped += 1;
+                    }
+                }
+            }
+        }
+        let share = state.share(account);
+        share.messages += 1;
+        share.bytes += reply.frame.len();
+        state.queue.push_back((reply, account.clone()));
+        self.waiting.store(state.queue.len(), Ordering::Release);
+        drop(guard);
+        self.writer.wake();
+        Pushed::Taken { dropped }
+    }
+
+    /// Moves some of what waits to `sent`; says from where on.
+    fn take(&self, most: usize, sent: &mut VecDeque<(Reply, Arc<Account>)>) -> usize {
+        let before = sent.len();
+        let mut state = self.lock();
+        let count = state.queue.len().min(most);
+        for _ in 0..count {
+            if let Some((reply, account)) = state.queue.pop_front() {
+                state.share(&account).give_back(&reply);
+                sent.push_back((reply, account));
+            }
+        }
+        self.waiting.store(state.queue.len(), Ordering::Release);
+        let blocked = std::mem::take(&mut state.blocked);
+        drop(state);
+        blocked.iter().for_each(|account| account.sink.wake());
+        before
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn share(&mut self, account: &Arc<Account>) -> &mut Share {
+        let index = self.shares.iter().position(|share| Arc::ptr_eq(&share.of, account));
+        let index = index.unwrap_or_else(|| {
+            self.shares.push(Share { of: account.clone(), messages: 0, bytes: 0 });
+            self.shares.len() - 1
+        });
+        &mut self.shares[index]
+    }
+
+    /// One larger reply goes alone.
+    fn has_room(&mut self, account: &Arc<Account>, bytes: usize) -> bool {
+        let limits = account.limits;
+        let share = self.share(account);
+        share.messages == 0 || share.messages < limits.buffer && share.bytes + bytes <= limits.buffer_bytes
+    }
+}
+
+impl Share {
+    fn give_back(&mut self, reply: &Reply) {
+        self.messages -= 1;
+        self.bytes -= reply.frame.len();
+    }
+}
+
+impl Reply {
+    fn failed(self, reason: Reason, detail: &str) -> Failed {
+        Failed { message: self.message, reason, detail: detail.to_owned() }
+    }
+}
+
+impl Account {
+    /// Of a sink with these limits for each connection.
+    pub fn new(limits: Peers) -> Arc<Self> {
+        Arc::new(Self {
+            limits,
+            settled: Mutex::default(),
+            has_news: AtomicBool::new(false),
+            sink: AtomicWaker::new(),
+        })
+    }
+
+    /// What became of replies since the last time; the task is woken when there is more.
+    pub fn news(&self, cx: &mut Context<'_>) -> Option<Settled> {
+        self.sink.register(cx.waker());
+        self.has_news.swap(false, Ordering::AcqRel).then(|| std::mem::take(&mut *self.lock()))
+    }
+
+    fn settle(&self, delivered: u64, failed: Vec<Failed>) {
+        let mut settled = self.lock();
+        settled.delivered += delivered;
+        settled.failed.extend(failed);
+        drop(settled);
+        self.has_news.store(true, Ordering::Release);
+        self.sink.wake();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Settled> {
+        self.settled.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl LaneWriter {
+    /// A new lane.
+    pub fn new() -> Self {
+        Self { lane: Arc::default(), sent: VecDeque::new() }
+    }
+
+    /// The origin of the connection's messages, with the lane as their way back.
+    pub fn origin(&self, origin: &Origin) -> Arc<Origin> {
+        origin.with_way_back(self.lane.clone())
+    }
+
+    /// Writes what waits, and flushes it. Ready when nothing is left; the task is woken for more.
+    ///
+    /// # Errors
+    /// The connection broke, or its peer is too slow for a sink that disconnects such.
+    #[inline]
+    pub fn poll_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        connection: &mut Connection,
+    ) -> Poll<Result<(), Ending>> {
+        self.lane.writer.register(cx.waker());
+        if self.lane.is_too_slow.load(Ordering::Acquire) {
+            return Poll::Ready(Err(Ending::TooSlow));
+        }
+        while self.lane.waiting.load(Ordering::Acquire) > 0 {
+            let ready =
+                if connection.is_paced() { connection.poll_ready(cx) } else { connection.poll_clear(cx) };
+            if !connection.is_dirty() {
+                self.settle();
+            }
+            ready!(ready)?;
+            let most = if connection.is_paced() { 1 } else { TAKEN_AT_ONCE };
+            let from = self.lane.take(most, &mut self.sent);
+            connection.send_all(self.sent.range(from..).map(|(reply, _)| &reply.frame))?;
+        }
+        if !self.sent.is_empty() {
+            ready!(connection.poll_flush(cx))?;
+            self.settle();
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Closes the lane: what is on it, and what comes, has failed.
+    pub fn close(mut self, ending: &Ending) {
+        let reason = match ending {
+            Ending::TooSlow => Reason::SlowPeer,
+            _ => Reason::SinkUnavailable,
+        };
+        self.fail(reason, &format!("the connection it came on is gone: {ending}"));
+    }
+
+    fn settle(&mut self) {
+        let mut run = 0;
+        while let Some((_, account)) = self.sent.pop_front() {
+            run += 1;
+            if self.sent.front().is_none_or(|(_, next)| !Arc::ptr_eq(next, &account)) {
+                account.settle(std::mem::take(&mut run), Vec::new());
+            }
+        }
+    }
+
+    fn fail(&mut self, reason: Reason, detail: &str) {
+        let mut state = self.lane.lock();
+        let queue = std::mem::take(&mut state.queue);
+        state.shares.clear();
+        state.closed.get_or_insert_with(|| (reason, detail.to_owned()));
+        let blocked = std::mem::take(&mut state.blocked);
+        drop(state);
+        self.lane.waiting.store(0, Ordering::Release);
+        for (reply, account) in self.sent.drain(..).chain(queue) {
+            account.settle(0, vec![reply.failed(reason, detail)]);
+        }
+        blocked.iter().for_each(|account| account.sink.wake());
+    }
+}
+
+impl Default for LaneWriter {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Drop for LaneWriter {
+    fn drop(&mut self) {
+        self.fail(Reason::SinkUnavailable, "the connection it came on is gone");
+    }
+}
