@@ -4,6 +4,7 @@
 //! being polled is the backpressure; nothing is read ahead beyond one bounded queue. What needs a
 //! task or a thread of its own (files, accepted connections) feeds a [`Queue`].
 
+mod chunks;
 pub mod lines;
 mod queue;
 pub mod websocket;

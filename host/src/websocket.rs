@@ -7,6 +7,7 @@
 
 mod accept;
 mod broadcast;
+pub mod close_code;
 mod closing;
 mod connect;
 mod connect_error;

@@ -5,6 +5,8 @@
 mod admission;
 #[path = "websocket/batches.rs"]
 mod batches;
+#[path = "websocket/crowds.rs"]
+mod crowds;
 #[path = "websocket/dialling.rs"]
 mod dialling;
 #[path = "websocket/drive.rs"]

@@ -1,7 +1,7 @@
 //! `tidemill record`: what a WebSocket server sends, written to a file with the times of receipt.
 
 use super::{Exit, block_on, complain, duration, environment, url};
-use crate::config::{Codec, Endpoint, FilePath, Format, Mode, Proxies, WebSocketSource};
+use crate::config::{Endpoint, FilePath, Format, Mode, Proxies, WebSocketSource};
 use crate::message::Failed;
 use crate::shutdown::Shutdown;
 use crate::sink::{self, Sink};

@@ -9,7 +9,7 @@ use crate::message::Message;
 use crate::recording::Reader;
 use crate::shutdown::Shutdown;
 use crate::source::{Fill, Room, Source, lines};
-use crate::websocket::{Accepted, Admission, Connection, Ending, Received, accept};
+use crate::websocket::{Accepted, Admission, Connection, Ending, Received, accept, close_code};
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io;
@@ -28,13 +28,6 @@ const ROOM: Room = Room { messages: 256, bytes: 1 << 20 };
 const MAX_IGNORED_BYTES: usize = 1 << 20;
 /// How long accepting pauses after it failed, for want of open files as a rule.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
-/// The peer has had it all.
-const DONE: u16 = 1000;
-/// The server stops.
-const GOING_AWAY: u16 = 1001;
-/// The recording cannot be read.
-const BROKEN: u16 = 1011;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Replay {
@@ -168,15 +161,15 @@ async fn serve(
         () = stop.requested() => None,
     };
     match &played {
-        None => player.connection.close(GOING_AWAY, ""),
+        None => player.connection.close(close_code::GOING_AWAY, ""),
         Some(Played::All) => {
             tracing::info!(%peer, messages = player.sent, "played to the end");
-            player.connection.close(DONE, "");
+            player.connection.close(close_code::NORMAL, "");
         }
         Some(Played::Gone(why)) => tracing::info!(%peer, messages = player.sent, %why, "peer left"),
         Some(Played::Broken(error)) => {
             tracing::error!(%peer, error, "failed to read the recording");
-            player.connection.close(BROKEN, "");
+            player.connection.close(close_code::INTERNAL_ERROR, "");
         }
     }
     poll_fn(|cx| player.connection.poll_closed(cx)).await;

@@ -4,7 +4,7 @@
 //! that sink, or when it fails, the message is dropped under its own reason. A full queue is
 //! backpressure like any other: the pipeline reads nothing until there is room.
 
-use crate::message::{Failed, Message, Payload};
+use crate::message::{self, Failed, Message, Payload};
 use crate::metadata::{Metadata, now_us};
 use crate::reason::Reason;
 use crate::sink::Sink;
@@ -204,8 +204,5 @@ impl DeadLetters {
 }
 
 fn shortened(detail: &str) -> String {
-    match detail.char_indices().nth(MAX_DETAIL_CHARS) {
-        Some((end, _)) => format!("{}...", &detail[..end]),
-        None => detail.to_owned(),
-    }
+    message::shortened(detail, MAX_DETAIL_CHARS)
 }

@@ -13,6 +13,7 @@ use crate::plugin::{Fault, Instance};
 use crate::reason::Reason;
 use crate::source::{Fill, Room, Source};
 use crate::telemetry::SourceMetrics;
+use crate::websocket::close_code::{GOING_AWAY, INTERNAL_ERROR};
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -21,10 +22,6 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Sleep;
 
-/// The close code for an endpoint that stops.
-const GOING_AWAY: u16 = 1001;
-/// The close code when the pipeline failed.
-const INTERNAL_ERROR: u16 = 1011;
 /// A batch of a pipeline without transforms.
 const PLAIN_ROOM: Room = Room { messages: 256, bytes: 1 << 20 };
 /// How often the time in which reading is held back is counted while it lasts.

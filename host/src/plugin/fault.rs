@@ -3,6 +3,7 @@
 //! wasmtime's errors end here: what leaves this folder is a kind and a text for people.
 
 use super::limits::Refusal;
+use crate::message;
 use wasmtime::{Trap, WasmBacktrace};
 
 /// The ways in which an instance fails: the `kind` label of `tidemill_plugin_faults_total`.
@@ -126,10 +127,7 @@ fn root_cause(error: &wasmtime::Error) -> String {
 
 /// A guest's text, cut where it is too long for an error.
 pub(super) fn shortened(text: &str) -> String {
-    match text.char_indices().nth(MAX_GUEST_TEXT_CHARS) {
-        Some((end, _)) => format!("{}... ({} bytes)", &text[..end], text.len()),
-        None => text.to_owned(),
-    }
+    message::shortened(text, MAX_GUEST_TEXT_CHARS)
 }
 
 /// Why the engine could not be made.

@@ -260,7 +260,7 @@ impl Client {
             && (is_much || self.is_flushing && cx.is_some())
             && let Some(connection) = self.link.connection()
         {
-            let flushed = match cx.as_deref_mut() {
+            let flushed = match cx {
                 Some(cx) => connection.poll_flush(cx)?,
                 None => connection.try_flush()?,
             };

@@ -3,6 +3,7 @@
 //! One hop a chunk, not a message. The feeder waits while the channel is full: that is how
 //! backpressure reaches it. When the pipeline closes the queue, the feeder's next push fails.
 
+use super::chunks::{Chunks, Filling, Next};
 use super::{Fill, Room};
 use crate::message::{Failed, Message};
 use std::task::{Context, Poll};
@@ -24,8 +25,7 @@ pub struct Chunk {
 #[derive(Debug)]
 pub struct Queue {
     receiver: mpsc::Receiver<Result<Chunk, String>>,
-    /// What did not fit into the last batch, in reverse: the next message is the last.
-    left: Vec<Message>,
+    chunks: Chunks,
 }
 
 /// The end of the feeder. Dropping all of them ends the source.
@@ -37,7 +37,7 @@ pub struct Feed {
 /// A queue and its feed.
 pub fn queue() -> (Feed, Queue) {
     let (sender, receiver) = mpsc::channel(CHUNKS);
-    (Feed { sender }, Queue { receiver, left: Vec::new() })
+    (Feed { sender }, Queue { receiver, chunks: Chunks::default() })
 }
 
 impl Feed {
@@ -84,29 +84,14 @@ impl Queue {
         room: Room,
         failed: &mut Vec<Failed>,
     ) -> Poll<Fill> {
-        let before = batch.len() + failed.len();
-        let mut bytes = 0;
-        loop {
-            while let Some(next) = self.left.last() {
-                let full = batch.len() >= room.messages || bytes + next.payload.len() > room.bytes;
-                if full && !batch.is_empty() {
-                    return Poll::Ready(Fill::More);
-                }
-                bytes += next.payload.len();
-                batch.extend(self.left.pop());
-            }
-            match self.receiver.poll_recv(cx) {
-                Poll::Ready(Some(Ok(chunk))) => {
-                    self.left = chunk.messages;
-                    self.left.reverse();
-                    failed.extend(chunk.failed);
-                }
-                Poll::Ready(Some(Err(error))) => return Poll::Ready(Fill::Failed(error)),
-                Poll::Ready(None) => return Poll::Ready(Fill::Ended),
-                Poll::Pending if batch.len() + failed.len() > before => return Poll::Ready(Fill::Drained),
-                Poll::Pending => return Poll::Pending,
-            }
-        }
+        let receiver = &mut self.receiver;
+        self.chunks.poll_fill(Filling { batch, room, failed }, Ok, || {
+            receiver.poll_recv(cx).map(|chunk| match chunk {
+                Some(Ok(chunk)) => Next::Chunk(chunk.messages, chunk.failed),
+                Some(Err(error)) => Next::End(Fill::Failed(error)),
+                None => Next::End(Fill::Ended),
+            })
+        })
     }
 
     /// Refuses what the feeder pushes from now on. What it pushed before is still there.

@@ -3,6 +3,7 @@
 //! The dialled one is read by the pipeline's own task, straight into its batch. Peers have tasks of
 //! their own, which hand chunks over through a bounded channel.
 
+use super::chunks::{Chunks, Filling, Next};
 use super::{Fill, Room};
 use crate::config::{self, Codec, WebSocketSource};
 use crate::message::{Failed, Message, Payload};
@@ -40,8 +41,7 @@ pub struct Server {
     attachment: Attachment,
     arrivals: mpsc::Receiver<Arrivals>,
     decoding: Decoding,
-    /// What did not fit into the last batch, in reverse: the next message is the last.
-    left: Vec<Message>,
+    chunks: Chunks,
 }
 
 impl Client {
@@ -199,7 +199,7 @@ impl Server {
     ) -> Result<Self, ListenError> {
         let opened = listeners.open_source(&config.endpoint, listen, is_answered, metrics).await?;
         let (attachment, arrivals) = opened;
-        Ok(Self { attachment, arrivals, decoding: Decoding::new(config), left: Vec::new() })
+        Ok(Self { attachment, arrivals, decoding: Decoding::new(config), chunks: Chunks::default() })
     }
 
     /// Where it listens, for port 0.
@@ -214,34 +214,18 @@ impl Server {
         room: Room,
         failed: &mut Vec<Failed>,
     ) -> Poll<Fill> {
-        let (before, failed_before) = (batch.len(), failed.len());
-        let mut bytes = 0;
-        loop {
-            while let Some(next) = self.left.pop() {
-                let is_full = batch.len() >= room.messages || bytes + next.payload.len() > room.bytes;
-                if is_full && batch.len() > before {
-                    self.left.push(next);
-                    return Poll::Ready(Fill::More);
-                }
-                bytes += next.payload.len();
-                match self.decoding.decode(next) {
-                    Ok(message) => batch.push(message),
-                    Err(undecoded) => failed.push(undecoded),
-                }
-            }
-            match self.arrivals.poll_recv(cx) {
-                Poll::Ready(Some(arrivals)) => {
-                    self.left = arrivals.messages;
-                    self.left.reverse();
-                    failed.extend(arrivals.failed);
-                }
-                Poll::Ready(None) => return Poll::Ready(Fill::Ended),
-                Poll::Pending if batch.len() > before || failed.len() > failed_before => {
-                    return Poll::Ready(Fill::Drained);
-                }
-                Poll::Pending => return Poll::Pending,
-            }
-        }
+        let Self { arrivals, decoding, chunks, .. } = self;
+        let filling = Filling { batch, room, failed };
+        chunks.poll_fill(
+            filling,
+            |message| decoding.decode(message),
+            || {
+                arrivals.poll_recv(cx).map(|chunk| match chunk {
+                    Some(Arrivals { messages, failed }) => Next::Chunk(messages, failed),
+                    None => Next::End(Fill::Ended),
+                })
+            },
+        )
     }
 
     pub(super) fn poll_close(&mut self, cx: &mut Context<'_>, code: u16) -> Poll<()> {

@@ -5,6 +5,7 @@
 //! Nothing here has timers but the end of a connection and `send_interval`: `keepalive` and `link` are
 //! above.
 
+use super::close_code;
 use super::closing::Closing;
 use super::pace::Pace;
 use super::ring;
@@ -445,11 +446,15 @@ impl Connection {
             Error::Capacity(CapacityError::MessageTooLong { size, max_size }) => {
                 Ending::TooLarge { bytes: size, limit_bytes: max_size }
             }
-            Error::Utf8(_) => Ending::Violation { code: 1007, detail: "text that is not UTF-8".to_owned() },
+            Error::Utf8(_) => {
+                Ending::Violation { code: close_code::NOT_UTF8, detail: "text that is not UTF-8".to_owned() }
+            }
             Error::Protocol(ProtocolError::ResetWithoutClosingHandshake)
             | Error::ConnectionClosed
             | Error::AlreadyClosed => Ending::Lost("the stream ended without a close frame".to_owned()),
-            Error::Protocol(error) => Ending::Violation { code: 1002, detail: error.to_string() },
+            Error::Protocol(error) => {
+                Ending::Violation { code: close_code::PROTOCOL, detail: error.to_string() }
+            }
             other => Ending::Lost(other.to_string()),
         };
         match ending.close_frame() {
@@ -477,12 +482,14 @@ impl Ending {
     pub fn close_frame(&self) -> Option<(u16, String)> {
         match self {
             Self::Closed { .. } | Self::Lost(_) => None,
-            Self::TooLarge { limit_bytes, .. } => Some((1009, format!("larger than {limit_bytes} bytes"))),
+            Self::TooLarge { limit_bytes, .. } => {
+                Some((close_code::TOO_LARGE, format!("larger than {limit_bytes} bytes")))
+            }
             Self::Violation { code, detail } => Some((*code, detail.clone())),
-            Self::Silent => Some((1011, "no answer to a ping".to_owned())),
-            Self::NoReply => Some((1011, "no answer to a heartbeat".to_owned())),
-            Self::Idle => Some((1000, "idle".to_owned())),
-            Self::TooSlow => Some((1013, "reads too slowly".to_owned())),
+            Self::Silent => Some((close_code::INTERNAL_ERROR, "no answer to a ping".to_owned())),
+            Self::NoReply => Some((close_code::INTERNAL_ERROR, "no answer to a heartbeat".to_owned())),
+            Self::Idle => Some((close_code::NORMAL, "idle".to_owned())),
+            Self::TooSlow => Some((close_code::TRY_AGAIN_LATER, "reads too slowly".to_owned())),
             Self::Stopped { code } => Some((*code, String::new())),
         }
     }

@@ -115,7 +115,9 @@ impl Lane {
             match limits.slow {
                 SlowPeer::DropNewest => return Pushed::Taken { dropped: dropped + 1 },
                 SlowPeer::Block => {
-                    state.blocked.push(account.clone());
+                    if !state.blocked.iter().any(|waits| Arc::ptr_eq(waits, account)) {
+                        state.blocked.push(account.clone());
+                    }
                     return Pushed::Full(reply);
                 }
                 SlowPeer::Disconnect => {

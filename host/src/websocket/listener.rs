@@ -6,6 +6,7 @@
 
 use super::accept::{Accepted, Refusal, accept};
 use super::broadcast::Broadcast;
+use super::close_code::GOING_AWAY;
 use super::handshake::Handshake;
 use super::path::{Arrivals, End, Member, Path};
 use super::peer::Peer;
@@ -30,8 +31,6 @@ use tracing::{debug, info, warn};
 const CHUNKS: usize = 8;
 /// Peers above the limit that are given their 503 at once; more are hung up on.
 const REFUSED_AT_ONCE: usize = 64;
-/// The close code of an endpoint that stops.
-const GOING_AWAY: u16 = 1001;
 /// After an error of accepting, such as too many open files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 

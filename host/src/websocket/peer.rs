@@ -5,6 +5,7 @@
 //! broadcast what the peer has room for, and flushes once.
 
 use super::broadcast::Next;
+use super::close_code;
 use super::connection::{Connection, Ending, Received};
 use super::handshake::Handshake;
 use super::keepalive::{Due, Keepalive};
@@ -29,8 +30,6 @@ use tracing::{Instrument, debug, debug_span, warn};
 const CHUNK_MESSAGES: usize = 256;
 /// Most payload bytes in a chunk; one larger message goes alone.
 const CHUNK_BYTES: usize = 1 << 20;
-/// The close code of a peer that cannot be served.
-const PIPELINE_FAILED: u16 = 1011;
 /// Chunks read in one turn, so that a peer that never stops sending is sent to as well.
 const CHUNKS_A_TURN: usize = 4;
 
@@ -201,7 +200,7 @@ impl Peer {
                     Ok(text) => ring::encode(&Payload::text(text.expose()), &mut self.greetings),
                     Err(error) => {
                         warn!(%error, "a peer cannot be greeted");
-                        return Some(PIPELINE_FAILED);
+                        return Some(close_code::INTERNAL_ERROR);
                     }
                 }
             }

@@ -148,3 +148,74 @@ async fn a_sink_that_sends_is_not_idle() {
     // Now it is, and comes back.
     with_sink(&mut sink, &mut failed, accept(&listener)).await;
 }
+
+#[tokio::test]
+async fn a_buffer_is_bounded_in_bytes_too_and_one_larger_message_goes_alone() {
+    let url = dead_url().await;
+    for (when_full, kept, dropped) in
+        [(WhenFull::Block, 2, "0"), (WhenFull::DropOldest, 2, "2"), (WhenFull::DropNewest, 2, "2")]
+    {
+        let metrics = Metrics::default();
+        let mut endpoint = client_endpoint(&url);
+        client_of(&mut endpoint).reconnect.delay = std::time::Duration::from_secs(3600);
+        let mut sink = sink_of(endpoint, Buffer { max_bytes: 10, when_full, ..Buffer::default() }, &metrics);
+        let mut failed = Vec::new();
+        let mut cx = Context::from_waker(Waker::noop());
+        // The second is let in while there is room left, however large it is.
+        for text in ["six by", "six by", "six by", "six by"] {
+            if sink.poll_ready(&mut cx) == Poll::Ready(()) {
+                sink.push(message(text), &mut failed);
+            }
+        }
+        assert_eq!(sink.in_flight(), kept, "{when_full:?}");
+        sink.poll_drive(&mut cx, &mut failed);
+        assert_eq!(metric(&metrics, &["tidemill_messages_dropped_total{", "buffer_full"]), dropped);
+        let mut large =
+            sink_of(client_endpoint(&url), Buffer { max_bytes: 1, ..Buffer::default() }, &metrics);
+        assert_eq!(large.poll_ready(&mut cx), Poll::Ready(()));
+        large.push(message("larger than the buffer"), &mut failed);
+        assert_eq!((large.in_flight(), large.poll_ready(&mut cx)), (1, Poll::Pending));
+    }
+}
+
+#[tokio::test]
+async fn a_peer_that_resets_in_the_middle_of_a_flush_costs_a_repetition_at_most() {
+    let (listener, url) = listener().await;
+    let metrics = Metrics::default();
+    let mut sink = sink_of(client_endpoint(&url), Buffer::default(), &metrics);
+    let mut failed = Vec::new();
+    let mut first = with_sink(&mut sink, &mut failed, accept(&listener)).await;
+    push(&mut sink, &mut failed, &["before"]).await;
+    flush(&mut sink, &mut failed).await;
+    assert_eq!(next_text(&mut first).await, "before");
+    // More than two sockets hold, so that the flush stands when the peer resets.
+    let large = "x".repeat(12 << 20);
+    push(&mut sink, &mut failed, &[&large, "after"]).await;
+    let _ = sink.poll_flush(&mut Context::from_waker(Waker::noop()), &mut failed);
+    assert_eq!(metric(&metrics, &["tidemill_messages_delivered_total{"]), "1");
+    first.get_ref().set_zero_linger().expect("a socket");
+    drop(first);
+    let mut second = with_sink(&mut sink, &mut failed, accept(&listener)).await;
+    assert!(with_sink(&mut sink, &mut failed, next_text(&mut second)).await == large);
+    assert_eq!(with_sink(&mut sink, &mut failed, next_text(&mut second)).await, "after");
+    flush(&mut sink, &mut failed).await;
+    assert_eq!(metric(&metrics, &["tidemill_messages_delivered_total{"]), "3", "each once");
+    assert!(failed.is_empty());
+}
+
+#[tokio::test]
+async fn a_sink_with_nothing_to_send_answers_pings_and_sees_the_close() {
+    use futures_util::{SinkExt, StreamExt};
+    use tokio_tungstenite::tungstenite::Message;
+    let (listener, url) = listener().await;
+    let mut sink = sink_of(client_endpoint(&url), Buffer::default(), &Metrics::default());
+    let mut failed = Vec::new();
+    let mut peer = with_sink(&mut sink, &mut failed, accept(&listener)).await;
+    soon(peer.send(Message::Ping("are you there".into()))).await.expect("it is read");
+    soon(peer.send(Message::text("nobody wants this"))).await.expect("it is read");
+    let answer = with_sink(&mut sink, &mut failed, peer.next()).await;
+    assert_eq!(answer.expect("open").expect("sound"), Message::Pong("are you there".into()));
+    soon(peer.close(None)).await.expect("it is read");
+    let second = with_sink(&mut sink, &mut failed, accept(&listener)).await;
+    drop(second);
+}
