@@ -73,6 +73,8 @@ pub struct Server {
     pub max_connections: usize,
     /// Longest time a handshake may take, TLS included.
     pub handshake_timeout: Duration,
+    /// The TLS of endpoints at this address that have none of their own.
+    pub tls: Option<ServerTls>,
 }
 
 /// The HTTP API.
@@ -318,6 +320,8 @@ pub struct Listen {
     pub host: String,
     /// The port; 0 takes a free one.
     pub port: u16,
+    /// TLS, the same for all endpoints at the address.
+    pub tls: Option<ServerTls>,
     /// The path: exact, or with `{name}` for a segment, as [`PathPattern`] reads it.
     pub path: Redacted,
     /// What every message of a connection is given: a key, and where its value is taken from.
@@ -328,6 +332,24 @@ pub struct Listen {
     pub allowed_origins: AllowedOrigins,
     /// Most connections of this endpoint; the listener has a limit of its own.
     pub max_connections: usize,
+}
+
+/// TLS of a listener. Its files are read again when they change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerTls {
+    /// Who we are.
+    pub identity: Identity,
+    /// Who peers must be; `None` asks for no certificate.
+    pub clients: Option<ClientCertificates>,
+}
+
+/// Certificates that a listener asks its peers for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientCertificates {
+    /// The roots they must lead to.
+    pub ca: Pem,
+    /// Whether a peer without one is refused.
+    pub are_required: bool,
 }
 
 /// Something that a peer's handshake says, and none of its messages.
@@ -562,6 +584,7 @@ impl Default for Server {
             port: 10081,
             max_connections: 10_000,
             handshake_timeout: Duration::from_secs(10),
+            tls: None,
         }
     }
 }
@@ -671,6 +694,7 @@ impl Endpoint {
             mode: Mode::Server(Listen {
                 host: server.host.clone(),
                 port: server.port,
+                tls: server.tls.clone(),
                 path: Redacted::plain(path),
                 metadata: Vec::new(),
                 auth: None,

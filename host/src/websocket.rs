@@ -29,6 +29,7 @@ mod proxy;
 mod read_ahead;
 mod ring;
 mod secret;
+mod server_tls;
 mod stream;
 mod target;
 mod tls;

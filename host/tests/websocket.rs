@@ -21,6 +21,8 @@ mod payloads;
 mod reply;
 #[path = "websocket/server.rs"]
 mod server;
+#[path = "websocket/server_tls.rs"]
+mod server_tls;
 #[path = "websocket/shared_path.rs"]
 mod shared_path;
 #[path = "websocket/sink.rs"]

@@ -20,6 +20,8 @@ pub(super) struct Served {
     path: Span,
     /// Where its address is written, as far as it is.
     address: Span,
+    /// Where its TLS is written, if it is.
+    tls: Option<Span>,
     /// Where each of [`SHARED`] is written, if it is.
     written: [Option<Span>; SHARED.len()],
 }
@@ -33,6 +35,7 @@ impl Served {
             endpoint: endpoint.clone(),
             path: section.span("path"),
             address: section.span(address),
+            tls: section.is_written("tls").then(|| section.span("tls")),
             written: SHARED.map(|key| section.is_written(key).then(|| section.span(key))),
         })
     }
@@ -57,9 +60,10 @@ impl Served {
     }
 }
 
-/// Where endpoints share a path, reports what they disagree on, and gives each what it left out and
-/// another has.
-pub(super) fn agree(report: &mut Report<'_>, served: &mut [Served]) {
+/// Where endpoints share an address or a path, reports what they disagree on, and gives each what it
+/// left out and another has.
+pub(super) fn agree(report: &mut Report<'_>, server: &Server, served: &mut [Served]) {
+    agree_on_tls(report, server, served);
     for index in 0..served.len() {
         let (before, here) = (&served[..index], &served[index]);
         let alike = |there: &&Served| match (there.pattern(), here.pattern()) {
@@ -135,6 +139,30 @@ fn take(key: &str, from: &Endpoint, to: &mut Endpoint) {
     }
 }
 
+fn agree_on_tls(report: &mut Report<'_>, server: &Server, served: &mut [Served]) {
+    for index in 0..served.len() {
+        let here = &served[index];
+        let there = served.iter().find(|there| there.is_beside(here) && there.tls.is_some());
+        let tls = match (&here.tls, there) {
+            (Some(at), Some(there)) => {
+                if there.listen().map(|listen| &listen.tls) != here.listen().map(|listen| &listen.tls) {
+                    let first = report.name(there.tls.as_ref().unwrap_or(&there.path));
+                    let message = format!("`tls` differs from {first}, which has the same address");
+                    report.error_with_hint(at, message, "leave it out of one of the two");
+                }
+                continue;
+            }
+            (_, Some(there)) => there.listen().and_then(|listen| listen.tls.clone()),
+            _ => server.tls.clone().filter(|_| {
+                here.listen().is_some_and(|listen| (&listen.host, listen.port) == (&server.host, server.port))
+            }),
+        };
+        if let Mode::Server(listen) = &mut served[index].endpoint.mode {
+            listen.tls = tls;
+        }
+    }
+}
+
 /// Gives the server endpoints of a configuration what they agreed on; `served` has them in the order
 /// of the configuration.
 pub(super) fn settle(config: &mut Config, served: Vec<Served>) {
@@ -184,7 +212,15 @@ pub(super) fn warn_of_open_doors(report: &mut Report<'_>, served: &[Served]) {
         let Some(listen) = served.listen() else { continue };
         let is_loopback = listen.host == "localhost"
             || listen.host.parse().is_ok_and(|address: IpAddr| address.is_loopback());
-        if is_loopback || listen.auth.is_some() || seen.contains(&(&listen.host, listen.port)) {
+        let asks_for_certificates = listen
+            .tls
+            .as_ref()
+            .is_some_and(|tls| tls.clients.as_ref().is_some_and(|clients| clients.are_required));
+        if is_loopback
+            || listen.auth.is_some()
+            || asks_for_certificates
+            || seen.contains(&(&listen.host, listen.port))
+        {
             continue;
         }
         seen.push((&listen.host, listen.port));

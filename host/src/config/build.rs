@@ -4,7 +4,7 @@
 
 use super::agree::{self, Served};
 use super::endpoint;
-use super::listen::check_host;
+use super::listen::{self, check_host};
 use super::report::Report;
 use super::section::Section;
 use super::{
@@ -30,7 +30,7 @@ pub(super) fn config(report: &mut Report<'_>, root: &Section) -> Config {
         if let Some(host) = server.text("host") {
             check_host(report, host, &server.span("host"));
         }
-        config.server = self::server(server);
+        config.server = self::server(report, server);
     }
     config.admin = root.section("admin").and_then(|admin| self::admin(report, admin));
     let mut served = Vec::new();
@@ -41,7 +41,7 @@ pub(super) fn config(report: &mut Report<'_>, root: &Section) -> Config {
         }
         config.pipelines.extend(pipeline(report, section, &config.server, &mut served));
     }
-    agree::agree(report, &mut served);
+    agree::agree(report, &config.server, &mut served);
     agree::warn_of_open_doors(report, &served);
     agree::settle(&mut config, served);
     if root.sections("pipelines").is_empty() && config.admin.is_none() && report.errors.is_empty() {
@@ -64,13 +64,14 @@ fn plugins(section: &Section) -> Plugins {
     }
 }
 
-fn server(section: &Section) -> Server {
+fn server(report: &mut Report<'_>, section: &Section) -> Server {
     let defaults = Server::default();
     Server {
         host: section.text("host").map_or(defaults.host, |host| host.expose().to_owned()),
         port: port(section).unwrap_or(defaults.port),
         max_connections: section.count("max_connections"),
         handshake_timeout: section.duration("handshake_timeout").unwrap_or(defaults.handshake_timeout),
+        tls: section.section("tls").and_then(|section| listen::tls(report, section)),
     }
 }
 

@@ -66,7 +66,7 @@ pub static PLUGINS: Shape = Shape::Keys(&[&[
 pub static SERVER: Shape = Shape::Keys(&[&[
     Key::new("host", Kind::Text, "the address to listen on").default("127.0.0.1"),
     Key::new("port", PORT, "the port to listen on; 0 takes a free one").default("10081"),
-    Key::new("tls", Kind::Table(&SERVER_TLS), "the certificate of the listener").later(),
+    Key::new("tls", Kind::Table(&SERVER_TLS), "the certificate of the listener"),
     Key::new("max_connections", CONNECTIONS, "of the listener, handshakes in progress included")
         .default("10000"),
     Key::new("handshake_timeout", Kind::SOME_DURATION, "longest time a handshake may take").default("10s"),
@@ -373,7 +373,7 @@ const LISTEN: &[Key] = &[
     Key::new("path", Kind::Text, "the exact path, or with {name} for one segment").default("/"),
     Key::new("host", Kind::Text, "the address to listen on; from [server] if left out"),
     Key::new("port", PORT, "the port to listen on; from [server] if left out"),
-    Key::new("tls", Kind::Table(&SERVER_TLS), "the certificate; from [server] if left out").later(),
+    Key::new("tls", Kind::Table(&SERVER_TLS), "the certificate; from [server] if left out"),
     Key::new("metadata", Kind::Map, "metadata of a connection's messages, from its handshake").default("{}"),
     Key::new("auth", Kind::Table(&AUTH), "who may connect"),
     Key::new(

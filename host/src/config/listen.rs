@@ -6,7 +6,10 @@ use super::endpoint::is_token;
 use super::path::PathPattern;
 use super::report::Report;
 use super::section::{Section, Span};
-use super::{AllowedOrigins, Auth, FromHandshake, Listen, Redacted, Server};
+use super::{
+    AllowedOrigins, Auth, ClientCertificates, FromHandshake, Identity, Listen, Pem, Redacted, Server,
+    ServerTls,
+};
 use std::net::IpAddr;
 
 /// Metadata of the host itself.
@@ -29,12 +32,31 @@ pub(super) fn listen(report: &mut Report<'_>, section: &Section, server: &Server
     Listen {
         host: host.map_or_else(|| server.host.clone(), |host| host.expose().to_owned()),
         port: port(section).unwrap_or(server.port),
+        tls: section.section("tls").and_then(|section| tls(report, section)),
         metadata: metadata(report, section, pattern.as_ref().ok(), auth.as_ref()),
         path,
         auth,
         allowed_origins: allowed_origins(report, section),
         max_connections: max_connections(report, section, server),
     }
+}
+
+/// TLS of a listener. `None` where the certificate or its key is missing, which was reported.
+pub(super) fn tls(report: &mut Report<'_>, section: &Section) -> Option<ServerTls> {
+    let file = |key: &str| section.path(key).cloned().map(Pem::File);
+    let ca = file("client_ca");
+    if ca.is_none() && section.is_written("client_auth") {
+        report.error_with_hint(
+            &section.span("client_auth"),
+            "`client_auth` without `client_ca`",
+            "client_ca = \"clients.pem\" has the roots that clients' certificates must lead to",
+        );
+    }
+    let are_required = section.word("client_auth") != "optional";
+    Some(ServerTls {
+        identity: Identity { cert: file("cert")?, key: file("key")? },
+        clients: ca.map(|ca| ClientCertificates { ca, are_required }),
+    })
 }
 
 fn metadata(

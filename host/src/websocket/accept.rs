@@ -7,6 +7,7 @@ use super::connection::Connection;
 use super::guard::BEARER;
 use super::handshake::Handshake;
 use super::has_token;
+use super::server_tls::{PeerCertificate, ServerCertificates};
 use super::stream::Stream;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -87,8 +88,25 @@ pub async fn accept<T: Send>(
     patience: Duration,
     admit: impl Fn(&Handshake) -> Result<(Admission, T), Refusal> + Sync,
 ) -> Option<Accepted<T>> {
+    accept_over(tcp, None, patience, admit).await
+}
+
+/// The same, with TLS where there are certificates.
+pub(super) async fn accept_over<T: Send>(
+    tcp: TcpStream,
+    certificates: Option<&ServerCertificates>,
+    patience: Duration,
+    admit: impl Fn(&Handshake) -> Result<(Admission, T), Refusal> + Sync,
+) -> Option<Accepted<T>> {
     tcp.set_nodelay(true).ok()?;
-    tokio::time::timeout(patience, upgrade(Stream::Tcp(tcp), admit)).await.ok().flatten()
+    let handshakes = async {
+        let (stream, certificate) = match certificates {
+            Some(certificates) => Box::pin(certificates.accept(tcp)).await?,
+            None => (Stream::Tcp(tcp), None),
+        };
+        upgrade(stream, certificate, admit).await
+    };
+    tokio::time::timeout(patience, handshakes).await.ok().flatten()
 }
 
 /// What was decided about the one request of a connection.
@@ -101,11 +119,12 @@ struct Admitted<T> {
 
 async fn upgrade<T: Send>(
     stream: Stream,
+    certificate: Option<PeerCertificate>,
     admit: impl Fn(&Handshake) -> Result<(Admission, T), Refusal> + Sync,
 ) -> Option<Accepted<T>> {
     let admitted = Mutex::new(None);
     let service = service_fn(|request: Request<Incoming>| {
-        let answer = answer(&request, &admit).map(|(admission, response)| {
+        let answer = answer(&request, certificate.clone(), &admit).map(|(admission, response)| {
             *admitted.lock().unwrap_or_else(PoisonError::into_inner) = Some(admission);
             response
         });
@@ -195,6 +214,7 @@ impl From<Refusal> for No {
 
 fn answer<T>(
     request: &Request<Incoming>,
+    certificate: Option<PeerCertificate>,
     admit: impl Fn(&Handshake) -> Result<(Admission, T), Refusal>,
 ) -> Result<(Admitted<T>, Response<Full<Bytes>>), No> {
     let headers = request.headers();
@@ -202,7 +222,7 @@ fn answer<T>(
         let refusal = no(StatusCode::METHOD_NOT_ALLOWED, "only GET opens a WebSocket");
         return Err(refusal.with(header::ALLOW, "GET"));
     }
-    let handshake = Handshake::new(request.uri(), headers);
+    let handshake = Handshake::new(request.uri(), headers, certificate);
     let admit = || admit(&handshake).map_err(No::from);
     let is_upgrade = request.version() == Version::HTTP_11
         && has_token(headers, &header::UPGRADE, "websocket")

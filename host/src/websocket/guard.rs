@@ -168,7 +168,7 @@ mod tests {
         for (name, value) in headers {
             map.append(HeaderName::from_static(name), value.parse().expect("a value"));
         }
-        Handshake::new(&uri.parse().expect("a path"), &map)
+        Handshake::new(&uri.parse().expect("a path"), &map, None)
     }
 
     fn auth(from: &[BearerFrom]) -> Auth {

@@ -3,6 +3,7 @@
 //! It is kept while the connection lives, since endpoints that come later take from it as well; in few
 //! pieces, since there may be many idle connections.
 
+use super::server_tls::PeerCertificate;
 use crate::config::{FromHandshake, PathPattern};
 use hyper::header::HeaderMap;
 use percent_encoding::percent_decode_str;
@@ -16,15 +17,22 @@ pub struct Handshake {
     /// `name: value` lines; bytes that are not UTF-8 are replaced.
     head: Box<str>,
     user: Option<Box<str>>,
+    certificate: Option<PeerCertificate>,
 }
 
 impl Handshake {
-    pub(super) fn new(uri: &hyper::Uri, headers: &HeaderMap) -> Self {
+    pub(super) fn new(uri: &hyper::Uri, headers: &HeaderMap, certificate: Option<PeerCertificate>) -> Self {
         let mut head = String::new();
         for (name, value) in headers {
             head.extend([name.as_str(), ": ", &String::from_utf8_lossy(value.as_bytes()), "\n"]);
         }
-        Self { path: uri.path().into(), query: uri.query().map(Into::into), head: head.into(), user: None }
+        Self {
+            path: uri.path().into(),
+            query: uri.query().map(Into::into),
+            head: head.into(),
+            user: None,
+            certificate,
+        }
     }
 
     pub(super) fn with_user(self, user: Option<String>) -> Self {
@@ -69,7 +77,11 @@ impl Handshake {
             }
             FromHandshake::Cookie(name) => self.cookie(name).map(Into::into),
             FromHandshake::User => self.user.as_deref().map(Into::into),
-            FromHandshake::CommonName | FromHandshake::AlternativeNames | FromHandshake::Fingerprint => None,
+            FromHandshake::CommonName => self.certificate.as_ref()?.common_name.as_deref().map(Into::into),
+            FromHandshake::AlternativeNames => {
+                self.certificate.as_ref()?.alternative_names.as_deref().map(Into::into)
+            }
+            FromHandshake::Fingerprint => Some(Cow::Borrowed(&self.certificate.as_ref()?.fingerprint)),
         }
     }
 }
@@ -84,7 +96,7 @@ mod tests {
         let headers = headers
             .iter()
             .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
-        Handshake::new(&uri.parse().expect("a path"), &headers.collect())
+        Handshake::new(&uri.parse().expect("a path"), &headers.collect(), None)
     }
 
     #[test]
@@ -113,7 +125,7 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.append("x-user", HeaderValue::from_static("a"));
         headers.append("x-user", HeaderValue::from_static("b"));
-        let handshake = Handshake::new(&"/".parse().expect("a path"), &headers);
+        let handshake = Handshake::new(&"/".parse().expect("a path"), &headers, None);
         let path = PathPattern::parse(&Redacted::plain("/")).expect("a path");
         let from = FromHandshake::Header("x-user".to_owned());
         assert_eq!(handshake.value(&from, &path).as_deref(), Some("a, b"));

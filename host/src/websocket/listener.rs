@@ -4,12 +4,13 @@
 //! A listener accepts, makes the handshakes within bounds, and runs one task for each peer. It owns
 //! these tasks, and whoever closes the last endpoint waits for all of them.
 
-use super::accept::{Accepted, Refusal, accept};
+use super::accept::{Accepted, Refusal, accept_over};
 use super::broadcast::Broadcast;
 use super::close_code::GOING_AWAY;
 use super::handshake::Handshake;
 use super::path::{Arrivals, End, Member, Path};
 use super::peer::Peer;
+use super::server_tls::ServerCertificates;
 use crate::config::{Endpoint, Listen, PathPattern, Server};
 use crate::telemetry::EndpointMetrics;
 use std::collections::HashMap;
@@ -73,8 +74,10 @@ pub struct ListenError {
 enum Cause {
     /// The path is none.
     Path(String),
-    /// An endpoint that shares the path says otherwise.
-    Differs { key: &'static str, owner: String },
+    /// An endpoint that shares the path, or the address, says otherwise.
+    Differs { key: &'static str, owner: String, share: &'static str },
+    /// The certificate cannot be used.
+    Certificate(String),
     /// Another part of this process has the address.
     Ours { owner: String, at: String },
     /// The address cannot be listened on.
@@ -95,6 +98,7 @@ struct Shared {
     paths: Mutex<Vec<Arc<Path>>>,
     connections: AtomicUsize,
     limits: Limits,
+    certificates: Option<ServerCertificates>,
 }
 
 impl Default for Limits {
@@ -178,7 +182,14 @@ impl Listeners {
         let listener = match open.get(&address) {
             Some(listener) => listener.clone(),
             None => {
-                let bound = Listener::bind(listen, self.limits).await;
+                let certificates = match &listen.tls {
+                    Some(tls) => {
+                        let loaded = Box::pin(ServerCertificates::load(tls)).await;
+                        Some(loaded.map_err(|error| ListenError::new(listen, Cause::Certificate(error)))?)
+                    }
+                    None => None,
+                };
+                let bound = Listener::bind(listen, self.limits, certificates).await;
                 let listener = Arc::new(bound.map_err(|error| {
                     let cause = match self.owner(&open, listen) {
                         Some((owner, at)) if error.kind() == io::ErrorKind::AddrInUse => {
@@ -194,13 +205,19 @@ impl Listeners {
         };
         let path = {
             let mut paths = listener.shared.paths();
+            let certificates = listener.shared.certificates.as_ref();
+            if listen.tls.is_some() && listen.tls.as_ref() != certificates.map(ServerCertificates::tls) {
+                let owner = paths.first().and_then(|path| path.owner()).unwrap_or_default();
+                return Err(ListenError::new(listen, Cause::Differs { key: "tls", owner, share: "address" }));
+            }
             if let Some((key, owner)) = disagreement(&paths, endpoint, &pattern) {
-                return Err(ListenError::new(listen, Cause::Differs { key, owner }));
+                return Err(ListenError::new(listen, Cause::Differs { key, owner, share: "path" }));
             }
             match paths.binary_search_by(|path| path.pattern.cmp(&pattern)) {
                 Ok(found) => paths[found].clone(),
                 Err(place) => {
-                    let base = format!("ws://{}:{}", bracketed(&listen.host), listener.local.port());
+                    let scheme = if certificates.is_some() { "wss" } else { "ws" };
+                    let base = format!("{scheme}://{}:{}", bracketed(&listen.host), listener.local.port());
                     let path = Path::new(endpoint, &listen.path, pattern, base);
                     paths.insert(place, path.clone());
                     path
@@ -294,11 +311,16 @@ impl fmt::Debug for Attachment {
 }
 
 impl Listener {
-    async fn bind(listen: &Listen, limits: Limits) -> io::Result<Self> {
+    async fn bind(
+        listen: &Listen,
+        limits: Limits,
+        certificates: Option<ServerCertificates>,
+    ) -> io::Result<Self> {
         let tcp = TcpListener::bind((&*listen.host, listen.port)).await?;
         let local = tcp.local_addr()?;
         info!(address = %local, "websocket listening");
-        let shared = Arc::new(Shared { paths: Mutex::default(), connections: AtomicUsize::new(0), limits });
+        let (paths, connections) = Default::default();
+        let shared = Arc::new(Shared { paths, connections, limits, certificates });
         let stop = CancellationToken::new();
         let task = Mutex::new(Some(tokio::spawn(run(tcp, shared.clone(), stop.clone()))));
         Ok(Self { local, shared, stop, task })
@@ -372,7 +394,8 @@ impl Place {
         };
         let patience = self.shared.limits.handshake_timeout;
         // What a handshake needs is much, and is given back when it is done: the task stays small.
-        let accepted = Box::pin(accept(stream, patience, admit)).await;
+        let certificates = self.shared.certificates.as_ref();
+        let accepted = Box::pin(accept_over(stream, certificates, patience, admit)).await;
         let Some(Accepted { connection, handshake, token }) = accepted else {
             debug!(peer = %address, "no websocket handshake");
             return;
@@ -406,9 +429,9 @@ impl fmt::Display for ListenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "failed to listen on {}: ", self.address)?;
         match &self.cause {
-            Cause::Path(message) => f.write_str(message),
-            Cause::Differs { key, owner } => {
-                write!(f, "`{key}` differs from {owner}, which has the same path")
+            Cause::Path(message) | Cause::Certificate(message) => f.write_str(message),
+            Cause::Differs { key, owner, share } => {
+                write!(f, "`{key}` differs from {owner}, which has the same {share}")
             }
             Cause::Ours { owner, at } => write!(f, "address in use by {owner}, at {at}"),
             Cause::Address(error) if error.kind() == io::ErrorKind::AddrInUse => {
@@ -422,7 +445,7 @@ impl fmt::Display for ListenError {
 impl std::error::Error for ListenError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match &self.cause {
-            Cause::Path(_) | Cause::Differs { .. } | Cause::Ours { .. } => None,
+            Cause::Path(_) | Cause::Certificate(_) | Cause::Differs { .. } | Cause::Ours { .. } => None,
             Cause::Address(error) => Some(error),
         }
     }

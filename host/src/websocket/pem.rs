@@ -46,7 +46,11 @@ pub(super) async fn roots(pem: &Pem) -> Result<RootCertStore, String> {
     Ok(roots)
 }
 
-async fn read(pem: &Pem, what: &str) -> Result<Vec<u8>, String> {
+/// The PEM text.
+///
+/// # Errors
+/// A sentence that says why there is none.
+pub(super) async fn read(pem: &Pem, what: &str) -> Result<Vec<u8>, String> {
     match pem {
         Pem::File(path) => tokio::fs::read(&**path).await.map_err(|error| unusable(pem, what, error)),
         Pem::Base64(text) => {
@@ -56,11 +60,16 @@ async fn read(pem: &Pem, what: &str) -> Result<Vec<u8>, String> {
     }
 }
 
-fn unusable(pem: &Pem, what: &str, why: impl fmt::Display) -> String {
+/// Where it is from, in words.
+pub(super) fn name(pem: &Pem) -> String {
     match pem {
-        Pem::File(path) => format!("no usable {what} in {path}: {why}"),
-        Pem::Base64(_) => format!("no usable {what} in what is given in base64: {why}"),
+        Pem::File(path) => path.to_string(),
+        Pem::Base64(_) => "what is given in base64".to_owned(),
     }
+}
+
+fn unusable(pem: &Pem, what: &str, why: impl fmt::Display) -> String {
+    format!("no usable {what} in {}: {why}", name(pem))
 }
 
 /// An error of parsing, without a piece of what was parsed.
