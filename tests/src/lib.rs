@@ -45,13 +45,15 @@ pub fn plugin(name: &str) -> PathBuf {
     file
 }
 
-/// A language whose tools are installed by `cargo xtask guests`.
+/// What `cargo xtask guests` installs for a language, and `cargo xtask test` for the browser.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tool {
     /// A virtual environment.
     Python,
     /// A folder with `node_modules`.
     Node,
+    /// The same, with what drives Chromium, which is there then.
+    Browser,
 }
 
 /// The folder of a language's programs (Python) or packages (Node); `None`, which is said, where they
@@ -65,13 +67,14 @@ pub fn tool(tool: Tool) -> Option<PathBuf> {
     let (name, folder) = match tool {
         Tool::Python => ("python", "bin"),
         Tool::Node => ("node", ""),
+        Tool::Browser => ("browser", ""),
     };
     let tools = target.join("tools").join(name);
     if tools.join("installed").exists() {
         return Some(tools.join(folder));
     }
     assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "the tools of {name} are not installed");
-    eprintln!("skipped: the tools of {name} are not installed; `cargo xtask guests` does it");
+    eprintln!("skipped: the tools of {name} are not installed; `cargo xtask test` does it");
     None
 }
 

@@ -7,7 +7,7 @@
 use crate::conformance;
 use crate::guests::{self, Language};
 use crate::plugins;
-use crate::tools::{Fetch, Result, cargo, root, run, say};
+use crate::tools::{self, Fetch, Result, Tools, cargo, root, run, say};
 
 /// Builds what the tests need, and runs them.
 ///
@@ -17,6 +17,9 @@ pub(crate) fn run_tests(arguments: &[String]) -> Result {
     plugins::build(&root().join("target/plugins"))?;
     say("building the guests of the tests");
     guests::build(&root().join("target/guests"), &Language::ALL, Fetch::Missing)?;
+    if let Tools::Missing(why) = tools::browser()? {
+        say(&format!("the tests of browsers are skipped: {why}"));
+    }
     say("running the tests");
     let mut cargo = cargo();
     cargo.current_dir(root()).env("TIDEMILL_TESTS_PREPARED", "1");

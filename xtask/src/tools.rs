@@ -1,5 +1,5 @@
 //! The tools of other languages, each in its own folder of `tools` in the target folder: nothing is
-//! installed elsewhere, except for Rust's wasm target.
+//! installed elsewhere, except for Rust's wasm target and the browser of the tests.
 //!
 //! A folder is complete once its stamp says so, and is made again when the versions here change.
 
@@ -23,6 +23,11 @@ const PYTHON_PACKAGES: &[&str] = &["componentize-py==0.25.1", "ziglang==0.17.1",
 const AUTOBAHN_PACKAGES: &[&str] = &["autobahntestsuite==25.10.1"];
 /// The last `virtualenv` that makes environments of Python 2.7.
 const VIRTUALENV: &str = "virtualenv==20.15.1";
+
+/// What drives the browser of the tests.
+const BROWSER_PACKAGES: &[&str] = &["playwright-core@1.65.1"];
+/// The browser, where Debian has it, and its package.
+const BROWSER: (&str, &str) = ("/usr/bin/chromium", "chromium");
 
 /// Whether tools that are not there may be downloaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +62,32 @@ pub(crate) fn node(fetch: Fetch) -> Result<Tools> {
         run(npm.args(NODE_PACKAGES))
     })?;
     Ok(Tools::In(folder.join("node_modules/.bin")))
+}
+
+/// The browser of the tests, and what drives it.
+///
+/// # Errors
+/// The installation failed.
+pub(crate) fn browser() -> Result<Tools> {
+    let (program, package) = BROWSER;
+    if !Path::new(program).exists() {
+        say(&format!("installing {package}, which the tests of browsers need"));
+        let install = ["install", "--yes", "--quiet", "--no-install-recommends", package];
+        let mut apt = Command::new("apt-get");
+        if let Err(error) = run_quietly(apt.args(install).env("DEBIAN_FRONTEND", "noninteractive")) {
+            return Ok(Tools::Missing(format!("there is no {program}: {error}")));
+        }
+    }
+    let folder = target().join("tools/browser");
+    if let Some(missing) = missing(&folder, BROWSER_PACKAGES, &["node", "npm"], Fetch::Missing) {
+        return Ok(Tools::Missing(missing));
+    }
+    install(&folder, BROWSER_PACKAGES, || {
+        let mut npm = Command::new("npm");
+        npm.args(["install", "--no-audit", "--no-fund", "--silent", "--prefix"]).arg(&folder);
+        run(npm.args(BROWSER_PACKAGES))
+    })?;
+    Ok(Tools::In(folder))
 }
 
 /// The programs of a virtual environment, with Python among them.
