@@ -271,6 +271,7 @@ impl Connection {
             let Some(payload) = pace.take_first() else { break };
             self.send(payload)?;
         }
+        self.pace.take_if(|pace| !pace.is_timed());
         Poll::Ready(Ok(()))
     }
 

@@ -207,3 +207,29 @@ async fn a_key_of_another_certificate_is_refused_before_it_is_shown() {
     let error = trusting(server, &authority, show).await.expect_err("they do not match");
     assert!(error.to_string().contains(": `tls.cert` and `tls.key` do not go together: "), "{error}");
 }
+
+#[tokio::test]
+async fn a_probe_tells_the_version_and_whom_the_certificate_is_for() {
+    let authority = Authority::new();
+    let server = server_config(
+        &authority.certify("localhost", |params| {
+            params.distinguished_name.push(DnType::CommonName, "feed");
+            params.not_after = date_time_ymd(2101, 1, 1);
+        }),
+        None,
+    );
+    let (listener, url) = listener().await;
+    let mut endpoint = Endpoint::client(url.replace("ws://127.0.0.1", "wss://localhost"));
+    client_of(&mut endpoint).tls.ca = Some(authority.ca());
+    let serve = tokio::spawn(async move {
+        let (tcp, _) = listener.accept().await.unwrap();
+        let tls = TlsAcceptor::from(server).accept(tcp).await.unwrap();
+        let mut peer = accept_async(tls).await.unwrap();
+        futures_util::StreamExt::next(&mut peer).await.unwrap().unwrap()
+    });
+    let tls = soon(endpoint.probe()).await.expect("it is trusted").tls.expect("TLS");
+    assert_eq!((&*tls.version, &*tls.subject), ("TLS 1.3", "CN=feed"));
+    let until = tls.valid_until.unwrap().duration_since(std::time::UNIX_EPOCH).unwrap();
+    assert_eq!(until.as_secs(), 4_133_980_800, "the first of January 2101");
+    assert!(soon(serve).await.unwrap().is_close());
+}
