@@ -1,52 +1,64 @@
-//! The HTTP API on the `[admin]` address: health, readiness, metrics.
+//! The HTTP API on the `[admin]` address: health, readiness, metrics, pipelines,
+//! connections.
 //!
-//! Any web page can reach a loopback port, so a request must name this host in `Host`, and may come
-//! from no other origin; with a token set, all but health and readiness need it.
+//! Each part of it is a file of handlers that ask the layers below and answer in JSON. Who may ask is
+//! decided before any of them.
 
-use crate::config;
+mod connections;
+mod guard;
+mod pipelines;
+mod refusal;
+
+use crate::config::{Reader, Redacted, Server};
 use crate::control::Handle;
 use crate::telemetry::{Metrics, Status};
+use crate::websocket::Listeners;
 use axum::Router;
-use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
-use axum::middleware::{self, Next};
+use axum::extract::{DefaultBodyLimit, State};
+use axum::http::{StatusCode, header};
+use axum::middleware;
 use axum::response::{IntoResponse, Json, Response};
-use axum::routing::get;
+use axum::routing::{delete, get, post};
+use guard::Guard;
+use refusal::Refusal;
 use serde_json::json;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::net::TcpListener;
 
 /// The media type of the OpenMetrics text format, which Prometheus asks for and reads.
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+/// A pipeline as JSON is far smaller.
+const MAX_BODY_BYTES: usize = 1 << 20;
 
-/// What the API shows.
+/// What the API shows, and who may ask.
 #[derive(Clone, Debug)]
 pub struct Admin {
-    metrics: Arc<Metrics>,
-    status: Arc<Status>,
-    #[expect(dead_code, reason = "a host that has an API runs on; its commands will go through it")]
-    handle: Handle,
+    host: Arc<Host>,
     guard: Arc<Guard>,
 }
 
-/// Who may ask.
+/// The host that the API is of.
 #[derive(Debug)]
-struct Guard {
-    address: SocketAddr,
-    token: Option<config::Redacted>,
+pub struct Host {
+    /// What it counts.
+    pub metrics: Arc<Metrics>,
+    /// How its pipelines do.
+    pub status: Arc<Status>,
+    /// What it can be told.
+    pub handle: Handle,
+    /// What a pipeline that comes as JSON means.
+    pub reader: Reader,
+    /// What endpoints in server mode may leave out.
+    pub server: Server,
+    /// Where they listen.
+    pub listeners: Listeners,
 }
 
 impl Admin {
     /// The API of a host, listening on `address`.
-    pub fn new(
-        address: SocketAddr,
-        token: Option<config::Redacted>,
-        metrics: Arc<Metrics>,
-        status: Arc<Status>,
-        handle: Handle,
-    ) -> Self {
-        Self { metrics, status, handle, guard: Arc::new(Guard { address, token }) }
+    pub fn new(address: SocketAddr, token: Option<Redacted>, host: Host) -> Self {
+        Self { host: Arc::new(host), guard: Arc::new(Guard { address, token }) }
     }
 
     /// Answers requests until `stopped` resolves.
@@ -58,125 +70,55 @@ impl Admin {
         listener: TcpListener,
         stopped: impl Future<Output = ()> + Send + 'static,
     ) -> std::io::Result<()> {
+        let pipeline = get(pipelines::get).delete(pipelines::remove).put(pipelines::replace);
         let router = Router::new()
             .route("/healthz", get(|| async { Json(json!({ "status": "ok" })) }))
             .route("/readyz", get(ready))
             .route("/metrics", get(metrics))
-            .fallback(|| async { refusal(StatusCode::NOT_FOUND, "not_found", "no such path", "") })
-            .layer(middleware::from_fn_with_state(self.clone(), guard))
-            .with_state(self);
+            .route("/api/v1/pipelines", get(pipelines::list).post(pipelines::add))
+            .route("/api/v1/pipelines/{name}", pipeline)
+            .route("/api/v1/pipelines/{name}/start", post(pipelines::start))
+            .route("/api/v1/pipelines/{name}/stop", post(pipelines::stop))
+            .route("/api/v1/connections", get(connections::list))
+            .route("/api/v1/connections/{id}", delete(connections::close))
+            .route("/api/v1/connections/check", post(connections::check))
+            .fallback(|| async { Refusal::new(StatusCode::NOT_FOUND, "not_found", "no such path") })
+            .method_not_allowed_fallback(|| async {
+                let message = "the path does not take this method";
+                Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "method", message)
+            })
+            .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
+            .layer(middleware::map_response(in_json))
+            .layer(middleware::from_fn_with_state(self.guard, guard::guard))
+            .with_state(self.host);
         axum::serve(listener, router).with_graceful_shutdown(stopped).await
     }
 }
 
-async fn ready(State(admin): State<Admin>) -> Response {
-    let reasons = admin.status.not_ready();
+async fn ready(State(host): State<Arc<Host>>) -> Response {
+    let reasons = host.status.not_ready();
     let is_ready = reasons.is_empty();
     let code = if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (code, Json(json!({ "ready": is_ready, "reasons": reasons }))).into_response()
 }
 
-async fn metrics(State(admin): State<Admin>) -> Response {
-    ([(header::CONTENT_TYPE, OPENMETRICS)], admin.metrics.encode()).into_response()
+async fn metrics(State(host): State<Arc<Host>>) -> Response {
+    ([(header::CONTENT_TYPE, OPENMETRICS)], host.metrics.encode()).into_response()
 }
 
-async fn guard(State(admin): State<Admin>, request: Request, next: Next) -> Response {
-    let headers = request.headers();
-    if !admin.guard.knows_host(headers) {
-        let hint = "ask for the address that the API listens on";
-        return refusal(StatusCode::FORBIDDEN, "foreign_host", "the Host header names another host", hint);
+/// Refusals of the library itself, such as of a body that is too large, in the words of this API.
+async fn in_json(response: Response) -> Response {
+    let is_text =
+        response.headers().get(header::CONTENT_TYPE).is_some_and(|is| is.as_bytes().starts_with(b"text/"));
+    let status = response.status();
+    if !is_text || !(status.is_client_error() || status.is_server_error()) {
+        return response;
     }
-    if !is_own_origin(headers) {
-        let hint = "the API answers its own page only";
-        return refusal(StatusCode::FORBIDDEN, "foreign_origin", "the request comes from another site", hint);
-    }
-    let is_open = matches!(request.uri().path(), "/healthz" | "/readyz");
-    if !is_open && !admin.guard.lets_in(headers) {
-        let hint = "send `Authorization: Bearer` with the token of [admin]";
-        return refusal(StatusCode::UNAUTHORIZED, "unauthorized", "the token is missing or wrong", hint);
-    }
-    next.run(request).await
-}
-
-impl Guard {
-    /// Where the API listens on loopback, only names of the loopback are its own: a foreign name
-    /// that resolves to it is how a web page gets round the same-origin rule (DNS rebinding).
-    fn knows_host(&self, headers: &HeaderMap) -> bool {
-        if !self.address.ip().is_loopback() {
-            return true;
+    let (code, message) = match status {
+        StatusCode::PAYLOAD_TOO_LARGE => {
+            ("too_large", format!("the body is larger than {MAX_BODY_BYTES} bytes"))
         }
-        let Some(host) = headers.get(header::HOST).and_then(|host| host.to_str().ok()) else {
-            return false;
-        };
-        let name = host.rsplit_once(':').filter(|(_, port)| port.bytes().all(|b| b.is_ascii_digit()));
-        let name = name.map_or(host, |(name, _)| name).trim_start_matches('[').trim_end_matches(']');
-        name == "localhost" || name.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
-    }
-
-    fn lets_in(&self, headers: &HeaderMap) -> bool {
-        let Some(token) = &self.token else { return true };
-        let given = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-        let given = given.and_then(|value| value.strip_prefix("Bearer "));
-        given.is_some_and(|given| is_equal(given.as_bytes(), token.expose().as_bytes()))
-    }
-}
-
-fn is_own_origin(headers: &HeaderMap) -> bool {
-    let Some(origin) = headers.get(header::ORIGIN) else { return true };
-    let host = headers.get(header::HOST).map_or(&b""[..], HeaderValue::as_bytes);
-    let origin = origin.as_bytes();
-    let origin = origin.strip_prefix(b"http://").or_else(|| origin.strip_prefix(b"https://"));
-    origin.is_some_and(|origin| origin == host)
-}
-
-/// Compares in a time that does not depend on where the two differ.
-fn is_equal(a: &[u8], b: &[u8]) -> bool {
-    a.len() == b.len() && a.iter().zip(b).fold(0, |differs, (a, b)| differs | (a ^ b)) == 0
-}
-
-fn refusal(status: StatusCode, code: &str, message: &str, hint: &str) -> Response {
-    (status, Json(json!({ "error": { "code": code, "message": message, "hint": hint } }))).into_response()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn guard() -> Guard {
-        Guard {
-            address: SocketAddr::from(([127, 0, 0, 1], 10080)),
-            token: Some(config::Redacted::plain("secret")),
-        }
-    }
-
-    fn headers(name: header::HeaderName, value: &'static str) -> HeaderMap {
-        HeaderMap::from_iter([(name, HeaderValue::from_static(value))])
-    }
-
-    #[test]
-    fn on_loopback_only_loopback_names_are_its_own() {
-        for own in ["localhost:10080", "127.0.0.1:10080", "[::1]:10080", "localhost"] {
-            assert!(guard().knows_host(&headers(header::HOST, own)), "{own}");
-        }
-        for foreign in ["example.com", "localhost.example.com:10080", "10.0.0.1"] {
-            assert!(!guard().knows_host(&headers(header::HOST, foreign)), "{foreign}");
-        }
-    }
-
-    #[test]
-    fn the_token_must_be_the_whole_token() {
-        for (given, expected) in [("Bearer secret", true), ("Bearer secre", false), ("secret", false)] {
-            assert_eq!(guard().lets_in(&headers(header::AUTHORIZATION, given)), expected, "{given}");
-        }
-        assert!(!guard().lets_in(&HeaderMap::new()));
-    }
-
-    #[test]
-    fn another_sites_origin_is_refused() {
-        let mut own = headers(header::HOST, "localhost:1");
-        own.insert(header::ORIGIN, HeaderValue::from_static("http://localhost:1"));
-        assert!(is_own_origin(&own));
-        own.insert(header::ORIGIN, HeaderValue::from_static("http://evil.example"));
-        assert!(!is_own_origin(&own));
-    }
+        _ => ("bad_request", "the request cannot be read".to_owned()),
+    };
+    Refusal::new(status, code, message).into_response()
 }

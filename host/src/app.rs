@@ -17,7 +17,7 @@ pub use ends::OpenError;
 pub use shelf::Refusal;
 pub use swap::{Outcome, UseVerdict, Verdict};
 
-use crate::config::Config;
+use crate::config::{Config, Reader};
 use crate::control::{self, Handle};
 use crate::plugin::EngineError;
 use crate::reload::FolderError;
@@ -74,11 +74,13 @@ pub struct Settings {
     pub metrics: Arc<Metrics>,
     /// How long a stop waits for what is in flight.
     pub grace: Duration,
+    /// How the HTTP API reads what it is given: as the configuration file was read.
+    pub reader: Reader,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { metrics: Arc::default(), grace: GRACE }
+        Self { metrics: Arc::default(), grace: GRACE, reader: Reader::default() }
     }
 }
 

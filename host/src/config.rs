@@ -5,6 +5,7 @@
 
 mod agree;
 mod auth;
+mod body;
 mod build;
 mod check;
 mod client;
@@ -24,8 +25,10 @@ pub mod shape;
 mod text;
 pub mod units;
 mod value;
+mod written;
 
 pub use auth::{Auth, BearerFrom};
+pub use body::{BodyError, Mistake, Reader};
 pub use error::{ConfigError, ConfigErrors};
 pub use file::{Loaded, load, parse};
 pub use origin::AllowedOrigins;
@@ -87,7 +90,7 @@ pub struct Admin {
 }
 
 /// One pipeline: source, transforms, sinks.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct Pipeline {
     /// Its name, unique.
     pub name: String,
@@ -99,6 +102,8 @@ pub struct Pipeline {
     pub sinks: Vec<Sink>,
     /// Where messages go that failed.
     pub dead_letter: Option<Sink>,
+    /// The tables it was read from, as they may be shown; `None` if it was built in Rust.
+    pub written: Option<serde_json::Value>,
 }
 
 /// Where messages come from.
@@ -555,6 +560,16 @@ pub enum WhenNoPeers {
     Drop,
     /// The pipeline waits.
     Wait,
+}
+
+impl std::fmt::Debug for Pipeline {
+    /// What it means, not how it was written.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut pipeline = f.debug_struct("Pipeline");
+        pipeline.field("name", &self.name).field("source", &self.source);
+        pipeline.field("transforms", &self.transforms).field("sinks", &self.sinks);
+        pipeline.field("dead_letter", &self.dead_letter).finish()
+    }
 }
 
 /// What the environment variables of a `${NAME}` are looked up in.

@@ -57,6 +57,11 @@ impl Origin {
         self.way_back.as_ref()?.downcast_ref()
     }
 
+    /// All keys and values.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.entries.iter().map(|(key, value)| (&**key, &**value))
+    }
+
     /// The value of a key; "" if it is absent.
     pub fn get(&self, key: &str) -> &str {
         self.entries.iter().find(|(k, _)| &**k == key).map_or("", |(_, value)| value)

@@ -36,6 +36,25 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// Every reason.
+    pub const ALL: [Self; 15] = [
+        Self::Decode,
+        Self::Rejected,
+        Self::Trap,
+        Self::Deadline,
+        Self::Memory,
+        Self::Output,
+        Self::Invalid,
+        Self::NoOutput,
+        Self::SinkUnavailable,
+        Self::BufferFull,
+        Self::SlowPeer,
+        Self::NoPeers,
+        Self::PeerClosed,
+        Self::TooLarge,
+        Self::Shutdown,
+    ];
+
     /// The label value.
     pub fn as_str(self) -> &'static str {
         match self {

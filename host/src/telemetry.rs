@@ -1,19 +1,21 @@
-//! What the host says of itself: logs and metrics.
+//! What the host says of itself: logs, metrics, and who is connected.
 //!
 //! Nothing here knows a pipeline; the layers above ask for the counters of their labels once, and
 //! add to them once a batch.
 
+mod connections;
 mod guest_metrics;
 mod log;
 mod metrics;
 mod rate_limit;
 mod status;
 
+pub use connections::{Connected, ConnectionView, Connections, Dismissal, EndpointView, Gone};
 pub use guest_metrics::GuestMetrics;
 pub use log::{LogFormat, init as init_log};
 pub use metrics::{
-    ConnectOutcome, EndpointMetrics, EndpointState, Losses, Metrics, SinkMetrics, SourceMetrics,
-    StageMetrics, SwapOutcome,
+    ConnectOutcome, EndpointMetrics, EndpointState, LossCounts, Losses, Metrics, SinkMetrics, SourceMetrics,
+    StageCounts, StageMetrics, SwapOutcome,
 };
 pub use rate_limit::RateLimit;
 pub use status::{PipelineState, Status};

@@ -180,15 +180,47 @@ impl Host {
     /// # Panics
     /// If it does not answer.
     pub fn get(&self, path: &str) -> (u16, String) {
+        self.ask("GET", path, &[], "")
+    }
+
+    /// Status and body of what the HTTP API answers; a body is sent as JSON. A header replaces the usual
+    /// one of its name.
+    ///
+    /// # Panics
+    /// If it does not answer.
+    pub fn ask(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> (u16, String) {
         let admin = self.admin.expect("it is set once the host has started");
+        let mut head = format!("{method} {path} HTTP/1.1\r\nConnection: close\r\n");
+        let host = admin.to_string();
+        let mut usual = vec![("Host", host.as_str())];
+        if !body.is_empty() {
+            usual.push(("Content-Type", "application/json"));
+        }
+        usual.retain(|(name, _)| headers.iter().all(|(other, _)| !other.eq_ignore_ascii_case(name)));
+        for (name, value) in usual.iter().chain(headers) {
+            head.push_str(&format!("{name}: {value}\r\n"));
+        }
         let mut stream = TcpStream::connect(admin).expect("the api listens");
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: {admin}\r\nConnection: close\r\n\r\n")
-            .expect("it reads");
+        // It may answer before it has read all.
+        let _ = write!(stream, "{head}Content-Length: {}\r\n\r\n{body}", body.len());
         let mut answer = String::new();
         stream.read_to_string(&mut answer).expect("it answers with text");
         let (head, body) = answer.split_once("\r\n\r\n").expect("a head ends with an empty line");
         let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
         (status.expect("a head has a status"), body.to_owned())
+    }
+
+    /// Status and JSON of what the HTTP API answers.
+    ///
+    /// # Panics
+    /// If it does not answer, or not in JSON.
+    pub fn json(&self, method: &str, path: &str, body: &serde_json::Value) -> (u16, serde_json::Value) {
+        let body = if body.is_null() { String::new() } else { body.to_string() };
+        let (status, answer) = self.ask(method, path, &[], &body);
+        if answer.is_empty() {
+            return (status, serde_json::Value::Null);
+        }
+        (status, serde_json::from_str(&answer).unwrap_or_else(|error| panic!("{error}: {answer}")))
     }
 
     /// The metrics now.

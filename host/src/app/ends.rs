@@ -44,6 +44,11 @@ impl Ends {
         Self { metrics, listeners }
     }
 
+    /// The listeners that server endpoints share.
+    pub(super) fn listeners(&self) -> &Listeners {
+        &self.listeners
+    }
+
     /// Opens all ends of a pipeline: files and listeners. Connections are dialled later.
     pub(super) async fn open(&self, pipeline: &config::Pipeline) -> Result<Opened, OpenError> {
         // Sinks first: a source that has a listener could not be read before they are there. But a reply

@@ -8,7 +8,7 @@ use super::lines::{Line, Phase, StartError};
 use super::shelf::Shelf;
 use super::swap::{self, Outcome, Verdict};
 use super::{AppError, Settings, compile};
-use crate::admin::Admin;
+use crate::admin::{self, Admin};
 use crate::config::{self, Config};
 use crate::control::{Command, Handle};
 use crate::pipeline::Ended;
@@ -76,7 +76,7 @@ impl Task {
         handle: &Handle,
         commands: mpsc::Receiver<Command>,
     ) -> Result<Self, AppError> {
-        let Settings { metrics, grace } = settings;
+        let Settings { metrics, grace, reader } = settings;
         let status = Arc::new(Status::default());
         let engine = Engine::try_new(Some(&config.plugins.cache))?;
         let (folder, found) = Folder::open(&config.plugins)?;
@@ -109,7 +109,15 @@ impl Task {
         }
         let admin = match &config.admin {
             Some(admin) => {
-                Some(serve(admin, task.metrics.clone(), task.status.clone(), handle.clone()).await?)
+                let host = admin::Host {
+                    metrics: task.metrics.clone(),
+                    status: task.status.clone(),
+                    handle: handle.clone(),
+                    reader,
+                    server: config.server,
+                    listeners: task.ends.listeners().clone(),
+                };
+                Some(serve(admin, host).await?)
             }
             None => None,
         };
@@ -296,18 +304,13 @@ fn failure((pipeline, state): (String, PipelineState)) -> Option<String> {
 }
 
 /// Serves the HTTP API.
-async fn serve(
-    admin: &config::Admin,
-    metrics: Arc<Metrics>,
-    status: Arc<Status>,
-    handle: Handle,
-) -> Result<Served, AppError> {
+async fn serve(admin: &config::Admin, host: admin::Host) -> Result<Served, AppError> {
     let failed = |error| AppError::Admin { address: admin.listen, error };
     let listener = TcpListener::bind(admin.listen).await.map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
     tracing::info!(%address, "http api listening");
     let stop = CancellationToken::new();
-    let api = Admin::new(address, admin.token.clone(), metrics, status, handle);
+    let api = Admin::new(address, admin.token.clone(), host);
     let task = tokio::spawn(api.serve(listener, stop.clone().cancelled_owned()));
     Ok(Served { stop, task })
 }

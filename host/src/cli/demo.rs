@@ -110,7 +110,7 @@ impl Demo {
         let url = format!("ws://{}/stream", exchange.local_addr().map_err(listen)?);
         let metrics = Arc::new(Metrics::default());
         let stop = Shutdown::default();
-        let settings = Settings { metrics: metrics.clone(), grace: GRACE };
+        let settings = Settings { metrics: metrics.clone(), grace: GRACE, ..Settings::default() };
         let mut host = tokio::spawn(app::run(self.config(&url, port), settings, stop.clone()));
         // The exchange answers nobody until the viewer is there, so that it sees every window.
         let mut viewer = tokio::select! {

@@ -1,8 +1,8 @@
 //! `tidemill run`: the pipelines of a configuration, until they end or a signal comes.
 
-use super::{ConfigFile, Exit, block_on, complain, duration, is_terminal, load, tell};
+use super::{ConfigFile, Exit, block_on, complain, duration, environment, is_terminal, load, tell};
 use crate::app::{self, AppError, Settings};
-use crate::config::Config;
+use crate::config::{Config, Reader};
 use std::time::Duration;
 
 /// Open files beside connections: plugins, logs, listeners.
@@ -33,7 +33,8 @@ impl Run {
         }
         raise_open_files(&loaded.config);
         block_on(|shutdown| async move {
-            let settings = Settings { grace: self.grace, ..Settings::default() };
+            let reader = Reader::new(&self.config.file, environment());
+            let settings = Settings { grace: self.grace, reader, ..Settings::default() };
             match app::run(loaded.config, settings, shutdown).await {
                 Ok(()) => Exit::Success,
                 Err(error) => {

@@ -4,7 +4,7 @@
 use super::path::PathPattern;
 use super::report::Report;
 use super::section::{Section, Span};
-use super::{Config, Endpoint, Listen, Mode, Pipeline, Server, SinkKind, Source};
+use super::{Config, Endpoint, Environment, Listen, Mode, Pipeline, Proxies, Server, SinkKind, Source};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
@@ -165,8 +165,8 @@ fn agree_on_tls(report: &mut Report<'_>, server: &Server, served: &mut [Served])
 
 /// Gives the server endpoints of a configuration what they agreed on; `served` has them in the order
 /// of the configuration.
-pub(super) fn settle(config: &mut Config, served: Vec<Served>) {
-    let endpoints = config.pipelines.iter_mut().flat_map(endpoints);
+pub(super) fn settle(pipelines: &mut [Pipeline], served: Vec<Served>) {
+    let endpoints = pipelines.iter_mut().flat_map(endpoints);
     let ours = endpoints.filter(|endpoint| matches!(endpoint.mode, Mode::Server(_)));
     for (endpoint, served) in ours.zip(served) {
         *endpoint = served.endpoint;
@@ -188,6 +188,18 @@ impl Config {
         });
         let listens = sources.chain(sinks).filter_map(Endpoint::listen);
         listens.map(|listen| (listen.host.as_str(), listen.port)).collect()
+    }
+}
+
+/// Gives endpoints that dial the proxies of the environment.
+pub(super) fn set_proxies<'e>(
+    endpoints: impl IntoIterator<Item = &'e mut Endpoint>,
+    environment: &Environment,
+) {
+    for endpoint in endpoints {
+        if let Mode::Client(client) = &mut endpoint.mode {
+            client.proxies = Proxies::of(environment);
+        }
     }
 }
 

@@ -43,7 +43,7 @@ pub(super) fn config(report: &mut Report<'_>, root: &Section) -> Config {
     }
     agree::agree(report, &config.server, &mut served);
     agree::warn_of_open_doors(report, &served);
-    agree::settle(&mut config, served);
+    agree::settle(&mut config.pipelines, served);
     if root.sections("pipelines").is_empty() && config.admin.is_none() && report.errors.is_empty() {
         report.warning(
             &root.header,
@@ -104,7 +104,8 @@ fn admin(report: &mut Report<'_>, section: &Section) -> Option<Admin> {
     Some(Admin { listen: address, token })
 }
 
-fn pipeline(
+/// One pipeline.
+pub(super) fn pipeline(
     report: &mut Report<'_>,
     section: &Section,
     server: &Server,
@@ -140,7 +141,7 @@ fn pipeline(
     }
     let dead_letter = section.section("dead_letter");
     let dead_letter = dead_letter.and_then(|section| sink(report, section, DEAD_LETTER, server, served));
-    Some(Pipeline { name: name?, source: source?, transforms, sinks, dead_letter })
+    Some(Pipeline { name: name?, source: source?, transforms, sinks, dead_letter, written: None })
 }
 
 fn source(

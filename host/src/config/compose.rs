@@ -17,6 +17,7 @@ impl Pipeline {
             transforms: Vec::new(),
             sinks: Vec::new(),
             dead_letter: None,
+            written: None,
         }
     }
 

@@ -127,7 +127,7 @@ fn peers(section: &Section) -> Peers {
 }
 
 /// What source and sink endpoints have in common. `None` where the mode is wrong or there is no url.
-fn endpoint(
+pub(super) fn endpoint(
     report: &mut Report<'_>,
     section: &Section,
     server: &Server,

@@ -4,10 +4,11 @@
 //! errors of syntax, after which nobody can tell what the rest means.
 
 use super::check::Checker;
-use super::error::{ConfigError, ConfigErrors, sort};
+use super::error::{ConfigError, ConfigErrors};
 use super::report::Report;
-use super::{Config, Environment, Mode, Proxies, agree, build, keys};
+use super::{Config, Environment, agree, build, keys, written};
 use std::path::Path;
+use toml::Spanned;
 use toml::de::DeTable;
 
 /// A configuration that is right, and what is odd about it.
@@ -42,35 +43,37 @@ pub fn load(path: &Path, environment: &Environment) -> Result<Loaded, ConfigErro
 /// All that is wrong with it.
 pub fn parse(path: &Path, bytes: &[u8], environment: &Environment) -> Result<Loaded, ConfigErrors> {
     let text = String::from_utf8_lossy(bytes);
-    let mut report = Report::new(path, &text);
+    let mut report = Report::of_file(path, &text);
     if let Err(error) = std::str::from_utf8(bytes) {
         let at = error.valid_up_to();
         report.error(&(at..at + 1), "the file is not UTF-8 from here on");
-        return Err(ConfigErrors::new(report.errors));
+        return Err(report.into_errors());
     }
-    let (root, errors) = DeTable::parse_recoverable(&text);
-    if !errors.is_empty() {
-        for error in errors {
-            let at = error.span().unwrap_or_default();
-            match (error.message(), text.get(at.clone())) {
-                ("duplicate key", Some(key)) => report.error(&at, format!("duplicate key `{key}`")),
-                (message, _) => report.error(&at, message),
-            }
-        }
-        return Err(ConfigErrors::new(report.errors));
-    }
+    let Some(document) = syntax(&mut report, &text) else { return Err(report.into_errors()) };
     let mut checker = Checker { report: &mut report, environment };
-    let root = checker.section(&keys::ROOT, root.get_ref(), &(0..0));
+    let root = checker.section(&keys::ROOT, document.get_ref(), &(0..0));
     let mut config = build::config(&mut report, &root);
-    for endpoint in config.pipelines.iter_mut().flat_map(agree::endpoints) {
-        if let Mode::Client(client) = &mut endpoint.mode {
-            client.proxies = Proxies::of(environment);
+    agree::set_proxies(config.pipelines.iter_mut().flat_map(agree::endpoints), environment);
+    if !report.errors.is_empty() {
+        return Err(report.into_errors());
+    }
+    let written = document.get_ref().get("pipelines").and_then(|value| value.get_ref().as_array());
+    for (pipeline, table) in config.pipelines.iter_mut().zip(written.into_iter().flat_map(|all| all.iter())) {
+        pipeline.written = written::shown(&mut Checker { report: &mut report, environment }, table);
+    }
+    Ok(Loaded { config, warnings: report.into_warnings() })
+}
+
+/// Reads TOML; `None` where it is none, which was reported.
+pub(super) fn syntax<'t>(report: &mut Report<'_>, text: &'t str) -> Option<Spanned<DeTable<'t>>> {
+    let (root, errors) = DeTable::parse_recoverable(text);
+    let is_right = errors.is_empty();
+    for error in errors {
+        let at = error.span().unwrap_or_default();
+        match (error.message(), text.get(at.clone())) {
+            ("duplicate key", Some(key)) => report.error(&at, format!("duplicate key `{key}`")),
+            (message, _) => report.error(&at, message),
         }
     }
-    if report.errors.is_empty() {
-        sort(&mut report.warnings);
-        Ok(Loaded { config, warnings: report.warnings })
-    } else {
-        Err(ConfigErrors::new(report.errors))
-    }
+    is_right.then_some(root)
 }

@@ -1,50 +1,94 @@
-//! What is found while a file is read: errors and warnings, each at a place of the file.
+//! What is found while a configuration is read: errors and warnings, each at a place of its text.
 
-use super::error::{ConfigError, Place};
+use super::body::Translation;
+use super::error::{ConfigError, ConfigErrors, Place, sort};
 use super::section::Span;
 use std::path::Path;
 
-/// The file, and what was found in it so far.
+/// What is read, and what was found in it so far.
 pub(super) struct Report<'a> {
-    file: &'a Path,
-    text: &'a str,
-    pub(super) errors: Vec<ConfigError>,
-    pub(super) warnings: Vec<ConfigError>,
+    /// What paths are relative to.
+    folder: &'a Path,
+    text: Text<'a>,
+    pub(super) errors: Vec<Finding>,
+    pub(super) warnings: Vec<Finding>,
+}
+
+/// Something that is wrong, or odd, and where.
+pub(super) struct Finding {
+    pub(super) at: Span,
+    pub(super) message: String,
+    pub(super) hint: Option<String>,
+}
+
+/// Where the text is from, which decides how its places are named.
+#[derive(Clone, Copy)]
+enum Text<'a> {
+    File { path: &'a Path, text: &'a str },
+    Body(&'a Translation),
 }
 
 impl<'a> Report<'a> {
-    pub(super) fn new(file: &'a Path, text: &'a str) -> Self {
-        Self { file, text, errors: Vec::new(), warnings: Vec::new() }
+    pub(super) fn of_file(path: &'a Path, text: &'a str) -> Self {
+        let folder = path.parent().unwrap_or(Path::new(""));
+        Self { folder, text: Text::File { path, text }, errors: Vec::new(), warnings: Vec::new() }
+    }
+
+    pub(super) fn of_body(folder: &'a Path, body: &'a Translation) -> Self {
+        Self { folder, text: Text::Body(body), errors: Vec::new(), warnings: Vec::new() }
     }
 
     pub(super) fn error(&mut self, at: &Span, message: impl Into<String>) {
-        let error = self.at(at, message.into(), None);
-        self.errors.push(error);
+        self.errors.push(Finding { at: at.clone(), message: message.into(), hint: None });
     }
 
     pub(super) fn error_with_hint(&mut self, at: &Span, message: impl Into<String>, hint: impl Into<String>) {
-        let error = self.at(at, message.into(), Some(hint.into()));
-        self.errors.push(error);
+        self.errors.push(Finding { at: at.clone(), message: message.into(), hint: Some(hint.into()) });
     }
 
     pub(super) fn warning(&mut self, at: &Span, message: impl Into<String>, hint: impl Into<String>) {
-        let warning = self.at(at, message.into(), Some(hint.into()));
-        self.warnings.push(warning);
+        self.warnings.push(Finding { at: at.clone(), message: message.into(), hint: Some(hint.into()) });
     }
 
-    /// The folder that paths of the file are relative to.
+    /// The folder that paths are relative to.
     pub(super) fn folder(&self) -> &'a Path {
-        self.file.parent().unwrap_or(Path::new(""))
+        self.folder
     }
 
-    /// A place in words, for an error that speaks of two: `file:line:column`.
+    /// A place in words, for an error that speaks of two: `file:line:column`, or a JSON pointer.
     pub(super) fn name(&self, at: &Span) -> String {
-        let place = Place::of(self.text, at.clone());
-        format!("{}:{}:{}", self.file.display(), place.line, place.column)
+        match self.text {
+            Text::File { path, text } => {
+                let place = Place::of(text, at.clone());
+                format!("{}:{}:{}", path.display(), place.line, place.column)
+            }
+            Text::Body(body) => body.pointer(at).to_owned(),
+        }
     }
 
-    fn at(&self, at: &Span, message: String, hint: Option<String>) -> ConfigError {
-        let place = Some(Place::of(self.text, at.clone()));
-        ConfigError { file: self.file.to_owned(), place, message, hint }
+    /// The errors, of which there is at least one, as those of a file.
+    pub(super) fn into_errors(self) -> ConfigErrors {
+        ConfigErrors::new(placed(self.text, self.errors))
     }
+
+    /// The warnings, as those of a file, in its order.
+    pub(super) fn into_warnings(self) -> Vec<ConfigError> {
+        let mut warnings = placed(self.text, self.warnings);
+        sort(&mut warnings);
+        warnings
+    }
+}
+
+fn placed(text: Text<'_>, found: Vec<Finding>) -> Vec<ConfigError> {
+    let (file, text) = match text {
+        Text::File { path, text } => (path, Some(text)),
+        Text::Body(_) => (Path::new(""), None),
+    };
+    let placed = |Finding { at, message, hint }| ConfigError {
+        file: file.to_owned(),
+        place: text.map(|text| Place::of(text, at)),
+        message,
+        hint,
+    };
+    found.into_iter().map(placed).collect()
 }

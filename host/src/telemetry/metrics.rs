@@ -4,7 +4,13 @@
 //! labels once, so that counting is one atomic addition; what is counted per message is added up
 //! and added once a batch.
 
+mod counts;
+
+pub use counts::{LossCounts, StageCounts};
+
+use super::connections::{Connected, Connections, Row};
 use super::guest_metrics::{GuestMetrics, GuestRegistry};
+use crate::metadata::Origin;
 use crate::reason::Reason;
 use prometheus_client::encoding::{EncodeMetric, text};
 use prometheus_client::metrics::TypedMetric;
@@ -13,8 +19,8 @@ use prometheus_client::metrics::family::{Family, MetricConstructor};
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Metric, Registry};
-use std::sync::Mutex;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex};
 
 /// A counter of seconds.
 type SecondsCounter = Counter<f64, AtomicU64>;
@@ -68,6 +74,7 @@ pub struct Metrics {
     bytes_received: Family<Labels, Counter>,
     bytes_sent: Family<Labels, Counter>,
     paused: Family<Labels, SecondsCounter>,
+    table: Connections,
 }
 
 fn register<M: Metric + Clone>(registry: &mut Registry, name: &str, help: &str, metric: M) -> M {
@@ -133,6 +140,7 @@ impl Default for Metrics {
             bytes_sent: family(r, "bytes_sent", "Bytes an endpoint sent, frame headers included"),
             paused: family(r, "source_paused_seconds", "Time in which backpressure held reading back"),
             guests: GuestRegistry::register(r),
+            table: Connections::default(),
             registry: Mutex::new(registry),
         }
     }
@@ -223,10 +231,15 @@ impl Metrics {
         EndpointMetrics {
             bytes_received: self.bytes_received.get_or_create_owned(&of),
             bytes_sent: self.bytes_sent.get_or_create_owned(&of),
-            connections: self.connections.clone(),
             connects: self.connects.clone(),
+            row: self.table.row(pipeline, endpoint, self.connections.clone()),
             of,
         }
+    }
+
+    /// Who is connected.
+    pub fn connections(&self) -> &Connections {
+        &self.table
     }
 
     /// What the plugin of a transform counts itself.
@@ -372,15 +385,16 @@ impl Losses {
     }
 }
 
-/// What an endpoint counts.
+/// What an endpoint counts, and its row in the table of connections. It is closed when the last clone
+/// is dropped.
 #[derive(Clone, Debug)]
 pub struct EndpointMetrics {
     /// Bytes received: what TLS carries, so frame headers included and the handshake not.
     pub bytes_received: Counter,
     /// Bytes sent, likewise.
     pub bytes_sent: Counter,
-    connections: Family<Labels, Gauge>,
     connects: Family<Labels, Counter>,
+    row: Arc<Row>,
     of: Labels,
 }
 
@@ -401,19 +415,39 @@ impl EndpointMetrics {
         self.connects.get_or_create_owned(&of).inc();
     }
 
-    /// Moves one connection from a state to another; `None` is outside: new, or gone.
-    pub fn moved(&self, from: Option<EndpointState>, to: Option<EndpointState>) {
-        let gauge = |state: EndpointState| {
-            let mut of = self.of.clone();
-            of.push(("state", state.as_str().to_owned()));
-            self.connections.get_or_create_owned(&of)
-        };
-        if let Some(from) = from {
-            gauge(from).dec();
-        }
-        if let Some(to) = to {
-            gauge(to).inc();
-        }
+    /// Shows what it does now.
+    pub fn show(&self, state: EndpointState) {
+        self.row.show(state);
+    }
+
+    /// Shows what it dials, or where peers connect; without what is secret.
+    pub fn show_address(&self, address: &str) {
+        self.row.set_address(address);
+    }
+
+    /// Shows what went wrong last.
+    pub fn show_error(&self, error: &str) {
+        self.row.set_error(error);
+    }
+
+    /// It has dialled, and has a connection whose messages have this origin.
+    pub fn attach(&self, connected: &Arc<Connected>, origin: &Arc<Origin>) {
+        self.row.attach(connected, origin);
+    }
+
+    /// The connection that it had dialled is gone.
+    pub fn detach(&self, connected: &Connected) {
+        self.row.detach(connected);
+    }
+
+    /// A peer has come, whose messages have this origin here.
+    pub fn welcome(&self, connected: &Arc<Connected>, origin: &Arc<Origin>) {
+        self.row.welcome(connected, origin);
+    }
+
+    /// A peer has gone.
+    pub fn farewell(&self, connected: &Connected) {
+        self.row.farewell(connected);
     }
 }
 

@@ -13,6 +13,7 @@ use super::stream::{Io, Stream, Traffic};
 use crate::message::{Failed, Message, Payload};
 use crate::metadata::{self, Metadata, Origin};
 use crate::reason::Reason;
+use crate::telemetry::{Dismissal, Gone};
 use bytes::{Bytes, BytesMut};
 use std::io::ErrorKind;
 use std::sync::Arc;
@@ -46,6 +47,8 @@ pub struct Connection {
     is_blocked: bool,
     owes_pong: bool,
     is_server: bool,
+    received_messages: u64,
+    sent_messages: u64,
     subprotocol: Option<String>,
     pace: Option<Box<Pace>>,
     heartbeat: Option<Answers>,
@@ -108,6 +111,8 @@ pub enum Ending {
     Idle,
     /// The peer read too slowly; it is closed with 1013.
     TooSlow,
+    /// Somebody wanted it closed, with this close frame.
+    Dismissed(Dismissal),
     /// Our endpoint stops; the peer is closed with this code.
     Stopped {
         /// Usually 1001.
@@ -134,7 +139,7 @@ impl Connection {
             .max_write_buffer_size(2 * WRITE_BUFFER_BYTES + CONTROL_ALLOWANCE_BYTES)
             .max_message_size(Some(max_message_bytes))
             .max_frame_size(Some(max_message_bytes));
-        let io = Io::new(stream);
+        let io = Io::new(stream, rest.len());
         Self {
             socket: WebSocket::from_partially_read(io, rest.into(), role, Some(config)),
             phase: Phase::Open,
@@ -142,6 +147,8 @@ impl Connection {
             is_blocked: false,
             owes_pong: false,
             is_server: role == Role::Server,
+            received_messages: 0,
+            sent_messages: 0,
             subprotocol,
             pace: None,
             heartbeat: None,
@@ -185,6 +192,13 @@ impl Connection {
     #[inline]
     pub fn traffic(&self) -> Traffic {
         self.socket.get_ref().traffic()
+    }
+
+    /// What has gone through, as the table of connections shows it.
+    pub(super) fn gone(&self) -> Gone {
+        let Traffic { received_bytes, sent_bytes, .. } = self.traffic();
+        let (received_messages, sent_messages) = (self.received_messages, self.sent_messages);
+        Gone { received_bytes, sent_bytes, received_messages, sent_messages }
     }
 
     /// The next thing the peer sent. Answers pings by itself.
@@ -233,7 +247,10 @@ impl Connection {
                 answers.received += 1;
                 Received::Control
             }
-            _ => Received::Message(payload),
+            _ => {
+                self.received_messages += 1;
+                Received::Message(payload)
+            }
         }
     }
 
@@ -285,6 +302,7 @@ impl Connection {
         if payload.len() > WRITE_BUFFER_BYTES {
             self.allow_write(payload.len());
         }
+        self.sent_messages += 1;
         let kind = if payload.is_text() { Data::Text } else { Data::Binary };
         // As a frame, so that the text is not checked again.
         let frame = Frame::message(payload.into_bytes(), OpCode::Data(kind), true);
@@ -491,6 +509,7 @@ impl Ending {
             Self::NoReply => Some((close_code::INTERNAL_ERROR, "no answer to a heartbeat".to_owned())),
             Self::Idle => Some((close_code::NORMAL, "idle".to_owned())),
             Self::TooSlow => Some((close_code::TRY_AGAIN_LATER, "reads too slowly".to_owned())),
+            Self::Dismissed(Dismissal { code, reason }) => Some((*code, reason.clone())),
             Self::Stopped { code } => Some((*code, String::new())),
         }
     }
@@ -513,6 +532,7 @@ impl std::fmt::Display for Ending {
             Self::NoReply => f.write_str("no answer to a heartbeat"),
             Self::Idle => f.write_str("idle"),
             Self::TooSlow => f.write_str("the peer reads too slowly"),
+            Self::Dismissed(Dismissal { reason, .. }) => f.write_str(reason),
             Self::Stopped { .. } => f.write_str("stopped"),
         }
     }

@@ -16,7 +16,8 @@ use crate::backoff::{Advice, Backoff};
 use crate::config::{Client, Endpoint, EndpointText};
 use crate::message::Payload;
 use crate::metadata::{CONNECTION, Origin, SOURCE};
-use crate::telemetry::{ConnectOutcome, EndpointMetrics, EndpointState};
+use crate::telemetry::{ConnectOutcome, Connected, EndpointMetrics, EndpointState};
+use futures_util::task::AtomicWaker;
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -38,6 +39,8 @@ pub struct Link {
     shown_state: Option<EndpointState>,
     last_error: Option<String>,
     metrics: EndpointMetrics,
+    /// Woken when somebody wants the connection closed.
+    waker: Arc<AtomicWaker>,
     span: Span,
 }
 
@@ -87,6 +90,7 @@ enum State {
 
 struct Established {
     connection: Connection,
+    shown: Arc<Connected>,
     keepalive: Keepalive,
     heartbeat: Option<Heartbeat>,
     since: Instant,
@@ -120,6 +124,7 @@ impl Link {
             shown_state: None,
             last_error: None,
             metrics,
+            waker: Arc::default(),
             span: Span::none(),
         };
         link.dial();
@@ -176,6 +181,7 @@ impl Link {
     pub fn message(&mut self) {
         if let State::Connected(established) = &mut self.state {
             established.keepalive.message();
+            established.count(&self.metrics);
         }
     }
 
@@ -203,7 +209,8 @@ impl Link {
     /// The owner found the connection at its end. [`Self::poll_change`] says so once more.
     pub fn lose(&mut self, ending: &Ending) {
         let State::Connected(established) = std::mem::replace(&mut self.state, State::Closed) else { return };
-        let Established { mut connection, since, url, counted, .. } = *established;
+        let Established { mut connection, shown, since, url, counted, .. } = *established;
+        self.metrics.detach(&shown);
         if let Some((code, reason)) = ending.close_frame() {
             connection.close(code, &reason);
         }
@@ -212,6 +219,7 @@ impl Link {
         self.backoff.connection_lived(since.elapsed());
         let why = format!("connection to WebSocket {} {}", self.shown_url(url), said_of(ending));
         warn!(parent: &self.span, error = %why, "connection lost");
+        self.metrics.show_error(&why);
         self.last_error = Some(why.clone());
         self.state = State::Broken { why, advice: Advice::default(), was_connected: true };
         // What comes next is decided at the next turn, and until then it is not connected.
@@ -221,7 +229,8 @@ impl Link {
     /// Closes for good; ready once the peer has hung up too.
     pub fn poll_close(&mut self, cx: &mut Context<'_>, code: u16) -> Poll<()> {
         if let State::Connected(established) = std::mem::replace(&mut self.state, State::Closed) {
-            let Established { mut connection, counted, .. } = *established;
+            let Established { mut connection, shown, counted, .. } = *established;
+            self.metrics.detach(&shown);
             connection.close(code, "");
             count(&self.metrics, counted, connection.traffic());
             self.closing.push(connection);
@@ -249,7 +258,9 @@ impl Link {
     fn dial(&mut self) {
         let url = self.next_url % self.settings.client.urls.len().max(1);
         self.next_url = url + 1;
-        self.span = info_span!("connection", url = %self.shown_url(url));
+        let shown_url = self.shown_url(url);
+        self.metrics.show_address(&shown_url);
+        self.span = info_span!("connection", url = %shown_url);
         let dialling = (self.connector)(self.settings.clone(), url);
         self.state = State::Connecting { dialling, url };
         self.show(EndpointState::Connecting);
@@ -260,8 +271,13 @@ impl Link {
         self.metrics.connect(ConnectOutcome::Connected);
         self.show(EndpointState::Connected);
         self.is_unavailable = false;
+        let id = super::connection_id();
+        let shown = Connected::new(&id, self.waker.clone());
+        let origin = Origin::new([(SOURCE, self.shown_url(url)), (CONNECTION, id)]);
+        self.metrics.attach(&shown, &origin);
         let established = Box::new(Established {
             connection: dialled.connection,
+            shown,
             keepalive: Keepalive::new(&self.settings.endpoint),
             heartbeat: dialled.heartbeat,
             since: Instant::now(),
@@ -270,8 +286,7 @@ impl Link {
             needs_flush: false,
         });
         self.state = State::Connected(established);
-        let source = self.shown_url(url);
-        Change::Connected(Origin::new([(SOURCE, source), (CONNECTION, super::connection_id())]))
+        Change::Connected(origin)
     }
 
     fn refused(&mut self, error: &ConnectError) {
@@ -279,6 +294,7 @@ impl Link {
         let hint = error.hint().unwrap_or_default();
         warn!(parent: &self.span, %error, hint, "connecting failed");
         let why = error.to_string();
+        self.metrics.show_error(&why);
         self.last_error = Some(why.clone());
         self.state = State::Broken { why, advice: error.advice(), was_connected: false };
     }
@@ -314,7 +330,7 @@ impl Link {
 
     fn show(&mut self, state: EndpointState) {
         if self.shown_state != Some(state) {
-            self.metrics.moved(self.shown_state, Some(state));
+            self.metrics.show(state);
             self.shown_state = Some(state);
         }
     }
@@ -336,12 +352,12 @@ impl Established {
         if let Poll::Ready(ending) = self.poll_heartbeat(cx) {
             return Poll::Ready(ending);
         }
-        let traffic = self.connection.traffic();
-        if traffic != self.counted {
-            count(metrics, self.counted, traffic);
-            self.counted = traffic;
+        self.count(metrics);
+        self.shown.register(cx.waker());
+        if let Some(dismissal) = self.shown.dismissal() {
+            return Poll::Ready(Ending::Dismissed(dismissal.clone()));
         }
-        while let Poll::Ready(due) = self.keepalive.poll(cx, traffic.life) {
+        while let Poll::Ready(due) = self.keepalive.poll(cx, self.connection.traffic().life) {
             match due {
                 Due::Silent => return Poll::Ready(Ending::Silent),
                 Due::Idle => return Poll::Ready(Ending::Idle),
@@ -359,6 +375,16 @@ impl Established {
             }
         }
         Poll::Pending
+    }
+
+    #[inline]
+    fn count(&mut self, metrics: &EndpointMetrics) {
+        let traffic = self.connection.traffic();
+        if traffic != self.counted {
+            count(metrics, self.counted, traffic);
+            self.counted = traffic;
+            self.shown.count(self.connection.gone());
+        }
     }
 
     #[inline]
@@ -380,12 +406,6 @@ impl Established {
                 }
             }
         }
-    }
-}
-
-impl Drop for Link {
-    fn drop(&mut self) {
-        self.metrics.moved(self.shown_state, None);
     }
 }
 

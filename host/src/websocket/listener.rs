@@ -169,6 +169,19 @@ impl Listeners {
         self.open(endpoint, listen, Member::new(endpoint, End::Sink(broadcast), metrics)).await
     }
 
+    /// Whether an endpoint could be opened at this address: it is free, or ours already.
+    ///
+    /// # Errors
+    /// If the address cannot be listened on.
+    pub async fn check(&self, listen: &Listen) -> Result<(), ListenError> {
+        let open = self.open.lock().await;
+        if open.contains_key(&(listen.host.clone(), listen.port)) {
+            return Ok(());
+        }
+        let bound = TcpListener::bind((&*listen.host, listen.port)).await;
+        bound.map(drop).map_err(|error| ListenError::new(listen, Cause::Address(error)))
+    }
+
     async fn open(
         &self,
         endpoint: &Endpoint,

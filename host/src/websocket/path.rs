@@ -11,7 +11,7 @@ use crate::config::{Endpoint, EndpointText, FromHandshake, PathPattern, Redacted
 use crate::message::{Failed, Message};
 use crate::metadata::{Metadata, Origin};
 use crate::reason::Reason;
-use crate::telemetry::{ConnectOutcome, EndpointMetrics, EndpointState};
+use crate::telemetry::{ConnectOutcome, Connected, EndpointMetrics, EndpointState};
 use futures_util::task::AtomicWaker;
 use std::collections::BTreeMap;
 use std::future::poll_fn;
@@ -117,20 +117,20 @@ impl Member {
     }
 
     /// A peer has come.
-    pub(super) fn welcome(&self, peer: u64) {
+    pub(super) fn welcome(&self, peer: u64, shown: &Arc<Connected>, origin: &Arc<Origin>) {
         if let End::Sink(broadcast) = &self.end {
             broadcast.join(peer);
         }
         self.metrics.connect(ConnectOutcome::Connected);
-        self.metrics.moved(None, Some(EndpointState::Connected));
+        self.metrics.welcome(shown, origin);
     }
 
     /// A peer has gone; what it was still to get is counted under `reason`.
-    pub(super) fn farewell(&self, peer: u64, reason: Reason) {
+    pub(super) fn farewell(&self, peer: u64, shown: &Connected, reason: Reason) {
         if let End::Sink(broadcast) = &self.end {
             broadcast.leave(peer, reason);
         }
-        self.metrics.moved(Some(EndpointState::Connected), None);
+        self.metrics.farewell(shown);
     }
 }
 
@@ -175,7 +175,9 @@ impl Path {
 
     /// Adds an endpoint; answers its number.
     pub(super) fn join(&self, mut member: Member) -> u64 {
-        member.metrics.moved(None, Some(EndpointState::Listening));
+        let path = self.endpoint.listen().map_or("", |listen| listen.path.shown());
+        member.metrics.show_address(&format!("{}{path}", self.base));
+        member.metrics.show(EndpointState::Listening);
         let mut state = self.lock();
         state.next_id += 1;
         let id = state.next_id;
@@ -191,7 +193,7 @@ impl Path {
         let mut state = self.lock();
         if let Some(index) = state.members.iter().position(|other| other.id == member) {
             let metrics = state.members.remove(index).metrics;
-            metrics.moved(Some(EndpointState::Listening), Some(EndpointState::Closed));
+            metrics.show(EndpointState::Closed);
         }
         let is_last = state.members.is_empty();
         if is_last {

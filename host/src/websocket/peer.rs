@@ -16,6 +16,7 @@ use super::stream::Traffic;
 use crate::message::{Message, Payload};
 use crate::metadata::{self, Metadata, Origin};
 use crate::reason::Reason;
+use crate::telemetry::Connected;
 use bytes::{Bytes, BytesMut};
 use futures_util::task::AtomicWaker;
 use std::future::poll_fn;
@@ -46,6 +47,7 @@ pub(super) struct Peer {
     /// The origin of what is read: that of the first source here.
     origin: Arc<Origin>,
     waker: Arc<AtomicWaker>,
+    shown: Arc<Connected>,
     generation: u64,
     members: Vec<Membership>,
     /// What is answered on this connection, if any of its sources is.
@@ -81,6 +83,7 @@ impl Peer {
         let id = PEERS.fetch_add(1, Ordering::Relaxed);
         let waker = Arc::new(AtomicWaker::new());
         path.enter(id, waker.clone());
+        let name = super::connection_id();
         Self {
             keepalive: Keepalive::new(&path.endpoint),
             path,
@@ -89,7 +92,8 @@ impl Peer {
             address,
             connection,
             handshake,
-            name: super::connection_id(),
+            shown: Connected::new(&name, waker.clone()),
+            name,
             origin: Arc::default(),
             waker,
             generation: u64::MAX,
@@ -131,8 +135,17 @@ impl Peer {
                     lane.close(&ending);
                 }
                 self.ending = Some(ending.clone());
-                self.members.iter().filter(|m| m.is_served).for_each(|m| m.member.farewell(self.id, reason));
-                self.members.iter_mut().for_each(|membership| membership.is_served = false);
+                let is_fault = !matches!(
+                    ending,
+                    Ending::Closed { .. } | Ending::Stopped { .. } | Ending::Dismissed(_) | Ending::Idle
+                );
+                for membership in self.members.iter_mut().filter(|membership| membership.is_served) {
+                    membership.member.farewell(self.id, &self.shown, reason);
+                    membership.is_served = false;
+                    if is_fault {
+                        membership.member.metrics.show_error(&format!("peer {}: {ending}", self.address));
+                    }
+                }
                 ending
             }
         };
@@ -146,6 +159,9 @@ impl Peer {
 
     fn poll_open(&mut self, cx: &mut Context<'_>) -> Poll<Ending> {
         let closing = self.look_again();
+        if let Some(dismissal) = self.shown.dismissal() {
+            return Poll::Ready(Ending::Dismissed(dismissal.clone()));
+        }
         if let Poll::Ready(Err(ending)) = self.poll_write(cx) {
             return Poll::Ready(ending);
         }
@@ -186,7 +202,7 @@ impl Peer {
         self.members.retain(|old| {
             let stays = members.iter().any(|member| member.id == old.member.id);
             if !stays && old.is_served {
-                old.member.farewell(self.id, Reason::PeerClosed);
+                old.member.farewell(self.id, &self.shown, Reason::PeerClosed);
             }
             stays
         });
@@ -194,7 +210,8 @@ impl Peer {
             if self.members.iter().any(|old| old.member.id == member.id) {
                 continue;
             }
-            member.welcome(self.id);
+            let origin = self.origin(&member);
+            member.welcome(self.id, &self.shown, &origin);
             for text in &*member.on_connect {
                 match text.resolve() {
                     Ok(text) => ring::encode(&Payload::text(text.expose()), &mut self.greetings),
@@ -206,7 +223,7 @@ impl Peer {
             }
             let inlet = match &member.end {
                 End::Source { inlet, is_answered } => {
-                    let mut origin = self.origin(&member);
+                    let mut origin = origin;
                     if *is_answered {
                         origin = self.lane.get_or_insert_default().origin(&origin);
                     }
@@ -359,6 +376,9 @@ impl Peer {
             metrics.bytes_received.inc_by(now.received_bytes - self.counted.received_bytes);
             metrics.bytes_sent.inc_by(now.sent_bytes - self.counted.sent_bytes);
         }
+        if now != self.counted {
+            self.shown.count(self.connection.gone());
+        }
         self.counted = now;
     }
 }
@@ -366,7 +386,7 @@ impl Peer {
 impl Drop for Peer {
     fn drop(&mut self) {
         let served = self.members.iter().filter(|membership| membership.is_served);
-        served.for_each(|membership| membership.member.farewell(self.id, Reason::Shutdown));
+        served.for_each(|membership| membership.member.farewell(self.id, &self.shown, Reason::Shutdown));
         self.path.exit(self.id);
     }
 }

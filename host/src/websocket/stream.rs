@@ -119,7 +119,8 @@ pub struct Traffic {
 }
 
 impl Io {
-    pub(super) fn new(stream: Stream) -> Self {
+    /// `read_bytes` were read from the stream before.
+    pub(super) fn new(stream: Stream, read_bytes: usize) -> Self {
         Self {
             stream,
             waker: Waker::noop().clone(),
@@ -127,7 +128,7 @@ impl Io {
             read_ahead: ReadAhead::default(),
             frames: Bytes::new(),
             is_drained: false,
-            traffic: Traffic::default(),
+            traffic: Traffic { received_bytes: read_bytes as u64, ..Traffic::default() },
         }
     }
 

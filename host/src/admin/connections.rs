@@ -1,0 +1,76 @@
+//! Connections over HTTP: which there are, closing one, and whether an endpoint could be reached.
+
+use super::Host;
+use super::refusal::Refusal;
+use crate::metadata::PEER;
+use crate::telemetry::{ConnectionView, Dismissal, EndpointView};
+use crate::websocket;
+use axum::body::Bytes;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::response::Json;
+use serde_json::{Map, Value, json};
+use std::sync::Arc;
+
+/// The close code for what an operator wants closed.
+const POLICY: u16 = 1008;
+
+pub(super) async fn list(State(host): State<Arc<Host>>) -> Json<Value> {
+    let endpoints: Vec<_> = host.metrics.connections().list().iter().map(endpoint).collect();
+    Json(json!({ "endpoints": endpoints }))
+}
+
+/// One that we dialled is dialled again, as its endpoint says.
+pub(super) async fn close(
+    State(host): State<Arc<Host>>,
+    Path(id): Path<String>,
+) -> Result<StatusCode, Refusal> {
+    let dismissal = Dismissal { code: POLICY, reason: "closed by an operator".to_owned() };
+    if host.metrics.connections().dismiss(&id, dismissal) {
+        tracing::info!(connection = id, "connection closed by an operator");
+        Ok(StatusCode::NO_CONTENT)
+    } else {
+        let refusal = Refusal::new(StatusCode::NOT_FOUND, "not_found", format!("no connection \"{id}\""));
+        Err(refusal.hint("GET /api/v1/connections lists them; a new one has a new id"))
+    }
+}
+
+pub(super) async fn check(State(host): State<Arc<Host>>, body: Bytes) -> Result<Json<Value>, Refusal> {
+    let endpoint = host.reader.endpoint(&body, &host.server)?;
+    let answer = match websocket::reach(&endpoint, &host.listeners).await {
+        Ok(()) => json!({ "reachable": true }),
+        Err(why) => json!({ "reachable": false, "error": why.error, "hint": why.hint }),
+    };
+    Ok(Json(answer))
+}
+
+fn endpoint(view: &EndpointView) -> Value {
+    let last_error = view.last_error.as_ref().map(|(message, at)| json!({ "message": message, "at": at }));
+    json!({
+        "pipeline": view.pipeline,
+        "endpoint": view.endpoint,
+        "address": view.address,
+        "state": view.state.as_str(),
+        "since": view.since_ms,
+        "last_error": last_error,
+        "connections": view.connections.iter().map(connection).collect::<Vec<_>>(),
+    })
+}
+
+fn connection(view: &ConnectionView) -> Value {
+    let gone = view.connected.gone();
+    let metadata = view.origin.iter().map(|(key, value)| (key.to_owned(), value.into()));
+    let mut shown = json!({
+        "id": view.connected.id(),
+        "since": view.connected.since_ms(),
+        "metadata": metadata.collect::<Map<_, _>>(),
+        "bytes_received": gone.received_bytes,
+        "bytes_sent": gone.sent_bytes,
+        "messages_received": gone.received_messages,
+    });
+    // What peers are sent is frames that were made once for all of them, and not counted for each.
+    if view.origin.get(PEER).is_empty() {
+        shown["messages_sent"] = gone.sent_messages.into();
+    }
+    shown
+}

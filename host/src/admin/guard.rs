@@ -1,0 +1,159 @@
+//! Who may ask: any web page can reach a loopback port.
+//!
+//! A request must name this host in `Host`, and may come from no other origin; with a token set, all
+//! but health and readiness need it; a body must say that it is JSON, which a form cannot.
+
+use super::refusal::Refusal;
+use crate::config::Redacted;
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use sha2::{Digest, Sha256};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use subtle::ConstantTimeEq as _;
+
+/// Who may ask.
+#[derive(Debug)]
+pub(super) struct Guard {
+    pub(super) address: SocketAddr,
+    pub(super) token: Option<Redacted>,
+}
+
+/// Lets a request through, or answers it.
+pub(super) async fn guard(State(guard): State<Arc<Guard>>, request: Request, next: Next) -> Response {
+    match guard.check(request.uri().path(), request.headers()) {
+        Ok(()) => next.run(request).await,
+        Err(refusal) => refusal.into_response(),
+    }
+}
+
+impl Guard {
+    fn check(&self, path: &str, headers: &HeaderMap) -> Result<(), Refusal> {
+        let forbidden =
+            |code, message, hint| Err(Refusal::new(StatusCode::FORBIDDEN, code, message).hint(hint));
+        if !self.knows_host(headers) {
+            let hint = "ask for the address that the API listens on";
+            return forbidden("foreign_host", "the Host header names another host", hint);
+        }
+        if !is_own_origin(headers) {
+            let hint = "the API answers its own page only";
+            return forbidden("foreign_origin", "the request comes from another site", hint);
+        }
+        if !matches!(path, "/healthz" | "/readyz") && !self.lets_in(headers) {
+            let refusal =
+                Refusal::new(StatusCode::UNAUTHORIZED, "unauthorized", "the token is missing or wrong")
+                    .hint("send `Authorization: Bearer` with the token of [admin]");
+            return Err(refusal.header(header::WWW_AUTHENTICATE, "Bearer"));
+        }
+        if has_body(headers) && !is_json(headers) {
+            let message = "the body must be application/json";
+            let refusal = Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "media_type", message);
+            return Err(refusal.hint("send `Content-Type: application/json`"));
+        }
+        Ok(())
+    }
+
+    /// Where the API listens on loopback, only names of the loopback are its own: a foreign name
+    /// that resolves to it is how a web page gets round the same-origin rule (DNS rebinding).
+    fn knows_host(&self, headers: &HeaderMap) -> bool {
+        if !self.address.ip().is_loopback() {
+            return true;
+        }
+        let Some(host) = headers.get(header::HOST).and_then(|host| host.to_str().ok()) else {
+            return false;
+        };
+        let name = host.rsplit_once(':').filter(|(_, port)| port.bytes().all(|b| b.is_ascii_digit()));
+        let name = name.map_or(host, |(name, _)| name).trim_start_matches('[').trim_end_matches(']');
+        name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+    }
+
+    fn lets_in(&self, headers: &HeaderMap) -> bool {
+        let Some(token) = &self.token else { return true };
+        let given = headers.get(header::AUTHORIZATION).map_or(&b""[..], HeaderValue::as_bytes);
+        let (scheme, given) = given.split_at_checked(b"Bearer ".len()).unwrap_or_default();
+        // Of digests, so that the time says nothing of the length either.
+        let is_same = Sha256::digest(given).ct_eq(&Sha256::digest(token.expose().as_bytes()));
+        scheme.eq_ignore_ascii_case(b"Bearer ") && bool::from(is_same)
+    }
+}
+
+fn is_own_origin(headers: &HeaderMap) -> bool {
+    let Some(origin) = headers.get(header::ORIGIN) else { return true };
+    let host = headers.get(header::HOST).map_or(&b""[..], HeaderValue::as_bytes);
+    let origin = origin.as_bytes();
+    let origin = origin.strip_prefix(b"http://").or_else(|| origin.strip_prefix(b"https://"));
+    origin.is_some_and(|origin| origin.eq_ignore_ascii_case(host))
+}
+
+fn has_body(headers: &HeaderMap) -> bool {
+    let length = headers.get(header::CONTENT_LENGTH);
+    headers.contains_key(header::TRANSFER_ENCODING) || length.is_some_and(|length| length != "0")
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    let given = headers.get(header::CONTENT_TYPE).and_then(|given| given.to_str().ok()).unwrap_or_default();
+    given.split(';').next().is_some_and(|given| given.trim().eq_ignore_ascii_case("application/json"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn guard() -> Guard {
+        Guard { address: SocketAddr::from(([127, 0, 0, 1], 10080)), token: Some(Redacted::plain("secret")) }
+    }
+
+    fn headers(name: header::HeaderName, value: &'static str) -> HeaderMap {
+        HeaderMap::from_iter([(name, HeaderValue::from_static(value))])
+    }
+
+    #[test]
+    fn on_loopback_only_loopback_names_are_its_own() {
+        for own in ["localhost:10080", "127.0.0.1:10080", "[::1]:10080", "localhost"] {
+            assert!(guard().knows_host(&headers(header::HOST, own)), "{own}");
+        }
+        for foreign in ["example.com", "localhost.example.com:10080", "10.0.0.1"] {
+            assert!(!guard().knows_host(&headers(header::HOST, foreign)), "{foreign}");
+        }
+    }
+
+    #[test]
+    fn the_token_must_be_the_whole_token() {
+        let cases = [
+            ("Bearer secret", true),
+            ("bearer secret", true),
+            ("Bearer secre", false),
+            ("Bearer secrets", false),
+            ("Bearer ", false),
+            ("secret", false),
+        ];
+        for (given, expected) in cases {
+            assert_eq!(guard().lets_in(&headers(header::AUTHORIZATION, given)), expected, "{given}");
+        }
+        assert!(!guard().lets_in(&HeaderMap::new()));
+    }
+
+    #[test]
+    fn another_sites_origin_is_refused() {
+        let mut own = headers(header::HOST, "localhost:1");
+        own.insert(header::ORIGIN, HeaderValue::from_static("http://localhost:1"));
+        assert!(is_own_origin(&own));
+        own.insert(header::ORIGIN, HeaderValue::from_static("http://evil.example"));
+        assert!(!is_own_origin(&own));
+        own.insert(header::ORIGIN, HeaderValue::from_static("null"));
+        assert!(!is_own_origin(&own));
+    }
+
+    #[test]
+    fn a_body_says_that_it_is_json() {
+        let mut form = headers(header::CONTENT_LENGTH, "5");
+        assert!(has_body(&form) && !is_json(&form));
+        form.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+        assert!(!is_json(&form));
+        form.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json; charset=utf-8"));
+        assert!(is_json(&form));
+        assert!(!has_body(&headers(header::CONTENT_LENGTH, "0")));
+    }
+}

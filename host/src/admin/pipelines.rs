@@ -1,0 +1,127 @@
+//! Pipelines over HTTP: which there are and how they do; adding, removing, starting, stopping.
+//!
+//! What is added here lives as long as the host; no file is written.
+
+use super::Host;
+use super::refusal::Refusal;
+use crate::config;
+use crate::control::Described;
+use crate::reason::Reason;
+use crate::telemetry::{Metrics, PipelineState};
+use axum::body::Bytes;
+use axum::extract::{Path, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Json, Response};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use serde_json::{Map, Value, json};
+use std::sync::Arc;
+
+pub(super) async fn list(State(host): State<Arc<Host>>) -> Result<Response, Refusal> {
+    let all = host.handle.pipelines().await?;
+    let all: Vec<_> = all.iter().map(|pipeline| host.describe(pipeline)).collect();
+    Ok(Json(json!({ "pipelines": all })).into_response())
+}
+
+pub(super) async fn get(
+    State(host): State<Arc<Host>>,
+    Path(name): Path<String>,
+) -> Result<Response, Refusal> {
+    let pipeline = host.handle.pipeline(&name).await?;
+    Ok(Json(host.describe(&pipeline)).into_response())
+}
+
+pub(super) async fn add(State(host): State<Arc<Host>>, body: Bytes) -> Result<Response, Refusal> {
+    let pipeline = host.reader.pipeline(&body, &host.server)?;
+    let added = host.handle.add(pipeline).await?;
+    let location = format!("/api/v1/pipelines/{}", utf8_percent_encode(&added.config.name, NON_ALPHANUMERIC));
+    Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(host.describe(&added))).into_response())
+}
+
+pub(super) async fn remove(
+    State(host): State<Arc<Host>>,
+    Path(name): Path<String>,
+) -> Result<StatusCode, Refusal> {
+    host.handle.remove(&name).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// 202 where it is to run and does not yet.
+pub(super) async fn start(
+    State(host): State<Arc<Host>>,
+    Path(name): Path<String>,
+) -> Result<Response, Refusal> {
+    let started = host.handle.start(&name).await?;
+    let runs = started.state == PipelineState::Running;
+    let status = if runs { StatusCode::OK } else { StatusCode::ACCEPTED };
+    Ok((status, Json(host.describe(&started))).into_response())
+}
+
+pub(super) async fn stop(
+    State(host): State<Arc<Host>>,
+    Path(name): Path<String>,
+) -> Result<Response, Refusal> {
+    let stopped = host.handle.stop(&name).await?;
+    Ok(Json(host.describe(&stopped)).into_response())
+}
+
+pub(super) async fn replace() -> Refusal {
+    let message = "changing a pipeline in place is not supported yet";
+    Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "not_supported_yet", message)
+        .hint("DELETE it, and POST it to /api/v1/pipelines anew")
+        .header(header::ALLOW, "GET, DELETE")
+}
+
+impl Host {
+    /// A pipeline as it is configured, its state, and what it has counted.
+    fn describe(&self, pipeline: &Described) -> Value {
+        let mut answer = pipeline.config.shown();
+        let state = serde_json::to_value(&pipeline.state).unwrap_or_default();
+        if let (Value::Object(answer), Value::Object(state)) = (&mut answer, state) {
+            answer.extend(state);
+            answer.insert("counters".to_owned(), counters(&self.metrics, &pipeline.config));
+        }
+        answer
+    }
+}
+
+fn counters(metrics: &Metrics, pipeline: &config::Pipeline) -> Value {
+    let name = &pipeline.name;
+    let transforms: Map<_, _> = pipeline
+        .transforms
+        .iter()
+        .map(|transform| {
+            let counts = metrics.stage_counts(name, &transform.name);
+            let counts = json!({
+                "in": counts.received, "passed": counts.passed, "filtered": counts.filtered,
+                "forwarded": counts.forwarded, "emitted": counts.emitted,
+            });
+            (transform.name.clone(), counts)
+        })
+        .collect();
+    let sinks: Map<_, _> = pipeline
+        .sinks
+        .iter()
+        .map(|sink| (sink.name.clone(), json!({ "delivered": metrics.delivered_count(name, &sink.name) })))
+        .collect();
+    let stages = transforms.keys().chain(sinks.keys());
+    let stages: Vec<&str> = std::iter::once("source").chain(stages.map(String::as_str)).collect();
+    let lost = |of: &dyn Fn(&str, Reason) -> u64| {
+        let stages = stages.iter().filter_map(|stage| {
+            let reasons: Map<_, _> = Reason::ALL
+                .into_iter()
+                .map(|reason| (reason.as_str().to_owned(), of(stage, reason)))
+                .filter(|(_, count)| *count > 0)
+                .map(|(reason, count)| (reason, count.into()))
+                .collect();
+            (!reasons.is_empty()).then(|| ((*stage).to_owned(), Value::Object(reasons)))
+        });
+        stages.collect::<Map<_, _>>()
+    };
+    json!({
+        "received": metrics.received_count(name),
+        "dropped": lost(&|stage, reason| metrics.loss_counts(name, stage, reason).dropped),
+        "dead_lettered": lost(&|stage, reason| metrics.loss_counts(name, stage, reason).dead_lettered),
+        "transforms": transforms,
+        "sinks": sinks,
+    })
+}

@@ -1,0 +1,101 @@
+//! What the API answers when it does not do what it was asked: a status, a code for programs, words
+//! and a hint for people.
+
+use crate::config::{BodyError, Mistake};
+use crate::control::ControlError;
+use axum::http::{HeaderName, HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Json, Response};
+use serde_json::{Value, json};
+
+/// An answer that says no.
+#[derive(Clone, Debug)]
+pub(super) struct Refusal(Box<Parts>);
+
+#[derive(Clone, Debug)]
+struct Parts {
+    status: StatusCode,
+    code: &'static str,
+    message: String,
+    hint: String,
+    mistakes: Vec<Mistake>,
+    header: Option<(HeaderName, &'static str)>,
+}
+
+impl Refusal {
+    pub(super) fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
+        let (hint, mistakes) = (String::new(), Vec::new());
+        Self(Box::new(Parts { status, code, message: message.into(), hint, mistakes, header: None }))
+    }
+
+    pub(super) fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.0.hint = hint.into();
+        self
+    }
+
+    pub(super) fn header(mut self, name: HeaderName, value: &'static str) -> Self {
+        self.0.header = Some((name, value));
+        self
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let Parts { status, code, message, hint, mistakes, header } = *self.0;
+        let mut error = json!({ "code": code, "message": message, "hint": hint });
+        if !mistakes.is_empty() {
+            error["errors"] = mistakes.into_iter().map(as_json).collect();
+        }
+        let mut response = (status, Json(json!({ "error": error }))).into_response();
+        if let Some((name, value)) = header {
+            response.headers_mut().insert(name, HeaderValue::from_static(value));
+        }
+        response
+    }
+}
+
+fn as_json(mistake: Mistake) -> Value {
+    json!({ "path": mistake.pointer, "message": mistake.message, "hint": mistake.hint.unwrap_or_default() })
+}
+
+impl From<ControlError> for Refusal {
+    fn from(error: ControlError) -> Self {
+        let (status, code, hint) = match &error {
+            ControlError::NotFound(_) => {
+                (StatusCode::NOT_FOUND, "not_found", "GET /api/v1/pipelines lists them")
+            }
+            ControlError::Taken(_) => {
+                (StatusCode::CONFLICT, "taken", "choose another name, or DELETE the pipeline first")
+            }
+            ControlError::Stopping(_) => {
+                (StatusCode::CONFLICT, "stopping", "try again when its state is `stopped`")
+            }
+            ControlError::Refused(_) => {
+                (StatusCode::UNPROCESSABLE_ENTITY, "refused", "change its configuration, or the plugin")
+            }
+            ControlError::Open(_) => (StatusCode::CONFLICT, "not_opened", ""),
+            ControlError::Ended => (StatusCode::SERVICE_UNAVAILABLE, "ended", ""),
+        };
+        Self::new(status, code, error.to_string()).hint(hint)
+    }
+}
+
+impl From<BodyError> for Refusal {
+    fn from(error: BodyError) -> Self {
+        let mistakes = match error {
+            BodyError::NotJson(why) => {
+                let message = format!("the body is not JSON: {why}");
+                return Self::new(StatusCode::BAD_REQUEST, "not_json", message);
+            }
+            BodyError::Wrong(mistakes) => mistakes,
+        };
+        let told = mistakes.iter().map(|Mistake { pointer, message, .. }| match pointer.as_str() {
+            "" => message.clone(),
+            pointer => format!("{pointer}: {message}"),
+        });
+        let message = told.collect::<Vec<_>>().join("\n");
+        let hint = mistakes.iter().find_map(|mistake| mistake.hint.clone()).unwrap_or_default();
+        let mut refusal = Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", message).hint(hint);
+        refusal.0.mistakes = mistakes;
+        refusal
+    }
+}

@@ -1,0 +1,152 @@
+//! How a pipeline is shown: the tables it was read from, as JSON, without secrets.
+//!
+//! What came from variables is `***`, and so is what is a secret by its nature, wherever it came
+//! from: values of headers, credentials, private keys, the user info of a url.
+
+use super::check::Checker;
+use super::shape::{Key, Kind};
+use super::{EndpointText, Mode, Pipeline, SinkKind, Source, json};
+use serde_json::{Value, json};
+use toml::Spanned;
+use toml::de::DeValue;
+
+/// What stands for a secret.
+const HIDDEN: &str = "***";
+/// Keys whose strings are secrets, however deep they are.
+const SECRETS: [&str; 4] = ["headers", "bearer", "basic", "key_base64"];
+
+/// A value that was checked before, and so may have whatever its keys may.
+const CHECKED: Key = Key::new("pipelines", Kind::Json, "a table as it was written").with_files();
+
+/// A checked value as it may be shown.
+pub(super) fn shown(checker: &mut Checker<'_, '_>, value: &Spanned<DeValue<'_>>) -> Option<Value> {
+    let mut text = EndpointText::plain("");
+    let is_right = json::write(checker, &CHECKED, CHECKED.name, value, &mut text);
+    let mut shown = serde_json::from_str(text.shown()).ok().filter(|_| is_right)?;
+    hide(&mut shown);
+    Some(shown)
+}
+
+fn hide(value: &mut Value) {
+    match value {
+        Value::Object(entries) => {
+            for (key, value) in entries {
+                match key.as_str() {
+                    // The plugin's own.
+                    "config" => {}
+                    key if SECRETS.contains(&key) => hide_all(value),
+                    "url" => each_text(value, &mut |url| *url = without_user_info(url)),
+                    _ => hide(value),
+                }
+            }
+        }
+        Value::Array(elements) => elements.iter_mut().for_each(hide),
+        _ => {}
+    }
+}
+
+fn hide_all(value: &mut Value) {
+    each_text(value, &mut |text| HIDDEN.clone_into(text));
+}
+
+fn each_text(value: &mut Value, change: &mut dyn FnMut(&mut String)) {
+    match value {
+        Value::String(text) => change(text),
+        Value::Array(elements) => elements.iter_mut().for_each(|value| each_text(value, change)),
+        Value::Object(entries) => entries.values_mut().for_each(|value| each_text(value, change)),
+        _ => {}
+    }
+}
+
+fn without_user_info(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
+    let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+    match authority.rsplit_once('@') {
+        Some((_, host)) => format!("{scheme}://{HIDDEN}@{host}{path}"),
+        None => url.to_owned(),
+    }
+}
+
+impl Pipeline {
+    /// The pipeline as it was written, in the shape of the file, without secrets. One that was built in
+    /// Rust is described by what its parts are.
+    pub fn shown(&self) -> Value {
+        if let Some(written) = &self.written {
+            return written.clone();
+        }
+        let source = match &self.source {
+            Source::WebSocket(source) => endpoint(&source.endpoint.mode),
+            Source::File { path, .. } => json!({ "type": "file", "path": path.to_string() }),
+            Source::Stdin { .. } => json!({ "type": "stdin" }),
+        };
+        let transforms = self.transforms.iter().map(|transform| {
+            let config: Value = serde_json::from_str(transform.config.shown()).unwrap_or_default();
+            json!({ "plugin": transform.plugin.shown(), "name": transform.name, "config": config })
+        });
+        let sinks = self.sinks.iter().map(|sink| with_name(sink_kind(&sink.kind), &sink.name));
+        let mut shown = json!({
+            "name": self.name,
+            "source": source,
+            "transforms": transforms.collect::<Vec<_>>(),
+            "sinks": sinks.collect::<Vec<_>>(),
+        });
+        if let Some(dead_letter) = &self.dead_letter {
+            shown["dead_letter"] = sink_kind(&dead_letter.kind);
+        }
+        shown
+    }
+}
+
+fn sink_kind(kind: &SinkKind) -> Value {
+    match kind {
+        SinkKind::WebSocket(sink) => endpoint(&sink.endpoint.mode),
+        SinkKind::File { path, .. } => json!({ "type": "file", "path": path.to_string() }),
+        SinkKind::Stdout { .. } => json!({ "type": "stdout" }),
+        SinkKind::Reply(_) => json!({ "type": "reply" }),
+    }
+}
+
+fn endpoint(mode: &Mode) -> Value {
+    match mode {
+        Mode::Client(client) => {
+            let urls: Vec<_> = client.urls.iter().map(|url| without_user_info(url.shown())).collect();
+            json!({ "type": "websocket", "mode": "client", "url": urls })
+        }
+        Mode::Server(listen) => json!({
+            "type": "websocket", "mode": "server",
+            "host": listen.host, "port": listen.port, "path": listen.path.shown(),
+        }),
+    }
+}
+
+fn with_name(mut shown: Value, name: &str) -> Value {
+    shown["name"] = name.into();
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_are_hidden_wherever_they_were_written() {
+        let mut value = json!({
+            "source": { "url": ["wss://me:pw@a/x?y", "ws://b"], "headers": { "Authorization": "Bearer pw" } },
+            "sinks": [{ "auth": { "bearer": ["pw"], "basic": { "user": "pw" }, "bearer_from": ["header"] } }],
+            "tls": { "key_base64": "pw", "key": "file.pem" },
+            "transforms": [{ "config": { "headers": "kept" } }],
+        });
+        hide(&mut value);
+        assert_eq!(
+            value,
+            json!({
+                "source": { "url": ["wss://***@a/x?y", "ws://b"], "headers": { "Authorization": "***" } },
+                "sinks": [{
+                    "auth": { "bearer": ["***"], "basic": { "user": "***" }, "bearer_from": ["header"] },
+                }],
+                "tls": { "key_base64": "***", "key": "file.pem" },
+                "transforms": [{ "config": { "headers": "kept" } }],
+            })
+        );
+    }
+}

@@ -1,0 +1,347 @@
+//! Who is connected: every open endpoint with its state, and every connection of it.
+//!
+//! The gauges of connections are moved here and nowhere else, so that table and metrics agree. A
+//! message touches nothing but the counters of its own connection; locks are taken when something
+//! opens, changes its state or closes, and by whoever reads the table.
+
+use super::metrics::{EndpointState, Labels};
+use crate::metadata::{self, Origin};
+use futures_util::task::AtomicWaker;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::task::Waker;
+
+/// The endpoints of a host that are open. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct Connections {
+    rows: Rows,
+}
+
+type Rows = Arc<Mutex<BTreeMap<u64, Weak<Row>>>>;
+
+/// An endpoint, as it is now.
+#[derive(Clone, Debug)]
+pub struct EndpointView {
+    /// The pipeline.
+    pub pipeline: String,
+    /// `source`, or the sink's name.
+    pub endpoint: String,
+    /// The url that is dialled, or where peers connect; without what is secret.
+    pub address: String,
+    /// What it does.
+    pub state: EndpointState,
+    /// Since when, in milliseconds since the Unix epoch.
+    pub since_ms: u64,
+    /// The last thing that went wrong, and when.
+    pub last_error: Option<(String, u64)>,
+    /// The connection it has, or those of its peers, in the order in which they were made.
+    pub connections: Vec<ConnectionView>,
+}
+
+/// A connection of an endpoint.
+#[derive(Clone, Debug)]
+pub struct ConnectionView {
+    /// The connection.
+    pub connected: Arc<Connected>,
+    /// The metadata of its messages at this endpoint.
+    pub origin: Arc<Origin>,
+}
+
+/// One connection, while it lasts. A peer that several endpoints share is one.
+#[derive(Debug)]
+pub struct Connected {
+    number: u64,
+    id: Box<str>,
+    since_ms: u64,
+    waker: Arc<AtomicWaker>,
+    dismissal: OnceLock<Dismissal>,
+    received_bytes: AtomicU64,
+    sent_bytes: AtomicU64,
+    received_messages: AtomicU64,
+    sent_messages: AtomicU64,
+}
+
+/// What has gone through a connection so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Gone {
+    /// Bytes received, frame headers included.
+    pub received_bytes: u64,
+    /// Bytes sent, likewise.
+    pub sent_bytes: u64,
+    /// Messages received.
+    pub received_messages: u64,
+    /// Messages handed over to be sent; not counted on connections that were accepted.
+    pub sent_messages: u64,
+}
+
+/// The wish that a connection be closed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dismissal {
+    /// The code of the close frame.
+    pub code: u16,
+    /// Its reason.
+    pub reason: String,
+}
+
+/// An endpoint's row. It leaves the table, and its gauges, with the last handle of the endpoint.
+#[derive(Debug)]
+pub(super) struct Row {
+    number: u64,
+    rows: Weak<Mutex<BTreeMap<u64, Weak<Self>>>>,
+    pipeline: String,
+    endpoint: String,
+    gauges: Family<Labels, Gauge>,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    address: String,
+    state: Option<(EndpointState, u64)>,
+    last_error: Option<(String, u64)>,
+    connections: BTreeMap<u64, ConnectionView>,
+}
+
+impl Connections {
+    /// A row for an endpoint; it is shown once the endpoint has a state.
+    pub(super) fn row(&self, pipeline: &str, endpoint: &str, gauges: Family<Labels, Gauge>) -> Arc<Row> {
+        let row = Arc::new(Row {
+            number: next_number(),
+            rows: Arc::downgrade(&self.rows),
+            pipeline: pipeline.to_owned(),
+            endpoint: endpoint.to_owned(),
+            gauges,
+            inner: Mutex::default(),
+        });
+        lock(&self.rows).insert(row.number, Arc::downgrade(&row));
+        row
+    }
+
+    /// Every endpoint, in the order in which they were opened.
+    pub fn list(&self) -> Vec<EndpointView> {
+        self.rows().iter().filter_map(|row| row.view()).collect()
+    }
+
+    /// Asks for a connection to be closed with this code and reason; `false` if there is none of this
+    /// name.
+    pub fn dismiss(&self, id: &str, dismissal: Dismissal) -> bool {
+        let found = self.rows().iter().find_map(|row| {
+            let inner = lock(&row.inner);
+            let found = inner.connections.values().find(|each| each.connected.id() == id);
+            found.map(|each| each.connected.clone())
+        });
+        found.is_some_and(|connected| {
+            connected.dismiss(dismissal);
+            true
+        })
+    }
+
+    fn rows(&self) -> Vec<Arc<Row>> {
+        lock(&self.rows).values().filter_map(Weak::upgrade).collect()
+    }
+}
+
+impl Row {
+    /// The endpoint does something else now.
+    pub(super) fn show(&self, state: EndpointState) {
+        let mut inner = lock(&self.inner);
+        if let Some((old, _)) = inner.state.replace((state, now_ms())) {
+            self.gauge(old).dec();
+        }
+        self.gauge(state).inc();
+    }
+
+    pub(super) fn set_address(&self, address: &str) {
+        address.clone_into(&mut lock(&self.inner).address);
+    }
+
+    pub(super) fn set_error(&self, error: &str) {
+        lock(&self.inner).last_error = Some((error.to_owned(), now_ms()));
+    }
+
+    /// The endpoint that dials has a connection.
+    pub(super) fn attach(&self, connected: &Arc<Connected>, origin: &Arc<Origin>) {
+        let view = ConnectionView { connected: connected.clone(), origin: origin.clone() };
+        lock(&self.inner).connections.insert(connected.number, view);
+    }
+
+    /// Its connection is gone. Says whether it was there.
+    pub(super) fn detach(&self, connected: &Connected) -> bool {
+        lock(&self.inner).connections.remove(&connected.number).is_some()
+    }
+
+    /// The endpoint that accepts has one more peer.
+    pub(super) fn welcome(&self, connected: &Arc<Connected>, origin: &Arc<Origin>) {
+        self.attach(connected, origin);
+        self.gauge(EndpointState::Connected).inc();
+    }
+
+    /// A peer is gone.
+    pub(super) fn farewell(&self, connected: &Connected) {
+        if self.detach(connected) {
+            self.gauge(EndpointState::Connected).dec();
+        }
+    }
+
+    fn view(&self) -> Option<EndpointView> {
+        let inner = lock(&self.inner);
+        let (state, since_ms) = inner.state?;
+        Some(EndpointView {
+            pipeline: self.pipeline.clone(),
+            endpoint: self.endpoint.clone(),
+            address: inner.address.clone(),
+            state,
+            since_ms,
+            last_error: inner.last_error.clone(),
+            connections: inner.connections.values().cloned().collect(),
+        })
+    }
+
+    fn gauge(&self, state: EndpointState) -> Gauge {
+        self.gauges.get_or_create_owned(&vec![
+            ("pipeline", self.pipeline.clone()),
+            ("endpoint", self.endpoint.clone()),
+            ("state", state.as_str().to_owned()),
+        ])
+    }
+}
+
+impl Drop for Row {
+    fn drop(&mut self) {
+        if let Some((state, _)) = lock(&self.inner).state.take() {
+            self.gauge(state).dec();
+        }
+        if let Some(rows) = self.rows.upgrade() {
+            lock(&rows).remove(&self.number);
+        }
+    }
+}
+
+impl Connected {
+    /// A new connection of this name; `waker` wakes the task that polls it.
+    pub fn new(id: &str, waker: Arc<AtomicWaker>) -> Arc<Self> {
+        Arc::new(Self {
+            number: next_number(),
+            id: id.into(),
+            since_ms: now_ms(),
+            waker,
+            dismissal: OnceLock::new(),
+            received_bytes: AtomicU64::new(0),
+            sent_bytes: AtomicU64::new(0),
+            received_messages: AtomicU64::new(0),
+            sent_messages: AtomicU64::new(0),
+        })
+    }
+
+    /// Its name, `__meta_connection` of its messages.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// When it was made, in milliseconds since the Unix epoch.
+    pub fn since_ms(&self) -> u64 {
+        self.since_ms
+    }
+
+    /// What has gone through it.
+    pub fn gone(&self) -> Gone {
+        Gone {
+            // Messages first, so that there are never messages without bytes.
+            received_messages: self.received_messages.load(Ordering::Acquire),
+            sent_messages: self.sent_messages.load(Ordering::Acquire),
+            received_bytes: self.received_bytes.load(Ordering::Relaxed),
+            sent_bytes: self.sent_bytes.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Notes what has gone through it. Only its own task does.
+    #[inline]
+    pub fn count(&self, gone: Gone) {
+        self.received_bytes.store(gone.received_bytes, Ordering::Relaxed);
+        self.sent_bytes.store(gone.sent_bytes, Ordering::Relaxed);
+        self.received_messages.store(gone.received_messages, Ordering::Release);
+        self.sent_messages.store(gone.sent_messages, Ordering::Release);
+    }
+
+    /// Asks its task to close it. The first wish counts.
+    pub fn dismiss(&self, dismissal: Dismissal) {
+        if self.dismissal.set(dismissal).is_ok() {
+            self.waker.wake();
+        }
+    }
+
+    /// The wish that it be closed, if there is one.
+    #[inline]
+    pub fn dismissal(&self) -> Option<&Dismissal> {
+        self.dismissal.get()
+    }
+
+    /// Has `waker` woken when there is a wish that it be closed.
+    #[inline]
+    pub fn register(&self, waker: &Waker) {
+        self.waker.register(waker);
+    }
+}
+
+fn next_number() -> u64 {
+    static NUMBERS: AtomicU64 = AtomicU64::new(0);
+    NUMBERS.fetch_add(1, Ordering::Relaxed)
+}
+
+fn now_ms() -> u64 {
+    metadata::now_us() / 1000
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Each change is complete in itself, so a panic elsewhere leaves it sound.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::telemetry::{Connected, Dismissal, EndpointState, Metrics};
+    use std::sync::Arc;
+
+    fn gauge(metrics: &Metrics, state: &str) -> String {
+        let text = metrics.encode();
+        let line = text.lines().find(|line| {
+            line.starts_with("tidemill_connections{") && line.contains(&format!("state=\"{state}\""))
+        });
+        line.and_then(|line| line.rsplit(' ').next()).unwrap_or("none").to_owned()
+    }
+
+    #[test]
+    fn gauges_follow_the_table_until_the_endpoint_is_gone() {
+        let metrics = Metrics::default();
+        let endpoint = metrics.endpoint("p", "source");
+        assert!(metrics.connections().list().is_empty(), "what has no state yet is not shown");
+        endpoint.show(EndpointState::Listening);
+        let peer = Connected::new("c1", Arc::default());
+        endpoint.welcome(&peer, &Arc::default());
+        assert_eq!((&*gauge(&metrics, "listening"), &*gauge(&metrics, "connected")), ("1", "1"));
+        let rows = metrics.connections().list();
+        assert_eq!((rows.len(), rows[0].connections.len()), (1, 1));
+        endpoint.farewell(&peer);
+        endpoint.farewell(&peer);
+        assert_eq!(gauge(&metrics, "connected"), "0");
+        drop(endpoint);
+        assert_eq!(gauge(&metrics, "listening"), "0");
+        assert!(metrics.connections().list().is_empty());
+    }
+
+    #[test]
+    fn the_first_wish_to_close_a_connection_counts() {
+        let metrics = Metrics::default();
+        let endpoint = metrics.endpoint("p", "source");
+        let connected = Connected::new("c1", Arc::default());
+        endpoint.attach(&connected, &Arc::default());
+        let wish = |code| Dismissal { code, reason: String::new() };
+        assert!(!metrics.connections().dismiss("c2", wish(1008)));
+        assert!(metrics.connections().dismiss("c1", wish(1008)));
+        assert!(metrics.connections().dismiss("c1", wish(1001)));
+        assert_eq!(connected.dismissal(), Some(&wish(1008)));
+    }
+}
