@@ -68,7 +68,7 @@ async fn a_server_that_we_dialled_is_answered_on_the_same_socket() {
     let mut server = accept_async(listener.accept().await.unwrap().0).await.unwrap();
     server.send(Message::text("{\"price\":3,\"qty\":2}")).await.unwrap();
     let answer = server.next().await.unwrap().unwrap().into_text().unwrap();
-    assert_eq!(answer.as_str(), "{\"price\":3,\"qty\":2,\"notional\":6}");
+    assert_eq!(answer.as_str(), "{\"price\":3,\"qty\":2,\"notional\":6.0}");
     let stopped = tokio::task::spawn_blocking(|| host.stop());
     while let Some(Ok(_)) = server.next().await {}
     assert!(stopped.await.unwrap().status.success());
