@@ -6,7 +6,7 @@
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
 use std::time::Instant;
-use tidemill_tests::host::{Folder, Host, PATIENCE};
+use tidemill_tests::host::{Folder, Host, PATIENCE, binary};
 use tidemill_tests::peers::{Collector, Feed, Received, dial};
 use tokio_tungstenite::tungstenite::Message;
 
@@ -361,4 +361,26 @@ async fn an_endpoint_is_checked_without_a_pipeline() {
     let no_socket = json!({ "type": "file", "path": "x" });
     assert_eq!(json(&host, "POST", "/api/v1/connections/check", no_socket).await.0, 422);
     assert!(host.stop().status.success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn check_dials_every_client_endpoint_when_it_is_asked_to() {
+    let folder = Folder::default();
+    let collector = Collector::open().await;
+    let check = |sink: &str| {
+        let config = relay("p", &collector.url(), sink);
+        std::fs::write(folder.path("tidemill.toml"), config).unwrap();
+        let mut command = std::process::Command::new(binary());
+        command.args(["check", "--connect", "--json"]).current_dir(folder.path("."));
+        let output = tokio::task::block_in_place(|| command.output().unwrap());
+        let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
+        (output.status.code(), answer)
+    };
+    let (code, answer) = check(&collector.url());
+    assert_eq!((code, &answer["ok"]), (Some(0), &json!(true)), "{answer}");
+    let (code, answer) = check("ws://127.0.0.1:1/");
+    assert_eq!((code, &answer["ok"]), (Some(1), &json!(false)), "{answer}");
+    let error = "pipeline p, sink0: failed to connect to WebSocket ws://127.0.0.1:1/: connection refused";
+    assert_eq!(answer["errors"][0]["message"], error);
+    assert_eq!(answer["errors"].as_array().unwrap().len(), 1);
 }

@@ -205,6 +205,7 @@ mod tests {
             "tidemill run",
             "tidemill run -c other.toml --grace 10s -v --log-format json",
             "tidemill check -c other.toml --json",
+            "tidemill check --connect",
             "tidemill validate",
             "tidemill plugin run vwap.wasm --config {\"window\":\"1s\"}",
             "tidemill probe wss://example.com/x?y=z --header X-Key:1 --header a:b --subprotocol v1 --json",

@@ -239,6 +239,9 @@ pub struct Endpoint {
     pub idle_timeout: Option<Duration>,
     /// Larger frames and messages end their connection.
     pub max_message_size_bytes: usize,
+    /// The pipeline starts only once the endpoint is connected, and fails if that takes longer than this
+    /// (server) or the one dial fails (client).
+    pub check_connection: Option<Duration>,
 }
 
 /// Who dials.
@@ -700,6 +703,7 @@ impl Endpoint {
             ping: Some(Ping::default()),
             idle_timeout: None,
             max_message_size_bytes: 16 * MIB,
+            check_connection: None,
         }
     }
 

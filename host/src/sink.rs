@@ -42,6 +42,19 @@ impl Sink {
         }
     }
 
+    /// Ready once it is connected, where the pipeline is not to start before. Call after
+    /// [`Sink::poll_drive`].
+    ///
+    /// # Errors
+    /// It cannot be connected.
+    pub fn poll_connected(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), String>> {
+        match self {
+            Self::Client(client) => client.poll_connected(),
+            Self::Server(server) => server.poll_connected(cx),
+            _ => Poll::Ready(Ok(())),
+        }
+    }
+
     /// Ready if there is room for one more message. Pending is backpressure.
     pub fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match self {

@@ -44,7 +44,7 @@ pub enum Source {
     /// A connection that we dial.
     Client(Box<websocket::Client>),
     /// The peers of a path.
-    Server(websocket::Server),
+    Server(Box<websocket::Server>),
 }
 
 impl Source {
@@ -61,6 +61,18 @@ impl Source {
             Self::Queue(queue) => queue.poll_fill(cx, batch, room, failed),
             Self::Client(client) => client.poll_fill(cx, batch, room, failed),
             Self::Server(server) => server.poll_fill(cx, batch, room, failed),
+        }
+    }
+
+    /// Ready once it is connected, where the pipeline is not to start before. Reads nothing.
+    ///
+    /// # Errors
+    /// It cannot be connected.
+    pub fn poll_connected(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), String>> {
+        match self {
+            Self::Queue(_) => Poll::Ready(Ok(())),
+            Self::Client(client) => client.poll_connected(cx),
+            Self::Server(server) => server.poll_connected(cx),
         }
     }
 

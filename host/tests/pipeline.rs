@@ -44,7 +44,7 @@ fn run(takes: &[&str], with_dead_letters: bool) -> Running {
         dead_letter: dead_sink,
     };
     let (line, control) = pipeline::build(parts, &metrics);
-    Running { feed, sinks: works, dead, control, line: tokio::spawn(line.run()), metrics }
+    Running { feed, sinks: works, dead, control, line: tokio::spawn(line.run(|| ())), metrics }
 }
 
 fn message(text: impl Into<String>) -> Message {

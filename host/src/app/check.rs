@@ -2,10 +2,15 @@
 
 use super::shelf::{Refusal, Shelf, untaken_outputs};
 use super::{AppError, compile};
-use crate::config::Config;
+use crate::config::{Config, Mode};
 use crate::plugin::Engine;
 use crate::reload::{Candidate, Change, Folder};
 use crate::telemetry::Metrics;
+use crate::websocket::{self, Listeners, Unreachable};
+use futures_util::stream::{self, StreamExt as _};
+
+/// Dials of a check that run at once.
+const DIALS_AT_ONCE: usize = 32;
 
 /// What checking found.
 #[derive(Debug, Default)]
@@ -14,6 +19,23 @@ pub struct Checked {
     pub errors: Vec<String>,
     /// What will not stop a start, but is worth a look.
     pub warnings: Vec<String>,
+}
+
+/// Dials every client endpoint once, several at a time. Answers with those that cannot be reached: the
+/// pipeline, the end's name, and why.
+pub async fn check_connections(config: &Config) -> Vec<(String, String, Unreachable)> {
+    let pipelines = config.pipelines.iter();
+    let ends = pipelines.flat_map(|pipeline| {
+        pipeline.endpoints().map(move |(end, endpoint)| (pipeline.name.clone(), end.to_owned(), endpoint))
+    });
+    let dials = ends.filter(|(_, _, endpoint)| matches!(endpoint.mode, Mode::Client(_)));
+    let listeners = Listeners::default();
+    let reached = dials.map(|(pipeline, end, endpoint)| {
+        let reached = websocket::reach(endpoint, &listeners);
+        async move { reached.await.err().map(|why| (pipeline, end, why)) }
+    });
+    let reached: Vec<_> = stream::iter(reached).buffered(DIALS_AT_ONCE).collect().await;
+    reached.into_iter().flatten().collect()
 }
 
 /// Loads the plugins that are there and gives each its configuration.

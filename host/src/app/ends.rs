@@ -123,7 +123,7 @@ impl Ends {
                         let listeners = &self.listeners;
                         source::websocket::Server::open(websocket, listen, listeners, is_answered, metrics)
                             .await
-                            .map(Source::Server)
+                            .map(|server| Source::Server(Box::new(server)))
                             .map_err(|error| failed(error.to_string()))
                     }
                 }

@@ -142,11 +142,26 @@ impl Task {
         };
         let (line, control) = pipeline::build(parts, &self.metrics);
         self.lines[index].phase = Phase::Up { control, setups };
-        self.status.set(&name, PipelineState::Running);
-        tracing::info!(pipeline = %name, "pipeline running");
+        let waits = config.endpoints().any(|(_, endpoint)| endpoint.check_connection.is_some());
+        let status = self.status.clone();
+        let started = {
+            let name = name.clone();
+            move || {
+                status.set(&name, PipelineState::Running);
+                tracing::info!(pipeline = %name, "pipeline running");
+            }
+        };
+        if !waits {
+            started();
+        }
         self.running.spawn(async move {
+            let connected = || {
+                if waits {
+                    started();
+                }
+            };
             // A fault of ours in one pipeline is no reason to lose the others.
-            let ended = AssertUnwindSafe(line.run()).catch_unwind().await;
+            let ended = AssertUnwindSafe(line.run(connected)).catch_unwind().await;
             let panicked = Ended { ending: Ending::Failed("it panicked".to_owned()), given_up: None };
             (name, ended.unwrap_or(panicked))
         });

@@ -2,7 +2,7 @@
 
 use super::{ConfigFile, Exit, block_on, complain, is_terminal, load, tell};
 use crate::app;
-use crate::config::ConfigError;
+use crate::config::{Config, ConfigError};
 use serde_json::{Value, json};
 use std::io::{self, Write as _};
 use std::path::Path;
@@ -11,6 +11,9 @@ use std::path::Path;
 pub(super) struct Check {
     #[command(flatten)]
     config: ConfigFile,
+    /// Dial every client endpoint once, too.
+    #[arg(long)]
+    connect: bool,
     /// Answer in JSON.
     #[arg(long)]
     json: bool,
@@ -21,6 +24,8 @@ pub(super) struct Check {
 struct Findings {
     errors: Vec<ConfigError>,
     warnings: Vec<ConfigError>,
+    /// Peers that cannot be reached.
+    away: Vec<ConfigError>,
 }
 
 impl Check {
@@ -34,6 +39,9 @@ impl Check {
                 let exit = block_on(|_| async {
                     match app::check(&loaded.config).await {
                         Ok(checked) => {
+                            if self.connect && checked.errors.is_empty() {
+                                findings.away = away(file, &loaded.config).await;
+                            }
                             findings
                                 .errors
                                 .extend(checked.errors.into_iter().map(|error| whole(file, error)));
@@ -54,13 +62,18 @@ impl Check {
             }
         }
         self.tell(&findings);
-        if findings.errors.is_empty() { Exit::Success } else { Exit::Configuration }
+        match (findings.errors.is_empty(), findings.away.is_empty()) {
+            (true, true) => Exit::Success,
+            (true, false) => Exit::Failure,
+            (false, _) => Exit::Configuration,
+        }
     }
 
     fn tell(&self, findings: &Findings) {
-        let Findings { errors, warnings } = findings;
+        let Findings { errors, warnings, away } = findings;
+        let errors: Vec<_> = errors.iter().chain(away).collect();
         let answer = if self.json {
-            let errors: Vec<_> = errors.iter().map(as_json).collect();
+            let errors: Vec<_> = errors.into_iter().map(as_json).collect();
             let warnings: Vec<_> = warnings.iter().map(as_json).collect();
             json!({ "ok": errors.is_empty(), "errors": errors, "warnings": warnings }).to_string()
         } else {
@@ -78,6 +91,16 @@ impl Check {
         // Where nobody listens, the exit code remains.
         let _ = writeln!(io::stdout(), "{answer}");
     }
+}
+
+/// The client endpoints whose peers are away.
+async fn away(file: &Path, config: &Config) -> Vec<ConfigError> {
+    let unreachable = app::check_connections(config).await.into_iter();
+    let said = unreachable.map(|(pipeline, end, why)| ConfigError {
+        hint: why.hint,
+        ..whole(file, format!("pipeline {pipeline}, {end}: {}", why.error))
+    });
+    said.collect()
 }
 
 /// Something that is said of the file as a whole.

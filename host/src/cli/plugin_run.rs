@@ -90,7 +90,7 @@ async fn run(
         dead_letter: Some(rejected),
     };
     let (line, control) = pipeline::build(parts, metrics);
-    let mut running = std::pin::pin!(line.run());
+    let mut running = std::pin::pin!(line.run(|| ()));
     let Ended { ending, .. } = tokio::select! {
         ended = &mut running => ended,
         () = shutdown.requested() => {

@@ -50,6 +50,23 @@ impl Pipeline {
     }
 }
 
+impl Pipeline {
+    /// Its WebSocket endpoints, each with the name it has in metrics: `source`, a sink's, `dead_letter`.
+    pub fn endpoints(&self) -> impl Iterator<Item = (&str, &Endpoint)> {
+        let source = match &self.source {
+            Source::WebSocket(source) => Some(("source", &source.endpoint)),
+            _ => None,
+        };
+        let sinks = self.sinks.iter().map(|sink| (sink.name.as_str(), sink));
+        let dead_letter = self.dead_letter.iter().map(|sink| (super::build::DEAD_LETTER, sink));
+        let sinks = sinks.chain(dead_letter).filter_map(|(name, sink)| match &sink.kind {
+            SinkKind::WebSocket(websocket) => Some((name, &websocket.endpoint)),
+            _ => None,
+        });
+        source.into_iter().chain(sinks)
+    }
+}
+
 impl Sink {
     /// A sink that takes the output "default".
     pub fn new(name: impl Into<String>, kind: impl Into<SinkKind>) -> Self {

@@ -152,6 +152,7 @@ pub(super) fn endpoint(
         ping: section.section("ping").and_then(ping),
         idle_timeout: section.duration("idle_timeout"),
         max_message_size_bytes: section.memory("max_message_size"),
+        check_connection: section.duration("connect_timeout").filter(|_| section.bool("check_connection")),
     };
     served.extend(Served::new(section, &endpoint));
     Some(endpoint)

@@ -299,8 +299,7 @@ const ENDPOINT: &[Key] = &[
         Kind::Bool,
         "whether the pipeline starts only once the endpoint is connected",
     )
-    .default("false")
-    .later(),
+    .default("false"),
 ];
 
 /// `max_message_size` of whom we dialled.
@@ -373,6 +372,8 @@ const LISTEN: &[Key] = &[
     Key::new("path", Kind::Text, "the exact path, or with {name} for one segment").default("/"),
     Key::new("host", Kind::Text, "the address to listen on; from [server] if left out"),
     Key::new("port", PORT, "the port to listen on; from [server] if left out"),
+    Key::new("connect_timeout", Kind::SOME_DURATION, "with check_connection: the longest wait for a peer")
+        .default("10s"),
     Key::new("tls", Kind::Table(&SERVER_TLS), "the certificate; from [server] if left out"),
     Key::new("metadata", Kind::Map, "metadata of a connection's messages, from its handshake").default("{}"),
     Key::new("auth", Kind::Table(&AUTH), "who may connect"),

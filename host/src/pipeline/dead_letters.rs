@@ -132,6 +132,12 @@ impl DeadLetters {
         if self.waiting.is_empty() { Poll::Ready(()) } else { Poll::Pending }
     }
 
+    /// Ready once the sink is connected, where the pipeline is not to start before.
+    pub(super) fn poll_connected(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), String>> {
+        let Some(DeadLetterSink { sink, .. }) = &mut self.sink else { return Poll::Ready(Ok(())) };
+        sink.poll_connected(cx).map_err(|error| format!("dead letters: {error}"))
+    }
+
     /// Ready once every letter is written or lost.
     pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if let Some(dead) = &mut self.sink {

@@ -113,6 +113,12 @@ enum Turn {
     Control(Option<Control>),
 }
 
+/// What waiting for the ends came to.
+enum Connecting {
+    Done(Result<(), String>),
+    Control(Option<Control>),
+}
+
 /// How a pipeline comes to its end.
 struct Close {
     ending: Ending,
@@ -135,6 +141,10 @@ impl Close {
 
     fn failed(error: String) -> Self {
         Self { ending: Ending::Failed(error), ..Self::finished() }
+    }
+
+    fn unconnected(error: String) -> Self {
+        Self { ending: Ending::Failed(error), finishes: false, ..Self::finished() }
     }
 
     fn broken(Broken(error): Broken) -> Self {
@@ -170,10 +180,47 @@ impl Line {
         }
     }
 
-    /// Runs until the source ends, a stop, or an error; then drains and closes.
-    pub async fn run(mut self) -> Ended {
-        let close = self.flow().await;
+    /// Runs until the source ends, a stop, or an error; then drains and closes. `connected` is called
+    /// once all ends are connected that are to be before anything flows.
+    pub async fn run(mut self, connected: impl FnOnce() + Send) -> Ended {
+        let close = match self.connect().await {
+            None => {
+                connected();
+                self.flow().await
+            }
+            Some(close) => close,
+        };
         self.drain(close).await
+    }
+
+    /// Waits for the ends that must be connected first.
+    async fn connect(&mut self) -> Option<Close> {
+        loop {
+            match poll_fn(|cx| self.poll_connect(cx)).await {
+                Connecting::Done(Ok(())) => return None,
+                Connecting::Done(Err(error)) => return Some(Close::unconnected(error)),
+                Connecting::Control(Some(Control::Swap(swap))) => self.swap(*swap).await,
+                Connecting::Control(Some(Control::Stop { deadline })) => {
+                    return Some(Close::stopped(deadline));
+                }
+                Connecting::Control(None) => return Some(Close::stopped(tokio::time::Instant::now())),
+            }
+        }
+    }
+
+    fn poll_connect(&mut self, cx: &mut Context<'_>) -> Poll<Connecting> {
+        if let Poll::Ready(control) = self.control.poll_recv(cx) {
+            return Poll::Ready(Connecting::Control(control));
+        }
+        let sinks = self.outlets.poll_connected(cx);
+        let source = self.source.poll_connected(cx).map_err(|error| format!("source: {error}"));
+        match (sinks, source) {
+            (Poll::Ready(Err(error)), _) | (_, Poll::Ready(Err(error))) => {
+                Poll::Ready(Connecting::Done(Err(error)))
+            }
+            (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => Poll::Ready(Connecting::Done(Ok(()))),
+            _ => Poll::Pending,
+        }
     }
 
     async fn flow(&mut self) -> Close {

@@ -129,6 +129,20 @@ impl Outlets {
         if self.outbox.is_empty() { room } else { Poll::Pending }
     }
 
+    /// Drives the sinks; ready once all are connected that the pipeline is not to start without.
+    pub(super) fn poll_connected(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), String>> {
+        let _ = self.poll_drive(cx);
+        let mut connected = self.dead_letters.poll_connected(cx)?;
+        for outlet in &mut self.outlets {
+            let this = outlet.sink.poll_connected(cx);
+            let this = this.map_err(|error| format!("sink {}: {error}", outlet.place.stage))?;
+            if this.is_pending() {
+                connected = Poll::Pending;
+            }
+        }
+        connected.map(Ok)
+    }
+
     /// Asks the sinks to send what they have; ready once everything has reached its end.
     pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.flush = Flush { wanted: true, ..Flush::default() };

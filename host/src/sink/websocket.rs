@@ -32,6 +32,7 @@ const BATCH_MESSAGES: usize = 256;
 #[derive(Debug)]
 pub struct Client {
     link: Link,
+    is_checked: bool,
     buffer: Buffer,
     framing: Framing,
     gathering: Option<Gathering>,
@@ -75,6 +76,7 @@ impl Client {
     ) -> Self {
         Self {
             link: Link::new(&config.endpoint, client, WhenExhausted::Persist, endpoint),
+            is_checked: config.endpoint.check_connection.is_some(),
             buffer: config.buffer,
             framing: framing(config),
             gathering: config.batch.map(Gathering::new),
@@ -115,6 +117,10 @@ impl Client {
             }
         }
         self.metrics.losses.dropped(Reason::BufferFull, std::mem::take(&mut self.dropped));
+    }
+
+    pub(super) fn poll_connected(&self) -> Poll<Result<(), String>> {
+        if self.is_checked { self.link.is_connected() } else { Poll::Ready(Ok(())) }
     }
 
     pub(super) fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -334,6 +340,10 @@ impl Server {
     pub(super) fn poll_drive(&mut self, cx: &mut Context<'_>) {
         self.gather(cx, false);
         let _ = self.poll_publish(cx);
+    }
+
+    pub(super) fn poll_connected(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), String>> {
+        self.attachment.poll_connected(cx)
     }
 
     pub(super) fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<()> {

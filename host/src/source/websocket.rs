@@ -26,6 +26,7 @@ pub struct Client {
     link: Link,
     origin: Arc<Origin>,
     decoding: Decoding,
+    is_checked: bool,
     /// Received, but too large for what room the last batch had left.
     left: Option<Message>,
     /// Whether messages are answered on their connection, and what is to be written there.
@@ -56,6 +57,7 @@ impl Client {
             link: Link::new(&config.endpoint, client, WhenExhausted::Fail, metrics),
             origin: Arc::default(),
             decoding: Decoding::new(config),
+            is_checked: config.endpoint.check_connection.is_some(),
             left: None,
             is_answered,
             lane: None,
@@ -128,6 +130,12 @@ impl Client {
             None if self.is_stopped || self.link.state() == EndpointState::Closed => Poll::Ready(Fill::Ended),
             None => Poll::Pending,
         }
+    }
+
+    pub(super) fn poll_connected(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), String>> {
+        // Whatever else is waited for: what is not read counts against nobody.
+        self.poll_hold(cx);
+        if self.is_checked { self.link.is_connected() } else { Poll::Ready(Ok(())) }
     }
 
     pub(super) fn poll_hold(&mut self, cx: &mut Context<'_>) {
@@ -226,6 +234,10 @@ impl Server {
                 })
             },
         )
+    }
+
+    pub(super) fn poll_connected(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), String>> {
+        self.attachment.poll_connected(cx)
     }
 
     pub(super) fn poll_close(&mut self, cx: &mut Context<'_>, code: u16) -> Poll<()> {

@@ -167,6 +167,18 @@ impl Link {
         }
     }
 
+    /// Whether the first dial has succeeded. Call after [`Self::poll_change`], which waits for it.
+    ///
+    /// # Errors
+    /// It has not, and why.
+    pub fn is_connected(&self) -> Poll<Result<(), String>> {
+        match self.state() {
+            EndpointState::Connecting => Poll::Pending,
+            EndpointState::Connected => Poll::Ready(Ok(())),
+            _ => Poll::Ready(Err(self.last_error.clone().unwrap_or_else(|| "not connected".to_owned()))),
+        }
+    }
+
     /// The connection, while there is one.
     #[inline]
     pub fn connection(&mut self) -> Option<&mut Connection> {

@@ -25,6 +25,7 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::Sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
@@ -60,6 +61,9 @@ pub struct Attachment {
     listener: Arc<Listener>,
     path: Arc<Path>,
     member: u64,
+    /// How long a first peer is waited for, if it is.
+    check: Option<Duration>,
+    patience: Option<Pin<Box<Sleep>>>,
     leaving: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
 }
 
@@ -238,7 +242,16 @@ impl Listeners {
             }
         };
         let member = path.join(member);
-        Ok(Attachment { listeners: self.clone(), address, listener, path, member, leaving: None })
+        Ok(Attachment {
+            listeners: self.clone(),
+            address,
+            listener,
+            path,
+            member,
+            check: endpoint.check_connection,
+            patience: None,
+            leaving: None,
+        })
     }
 
     /// Whoever of this process listens where an endpoint would, and how it says where that is.
@@ -287,6 +300,20 @@ impl Attachment {
     /// Where the listener really listens, for port 0.
     pub fn local_address(&self) -> SocketAddr {
         self.listener.local
+    }
+
+    /// Waits for a first peer, if the endpoint is to be connected before its pipeline starts.
+    ///
+    /// # Errors
+    /// None came in time.
+    pub fn poll_connected(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), String>> {
+        let Some(check) = self.check else { return Poll::Ready(Ok(())) };
+        if self.path.poll_peer(cx).is_ready() {
+            return Poll::Ready(Ok(()));
+        }
+        let patience = self.patience.get_or_insert_with(|| Box::pin(tokio::time::sleep(check)));
+        ready!(patience.as_mut().poll(cx));
+        Poll::Ready(Err(format!("no peer connected to {} within {check:?}", self.path.address())))
     }
 
     /// Leaves. Peers that nobody else wants are closed with `code`, and waited for; so is the listener,

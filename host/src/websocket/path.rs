@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Poll, Waker};
+use std::task::{Context, Poll, Waker};
 use tokio::sync::mpsc;
 
 /// Messages of one peer, in order.
@@ -89,6 +89,8 @@ struct State {
     seats: usize,
     closing: Option<u16>,
     waiting: Vec<Waker>,
+    /// Who waits for a first peer.
+    expecting: Vec<Waker>,
 }
 
 impl Arrivals {
@@ -173,10 +175,15 @@ impl Path {
         self.lock().members.first().map(|member| member.metrics.owner())
     }
 
+    /// Where peers connect, as it may be shown.
+    pub(super) fn address(&self) -> String {
+        let path = self.endpoint.listen().map_or("", |listen| listen.path.shown());
+        format!("{}{path}", self.base)
+    }
+
     /// Adds an endpoint; answers its number.
     pub(super) fn join(&self, mut member: Member) -> u64 {
-        let path = self.endpoint.listen().map_or("", |listen| listen.path.shown());
-        member.metrics.show_address(&format!("{}{path}", self.base));
+        member.metrics.show_address(&self.address());
         member.metrics.show(EndpointState::Listening);
         let mut state = self.lock();
         state.next_id += 1;
@@ -230,7 +237,23 @@ impl Path {
 
     /// Adds a peer, whose task is woken when the path changes.
     pub(super) fn enter(&self, peer: u64, waker: Arc<AtomicWaker>) {
-        self.lock().peers.insert(peer, waker);
+        let mut state = self.lock();
+        state.peers.insert(peer, waker);
+        let expecting = std::mem::take(&mut state.expecting);
+        drop(state);
+        expecting.into_iter().for_each(Waker::wake);
+    }
+
+    /// Ready while there is a peer.
+    pub(super) fn poll_peer(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut state = self.lock();
+        if !state.peers.is_empty() {
+            return Poll::Ready(());
+        }
+        if !state.expecting.iter().any(|waker| waker.will_wake(cx.waker())) {
+            state.expecting.push(cx.waker().clone());
+        }
+        Poll::Pending
     }
 
     /// Removes a peer.

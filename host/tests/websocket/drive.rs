@@ -258,7 +258,7 @@ pub(crate) async fn open_source(
     let server = tidemill::source::websocket::Server::open(&config, &listen, listeners, true, endpoint);
     let server = server.await.expect("a free port");
     let address = server.local_address();
-    (Source::Server(server), address)
+    (Source::Server(Box::new(server)), address)
 }
 
 /// Polls until a condition on the metrics holds, while `other` is driven.
