@@ -35,7 +35,11 @@ const PASSED: [&str; 3] = ["OK", "NON-STRICT", "INFORMATIONAL"];
 /// There is no Python 2.7, something does not build or run, or a case fails.
 pub(crate) fn run() -> Result {
     match tools::autobahn(Fetch::Missing)? {
-        Tools::In(suite) => Site::prepare(suite)?.run(),
+        Tools::In(suite) => {
+            say("building the host");
+            tools::run(cargo().current_dir(root()).args(["build", "--quiet", "--workspace", "--bins"]))?;
+            Site::try_new(suite)?.run()
+        }
         Tools::Missing(missing) => Err(format!("the Autobahn suite cannot run: {missing}").into()),
     }
 }
@@ -46,7 +50,7 @@ pub(crate) fn run() -> Result {
 /// Something does not build or run, or a case fails.
 pub(crate) fn run_where_possible() -> Result {
     match tools::autobahn(Fetch::Missing)? {
-        Tools::In(suite) => Site::prepare(suite)?.run(),
+        Tools::In(suite) => Site::try_new(suite)?.run(),
         Tools::Missing(missing) => {
             say(&format!("the Autobahn suite is skipped: {missing}"));
             Ok(())
@@ -62,10 +66,9 @@ struct Site {
 }
 
 impl Site {
-    fn prepare(suite: PathBuf) -> Result<Self> {
-        say("building the host");
-        // The whole workspace, so that dependencies have the features that the tests build them with.
-        tools::run(cargo().current_dir(root()).args(["build", "--quiet", "--workspace", "--bins"]))?;
+    /// With the host that was built before: the tests build it, and with other features it would be built
+    /// a second time.
+    fn try_new(suite: PathBuf) -> Result<Self> {
         let work = target().join("conformance");
         match fs::remove_dir_all(&work) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
