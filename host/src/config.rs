@@ -31,9 +31,10 @@ pub use auth::{Auth, BearerFrom};
 pub use body::{BodyError, Mistake, Reader};
 pub use error::{ConfigError, ConfigErrors};
 pub use file::{Loaded, load, parse};
+pub use listen::is_loopback;
 pub use origin::AllowedOrigins;
 pub use path::{PathError, PathPattern};
-pub use text::{EndpointText, FilePath, Pem, Redacted, SecretError};
+pub use text::{EndpointText, FilePath, Pem, Redacted, SecretError, without_user_info};
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -577,6 +578,11 @@ impl std::fmt::Debug for Pipeline {
 
 /// What the environment variables of a `${NAME}` are looked up in.
 pub type Environment = BTreeMap<String, String>;
+
+/// The label of a pipeline's source, in metrics, logs and dead letters.
+pub const SOURCE: &str = "source";
+/// The label of its dead-letter sink.
+pub const DEAD_LETTER: &str = "dead_letter";
 
 /// Most sinks of one pipeline: which of them take a message is one bit each.
 pub const MAX_SINKS: usize = 64;

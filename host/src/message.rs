@@ -128,6 +128,31 @@ impl std::fmt::Debug for Payload {
 }
 
 impl Message {
+    /// The same with a text payload.
+    ///
+    /// # Errors
+    /// If it is not UTF-8: it has failed then, for the reason `decode` and with this detail.
+    #[inline]
+    pub fn into_text(self, detail: &str) -> Result<Self, Failed> {
+        if self.payload.is_text() {
+            return Ok(self);
+        }
+        let metadata = self.metadata;
+        match Payload::try_text(self.payload.into_bytes()) {
+            Ok(payload) => Ok(Self { payload, metadata }),
+            Err(bytes) => {
+                let message = Self { payload: Payload::binary(bytes), metadata };
+                Err(Failed { message, reason: Reason::Decode, detail: detail.to_owned() })
+            }
+        }
+    }
+
+    /// The same with a binary payload.
+    #[inline]
+    pub fn into_binary(self) -> Self {
+        Self { payload: Payload::binary(self.payload.into_bytes()), ..self }
+    }
+
     /// A copy whose payload shares memory with nothing; see [`Payload::detached`].
     pub fn detached(&self) -> Self {
         Self { payload: self.payload.detached(), metadata: self.metadata.clone() }

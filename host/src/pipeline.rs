@@ -12,7 +12,7 @@ mod stage;
 pub use line::{Control, Ended, Ending, Line, Swap, Swapped};
 pub use stage::CarriedState;
 
-use crate::config;
+use crate::config::{self, DEAD_LETTER, SOURCE};
 use crate::plugin::{Instance, Setup};
 use crate::sink::Sink;
 use crate::source::Source;
@@ -41,9 +41,6 @@ pub struct Parts {
     pub dead_letter: Option<Sink>,
 }
 
-/// The label of the dead-letter sink in metrics.
-pub const DEAD_LETTER: &str = "dead_letter";
-
 /// A pipeline that is ready to run, and the channel it listens to.
 pub fn build(parts: Parts, metrics: &Metrics) -> (Line, mpsc::Sender<Control>) {
     let Parts { name, source, transforms, sinks, dead_letter } = parts;
@@ -69,6 +66,6 @@ pub fn build(parts: Parts, metrics: &Metrics) -> (Line, mpsc::Sender<Control>) {
     let outlets = Outlets::new(outlets, dead_letters, &outputs);
     let (sender, control) = mpsc::channel(CONTROLS);
     let source_metrics = metrics.source(&name);
-    let source_place = place("source".into());
+    let source_place = place(SOURCE.into());
     (Line::new(name, source, source_place, source_metrics, stages, outlets, control), sender)
 }

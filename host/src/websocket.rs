@@ -45,10 +45,10 @@ pub use lane::{Account, Lane, LaneWriter, Pushed, Reply, Settled};
 pub use link::{Change, Link, WhenExhausted};
 pub use listener::{Attachment, ListenError, Listeners};
 pub use path::Arrivals;
-pub use probe::{Probed, TlsFacts};
+pub use probe::Probed;
 pub use reach::{Unreachable, reach};
 pub use ring::Frame;
-pub use stream::Traffic;
+pub use stream::{TlsFacts, Traffic};
 pub use target::{check_url, shown};
 
 use hyper::header::{HeaderMap, HeaderName};

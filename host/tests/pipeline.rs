@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 use std::time::Duration;
-use tidemill::config::Outputs;
+use tidemill::config::{DEAD_LETTER, Outputs};
 use tidemill::message::{Failed, Message, Payload};
 use tidemill::metadata::{Metadata, Origin};
 use tidemill::pipeline::{self, Control, Ending, Parts};
@@ -34,7 +34,7 @@ fn run(takes: &[&str], with_dead_letters: bool) -> Running {
         sinks.push((name, Outputs::Named(vec![(*output).into()]), Sink::Queue(queue)));
         works.push(work);
     }
-    let dead = with_dead_letters.then(|| sink::queue(metrics.sink("p", pipeline::DEAD_LETTER)));
+    let dead = with_dead_letters.then(|| sink::queue(metrics.sink("p", DEAD_LETTER)));
     let (dead_sink, dead) = dead.map_or((None, None), |(queue, work)| (Some(Sink::Queue(queue)), Some(work)));
     let parts = Parts {
         name: "p".into(),

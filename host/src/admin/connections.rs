@@ -4,16 +4,13 @@ use super::Host;
 use super::refusal::Refusal;
 use crate::metadata::PEER;
 use crate::telemetry::{ConnectionView, Dismissal, EndpointView};
-use crate::websocket;
+use crate::websocket::{self, close_code};
 use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::Json;
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
-
-/// The close code for what an operator wants closed.
-const POLICY: u16 = 1008;
 
 pub(super) async fn list(State(host): State<Arc<Host>>) -> Json<Value> {
     let endpoints: Vec<_> = host.metrics.connections().list().iter().map(endpoint).collect();
@@ -25,7 +22,7 @@ pub(super) async fn close(
     State(host): State<Arc<Host>>,
     Path(id): Path<String>,
 ) -> Result<StatusCode, Refusal> {
-    let dismissal = Dismissal { code: POLICY, reason: "closed by an operator".to_owned() };
+    let dismissal = Dismissal { code: close_code::POLICY, reason: "closed by an operator".to_owned() };
     if host.metrics.connections().dismiss(&id, dismissal) {
         tracing::info!(connection = id, "connection closed by an operator");
         Ok(StatusCode::NO_CONTENT)

@@ -4,13 +4,13 @@
 //! but health and readiness need it; a body must say that it is JSON, which a form cannot.
 
 use super::refusal::Refusal;
-use crate::config::Redacted;
+use crate::config::{Redacted, is_loopback};
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use sha2::{Digest, Sha256};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use subtle::ConstantTimeEq as _;
 
@@ -66,7 +66,7 @@ impl Guard {
         };
         let name = host.rsplit_once(':').filter(|(_, port)| port.bytes().all(|b| b.is_ascii_digit()));
         let name = name.map_or(host, |(name, _)| name).trim_start_matches('[').trim_end_matches(']');
-        name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+        is_loopback(name)
     }
 
     fn lets_in(&self, headers: &HeaderMap) -> bool {

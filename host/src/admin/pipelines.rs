@@ -104,7 +104,7 @@ fn counters(metrics: &Metrics, pipeline: &config::Pipeline) -> Value {
         .map(|sink| (sink.name.clone(), json!({ "delivered": metrics.delivered_count(name, &sink.name) })))
         .collect();
     let stages = transforms.keys().chain(sinks.keys());
-    let stages: Vec<&str> = std::iter::once("source").chain(stages.map(String::as_str)).collect();
+    let stages: Vec<&str> = std::iter::once(config::SOURCE).chain(stages.map(String::as_str)).collect();
     let lost = |of: &dyn Fn(&str, Reason) -> u64| {
         let stages = stages.iter().filter_map(|stage| {
             let reasons: Map<_, _> = Reason::ALL

@@ -1,15 +1,11 @@
 //! Makes the sources and sinks of a pipeline, as its configuration says.
 
-use crate::config::{self, Mode, SinkKind, WebSocketSource};
-use crate::pipeline::DEAD_LETTER;
+use crate::config::{self, DEAD_LETTER, Mode, SOURCE, SinkKind, WebSocketSource};
 use crate::sink::{self, Sink};
 use crate::source::{self, Source};
 use crate::telemetry::Metrics;
 use crate::websocket::Listeners;
 use std::sync::Arc;
-
-/// The label of a source's endpoint in metrics.
-const SOURCE: &str = "source";
 
 /// Opens the ends of pipelines. It keeps what they share: the listeners.
 #[derive(Debug)]
@@ -110,7 +106,7 @@ impl Ends {
         config: &config::Source,
         is_answered: bool,
     ) -> Result<Source, OpenError> {
-        let failed = |error: String| OpenError { end: "source".to_owned(), error };
+        let failed = |error: String| OpenError { end: SOURCE.to_owned(), error };
         match config {
             config::Source::WebSocket(websocket) => {
                 let metrics = self.metrics.endpoint(pipeline, SOURCE);

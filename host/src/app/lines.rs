@@ -61,6 +61,16 @@ pub(super) enum StartError {
     Open(OpenError),
 }
 
+impl Then {
+    /// Tells who asked, unless they have gone.
+    fn answer(self, result: Result<Described, ControlError>) {
+        let _ = match self {
+            Self::Tell(answer) => answer.send(result).is_ok(),
+            Self::Remove(answer) => answer.send(result.map(drop)).is_ok(),
+        };
+    }
+}
+
 impl From<StartError> for ControlError {
     fn from(error: StartError) -> Self {
         match error {
@@ -102,18 +112,8 @@ impl Task {
             Command::Start(name, answer) => {
                 let _ = answer.send(self.start_again(&name).await);
             }
-            Command::Stop(name, answer) => match self.find(&name) {
-                Ok(index) => self.take_down(index, Then::Tell(answer)),
-                Err(error) => {
-                    let _ = answer.send(Err(error));
-                }
-            },
-            Command::Remove(name, answer) => match self.find(&name) {
-                Ok(index) => self.take_down(index, Then::Remove(answer)),
-                Err(error) => {
-                    let _ = answer.send(Err(error));
-                }
-            },
+            Command::Stop(name, answer) => self.take_down(&name, Then::Tell(answer)),
+            Command::Remove(name, answer) => self.take_down(&name, Then::Remove(answer)),
         }
     }
 
@@ -262,7 +262,11 @@ impl Task {
     }
 
     /// Stops a pipeline, if it runs; `then` is done once it does not.
-    fn take_down(&mut self, index: usize, then: Then) {
+    fn take_down(&mut self, name: &str, then: Then) {
+        let index = match self.find(name) {
+            Ok(index) => index,
+            Err(error) => return then.answer(Err(error)),
+        };
         let line = &mut self.lines[index];
         line.waiting.push(then);
         line.stop(Instant::now() + self.grace);
@@ -288,11 +292,7 @@ impl Task {
             tracing::info!(pipeline = %line.config.name, "pipeline removed");
         }
         for then in waiting {
-            // Whoever asked may have gone.
-            let _ = match then {
-                Then::Tell(answer) => answer.send(Ok(described.clone())).is_ok(),
-                Then::Remove(answer) => answer.send(Ok(())).is_ok(),
-            };
+            then.answer(Ok(described.clone()));
         }
     }
 

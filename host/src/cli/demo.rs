@@ -183,12 +183,7 @@ async fn view(port: u16) -> Result<Connection, String> {
     let url = format!("ws://127.0.0.1:{port}{PATH}");
     let endpoint = Endpoint::client(&*url);
     let config::Mode::Client(client) = &endpoint.mode else { return Err("a viewer dials".to_owned()) };
-    let dial = Dial {
-        url: &client.urls[0],
-        client,
-        subprotocols: &[],
-        max_message_size_bytes: endpoint.max_message_size_bytes,
-    };
+    let dial = Dial::of(&endpoint, client, &client.urls[0]);
     let deadline = tokio::time::Instant::now() + START_PATIENCE;
     loop {
         match connect(dial).await {

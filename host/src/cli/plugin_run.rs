@@ -1,7 +1,7 @@
 //! `tidemill plugin run`: one plugin between standard input and output, as in a pipeline.
 
 use super::{Exit, block_on, complain};
-use crate::config::{Format, Outputs, Redacted, Transform};
+use crate::config::{DEAD_LETTER, Format, Outputs, Redacted, Transform};
 use crate::pipeline::{self, Control, Ended, Ending, Parts};
 use crate::plugin::{Engine, HostState, Instance, Setup};
 use crate::shutdown::Shutdown;
@@ -80,8 +80,7 @@ async fn run(
 ) -> Result<(), String> {
     let failed = |error: std::io::Error| format!("failed to open the standard streams: {error}");
     let out = sink::lines::stdout(Format::Jsonl, metrics.sink(PIPELINE, "stdout")).map_err(failed)?;
-    let rejected =
-        sink::lines::stderr(Format::Jsonl, metrics.sink(PIPELINE, pipeline::DEAD_LETTER)).map_err(failed)?;
+    let rejected = sink::lines::stderr(Format::Jsonl, metrics.sink(PIPELINE, DEAD_LETTER)).map_err(failed)?;
     let parts = Parts {
         name: PIPELINE.into(),
         source: source::lines::stdin(Format::Jsonl).map_err(failed)?,

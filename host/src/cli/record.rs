@@ -1,12 +1,13 @@
 //! `tidemill record`: what a WebSocket server sends, written to a file with the times of receipt.
 
 use super::{Exit, block_on, complain, duration, environment, url};
-use crate::config::{Endpoint, FilePath, Format, Mode, Proxies, WebSocketSource};
+use crate::config::{Endpoint, FilePath, Format, Mode, Proxies, SOURCE, WebSocketSource};
 use crate::message::Failed;
 use crate::shutdown::Shutdown;
 use crate::sink::{self, Sink};
 use crate::source::{self, Fill, Room, Source};
 use crate::telemetry::Metrics;
+use crate::websocket::close_code;
 use std::future::poll_fn;
 use std::path::PathBuf;
 use std::task::{Context, Poll, ready};
@@ -14,8 +15,6 @@ use std::time::Duration;
 
 /// What is received before it is written on.
 const ROOM: Room = Room { messages: 256, bytes: 1 << 20 };
-/// How a recorder leaves.
-const DONE: u16 = 1000;
 /// The name in the log.
 const PIPELINE: &str = "record";
 
@@ -54,7 +53,7 @@ impl Record {
         let Mode::Client(mut client) = endpoint.mode.clone() else { return Err("a recorder dials".into()) };
         client.proxies = Proxies::of(&environment());
         let config = WebSocketSource::new(endpoint);
-        let metrics_of_source = metrics.endpoint(PIPELINE, "source");
+        let metrics_of_source = metrics.endpoint(PIPELINE, SOURCE);
         let dialled = source::websocket::Client::new(&config, &client, false, metrics_of_source);
         let mut source = Source::Client(Box::new(dialled));
         let path = FilePath::plain(&*self.output);
@@ -68,8 +67,8 @@ impl Record {
         };
         let mut failed = Vec::new();
         poll_fn(|cx| sink.poll_flush(cx, &mut failed)).await;
-        poll_fn(|cx| sink.poll_close(cx, DONE, &mut failed)).await;
-        poll_fn(|cx| source.poll_close(cx, DONE)).await;
+        poll_fn(|cx| sink.poll_close(cx, close_code::NORMAL, &mut failed)).await;
+        poll_fn(|cx| source.poll_close(cx, close_code::NORMAL)).await;
         tracing::info!(messages = copy.taken, %path, "recorded");
         copied.and(first(failed))
     }

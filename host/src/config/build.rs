@@ -8,17 +8,15 @@ use super::listen::{self, check_host};
 use super::report::Report;
 use super::section::Section;
 use super::{
-    Admin, Config, Format, Limits, OnError, Outputs, Pipeline, Plugins, Redacted, Server, Sink, SinkKind,
-    Source, Transform,
+    Admin, Config, DEAD_LETTER, Format, Limits, OnError, Outputs, Pipeline, Plugins, Redacted, SOURCE,
+    Server, Sink, SinkKind, Source, Transform,
 };
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::ops::Range;
 
 /// The names a stage cannot have: labels of the metrics, which sinks and transforms share.
-const TAKEN: [&str; 2] = ["source", DEAD_LETTER];
-/// The label of a pipeline's dead-letter sink.
-pub(super) const DEAD_LETTER: &str = "dead_letter";
+const TAKEN: [&str; 2] = [SOURCE, DEAD_LETTER];
 
 /// The whole configuration.
 pub(super) fn config(report: &mut Report<'_>, root: &Section) -> Config {

@@ -45,7 +45,7 @@ impl Pipeline {
     /// The same, with a place for messages that failed.
     #[must_use]
     pub fn dead_letters_to(mut self, kind: impl Into<SinkKind>) -> Self {
-        self.dead_letter = Some(Sink { outputs: Outputs::All, ..Sink::new(super::build::DEAD_LETTER, kind) });
+        self.dead_letter = Some(Sink { outputs: Outputs::All, ..Sink::new(super::DEAD_LETTER, kind) });
         self
     }
 }
@@ -54,11 +54,11 @@ impl Pipeline {
     /// Its WebSocket endpoints, each with the name it has in metrics: `source`, a sink's, `dead_letter`.
     pub fn endpoints(&self) -> impl Iterator<Item = (&str, &Endpoint)> {
         let source = match &self.source {
-            Source::WebSocket(source) => Some(("source", &source.endpoint)),
+            Source::WebSocket(source) => Some((super::SOURCE, &source.endpoint)),
             _ => None,
         };
         let sinks = self.sinks.iter().map(|sink| (sink.name.as_str(), sink));
-        let dead_letter = self.dead_letter.iter().map(|sink| (super::build::DEAD_LETTER, sink));
+        let dead_letter = self.dead_letter.iter().map(|sink| (super::DEAD_LETTER, sink));
         let sinks = sinks.chain(dead_letter).filter_map(|(name, sink)| match &sink.kind {
             SinkKind::WebSocket(websocket) => Some((name, &websocket.endpoint)),
             _ => None,

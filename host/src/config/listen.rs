@@ -158,6 +158,11 @@ pub(super) fn check_host(report: &mut Report<'_>, host: &Redacted, at: &Span) {
     }
 }
 
+/// Whether this names the machine itself: `localhost`, or an address of the loopback without brackets.
+pub fn is_loopback(host: &str) -> bool {
+    host.eq_ignore_ascii_case("localhost") || host.parse().is_ok_and(|address: IpAddr| address.is_loopback())
+}
+
 /// Whether this is an IP address or could be a name.
 pub(super) fn is_host(text: &str) -> bool {
     let is_of_a_name = |b: u8| b.is_ascii_alphanumeric() || b == b'.' || b == b'-' || b == b'_';

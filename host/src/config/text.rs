@@ -110,8 +110,7 @@ impl EndpointText {
             rest = *at;
             let text = read(path).map_err(|source| SecretError { path: path.clone(), source })?;
             if *is_json {
-                let quoted = serde_json::Value::from(text.trim()).to_string();
-                value.push_str(&quoted[1..quoted.len() - 1]);
+                value.push_str(&quoted(text.trim()));
             } else {
                 value.push_str(text.trim());
             }
@@ -157,10 +156,6 @@ impl EndpointText {
 
     /// Adds `other` as a string of JSON.
     pub(super) fn push_quoted(&mut self, other: &Self) {
-        let quoted = |text: &str| {
-            let quoted = serde_json::Value::from(text).to_string();
-            quoted[1..quoted.len() - 1].to_owned()
-        };
         let value = other.known.expose();
         let mut rest = 0;
         self.known.value.push('"');
@@ -174,6 +169,22 @@ impl EndpointText {
         self.known.value.push('"');
         self.known.shown.push_str(&format!("\"{}\"", quoted(other.shown())));
     }
+}
+
+/// A url with `instead` for its user and password.
+pub fn without_user_info(url: &str, instead: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
+    let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+    match authority.rsplit_once('@') {
+        Some((_, host)) => format!("{scheme}://{instead}{host}{path}"),
+        None => url.to_owned(),
+    }
+}
+
+/// What stands between the quotes of a string of JSON.
+fn quoted(text: &str) -> String {
+    let quoted = serde_json::Value::from(text).to_string();
+    quoted[1..quoted.len() - 1].to_owned()
 }
 
 /// The text of a file: no pipe or device, which might never end.

@@ -5,13 +5,14 @@
 
 use super::check::Checker;
 use super::shape::{Key, Kind};
+use super::text::{HIDDEN, without_user_info};
 use super::{EndpointText, Mode, Pipeline, SinkKind, Source, json};
 use serde_json::{Value, json};
 use toml::Spanned;
 use toml::de::DeValue;
 
-/// What stands for a secret.
-const HIDDEN: &str = "***";
+/// What stands for the user info of a url.
+const NO_USER: &str = "***@";
 /// Keys whose strings are secrets, however deep they are.
 const SECRETS: [&str; 4] = ["headers", "bearer", "basic", "key_base64"];
 
@@ -35,7 +36,7 @@ fn hide(value: &mut Value) {
                     // The plugin's own.
                     "config" => {}
                     key if SECRETS.contains(&key) => hide_all(value),
-                    "url" => each_text(value, &mut |url| *url = without_user_info(url)),
+                    "url" => each_text(value, &mut |url| *url = without_user_info(url, NO_USER)),
                     _ => hide(value),
                 }
             }
@@ -55,15 +56,6 @@ fn each_text(value: &mut Value, change: &mut dyn FnMut(&mut String)) {
         Value::Array(elements) => elements.iter_mut().for_each(|value| each_text(value, change)),
         Value::Object(entries) => entries.values_mut().for_each(|value| each_text(value, change)),
         _ => {}
-    }
-}
-
-fn without_user_info(url: &str) -> String {
-    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
-    let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
-    match authority.rsplit_once('@') {
-        Some((_, host)) => format!("{scheme}://{HIDDEN}@{host}{path}"),
-        None => url.to_owned(),
     }
 }
 
@@ -109,7 +101,8 @@ fn sink_kind(kind: &SinkKind) -> Value {
 fn endpoint(mode: &Mode) -> Value {
     match mode {
         Mode::Client(client) => {
-            let urls: Vec<_> = client.urls.iter().map(|url| without_user_info(url.shown())).collect();
+            let urls: Vec<_> =
+                client.urls.iter().map(|url| without_user_info(url.shown(), NO_USER)).collect();
             json!({ "type": "websocket", "mode": "client", "url": urls })
         }
         Mode::Server(listen) => json!({

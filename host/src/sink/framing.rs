@@ -7,7 +7,6 @@ use super::metadata_fields;
 use crate::config::{MessageType, Packing};
 use crate::message::{Failed, Message, Payload};
 use crate::packing::Packer;
-use crate::reason::Reason;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use bytes::{BufMut as _, BytesMut};
@@ -34,25 +33,10 @@ impl Framing {
     /// be sent has failed.
     #[inline]
     pub(super) fn typed(&self, message: Message) -> Result<Message, Failed> {
-        let is_text = message.payload.is_text();
         match self.message_type {
             MessageType::Auto => Ok(message),
-            MessageType::Text if is_text => Ok(message),
-            MessageType::Binary if !is_text => Ok(message),
-            MessageType::Binary => {
-                Ok(Message { payload: Payload::binary(message.payload.into_bytes()), ..message })
-            }
-            MessageType::Text => {
-                let metadata = message.metadata;
-                match Payload::try_text(message.payload.into_bytes()) {
-                    Ok(payload) => Ok(Message { payload, metadata }),
-                    Err(bytes) => Err(Failed {
-                        message: Message { payload: Payload::binary(bytes), metadata },
-                        reason: Reason::Decode,
-                        detail: "not UTF-8, and the sink sends text".to_owned(),
-                    }),
-                }
-            }
+            MessageType::Binary => Ok(message.into_binary()),
+            MessageType::Text => message.into_text("not UTF-8, and the sink sends text"),
         }
     }
 

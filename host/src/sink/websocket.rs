@@ -120,7 +120,7 @@ impl Client {
     }
 
     pub(super) fn poll_connected(&self) -> Poll<Result<(), String>> {
-        if self.is_checked { self.link.is_connected() } else { Poll::Ready(Ok(())) }
+        if self.is_checked { self.link.first_dial() } else { Poll::Ready(Ok(())) }
     }
 
     pub(super) fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<()> {

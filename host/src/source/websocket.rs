@@ -135,7 +135,7 @@ impl Client {
     pub(super) fn poll_connected(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), String>> {
         // Whatever else is waited for: what is not read counts against nobody.
         self.poll_hold(cx);
-        if self.is_checked { self.link.is_connected() } else { Poll::Ready(Ok(())) }
+        if self.is_checked { self.link.first_dial() } else { Poll::Ready(Ok(())) }
     }
 
     pub(super) fn poll_hold(&mut self, cx: &mut Context<'_>) {
@@ -289,20 +289,8 @@ fn unpacked(unpacker: &mut Unpacker, message: Message) -> Result<Message, Failed
 fn typed(codec: Codec, message: Message) -> Result<Message, Failed> {
     match codec {
         Codec::Auto => Ok(message),
-        Codec::Bytes => {
-            Ok(Message { payload: Payload::binary(message.payload.into_bytes()), metadata: message.metadata })
-        }
-        Codec::Text if message.payload.is_text() => Ok(message),
-        Codec::Text => {
-            let metadata = message.metadata;
-            match Payload::try_text(message.payload.into_bytes()) {
-                Ok(payload) => Ok(Message { payload, metadata }),
-                Err(bytes) => {
-                    let message = Message { payload: Payload::binary(bytes), metadata };
-                    Err(Failed { message, reason: Reason::Decode, detail: "not UTF-8".to_owned() })
-                }
-            }
-        }
+        Codec::Bytes => Ok(message.into_binary()),
+        Codec::Text => message.into_text("not UTF-8"),
         Codec::Json => match serde_json::from_slice::<IgnoredAny>(message.payload.as_bytes()) {
             Ok(_) => Ok(message),
             Err(error) => {

@@ -10,6 +10,7 @@ pub use counts::{LossCounts, StageCounts};
 
 use super::connections::{Connected, Connections, Row};
 use super::guest_metrics::{GuestMetrics, GuestRegistry};
+use crate::config::SOURCE;
 use crate::metadata::Origin;
 use crate::reason::Reason;
 use prometheus_client::encoding::{EncodeMetric, text};
@@ -167,8 +168,8 @@ impl Metrics {
             paused: self.paused.get_or_create_owned(&of),
             in_flight: self
                 .in_flight
-                .get_or_create_owned(&labels([("pipeline", pipeline), ("stage", "source")])),
-            losses: self.losses(pipeline, "source"),
+                .get_or_create_owned(&labels([("pipeline", pipeline), ("stage", SOURCE)])),
+            losses: self.losses(pipeline, SOURCE),
         }
     }
 
@@ -403,7 +404,7 @@ impl EndpointMetrics {
     pub fn owner(&self) -> String {
         let label = |name| self.of.iter().find(|(key, _)| *key == name).map_or("", |(_, value)| value);
         match label("endpoint") {
-            "source" => format!("the source of pipeline {}", label("pipeline")),
+            SOURCE => format!("the source of pipeline {}", label("pipeline")),
             sink => format!("sink {sink} of pipeline {}", label("pipeline")),
         }
     }

@@ -8,6 +8,8 @@ pub const GOING_AWAY: u16 = 1001;
 pub const PROTOCOL: u16 = 1002;
 /// A text is not UTF-8.
 pub const NOT_UTF8: u16 = 1007;
+/// An operator wants it closed.
+pub const POLICY: u16 = 1008;
 /// A message is too large.
 pub const TOO_LARGE: u16 = 1009;
 /// The pipeline failed, or the peer did not answer a ping.

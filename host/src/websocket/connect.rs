@@ -10,7 +10,7 @@ use super::secret::resolved;
 use super::stream::Stream;
 use super::target::Target;
 use super::{proxy, tls};
-use crate::config::{Client, EndpointText, Redacted};
+use crate::config::{Client, Endpoint, EndpointText, Redacted};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
@@ -35,6 +35,18 @@ pub struct Dial<'a> {
     pub subprotocols: &'a [Redacted],
     /// Larger messages end the connection, in bytes.
     pub max_message_size_bytes: usize,
+}
+
+impl<'a> Dial<'a> {
+    /// One url of a client endpoint, and what the endpoint says of connections.
+    pub fn of(endpoint: &'a Endpoint, client: &'a Client, url: &'a EndpointText) -> Self {
+        Self {
+            url,
+            client,
+            subprotocols: &endpoint.subprotocols,
+            max_message_size_bytes: endpoint.max_message_size_bytes,
+        }
+    }
 }
 
 /// Dials once.

@@ -167,11 +167,11 @@ impl Link {
         }
     }
 
-    /// Whether the first dial has succeeded. Call after [`Self::poll_change`], which waits for it.
+    /// How the first dial went; pending while it lasts. Call after [`Self::poll_change`], which waits for it.
     ///
     /// # Errors
     /// It has not, and why.
-    pub fn is_connected(&self) -> Poll<Result<(), String>> {
+    pub fn first_dial(&self) -> Poll<Result<(), String>> {
         match self.state() {
             EndpointState::Connecting => Poll::Pending,
             EndpointState::Connected => Poll::Ready(Ok(())),
@@ -445,13 +445,7 @@ async fn dial(settings: Arc<Settings>, url: usize) -> Result<Dialled, ConnectErr
             reply = Some(resolved(text).await.map_err(unreadable)?);
         }
     }
-    let mut connection = connect(Dial {
-        url,
-        client,
-        subprotocols: &endpoint.subprotocols,
-        max_message_size_bytes: endpoint.max_message_size_bytes,
-    })
-    .await?;
+    let mut connection = connect(Dial::of(endpoint, client, url)).await?;
     connection.begin_with(first, client.send_interval);
     if let Some(reply) = reply {
         connection.expect_replies(reply.expose().to_owned().into());

@@ -1,15 +1,14 @@
 //! A look at a client endpoint: one dial, what is found there, and a polite end.
 
+use super::close_code;
 use super::connect::{Dial, connect};
 use super::connect_error::{ConnectError, Problem};
+use super::stream::TlsFacts;
 use super::target;
 use crate::config::{Endpoint, EndpointText, Mode};
 use std::future::poll_fn;
 use std::net::SocketAddr;
-use std::time::{Duration, Instant, SystemTime};
-
-/// The close code of a probe that is done.
-const DONE: u16 = 1000;
+use std::time::{Duration, Instant};
 
 /// What a probe found: the endpoint can be connected to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,17 +23,6 @@ pub struct Probed {
     pub tls: Option<TlsFacts>,
     /// TCP, TLS and handshake together.
     pub took: Duration,
-}
-
-/// What TLS agreed on.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TlsFacts {
-    /// Such as "TLS 1.3".
-    pub version: String,
-    /// Whom the server's certificate names, as in `CN=example.com`; "" if it names nobody there.
-    pub subject: String,
-    /// The end of its validity.
-    pub valid_until: Option<SystemTime>,
 }
 
 impl Endpoint {
@@ -52,24 +40,22 @@ impl Endpoint {
             let why = "a server endpoint is dialled by its peers".to_owned();
             return Err(ConnectError::new(&none, Problem::Url(why)));
         };
-        let url = client.urls.first().unwrap_or(&none);
-        let start = Instant::now();
-        let mut connection = connect(Dial {
-            url,
-            client,
-            subprotocols: &self.subprotocols,
-            max_message_size_bytes: self.max_message_size_bytes,
-        })
-        .await?;
-        let probed = Probed {
-            url: target::shown(url),
-            peer: connection.stream().peer(),
-            subprotocol: connection.subprotocol().map(str::to_owned),
-            tls: connection.stream().tls(),
-            took: start.elapsed(),
-        };
-        connection.close(DONE, "probe done");
-        poll_fn(|cx| connection.poll_closed(cx)).await;
-        Ok(probed)
+        probe(Dial::of(self, client, client.urls.first().unwrap_or(&none))).await
     }
+}
+
+/// Dials once, looks, and closes the connection.
+pub(super) async fn probe(dial: Dial<'_>) -> Result<Probed, ConnectError> {
+    let start = Instant::now();
+    let mut connection = connect(dial).await?;
+    let probed = Probed {
+        url: target::shown(dial.url),
+        peer: connection.stream().peer(),
+        subprotocol: connection.subprotocol().map(str::to_owned),
+        tls: connection.stream().tls(),
+        took: start.elapsed(),
+    };
+    connection.close(close_code::NORMAL, "probe done");
+    poll_fn(|cx| connection.poll_closed(cx)).await;
+    Ok(probed)
 }

@@ -6,11 +6,10 @@
 use super::connect_error::Problem;
 use super::exchange::exchange;
 use super::target::Target;
-use crate::config::{Proxies, Redacted};
+use crate::config::{Proxies, Redacted, is_loopback};
 use hyper::header::{self, HeaderValue};
 use hyper::{Request, StatusCode, Uri};
 use hyper_util::client::proxy::matcher::{Intercept, Matcher};
-use std::net::IpAddr;
 use tokio::net::TcpStream;
 
 /// # Errors
@@ -35,15 +34,11 @@ async fn straight(host: &str, port: u16) -> Result<TcpStream, Problem> {
 /// The proxy for a target, without its user and password in what it shows.
 fn proxy_of(target: &Target, proxies: &Proxies) -> Option<Intercept> {
     let proxy = if target.is_tls { &proxies.wss } else { &proxies.ws };
-    let proxy = proxy.as_ref().filter(|_| !is_this_machine(&target.host))?;
+    let proxy = proxy.as_ref().filter(|_| !is_loopback(&target.host))?;
     let matcher = Matcher::builder().all(Redacted::expose(proxy)).no(proxies.except.as_str()).build();
     let scheme = if target.is_tls { "https" } else { "http" };
     let uri: Uri = format!("{scheme}://{}/", target.authority).parse().ok()?;
     matcher.intercept(&uri)
-}
-
-fn is_this_machine(host: &str) -> bool {
-    host.eq_ignore_ascii_case("localhost") || host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
 }
 
 async fn tunnel(proxy: &Intercept, target: &Target) -> Result<TcpStream, Problem> {

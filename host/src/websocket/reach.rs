@@ -1,6 +1,8 @@
 //! Whether an endpoint can be reached: a probe of its urls, or a look at its address.
 
+use super::connect::Dial;
 use super::listener::Listeners;
+use super::probe::probe;
 use crate::config::{Endpoint, Mode};
 use std::fmt;
 
@@ -32,9 +34,7 @@ pub async fn reach(endpoint: &Endpoint, listeners: &Listeners) -> Result<(), Unr
     let mut errors = Vec::new();
     let mut hint = None;
     for url in &client.urls {
-        let mut one = client.clone();
-        one.urls = vec![url.clone()];
-        match (Endpoint { mode: Mode::Client(one), ..endpoint.clone() }).probe().await {
+        match probe(Dial::of(endpoint, client, url)).await {
             Ok(_) => return Ok(()),
             Err(error) => {
                 hint = hint.or_else(|| error.hint().map(|hint| hint.to_string()));

@@ -3,7 +3,6 @@
 //! tungstenite reads and writes as if the socket were blocking, and takes `WouldBlock` for "not
 //! now". A connection belongs to one task, so one waker serves both directions.
 
-use super::probe::TlsFacts;
 use super::read_ahead::ReadAhead;
 use bytes::{Buf as _, Bytes};
 use rustls::ProtocolVersion;
@@ -21,6 +20,17 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 pub(super) enum Stream {
     Tcp(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
+}
+
+/// What TLS agreed on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsFacts {
+    /// Such as "TLS 1.3".
+    pub version: String,
+    /// Whom the server's certificate names, as in `CN=example.com`; "" if it names nobody there.
+    pub subject: String,
+    /// The end of its validity.
+    pub valid_until: Option<SystemTime>,
 }
 
 impl Stream {

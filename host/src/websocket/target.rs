@@ -1,6 +1,6 @@
 //! What a `ws://` or `wss://` url says: where to dial, whether with TLS, and what to ask for.
 
-use crate::config::{EndpointText, Redacted};
+use crate::config::{EndpointText, Redacted, without_user_info};
 use hyper::Uri;
 
 /// The parts of a url that dialling needs.
@@ -28,7 +28,7 @@ impl Target {
     /// # Errors
     /// A sentence that says what is wrong with the url.
     pub(super) fn parse(url: &Redacted) -> Result<Self, String> {
-        let invalid = |why: &str| format!("{why}, got: {}", without_user_info(url.shown()));
+        let invalid = |why: &str| format!("{why}, got: {}", without_user_info(url.shown(), ""));
         let uri: Uri = url.expose().parse().map_err(|_| invalid("websocket url is not valid"))?;
         let is_tls = match uri.scheme_str() {
             Some("ws") => false,
@@ -61,13 +61,13 @@ pub fn check_url(url: &str) -> Result<(), String> {
 
 /// A url as it may be shown: what came from the environment and the user info are left out.
 pub fn shown(url: &EndpointText) -> String {
-    without_user_info(url.shown())
+    without_user_info(url.shown(), "")
 }
 
 /// Where a redirect leads, without what it may repeat of the url's secrets: never its query, and no path if
 /// the url hides something.
 pub(super) fn shown_location(location: &str, url: &EndpointText) -> String {
-    let location = without_user_info(location);
+    let location = without_user_info(location, "");
     let (head, query) = location.split_at(location.find(['?', '#']).unwrap_or(location.len()));
     let host_end = head.find("://").map_or(0, |scheme| {
         let host = scheme + 3;
@@ -76,13 +76,6 @@ pub(super) fn shown_location(location: &str, url: &EndpointText) -> String {
     let kept = if url.is_open() { head } else { &head[..host_end] };
     let is_cut = kept.len() < head.len() || !query.is_empty();
     format!("{kept}{}", if is_cut { "..." } else { "" })
-}
-
-fn without_user_info(shown: &str) -> String {
-    let Some((scheme, rest)) = shown.split_once("://") else { return shown.to_owned() };
-    let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
-    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
-    format!("{scheme}://{host}{path}")
 }
 
 #[cfg(test)]
