@@ -3,6 +3,8 @@
 
 #[path = "websocket/admission.rs"]
 mod admission;
+#[path = "websocket/authority.rs"]
+mod authority;
 #[path = "websocket/batches.rs"]
 mod batches;
 #[path = "websocket/crowds.rs"]

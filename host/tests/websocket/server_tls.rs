@@ -1,9 +1,10 @@
 //! TLS of server endpoints: certificates of ours and of peers, and files that change.
 
+use crate::authority::{Authority, Certified};
 use crate::drive::{Seen, fill_until, server_endpoint, server_source, soon};
 use futures_util::{SinkExt, StreamExt};
 use rcgen::string::Ia5String;
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, SanType};
+use rcgen::{DnType, SanType};
 use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -24,31 +25,6 @@ use tokio_rustls::client::TlsStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::{WebSocketStream, client_async};
 
-struct Authority {
-    issuer: Issuer<'static, KeyPair>,
-    pem: String,
-}
-
-impl Authority {
-    fn new(name: &str) -> Self {
-        let mut params = CertificateParams::new(Vec::new()).expect("no names");
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.distinguished_name.push(DnType::CommonName, name);
-        let key = KeyPair::generate().expect("a key");
-        let pem = params.self_signed(&key).expect("a certificate").pem();
-        Self { issuer: Issuer::new(params, key), pem }
-    }
-
-    /// A certificate and its key, PEM.
-    fn issue(&self, common_name: &str, names: Vec<SanType>) -> (String, String) {
-        let mut params = CertificateParams::new(Vec::new()).expect("no names");
-        params.distinguished_name.push(DnType::CommonName, common_name);
-        params.subject_alt_names = names;
-        let key = KeyPair::generate().expect("a key");
-        (params.signed_by(&key, &self.issuer).expect("signed").pem(), key.serialize_pem())
-    }
-}
-
 fn text(text: &str) -> Ia5String {
     text.try_into().expect("ASCII")
 }
@@ -61,16 +37,21 @@ struct Server {
 
 impl Server {
     fn new() -> Self {
-        let server = Self { authority: Authority::new("servers"), dir: TempDir::new().expect("a folder") };
+        let server = Self { authority: Authority::new(), dir: TempDir::new().expect("a folder") };
         server.renew("first");
         server
     }
 
     fn renew(&self, common_name: &str) {
-        let names = vec![SanType::IpAddress([127, 0, 0, 1].into())];
-        let (cert, key) = self.authority.issue(common_name, names);
-        self.write("server.pem", &cert);
-        self.write("server.key", &key);
+        let renewed = self.issue(common_name);
+        self.write("server.pem", &renewed.certificate);
+        self.write("server.key", &renewed.key);
+    }
+
+    fn issue(&self, common_name: &str) -> Certified {
+        self.authority.certify("127.0.0.1", |params| {
+            params.distinguished_name.push(DnType::CommonName, common_name);
+        })
     }
 
     fn write(&self, name: &str, text: &str) {
@@ -85,7 +66,7 @@ impl Server {
         let mut endpoint = server_endpoint("/in");
         let identity = Identity { cert: self.pem("server.pem"), key: self.pem("server.key") };
         let clients = clients.map(|(authority, are_required)| {
-            self.write("clients.pem", &authority.pem);
+            self.write("clients.pem", &authority.certificate);
             ClientCertificates { ca: self.pem("clients.pem"), are_required }
         });
         let Mode::Server(listen) = &mut endpoint.mode else { panic!("a server endpoint") };
@@ -102,18 +83,18 @@ impl Server {
 
 type Peer = WebSocketStream<TlsStream<TcpStream>>;
 
-async fn dial(server: &Server, address: SocketAddr, own: Option<&(String, String)>) -> Result<Peer, String> {
+async fn dial(server: &Server, address: SocketAddr, own: Option<&Certified>) -> Result<Peer, String> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut roots = RootCertStore::empty();
-    let root = CertificateDer::from_pem_slice(server.authority.pem.as_bytes()).expect("PEM");
+    let root = CertificateDer::from_pem_slice(server.authority.certificate.as_bytes()).expect("PEM");
     roots.add(root).expect("a root");
     let config = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .expect("versions")
         .with_root_certificates(roots);
     let config = match own {
-        Some((cert, key)) => {
-            let cert = CertificateDer::from_pem_slice(cert.as_bytes()).expect("PEM");
+        Some(Certified { certificate, key }) => {
+            let cert = CertificateDer::from_pem_slice(certificate.as_bytes()).expect("PEM");
             let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).expect("PEM");
             config.with_client_auth_cert(vec![cert], key).expect("they go together")
         }
@@ -159,7 +140,7 @@ async fn a_server_with_a_certificate_is_dialled_with_wss() {
 
 #[tokio::test]
 async fn what_a_client_certificate_says_is_metadata() {
-    let (server, clients) = (Server::new(), Authority::new("clients"));
+    let (server, clients) = (Server::new(), Authority::new());
     let endpoint = server.endpoint(Some((&clients, true)));
     let (mut source, address) = server_source(&Listeners::default(), endpoint, &Metrics::default()).await;
     let names = vec![
@@ -167,12 +148,12 @@ async fn what_a_client_certificate_says_is_metadata() {
         SanType::URI(text("spiffe://example/device")),
         SanType::IpAddress([10, 0, 0, 7].into()),
     ];
-    let own = clients.issue("device-7", names);
+    let own = clients.certify("device-7", |params| params.subject_alt_names = names);
     let mut peer = dial(&server, address, Some(&own)).await.expect("its certificate is trusted");
     let metadata = received(&mut source, &mut peer).await;
     assert_eq!(metadata.get("cn"), "device-7");
     assert_eq!(metadata.get("san"), "device.example,spiffe://example/device,10.0.0.7");
-    let der = CertificateDer::from_pem_slice(own.0.as_bytes()).expect("PEM");
+    let der = CertificateDer::from_pem_slice(own.certificate.as_bytes()).expect("PEM");
     let digest = ring_digest(&der);
     assert_eq!(metadata.get("fingerprint"), digest);
 }
@@ -187,7 +168,7 @@ fn ring_digest(bytes: &[u8]) -> String {
 
 /// TLS 1.3 lets a client go on before the server has looked at its certificate: it hears of a refusal
 /// at its first read.
-async fn is_refused(server: &Server, address: SocketAddr, own: Option<&(String, String)>) -> bool {
+async fn is_refused(server: &Server, address: SocketAddr, own: Option<&Certified>) -> bool {
     match dial(server, address, own).await {
         Err(_) => true,
         Ok(mut peer) => !matches!(soon(peer.next()).await, Some(Ok(_))),
@@ -196,27 +177,27 @@ async fn is_refused(server: &Server, address: SocketAddr, own: Option<&(String, 
 
 #[tokio::test]
 async fn a_required_certificate_must_be_there_and_lead_to_the_root() {
-    let (server, clients) = (Server::new(), Authority::new("clients"));
+    let (server, clients) = (Server::new(), Authority::new());
     let endpoint = server.endpoint(Some((&clients, true)));
     let (_source, address) = server_source(&Listeners::default(), endpoint, &Metrics::default()).await;
     assert!(is_refused(&server, address, None).await);
-    let foreign = Authority::new("clients").issue("device-7", Vec::new());
+    let foreign = Authority::new().certify("device-7", |_| {});
     assert!(is_refused(&server, address, Some(&foreign)).await);
-    let own = clients.issue("device-7", Vec::new());
+    let own = clients.certify("device-7", |_| {});
     dial(&server, address, Some(&own)).await.expect("its certificate is trusted");
 }
 
 #[tokio::test]
 async fn an_optional_certificate_may_be_missing_but_not_foreign() {
-    let (server, clients) = (Server::new(), Authority::new("clients"));
+    let (server, clients) = (Server::new(), Authority::new());
     let endpoint = server.endpoint(Some((&clients, false)));
     let (mut source, address) = server_source(&Listeners::default(), endpoint, &Metrics::default()).await;
     let mut without = dial(&server, address, None).await.expect("it needs none");
     assert_eq!(received(&mut source, &mut without).await.get("cn"), "");
-    let own = clients.issue("device-7", Vec::new());
+    let own = clients.certify("device-7", |_| {});
     let mut with = dial(&server, address, Some(&own)).await.expect("its certificate is trusted");
     assert_eq!(received(&mut source, &mut with).await.get("cn"), "device-7");
-    let foreign = Authority::new("clients").issue("device-7", Vec::new());
+    let foreign = Authority::new().certify("device-7", |_| {});
     assert!(is_refused(&server, address, Some(&foreign)).await);
 }
 
@@ -245,13 +226,13 @@ async fn a_renewed_certificate_counts_from_the_next_connection_on_and_closes_non
         received(&mut source, peer).await;
     }
     // A certificate without its key, and one that is none: the one before stays.
-    let (other, key) = server.authority.issue("third", vec![SanType::IpAddress([127, 0, 0, 1].into())]);
-    server.write("server.pem", &other);
+    let third = server.issue("third");
+    server.write("server.pem", &third.certificate);
     let looked = std::time::Instant::now() + std::time::Duration::from_millis(2200);
     while std::time::Instant::now() < looked {
         assert_eq!(shown(&dial(&server, address, None).await.expect("it is trusted")), "second");
     }
-    server.write("server.key", &key);
+    server.write("server.key", &third.key);
     until_shown(&server, address, "third").await;
 }
 
@@ -265,7 +246,7 @@ async fn a_certificate_that_cannot_be_used_is_an_error_that_names_its_file() {
         opened.map(|_| ()).expect_err("it cannot be used").to_string()
     };
     let file = |name: &str| -> String { Path::display(&server.dir.path().join(name)).to_string() };
-    server.write("server.key", &server.authority.issue("other", Vec::new()).1);
+    server.write("server.key", &server.issue("other").key);
     let error = open(server.endpoint(None)).await;
     let (cert, key) = (file("server.pem"), file("server.key"));
     assert!(error.contains(&format!("{cert} and {key} do not go together: ")), "{error}");

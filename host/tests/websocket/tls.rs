@@ -1,57 +1,24 @@
 //! TLS of what we dial, against servers with certificates of our own making.
 #![expect(clippy::unwrap_used, reason = "a test that cannot be set up fails")]
 
+use crate::authority::{Authority, Certified};
 use crate::drive::{client_of, listener, soon};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, date_time_ymd};
+use rcgen::{DnType, date_time_ymd};
 use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use tidemill::config::{Endpoint, FilePath, Identity, Pem, Redacted};
 use tidemill::telemetry::ConnectOutcome;
 use tidemill::websocket::{ConnectError, Dial, connect};
 use tokio_rustls::TlsAcceptor;
 use tokio_tungstenite::accept_async;
 
-/// An authority that nobody knows but who is told.
-struct Authority {
-    certificate: String,
-    issuer: Issuer<'static, KeyPair>,
-}
-
-/// A certificate and its key, both PEM.
-struct Certified {
-    certificate: String,
-    key: String,
-}
-
-impl Authority {
-    fn new() -> Self {
-        static AUTHORITIES: AtomicU64 = AtomicU64::new(0);
-        let name = format!("authority {}", AUTHORITIES.fetch_add(1, Ordering::Relaxed));
-        let mut params = CertificateParams::new([]).unwrap();
-        params.distinguished_name.push(DnType::CommonName, name);
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let key = KeyPair::generate().unwrap();
-        let certificate = params.self_signed(&key).unwrap().pem();
-        Self { certificate, issuer: Issuer::new(params, key) }
-    }
-
-    fn certify(&self, name: &str, change: impl FnOnce(&mut CertificateParams)) -> Certified {
-        let mut params = CertificateParams::new([name.to_owned()]).unwrap();
-        change(&mut params);
-        let key = KeyPair::generate().unwrap();
-        let certificate = params.signed_by(&key, &self.issuer).unwrap().pem();
-        Certified { certificate, key: key.serialize_pem() }
-    }
-
-    fn ca(&self) -> Pem {
-        base64(&self.certificate)
-    }
+fn ca(authority: &Authority) -> Pem {
+    base64(&authority.certificate)
 }
 
 fn base64(pem: &str) -> Pem {
@@ -106,7 +73,7 @@ async fn trusting(
     change: impl FnOnce(&mut Endpoint),
 ) -> Result<(), ConnectError> {
     dialled(server, |endpoint| {
-        client_of(endpoint).tls.ca = Some(authority.ca());
+        client_of(endpoint).tls.ca = Some(ca(authority));
         change(endpoint);
     })
     .await
@@ -220,7 +187,7 @@ async fn a_probe_tells_the_version_and_whom_the_certificate_is_for() {
     );
     let (listener, url) = listener().await;
     let mut endpoint = Endpoint::client(url.replace("ws://127.0.0.1", "wss://localhost"));
-    client_of(&mut endpoint).tls.ca = Some(authority.ca());
+    client_of(&mut endpoint).tls.ca = Some(ca(&authority));
     let serve = tokio::spawn(async move {
         let (tcp, _) = listener.accept().await.unwrap();
         let tls = TlsAcceptor::from(server).accept(tcp).await.unwrap();
