@@ -1,8 +1,14 @@
 //! Real peers on both sides of the host, as servers and as clients: Python's `websockets` and Node's
-//! `ws`. Text and binary come through unchanged and in order, and the peer sees the close code.
+//! `ws`. Text and binary come through unchanged and in order, and the peer sees the close code; over TLS
+//! it also says what it saw of the handshake.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "../host/tests/websocket/authority.rs"]
+mod authority;
+
+use authority::{Authority, Certified};
+use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Lines};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use tidemill_tests::host::Folder;
@@ -90,6 +96,104 @@ fn the_peer_dials(language: &str) {
     assert_eq!(peer.says("closed"), "1001");
 }
 
+/// Puts a certificate and its key where `NAME.pem` and `NAME.key` are looked for.
+fn write(folder: &Folder, name: &str, certified: &Certified) {
+    std::fs::write(folder.path(&format!("{name}.pem")), &certified.certificate).unwrap();
+    std::fs::write(folder.path(&format!("{name}.key")), &certified.key).unwrap();
+}
+
+fn the_host_dials_over_tls(language: &str) {
+    let (folder, servers, clients) = (Folder::default(), Authority::new(), Authority::new());
+    write(&folder, "server", &servers.certify("127.0.0.1", |_| {}));
+    write(&folder, "client", &clients.certify("the host", |_| {}));
+    std::fs::write(folder.path("servers.pem"), servers.certificate).unwrap();
+    std::fs::write(folder.path("clients.pem"), clients.certificate).unwrap();
+    let options = json!({
+        "cert": folder.path("server.pem"), "key": folder.path("server.key"),
+        "clients": folder.path("clients.pem"), "subprotocols": ["v2"],
+    });
+    let Some(mut peer) = Peer::start(language, &["serve", &options.to_string()]) else { return };
+    let port = peer.says("listening");
+    let keys = r#"
+        headers = { Authorization = "Bearer t-1", X-Room = "blue" }
+        subprotocols = ["v1", "v2"]
+        tls = { ca = "servers.pem", cert = "client.pem", key = "client.key" }
+    "#;
+    let host = folder.run(&format!(
+        r#"
+        [[pipelines]]
+        name = "p"
+
+        [pipelines.source]
+        type = "websocket"
+        url = "wss://127.0.0.1:{port}/feed"
+        {keys}
+
+        [[pipelines.sinks]]
+        type = "websocket"
+        url = "wss://127.0.0.1:{port}/collect"
+        {keys}
+        "#
+    ));
+    peer.says("received all");
+    let seen = json!({
+        "authorization": "Bearer t-1", "x-room": "blue", "offered": "v1, v2", "chosen": "v2",
+        "client": "the host",
+    });
+    let handshakes: Value = serde_json::from_str(&peer.says("handshakes")).unwrap();
+    assert_eq!(handshakes, json!({ "/feed": seen, "/collect": seen }));
+    assert!(host.stop().status.success());
+    assert_eq!(peer.says("closed"), "1001");
+}
+
+fn the_peer_dials_over_tls(language: &str) {
+    let (folder, servers) = (Folder::default(), Authority::new());
+    write(&folder, "server", &servers.certify("127.0.0.1", |_| {}));
+    std::fs::write(folder.path("servers.pem"), servers.certificate).unwrap();
+    std::fs::write(folder.path("others.pem"), Authority::new().certificate).unwrap();
+    let host = folder.run(
+        r#"
+        [server]
+        port = 0
+        tls = { cert = "server.pem", key = "server.key" }
+
+        [[pipelines]]
+        name = "p"
+
+        [pipelines.source]
+        type = "websocket"
+        mode = "server"
+        path = "/in"
+        subprotocols = ["v2"]
+        auth = { bearer = ["t-1"] }
+        metadata = { room = "header:x-room" }
+
+        [[pipelines.sinks]]
+        type = "websocket"
+        mode = "server"
+        path = "/out"
+        subprotocols = ["v2"]
+        auth = { bearer = ["t-1"] }
+        include_metadata = true
+        "#,
+    );
+    let url = format!("wss://{}", host.listening("websocket"));
+    let options = |ca: &str| {
+        let headers = json!({ "Authorization": "Bearer t-1", "X-Room": "blue" });
+        json!({ "ca": folder.path(ca), "headers": headers, "subprotocols": ["v1", "v2"] }).to_string()
+    };
+    let Some(mut stranger) = Peer::start(language, &["dial", &url, &options("others.pem")]) else { return };
+    stranger.says("refused");
+    let mut peer = Peer::start(language, &["dial", &url, &options("servers.pem")]).unwrap();
+    peer.says("received all");
+    assert_eq!(peer.says("chosen"), "[\"v2\",\"v2\"]");
+    let answer: Value = serde_json::from_str(&peer.says("answer")).unwrap();
+    assert_eq!(answer["room"], "blue", "{answer}");
+    assert!(answer["__meta_source"].as_str().unwrap().starts_with("wss://"), "{answer}");
+    assert!(host.stop().status.success());
+    assert_eq!(peer.says("closed"), "1001");
+}
+
 #[test]
 fn a_python_server_is_dialled() {
     the_host_dials("python");
@@ -101,6 +205,16 @@ fn a_python_client_dials() {
 }
 
 #[test]
+fn a_python_server_is_dialled_over_tls() {
+    the_host_dials_over_tls("python");
+}
+
+#[test]
+fn a_python_client_dials_over_tls() {
+    the_peer_dials_over_tls("python");
+}
+
+#[test]
 fn a_node_server_is_dialled() {
     the_host_dials("node");
 }
@@ -108,4 +222,14 @@ fn a_node_server_is_dialled() {
 #[test]
 fn a_node_client_dials() {
     the_peer_dials("node");
+}
+
+#[test]
+fn a_node_server_is_dialled_over_tls() {
+    the_host_dials_over_tls("node");
+}
+
+#[test]
+fn a_node_client_dials_over_tls() {
+    the_peer_dials_over_tls("node");
 }
