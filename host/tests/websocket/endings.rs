@@ -1,7 +1,10 @@
 //! How connections to a server endpoint end, as the peer sees it: every close code, in a frame that is
 //! not lost.
 
-use crate::drive::{Seen, close_code, dial, fill_until, server_endpoint, server_sink, server_source, soon};
+use crate::drive::{
+    self, Seen, accept, client_endpoint, close_code, dial, fill_until, listener, server_endpoint,
+    server_sink, server_source, soon, with_source,
+};
 use futures_util::SinkExt;
 use std::future::poll_fn;
 use std::net::SocketAddr;
@@ -168,4 +171,30 @@ async fn the_close_code_of_a_peer_is_answered_with_the_same() {
     assert_eq!(raw_close_code(&mut peer).await, 4321);
     let mut peer = dial(address, "/").await;
     soon(peer.send(Message::Close(None))).await.expect("it reads");
+}
+
+#[tokio::test]
+async fn a_peer_that_never_hangs_up_is_left_after_five_seconds() {
+    let (mut accepting, address) = source_of(server_endpoint("/")).await;
+    let (listener, url) = listener().await;
+    let mut dialling = drive::source_of(client_endpoint(&url), &Metrics::default());
+    let mut dialled = with_source(&mut dialling, &mut Seen::default(), accept(&listener)).await;
+    let mut accepted = raw(address).await;
+    // Both ends know that they are connected.
+    soon(dialled.send(Message::text("hello"))).await.expect("it reads");
+    accepted.write_all(&frame(0x81, b"hello")).await.expect("it reads");
+    for source in [&mut accepting, &mut dialling] {
+        fill_until(source, &mut Seen::default(), |seen| !seen.messages.is_empty()).await;
+    }
+    // From here on time passes whenever there is nothing left to wait for but time.
+    tokio::time::pause();
+    for source in [&mut accepting, &mut dialling] {
+        let start = tokio::time::Instant::now();
+        poll_fn(|cx| source.poll_close(cx, 1001)).await;
+        let waited = start.elapsed();
+        assert!(waited >= Duration::from_secs(5) && waited < Duration::from_secs(6), "{waited:?}");
+    }
+    tokio::time::resume();
+    assert_eq!(raw_close_code(&mut accepted).await, 1001);
+    assert_eq!(close_code(&mut dialled).await, 1001);
 }

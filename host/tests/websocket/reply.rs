@@ -1,13 +1,14 @@
 //! Replies: on the connection a message came on, whoever dialled, and on no other.
 
 use crate::drive::{
-    Peer, Seen, accept, client_endpoint, client_source, close_code, dial, fill_until, listener, message,
-    metric, next_text, open_source, server_endpoint, soon, source_config, until_metric,
+    Peer, Seen, accept, client_endpoint, client_of, client_source, close_code, dial, fill_until, listener,
+    message, metric, next_text, open_source, server_endpoint, soon, source_config, until_metric,
 };
 use futures_util::SinkExt;
 use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
 use tidemill::config::{Endpoint, Mode, Packing, Peers, ReplySink, SlowPeer};
 use tidemill::message::{Failed, Message, Payload};
 use tidemill::reason::Reason;
@@ -39,9 +40,9 @@ async fn accepting(endpoint: Endpoint, config: &ReplySink) -> (Service, SocketAd
     (Service::new(source, sink.expect("it is open already"), metrics), address)
 }
 
-fn dialling(url: &str, config: &ReplySink) -> Service {
+fn dialling(endpoint: Endpoint, config: &ReplySink) -> Service {
     let metrics = Metrics::default();
-    let source = client_source(source_config(client_endpoint(url)), &metrics);
+    let source = client_source(source_config(endpoint), &metrics);
     let sink = sink::Reply::dialled(config, metrics.sink("p", "back"));
     Service::new(source, sink, metrics)
 }
@@ -130,7 +131,7 @@ async fn a_dialled_connection_is_answered_too() {
     let mut config = ReplySink { packing: Some(Packing::Gzip), ..ReplySink::default() };
     config.include_metadata = true;
     for config in [ReplySink::default(), config] {
-        let mut service = dialling(&url, &config);
+        let mut service = dialling(client_endpoint(&url), &config);
         let mut peer = service.with(accept(&listener)).await;
         send(&mut peer, "{\"ask\":1}").await;
         service.receive(1).await;
@@ -150,9 +151,31 @@ async fn a_dialled_connection_is_answered_too() {
 }
 
 #[tokio::test]
+async fn replies_keep_the_send_interval_of_the_connection() {
+    const INTERVAL: Duration = Duration::from_millis(40);
+    let (listener, url) = listener().await;
+    let mut endpoint = client_endpoint(&url);
+    client_of(&mut endpoint).send_interval = INTERVAL;
+    let mut service = dialling(endpoint, &ReplySink::default());
+    let mut peer = service.with(accept(&listener)).await;
+    send(&mut peer, "ask").await;
+    service.receive(1).await;
+    let start = Instant::now();
+    for text in ["1", "2", "3", "4"] {
+        service.push(service.answer(0, text));
+    }
+    for text in ["1", "2", "3", "4"] {
+        assert_eq!(service.with(next_text(&mut peer)).await, text);
+    }
+    assert!(start.elapsed() >= 3 * INTERVAL, "{:?}", start.elapsed());
+    service.flush().await;
+    assert_eq!(service.counted(&["tidemill_messages_delivered_total{"]), 4);
+}
+
+#[tokio::test]
 async fn a_connection_that_is_gone_or_made_anew_gets_no_replies() {
     let (listener, url) = listener().await;
-    let mut service = dialling(&url, &ReplySink::default());
+    let mut service = dialling(client_endpoint(&url), &ReplySink::default());
     let mut first = service.with(accept(&listener)).await;
     send(&mut first, "ask").await;
     service.receive(1).await;
@@ -277,7 +300,7 @@ async fn a_slow_peer_can_hold_the_pipeline() {
 async fn a_dialled_peer_that_does_not_read_is_bounded_as_well() {
     let (listener, url) = listener().await;
     let config = reply(Peers { buffer: 16, slow: SlowPeer::Disconnect, ..Peers::default() });
-    let mut service = dialling(&url, &config);
+    let mut service = dialling(client_endpoint(&url), &config);
     let mut slow = service.with(accept(&listener)).await;
     send(&mut slow, "ask").await;
     service.receive(1).await;
@@ -320,7 +343,7 @@ async fn at_the_end_replies_go_out_before_the_connection_closes() {
 #[tokio::test]
 async fn a_dialled_connection_stays_for_its_replies_when_its_source_stops() {
     let (listener, url) = listener().await;
-    let mut service = dialling(&url, &ReplySink::default());
+    let mut service = dialling(client_endpoint(&url), &ReplySink::default());
     let mut peer = service.with(accept(&listener)).await;
     send(&mut peer, "ask").await;
     service.receive(1).await;
