@@ -2,7 +2,8 @@
 
 use crate::drive::{QUICK, accounted_for, closed, nobody, pipeline, says, server};
 use futures_util::{SinkExt, StreamExt};
-use tidemill_tests::host::Folder;
+use std::process::Command;
+use tidemill_tests::host::{Folder, Host, binary};
 use tidemill_tests::peers::{Collector, Feed, dial};
 use tidemill_tests::plugin;
 use tokio::net::TcpListener;
@@ -143,4 +144,43 @@ async fn a_port_in_use_ends_the_start_with_its_address() {
     assert_eq!(ended.status.code(), Some(1), "{}", ended.log);
     let text = format!("failed to listen on 127.0.0.1:{port}: address in use");
     assert!(ended.log.contains(&text), "{}", ended.log);
+}
+
+/// A host with this whole file, and no more open files than this.
+fn limited(folder: &Folder, config: &str, files: u32) -> Host {
+    std::fs::write(folder.path("tidemill.toml"), config).unwrap();
+    let script = format!("ulimit -n {files} && exec \"$0\" run --log-format json");
+    let mut command = Command::new("sh");
+    Host::start(command.args(["-c", &script]).arg(binary()).current_dir(folder.path(".")))
+}
+
+#[test]
+fn a_port_that_the_host_itself_has_ends_the_start_with_whose_it_is() {
+    let folder = Folder::default();
+    // Nothing else is at this address, so the port stays free.
+    let address = std::net::TcpListener::bind("127.0.0.3:0").unwrap().local_addr().unwrap();
+    let config = pipeline("mode = \"server\"", &format!("url = \"ws://127.0.0.1:1\", {QUICK}"));
+    let server = format!("[server]\nhost = \"{}\"\nport = {}\n", address.ip(), address.port());
+    let ended = limited(&folder, &format!("[admin]\nlisten = \"{address}\"\n{server}{config}"), 512).wait();
+    assert_eq!(ended.status.code(), Some(1), "{}", ended.log);
+    let text = format!("failed to listen on {address}: address in use by [admin], at {address}");
+    assert!(ended.log.contains(&text), "{}", ended.log);
+}
+
+#[test]
+fn fewer_open_files_than_the_listeners_may_need_are_warned_about() {
+    let folder = Folder::default();
+    let client = format!("url = \"ws://127.0.0.1:1\", {QUICK}");
+    for (connections, is_warned) in [(1000, true), (100, false)] {
+        let server = format!("[server]\nport = 0\nmax_connections = {connections}\n");
+        let config = server + &pipeline("mode = \"server\"", &client);
+        let host = limited(&folder, &config, 512);
+        // It is warned about before anything is opened.
+        host.listening("websocket");
+        let ended = host.stop();
+        let warning = "max_connections does not fit the limit of open files";
+        let line = ended.log.lines().find(|line| line.contains(warning)).unwrap_or_default();
+        assert_eq!(line.contains("\"connections\":1000,\"files\":512,"), is_warned, "{}", ended.log);
+        assert_eq!(line.contains("raise the limit of open files, or lower max_connections"), is_warned);
+    }
 }
