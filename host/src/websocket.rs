@@ -35,7 +35,7 @@ mod stream;
 mod target;
 mod tls;
 
-pub use accept::{Accepted, Admission, Refusal, accept};
+pub use accept::{Accepted, Admission, Refusal, Verdict, accept};
 pub use broadcast::{Broadcast, Published};
 pub use connect::{Dial, connect};
 pub use connect_error::ConnectError;

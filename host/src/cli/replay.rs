@@ -143,8 +143,9 @@ async fn serve(
 ) -> Option<Played> {
     let admission = Admission { max_message_size_bytes: MAX_IGNORED_BYTES, ..Admission::default() };
     let patience = Server::default().handshake_timeout;
-    let Accepted { connection, handshake, .. } = tokio::select! {
-        accepted = accept(tcp, patience, |_| Ok((admission.clone(), ()))) => accepted?,
+    let admit = |handshake| std::future::ready(Ok((admission.clone(), handshake)));
+    let Accepted { connection, token: handshake } = tokio::select! {
+        accepted = accept(tcp, patience, admit) => accepted?,
         () = stop.requested() => return None,
     };
     tracing::info!(%peer, path = handshake.path(), "playing");

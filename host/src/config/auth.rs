@@ -3,17 +3,18 @@
 use super::endpoint::is_token;
 use super::report::Report;
 use super::section::Section;
-use super::{FromHandshake, Redacted};
+use super::text::HIDDEN;
+use super::{EndpointText, FromHandshake, Redacted};
 
 /// Who may connect: whoever has one of these.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Auth {
     /// Tokens.
-    pub bearer: Vec<Redacted>,
+    pub bearer: Vec<EndpointText>,
     /// Where a token may stand in the handshake.
     pub bearer_from: Vec<BearerFrom>,
     /// Users and their passwords, of basic authentication (RFC 7617).
-    pub basic: Vec<(String, Redacted)>,
+    pub basic: Vec<(String, EndpointText)>,
 }
 
 /// Where a token may stand in the handshake.
@@ -32,7 +33,7 @@ pub enum BearerFrom {
 impl Auth {
     /// One that lets in whoever has one of these tokens in a header.
     pub fn bearer(tokens: impl IntoIterator<Item = String>) -> Self {
-        let bearer = tokens.into_iter().map(|token| Redacted::new(token, HIDDEN)).collect();
+        let bearer = tokens.into_iter().map(|token| Redacted::new(token, HIDDEN).into()).collect();
         Self { bearer, bearer_from: vec![BearerFrom::Header], basic: Vec::new() }
     }
 
@@ -56,11 +57,7 @@ impl Auth {
     }
 }
 
-/// What is shown of a credential, wherever it came from.
-const HIDDEN: &str = "***";
-
 pub(super) fn auth(report: &mut Report<'_>, section: &Section) -> Auth {
-    let hidden = |secret: &Redacted| Redacted::new(secret.expose(), HIDDEN);
     let mut auth = Auth { bearer: Vec::new(), bearer_from: Vec::new(), basic: Vec::new() };
     for (place, at) in section.texts("bearer_from") {
         match bearer_from(place.known().expose()) {
@@ -73,23 +70,25 @@ pub(super) fn auth(report: &mut Report<'_>, section: &Section) -> Auth {
         }
     }
     for (token, at) in section.texts("bearer") {
-        let token = token.known();
-        if token.expose().trim().is_empty() {
+        let (known, is_in_file) = (token.known().expose(), token.has_files());
+        if known.trim().is_empty() && !is_in_file {
             report.error(at, "`bearer` has an empty token");
-        } else if auth.bearer_from.contains(&BearerFrom::Subprotocol) && !is_token(token.expose()) {
+        } else if auth.bearer_from.contains(&BearerFrom::Subprotocol)
+            && !is_token(known)
+            && !(known.is_empty() && is_in_file)
+        {
             let message = "this token cannot be offered as a subprotocol";
             report.error_with_hint(at, message, "use letters, digits, `-`, `_` and `.` alone");
         }
-        auth.bearer.push(hidden(token));
+        auth.bearer.push(token.hidden());
     }
     for (user, password, at) in section.map("basic") {
-        let password = password.known();
         if user.contains(':') || user.contains(char::is_control) {
             report.error(at, "a user of `basic` has no colon and no control characters in its name");
-        } else if password.expose().is_empty() {
+        } else if password.known().expose().is_empty() && !password.has_files() {
             report.error(at, format!("the password of `{user}` is empty"));
         }
-        auth.basic.push((user.clone(), hidden(password)));
+        auth.basic.push((user.clone(), password.hidden()));
     }
     if !section.is_known {
         return auth;

@@ -388,8 +388,8 @@ const LISTEN: &[Key] = &[
 
 /// `auth`
 pub static AUTH: Shape = Shape::Keys(&[&[
-    Key::new("bearer", Kind::Texts, "tokens"),
-    Key::new("basic", Kind::Map, "users and passwords"),
+    Key::new("bearer", Kind::Texts, "tokens").with_files(),
+    Key::new("basic", Kind::Map, "users and passwords").with_files(),
     Key::new("bearer_from", Kind::Texts, "where a token may stand").default("[header]"),
     Key::new("forward", Kind::Text, "another server that decides").later(),
 ]]);

@@ -103,6 +103,21 @@ impl EndpointText {
     /// # Errors
     /// The first of the files that cannot be read.
     pub fn resolve(&self) -> Result<Redacted, SecretError> {
+        self.filled(read)
+    }
+
+    /// The same for what others must show: a file that is empty says as little as one that is not there.
+    ///
+    /// # Errors
+    /// The first of the files that cannot be read, or are empty.
+    pub fn resolve_credential(&self) -> Result<Redacted, SecretError> {
+        self.filled(|path| {
+            let text = read(path)?;
+            if text.trim().is_empty() { Err(io::Error::other("it is empty")) } else { Ok(text) }
+        })
+    }
+
+    fn filled(&self, read: impl Fn(&Path) -> io::Result<String>) -> Result<Redacted, SecretError> {
         let mut value = String::new();
         let mut rest = 0;
         for Inset { at, path, is_json } in &self.insets {
@@ -124,13 +139,18 @@ impl EndpointText {
         self.known.shown()
     }
 
+    /// The same, with nothing of it shown.
+    pub(super) fn hidden(&self) -> Self {
+        Self { known: Redacted::new(self.known.expose(), HIDDEN), insets: self.insets.clone() }
+    }
+
     /// Whether all of it may be shown.
     pub fn is_open(&self) -> bool {
         !self.has_files() && self.known.value == self.known.shown
     }
 
     /// What is known without its files; all of it where there are none.
-    pub(super) fn known(&self) -> &Redacted {
+    pub fn known(&self) -> &Redacted {
         &self.known
     }
 
@@ -334,6 +354,10 @@ mod tests {
         let error = text.resolve().expect_err("it is gone").to_string();
         let missing = "No such file or directory (os error 2)";
         assert_eq!(error, format!("failed to read {}: {missing}", path.display()));
+        std::fs::write(&path, " \n").expect("it is ours");
+        assert_eq!(text.resolve().expect("it is there").expose(), "Bearer !");
+        let error = text.resolve_credential().expect_err("it is empty").to_string();
+        assert_eq!(error, format!("failed to read {}: it is empty", path.display()));
         let folder = EndpointText::file(folder.path());
         assert!(folder.resolve().expect_err("no file").to_string().ends_with(": it is not a file"));
     }

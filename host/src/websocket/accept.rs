@@ -15,6 +15,7 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
+use hyper::http::request::Parts;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode, Version};
@@ -48,8 +49,6 @@ pub struct Admission {
     /// Whether `bearer` is chosen where none of these is offered: a browser that offers it before a
     /// token takes no other answer.
     pub offers_bearer: bool,
-    /// The user that the peer has shown to be.
-    pub user: Option<String>,
     /// Larger messages end the connection, in bytes.
     pub max_message_size_bytes: usize,
 }
@@ -72,31 +71,33 @@ pub enum Refusal {
     Full,
 }
 
+/// What is said of a peer that asks to be let in.
+pub type Verdict<T> = Result<(Admission, T), Refusal>;
+
 /// A peer that was let in.
 pub struct Accepted<T> {
     /// The connection.
     pub connection: Connection,
-    /// What it asked for, and with which headers.
-    pub handshake: Handshake,
-    /// What the caller said when it let it in.
+    /// What the caller made of the handshake when it let it in.
     pub token: T,
 }
 
-/// Makes the handshake on a fresh stream; `admit` is asked once for a request that is sound. `None` if there is no connection: the peer has had its answer then, or hung up.
-pub async fn accept<T: Send>(
+/// Makes the handshake on a fresh stream; `admit` is asked once for a request that is sound. `None` if there
+/// is no connection: the peer has had its answer then, or hung up.
+pub async fn accept<T: Send, F: Future<Output = Verdict<T>> + Send>(
     tcp: TcpStream,
     patience: Duration,
-    admit: impl Fn(&Handshake) -> Result<(Admission, T), Refusal> + Sync,
+    admit: impl Fn(Handshake) -> F + Sync,
 ) -> Option<Accepted<T>> {
     accept_over(tcp, None, patience, admit).await
 }
 
 /// The same, with TLS where there are certificates.
-pub(super) async fn accept_over<T: Send>(
+pub(super) async fn accept_over<T: Send, F: Future<Output = Verdict<T>> + Send>(
     tcp: TcpStream,
     certificates: Option<&ServerCertificates>,
     patience: Duration,
-    admit: impl Fn(&Handshake) -> Result<(Admission, T), Refusal> + Sync,
+    admit: impl Fn(Handshake) -> F + Sync,
 ) -> Option<Accepted<T>> {
     tcp.set_nodelay(true).ok()?;
     let handshakes = async {
@@ -113,22 +114,26 @@ pub(super) async fn accept_over<T: Send>(
 struct Admitted<T> {
     max_message_size_bytes: usize,
     subprotocol: Option<String>,
-    handshake: Handshake,
     token: T,
 }
 
-async fn upgrade<T: Send>(
+async fn upgrade<T: Send, F: Future<Output = Verdict<T>> + Send>(
     stream: Stream,
     certificate: Option<PeerCertificate>,
-    admit: impl Fn(&Handshake) -> Result<(Admission, T), Refusal> + Sync,
+    admit: impl Fn(Handshake) -> F + Sync,
 ) -> Option<Accepted<T>> {
     let admitted = Mutex::new(None);
     let service = service_fn(|request: Request<Incoming>| {
-        let answer = answer(&request, certificate.clone(), &admit).map(|(admission, response)| {
-            *admitted.lock().unwrap_or_else(PoisonError::into_inner) = Some(admission);
-            response
-        });
-        std::future::ready(Ok::<_, Infallible>(answer.unwrap_or_else(No::into_response)))
+        let (head, _) = request.into_parts();
+        let handshake = Handshake::new(&head.uri, &head.headers, certificate.clone());
+        let (admit, admitted) = (&admit, &admitted);
+        Box::pin(async move {
+            let answer = answer(&head, admit(handshake)).await.map(|(admission, response)| {
+                *admitted.lock().unwrap_or_else(PoisonError::into_inner) = Some(admission);
+                response
+            });
+            Ok::<_, Infallible>(answer.unwrap_or_else(No::into_response))
+        })
     });
     let mut builder = http1::Builder::new();
     builder.max_buf_size(MAX_HEAD_BYTES).max_headers(MAX_HEADERS).title_case_headers(true);
@@ -138,9 +143,9 @@ async fn upgrade<T: Send>(
     let http1::Parts { io, read_buf: rest, .. } = served.into_parts();
     let stream = io.into_inner();
     match admitted.into_inner().unwrap_or_else(PoisonError::into_inner) {
-        Some(Admitted { max_message_size_bytes, subprotocol, handshake, token }) => {
+        Some(Admitted { max_message_size_bytes, subprotocol, token }) => {
             let connection = Connection::new(stream, rest, Role::Server, max_message_size_bytes, subprotocol);
-            Some(Accepted { connection, handshake, token })
+            Some(Accepted { connection, token })
         }
         None => {
             hang_up(stream).await;
@@ -212,24 +217,22 @@ impl From<Refusal> for No {
     }
 }
 
-fn answer<T>(
-    request: &Request<Incoming>,
-    certificate: Option<PeerCertificate>,
-    admit: impl Fn(&Handshake) -> Result<(Admission, T), Refusal>,
+/// `admitted` is awaited where the request is sound.
+async fn answer<T>(
+    request: &Parts,
+    admitted: impl Future<Output = Verdict<T>>,
 ) -> Result<(Admitted<T>, Response<Full<Bytes>>), No> {
-    let headers = request.headers();
-    if request.method() != Method::GET {
+    let headers = &request.headers;
+    if request.method != Method::GET {
         let refusal = no(StatusCode::METHOD_NOT_ALLOWED, "only GET opens a WebSocket");
         return Err(refusal.with(header::ALLOW, "GET"));
     }
-    let handshake = Handshake::new(request.uri(), headers, certificate);
-    let admit = || admit(&handshake).map_err(No::from);
-    let is_upgrade = request.version() == Version::HTTP_11
+    let is_upgrade = request.version == Version::HTTP_11
         && has_token(headers, &header::UPGRADE, "websocket")
         && has_token(headers, &header::CONNECTION, "upgrade");
     if !is_upgrade {
         // What may not connect is not told what is here.
-        admit()?;
+        admitted.await?;
         let refusal = no(StatusCode::UPGRADE_REQUIRED, "this is a WebSocket endpoint");
         return Err(refusal.with(header::UPGRADE, "websocket"));
     }
@@ -243,8 +246,7 @@ fn answer<T>(
     if !headers.contains_key(header::HOST) {
         return Err(no(StatusCode::BAD_REQUEST, "Host is missing"));
     }
-    let (Admission { subprotocols, offers_bearer, user, max_message_size_bytes }, token) = admit()?;
-    let handshake = handshake.with_user(user);
+    let (Admission { subprotocols, offers_bearer, max_message_size_bytes }, token) = admitted.await?;
     let bearer = offers_bearer.then(|| BEARER.to_owned());
     let subprotocol = choose(headers, &subprotocols).or_else(|| choose(headers, bearer.as_slice()));
     let mut response = Response::builder()
@@ -257,7 +259,7 @@ fn answer<T>(
     }
     let response = response.body(Full::default());
     let response = response.map_err(|_| no(StatusCode::INTERNAL_SERVER_ERROR, "no answer"))?;
-    Ok((Admitted { max_message_size_bytes, subprotocol, handshake, token }, response))
+    Ok((Admitted { max_message_size_bytes, subprotocol, token }, response))
 }
 
 fn key(headers: &HeaderMap) -> Option<&[u8]> {

@@ -1,15 +1,17 @@
 //! Who may come in: credentials and origins, held against a handshake.
 //!
 //! Credentials are compared by their digests and always all of them, so that the time it takes tells
-//! nothing about them, their length included.
+//! nothing about them, their length included. Those in files are read at each handshake that shows one.
 
 use super::handshake::Handshake;
-use crate::config::{AllowedOrigins, Auth, BearerFrom, Endpoint};
+use super::secret;
+use crate::config::{AllowedOrigins, Auth, BearerFrom, Endpoint, EndpointText};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use sha2::{Digest as _, Sha256};
 use std::borrow::Cow;
 use subtle::{Choice, ConstantTimeEq as _};
+use tracing::warn;
 
 /// The subprotocol after which a token may be offered, and which is answered then.
 pub(super) const BEARER: &str = "bearer";
@@ -25,10 +27,24 @@ pub(super) struct Guard {
 
 #[derive(Debug)]
 struct Credentials {
-    bearer: Vec<Digest>,
+    bearer: Vec<Credential>,
     bearer_from: Vec<BearerFrom>,
-    /// Users, and the digests of their names and passwords.
-    basic: Vec<(String, Digest)>,
+    basic: Vec<Credential>,
+}
+
+#[derive(Debug)]
+struct Credential {
+    /// Whose password it is; a token is nobody's.
+    user: Option<String>,
+    secret: Secret,
+}
+
+#[derive(Debug)]
+enum Secret {
+    /// Its digest, with the user's name where there is one.
+    Known(Digest),
+    /// Some of it is in files.
+    InFiles(EndpointText),
 }
 
 /// Why a peer is not let in.
@@ -58,13 +74,13 @@ impl Guard {
         }
     }
 
-    pub(super) fn check(&self, handshake: &Handshake) -> Result<Visitor, Denied> {
+    pub(super) async fn check(&self, handshake: &Handshake) -> Result<Visitor, Denied> {
         let host = handshake.headers("host").next();
         if !handshake.headers("origin").all(|origin| self.origins.allow(origin, host)) {
             return Err(Denied::Origin);
         }
         match &self.credentials {
-            Some(credentials) => credentials.check(handshake),
+            Some(credentials) => credentials.check(handshake).await,
             None => Ok(Visitor::default()),
         }
     }
@@ -73,50 +89,74 @@ impl Guard {
 impl Credentials {
     fn new(auth: &Auth) -> Self {
         Self {
-            bearer: auth.bearer.iter().map(|token| digest(&[token.expose()])).collect(),
+            bearer: auth.bearer.iter().map(|token| Credential::new(None, token)).collect(),
             bearer_from: auth.bearer_from.clone(),
-            basic: auth
-                .basic
-                .iter()
-                .map(|(user, password)| (user.clone(), digest(&[user, password.expose()])))
-                .collect(),
+            basic: auth.basic.iter().map(|(user, password)| Credential::new(Some(user), password)).collect(),
         }
     }
 
-    fn check(&self, handshake: &Handshake) -> Result<Visitor, Denied> {
+    async fn check(&self, handshake: &Handshake) -> Result<Visitor, Denied> {
         let offers_bearer = self.bearer_from.contains(&BearerFrom::Subprotocol);
         let tokens = self.bearer_from.iter().flat_map(|place| tokens(place, handshake));
-        let is_known = tokens.fold(Choice::from(0), |is_known, token| is_known | self.knows(&token));
-        if is_known.into() {
+        let tokens: Vec<Digest> = tokens.map(|token| digest(None, &token)).collect();
+        if find(&self.bearer, &tokens).await.is_some() {
             return Ok(Visitor { user: None, offers_bearer });
         }
-        let mut users = authorizations(handshake, "basic").filter_map(|encoded| self.user(encoded));
-        match users.next() {
-            Some(user) => Ok(Visitor { user: Some(user), offers_bearer }),
+        let passwords: Vec<Digest> = authorizations(handshake, "basic").filter_map(password).collect();
+        match find(&self.basic, &passwords).await {
+            Some(credential) => Ok(Visitor { user: credential.user.clone(), offers_bearer }),
             None => {
                 Err(Denied::Credentials { bearer: !self.bearer.is_empty(), basic: !self.basic.is_empty() })
             }
         }
     }
+}
 
-    fn knows(&self, token: &str) -> Choice {
-        let token = digest(&[token]);
-        self.bearer.iter().fold(Choice::from(0), |found, known| found | known.ct_eq(&token))
+/// The credential that is one of those shown. Nothing is read for a peer that shows none.
+async fn find<'c>(credentials: &'c [Credential], shown: &[Digest]) -> Option<&'c Credential> {
+    let mut found = None;
+    for credential in credentials.iter().filter(|_| !shown.is_empty()) {
+        let Some(known) = credential.digest().await else { continue };
+        let is_shown = shown.iter().fold(Choice::from(0), |is_shown, shown| is_shown | shown.ct_eq(&known));
+        if is_shown.into() {
+            found = Some(credential);
+        }
+    }
+    found
+}
+
+impl Credential {
+    fn new(user: Option<&String>, text: &EndpointText) -> Self {
+        let user = user.cloned();
+        let secret = if text.has_files() {
+            Secret::InFiles(text.clone())
+        } else {
+            Secret::Known(digest(user.as_deref(), text.known().expose()))
+        };
+        Self { user, secret }
     }
 
-    /// The user of `base64(user:password)`, if the password is right.
-    fn user(&self, encoded: &str) -> Option<String> {
-        let pair = String::from_utf8(BASE64_STANDARD.decode(encoded).ok()?).ok()?;
-        let (user, password) = pair.split_once(':')?;
-        let pair = digest(&[user, password]);
-        let mut found = None;
-        for (user, known) in &self.basic {
-            if bool::from(known.ct_eq(&pair)) {
-                found = Some(user.clone());
+    /// As its files are now; `None` where they give none, and so nobody is let in by it.
+    async fn digest(&self) -> Option<Digest> {
+        let text = match &self.secret {
+            Secret::Known(digest) => return Some(*digest),
+            Secret::InFiles(text) => text,
+        };
+        match secret::credential(text).await {
+            Ok(secret) => Some(digest(self.user.as_deref(), secret.expose())),
+            Err(error) => {
+                warn!(error, "a credential lets nobody in");
+                None
             }
         }
-        found
     }
+}
+
+/// The digest of `base64(user:password)`.
+fn password(encoded: &str) -> Option<Digest> {
+    let pair = String::from_utf8(BASE64_STANDARD.decode(encoded).ok()?).ok()?;
+    let (user, password) = pair.split_once(':')?;
+    Some(digest(Some(user), password))
 }
 
 /// The tokens that stand in one place of a handshake.
@@ -139,10 +179,10 @@ fn authorizations<'a>(handshake: &'a Handshake, scheme: &'a str) -> impl Iterato
     values.filter(move |(known, _)| known.eq_ignore_ascii_case(scheme)).map(|(_, rest)| rest.trim())
 }
 
-/// Parts are told apart by what none of them has: a zero byte.
-fn digest(parts: &[&str]) -> Digest {
+/// User and secret are told apart by what neither has: a zero byte.
+fn digest(user: Option<&str>, secret: &str) -> Digest {
     let mut digest = Sha256::new();
-    for part in parts {
+    for part in user.into_iter().chain([secret]) {
         digest.update(part.as_bytes());
         digest.update([0]);
     }
@@ -152,7 +192,7 @@ fn digest(parts: &[&str]) -> Digest {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Redacted, Server};
+    use crate::config::Server;
     use hyper::header::{HeaderMap, HeaderName};
 
     fn guard(auth: Auth) -> Guard {
@@ -173,14 +213,14 @@ mod tests {
 
     fn auth(from: &[BearerFrom]) -> Auth {
         Auth {
-            bearer: vec![Redacted::plain("t-1"), Redacted::plain("t-2")],
+            bearer: vec!["t-1".into(), "t-2".into()],
             bearer_from: from.to_vec(),
-            basic: vec![("ann".to_owned(), Redacted::plain("pa:ss"))],
+            basic: vec![("ann".to_owned(), "pa:ss".into())],
         }
     }
 
-    #[test]
-    fn a_token_is_looked_for_where_it_may_stand_and_nowhere_else() {
+    #[tokio::test]
+    async fn a_token_is_looked_for_where_it_may_stand_and_nowhere_else() {
         let places = [
             (BearerFrom::Header, "/", ("authorization", "Bearer t-2")),
             (BearerFrom::Query("token".to_owned()), "/?token=t%2D2", ("x-none", "")),
@@ -190,33 +230,63 @@ mod tests {
         for (right, _, _) in &places {
             let guard = guard(auth(std::slice::from_ref(right)));
             for (place, uri, header) in &places {
-                let result = guard.check(&handshake(uri, &[*header]));
+                let result = guard.check(&handshake(uri, &[*header])).await;
                 assert_eq!(result.is_ok(), place == right, "{right:?} {place:?}");
             }
         }
     }
 
-    #[test]
-    fn what_is_wrong_or_missing_is_denied_with_what_would_do() {
+    #[tokio::test]
+    async fn what_is_wrong_or_missing_is_denied_with_what_would_do() {
         let guard = guard(auth(&[BearerFrom::Header]));
         let denied = Err(Denied::Credentials { bearer: true, basic: true });
         for value in ["Bearer t-3", "Bearer t-1x", "Bearer ", "Bearer", "t-1", "Basic dC0x", "Basic %"] {
-            assert_eq!(guard.check(&handshake("/", &[("authorization", value)])), denied, "{value}");
+            let said = guard.check(&handshake("/", &[("authorization", value)])).await;
+            assert_eq!(said, denied, "{value}");
         }
-        assert_eq!(guard.check(&handshake("/?token=t-1", &[])), denied);
+        assert_eq!(guard.check(&handshake("/?token=t-1", &[])).await, denied);
     }
 
-    #[test]
-    fn basic_authentication_names_the_user() {
+    #[tokio::test]
+    async fn basic_authentication_names_the_user() {
         let guard = guard(auth(&[BearerFrom::Header]));
-        let with = |pair: &str| {
+        let with = async |pair: &str| {
             let value = format!("basic {}", BASE64_STANDARD.encode(pair));
-            guard.check(&handshake("/", &[("authorization", &value)])).ok().and_then(|visitor| visitor.user)
+            guard
+                .check(&handshake("/", &[("authorization", &value)]))
+                .await
+                .ok()
+                .and_then(|visitor| visitor.user)
         };
-        assert_eq!(with("ann:pa:ss").as_deref(), Some("ann"));
-        assert_eq!(
-            (with("ann:pa:s"), with("bob:pa:ss"), with("annpa:ss"), with("ann:pa")),
-            (None, None, None, None)
-        );
+        assert_eq!(with("ann:pa:ss").await.as_deref(), Some("ann"));
+        for wrong in ["ann:pa:s", "bob:pa:ss", "annpa:ss", "ann:pa"] {
+            assert_eq!(with(wrong).await, None, "{wrong}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_credential_whose_file_gives_none_lets_nobody_in_and_holds_up_no_other() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("secret");
+        let guard = guard(Auth {
+            bearer: vec![EndpointText::file(&file), "t-1".into()],
+            bearer_from: vec![BearerFrom::Query("token".to_owned())],
+            basic: vec![("ann".to_owned(), EndpointText::file(&file))],
+        });
+        // ann, without a password and with this one
+        let (none, right) = (("authorization", "Basic YW5uOg=="), ("authorization", "Basic YW5uOnBhc3M="));
+        let check = async |uri: &str, header| guard.check(&handshake(uri, &[header])).await.is_ok();
+        for text in [None, Some(""), Some(" \n")] {
+            if let Some(text) = text {
+                std::fs::write(&file, text).expect("it is ours");
+            }
+            assert!(!check("/?token=", none).await, "{text:?}");
+            assert!(!check("/?token=pass", right).await, "{text:?}");
+            assert!(check("/?token=t-1", none).await, "{text:?}");
+        }
+        std::fs::write(&file, "pass\n").expect("it is ours");
+        assert!(check("/?token=pass", none).await);
+        assert!(check("/", right).await);
+        assert!(!check("/?token=", none).await);
     }
 }

@@ -4,11 +4,11 @@
 //! A listener accepts, makes the handshakes within bounds, and runs one task for each peer. It owns
 //! these tasks, and whoever closes the last endpoint waits for all of them.
 
-use super::accept::{Accepted, Refusal, accept_over};
+use super::accept::{Accepted, Refusal, Verdict, accept_over};
 use super::broadcast::Broadcast;
 use super::close_code::GOING_AWAY;
 use super::handshake::Handshake;
-use super::path::{Arrivals, End, Member, Path};
+use super::path::{Arrivals, End, Member, Path, Seat};
 use super::peer::Peer;
 use super::server_tls::ServerCertificates;
 use crate::config::{Endpoint, Listen, PathPattern, Server};
@@ -425,22 +425,24 @@ impl Shared {
 
 impl Place {
     async fn serve(self, stream: TcpStream, address: SocketAddr) {
-        let admit = |handshake: &Handshake| {
-            let path = self.shared.path(handshake.path()).ok_or(Refusal::NotFound)?;
-            if self.is_over {
-                return Err(Refusal::Full);
-            }
-            path.admit(handshake)
-        };
         let patience = self.shared.limits.handshake_timeout;
         // What a handshake needs is much, and is given back when it is done: the task stays small.
         let certificates = self.shared.certificates.as_ref();
-        let accepted = Box::pin(accept_over(stream, certificates, patience, admit)).await;
-        let Some(Accepted { connection, handshake, token }) = accepted else {
+        let accepted =
+            Box::pin(accept_over(stream, certificates, patience, |handshake| self.admit(handshake))).await;
+        let Some(Accepted { connection, token: (seat, handshake) }) = accepted else {
             debug!(peer = %address, "no websocket handshake");
             return;
         };
-        Box::new(Peer::new(token, connection, handshake, address)).run().await;
+        Box::new(Peer::new(seat, connection, handshake, address)).run().await;
+    }
+
+    async fn admit(&self, handshake: Handshake) -> Verdict<(Seat, Handshake)> {
+        let path = self.shared.path(handshake.path()).ok_or(Refusal::NotFound)?;
+        if self.is_over {
+            return Err(Refusal::Full);
+        }
+        path.admit(handshake).await
     }
 }
 

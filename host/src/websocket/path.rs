@@ -3,7 +3,7 @@
 //! Every peer sends to every source here and receives from every sink. Endpoints may come and go
 //! while peers stay: a peer looks again when the path has changed.
 
-use super::accept::{Admission, Refusal};
+use super::accept::{Admission, Refusal, Verdict};
 use super::broadcast::Broadcast;
 use super::guard::{Denied, Guard};
 use super::handshake::Handshake;
@@ -150,8 +150,8 @@ impl Path {
     }
 
     /// Lets a peer in, if there is room and nothing is against it.
-    pub(super) fn admit(self: &Arc<Self>, handshake: &Handshake) -> Result<(Admission, Seat), Refusal> {
-        let visitor = self.guard.check(handshake).map_err(|denied| match denied {
+    pub(super) async fn admit(self: &Arc<Self>, handshake: Handshake) -> Verdict<(Seat, Handshake)> {
+        let visitor = self.guard.check(&handshake).await.map_err(|denied| match denied {
             Denied::Origin => Refusal::Origin,
             Denied::Credentials { bearer, basic } => Refusal::Unauthorized { bearer, basic },
         })?;
@@ -164,10 +164,9 @@ impl Path {
         let admission = Admission {
             subprotocols: self.endpoint.subprotocols.iter().map(|name| name.expose().to_owned()).collect(),
             offers_bearer: visitor.offers_bearer,
-            user: visitor.user,
             max_message_size_bytes: self.endpoint.max_message_size_bytes,
         };
-        Ok((admission, Seat { path: self.clone() }))
+        Ok((admission, (Seat { path: self.clone() }, handshake.with_user(visitor.user))))
     }
 
     /// An endpoint that is here, in words.

@@ -3,7 +3,9 @@
 use crate::drive::{Seen, fill_until, server_endpoint, server_source, soon};
 use futures_util::SinkExt;
 use std::net::SocketAddr;
-use tidemill::config::{AllowedOrigins, Auth, BearerFrom, Endpoint, FromHandshake, Listen, Mode, Redacted};
+use tidemill::config::{
+    AllowedOrigins, Auth, BearerFrom, Endpoint, EndpointText, FromHandshake, Listen, Mode, Redacted,
+};
 use tidemill::message::Message;
 use tidemill::metadata::{CONNECTION, INGEST_TIME, PEER, SOURCE};
 use tidemill::source::Source;
@@ -136,9 +138,9 @@ fn guarded() -> Endpoint {
     let mut endpoint = server_endpoint("/in");
     endpoint.subprotocols = vec!["v1".into()];
     listen_of(&mut endpoint).auth = Some(Auth {
-        bearer: vec![Redacted::plain("t-1")],
+        bearer: vec!["t-1".into()],
         bearer_from: [&PLACES[..], &[BearerFrom::Query("token".to_owned())]].concat(),
-        basic: vec![("ann".to_owned(), Redacted::plain("pass"))],
+        basic: vec![("ann".to_owned(), "pass".into())],
     });
     listen_of(&mut endpoint).metadata = vec![("user".to_owned(), FromHandshake::User)];
     endpoint
@@ -157,6 +159,32 @@ async fn whoever_has_no_credential_is_told_what_would_do() {
     assert_eq!(status(address, "/in", &[("Authorization", "Bearer t-1")]).await, 101);
     assert_eq!(status(address, "/in?token=t%2d1", &[]).await, 101);
     assert_eq!(status(address, "/nowhere", &[]).await, 404);
+}
+
+#[tokio::test]
+async fn a_token_in_a_file_counts_as_it_is_when_a_peer_comes() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("token");
+    let (listeners, metrics) = (Listeners::default(), Metrics::default());
+    let mut endpoint = guarded();
+    listen_of(&mut endpoint).auth = Some(Auth {
+        bearer: vec![EndpointText::file(&file), "fixed".into()],
+        bearer_from: PLACES.to_vec(),
+        basic: vec![("ann".to_owned(), EndpointText::file(&file))],
+    });
+    let (mut source, address) = server_source(&listeners, endpoint, &metrics).await;
+    let token =
+        async |token: &str| status(address, "/in", &[("Authorization", &format!("Bearer {token}"))]).await;
+    assert_eq!((token("one").await, token("fixed").await), (401, 101), "the file is not there yet");
+    std::fs::write(&file, "one\n").expect("it is ours");
+    let (mut first, _) = dial(address, "/in", &[("Authorization", "Bearer one")]).await.expect("let in");
+    std::fs::write(&file, "pass\n").expect("it is ours");
+    assert_eq!((token("one").await, token("pass").await), (401, 101));
+    // ann:pass
+    let basic = [("Authorization", "Basic YW5uOnBhc3M=")];
+    let (mut ann, _) = dial(address, "/in", &basic).await.expect("let in");
+    assert_eq!(sent(&mut ann, &mut source).await.metadata.get("user"), "ann");
+    assert_eq!(sent(&mut first, &mut source).await.metadata.get("user"), "", "who is in stays in");
 }
 
 #[tokio::test]
