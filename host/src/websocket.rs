@@ -45,7 +45,7 @@ pub use lane::{Account, Lane, LaneWriter, Pushed, Reply, Settled};
 pub use link::{Change, Link, WhenExhausted};
 pub use listener::{Attachment, ListenError, Listeners};
 pub use path::Arrivals;
-pub use probe::Probed;
+pub use probe::{ProbeError, Probed};
 pub use reach::{Unreachable, reach};
 pub use ring::Frame;
 pub use stream::{TlsFacts, Traffic};

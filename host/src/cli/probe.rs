@@ -2,7 +2,7 @@
 
 use super::{Exit, block_on, complain, environment, url};
 use crate::config::{Endpoint, EndpointText, Mode, Proxies, Redacted};
-use crate::websocket::{ConnectError, Probed, TlsFacts};
+use crate::websocket::{ConnectError, ProbeError, Probed, TlsFacts};
 use serde_json::{Value, json};
 use std::io::{self, Write as _};
 use std::time::SystemTime;
@@ -89,11 +89,13 @@ fn as_json(probed: &Probed) -> Value {
     })
 }
 
-fn failure_as_json(error: &ConnectError) -> Value {
+fn failure_as_json(error: &ProbeError) -> Value {
+    // One url was dialled.
+    let dialled = error.errors().last();
     json!({
         "ok": false,
-        "status": error.status(),
-        "outcome": error.outcome().as_str(),
+        "status": dialled.and_then(ConnectError::status),
+        "outcome": dialled.map(|error| error.outcome().as_str()),
         "error": { "message": error.to_string(), "hint": error.hint() },
     })
 }

@@ -1,4 +1,4 @@
-//! A look at a client endpoint: one dial, what is found there, and a polite end.
+//! A look at a client endpoint: a dial of each url until one answers, what is found there, and a polite end.
 
 use super::close_code;
 use super::connect::{Dial, connect};
@@ -6,6 +6,7 @@ use super::connect_error::{ConnectError, Problem};
 use super::stream::TlsFacts;
 use super::target;
 use crate::config::{Endpoint, EndpointText, Mode};
+use std::fmt;
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -25,27 +26,61 @@ pub struct Probed {
     pub took: Duration,
 }
 
+/// Why none of an endpoint's urls could be connected to.
+#[derive(Debug)]
+pub struct ProbeError {
+    errors: Vec<ConnectError>,
+}
+
 impl Endpoint {
-    /// Dials the first url of a client endpoint once, sends nothing but what a handshake needs, and closes
-    /// the connection with 1000.
+    /// Dials the urls of a client endpoint in turn, each once, until one answers; sends nothing but what a
+    /// handshake needs, and closes the connection with 1000.
     ///
     /// # Errors
     /// Why there is no connection; also for a server endpoint, which others dial.
     ///
     /// # Cancel safety
     /// Dropping the future drops the connection.
-    pub async fn probe(&self) -> Result<Probed, ConnectError> {
-        let none = EndpointText::plain("");
+    pub async fn probe(&self) -> Result<Probed, ProbeError> {
         let Mode::Client(client) = &self.mode else {
             let why = "a server endpoint is dialled by its peers".to_owned();
-            return Err(ConnectError::new(&none, Problem::Url(why)));
+            let error = ConnectError::new(&EndpointText::plain(""), Problem::Url(why));
+            return Err(ProbeError { errors: vec![error] });
         };
-        probe(Dial::of(self, client, client.urls.first().unwrap_or(&none))).await
+        let mut errors = Vec::new();
+        for url in &client.urls {
+            match probe(Dial::of(self, client, url)).await {
+                Ok(probed) => return Ok(probed),
+                Err(error) => errors.push(error),
+            }
+        }
+        Err(ProbeError { errors })
     }
 }
 
+impl ProbeError {
+    /// What went wrong at each url, in turn.
+    pub fn errors(&self) -> &[ConnectError] {
+        &self.errors
+    }
+
+    /// Where to look, if that is known of one of them.
+    pub fn hint(&self) -> Option<&'static str> {
+        self.errors.iter().find_map(ConnectError::hint)
+    }
+}
+
+impl fmt::Display for ProbeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let errors: Vec<_> = self.errors.iter().map(ConnectError::to_string).collect();
+        f.write_str(&errors.join("; "))
+    }
+}
+
+impl std::error::Error for ProbeError {}
+
 /// Dials once, looks, and closes the connection.
-pub(super) async fn probe(dial: Dial<'_>) -> Result<Probed, ConnectError> {
+async fn probe(dial: Dial<'_>) -> Result<Probed, ConnectError> {
     let start = Instant::now();
     let mut connection = connect(dial).await?;
     let probed = Probed {

@@ -1,8 +1,6 @@
 //! Whether an endpoint can be reached: a probe of its urls, or a look at its address.
 
-use super::connect::Dial;
 use super::listener::Listeners;
-use super::probe::probe;
 use crate::config::{Endpoint, Mode};
 use std::fmt;
 
@@ -24,25 +22,19 @@ pub struct Unreachable {
 /// # Cancel safety
 /// Dropping the future drops the connection.
 pub async fn reach(endpoint: &Endpoint, listeners: &Listeners) -> Result<(), Unreachable> {
-    let client = match &endpoint.mode {
-        Mode::Client(client) => client,
+    match &endpoint.mode {
+        Mode::Client(_) => {
+            let probed = endpoint.probe().await.map(drop);
+            probed.map_err(|error| Unreachable {
+                error: error.to_string(),
+                hint: error.hint().map(str::to_owned),
+            })
+        }
         Mode::Server(listen) => {
             let free = listeners.check(listen).await;
-            return free.map_err(|error| Unreachable { error: error.to_string(), hint: None });
-        }
-    };
-    let mut errors = Vec::new();
-    let mut hint = None;
-    for url in &client.urls {
-        match probe(Dial::of(endpoint, client, url)).await {
-            Ok(_) => return Ok(()),
-            Err(error) => {
-                hint = hint.or_else(|| error.hint().map(|hint| hint.to_string()));
-                errors.push(error.to_string());
-            }
+            free.map_err(|error| Unreachable { error: error.to_string(), hint: None })
         }
     }
-    Err(Unreachable { error: errors.join("; "), hint })
 }
 
 impl fmt::Display for Unreachable {

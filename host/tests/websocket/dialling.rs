@@ -145,6 +145,23 @@ async fn a_probe_tells_what_it_found_and_says_goodbye() {
     assert_eq!(error.to_string(), "a server endpoint is dialled by its peers");
 }
 
+#[tokio::test]
+async fn a_probe_goes_on_to_the_next_url_and_tells_of_all_when_none_answers() {
+    let (dead, (listener, url)) = (dead_url().await, listener().await);
+    let mut endpoint = Endpoint::client(&*dead);
+    client_of(&mut endpoint).urls.push(url.as_str().into());
+    let serve = async {
+        let mut peer = accept(&listener).await;
+        close_code(&mut peer).await
+    };
+    let (probed, code) = soon(async { tokio::join!(endpoint.probe(), serve) }).await;
+    assert_eq!((probed.expect("the second answers").url, code), (url, 1000));
+    client_of(&mut endpoint).urls[1] = "ws://".into();
+    let error = soon(endpoint.probe()).await.expect_err("there is nobody").to_string();
+    let refused = format!("failed to connect to WebSocket {dead}: connection refused; ");
+    assert!(error.starts_with(&refused) && error.len() > refused.len(), "{error}");
+}
+
 /// A listener whose queue is full: nobody accepts, and no further connection is made.
 async fn full_listener() -> (TcpListener, Vec<TcpStream>) {
     let socket = TcpSocket::new_v4().unwrap();
@@ -171,7 +188,7 @@ async fn tcp_tls_and_the_handshake_share_one_timeout() {
         client_of(&mut endpoint).tls.insecure_skip_verify = true;
         let error = soon(endpoint.probe()).await.expect_err("nobody answers");
         assert_eq!(error.to_string(), format!("connection to WebSocket {url} timed out after 50ms"));
-        assert_eq!(error.outcome(), ConnectOutcome::Timeout);
+        assert_eq!(error.errors()[0].outcome(), ConnectOutcome::Timeout);
     }
     drop(silent);
 }
