@@ -19,6 +19,9 @@ use std::task::{Context, Poll, ready};
 
 /// Replies that are written at once.
 const TAKEN_AT_ONCE: usize = 64;
+/// Their bytes, at most; one larger reply goes alone. It bounds what a peer that stops reading keeps alive
+/// beside what waits for it.
+const TAKEN_AT_ONCE_BYTES: usize = 16 << 10;
 
 /// The way back to one connection, shared by all reply sinks.
 #[derive(Debug, Default)]
@@ -152,14 +155,16 @@ impl Lane {
 
     /// Moves some of what waits to `sent`; says from where on.
     fn take(&self, most: usize, sent: &mut VecDeque<(Reply, Arc<Account>)>) -> usize {
-        let before = sent.len();
+        let (before, mut bytes) = (sent.len(), 0);
         let mut state = self.lock();
-        let count = state.queue.len().min(most);
-        for _ in 0..count {
-            if let Some((reply, account)) = state.queue.pop_front() {
-                state.share(&account).give_back(&reply);
-                sent.push_back((reply, account));
-            }
+        while sent.len() - before < most
+            && let Some((reply, account)) = state.queue.pop_front_if(|(reply, _)| {
+                bytes += reply.frame.len();
+                bytes <= TAKEN_AT_ONCE_BYTES || bytes == reply.frame.len()
+            })
+        {
+            state.share(&account).give_back(&reply);
+            sent.push_back((reply, account));
         }
         self.waiting.store(state.queue.len(), Ordering::Release);
         let blocked = std::mem::take(&mut state.blocked);
@@ -321,5 +326,30 @@ impl Default for LaneWriter {
 impl Drop for LaneWriter {
     fn drop(&mut self) {
         self.fail(Reason::SinkUnavailable, "the connection it came on is gone");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metadata::Metadata;
+
+    #[test]
+    fn what_is_written_at_once_is_bounded_in_messages_and_in_bytes() {
+        let (lane, account) = (Lane::default(), Account::new(Peers::default()));
+        let (small, large, huge) = (1, TAKEN_AT_ONCE_BYTES / 2, TAKEN_AT_ONCE_BYTES * 2);
+        for bytes in [vec![small; 100], vec![large; 3], vec![huge; 2], vec![small]].concat() {
+            let frame = Payload::binary(vec![0; bytes]);
+            let message = Message { payload: frame.clone(), metadata: Metadata::without_origin(0) };
+            assert!(matches!(lane.push(Reply { frame, message }, &account), Pushed::Taken { dropped: 0 }));
+        }
+        let mut sent = VecDeque::new();
+        let mut take = || {
+            let from = lane.take(TAKEN_AT_ONCE, &mut sent);
+            sent.range(from..).map(|(reply, _)| reply.frame.len()).collect::<Vec<_>>()
+        };
+        assert_eq!((take().len(), take()), (64, [vec![small; 36], vec![large]].concat()));
+        assert_eq!((take(), take(), take()), (vec![large; 2], vec![huge], vec![huge]));
+        assert_eq!((take(), take()), (vec![small], vec![]));
     }
 }
