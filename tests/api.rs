@@ -319,6 +319,7 @@ async fn peers_are_listed_with_their_metadata_and_one_is_closed_with_1008() {
     row(&host, "chat", "source", |row| row["connections"].as_array().unwrap().len() == 1).await;
     blue.send(Message::text("hello")).await.unwrap();
     assert_eq!(blue.next().await.unwrap().unwrap(), Message::text("hello"));
+    row(&host, "chat", "sink0", |row| row["connections"][0]["messages_sent"] == 1).await;
     host.wait_until("the gauges follow", |now| {
         now.count("tidemill_connections", &["endpoint=\"source\"", "state=\"connected\""]) == 1
     });

@@ -2,7 +2,6 @@
 
 use super::Host;
 use super::refusal::Refusal;
-use crate::metadata::PEER;
 use crate::telemetry::{ConnectionView, Dismissal, EndpointView};
 use crate::websocket::{self, close_code};
 use axum::body::Bytes;
@@ -57,17 +56,13 @@ fn endpoint(view: &EndpointView) -> Value {
 fn connection(view: &ConnectionView) -> Value {
     let gone = view.connected.gone();
     let metadata = view.origin.iter().map(|(key, value)| (key.to_owned(), value.into()));
-    let mut shown = json!({
+    json!({
         "id": view.connected.id(),
         "since": view.connected.since_ms(),
         "metadata": metadata.collect::<Map<_, _>>(),
         "bytes_received": gone.received_bytes,
         "bytes_sent": gone.sent_bytes,
         "messages_received": gone.received_messages,
-    });
-    // What peers are sent is frames that were made once for all of them, and not counted for each.
-    if view.origin.get(PEER).is_empty() {
-        shown["messages_sent"] = gone.sent_messages.into();
-    }
-    shown
+        "messages_sent": gone.sent_messages,
+    })
 }

@@ -73,7 +73,7 @@ pub struct Gone {
     pub sent_bytes: u64,
     /// Messages received.
     pub received_messages: u64,
-    /// Messages handed over to be sent; not counted on connections that were accepted.
+    /// Messages handed over to be sent.
     pub sent_messages: u64,
 }
 

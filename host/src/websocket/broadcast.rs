@@ -4,11 +4,10 @@
 //! own speed. A peer that falls out of the window it may lag behind has its mark moved, is closed, or
 //! holds the pipeline, as the policy says. Limits and counts are of messages, not of frames.
 
-use super::ring::{self, Frame, Mark, Ring};
+use super::ring::{self, Frame, Frames, Mark, Ring};
 use crate::config::{Peers, SlowPeer};
 use crate::reason::Reason;
 use crate::telemetry::SinkMetrics;
-use bytes::Bytes;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
@@ -36,7 +35,7 @@ pub struct Published {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Next {
     /// Frames, to be written as they are.
-    Frames(Bytes),
+    Frames(Frames),
     /// The peer reads too slowly, and is to be disconnected.
     TooSlow,
     /// It has had all there will be.
@@ -61,7 +60,7 @@ struct Slot {
     mark: Mark,
     /// What comes before the mark all the same: replayed messages, and with `drop_newest` what the peer
     /// had room for before it missed others.
-    kept: VecDeque<(Bytes, Mark)>,
+    kept: VecDeque<(Frames, Mark)>,
     /// How much that is.
     kept_size: Mark,
     waker: Option<Waker>,
@@ -179,13 +178,13 @@ impl Broadcast {
             missed = window.since(slot.mark).messages;
             slot.mark = window;
         }
-        let result = if let Some((bytes, size)) = slot.kept.pop_front() {
+        let result = if let Some((frames, size)) = slot.kept.pop_front() {
             slot.kept_size = slot.kept_size.since(size);
-            Poll::Ready(Next::Frames(bytes))
+            Poll::Ready(Next::Frames(frames))
         } else if slot.mark < end {
-            let (bytes, mark) = state.ring.slice(slot.mark, end);
+            let (frames, mark) = state.ring.slice(slot.mark, end);
             slot.mark = mark;
-            Poll::Ready(Next::Frames(bytes))
+            Poll::Ready(Next::Frames(frames))
         } else if state.is_finished {
             Poll::Ready(Next::Finished)
         } else {
@@ -294,9 +293,9 @@ impl Slot {
     /// Puts what is between its mark and `until` aside.
     fn keep(&mut self, ring: &Ring, until: Mark) {
         while self.mark < until {
-            let (bytes, mark) = ring.slice(self.mark, until);
+            let (frames, mark) = ring.slice(self.mark, until);
             let size = mark.since(self.mark);
-            self.kept.push_back((bytes, size));
+            self.kept.push_back((frames, size));
             self.kept_size = self.kept_size.plus(size);
             self.mark = mark;
         }
@@ -332,14 +331,15 @@ mod tests {
     fn take(broadcast: &Broadcast, peer: u64) -> String {
         match broadcast.poll_next(&mut Context::from_waker(Waker::noop()), peer) {
             Poll::Pending => "nothing".to_owned(),
-            Poll::Ready(Next::Frames(bytes)) => {
-                let (mut rest, mut texts) = (&bytes[..], Vec::new());
+            Poll::Ready(Next::Frames(frames)) => {
+                let (mut rest, mut texts) = (&frames.bytes[..], Vec::new());
                 while let [0x81, length, after @ ..] = rest {
                     let (text, after) = after.split_at(usize::from(*length));
                     texts.push(std::str::from_utf8(text).expect("text"));
                     rest = after;
                 }
                 assert!(rest.is_empty(), "whole frames of text");
+                assert_eq!(frames.count, texts.len() as u64);
                 texts.join(" ")
             }
             Poll::Ready(other) => format!("{other:?}"),

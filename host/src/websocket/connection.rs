@@ -8,13 +8,13 @@
 use super::close_code;
 use super::closing::Closing;
 use super::pace::Pace;
-use super::ring;
+use super::ring::{self, Frames};
 use super::stream::{Io, Stream, Traffic};
 use crate::message::{Failed, Message, Payload};
 use crate::metadata::{self, Metadata, Origin};
 use crate::reason::Reason;
 use crate::telemetry::{Dismissal, Gone};
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use std::io::ErrorKind;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -339,9 +339,10 @@ impl Connection {
     ///
     /// # Errors
     /// The connection broke.
-    pub(super) fn send_frames(&mut self, frames: Bytes) -> Result<(), Ending> {
+    pub(super) fn send_frames(&mut self, frames: Frames) -> Result<(), Ending> {
         self.is_dirty = true;
-        match self.socket.get_mut().write_frames(frames) {
+        self.sent_messages += frames.count;
+        match self.socket.get_mut().write_frames(frames.bytes) {
             Ok(()) => Ok(()),
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
                 self.is_blocked = true;
@@ -358,9 +359,7 @@ impl Connection {
     pub(super) fn send_all<'p>(&mut self, payloads: impl Iterator<Item = &'p Payload>) -> Result<(), Ending> {
         if self.is_server {
             // So that a connection keeps no buffer for it.
-            let mut frames = BytesMut::new();
-            payloads.for_each(|payload| ring::encode(payload, &mut frames));
-            return self.send_frames(frames.freeze());
+            return self.send_frames(ring::frames(payloads));
         }
         payloads.cloned().try_for_each(|payload| self.send(payload))
     }

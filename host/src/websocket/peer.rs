@@ -11,13 +11,12 @@ use super::handshake::Handshake;
 use super::keepalive::{Due, Keepalive};
 use super::lane::LaneWriter;
 use super::path::{Arrivals, End, Member, Path, Seat};
-use super::ring;
+use super::ring::{self, Frames};
 use super::stream::Traffic;
 use crate::message::{Message, Payload};
 use crate::metadata::{self, Metadata, Origin};
 use crate::reason::Reason;
 use crate::telemetry::Connected;
-use bytes::{Bytes, BytesMut};
 use futures_util::task::AtomicWaker;
 use std::future::poll_fn;
 use std::net::SocketAddr;
@@ -54,8 +53,8 @@ pub(super) struct Peer {
     lane: Option<LaneWriter>,
     /// The member that was asked for frames last.
     turn: usize,
-    /// Frames for this peer alone, not yet sent.
-    greetings: BytesMut,
+    /// First messages, not yet sent.
+    greetings: Vec<Payload>,
     /// Read, and not yet handed to all sources.
     chunk: Arrivals,
     chunk_bytes: usize,
@@ -100,7 +99,7 @@ impl Peer {
             members: Vec::new(),
             lane: None,
             turn: 0,
-            greetings: BytesMut::new(),
+            greetings: Vec::new(),
             chunk: Arrivals::default(),
             chunk_bytes: 0,
             counted: Traffic::default(),
@@ -214,7 +213,7 @@ impl Peer {
             member.welcome(self.id, &self.shown, &origin);
             for text in &*member.on_connect {
                 match text.resolve() {
-                    Ok(text) => ring::encode(&Payload::text(text.expose()), &mut self.greetings),
+                    Ok(text) => self.greetings.push(Payload::text(text.expose())),
                     Err(error) => {
                         warn!(%error, "a peer cannot be greeted");
                         return Some(close_code::INTERNAL_ERROR);
@@ -276,9 +275,9 @@ impl Peer {
     }
 
     /// What is to be sent next. The members take turns.
-    fn next_frames(&mut self, cx: &mut Context<'_>) -> Result<Option<Bytes>, Ending> {
+    fn next_frames(&mut self, cx: &mut Context<'_>) -> Result<Option<Frames>, Ending> {
         if !self.greetings.is_empty() {
-            return Ok(Some(std::mem::take(&mut self.greetings).freeze()));
+            return Ok(Some(ring::frames(&std::mem::take(&mut self.greetings))));
         }
         for _ in 0..self.members.len() {
             self.turn = (self.turn + 1) % self.members.len();

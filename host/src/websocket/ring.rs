@@ -31,7 +31,15 @@ pub(super) struct Mark {
     pub(super) bytes: u64,
 }
 
-/// Frames in a row.
+/// Whole frames in a row, as they go to a socket.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Frames {
+    pub(super) bytes: Bytes,
+    /// How many frames they are.
+    pub(super) count: u64,
+}
+
+/// Frames in a row, on their way to the ring.
 #[derive(Debug, Default)]
 pub(super) struct Chunk {
     bytes: Bytes,
@@ -49,8 +57,18 @@ pub(super) struct Ring {
     chunks: VecDeque<(Bytes, Mark)>,
 }
 
+/// These payloads, a frame each, for one peer alone.
+pub(super) fn frames<'p>(payloads: impl IntoIterator<Item = &'p Payload>) -> Frames {
+    let (mut bytes, mut count) = (BytesMut::new(), 0);
+    for payload in payloads {
+        encode(payload, &mut bytes);
+        count += 1;
+    }
+    Frames { bytes: bytes.freeze(), count }
+}
+
 /// Appends a frame of a server, whole and not masked.
-pub(super) fn encode(payload: &Payload, out: &mut BytesMut) {
+fn encode(payload: &Payload, out: &mut BytesMut) {
     let length = payload.len();
     out.reserve(length + MAX_HEADER_BYTES);
     out.put_u8(if payload.is_text() { 0x81 } else { 0x82 });
@@ -129,16 +147,17 @@ impl Ring {
         self.ends.get(index).copied().unwrap_or_else(|| self.end())
     }
 
-    /// The bytes from `from` to `until`, or to the end of a chunk before; and the mark there.
-    pub(super) fn slice(&self, from: Mark, until: Mark) -> (Bytes, Mark) {
+    /// The frames from `from` to `until`, or to the end of a chunk before; and the mark there.
+    pub(super) fn slice(&self, from: Mark, until: Mark) -> (Frames, Mark) {
         let index = self.chunks.partition_point(|(_, end)| end.bytes <= from.bytes);
         let Some((bytes, end)) = self.chunks.get(index).filter(|_| from < until) else {
-            return (Bytes::new(), from);
+            return (Frames::default(), from);
         };
         let start = end.bytes - bytes.len() as u64;
         let until = until.min(*end);
         let offset = |at: u64| usize::try_from(at - start).unwrap_or(usize::MAX);
-        (bytes.slice(offset(from.bytes)..offset(until.bytes)), until)
+        let bytes = bytes.slice(offset(from.bytes)..offset(until.bytes));
+        (Frames { bytes, count: until.since(from).frames }, until)
     }
 
     /// Forgets what is before `mark`.
@@ -198,9 +217,10 @@ mod tests {
             for until in from..=50 {
                 let (mut at, mut found) = (marks[from], Vec::new());
                 while at < marks[until] {
-                    let (bytes, next) = ring.slice(at, marks[until]);
-                    assert!(!bytes.is_empty());
-                    found.extend_from_slice(&bytes);
+                    let (frames, next) = ring.slice(at, marks[until]);
+                    assert_eq!(frames.count, next.since(at).frames);
+                    assert!(frames.count > 0);
+                    found.extend_from_slice(&frames.bytes);
                     at = next;
                 }
                 let wanted = &all[marks[from].bytes as usize..marks[until].bytes as usize];

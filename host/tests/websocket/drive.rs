@@ -270,3 +270,18 @@ pub(crate) async fn until_metric(metrics: &Metrics, parts: &[&str], value: &str)
     })
     .await;
 }
+
+/// Waits until the table of connections says that so many messages were sent on each of an endpoint.
+pub(crate) async fn until_sent(metrics: &Metrics, endpoint: &str, wanted: &[u64]) {
+    let sent = || -> Vec<u64> {
+        let rows = metrics.connections().list();
+        let row = rows.iter().find(|row| row.endpoint == endpoint).expect("an endpoint");
+        row.connections.iter().map(|each| each.connected.gone().sent_messages).collect()
+    };
+    soon(async {
+        while sent() != wanted {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}

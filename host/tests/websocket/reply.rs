@@ -2,7 +2,7 @@
 
 use crate::drive::{
     Peer, Seen, accept, client_endpoint, client_of, client_source, close_code, dial, fill_until, listener,
-    message, metric, next_text, open_source, server_endpoint, soon, source_config, until_metric,
+    message, metric, next_text, open_source, server_endpoint, soon, source_config, until_metric, until_sent,
 };
 use futures_util::SinkExt;
 use std::future::{Future, poll_fn};
@@ -123,6 +123,7 @@ async fn every_peer_gets_the_answers_to_what_it_sent_in_order() {
     }
     assert_eq!(service.counted(&["tidemill_messages_delivered_total{"]), 300);
     assert!(service.failed.is_empty());
+    until_sent(&service.metrics, "source", &[100, 100, 100]).await;
 }
 
 #[tokio::test]

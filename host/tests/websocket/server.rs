@@ -2,7 +2,7 @@
 
 use crate::drive::{
     Seen, close_code, dial, fill_until, flush, message, metric, next_text, push, server_endpoint,
-    server_sink, server_source, soon, until_metric,
+    server_sink, server_source, soon, until_metric, until_sent,
 };
 use futures_util::SinkExt;
 use std::future::poll_fn;
@@ -34,6 +34,7 @@ async fn every_peer_gets_every_message() {
         assert_eq!(next_text(peer).await, "welcome");
         assert_eq!((next_text(peer).await, next_text(peer).await), ("a".into(), "b".into()));
     }
+    until_sent(&metrics, "out", &[3, 3]).await;
     assert_eq!(metric(&metrics, &["tidemill_messages_delivered_total{"]), "2");
 }
 
@@ -61,6 +62,7 @@ async fn a_new_peer_gets_the_last_messages_first() {
     let mut peer = dial(address, "/").await;
     assert_eq!((next_text(&mut peer).await, next_text(&mut peer).await), ("b".into(), "c".into()));
     assert_eq!(metric(&metrics, &["tidemill_replayed_total{"]), "2");
+    until_sent(&metrics, "out", &[2]).await;
 }
 
 /// Far more than the buffers of two sockets hold.
