@@ -50,6 +50,9 @@ struct State {
     /// Where a new peer begins.
     replay: Mark,
     slots: BTreeMap<u64, Slot>,
+    /// The least of the peers' marks, and how many of them were there when it was looked for: once these
+    /// have moved on it is looked for again. New peers begin at the end.
+    slowest: Option<(Mark, usize)>,
     publisher: Option<Waker>,
     is_finished: bool,
 }
@@ -79,7 +82,7 @@ impl Broadcast {
             return Poll::Ready(());
         }
         let mut state = self.lock();
-        let Some(slowest) = state.slots.values().map(|slot| slot.mark).min() else { return Poll::Ready(()) };
+        let Some(slowest) = state.slowest() else { return Poll::Ready(()) };
         let behind = state.ring.end().since(slowest);
         if behind.messages + messages < self.peers.buffer as u64
             && behind.bytes + bytes < self.peers.buffer_bytes as u64
@@ -156,6 +159,7 @@ impl Broadcast {
         let mut state = self.lock();
         let end = state.ring.end();
         let Some(slot) = state.slots.remove(&peer) else { return };
+        state.moved_on(slot.mark);
         state.wake_publisher();
         drop(state);
         let missed = slot.behind(end).messages;
@@ -183,7 +187,8 @@ impl Broadcast {
             Poll::Ready(Next::Frames(frames))
         } else if slot.mark < end {
             let (frames, mark) = state.ring.slice(slot.mark, end);
-            slot.mark = mark;
+            let before = std::mem::replace(&mut slot.mark, mark);
+            state.moved_on(before);
             Poll::Ready(Next::Frames(frames))
         } else if state.is_finished {
             Poll::Ready(Next::Finished)
@@ -231,6 +236,26 @@ impl Broadcast {
 }
 
 impl State {
+    /// Where the peer is that is furthest behind.
+    fn slowest(&mut self) -> Option<Mark> {
+        if self.slowest.is_none() {
+            let marks = self.slots.values().map(|slot| slot.mark);
+            let least = marks.clone().min()?;
+            self.slowest = Some((least, marks.filter(|mark| *mark == least).count()));
+        }
+        self.slowest.map(|(mark, _)| mark)
+    }
+
+    /// A peer that was at `mark` is there no longer.
+    fn moved_on(&mut self, mark: Mark) {
+        if let Some((least, count)) = &mut self.slowest
+            && *least == mark
+        {
+            *count -= 1;
+            self.slowest.take_if(|(_, count)| *count == 0);
+        }
+    }
+
     fn wake_publisher(&mut self) {
         if let Some(waker) = self.publisher.take() {
             waker.wake();
@@ -241,7 +266,7 @@ impl State {
     fn move_window(&mut self, peers: &Peers) {
         let end = self.ring.end();
         if peers.slow == SlowPeer::Block {
-            self.window = self.slots.values().map(|slot| slot.mark).min().unwrap_or(end);
+            self.window = self.slowest().unwrap_or(end);
         } else {
             // One larger frame goes alone.
             while self.window.frames + 1 < end.frames && !fits(end.since(self.window), peers) {
@@ -311,6 +336,7 @@ mod tests {
     use super::*;
     use crate::message::Payload;
     use crate::telemetry::Metrics;
+    use proptest::prelude::*;
 
     fn broadcast(slow: SlowPeer, buffer: usize, replay: usize) -> (Metrics, Broadcast) {
         let metrics = Metrics::default();
@@ -429,6 +455,27 @@ mod tests {
         assert_eq!(broadcast.poll_room(&mut cx, 0, 0), Poll::Ready(()));
         assert_eq!(take(&broadcast, 1), "b");
         assert_eq!(broadcast.poll_taken(&mut cx), Poll::Ready(()));
+    }
+
+    proptest! {
+        #[test]
+        fn the_slowest_peer_is_known_whoever_comes_takes_or_goes(
+            steps in prop::collection::vec((0..4_u8, 0..4_u64), 0..80),
+        ) {
+            let (_, broadcast) = broadcast(SlowPeer::Block, 1000, 2);
+            for (step, peer) in steps {
+                let is_here = broadcast.lock().slots.contains_key(&peer);
+                match step {
+                    0 if !is_here => broadcast.join(peer),
+                    1 => broadcast.leave(peer, Reason::PeerClosed),
+                    2 => drop(take(&broadcast, peer)),
+                    _ => drop(publish(&broadcast, &["a", "b"])),
+                }
+                let mut state = broadcast.lock();
+                let slowest = state.slots.values().map(|slot| slot.mark).min();
+                prop_assert_eq!(state.slowest(), slowest);
+            }
+        }
     }
 
     #[test]
