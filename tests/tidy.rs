@@ -58,7 +58,7 @@ const NEIGHBOURS: [(&str, &str); 13] = [
 ];
 
 /// Libraries that only these modules name: a change of the library ends there.
-const DOORS: [(&str, &[&str]); 14] = [
+const DOORS: [(&str, &[&str]); 15] = [
     ("wasmtime", &["plugin"]),
     ("wasmtime_wasi", &["plugin"]),
     ("tokio_tungstenite", &["websocket"]),
@@ -69,6 +69,7 @@ const DOORS: [(&str, &[&str]); 14] = [
     ("rustls", &["websocket"]),
     ("tokio_rustls", &["websocket"]),
     ("rustls_native_certs", &["websocket"]),
+    ("libc", &["websocket"]),
     ("axum", &["admin"]),
     ("notify", &["reload"]),
     ("prometheus_client", &["telemetry"]),

@@ -25,6 +25,7 @@ mod path;
 mod peer;
 mod pem;
 mod probe;
+mod progress;
 mod proxy;
 mod reach;
 mod read_ahead;

@@ -29,6 +29,8 @@ mod server_tls;
 mod shared_path;
 #[path = "websocket/sink.rs"]
 mod sink;
+#[path = "websocket/slow_reader.rs"]
+mod slow_reader;
 #[path = "websocket/source.rs"]
 mod source;
 #[path = "websocket/tls.rs"]

@@ -1,9 +1,12 @@
 //! Keeping an idle connection alive, and noticing a dead one.
 //!
-//! Pings go out at their interval; anything received within their timeout is life. Time in which
-//! backpressure held reading back counts for nobody: what was not read cannot be missed. Events only
-//! ever move deadlines back, so the one timer is looked at again when it fires, not per message.
+//! Pings go out at their interval; anything received within their timeout is life, and so is a peer that
+//! still reads what was sent before the ping. Time in which backpressure held reading back counts for
+//! nobody: what was not read cannot be missed. Events only ever move deadlines back, so the one timer is
+//! looked at again when it fires, not per message.
 
+use super::connection::Connection;
+use super::progress::Progress;
 use crate::config::{Endpoint, Ping};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -58,12 +61,13 @@ impl Keepalive {
         }
     }
 
-    /// `life` is the connection's [`super::Traffic::life`].
+    /// What is due on this connection.
     #[inline]
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>, life: u64) -> Poll<Due> {
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>, connection: &Connection) -> Poll<Due> {
         while let Some(timer) = &mut self.timer {
             ready!(timer.as_mut().poll(cx));
-            let due = self.schedule.due(Instant::now(), life);
+            let (life, progress) = (connection.traffic().life, || connection.stream().progress());
+            let due = self.schedule.due(Instant::now(), life, progress);
             match self.schedule.next() {
                 Some(next) => timer.as_mut().reset(next),
                 None => self.timer = None,
@@ -81,10 +85,17 @@ struct Schedule {
     ping: Option<Ping>,
     idle: Option<Duration>,
     next_ping: Instant,
-    /// When the last ping without an answer was sent, and the life there had been by then.
-    unanswered: Option<(Instant, u64)>,
+    unanswered: Option<Unanswered>,
     last_message: Instant,
     held_since: Option<Instant>,
+}
+
+/// The first of the pings without an answer, and how the connection stood then.
+#[derive(Debug)]
+struct Unanswered {
+    sent: Instant,
+    life: u64,
+    progress: Option<Progress>,
 }
 
 impl Schedule {
@@ -99,20 +110,22 @@ impl Schedule {
         if self.held_since.is_some() {
             return next_ping.or_else(|| self.idle.map(|idle| Instant::now() + idle));
         }
-        let silent = self.ping.zip(self.unanswered).map(|(ping, (sent, _))| sent + ping.timeout);
+        let silent = self.ping.zip(self.unanswered.as_ref()).map(|(ping, first)| first.sent + ping.timeout);
         let idle = self.idle.map(|idle| self.last_message + idle);
         [next_ping, silent, idle].into_iter().flatten().min()
     }
 
-    fn due(&mut self, now: Instant, life: u64) -> Option<Due> {
-        if self.unanswered.is_some_and(|(_, before)| life > before) {
-            self.unanswered = None;
-        }
+    fn due(&mut self, now: Instant, life: u64, progress: impl Fn() -> Option<Progress>) -> Option<Due> {
+        self.unanswered.take_if(|first| life > first.life);
         if self.held_since.is_none() {
-            if let (Some(ping), Some((sent, _))) = (self.ping, self.unanswered)
-                && now >= sent + ping.timeout
+            if let (Some(ping), Some(first)) = (self.ping, &self.unanswered)
+                && now >= first.sent + ping.timeout
             {
-                return Some(Due::Silent);
+                let reads = first.progress.zip(progress()).is_some_and(|(then, now)| now.is_beyond(&then));
+                if !reads {
+                    return Some(Due::Silent);
+                }
+                self.unanswered = None;
             }
             if self.idle.is_some_and(|idle| now >= self.last_message + idle) {
                 return Some(Due::Idle);
@@ -120,7 +133,7 @@ impl Schedule {
         }
         let ping = self.ping.filter(|_| now >= self.next_ping)?;
         self.next_ping = now + ping.interval;
-        self.unanswered.get_or_insert((now, life));
+        self.unanswered.get_or_insert_with(|| Unanswered { sent: now, life, progress: progress() });
         Some(Due::Ping)
     }
 
@@ -129,8 +142,8 @@ impl Schedule {
         let Some(held_since) = self.held_since.take() else { return };
         let moved = |since: Instant| since + (now - since.max(held_since).min(now));
         self.last_message = moved(self.last_message);
-        if let Some((sent, _)) = &mut self.unanswered {
-            *sent = moved(*sent);
+        if let Some(first) = &mut self.unanswered {
+            first.sent = moved(first.sent);
         }
     }
 }
@@ -150,26 +163,30 @@ mod tests {
         let start = Instant::now();
         let mut schedule = Schedule::new(Some(PING), None, start);
         assert_eq!(schedule.next(), Some(start + seconds(30)));
-        assert_eq!(schedule.due(start + seconds(30), 7), Some(Due::Ping));
+        assert_eq!(schedule.due(start + seconds(30), 7, || None), Some(Due::Ping));
         assert_eq!(schedule.next(), Some(start + seconds(40)));
-        assert_eq!(schedule.due(start + seconds(40), 8), None, "something was received");
-        assert_eq!(schedule.due(start + seconds(60), 8), Some(Due::Ping));
-        assert_eq!(schedule.due(start + seconds(70), 8), Some(Due::Silent));
+        assert_eq!(schedule.due(start + seconds(40), 8, || None), None, "something was received");
+        assert_eq!(schedule.due(start + seconds(60), 8, || None), Some(Due::Ping));
+        assert_eq!(schedule.due(start + seconds(70), 8, || None), Some(Due::Silent));
     }
 
     #[test]
     fn held_time_counts_neither_for_pings_nor_for_idleness() {
         let start = Instant::now();
         let mut schedule = Schedule::new(Some(PING), Some(seconds(60)), start);
-        assert_eq!(schedule.due(start + seconds(30), 0), Some(Due::Ping));
+        assert_eq!(schedule.due(start + seconds(30), 0, || None), Some(Due::Ping));
         schedule.held_since = Some(start + seconds(35));
-        assert_eq!(schedule.due(start + seconds(45), 0), None);
+        assert_eq!(schedule.due(start + seconds(45), 0, || None), None);
         schedule.release(start + seconds(135));
-        assert_eq!(schedule.due(start + seconds(139), 0), Some(Due::Ping), "the ping that was due meanwhile");
-        assert_eq!(schedule.due(start + seconds(140), 0), Some(Due::Silent));
+        assert_eq!(
+            schedule.due(start + seconds(139), 0, || None),
+            Some(Due::Ping),
+            "the ping that was due meanwhile"
+        );
+        assert_eq!(schedule.due(start + seconds(140), 0, || None), Some(Due::Silent));
         schedule.unanswered = None;
-        assert_eq!(schedule.due(start + seconds(159), 0), None);
-        assert_eq!(schedule.due(start + seconds(160), 0), Some(Due::Idle));
+        assert_eq!(schedule.due(start + seconds(159), 0, || None), None);
+        assert_eq!(schedule.due(start + seconds(160), 0, || None), Some(Due::Idle));
     }
 
     #[test]
@@ -177,7 +194,7 @@ mod tests {
         let start = Instant::now();
         let mut schedule = Schedule::new(None, Some(seconds(60)), start);
         schedule.last_message = start + seconds(50);
-        assert_eq!(schedule.due(start + seconds(60), 99), None);
-        assert_eq!(schedule.due(start + seconds(110), 99), Some(Due::Idle));
+        assert_eq!(schedule.due(start + seconds(60), 99, || None), None);
+        assert_eq!(schedule.due(start + seconds(110), 99, || None), Some(Due::Idle));
     }
 }

@@ -369,7 +369,7 @@ impl Established {
         if let Some(dismissal) = self.shown.dismissal() {
             return Poll::Ready(Ending::Dismissed(dismissal.clone()));
         }
-        while let Poll::Ready(due) = self.keepalive.poll(cx, self.connection.traffic().life) {
+        while let Poll::Ready(due) = self.keepalive.poll(cx, &self.connection) {
             match due {
                 Due::Silent => return Poll::Ready(Ending::Silent),
                 Due::Idle => return Poll::Ready(Ending::Idle),

@@ -171,7 +171,7 @@ impl Peer {
             return Poll::Ready(ending);
         }
         self.count();
-        while let Poll::Ready(due) = self.keepalive.poll(cx, self.connection.traffic().life) {
+        while let Poll::Ready(due) = self.keepalive.poll(cx, &self.connection) {
             match due {
                 Due::Silent => return Poll::Ready(Ending::Silent),
                 Due::Idle => return Poll::Ready(Ending::Idle),

@@ -3,6 +3,7 @@
 //! tungstenite reads and writes as if the socket were blocking, and takes `WouldBlock` for "not
 //! now". A connection belongs to one task, so one waker serves both directions.
 
+use super::progress::Progress;
 use super::read_ahead::ReadAhead;
 use bytes::{Buf as _, Bytes};
 use rustls::ProtocolVersion;
@@ -44,6 +45,11 @@ impl Stream {
     /// The address at the other end.
     pub(super) fn peer(&self) -> Option<SocketAddr> {
         self.tcp().peer_addr().ok()
+    }
+
+    /// How far the peer has come with what was sent, if the system tells.
+    pub(super) fn progress(&self) -> Option<Progress> {
+        Progress::of(self.tcp())
     }
 
     /// What TLS agreed on, if it is used.
