@@ -117,7 +117,7 @@ async fn peers_of_a_pipeline_that_fails_are_closed_with_1011() {
     assert_eq!(closed(&mut writer).await.0, 1011);
     assert_eq!(closed(&mut reader).await.0, 1011);
     says(&host, "pipeline failed");
-    assert_eq!(host.get("/readyz").0, 503);
+    host.wait_until("it is not ready", |_| host.get("/readyz").0 == 503);
 }
 
 #[tokio::test(flavor = "multi_thread")]
