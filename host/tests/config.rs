@@ -2,7 +2,11 @@
 //! right.
 //!
 //! Each `tests/config/NAME.toml` has a `NAME.err` with the errors, or a `NAME.ok` with the warnings and
-//! the configuration. `GOLDEN=write cargo test -p tidemill --test config` writes them anew.
+//! the configuration; `docs/configuration.md` has every key. `GOLDEN=write cargo test -p tidemill --test
+//! config` writes them anew.
+
+#[path = "config/reference.rs"]
+mod reference;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -57,6 +61,31 @@ fn every_file_is_told_what_its_golden_file_says() {
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     assert!(refused >= 25, "only {refused} files are refused");
+}
+
+#[test]
+fn every_key_is_in_the_documentation_as_the_table_has_it() {
+    const MARK: &str =
+        "<!-- From here on written by `GOLDEN=write cargo test -p tidemill --test config`. -->\n";
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/configuration.md");
+    let text = fs::read_to_string(&file).unwrap();
+    let (introduction, rest) = text.split_once(MARK).expect("the mark is there");
+    let reference = reference::reference();
+    if std::env::var_os("GOLDEN").is_some() {
+        fs::write(&file, format!("{introduction}{MARK}{reference}")).unwrap();
+    } else {
+        assert!(rest == reference, "{} should end in:\n{reference}", file.display());
+    }
+}
+
+#[test]
+fn the_example_of_the_documentation_is_a_configuration() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/configuration.md");
+    let text = fs::read_to_string(&file).unwrap();
+    let (_, example) = text.split_once("```toml\n").expect("it has an example");
+    let (example, _) = example.split_once("```").expect("it ends");
+    let loaded = parse(&file, example.as_bytes(), &environment()).unwrap_or_else(|errors| panic!("{errors}"));
+    assert_eq!((loaded.config.pipelines.len(), loaded.warnings.len()), (1, 0));
 }
 
 #[test]

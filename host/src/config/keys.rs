@@ -48,27 +48,36 @@ pub fn home(key: &str) -> Option<&'static str> {
 pub static ROOT: Shape = Shape::Keys(&[&[
     Key::new("plugins", Kind::Table(&PLUGINS), "where plugins are found and their compiled code is kept")
         .default("{}"),
-    Key::new("server", Kind::Table(&SERVER), "defaults of every endpoint in server mode").default("{}"),
+    Key::new("server", Kind::Table(&SERVER), "what endpoints in server mode have in common").default("{}"),
     Key::new("admin", Kind::Table(&ADMIN), "the HTTP API; without it there is none"),
     Key::new("pipelines", Kind::Tables(&PIPELINE), "source, transforms and sinks").default("[]"),
 ]]);
 
 /// `[plugins]`
 pub static PLUGINS: Shape = Shape::Keys(&[&[
-    Key::new("dir", Kind::Path, "the folder of plugins; vwap.wasm in it is the plugin \"vwap\"")
-        .default("plugins"),
+    Key::new(
+        "dir",
+        Kind::Path,
+        "the folder of plugins, made if it is missing; vwap.wasm in it is the plugin \"vwap\"",
+    )
+    .default("plugins"),
     Key::new("watch", Kind::Bool, "whether a new or changed file is taken up while running").default("true"),
-    Key::new("cache", Kind::Path, "the folder of compiled code").default(".tidemill/cache"),
-    Key::new("max_size", Kind::Size(1, GIB), "larger files are refused").default("64MiB"),
+    Key::new("cache", Kind::Path, "the folder where compiled code is kept for the next start")
+        .default(".tidemill/cache"),
+    Key::new("max_size", Kind::Size(1, GIB), "a larger plugin is refused").default("64MiB"),
 ]]);
 
 /// `[server]`
 pub static SERVER: Shape = Shape::Keys(&[&[
     Key::new("host", Kind::Text, "the address to listen on").default("127.0.0.1"),
     Key::new("port", PORT, "the port to listen on; 0 takes a free one").default("10081"),
-    Key::new("tls", Kind::Table(&SERVER_TLS), "the certificate of the listener"),
-    Key::new("max_connections", CONNECTIONS, "of the listener, handshakes in progress included")
-        .default("10000"),
+    Key::new("tls", Kind::Table(&SERVER_TLS), "the certificate of the listener, which makes it wss://"),
+    Key::new(
+        "max_connections",
+        CONNECTIONS,
+        "most connections of a listener, handshakes in progress included; more get 503",
+    )
+    .default("10000"),
     Key::new("handshake_timeout", Kind::SOME_DURATION, "longest time a handshake may take").default("10s"),
 ]]);
 
@@ -76,18 +85,22 @@ pub static SERVER: Shape = Shape::Keys(&[&[
 pub static SERVER_TLS: Shape = Shape::Keys(&[&[
     Key::new("cert", Kind::Path, "the certificate chain, PEM").required(),
     Key::new("key", Kind::Path, "its private key, PEM").required(),
-    Key::new("client_ca", Kind::Path, "roots that clients' certificates must lead to, PEM"),
+    Key::new(
+        "client_ca",
+        Kind::Path,
+        "roots that clients' certificates must lead to, PEM; none are asked for if left out",
+    ),
     Key::new(
         "client_auth",
         Kind::OneOf(&[Word::new("required"), Word::new("optional")]),
-        "whether a client needs a certificate",
+        "with client_ca: whether a client needs a certificate; required if left out",
     ),
 ]]);
 
 /// `[admin]`
 pub static ADMIN: Shape = Shape::Keys(&[&[
     Key::new("listen", Kind::Text, "the address of the HTTP API").default("127.0.0.1:10080"),
-    Key::new("token", Kind::Text, "the bearer token, needed where the address is not loopback"),
+    Key::new("token", Kind::Text, "the bearer token of requests; needed where the address is not loopback"),
 ]]);
 
 /// `[[pipelines]]`
@@ -95,10 +108,15 @@ pub static PIPELINE: Shape = Shape::Keys(&[&[
     Key::new("name", Kind::Text, "the pipeline's name, unique").required(),
     Key::new("source", Kind::Table(&SOURCE), "where messages come from").required(),
     Key::new("sources", Kind::Tables(&SOURCE), "several sources").later(),
-    Key::new("transforms", Kind::Tables(&TRANSFORM), "the plugins messages go through, in order")
+    Key::new("transforms", Kind::Tables(&TRANSFORM), "the plugins that messages go through, in order")
         .default("[]"),
     Key::new("sinks", Kind::Tables(&SINK), "where messages go").required(),
-    Key::new("dead_letter", Kind::Table(&DEAD_LETTER), "where messages go that failed"),
+    Key::new(
+        "dead_letter",
+        Kind::Table(&DEAD_LETTER),
+        "a sink for messages that failed, each with the reason; if left out they are dropped \
+         and counted",
+    ),
 ]]);
 
 /// `[[pipelines.transforms]]`
@@ -109,7 +127,8 @@ pub static TRANSFORM: Shape = Shape::Keys(&[&[
     Key::new(
         "on_error",
         Kind::OneOf(&[Word::new("dead_letter"), Word::new("drop"), Word::new("pass"), Word::new("stop")]),
-        "what becomes of a message that the plugin rejects or faults on",
+        "what becomes of a message that the plugin rejects or fails on: pass forwards it \
+         unchanged, stop fails the pipeline",
     )
     .default("dead_letter"),
     Key::new("instances", Kind::Integer(1, 1024), "parallel instances").default("1").later(),
@@ -123,21 +142,18 @@ pub static TRANSFORM: Shape = Shape::Keys(&[&[
     Key::new("max_batch", Kind::Integer(1, MOST_BATCH), "most messages in one call").default("256"),
     Key::new("max_batch_bytes", SIZE, "most payload bytes in one call; one larger message goes alone")
         .default("1MiB"),
-    Key::new("limits", Kind::Table(&LIMITS), "what an instance may use").default("{}"),
+    Key::new("limits", Kind::Table(&LIMITS), "what an instance of the plugin may use").default("{}"),
     Key::new("allow", Kind::Texts, "capabilities of the plugin").default("[]").later(),
-    Key::new(
-        "state",
-        Kind::OneOf(&[Word::new("memory"), Word::later("durable")]),
-        "whether its state survives a restart of the host",
-    )
-    .default("memory"),
+    Key::new("state", Kind::OneOf(&[Word::new("memory"), Word::later("durable")]), "where its state is kept")
+        .default("memory"),
 ]]);
 
 /// `limits` of a transform.
 pub static LIMITS: Shape = Shape::Keys(&[&[
-    Key::new("memory", Kind::Size(LEAST_MEMORY, MOST_MEMORY), "memory of an instance").default("64MiB"),
-    Key::new("deadline", Kind::SOME_DURATION, "the guest's own running time in one call").default("250ms"),
-    Key::new("output", SIZE, "what one call may return").default("16MiB"),
+    Key::new("memory", Kind::Size(LEAST_MEMORY, MOST_MEMORY), "most memory of an instance").default("64MiB"),
+    Key::new("deadline", Kind::SOME_DURATION, "longest time that the plugin itself may run in one call")
+        .default("250ms"),
+    Key::new("output", SIZE, "most bytes that one call may return").default("16MiB"),
 ]]);
 
 /// `[pipelines.source]`
@@ -182,15 +198,19 @@ static STDOUT: Shape = Shape::Keys(&[NAMED, OUTPUTS, FORMAT]);
 static FILE_DEAD_LETTER: Shape = Shape::Keys(&[NAMED, FILE, FORMAT, APPEND]);
 static STDOUT_DEAD_LETTER: Shape = Shape::Keys(&[NAMED, FORMAT]);
 
-const FILE: &[Key] = &[Key::new("path", Kind::Path, "the file, packed if it ends in .gz").required()];
+const FILE: &[Key] = &[Key::new("path", Kind::Path, "the file, packed if its name ends in .gz").required()];
 const FORMAT: &[Key] = &[Key::new(
     "format",
     Kind::OneOf(&[Word::new("jsonl"), Word::new("recording")]),
-    "how its lines are written",
+    "jsonl: a message a line; recording: the same, each after its time in nanoseconds",
 )
 .default("jsonl")];
-const APPEND: &[Key] =
-    &[Key::new("append", Kind::Bool, "whether lines are added to what is there").default("true")];
+const APPEND: &[Key] = &[Key::new(
+    "append",
+    Kind::Bool,
+    "whether lines are added to what is there; if not, the file begins anew",
+)
+.default("true")];
 const NAMED: &[Key] =
     &[Key::new("name", Kind::Text, "the sink's name, unique in its pipeline; sink0, sink1, ... if left out")];
 const OUTPUTS: &[Key] =
@@ -276,16 +296,31 @@ const PACKED: Kind =
     Kind::OneOf(&[Word::new("none"), Word::new("gzip"), Word::new("zlib"), Word::new("zstd")]);
 
 const PAYLOAD_COMPRESSION: Key =
-    Key::new("payload_compression", PACKED, "how payloads are packed").default("none");
+    Key::new("payload_compression", PACKED, "how payloads are packed within their frames").default("none");
 
 /// Of every WebSocket endpoint.
 const ENDPOINT: &[Key] = &[
-    Key::new("subprotocols", Kind::Texts, "client: offered; server: accepted").default("[]"),
-    Key::new("on_connect", Kind::Messages, "messages sent after every connect, server: to every new peer")
-        .default("[]")
-        .with_files(),
-    Key::new("ping", Kind::Table(&PING), "WebSocket pings").default("{}"),
-    Key::new("idle_timeout", Kind::SOME_DURATION, "no message for so long ends a connection"),
+    Key::new(
+        "subprotocols",
+        Kind::Texts,
+        "client: offered, of which the server must choose one; server: accepted, the first \
+         that a peer offers",
+    )
+    .default("[]"),
+    Key::new(
+        "on_connect",
+        Kind::Messages,
+        "client: sent after every connect; server: to every new peer; a table is sent as JSON",
+    )
+    .default("[]")
+    .with_files(),
+    Key::new("ping", Kind::Table(&PING), "WebSocket pings, which tell a silent peer from an idle one")
+        .default("{}"),
+    Key::new(
+        "idle_timeout",
+        Kind::SOME_DURATION,
+        "no message for so long ends a connection; no limit if left out",
+    ),
     Key::new(
         "compression",
         Kind::OneOf(&[Word::new("off"), Word::later("permessage-deflate")]),
@@ -297,53 +332,80 @@ const ENDPOINT: &[Key] = &[
     Key::new(
         "check_connection",
         Kind::Bool,
-        "whether the pipeline starts only once the endpoint is connected",
+        "whether the pipeline starts only once the endpoint is connected, and fails \
+         otherwise; server: once a peer is",
     )
     .default("false"),
 ];
 
-/// `max_message_size` of whom we dialled.
-const CLIENT_SIZE: &[Key] =
-    &[Key::new("max_message_size", SIZE, "a larger frame or message ends its connection").default("16MiB")];
-/// `max_message_size` of whom we accepted.
-const SERVER_SIZE: &[Key] =
-    &[Key::new("max_message_size", SIZE, "a larger frame or message ends its connection").default("1MiB")];
+/// Of whom we dialled, and of whom we accepted.
+const CLIENT_SIZE: &[Key] = &[MAX_MESSAGE_SIZE.default("16MiB")];
+const SERVER_SIZE: &[Key] = &[MAX_MESSAGE_SIZE.default("1MiB")];
+const MAX_MESSAGE_SIZE: Key = Key::new(
+    "max_message_size",
+    SIZE,
+    "a larger message ends its connection with 1009; a payload that unpacks to more is lost alone",
+);
 
 /// Of an endpoint that dials.
 const CLIENT: &[Key] = &[
     Key::new("url", Kind::TextOrTexts, "ws:// or wss://; of a list each attempt takes the next")
         .required()
         .with_files(),
-    Key::new("headers", Kind::Map, "headers of the handshake").default("{}").with_files(),
-    Key::new("connect_timeout", Kind::SOME_DURATION, "TCP, TLS and handshake together").default("10s"),
-    Key::new("tls", Kind::Table(&CLIENT_TLS), "whom to trust").default("{}"),
-    Key::new("reconnect", Kind::Table(&RECONNECT), "the schedule of reconnection").default("{}"),
+    Key::new("headers", Kind::Map, "headers that are sent in the handshake").default("{}").with_files(),
+    Key::new("connect_timeout", Kind::SOME_DURATION, "longest time for TCP, TLS and handshake together")
+        .default("10s"),
+    Key::new("tls", Kind::Table(&CLIENT_TLS), "for wss://: whom to trust, and who we are").default("{}"),
+    Key::new(
+        "reconnect",
+        Kind::Table(&RECONNECT),
+        "when a connection that was lost or refused is dialled again",
+    )
+    .default("{}"),
     Key::new("send_interval", Kind::ANY_DURATION, "least time between two messages we send").default("0s"),
-    Key::new("heartbeat", Kind::Table(&HEARTBEAT), "a heartbeat of the application"),
+    Key::new(
+        "heartbeat",
+        Kind::Table(&HEARTBEAT),
+        "a message of the application that is sent again and again; none if left out",
+    ),
     Key::new("before_connect", Kind::Json, "a plugin that prepares each dial").later(),
 ];
 
 /// `tls` in client mode.
 pub static CLIENT_TLS: Shape = Shape::Keys(&[&[
     Key::new("ca", Kind::Path, "roots to trust instead of the system's, PEM"),
-    Key::new("cert", Kind::Path, "our certificate chain, PEM"),
+    Key::new("cert", Kind::Path, "our certificate chain for servers that ask for one, PEM"),
     Key::new("key", Kind::Path, "its private key, PEM"),
     Key::new("ca_base64", Kind::Text, "like ca, base64 of PEM").with_files(),
     Key::new("cert_base64", Kind::Text, "like cert, base64 of PEM").with_files(),
     Key::new("key_base64", Kind::Text, "like key, base64 of PEM").with_files(),
-    Key::new("insecure_skip_verify", Kind::Bool, "whether any certificate is taken").default("false"),
-    Key::new("server_name", Kind::Text, "the name to ask for and to check"),
+    Key::new("insecure_skip_verify", Kind::Bool, "whether any certificate is taken, which is for tests")
+        .default("false"),
+    Key::new("server_name", Kind::Text, "the name to ask for and to check; the host of the url if left out"),
 ]]);
 
 /// `reconnect`
 pub static RECONNECT: Shape = Shape::Keys(&[&[
-    Key::new("enabled", Kind::Bool, "false: fail at the first loss").default("true"),
+    Key::new(
+        "enabled",
+        Kind::Bool,
+        "whether it is dialled again; if not, the first loss or refusal is a failure",
+    )
+    .default("true"),
     Key::new("delay", Kind::SOME_DURATION, "before the first attempt; doubles with each").default("1s"),
     Key::new("max_delay", Kind::SOME_DURATION, "the longest delay").default("30s"),
-    Key::new("max_attempts", Kind::Integer(-1, u32::MAX as i64), "most attempts in a row; -1 is no limit")
-        .default("-1"),
-    Key::new("jitter", Kind::Number(0.0, 1.0), "each delay is uniform in d(1 - jitter) to d(1 + jitter)")
-        .default("0.1"),
+    Key::new(
+        "max_attempts",
+        Kind::Integer(-1, u32::MAX as i64),
+        "most attempts in a row, after which it has failed; -1 is no limit",
+    )
+    .default("-1"),
+    Key::new(
+        "jitter",
+        Kind::Number(0.0, 1.0),
+        "how much a delay d varies: it is anything from d(1 - jitter) to d(1 + jitter)",
+    )
+    .default("0.1"),
     Key::new(
         "reset_after",
         Kind::ANY_DURATION,
@@ -356,55 +418,84 @@ pub static RECONNECT: Shape = Shape::Keys(&[&[
 pub static HEARTBEAT: Shape = Shape::Keys(&[&[
     Key::new("interval", Kind::SOME_DURATION, "between two messages").required(),
     Key::new("message", Kind::Text, "what is sent").required().with_files(),
-    Key::new("reply", Kind::Text, "the answer, which is swallowed").with_files(),
+    Key::new(
+        "reply",
+        Kind::Text,
+        "the answer, which is no message for the pipeline; none is waited for if left out",
+    )
+    .with_files(),
     Key::new("timeout", Kind::SOME_DURATION, "no answer for so long reconnects").default("10s"),
 ]]);
 
 /// `ping`
 pub static PING: Shape = Shape::Keys(&[&[
     Key::new("interval", Kind::ANY_DURATION, "between two pings; 0s turns them off").default("30s"),
-    Key::new("timeout", Kind::SOME_DURATION, "nothing received for so long after one ends the connection")
-        .default("10s"),
+    Key::new(
+        "timeout",
+        Kind::SOME_DURATION,
+        "nothing received for so long after one ends the connection, unless the peer still \
+         reads what came before",
+    )
+    .default("10s"),
 ]]);
 
 /// Of an endpoint that accepts.
 const LISTEN: &[Key] = &[
-    Key::new("path", Kind::Text, "the exact path, or with {name} for one segment").default("/"),
+    Key::new("path", Kind::Text, "the exact path, or with {name} for any one segment: /rooms/{room}")
+        .default("/"),
     Key::new("host", Kind::Text, "the address to listen on; from [server] if left out"),
     Key::new("port", PORT, "the port to listen on; from [server] if left out"),
     Key::new("connect_timeout", Kind::SOME_DURATION, "with check_connection: the longest wait for a peer")
         .default("10s"),
-    Key::new("tls", Kind::Table(&SERVER_TLS), "the certificate; from [server] if left out"),
-    Key::new("metadata", Kind::Map, "metadata of a connection's messages, from its handshake").default("{}"),
-    Key::new("auth", Kind::Table(&AUTH), "who may connect"),
+    Key::new(
+        "tls",
+        Kind::Table(&SERVER_TLS),
+        "the certificate, which makes it wss://; from [server] if left out",
+    ),
+    Key::new(
+        "metadata",
+        Kind::Map,
+        "metadata of a connection's messages, from its handshake: \"path:NAME\", \
+         \"query:NAME\", \"header:NAME\", \"cookie:NAME\", \"auth:user\", \"tls:cn\", \
+         \"tls:san\", \"tls:fingerprint\"",
+    )
+    .default("{}"),
+    Key::new("auth", Kind::Table(&AUTH), "who may connect; others get 401; everybody may if left out"),
     Key::new(
         "allowed_origins",
         Kind::Texts,
-        "origins of web pages that may connect; those of the same host if left out",
+        "origins of web pages that may connect, with * for any name or for all; those of the \
+         same host if left out",
     ),
-    Key::new("max_connections", CONNECTIONS, "of this endpoint; from [server] if left out"),
+    Key::new("max_connections", CONNECTIONS, "most connections of this endpoint; from [server] if left out"),
     Key::new("receive_limit", Kind::Json, "how many messages a peer may send in a time").later(),
 ];
 
 /// `auth`
 pub static AUTH: Shape = Shape::Keys(&[&[
-    Key::new("bearer", Kind::Texts, "tokens").with_files(),
-    Key::new("basic", Kind::Map, "users and passwords").with_files(),
-    Key::new("bearer_from", Kind::Texts, "where a token may stand").default("[header]"),
+    Key::new("bearer", Kind::Texts, "tokens, each of which lets in").with_files(),
+    Key::new("basic", Kind::Map, "users, and the password of each").with_files(),
+    Key::new(
+        "bearer_from",
+        Kind::Texts,
+        "where a token may stand: \"header\", \"query:NAME\", \"cookie:NAME\", \"subprotocol\"",
+    )
+    .default("[header]"),
     Key::new("forward", Kind::Text, "another server that decides").later(),
 ]]);
 
 const WEBSOCKET_SOURCE_KEYS: &[Key] = &[Key::new(
     "codec",
     Kind::OneOf(&[Word::new("auto"), Word::new("json"), Word::new("text"), Word::new("bytes")]),
-    "what a payload must be",
+    "what a payload must be, or it goes to the dead letters; auto takes all as it comes, \
+         bytes all as binary",
 )
 .default("auto")];
 
 const WEBSOCKET_SINK_KEYS: &[Key] = &[
     MESSAGE_TYPE,
     INCLUDE_METADATA,
-    Key::new("batch", Kind::Table(&BATCH), "several messages as a JSON array in one frame"),
+    Key::new("batch", Kind::Table(&BATCH), "several messages in one frame; each has its own if left out"),
 ];
 
 /// Of a sink that answers on the connection a message came on.
@@ -413,7 +504,7 @@ const REPLY: &[Key] = &[MESSAGE_TYPE, INCLUDE_METADATA, PAYLOAD_COMPRESSION, PEE
 const MESSAGE_TYPE: Key = Key::new(
     "message_type",
     Kind::OneOf(&[Word::new("auto"), Word::new("text"), Word::new("binary")]),
-    "the frames that messages are sent as",
+    "the frames that messages are sent as; auto: as the message is",
 )
 .default("auto");
 const INCLUDE_METADATA: Key =
@@ -421,13 +512,14 @@ const INCLUDE_METADATA: Key =
 
 /// `batch`
 pub static BATCH: Shape = Shape::Keys(&[&[
-    Key::new("max_messages", QUEUE, "most messages in a frame").default("1"),
-    Key::new("linger", Kind::ANY_DURATION, "longest wait for more").default("0ms"),
+    Key::new("max_messages", QUEUE, "most messages in a frame; more than one makes every frame a JSON array")
+        .default("1"),
+    Key::new("linger", Kind::ANY_DURATION, "longest wait for more messages").default("0ms"),
     Key::new("max_bytes", SIZE, "most bytes in a frame").default("1MiB"),
 ]]);
 
 const CLIENT_SINK: &[Key] =
-    &[Key::new("buffer", Kind::Table(&BUFFER), "what waits for the connection").default("{}")];
+    &[Key::new("buffer", Kind::Table(&BUFFER), "the messages that wait for the connection").default("{}")];
 
 /// `buffer`
 pub static BUFFER: Shape = Shape::Keys(&[&[
@@ -438,7 +530,7 @@ pub static BUFFER: Shape = Shape::Keys(&[&[
     Key::new(
         "when_full",
         Kind::OneOf(&[Word::new("block"), Word::new("drop_oldest"), Word::new("drop_newest")]),
-        "what happens to one more",
+        "what happens when there is one more; block holds the source",
     )
     .default("block"),
     Key::new("path", Kind::Path, "the folder of a buffer on disk").later(),
@@ -458,7 +550,8 @@ const SLOW_PEER: Key = Key::new(
         Word::new("block"),
         Word::later("conflate"),
     ]),
-    "what happens to a peer that reads too slowly",
+    "what happens when more would wait: disconnect closes the peer with 1013, block \
+         holds the source",
 )
 .default("drop_oldest");
 
@@ -470,11 +563,15 @@ const SERVER_SINK: &[Key] = &[
     Key::new(
         "when_no_peers",
         Kind::OneOf(&[Word::new("drop"), Word::new("wait")]),
-        "what happens while nobody is connected",
+        "what happens to messages while nobody is connected; wait holds the source",
     )
     .default("drop"),
-    Key::new("replay", Kind::Integer(0, MOST_MESSAGES), "the last messages that a new peer gets first")
-        .default("0"),
+    Key::new(
+        "replay",
+        Kind::Integer(0, MOST_MESSAGES),
+        "so many of the last messages are the first that a new peer gets",
+    )
+    .default("0"),
     Key::new("topic", Kind::Text, "only peers subscribed to this value get the message").later(),
     Key::new("subscribe", Kind::Texts, "a peer's topics at connect").later(),
     Key::new("exclude_sender", Kind::Bool, "whether a peer misses what it sent itself").later(),
