@@ -70,7 +70,7 @@ pub struct Plugins {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Server {
     /// The address to listen on, a name or an IP address.
-    pub host: String,
+    pub host: Redacted,
     /// The port to listen on; 0 takes a free one.
     pub port: u16,
     /// Most connections of a listener, handshakes in progress included.
@@ -326,7 +326,7 @@ pub struct Identity {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Listen {
     /// The address, a name or an IP address.
-    pub host: String,
+    pub host: Redacted,
     /// The port; 0 takes a free one.
     pub port: u16,
     /// TLS, the same for all endpoints at the address.

@@ -20,6 +20,7 @@ fn environment() -> Environment {
         ("URL", "http://user:s3cr3t@example.com/"),
         ("FEED", "wss://feed.example.com/s3cr3t"),
         ("FOLDER", "s3cr3t-folder"),
+        ("NODE", "s3cr3t-node"),
         ("EMPTY", ""),
     ];
     variables.map(|(name, value)| (name.to_owned(), value.to_owned())).into()

@@ -4,9 +4,10 @@
 use super::path::PathPattern;
 use super::report::Report;
 use super::section::{Section, Span};
-use super::{Config, Endpoint, Environment, Listen, Mode, Pipeline, Proxies, Server, SinkKind, Source};
+use super::{
+    Config, Endpoint, Environment, Listen, Mode, Pipeline, Proxies, Server, SinkKind, Source, is_loopback,
+};
 use std::collections::BTreeSet;
-use std::net::IpAddr;
 
 /// The keys that the endpoints of one path have in common: one that leaves a key out takes it from
 /// another.
@@ -46,8 +47,7 @@ impl Served {
 
     /// Whether both are reached at one address.
     fn is_beside(&self, other: &Self) -> bool {
-        let address = |served: &Self| served.listen().map(|listen| (listen.host.clone(), listen.port));
-        address(self) == address(other)
+        self.listen().map(Listen::address) == other.listen().map(Listen::address)
     }
 
     /// Whether both are reached at one address and path.
@@ -154,7 +154,7 @@ fn agree_on_tls(report: &mut Report<'_>, server: &Server, served: &mut [Served])
             }
             (_, Some(there)) => there.listen().and_then(|listen| listen.tls.clone()),
             _ => server.tls.clone().filter(|_| {
-                here.listen().is_some_and(|listen| (&listen.host, listen.port) == (&server.host, server.port))
+                here.listen().is_some_and(|listen| listen.address() == (server.host.expose(), server.port))
             }),
         };
         if let Mode::Server(listen) = &mut served[index].endpoint.mode {
@@ -187,7 +187,14 @@ impl Config {
             _ => None,
         });
         let listens = sources.chain(sinks).filter_map(Endpoint::listen);
-        listens.map(|listen| (listen.host.as_str(), listen.port)).collect()
+        listens.map(Listen::address).collect()
+    }
+}
+
+impl Listen {
+    /// The host and the port, as they are.
+    pub fn address(&self) -> (&str, u16) {
+        (self.host.expose(), self.port)
     }
 }
 
@@ -222,20 +229,18 @@ pub(super) fn warn_of_open_doors(report: &mut Report<'_>, served: &[Served]) {
     let mut seen = Vec::new();
     for served in served {
         let Some(listen) = served.listen() else { continue };
-        let is_loopback = listen.host == "localhost"
-            || listen.host.parse().is_ok_and(|address: IpAddr| address.is_loopback());
         let asks_for_certificates = listen
             .tls
             .as_ref()
             .is_some_and(|tls| tls.clients.as_ref().is_some_and(|clients| clients.are_required));
-        if is_loopback
+        if is_loopback(listen.host.expose())
             || listen.auth.is_some()
             || asks_for_certificates
-            || seen.contains(&(&listen.host, listen.port))
+            || seen.contains(&listen.address())
         {
             continue;
         }
-        seen.push((&listen.host, listen.port));
+        seen.push(listen.address());
         report.warning(
             &served.address,
             format!("anyone who reaches {} port {} may connect", listen.host, listen.port),

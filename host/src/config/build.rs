@@ -65,7 +65,7 @@ fn plugins(section: &Section) -> Plugins {
 fn server(report: &mut Report<'_>, section: &Section) -> Server {
     let defaults = Server::default();
     Server {
-        host: section.text("host").map_or(defaults.host, |host| host.expose().to_owned()),
+        host: section.text("host").cloned().unwrap_or(defaults.host),
         port: port(section).unwrap_or(defaults.port),
         max_connections: section.count("max_connections"),
         handshake_timeout: section.duration("handshake_timeout").unwrap_or(defaults.handshake_timeout),

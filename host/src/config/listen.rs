@@ -30,7 +30,7 @@ pub(super) fn listen(report: &mut Report<'_>, section: &Section, server: &Server
     }
     let auth = section.section("auth").map(|section| auth(report, section));
     Listen {
-        host: host.map_or_else(|| server.host.clone(), |host| host.expose().to_owned()),
+        host: host.unwrap_or(&server.host).clone(),
         port: port(section).unwrap_or(server.port),
         tls: section.section("tls").and_then(|section| tls(report, section)),
         metadata: metadata(report, section, pattern.as_ref().ok(), auth.as_ref()),

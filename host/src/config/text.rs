@@ -39,6 +39,11 @@ impl Redacted {
     pub fn shown(&self) -> &str {
         &self.shown
     }
+
+    /// Whether all of it may be shown.
+    pub fn is_open(&self) -> bool {
+        self.value == self.shown
+    }
 }
 
 impl std::fmt::Debug for Redacted {
@@ -146,7 +151,7 @@ impl EndpointText {
 
     /// Whether all of it may be shown.
     pub fn is_open(&self) -> bool {
-        !self.has_files() && self.known.value == self.known.shown
+        !self.has_files() && self.known.is_open()
     }
 
     /// What is known without its files; all of it where there are none.

@@ -107,7 +107,7 @@ fn endpoint(mode: &Mode) -> Value {
         }
         Mode::Server(listen) => json!({
             "type": "websocket", "mode": "server",
-            "host": listen.host, "port": listen.port, "path": listen.path.shown(),
+            "host": listen.host.shown(), "port": listen.port, "path": listen.path.shown(),
         }),
     }
 }

@@ -11,7 +11,7 @@ use super::handshake::Handshake;
 use super::path::{Arrivals, End, Member, Path, Seat};
 use super::peer::Peer;
 use super::server_tls::ServerCertificates;
-use crate::config::{Endpoint, Listen, PathPattern, Server};
+use crate::config::{Endpoint, Listen, PathPattern, Redacted, Server};
 use crate::telemetry::EndpointMetrics;
 use std::collections::HashMap;
 use std::fmt;
@@ -90,6 +90,7 @@ enum Cause {
 
 #[derive(Debug)]
 struct Listener {
+    host: Redacted,
     local: SocketAddr,
     shared: Arc<Shared>,
     stop: CancellationToken,
@@ -179,10 +180,10 @@ impl Listeners {
     /// If the address cannot be listened on.
     pub async fn check(&self, listen: &Listen) -> Result<(), ListenError> {
         let open = self.open.lock().await;
-        if open.contains_key(&(listen.host.clone(), listen.port)) {
+        if open.contains_key(&address(listen)) {
             return Ok(());
         }
-        let bound = TcpListener::bind((&*listen.host, listen.port)).await;
+        let bound = TcpListener::bind(listen.address()).await;
         bound.map(drop).map_err(|error| ListenError::new(listen, Cause::Address(error)))
     }
 
@@ -192,12 +193,12 @@ impl Listeners {
         listen: &Listen,
         member: Member,
     ) -> Result<Attachment, ListenError> {
-        let address = (listen.host.clone(), listen.port);
+        let address = address(listen);
         let pattern = PathPattern::parse(&listen.path)
             .map_err(|error| ListenError::new(listen, Cause::Path(error.message)))?;
         let mut open = self.open.lock().await;
-        let listener = match open.get(&address) {
-            Some(listener) => listener.clone(),
+        let (listener, bound) = match open.get(&address) {
+            Some(listener) => (listener.clone(), None),
             None => {
                 let certificates = match &listen.tls {
                     Some(tls) => {
@@ -207,7 +208,7 @@ impl Listeners {
                     None => None,
                 };
                 let bound = Listener::bind(listen, self.limits, certificates).await;
-                let listener = Arc::new(bound.map_err(|error| {
+                let (listener, bound) = bound.map_err(|error| {
                     let cause = match self.owner(&open, listen) {
                         Some((owner, at)) if error.kind() == io::ErrorKind::AddrInUse => {
                             Cause::Ours { owner, at }
@@ -215,9 +216,8 @@ impl Listeners {
                         _ => Cause::Address(error),
                     };
                     ListenError::new(listen, cause)
-                })?);
-                open.insert(address.clone(), listener.clone());
-                listener
+                })?;
+                (Arc::new(listener), Some(bound))
             }
         };
         let path = {
@@ -234,7 +234,7 @@ impl Listeners {
                 Ok(found) => paths[found].clone(),
                 Err(place) => {
                     let scheme = if certificates.is_some() { "wss" } else { "ws" };
-                    let base = format!("{scheme}://{}:{}", bracketed(&listen.host), listener.local.port());
+                    let base = format!("{scheme}://{}", shown(&listen.host, listener.local.port()));
                     let path = Path::new(endpoint, &listen.path, pattern, base);
                     paths.insert(place, path.clone());
                     path
@@ -242,6 +242,10 @@ impl Listeners {
             }
         };
         let member = path.join(member);
+        if let Some(bound) = bound {
+            open.insert(address.clone(), listener.clone());
+            listener.start(bound);
+        }
         Ok(Attachment {
             listeners: self.clone(),
             address,
@@ -257,7 +261,7 @@ impl Listeners {
     /// Whoever of this process listens where an endpoint would, and how it says where that is.
     fn owner(&self, open: &HashMap<Address, Arc<Listener>>, listen: &Listen) -> Option<(String, String)> {
         let clashes = |other: SocketAddr| {
-            let host: Option<IpAddr> = listen.host.parse().ok();
+            let host: Option<IpAddr> = listen.host.expose().parse().ok();
             let overlaps = host.is_none_or(|host| {
                 host == other.ip() || host.is_unspecified() || other.ip().is_unspecified()
             });
@@ -266,9 +270,9 @@ impl Listeners {
         let other = self.others.iter().find(|(other, _)| clashes(*other));
         let other = other.map(|(other, owner)| ((*owner).to_owned(), other.to_string()));
         other.or_else(|| {
-            let ((host, port), listener) = open.iter().find(|(_, listener)| clashes(listener.local))?;
+            let listener = open.values().find(|listener| clashes(listener.local))?;
             let owner = listener.shared.paths().iter().find_map(|path| path.owner())?;
-            Some((owner, format!("{}:{port}", bracketed(host))))
+            Some((owner, shown(&listener.host, listener.local.port())))
         })
     }
 
@@ -351,19 +355,26 @@ impl fmt::Debug for Attachment {
 }
 
 impl Listener {
+    /// Takes the address. Who dials it waits until the first path is open and the listener starts.
     async fn bind(
         listen: &Listen,
         limits: Limits,
         certificates: Option<ServerCertificates>,
-    ) -> io::Result<Self> {
-        let tcp = TcpListener::bind((&*listen.host, listen.port)).await?;
-        let local = tcp.local_addr()?;
-        info!(address = %local, "websocket listening");
+    ) -> io::Result<(Self, TcpListener)> {
+        let tcp = TcpListener::bind(listen.address()).await?;
+        let (host, local) = (listen.host.clone(), tcp.local_addr()?);
         let (paths, connections) = Default::default();
         let shared = Arc::new(Shared { paths, connections, limits, certificates });
-        let stop = CancellationToken::new();
-        let task = Mutex::new(Some(tokio::spawn(run(tcp, shared.clone(), stop.clone()))));
-        Ok(Self { local, shared, stop, task })
+        let (stop, task) = Default::default();
+        Ok((Self { host, local, shared, stop, task }, tcp))
+    }
+
+    fn start(&self, tcp: TcpListener) {
+        let local = self.local;
+        let address = if self.host.is_open() { local.to_string() } else { shown(&self.host, local.port()) };
+        info!(address, "websocket listening");
+        let task = tokio::spawn(run(tcp, self.shared.clone(), self.stop.clone()));
+        *self.task.lock().unwrap_or_else(PoisonError::into_inner) = Some(task);
     }
 
     fn forget(&self, path: &Arc<Path>) {
@@ -457,13 +468,21 @@ fn disagreement(
     Some((key, path.owner()?))
 }
 
-fn bracketed(host: &str) -> String {
-    if host.contains(':') { format!("[{host}]") } else { host.to_owned() }
+/// What listeners are told apart by.
+fn address(listen: &Listen) -> Address {
+    let (host, port) = listen.address();
+    (host.to_owned(), port)
+}
+
+/// An address as it may be shown.
+fn shown(host: &Redacted, port: u16) -> String {
+    let host = host.shown();
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
 impl ListenError {
     fn new(listen: &Listen, cause: Cause) -> Self {
-        Self { address: format!("{}:{}", bracketed(&listen.host), listen.port), cause }
+        Self { address: shown(&listen.host, listen.port), cause }
     }
 }
 

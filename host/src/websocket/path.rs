@@ -138,7 +138,7 @@ impl Member {
 
 impl Path {
     pub(super) fn new(endpoint: &Endpoint, path: &Redacted, pattern: PathPattern, base: String) -> Arc<Self> {
-        let shown = (path.shown() != path.expose()).then(|| path.shown().to_owned());
+        let shown = (!path.is_open()).then(|| path.shown().to_owned());
         let (generation, state) = (AtomicU64::new(0), Mutex::default());
         let guard = Guard::new(endpoint);
         Arc::new(Self { endpoint: endpoint.clone(), pattern, shown, guard, base, generation, state })

@@ -246,12 +246,23 @@ async fn each_endpoint_has_a_limit_of_its_own() {
 }
 
 #[tokio::test]
-async fn what_is_hidden_of_a_path_is_hidden_of_its_messages() {
+async fn what_is_hidden_of_an_endpoint_is_hidden_of_its_messages_and_errors() {
     let (listeners, metrics) = (Listeners::default(), Metrics::default());
     let mut endpoint = server_endpoint("/");
     listen_of(&mut endpoint).path = Redacted::new("/s3cr3t", "/***");
+    listen_of(&mut endpoint).host = Redacted::new("127.0.0.1", "***");
     let (mut source, address) = server_source(&listeners, endpoint, &metrics).await;
     let (mut peer, _) = dial(address, "/s3cr3t", &[]).await.expect("let in");
     let message = sent(&mut peer, &mut source).await;
-    assert_eq!(message.metadata.get(SOURCE), format!("ws://127.0.0.1:{}/***", address.port()));
+    let port = address.port();
+    assert_eq!(message.metadata.get(SOURCE), format!("ws://***:{port}/***"));
+    assert_eq!(metrics.connections().list()[0].address, format!("ws://***:{port}/***"));
+    let mut other = server_endpoint("/");
+    listen_of(&mut other).port = port;
+    listen_of(&mut other).host = Redacted::new("0.0.0.0", "a-***");
+    let listen = listen_of(&mut other).clone();
+    let opened = listeners.open_source(&other, &listen, false, metrics.endpoint("q", "source")).await;
+    let why = opened.err().map(|error| error.to_string());
+    let owner = format!("address in use by the source of pipeline p, at ***:{port}");
+    assert_eq!(why, Some(format!("failed to listen on a-***:{port}: {owner}")));
 }

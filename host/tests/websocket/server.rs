@@ -5,14 +5,20 @@ use crate::drive::{
     server_sink, server_source, soon, until_metric, until_sent,
 };
 use futures_util::SinkExt;
+use std::fmt::Debug;
 use std::future::poll_fn;
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Waker};
 use std::time::Duration;
 use tidemill::config::{Peers, Ping, SlowPeer, WhenNoPeers};
 use tidemill::metadata::{PEER, SOURCE};
-use tidemill::telemetry::Metrics;
+use tidemill::telemetry::{EndpointState, Metrics};
 use tidemill::websocket::Listeners;
 use tokio_tungstenite::tungstenite::Message;
+use tracing::field::Field;
+use tracing::{Event, Subscriber};
+use tracing_subscriber::layer::{self, Layer, SubscriberExt as _};
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 const CONNECTED: &[&str] = &["tidemill_connections{", "\"out\"", "\"connected\""];
 
@@ -36,6 +42,36 @@ async fn every_peer_gets_every_message() {
     }
     until_sent(&metrics, "out", &[3, 3]).await;
     assert_eq!(metric(&metrics, &["tidemill_messages_delivered_total{"]), "2");
+}
+
+/// Looks at the state of an endpoint when a listener says that it listens.
+struct Witness {
+    metrics: Arc<Metrics>,
+    seen: Arc<Mutex<Vec<EndpointState>>>,
+}
+
+impl<S: Subscriber> Layer<S> for Witness {
+    fn on_event(&self, event: &Event<'_>, _: layer::Context<'_, S>) {
+        let mut listens = false;
+        event.record(&mut |_: &Field, value: &dyn Debug| {
+            listens |= format!("{value:?}") == "websocket listening"
+        });
+        if listens {
+            let states = self.metrics.connections().list().into_iter().map(|row| row.state);
+            self.seen.lock().expect("nobody panics").extend(states);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_listener_says_that_it_listens_once_its_first_path_is_open() {
+    let (listeners, metrics) = (Listeners::default(), Arc::new(Metrics::default()));
+    let seen = Arc::default();
+    let witness = Witness { metrics: metrics.clone(), seen: Arc::clone(&seen) };
+    let guard = tracing_subscriber::registry().with(witness).set_default();
+    let (_source, _) = server_source(&listeners, server_endpoint("/in"), &metrics).await;
+    drop(guard);
+    assert_eq!(*seen.lock().expect("nobody panics"), [EndpointState::Listening]);
 }
 
 #[tokio::test]
