@@ -7,7 +7,8 @@ use tidemill_tests::host::{Folder, Host, binary};
 use tidemill_tests::peers::{Collector, Feed, dial};
 use tidemill_tests::plugin;
 use tokio::net::TcpListener;
-use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::connect_async;
+use tokio_tungstenite::tungstenite::{Error, Message};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_path_on_two_addresses_is_two_endpoints() {
@@ -183,4 +184,66 @@ fn fewer_open_files_than_the_listeners_may_need_are_warned_about() {
         assert_eq!(line.contains("\"connections\":1000,\"files\":512,"), is_warned, "{}", ended.log);
         assert_eq!(line.contains("raise the limit of open files, or lower max_connections"), is_warned);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn metadata_that_no_handshake_can_have_is_warned_of_at_the_start() {
+    let folder = Folder::default();
+    let host = folder.run(
+        r#"
+        [server]
+        port = 0
+
+        [[pipelines]]
+        name = "p"
+        source = { type = "websocket", mode = "server", path = "/in", metadata = { who = "auth:user", device = "tls:cn" } }
+        sinks = [{ type = "reply" }]
+
+        [[pipelines]]
+        name = "q"
+        source = { type = "websocket", mode = "server", path = "/q", metadata = { known = "auth:user", room = "query:room" }, auth = { basic = { ann = "pass" } } }
+        sinks = [{ type = "stdout" }]
+        "#,
+    );
+    host.wait_until("both listen", |now| {
+        ["p", "q"].iter().all(|name| {
+            let of = format!("pipeline=\"{name}\"");
+            now.count("tidemill_connections", &["endpoint=\"source\"", &of, "state=\"listening\""]) == 1
+        })
+    });
+    for (key, why) in [
+        ("who", "metadata from `auth:user` will be absent: `auth` has no `basic`"),
+        ("device", "metadata from `tls:` will be absent: `tls` has no `client_ca`"),
+    ] {
+        host.logged(why, |fields| {
+            (fields["message"] == why
+                && fields["key"] == key
+                && fields["endpoint"] == "the source of pipeline p")
+                .then_some(())
+        });
+    }
+    assert_eq!(host.log().matches("will be absent").count(), 2, "{}", host.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_credential_whose_file_cannot_be_read_is_named_in_the_log() {
+    let folder = Folder::default();
+    let host = folder.run(
+        r#"
+        [server]
+        port = 0
+
+        [[pipelines]]
+        name = "p"
+        source = { type = "websocket", mode = "server", path = "/in", auth = { bearer = ["${file:token}", "other"], bearer_from = ["query:t"] } }
+        sinks = [{ type = "stdout" }]
+        "#,
+    );
+    let address = host.listening("websocket");
+    let refused = connect_async(format!("ws://{address}/in?t=secret")).await;
+    assert!(matches!(refused, Err(Error::Http(answer)) if answer.status() == 401));
+    says(&host, "token: No such file or directory");
+    dial(address, "/in?t=other").await;
+    std::fs::write(folder.path("token"), "secret").unwrap();
+    dial(address, "/in?t=secret").await;
 }

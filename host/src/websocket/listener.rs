@@ -11,7 +11,7 @@ use super::handshake::Handshake;
 use super::path::{Arrivals, End, Member, Path, Seat};
 use super::peer::Peer;
 use super::server_tls::ServerCertificates;
-use crate::config::{Endpoint, Listen, PathPattern, Redacted, Server};
+use crate::config::{Endpoint, FromHandshake, Listen, PathPattern, Redacted, Server};
 use crate::telemetry::EndpointMetrics;
 use std::collections::HashMap;
 use std::fmt;
@@ -241,6 +241,7 @@ impl Listeners {
                 }
             }
         };
+        warn_of_absent_metadata(&member, &path, listener.shared.certificates.as_ref());
         let member = path.join(member);
         if let Some(bound) = bound {
             open.insert(address.clone(), listener.clone());
@@ -454,6 +455,31 @@ impl Place {
             return Err(Refusal::Full);
         }
         path.admit(handshake).await
+    }
+}
+
+/// Warns of metadata that no handshake here can have.
+fn warn_of_absent_metadata(member: &Member, path: &Path, certificates: Option<&ServerCertificates>) {
+    // It has the metadata of its source, which was warned of.
+    if matches!(member.end, End::Reply) {
+        return;
+    }
+    let auth = path.endpoint.listen().and_then(|listen| listen.auth.as_ref());
+    let has_users = auth.is_some_and(|auth| !auth.basic.is_empty());
+    let has_certificates = certificates.is_some_and(|certificates| certificates.tls().clients.is_some());
+    for (key, from) in &*member.metadata {
+        let endpoint = member.metrics.owner();
+        match from {
+            FromHandshake::User if !has_users => {
+                warn!(endpoint, key, "metadata from `auth:user` will be absent: `auth` has no `basic`");
+            }
+            FromHandshake::CommonName | FromHandshake::AlternativeNames | FromHandshake::Fingerprint
+                if !has_certificates =>
+            {
+                warn!(endpoint, key, "metadata from `tls:` will be absent: `tls` has no `client_ca`");
+            }
+            _ => {}
+        }
     }
 }
 
