@@ -54,7 +54,7 @@ impl<S: Subscriber> Layer<S> for Witness {
     fn on_event(&self, event: &Event<'_>, _: layer::Context<'_, S>) {
         let mut listens = false;
         event.record(&mut |_: &Field, value: &dyn Debug| {
-            listens |= format!("{value:?}") == "websocket listening"
+            listens |= format!("{value:?}") == "websocket listening";
         });
         if listens {
             let states = self.metrics.connections().list().into_iter().map(|row| row.state);
