@@ -1,7 +1,7 @@
 //! The contract in `wit/`, as Rust.
 //!
-//! Types are owned, so that the batch which goes in can be kept by the instance and filled again
-//! for every call; it is passed by reference. Nothing here leaves this folder.
+//! What goes in is borrowed, so that the host decides where it lies; what comes out is owned. Nothing
+//! here leaves this folder.
 
 #![allow(missing_docs, unreachable_pub, reason = "generated from wit/transform.wit, which is documented")]
 
@@ -9,4 +9,5 @@ wasmtime::component::bindgen!({
     world: "transform",
     path: "../wit",
     exports: { default: async },
+    ownership: Borrowing { duplicate_if_necessary: true },
 });

@@ -273,7 +273,7 @@ fn check_functions(
     runtime: &wasmtime::Engine,
     transformer: &str,
 ) -> Result<(), Problem> {
-    type Facts<'a> = &'a [(String, String)];
+    type Facts<'a> = &'a [(&'a str, &'a str)];
     type Emitted = Result<Option<wit::Emissions>, String>;
     let Some(ComponentItem::ComponentInstance(interface)) =
         ty.get_export(runtime, transformer).map(|export| export.ty)
@@ -285,7 +285,7 @@ fn check_functions(
         let ComponentItem::ComponentFunc(function) = export.ty else { continue };
         let checked = match name {
             "init" => function.typecheck::<(&str, Facts<'_>), (Result<wit::Description, String>,)>(&cx),
-            "process" => function.typecheck::<(&wit::Batch,), (Result<wit::Outcome, String>,)>(&cx),
+            "process" => function.typecheck::<(wit::Batch<'_>,), (Result<wit::Outcome, String>,)>(&cx),
             "tick" => function.typecheck::<(u64,), (Emitted,)>(&cx),
             "finish" => function.typecheck::<(), (Emitted,)>(&cx),
             "snapshot" => function.typecheck::<(), (Result<Option<Vec<u8>>, String>,)>(&cx),

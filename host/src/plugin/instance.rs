@@ -131,10 +131,9 @@ impl Plugin {
         let facts = [
             ("host", concat!("tidemill ", env!("CARGO_PKG_VERSION"))),
             ("contract", CONTRACT_VERSION),
-            ("pipeline", &setup.pipeline),
-            ("transform", &setup.transform),
-        ]
-        .map(|(name, value)| (name.to_owned(), value.to_owned()));
+            ("pipeline", &*setup.pipeline),
+            ("transform", &*setup.transform),
+        ];
         let running = engine.ticker().enter();
         meter.begin(INIT_DEADLINE);
         let returned = metered(&meter, INIT_DEADLINE, async {
@@ -202,7 +201,8 @@ impl Instance {
         let Some(columns) = self.columns.fill(batch) else {
             return Err(Fault::new(FaultKind::Memory, "the batch is larger than 4 GiB"));
         };
-        let call = self.guest.call_process(&mut self.store, columns);
+        let metadata = columns.metadata();
+        let call = self.guest.call_process(&mut self.store, columns.batch(metadata.as_deref()));
         let returned = metered(&self.meter, deadline, pin!(call)).await;
         drop(running);
         let outcome = answer(FUNCTION, deadline, &mut self.store, returned)?;

@@ -115,14 +115,14 @@ pub(super) fn check_emissions(
 ) -> Result<Emissions, Fault> {
     let wit::Emissions { payloads, origins, outputs, metadata } = emissions;
     let (payloads, each, ends, binary) = match payloads {
-        wit::Payloads::Packed(wit::Packed { data, ends, binary }) => {
+        wit::PayloadsResult::Packed(wit::PackedResult { data, ends, binary }) => {
             check_packed(&data, &ends, binary.as_deref())?;
             (Bytes::from(data), None, ends, binary)
         }
-        wit::Payloads::Each(each) => {
+        wit::PayloadsResult::Each(each) => {
             let each = each.into_iter().map(|payload| match payload {
-                wit::Payload::Text(text) => Payload::text(text),
-                wit::Payload::Binary(bytes) => Payload::binary(bytes),
+                wit::PayloadResult::Text(text) => Payload::text(text),
+                wit::PayloadResult::Binary(bytes) => Payload::binary(bytes),
             });
             (Bytes::new(), Some(each.collect::<Vec<_>>()), Vec::new(), None)
         }
@@ -217,7 +217,7 @@ fn check_writing(key: &str, writing: wit::Writing, count: usize) -> Result<Writi
     Ok(match writing {
         wit::Writing::Inherit => Writing::Sparse(Vec::new()),
         wit::Writing::Same(value) => Writing::Same(value),
-        wit::Writing::Packed(wit::Texts { data, ends }) => {
+        wit::Writing::Packed(wit::TextsResult { data, ends }) => {
             same_length(&name(), ends.len(), count)?;
             check_ends(&name(), &data, &ends)?;
             check_texts(&name(), &data, &ends, 0..count)?;
@@ -301,8 +301,8 @@ mod tests {
         }
     }
 
-    fn packed(data: &[u8], ends: &[u32], binary: Option<&[u8]>) -> wit::Payloads {
-        wit::Payloads::Packed(wit::Packed {
+    fn packed(data: &[u8], ends: &[u32], binary: Option<&[u8]>) -> wit::PayloadsResult {
+        wit::PayloadsResult::Packed(wit::PackedResult {
             data: data.to_vec(),
             ends: ends.to_vec(),
             binary: binary.map(<[u8]>::to_vec),
@@ -354,7 +354,7 @@ mod tests {
         honest.rejections = vec![rejection(2)];
         emitted(&mut honest).metadata = vec![
             wit::Writing::Sparse(vec![wit::Setting { emission: 1, value: "m".into() }]),
-            wit::Writing::Packed(wit::Texts { data: b"r1r2".to_vec(), ends: vec![2, 4] }),
+            wit::Writing::Packed(wit::TextsResult { data: b"r1r2".to_vec(), ends: vec![2, 4] }),
         ];
         let taken = checked(honest).unwrap();
         assert_eq!(taken.forward, Forward::These(vec![0]));
