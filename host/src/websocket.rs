@@ -13,6 +13,7 @@ mod connect;
 mod connect_error;
 mod connection;
 mod exchange;
+mod frame;
 mod guard;
 mod handshake;
 mod heartbeat;

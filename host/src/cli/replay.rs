@@ -237,7 +237,7 @@ impl Player {
                     return Poll::Ready(Played::Gone(ending));
                 }
                 let sent =
-                    self.waiting.pop_front().map_or(Ok(()), |message| self.connection.send(message.payload));
+                    self.waiting.pop_front().map_or(Ok(()), |message| self.connection.send(&message.payload));
                 if let Err(ending) = sent {
                     return Poll::Ready(Played::Gone(ending));
                 }

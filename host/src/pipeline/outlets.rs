@@ -35,19 +35,12 @@ pub(super) struct Outlet {
     pub(super) metrics: SinkMetrics,
 }
 
-/// A message in the outbox, and one bit for each sink that takes it.
-#[derive(Debug)]
-struct Waiting {
-    takers: u64,
-    message: Message,
-}
-
 /// All sinks of a pipeline, and what waits for them.
 #[derive(Debug)]
 pub(super) struct Outlets {
     outlets: Vec<Outlet>,
-    outbox: VecDeque<Waiting>,
-    /// For each output of the last transform, the sinks that take it.
+    outbox: VecDeque<Routed>,
+    /// For each output of the last transform, one bit for each sink that takes it.
     takers: Vec<u64>,
     pub(super) dead_letters: DeadLetters,
     failed: Vec<Failed>,
@@ -80,7 +73,7 @@ impl Outlets {
     /// Sets the named outputs of the last transform.
     pub(super) fn set_outputs(&mut self, outputs: &[Arc<str>]) {
         let names = std::iter::once("default").chain(outputs.iter().map(|name| &**name));
-        self.takers = names
+        let takers = names
             .map(|name| {
                 let takes = |outlet: &Outlet| match &outlet.takes {
                     Outputs::All => true,
@@ -90,20 +83,36 @@ impl Outlets {
                 bits.fold(0, |bits, (n, _)| bits | 1 << n)
             })
             .collect();
+        let before = std::mem::replace(&mut self.takers, takers);
+        // What waits goes where it was to go, whatever that output is called now.
+        for Routed { output, .. } in &mut self.outbox {
+            let takers = before[usize::from(*output)];
+            let known = self.takers.iter().position(|known| *known == takers);
+            let number = known.unwrap_or_else(|| {
+                self.takers.push(takers);
+                self.takers.len() - 1
+            });
+            *output = u16::try_from(number).expect("outputs are far fewer");
+        }
+    }
+
+    fn takers(&self, output: u16) -> u64 {
+        self.takers.get(usize::from(output)).copied().unwrap_or(0)
     }
 
     /// Takes the output of the last transform; `losses` counts there what no sink takes.
     pub(super) fn take(&mut self, routed: &mut Vec<Routed>, losses: &Losses) {
-        let mut untaken = 0;
-        for Routed { output, message } in routed.drain(..) {
-            let takers = self.takers.get(usize::from(output)).copied().unwrap_or(0);
-            if takers == 0 {
-                untaken += 1;
-            } else {
-                self.outbox.push_back(Waiting { takers, message });
-            }
+        if routed.iter().any(|routed| self.takers(routed.output) == 0) {
+            let before = routed.len();
+            routed.retain(|routed| self.takers(routed.output) != 0);
+            losses.dropped(Reason::NoOutput, (before - routed.len()) as u64);
         }
-        losses.dropped(Reason::NoOutput, untaken);
+        if self.outbox.is_empty() {
+            let spent = std::mem::take(&mut self.outbox);
+            self.outbox = std::mem::replace(routed, spent.into()).into();
+        } else {
+            self.outbox.extend(routed.drain(..));
+        }
     }
 
     /// Drives the sinks and hands on what waits. Ready if nothing waits any more, here or for the
@@ -182,8 +191,8 @@ impl Outlets {
     pub(super) fn give_up(&mut self) -> u64 {
         let mut given_up = self.dead_letters.give_up();
         for (n, outlet) in self.outlets.iter().enumerate() {
-            let waiting = self.outbox.iter().filter(|waiting| waiting.takers & (1 << n) != 0).count();
-            let lost = (waiting + outlet.sink.in_flight()) as u64;
+            let waiting = self.outbox.iter().filter(|waiting| self.takers(waiting.output) & (1 << n) != 0);
+            let lost = (waiting.count() + outlet.sink.in_flight()) as u64;
             outlet.place.losses.dropped(Reason::Shutdown, lost);
             given_up += lost;
         }
@@ -193,26 +202,40 @@ impl Outlets {
 
     fn hand_on(&mut self, cx: &mut Context<'_>) {
         while let Some(waiting) = self.outbox.front() {
-            let takers = waiting.takers;
-            let is_taker = |n: usize| takers & (1 << n) != 0;
-            let ready = (self.outlets.iter_mut().enumerate())
-                .filter(|(n, _)| is_taker(*n))
-                .all(|(_, outlet)| outlet.sink.poll_ready(cx).is_ready());
-            if !ready {
-                return;
-            }
-            let Some(Waiting { message, .. }) = self.outbox.pop_front() else { return };
-            self.flush.messages += 1;
-            self.flush.bytes += message.payload.len();
-            let last = 63 - takers.leading_zeros() as usize;
-            let mut message = Some(message);
-            for (n, outlet) in self.outlets.iter_mut().enumerate().filter(|(n, _)| is_taker(*n)) {
-                let given = if n == last { message.take() } else { message.clone() };
-                outlet.sink.push(given.expect("only the last taker is given the original"), &mut self.failed);
-                if !self.failed.is_empty() {
-                    self.dead_letters.take(&outlet.place, self.failed.drain(..));
+            let takers = self.takers(waiting.output);
+            for n in bits(takers) {
+                if self.outlets[n].sink.poll_ready(cx).is_pending() {
+                    return;
                 }
             }
+            let Some(Routed { message, .. }) = self.outbox.pop_front() else { return };
+            self.flush.messages += 1;
+            self.flush.bytes += message.payload.len();
+            let mut others = bits(takers);
+            let Some(first) = others.next() else { continue };
+            for n in others {
+                self.push(n, message.clone());
+            }
+            self.push(first, message);
         }
     }
+
+    #[inline]
+    fn push(&mut self, n: usize, message: Message) {
+        let outlet = &mut self.outlets[n];
+        outlet.sink.push(message, &mut self.failed);
+        if !self.failed.is_empty() {
+            self.dead_letters.take(&outlet.place, self.failed.drain(..));
+        }
+    }
+}
+
+/// The numbers of the bits that are set, ascending.
+#[inline]
+fn bits(mut set: u64) -> impl Iterator<Item = usize> {
+    std::iter::from_fn(move || {
+        let lowest = set.trailing_zeros();
+        set &= set.wrapping_sub(1);
+        (lowest < u64::BITS).then_some(lowest as usize)
+    })
 }

@@ -11,6 +11,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use bytes::{BufMut as _, BytesMut};
 use serde::de::IgnoredAny;
+use std::borrow::Cow;
 
 /// Frames are slices of pieces of this size.
 const PIECE_BYTES: usize = 16 << 10;
@@ -42,11 +43,11 @@ impl Framing {
 
     /// The frame of one typed message.
     #[inline]
-    pub(super) fn frame(&mut self, message: &Message) -> Payload {
+    pub(super) fn frame<'m>(&mut self, message: &'m Message) -> Cow<'m, Payload> {
         if !self.include_metadata && self.packer.is_none() {
-            return message.payload.clone();
+            return Cow::Borrowed(&message.payload);
         }
-        self.made_frame(message)
+        Cow::Owned(self.made_frame(message))
     }
 
     fn made_frame(&mut self, message: &Message) -> Payload {
@@ -149,7 +150,8 @@ mod tests {
     fn metadata_is_added_then_all_is_packed_into_a_binary_frame() {
         let mut framing = Framing::new(MessageType::Auto, true, Some(Packing::Zlib));
         for text in ["{\"a\":1}", "no object"] {
-            let frame = framing.frame(&message(Payload::text(text)));
+            let message = message(Payload::text(text));
+            let frame = framing.frame(&message);
             assert!(!frame.is_text());
             let unpacked = Unpacker::new(Packing::Zlib, 1000).unpack(frame.as_bytes()).expect("it is packed");
             let wanted = if text.starts_with('{') { "{\"a\":1,\"__meta_ingest_time\":7}" } else { text };

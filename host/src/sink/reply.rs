@@ -76,7 +76,7 @@ impl Reply {
             Err(unsendable) => return failed.push(unsendable),
         };
         let origin = message.metadata.origin().clone();
-        let frame = self.framing.frame(&message);
+        let frame = self.framing.frame(&message).into_owned();
         self.in_flight += 1;
         self.send(websocket::Reply { frame, message }, origin, failed);
     }

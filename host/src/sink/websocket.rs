@@ -13,6 +13,7 @@ use crate::telemetry::{EndpointMetrics, SinkMetrics};
 use crate::websocket::{
     Attachment, Broadcast, Change, Ending, Frame, Link, ListenError, Listeners, Received, WhenExhausted,
 };
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -135,6 +136,7 @@ impl Client {
         if self.has_room() { Poll::Ready(()) } else { Poll::Pending }
     }
 
+    #[inline]
     pub(super) fn push(&mut self, message: Message, failed: &mut Vec<Failed>) {
         let message = match self.gathering {
             None => match self.framing.typed(message) {
@@ -143,6 +145,26 @@ impl Client {
             },
             Some(_) => message,
         };
+        let nothing_waits = self.gathering.is_none() && self.fed == self.queue.len();
+        if nothing_waits
+            && let Some(connection) = self.link.connection()
+            && connection.is_ready()
+        {
+            let frame = self.framing.frame(&message);
+            self.fed_bytes += frame.len() + FRAME_HEADER_BYTES;
+            let sent = connection.send(&frame);
+            self.queue.push_back(message);
+            self.fed += 1;
+            if let Err(ending) = sent.and_then(|()| self.flush(None)) {
+                self.link.lose(&ending);
+            }
+            return;
+        }
+        self.keep(message, failed);
+    }
+
+    /// What cannot be sent at once waits, or is lost as the buffer says.
+    fn keep(&mut self, message: Message, failed: &mut Vec<Failed>) {
         if self.link.is_unavailable() {
             return failed.push(unavailable(message, self.link.last_error().unwrap_or_default()));
         }
@@ -237,7 +259,6 @@ impl Client {
 
     /// Hands on what waits, as far as the peer reads, and flushes if that is due. Without a context it
     /// goes no further than can be told at once.
-    #[inline]
     fn feed(&mut self, mut cx: Option<&mut Context<'_>>) -> Result<(), Ending> {
         while self.fed < self.queue.len() && self.is_due(cx.as_deref_mut()) {
             let Some(connection) = self.link.connection() else { return Ok(()) };
@@ -252,15 +273,22 @@ impl Client {
                 None => (self.framing.frame(&self.queue[self.fed]), 1),
                 Some(gathering) => {
                     let waiting = self.queue.range(self.fed..).take(gathering.max_messages());
-                    self.framing.array(waiting, gathering.max_bytes())
+                    let (frame, count) = self.framing.array(waiting, gathering.max_bytes());
+                    (Cow::Owned(frame), count)
                 }
             };
             let fed = self.queue.range(self.fed..self.fed + count);
             self.waiting_bytes -= fed.map(|message| message.payload.len()).sum::<usize>();
             self.fed += count;
             self.fed_bytes += frame.len() + FRAME_HEADER_BYTES;
-            connection.send(frame)?;
+            connection.send(&frame)?;
         }
+        self.flush(cx)
+    }
+
+    /// Flushes what was fed, if that is due.
+    #[inline]
+    fn flush(&mut self, cx: Option<&mut Context<'_>>) -> Result<(), Ending> {
         let is_much = self.fed >= UNFLUSHED_MESSAGES || self.fed_bytes >= UNFLUSHED_BYTES;
         if self.fed > 0
             && (is_much || self.is_flushing && cx.is_some())
@@ -364,7 +392,7 @@ impl Server {
         let Some(gathering) = &mut self.gathering else {
             match self.framing.typed(message) {
                 Ok(message) => {
-                    let payload = self.framing.frame(&message);
+                    let payload = self.framing.frame(&message).into_owned();
                     self.add(Frame { payload, messages: 1 });
                 }
                 Err(unsendable) => failed.push(unsendable),

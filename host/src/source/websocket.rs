@@ -252,17 +252,24 @@ impl Server {
 struct Decoding {
     unpacker: Option<Unpacker>,
     codec: Codec,
+    /// Nothing is done with it.
+    is_plain: bool,
 }
 
 impl Decoding {
     fn new(config: &WebSocketSource) -> Self {
         let unpacker = |packing| Unpacker::new(packing, config.endpoint.max_message_size_bytes);
-        Self { unpacker: config.packing.map(unpacker), codec: config.codec }
+        let is_plain = config.packing.is_none() && config.codec == Codec::Auto;
+        Self { unpacker: config.packing.map(unpacker), codec: config.codec, is_plain }
     }
 
     /// Unpacks the payload, and makes of it what the codec says it is.
     #[inline]
     fn decode(&mut self, message: Message) -> Result<Message, Failed> {
+        if self.is_plain { Ok(message) } else { self.made(message) }
+    }
+
+    fn made(&mut self, message: Message) -> Result<Message, Failed> {
         let message = match &mut self.unpacker {
             Some(unpacker) => unpacked(unpacker, message)?,
             None => message,
@@ -285,7 +292,6 @@ fn unpacked(unpacker: &mut Unpacker, message: Message) -> Result<Message, Failed
 }
 
 /// Makes of a payload what the codec says it is.
-#[inline]
 fn typed(codec: Codec, message: Message) -> Result<Message, Failed> {
     match codec {
         Codec::Auto => Ok(message),

@@ -1,14 +1,15 @@
 //! One framed connection, client or server, polled by the task that owns it.
 //!
-//! Frames are tungstenite's; what it leaves to its user is done here: close codes on errors, an end
-//! that loses no close frame, bounded write buffers, and knowing when bytes are still to be flushed.
+//! tungstenite reads frames and writes control frames; what it leaves to its user is done here: close
+//! codes on errors, an end that loses no close frame, bounded write buffers, and knowing when bytes are
+//! still to be flushed. Messages are written as whole frames of our own.
 //! Nothing here has timers but the end of a connection and `send_interval`: `keepalive` and `link` are
 //! above.
 
 use super::close_code;
 use super::closing::Closing;
 use super::pace::Pace;
-use super::ring::{self, Frames};
+use super::ring::Frames;
 use super::stream::{Io, Stream, Traffic};
 use crate::message::{Failed, Message, Payload};
 use crate::metadata::{self, Metadata, Origin};
@@ -20,8 +21,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio_tungstenite::tungstenite::error::{CapacityError, ProtocolError};
-use tokio_tungstenite::tungstenite::protocol::frame::Frame;
-use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{self, Error, WebSocket};
 
@@ -30,12 +29,14 @@ use tokio_tungstenite::tungstenite::{self, Error, WebSocket};
 const DIALLED_READ_BUFFER_BYTES: usize = 16 << 10;
 /// Connections that we accept are many, and most of them quiet.
 const ACCEPTED_READ_BUFFER_BYTES: usize = 4 << 10;
-/// Frames collect up to here before they are written without being asked to.
+/// Messages collect up to here before they are written without being asked to.
 const WRITE_BUFFER_BYTES: usize = 128 << 10;
-/// A buffer never shrinks, and of these there are many: small frames fit one of 16 KiB.
-const ACCEPTED_WRITE_BUFFER_BYTES: usize = 15 << 10;
-/// What control frames may add to a write buffer that the peer does not read.
-const CONTROL_ALLOWANCE_BYTES: usize = 64 << 10;
+/// What a dialled connection keeps of its buffer while nothing is sent; an accepted one keeps nothing.
+const KEPT_WRITE_BUFFER_BYTES: usize = 2 * WRITE_BUFFER_BYTES;
+/// What control frames may take up for a peer that sends pings and does not read.
+const CONTROL_BUFFER_BYTES: usize = 64 << 10;
+/// And a close frame more.
+const CLOSE_FRAME_BYTES: usize = 256;
 /// The longest reason of a close frame.
 const MAX_REASON_BYTES: usize = 123;
 
@@ -46,7 +47,6 @@ pub struct Connection {
     is_dirty: bool,
     is_blocked: bool,
     owes_pong: bool,
-    is_server: bool,
     received_messages: u64,
     sent_messages: u64,
     subprotocol: Option<String>,
@@ -129,24 +129,23 @@ impl Connection {
         max_message_bytes: usize,
         subprotocol: Option<String>,
     ) -> Self {
-        let (read_buffer, write_buffer) = match role {
-            Role::Client => (DIALLED_READ_BUFFER_BYTES, WRITE_BUFFER_BYTES),
-            Role::Server => (ACCEPTED_READ_BUFFER_BYTES, ACCEPTED_WRITE_BUFFER_BYTES),
+        let (read_buffer, kept_write_buffer) = match role {
+            Role::Client => (DIALLED_READ_BUFFER_BYTES, KEPT_WRITE_BUFFER_BYTES),
+            Role::Server => (ACCEPTED_READ_BUFFER_BYTES, 0),
         };
         let config = WebSocketConfig::default()
             .read_buffer_size(read_buffer)
-            .write_buffer_size(write_buffer)
-            .max_write_buffer_size(2 * WRITE_BUFFER_BYTES + CONTROL_ALLOWANCE_BYTES)
+            .write_buffer_size(0)
+            .max_write_buffer_size(CONTROL_BUFFER_BYTES)
             .max_message_size(Some(max_message_bytes))
             .max_frame_size(Some(max_message_bytes));
-        let io = Io::new(stream, rest.len());
+        let io = Io::new(stream, rest.len(), role == Role::Client, kept_write_buffer);
         Self {
             socket: WebSocket::from_partially_read(io, rest.into(), role, Some(config)),
             phase: Phase::Open,
             is_dirty: false,
             is_blocked: false,
             owes_pong: false,
-            is_server: role == Role::Server,
             received_messages: 0,
             sent_messages: 0,
             subprotocol,
@@ -286,7 +285,7 @@ impl Connection {
             let Some(pace) = &mut self.pace else { break };
             ready!(pace.poll_due(cx));
             let Some(payload) = pace.take_first() else { break };
-            self.send(payload)?;
+            self.send(&payload)?;
         }
         self.pace.take_if(|pace| !pace.is_timed());
         Poll::Ready(Ok(()))
@@ -298,22 +297,21 @@ impl Connection {
     /// # Errors
     /// The connection broke.
     #[inline]
-    pub fn send(&mut self, payload: Payload) -> Result<(), Ending> {
-        if payload.len() > WRITE_BUFFER_BYTES {
-            self.allow_write(payload.len());
+    pub fn send(&mut self, payload: &Payload) -> Result<(), Ending> {
+        if !matches!(self.phase, Phase::Open) {
+            return Err(Ending::Lost("already closed".to_owned()));
         }
+        self.is_dirty = true;
         self.sent_messages += 1;
-        let kind = if payload.is_text() { Data::Text } else { Data::Binary };
-        // As a frame, so that the text is not checked again.
-        let frame = Frame::message(payload.into_bytes(), OpCode::Data(kind), true);
-        self.write(tungstenite::Message::Frame(frame))?;
+        let io = self.socket.get_mut();
+        io.push(payload);
+        let mut is_due = io.unwritten_bytes() > WRITE_BUFFER_BYTES;
         if let Some(pace) = &mut self.pace {
             pace.sent();
-            if pace.is_timed()
-                && let Poll::Ready(Err(ending)) = self.try_flush()
-            {
-                return Err(ending);
-            }
+            is_due |= pace.is_timed();
+        }
+        if is_due && let Poll::Ready(Err(ending)) = self.try_flush() {
+            return Err(ending);
         }
         Ok(())
     }
@@ -335,33 +333,18 @@ impl Connection {
     }
 
     /// Writes frames that are whole and as this side sends them, without a copy. Call only when
-    /// [`Self::poll_clear`] says so, and flush at the end.
+    /// [`Self::poll_clear`] says so.
     ///
     /// # Errors
     /// The connection broke.
     pub(super) fn send_frames(&mut self, frames: Frames) -> Result<(), Ending> {
         self.is_dirty = true;
         self.sent_messages += frames.count;
-        match self.socket.get_mut().write_frames(frames.bytes) {
-            Ok(()) => Ok(()),
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                self.is_blocked = true;
-                Ok(())
-            }
-            Err(error) => Err(self.fail(Error::Io(error))),
+        self.socket.get_mut().push_shared(frames.bytes);
+        match self.try_flush() {
+            Poll::Ready(Err(ending)) => Err(ending),
+            Poll::Ready(Ok(())) | Poll::Pending => Ok(()),
         }
-    }
-
-    /// Sends several messages at once. Call only when [`Self::poll_clear`] says so, and flush at the end.
-    ///
-    /// # Errors
-    /// The connection broke.
-    pub(super) fn send_all<'p>(&mut self, payloads: impl Iterator<Item = &'p Payload>) -> Result<(), Ending> {
-        if self.is_server {
-            // So that a connection keeps no buffer for it.
-            return self.send_frames(ring::frames(payloads));
-        }
-        payloads.cloned().try_for_each(|payload| self.send(payload))
     }
 
     /// Sends a ping. It is written at once, or when the peer reads again.
@@ -412,7 +395,7 @@ impl Connection {
     /// Starts the end: what was sent is still written, then a close frame, then nothing more.
     pub fn close(&mut self, code: u16, reason: &str) {
         if matches!(self.phase, Phase::Open) {
-            self.allow_write(0);
+            self.socket.set_config(|config| config.max_write_buffer_size += CLOSE_FRAME_BYTES);
             let reason = &reason[..reason.floor_char_boundary(MAX_REASON_BYTES)];
             // An error shows again when the flush is polled.
             let _ = self.socket.close(Some(CloseFrame { code: code.into(), reason: reason.into() }));
@@ -445,15 +428,6 @@ impl Connection {
             }
             Err(error) => Err(self.fail(error)),
         }
-    }
-
-    /// Callers wait for [`Self::poll_ready`], so the buffer holds at most the usual bytes and one
-    /// message: the bound is against peers that ping without reading, and grows with our messages.
-    fn allow_write(&mut self, message_bytes: usize) {
-        let needed = message_bytes.saturating_add(2 * WRITE_BUFFER_BYTES + 2 * CONTROL_ALLOWANCE_BYTES);
-        self.socket.set_config(|config| {
-            config.max_write_buffer_size = config.max_write_buffer_size.max(needed);
-        });
     }
 
     /// What an error means, and the close frame it calls for.

@@ -49,8 +49,8 @@ impl Heartbeat {
         }
     }
 
-    pub(super) fn message(&self) -> Payload {
-        self.message.clone()
+    pub(super) fn message(&self) -> &Payload {
+        &self.message
     }
 
     /// Reading is held back until [`Self::release`].

@@ -274,7 +274,7 @@ impl LaneWriter {
             ready!(ready)?;
             let most = if connection.is_paced() { 1 } else { TAKEN_AT_ONCE };
             let from = self.lane.take(most, &mut self.sent);
-            connection.send_all(self.sent.range(from..).map(|(reply, _)| &reply.frame))?;
+            self.sent.range(from..).try_for_each(|(reply, _)| connection.send(&reply.frame))?;
         }
         if !self.sent.is_empty() {
             ready!(connection.poll_flush(cx))?;

@@ -4,15 +4,14 @@
 //! They stand one after the other in chunks, and a peer is written from its mark to a chunk's end at
 //! once. Frames share no memory with what sockets were read into.
 
+use super::frame::encode;
 use crate::message::Payload;
-use bytes::{BufMut as _, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use std::collections::VecDeque;
 
 /// Frames are put together up to here; one larger frame is a chunk of its own. It bounds what a peer
 /// that stops reading keeps alive.
 const CHUNK_BYTES: usize = 32 << 10;
-/// The longest header of a frame that is not masked.
-const MAX_HEADER_BYTES: usize = 10;
 
 /// What peers get as one frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,25 +64,6 @@ pub(super) fn frames<'p>(payloads: impl IntoIterator<Item = &'p Payload>) -> Fra
         count += 1;
     }
     Frames { bytes: bytes.freeze(), count }
-}
-
-/// Appends a frame of a server, whole and not masked.
-fn encode(payload: &Payload, out: &mut BytesMut) {
-    let length = payload.len();
-    out.reserve(length + MAX_HEADER_BYTES);
-    out.put_u8(if payload.is_text() { 0x81 } else { 0x82 });
-    match (u8::try_from(length), u16::try_from(length)) {
-        (Ok(short), _) if short <= 125 => out.put_u8(short),
-        (_, Ok(length)) => {
-            out.put_u8(126);
-            out.put_u16(length);
-        }
-        _ => {
-            out.put_u8(127);
-            out.put_u64(length as u64);
-        }
-    }
-    out.put_slice(payload.as_bytes());
 }
 
 /// The frames, encoded and put together.
@@ -176,23 +156,6 @@ impl Ring {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tokio_tungstenite::tungstenite::protocol::frame::Frame as WireFrame;
-    use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
-
-    #[test]
-    fn frames_are_those_of_the_protocol() {
-        for length in [0, 1, 125, 126, 127, 255, 256, 65_535, 65_536] {
-            for payload in [Payload::text("x".repeat(length)), Payload::binary(vec![0xff; length])] {
-                let kind = if payload.is_text() { Data::Text } else { Data::Binary };
-                let mut wanted = Vec::new();
-                let frame = WireFrame::message(payload.as_bytes().to_vec(), OpCode::Data(kind), true);
-                frame.format(&mut wanted).expect("it is written");
-                let mut encoded = BytesMut::new();
-                encode(&payload, &mut encoded);
-                assert!(encoded == wanted, "{length}");
-            }
-        }
-    }
 
     #[test]
     fn every_stretch_is_found_whatever_the_chunks() {

@@ -3,8 +3,10 @@
 //! tungstenite reads and writes as if the socket were blocking, and takes `WouldBlock` for "not
 //! now". A connection belongs to one task, so one waker serves both directions.
 
+use super::frame::{self, Masks};
 use super::progress::Progress;
 use super::read_ahead::ReadAhead;
+use crate::message::Payload;
 use bytes::{Buf as _, Bytes};
 use rustls::ProtocolVersion;
 use std::io::{self, ErrorKind, Read, Write};
@@ -116,11 +118,59 @@ pub(super) struct Io {
     waker: Waker,
     is_write_blocked: bool,
     read_ahead: ReadAhead,
-    /// What is left of frames that were written beside tungstenite.
-    frames: Bytes,
+    outgoing: Outgoing,
+    /// tungstenite has written a part of what it has: the rest comes before anything else.
+    is_interrupted: bool,
     /// The last read found nothing: there is no use in another before the socket says so.
     is_drained: bool,
     traffic: Traffic,
+}
+
+/// Frames with messages that are still to be written, beside what tungstenite writes.
+#[derive(Default)]
+struct Outgoing {
+    /// Shared with other connections; these come first.
+    shared: Bytes,
+    /// This connection's own, of which so much is written.
+    own: Vec<u8>,
+    written: usize,
+    /// How large the buffer of its own may stay.
+    kept_bytes: usize,
+    /// A client masks what it sends.
+    masks: Option<Box<Masks>>,
+}
+
+impl Outgoing {
+    #[inline]
+    fn push(&mut self, payload: &Payload) {
+        match &mut self.masks {
+            Some(masks) => frame::encode_masked(payload, masks, &mut self.own),
+            None => frame::encode(payload, &mut self.own),
+        }
+    }
+
+    /// What comes next; empty if nothing does.
+    #[inline]
+    fn next(&self) -> &[u8] {
+        if self.shared.is_empty() { &self.own[self.written..] } else { &self.shared }
+    }
+
+    fn len(&self) -> usize {
+        self.shared.len() + self.own.len() - self.written
+    }
+
+    /// So much of [`Self::next`] is written.
+    fn advance(&mut self, length: usize) {
+        if !self.shared.is_empty() {
+            return self.shared.advance(length);
+        }
+        self.written += length;
+        if self.written == self.own.len() {
+            self.written = 0;
+            self.own.clear();
+            self.own.shrink_to(self.kept_bytes);
+        }
+    }
 }
 
 /// What has gone through a connection since it began.
@@ -135,14 +185,18 @@ pub struct Traffic {
 }
 
 impl Io {
-    /// `read_bytes` were read from the stream before.
-    pub(super) fn new(stream: Stream, read_bytes: usize) -> Self {
+    /// `read_bytes` were read from the stream before; what is sent is masked if this is a client. The
+    /// buffer for it stays as large as `kept_bytes` while nothing is sent.
+    pub(super) fn new(stream: Stream, read_bytes: usize, is_client: bool, kept_bytes: usize) -> Self {
+        let masks = is_client.then(|| Box::new(Masks::new()));
+        let outgoing = Outgoing { shared: Bytes::new(), own: Vec::new(), written: 0, kept_bytes, masks };
         Self {
             stream,
             waker: Waker::noop().clone(),
             is_write_blocked: false,
             read_ahead: ReadAhead::default(),
-            frames: Bytes::new(),
+            outgoing,
+            is_interrupted: false,
             is_drained: false,
             traffic: Traffic { received_bytes: read_bytes as u64, ..Traffic::default() },
         }
@@ -172,25 +226,32 @@ impl Io {
         &self.stream
     }
 
-    /// Writes whole frames beside tungstenite, which must have nothing left to write. What the socket
-    /// does not take now goes before all that tungstenite writes later.
-    pub(super) fn write_frames(&mut self, frames: Bytes) -> io::Result<()> {
-        debug_assert!(self.frames.is_empty(), "the frames before are written");
-        self.frames = frames;
-        self.write_rest()
+    /// Appends the frame of a message to what is to be written; a flush writes it.
+    #[inline]
+    pub(super) fn push(&mut self, payload: &Payload) {
+        self.outgoing.push(payload);
+    }
+
+    /// Appends whole frames without a copy. Call only when nothing is left to be written.
+    pub(super) fn push_shared(&mut self, frames: Bytes) {
+        debug_assert!(self.outgoing.len() == 0, "what was there before is written");
+        self.outgoing.shared = frames;
+    }
+
+    /// How many bytes of messages are still to be written.
+    #[inline]
+    pub(super) fn unwritten_bytes(&self) -> usize {
+        self.outgoing.len()
     }
 
     #[inline]
-    fn write_rest(&mut self) -> io::Result<()> {
-        if self.frames.is_empty() {
-            return Ok(());
-        }
-        let mut frames = std::mem::take(&mut self.frames);
+    fn write_messages(&mut self) -> io::Result<()> {
+        let mut outgoing = std::mem::take(&mut self.outgoing);
         let mut result = Ok(());
-        while result.is_ok() && !frames.is_empty() {
-            result = self.write_some(&frames).map(|length| frames.advance(length));
+        while result.is_ok() && outgoing.len() > 0 {
+            result = self.write_some(outgoing.next()).map(|length| outgoing.advance(length));
         }
-        self.frames = frames;
+        self.outgoing = outgoing;
         result
     }
 
@@ -249,15 +310,19 @@ pub(super) fn poll_read(
 }
 
 impl Write for Io {
-    #[inline]
+    /// A control frame: it comes after the messages before it, and is not torn.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.write_rest()?;
-        self.write_some(bytes)
+        if !self.is_interrupted {
+            self.write_messages()?;
+        }
+        let written = self.write_some(bytes)?;
+        self.is_interrupted = written < bytes.len();
+        Ok(written)
     }
 
     #[inline]
     fn flush(&mut self) -> io::Result<()> {
-        self.write_rest()?;
+        self.write_messages()?;
         match Pin::new(&mut self.stream).poll_flush(&mut Context::from_waker(&self.waker)) {
             Poll::Ready(result) => result,
             Poll::Pending => Err(ErrorKind::WouldBlock.into()),
