@@ -190,7 +190,7 @@ async fn a_peer_that_never_hangs_up_is_left_after_five_seconds() {
     tokio::time::pause();
     for source in [&mut accepting, &mut dialling] {
         let start = tokio::time::Instant::now();
-        poll_fn(|cx| source.poll_close(cx, 1001)).await;
+        soon(poll_fn(|cx| source.poll_close(cx, 1001))).await;
         let waited = start.elapsed();
         assert!(waited >= Duration::from_secs(5) && waited < Duration::from_secs(6), "{waited:?}");
     }

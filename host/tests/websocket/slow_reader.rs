@@ -12,12 +12,12 @@ use tidemill::websocket::Listeners;
 use tokio::net::TcpSocket;
 use tokio_tungstenite::client_async;
 
-const PING: Ping = Ping { interval: Duration::from_millis(100), timeout: Duration::from_millis(400) };
+const PING: Ping = Ping { interval: Duration::from_millis(100), timeout: Duration::from_millis(800) };
 /// More than the kernels of both sides hold, and what is read slowly.
 const MESSAGES: usize = 2048;
 /// It takes several timeouts.
-const SLOWLY: usize = 512;
-const PAUSE: Duration = Duration::from_millis(4);
+const SLOWLY: usize = 320;
+const PAUSE: Duration = Duration::from_millis(12);
 
 fn text(index: usize) -> String {
     format!("{index:08} {}", "x".repeat(16 << 10))
