@@ -373,7 +373,7 @@ impl Listener {
     fn start(&self, tcp: TcpListener) {
         let local = self.local;
         let address = if self.host.is_open() { local.to_string() } else { shown(&self.host, local.port()) };
-        info!(address, "websocket listening");
+        info!(%address, "websocket listening");
         let task = tokio::spawn(run(tcp, self.shared.clone(), self.stop.clone()));
         *self.task.lock().unwrap_or_else(PoisonError::into_inner) = Some(task);
     }
