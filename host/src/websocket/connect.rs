@@ -74,7 +74,7 @@ impl Dial<'_> {
             exchange(stream, request, StatusCode::SWITCHING_PROTOCOLS).await?;
         let Some((stream, rest)) = granted else { return Err(Problem::of_answer(&response)) };
         let subprotocol = self.check(&response, &key)?;
-        Ok(Connection::new(stream, rest, Role::Client, self.max_message_size_bytes, subprotocol))
+        Ok(Connection::new(stream, &rest, Role::Client, self.max_message_size_bytes, subprotocol))
     }
 
     async fn stream(&self, target: &Target) -> Result<Stream, Problem> {

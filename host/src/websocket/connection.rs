@@ -28,7 +28,7 @@ use tokio_tungstenite::tungstenite::{self, Error, WebSocket};
 /// clear, and pin little.
 const DIALLED_READ_BUFFER_BYTES: usize = 16 << 10;
 /// Connections that we accept are many, and most of them quiet.
-const ACCEPTED_READ_BUFFER_BYTES: usize = 4 << 10;
+const ACCEPTED_READ_BUFFER_BYTES: usize = 2 << 10;
 /// Messages collect up to here before they are written without being asked to.
 const WRITE_BUFFER_BYTES: usize = 128 << 10;
 /// What a dialled connection keeps of its buffer while nothing is sent; an accepted one keeps nothing.
@@ -124,7 +124,7 @@ impl Connection {
     /// A connection whose handshake is done; `rest` is what was read beyond it.
     pub(super) fn new(
         stream: Stream,
-        rest: Bytes,
+        rest: &[u8],
         role: Role,
         max_message_bytes: usize,
         subprotocol: Option<String>,
@@ -141,7 +141,7 @@ impl Connection {
             .max_frame_size(Some(max_message_bytes));
         let io = Io::new(stream, rest.len(), role == Role::Client, kept_write_buffer);
         Self {
-            socket: WebSocket::from_partially_read(io, rest.into(), role, Some(config)),
+            socket: WebSocket::from_partially_read(io, rest.to_vec(), role, Some(config)),
             phase: Phase::Open,
             is_dirty: false,
             is_blocked: false,

@@ -205,6 +205,7 @@ impl Peer {
             }
             stays
         });
+        self.members.reserve_exact(members.len().saturating_sub(self.members.len()));
         for member in members {
             if self.members.iter().any(|old| old.member.id == member.id) {
                 continue;
