@@ -187,15 +187,12 @@ impl Client {
             }
         }
         let is_first = self.fed == self.queue.len();
-        let goes_on = match &mut self.gathering {
-            None => is_first,
-            Some(gathering) => {
-                if is_first {
-                    gathering.begin();
-                }
-                !gathering.lingers()
+        let goes_on = self.gathering.as_mut().is_some_and(|gathering| {
+            if is_first {
+                gathering.begin();
             }
-        };
+            !gathering.lingers()
+        });
         self.waiting_bytes += message.payload.len();
         let is_kept = !goes_on || self.link.connection().is_none();
         self.queue.push_back(if is_kept { message.detached() } else { message });

@@ -252,21 +252,19 @@ impl Server {
 struct Decoding {
     unpacker: Option<Unpacker>,
     codec: Codec,
-    /// Nothing is done with it.
-    is_plain: bool,
 }
 
 impl Decoding {
     fn new(config: &WebSocketSource) -> Self {
         let unpacker = |packing| Unpacker::new(packing, config.endpoint.max_message_size_bytes);
-        let is_plain = config.packing.is_none() && config.codec == Codec::Auto;
-        Self { unpacker: config.packing.map(unpacker), codec: config.codec, is_plain }
+        Self { unpacker: config.packing.map(unpacker), codec: config.codec }
     }
 
     /// Unpacks the payload, and makes of it what the codec says it is.
     #[inline]
     fn decode(&mut self, message: Message) -> Result<Message, Failed> {
-        if self.is_plain { Ok(message) } else { self.made(message) }
+        let is_plain = self.unpacker.is_none() && self.codec == Codec::Auto;
+        if is_plain { Ok(message) } else { self.made(message) }
     }
 
     fn made(&mut self, message: Message) -> Result<Message, Failed> {

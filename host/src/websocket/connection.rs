@@ -204,7 +204,7 @@ impl Connection {
     #[inline]
     pub fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Received> {
         if !matches!(self.phase, Phase::Open) {
-            return Poll::Ready(Received::Ended(Ending::Lost("already closed".to_owned())));
+            return Poll::Ready(Received::Ended(Ending::already()));
         }
         self.socket.get_mut().wake(cx.waker());
         if self.owes_pong {
@@ -299,7 +299,7 @@ impl Connection {
     #[inline]
     pub fn send(&mut self, payload: &Payload) -> Result<(), Ending> {
         if !matches!(self.phase, Phase::Open) {
-            return Err(Ending::Lost("already closed".to_owned()));
+            return Err(Ending::already());
         }
         self.is_dirty = true;
         self.sent_messages += 1;
@@ -376,7 +376,7 @@ impl Connection {
     /// The connection broke.
     pub fn try_flush(&mut self) -> Poll<Result<(), Ending>> {
         if !matches!(self.phase, Phase::Open) {
-            return Poll::Ready(Err(Ending::Lost("already closed".to_owned())));
+            return Poll::Ready(Err(Ending::already()));
         }
         match self.socket.flush() {
             Ok(()) => {
@@ -458,6 +458,11 @@ impl Connection {
 }
 
 impl Ending {
+    /// Of a connection that is used after its end.
+    fn already() -> Self {
+        Self::Lost("already closed".to_owned())
+    }
+
     /// What a message that was too large to be read is counted and reported as.
     pub fn failed(&self, origin: &Arc<Origin>) -> Option<Failed> {
         matches!(self, Self::TooLarge { .. }).then(|| Failed {

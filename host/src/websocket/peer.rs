@@ -11,7 +11,7 @@ use super::handshake::Handshake;
 use super::keepalive::{Due, Keepalive};
 use super::lane::LaneWriter;
 use super::path::{Arrivals, End, Member, Path, Seat};
-use super::ring::{self, Frames};
+use super::ring::Frames;
 use super::stream::Traffic;
 use crate::message::{Message, Payload};
 use crate::metadata::{self, Metadata, Origin};
@@ -268,18 +268,21 @@ impl Peer {
                 Poll::Ready(result) => result?,
                 Poll::Pending => return self.poll_too_slow(cx),
             }
-            let Some(frames) = self.next_frames(cx)? else { break };
-            self.connection.send_frames(frames)?;
+            let greetings = std::mem::take(&mut self.greetings);
+            if !greetings.is_empty() {
+                greetings.iter().try_for_each(|greeting| self.connection.send(greeting))?;
+            } else if let Some(frames) = self.next_frames(cx)? {
+                self.connection.send_frames(frames)?;
+            } else {
+                break;
+            }
             self.keepalive.message();
         }
         Poll::Ready(Ok(()))
     }
 
-    /// What is to be sent next. The members take turns.
+    /// What a broadcast holds. The members take turns.
     fn next_frames(&mut self, cx: &mut Context<'_>) -> Result<Option<Frames>, Ending> {
-        if !self.greetings.is_empty() {
-            return Ok(Some(ring::frames(&std::mem::take(&mut self.greetings))));
-        }
         for _ in 0..self.members.len() {
             self.turn = (self.turn + 1) % self.members.len();
             let membership = &mut self.members[self.turn];

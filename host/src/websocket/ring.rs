@@ -56,16 +56,6 @@ pub(super) struct Ring {
     chunks: VecDeque<(Bytes, Mark)>,
 }
 
-/// These payloads, a frame each, for one peer alone.
-pub(super) fn frames<'p>(payloads: impl IntoIterator<Item = &'p Payload>) -> Frames {
-    let (mut bytes, mut count) = (BytesMut::new(), 0);
-    for payload in payloads {
-        encode(payload, &mut bytes);
-        count += 1;
-    }
-    Frames { bytes: bytes.freeze(), count }
-}
-
 /// The frames, encoded and put together.
 pub(super) fn chunks(frames: impl Iterator<Item = Frame>) -> Vec<Chunk> {
     let (mut chunks, mut ends) = (Vec::new(), Vec::new());
