@@ -19,11 +19,14 @@ pub mod keys;
 mod listen;
 mod origin;
 mod path;
+mod places;
+mod redacted;
 mod report;
 mod section;
 pub mod shape;
 mod text;
 pub mod units;
+mod url;
 mod value;
 mod written;
 
@@ -34,7 +37,11 @@ pub use file::{Loaded, load, parse};
 pub use listen::is_loopback;
 pub use origin::AllowedOrigins;
 pub use path::{PathError, PathPattern};
-pub use text::{EndpointText, FilePath, Pem, Redacted, SecretError, without_user_info};
+pub use places::{Part, Places};
+pub use redacted::Redacted;
+pub use shape::nearest;
+pub use text::{EndpointText, FilePath, Pem, SecretError, without_user_info};
+pub use url::{UrlError, WebSocketUrl};
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

@@ -105,6 +105,69 @@ fn a_file_that_is_not_utf_8_is_told_where() {
 }
 
 #[test]
+fn a_byte_order_mark_moves_no_column() {
+    for text in ["[servr]\n", "\u{feff}[servr]\n"] {
+        let (_, told) = outcome("f.toml", text.as_bytes());
+        assert!(told.starts_with("f.toml:1:2: unknown key `servr`\n 1 | [servr]\n   |  ^^^^^\n"), "{told}");
+    }
+    let (_, told) = outcome("f.toml", b"\xef\xbb\xbfa = \"\xff\"\n");
+    assert!(told.starts_with("f.toml:1:6: the file is not UTF-8 from here on\n"), "{told}");
+    let (extension, _) = outcome("f.toml", "\u{feff}# nothing\n".as_bytes());
+    assert_eq!(extension, "ok");
+}
+
+/// A configuration of so many pipelines, each with endpoints of its own path at one listener.
+fn pipelines(count: usize) -> String {
+    let pipeline = |n| {
+        format!(
+            r#"
+            [[pipelines]]
+            name = "p{n}"
+            source = {{ type = "websocket", mode = "server", path = "/in/{n}", idle_timeout = "5s" }}
+            transforms = [{{ plugin = "vwap", config = {{ n = {n} }} }}]
+            [[pipelines.sinks]]
+            type = "websocket"
+            mode = "server"
+            path = "/rooms/{{room}}/{n}"
+            [[pipelines.sinks]]
+            type = "websocket"
+            mode = "server"
+            path = "/in/{n}"
+            "#
+        )
+    };
+    (0..count).map(pipeline).collect()
+}
+
+/// The processor time that this thread has used.
+fn processor_time() -> std::time::Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    time.try_into().expect("it is not negative")
+}
+
+#[test]
+fn reading_a_file_takes_time_in_proportion_to_its_endpoints() {
+    let time = |text: &str| {
+        let once = || {
+            let start = processor_time();
+            let outcome = parse(Path::new("f.toml"), text.as_bytes(), &environment());
+            (processor_time() - start, outcome.map(|loaded| loaded.config.pipelines.len()).ok())
+        };
+        (0..3).map(|_| once()).min().expect("three times")
+    };
+    let (few, many) = (pipelines(125), pipelines(2_000));
+    let (few, many) = (time(&few), time(&many));
+    assert_eq!((few.1, many.1), (Some(125), Some(2_000)));
+    // Sixteen times as many: in proportion it is 16 times the work, by pairs it would be 256 times.
+    assert!(many.0 < few.0 * 64, "{:?} for 125 pipelines, {:?} for 2,000", few.0, many.0);
+    // As many errors as pipelines, each of which names a line.
+    let wrong = |count| pipelines(count).replace("idle_timeout", "idle_timeuot");
+    let (few, many) = (wrong(125), wrong(2_000));
+    let (few, many) = (time(&few), time(&many));
+    assert!(many.0 < few.0 * 64, "{:?} for 125 errors, {:?} for 2,000", few.0, many.0);
+}
+
+#[test]
 fn paths_are_relative_to_the_file() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("tidemill.toml");

@@ -7,7 +7,7 @@ use super::section::{Section, Span};
 use super::{
     Config, Endpoint, Environment, Listen, Mode, Pipeline, Proxies, Server, SinkKind, Source, is_loopback,
 };
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The keys that the endpoints of one path have in common: one that leaves a key out takes it from
 /// another.
@@ -17,6 +17,8 @@ const SHARED: [&str; 6] =
 /// A server endpoint of the file.
 pub(super) struct Served {
     endpoint: Endpoint,
+    /// What its path says; `None` if that is wrong, or it is one that dials.
+    pattern: Option<PathPattern>,
     /// Where its path is written, or its table.
     path: Span,
     /// Where its address is written, as far as it is.
@@ -30,10 +32,11 @@ pub(super) struct Served {
 impl Served {
     /// `None` if it is one that dials.
     pub(super) fn new(section: &Section, endpoint: &Endpoint) -> Option<Self> {
-        endpoint.listen()?;
+        let listen = endpoint.listen()?;
         let address = ["port", "host"].into_iter().find(|key| section.is_written(key)).unwrap_or("path");
         Some(Self {
             endpoint: endpoint.clone(),
+            pattern: PathPattern::parse(&listen.path).ok(),
             path: section.span("path"),
             address: section.span(address),
             tls: section.is_written("tls").then(|| section.span("tls")),
@@ -44,58 +47,66 @@ impl Served {
     fn listen(&self) -> Option<&Listen> {
         self.endpoint.listen()
     }
+}
 
-    /// Whether both are reached at one address.
-    fn is_beside(&self, other: &Self) -> bool {
-        self.listen().map(Listen::address) == other.listen().map(Listen::address)
-    }
+/// An address, as endpoints are grouped by it.
+type Address = (String, u16);
 
-    /// Whether both are reached at one address and path.
-    fn is_at(&self, other: &Self) -> bool {
-        self.is_beside(other) && self.pattern().is_some() && self.pattern() == other.pattern()
-    }
-
-    fn pattern(&self) -> Option<PathPattern> {
-        self.listen().and_then(|listen| PathPattern::parse(&listen.path).ok())
-    }
+fn address(served: &Served) -> Option<Address> {
+    served.listen().map(|listen| (listen.host.expose().to_owned(), listen.port))
 }
 
 /// Where endpoints share an address or a path, reports what they disagree on, and gives each what it
 /// left out and another has.
 pub(super) fn agree(report: &mut Report<'_>, server: &Server, served: &mut [Served]) {
     agree_on_tls(report, server, served);
-    for index in 0..served.len() {
-        let (before, here) = (&served[..index], &served[index]);
-        let alike = |there: &&Served| match (there.pattern(), here.pattern()) {
-            (Some(a), Some(b)) => here.is_beside(there) && a != b && a.is_same_but_for_names(&b),
-            _ => false,
-        };
-        if let Some(there) = before.iter().find(alike) {
-            let other = report.name(&there.path);
-            let message = format!("the same paths lead to {other}, which gives a segment another name");
-            report.error_with_hint(&here.path, message, "write both paths alike");
+    warn_of_two_names(report, served);
+    let mut groups: BTreeMap<(Address, PathPattern), Vec<usize>> = BTreeMap::new();
+    for (index, here) in served.iter().enumerate() {
+        if let Some(path) = address(here).zip(here.pattern.clone()) {
+            groups.entry(path).or_default().push(index);
         }
+    }
+    for group in groups.into_values().filter(|group| group.len() > 1) {
         for (key, name) in SHARED.into_iter().enumerate() {
-            let (before, from_here) = served.split_at_mut(index);
-            let here = &mut from_here[0];
-            let there = before.iter_mut().find(|there| there.is_at(here) && there.written[key].is_some());
-            let (Some(there), Some(at)) = (there, here.written[key].clone()) else { continue };
-            if !is_same(name, &there.endpoint, &here.endpoint) {
-                let first = there.written[key].as_ref().unwrap_or(&there.path);
-                let message =
-                    format!("`{}` differs from {}, which has the same path", name, report.name(first));
-                report.error_with_hint(&at, message, "leave it out of one of the two");
+            let mut writers = group.iter().filter(|index| served[**index].written[key].is_some());
+            let Some(first) = writers.next() else { continue };
+            let there = served[*first].endpoint.clone();
+            for here in writers.map(|index| &served[*index]) {
+                let (Some(at), Some(first)) = (&here.written[key], &served[*first].written[key]) else {
+                    continue;
+                };
+                if !is_same(name, &there, &here.endpoint) {
+                    let first = report.name(first);
+                    let message = format!("`{name}` differs from {first}, which has the same path");
+                    report.error_with_hint(at, message, "leave it out of one of the two");
+                }
+            }
+            for index in &group {
+                if served[*index].written[key].is_none() {
+                    take(name, &there, &mut served[*index].endpoint);
+                }
             }
         }
     }
-    for index in 0..served.len() {
-        for (key, name) in SHARED.into_iter().enumerate() {
-            let here = &served[index];
-            let there = served.iter().find(|there| there.is_at(here) && there.written[key].is_some());
-            if let (None, Some(there)) = (&here.written[key], there) {
-                let there = there.endpoint.clone();
-                take(name, &there, &mut served[index].endpoint);
-            }
+}
+
+/// Reports paths of one address that differ in the names of their segments alone.
+fn warn_of_two_names(report: &mut Report<'_>, served: &[Served]) {
+    // The first endpoint of an address and form, and the first that names a segment otherwise.
+    let mut firsts: BTreeMap<(Address, PathPattern), (usize, Option<usize>)> = BTreeMap::new();
+    for (index, here) in served.iter().enumerate() {
+        let Some((address, pattern)) = address(here).zip(here.pattern.as_ref()) else { continue };
+        let (first, other) = firsts.entry((address, pattern.without_names())).or_insert((index, None));
+        let is_otherwise = served[*first].pattern.as_ref() != Some(pattern);
+        let there = if is_otherwise { Some(*first) } else { *other };
+        if is_otherwise && other.is_none() {
+            *other = Some(index);
+        }
+        if let Some(there) = there {
+            let other = report.name(&served[there].path);
+            let message = format!("the same paths lead to {other}, which gives a segment another name");
+            report.error_with_hint(&here.path, message, "write both paths alike");
         }
     }
 }
@@ -140,9 +151,16 @@ fn take(key: &str, from: &Endpoint, to: &mut Endpoint) {
 }
 
 fn agree_on_tls(report: &mut Report<'_>, server: &Server, served: &mut [Served]) {
+    let mut firsts: BTreeMap<Address, usize> = BTreeMap::new();
+    for (index, here) in served.iter().enumerate() {
+        if let (Some(address), Some(_)) = (address(here), &here.tls) {
+            firsts.entry(address).or_insert(index);
+        }
+    }
     for index in 0..served.len() {
         let here = &served[index];
-        let there = served.iter().find(|there| there.is_beside(here) && there.tls.is_some());
+        let Some(address) = address(here) else { continue };
+        let there = firsts.get(&address).map(|first| &served[*first]);
         let tls = match (&here.tls, there) {
             (Some(at), Some(there)) => {
                 if there.listen().map(|listen| &listen.tls) != here.listen().map(|listen| &listen.tls) {
@@ -153,9 +171,10 @@ fn agree_on_tls(report: &mut Report<'_>, server: &Server, served: &mut [Served])
                 continue;
             }
             (_, Some(there)) => there.listen().and_then(|listen| listen.tls.clone()),
-            _ => server.tls.clone().filter(|_| {
-                here.listen().is_some_and(|listen| listen.address() == (server.host.expose(), server.port))
-            }),
+            _ => server
+                .tls
+                .clone()
+                .filter(|_| (address.0.as_str(), address.1) == (server.host.expose(), server.port)),
         };
         if let Mode::Server(listen) = &mut served[index].endpoint.mode {
             listen.tls = tls;
@@ -226,7 +245,7 @@ pub(super) fn endpoints(pipeline: &mut Pipeline) -> Vec<&mut Endpoint> {
 
 /// Warns of listeners that any machine may reach.
 pub(super) fn warn_of_open_doors(report: &mut Report<'_>, served: &[Served]) {
-    let mut seen = Vec::new();
+    let mut seen = BTreeSet::new();
     for served in served {
         let Some(listen) = served.listen() else { continue };
         let asks_for_certificates = listen
@@ -236,11 +255,10 @@ pub(super) fn warn_of_open_doors(report: &mut Report<'_>, served: &[Served]) {
         if is_loopback(listen.host.expose())
             || listen.auth.is_some()
             || asks_for_certificates
-            || seen.contains(&listen.address())
+            || !seen.insert(listen.address())
         {
             continue;
         }
-        seen.push(listen.address());
         report.warning(
             &served.address,
             format!("anyone who reaches {} port {} may connect", listen.host, listen.port),

@@ -1,9 +1,9 @@
 //! The credentials that a server endpoint asks for. None of them is ever shown.
 
 use super::endpoint::is_token;
+use super::redacted::HIDDEN;
 use super::report::Report;
 use super::section::Section;
-use super::text::HIDDEN;
 use super::{EndpointText, FromHandshake, Redacted};
 
 /// Who may connect: whoever has one of these.

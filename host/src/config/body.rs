@@ -140,7 +140,8 @@ impl fmt::Debug for Reader {
 #[derive(Debug, Default)]
 pub(super) struct Translation {
     text: String,
-    /// Where each is in the text, with its JSON pointer; inner ones before outer ones.
+    /// Where each is in the text, with its JSON pointer, in the order of their ends: inner ones before
+    /// outer ones.
     places: Vec<(Span, String)>,
     nulls: Vec<Span>,
     /// The pointer of the value that is being written.
@@ -167,7 +168,9 @@ impl Translation {
 
     /// The pointer of the innermost value or key at a place.
     pub(super) fn pointer(&self, at: &Span) -> &str {
-        let found = self.places.iter().find(|(span, _)| span.contains(&at.start) && at.end <= span.end);
+        // They are in the order of their ends.
+        let from = self.places.partition_point(|(span, _)| span.end < at.end);
+        let found = self.places[from..].iter().find(|(span, _)| span.contains(&at.start));
         found.map_or("", |(_, pointer)| pointer)
     }
 

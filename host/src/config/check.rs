@@ -125,7 +125,8 @@ impl Checker<'_, '_> {
         } else if let Some(table) = keys::home(written) {
             format!("`{written}` belongs in `{table}`")
         } else {
-            let known: Vec<_> = keys.iter().map(|key| format!("`{}`", key.name)).collect();
+            let built = keys.iter().filter(|key| key.built);
+            let known: Vec<_> = built.map(|key| format!("`{}`", key.name)).collect();
             format!("known here: {}", known.join(", "))
         };
         self.report.error_with_hint(&name.span(), format!("unknown key `{written}`"), hint);

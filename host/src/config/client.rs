@@ -4,7 +4,9 @@ use super::endpoint::is_token;
 use super::listen::is_host;
 use super::report::Report;
 use super::section::{Section, Span};
-use super::{Client, ClientTls, Endpoint, EndpointText, Heartbeat, Identity, Mode, Pem, Reconnect};
+use super::{
+    Client, ClientTls, Endpoint, EndpointText, Heartbeat, Identity, Mode, Pem, Reconnect, WebSocketUrl,
+};
 
 /// Headers that the handshake itself sets.
 const RESERVED: [&str; 7] = [
@@ -113,32 +115,10 @@ fn reconnect(report: &mut Report<'_>, section: &Section) -> Reconnect {
 fn url(report: &mut Report<'_>, url: &EndpointText, at: &Span) {
     // One that begins with the text of a file is looked at when it is dialled.
     let Some(text) = url.sketch() else { return };
-    let scheme = ["ws://", "wss://"]
-        .into_iter()
-        .find(|scheme| text.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme)));
-    let Some(scheme) = scheme else {
-        report.error(at, format!("websocket url must start with ws:// or wss://, got: {url}"));
-        return;
-    };
-    let rest = &text[scheme.len()..];
-    let authority = &rest[..rest.find(['/', '?', '#']).unwrap_or(rest.len())];
-    let address = authority.rsplit_once('@').map_or(authority, |(_, address)| address);
-    let (host, port) = match address.rsplit_once(':') {
-        Some((host, port)) if !port.contains(']') => (host, Some(port)),
-        _ => (address, None),
-    };
-    if host.is_empty() {
-        report.error(at, format!("websocket url names no host: {url}"));
-    } else if port.is_some_and(|port| port.parse::<u16>().is_err()) {
-        report.error(at, format!("websocket url has a port that is none: {url}"));
-    } else if text.contains(|c: char| c.is_whitespace() || c.is_control()) {
-        report.error(at, format!("websocket url must have no spaces: {url}"));
-    } else if text.contains('#') {
-        report.error_with_hint(
-            at,
-            format!("websocket url must have no fragment: {url}"),
-            "write `#` as `%23`",
-        );
+    let Err(error) = WebSocketUrl::parse(&text) else { return };
+    match error.hint() {
+        Some(hint) => report.error_with_hint(at, error.of(url), hint),
+        None => report.error(at, error.of(url)),
     }
 }
 

@@ -128,20 +128,35 @@ fn printable(c: char) -> char {
     if c.is_control() && c != '\t' { char::REPLACEMENT_CHARACTER } else { c }
 }
 
-impl Place {
-    /// The place of a range of bytes of `text`.
-    pub(super) fn of(text: &str, range: Range<usize>) -> Self {
+/// A text with the places of its lines, so that finding one line does not read all before it.
+#[derive(Clone, Debug)]
+pub(super) struct Lines<'t> {
+    text: &'t str,
+    /// Where each line starts, in bytes.
+    starts: Vec<usize>,
+}
+
+impl<'t> Lines<'t> {
+    pub(super) fn of(text: &'t str) -> Self {
+        let ends = text.match_indices('\n').map(|(at, _)| at + 1);
+        Self { text, starts: std::iter::once(0).chain(ends).collect() }
+    }
+
+    /// The place of a range of bytes.
+    pub(super) fn place(&self, range: Range<usize>) -> Place {
+        let text = self.text;
         let start = floor(text, range.start);
         let end = floor(text, range.end).max(start);
-        let line_start = text[..start].rfind('\n').map_or(0, |at| at + 1);
-        let line_end = text[start..].find('\n').map_or(text.len(), |at| start + at);
-        let line = text[line_start..line_end].trim_end_matches('\r');
-        let meant = &text[start..end.min(line_start + line.len()).max(start)];
-        Self {
-            line: text[..start].matches('\n').count() + 1,
+        let line = self.starts.partition_point(|line| *line <= start);
+        let line_start = self.starts[line - 1];
+        let line_end = self.starts.get(line).map_or(text.len(), |next| next - 1);
+        let line_text = text[line_start..line_end].trim_end_matches('\r');
+        let meant = &text[start..end.min(line_start + line_text.len()).max(start)];
+        Place {
+            line,
             column: text[line_start..start].chars().count() + 1,
             width: meant.chars().count().max(1),
-            text: line.to_owned(),
+            text: line_text.to_owned(),
         }
     }
 }
@@ -160,7 +175,7 @@ mod tests {
     fn columns_count_characters_and_tabs_keep_the_underline_in_line() {
         let text = "a = 1\r\n\tü = \"bad\"\r\n";
         let at = text.find("\"bad\"").expect("is there");
-        let place = Place::of(text, at..at + 5);
+        let place = Lines::of(text).place(at..at + 5);
         assert_eq!((place.line, place.column, place.width, place.text.as_str()), (2, 6, 5, "\tü = \"bad\""));
         let error = ConfigError { file: "f".into(), place: Some(place), message: "m".into(), hint: None };
         assert_eq!(error.to_string(), "f:2:6: m\n 2 | \tü = \"bad\"\n   | \t    ^^^^^\n");
@@ -168,7 +183,7 @@ mod tests {
 
     #[test]
     fn a_place_past_the_end_is_the_end() {
-        let place = Place::of("a = ", 9..12);
+        let place = Lines::of("a = ").place(9..12);
         assert_eq!((place.line, place.column, place.width), (1, 5, 1));
     }
 }

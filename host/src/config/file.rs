@@ -6,10 +6,13 @@
 use super::check::Checker;
 use super::error::{ConfigError, ConfigErrors};
 use super::report::Report;
-use super::{Config, Environment, agree, build, keys, written};
+use super::{Config, Environment, Places, agree, build, keys, written};
 use std::path::Path;
 use toml::Spanned;
 use toml::de::DeTable;
+
+/// What some editors put at the start of a file in UTF-8.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// A configuration that is right, and what is odd about it.
 #[derive(Clone, Debug)]
@@ -18,6 +21,8 @@ pub struct Loaded {
     pub config: Config,
     /// What the user should know and may want.
     pub warnings: Vec<ConfigError>,
+    /// Where its parts stand in the file.
+    pub places: Places,
 }
 
 /// Reads a configuration file. Paths in it are relative to its folder, and come out relative to what
@@ -42,6 +47,8 @@ pub fn load(path: &Path, environment: &Environment) -> Result<Loaded, ConfigErro
 /// # Errors
 /// All that is wrong with it.
 pub fn parse(path: &Path, bytes: &[u8], environment: &Environment) -> Result<Loaded, ConfigErrors> {
+    // Columns are those of a text without a byte order mark, as editors count them.
+    let bytes = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes);
     let text = String::from_utf8_lossy(bytes);
     let mut report = Report::of_file(path, &text);
     if let Err(error) = std::str::from_utf8(bytes) {
@@ -61,7 +68,8 @@ pub fn parse(path: &Path, bytes: &[u8], environment: &Environment) -> Result<Loa
     for (pipeline, table) in config.pipelines.iter_mut().zip(written.into_iter().flat_map(|all| all.iter())) {
         pipeline.written = written::shown(&mut Checker { report: &mut report, environment }, table);
     }
-    Ok(Loaded { config, warnings: report.into_warnings() })
+    let places = Places::of(path, &text, &root);
+    Ok(Loaded { config, warnings: report.into_warnings(), places })
 }
 
 /// Reads TOML; `None` where it is none, which was reported.

@@ -4,7 +4,6 @@
 //! As in a shell, the default stands for a variable that is unset and for one that is empty. What comes from
 //! `${}` is kept apart from how it is shown, which is `***`.
 
-use super::text::HIDDEN;
 use super::{EndpointText, Environment, FilePath, Redacted};
 use std::path::Path;
 
@@ -45,13 +44,13 @@ pub(super) fn fill<'a>(
         let (before, from) = rest.split_at(at);
         if let Some(before) = before.strip_suffix('$') {
             literal = true;
-            filled.push(before, before);
-            filled.push("${", "${");
+            filled.push(before);
+            filled.push("${");
             rest = &from[2..];
             continue;
         }
         literal |= !before.is_empty();
-        filled.push(before, before);
+        filled.push(before);
         let Some(end) = from.find('}') else {
             problems.push(Problem::Unclosed);
             return Err(problems);
@@ -64,13 +63,13 @@ pub(super) fn fill<'a>(
                 filled.push_file(FilePath::relative_to(folder, &Redacted::plain(path.trim())), false);
             }
             None => match variable(inner, environment) {
-                Ok(found) => filled.push(found, HIDDEN),
+                Ok(found) => filled.push_hidden(found),
                 Err(problem) => problems.push(problem),
             },
         }
         rest = &from[end + 1..];
     }
-    filled.push(rest, rest);
+    filled.push(rest);
     let is_one_variable = variables == 1 && !literal && rest.is_empty();
     if problems.is_empty() { Ok(Filled { text: filled, is_one_variable }) } else { Err(problems) }
 }

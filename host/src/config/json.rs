@@ -19,7 +19,6 @@ pub(super) fn write(
     value: &Spanned<DeValue<'_>>,
     json: &mut EndpointText,
 ) -> bool {
-    let mut both = |text: &str| json.push(text, text);
     match value.get_ref() {
         DeValue::String(text) => {
             let filled = checker.fill(part, key.takes_files, text, &value.span());
@@ -27,7 +26,7 @@ pub(super) fn write(
             json.push_quoted(&text);
         }
         DeValue::Integer(number) => match integer(number) {
-            Some(number) => both(&number.to_string()),
+            Some(number) => json.push(&number.to_string()),
             None => {
                 checker
                     .report
@@ -36,7 +35,7 @@ pub(super) fn write(
             }
         },
         DeValue::Float(number) => match number.as_str().parse::<f64>() {
-            Ok(number) if number.is_finite() => both(&serde_json::Value::from(number).to_string()),
+            Ok(number) if number.is_finite() => json.push(&serde_json::Value::from(number).to_string()),
             _ => {
                 checker
                     .report
@@ -44,28 +43,28 @@ pub(super) fn write(
                 return false;
             }
         },
-        DeValue::Boolean(value) => both(if *value { "true" } else { "false" }),
-        DeValue::Datetime(date) => both(&quoted(&date.to_string())),
+        DeValue::Boolean(value) => json.push(if *value { "true" } else { "false" }),
+        DeValue::Datetime(date) => json.push(&quoted(&date.to_string())),
         DeValue::Array(elements) => {
             let mut is_right = true;
-            both("[");
+            json.push("[");
             for (index, element) in elements.iter().enumerate() {
                 separate(index, json);
                 is_right &= write(checker, key, part, element, json);
             }
-            json.push("]", "]");
+            json.push("]");
             return is_right;
         }
         DeValue::Table(table) => {
             let mut is_right = true;
-            both("{");
+            json.push("{");
             for (index, (name, value)) in in_file_order(table).into_iter().enumerate() {
                 separate(index, json);
                 let name_and_colon = quoted(name.get_ref()) + ":";
-                json.push(&name_and_colon, &name_and_colon);
+                json.push(&name_and_colon);
                 is_right &= write(checker, key, name.get_ref(), value, json);
             }
-            json.push("}", "}");
+            json.push("}");
             return is_right;
         }
     }
@@ -74,7 +73,7 @@ pub(super) fn write(
 
 fn separate(index: usize, json: &mut EndpointText) {
     if index > 0 {
-        json.push(",", ",");
+        json.push(",");
     }
 }
 

@@ -40,7 +40,7 @@ pub static TABLES: [(&str, &Shape); 8] = [
 pub fn home(key: &str) -> Option<&'static str> {
     TABLES
         .iter()
-        .find(|(_, shape)| shape.all_keys().iter().any(|known| known.name == key))
+        .find(|(_, shape)| shape.all_keys().iter().any(|known| known.name == key && known.built))
         .map(|(name, _)| *name)
 }
 
@@ -50,6 +50,7 @@ pub static ROOT: Shape = Shape::Keys(&[&[
         .default("{}"),
     Key::new("server", Kind::Table(&SERVER), "what endpoints in server mode have in common").default("{}"),
     Key::new("admin", Kind::Table(&ADMIN), "the HTTP API; without it there is none"),
+    Key::new("state", Kind::Json, "where durable state is kept").later(),
     Key::new("pipelines", Kind::Tables(&PIPELINE), "source, transforms and sinks").default("[]"),
 ]]);
 
@@ -75,7 +76,7 @@ pub static SERVER: Shape = Shape::Keys(&[&[
     Key::new(
         "max_connections",
         CONNECTIONS,
-        "most connections of a listener, handshakes in progress included; more get 503",
+        "most connections of a listener; more get 503; handshakes have a bound of their own, a quarter of it",
     )
     .default("10000"),
     Key::new("handshake_timeout", Kind::SOME_DURATION, "longest time a handshake may take").default("10s"),
@@ -111,6 +112,7 @@ pub static PIPELINE: Shape = Shape::Keys(&[&[
     Key::new("transforms", Kind::Tables(&TRANSFORM), "the plugins that messages go through, in order")
         .default("[]"),
     Key::new("sinks", Kind::Tables(&SINK), "where messages go").required(),
+    Key::new("upstreams", Kind::Json, "what each peer of the source is connected to").later(),
     Key::new(
         "dead_letter",
         Kind::Table(&DEAD_LETTER),
@@ -131,6 +133,11 @@ pub static TRANSFORM: Shape = Shape::Keys(&[&[
          unchanged, stop fails the pipeline",
     )
     .default("dead_letter"),
+    Key::new("retries", Kind::Integer(0, 1000), "how often a message is offered that the plugin wants again")
+        .later(),
+    Key::new("direction", Kind::Text, "whether it sees messages up, down, or both").later(),
+    Key::new("swap", Kind::Json, "how a new version takes over").later(),
+    Key::new("http", Kind::Json, "how the plugin's requests are made").later(),
     Key::new("instances", Kind::Integer(1, 1024), "parallel instances").default("1").later(),
     Key::new("key", Kind::Text, "JSON pointer or metadata:NAME; messages of one key keep their order")
         .later(),
@@ -328,6 +335,10 @@ const ENDPOINT: &[Key] = &[
     )
     .default("off")
     .later(),
+    Key::new("compression_level", Kind::Integer(1, 9), "how hard it compresses").later(),
+    Key::new("compression_min_size", SIZE, "smaller messages go as they are").later(),
+    Key::new("compression_context", Kind::Bool, "whether messages are compressed with the ones before")
+        .later(),
     PAYLOAD_COMPRESSION,
     Key::new(
         "check_connection",
@@ -469,6 +480,13 @@ const LISTEN: &[Key] = &[
     ),
     Key::new("max_connections", CONNECTIONS, "most connections of this endpoint; from [server] if left out"),
     Key::new("receive_limit", Kind::Json, "how many messages a peer may send in a time").later(),
+    Key::new("subscribe", Kind::Texts, "a peer's topics at connect").later(),
+    Key::new("client_protocol", Kind::Text, "how peers choose their topics").later(),
+    Key::new("max_topics", QUEUE, "most topics of a peer").later(),
+    Key::new("auto_reply", Kind::Map, "messages that the host answers itself").later(),
+    Key::new("ack", Kind::Text, "JSON pointer of an id that a peer is told once its message is at its end")
+        .later(),
+    Key::new("window", SIZE, "most bytes of a connection that are under way").later(),
 ];
 
 /// `auth`
@@ -482,6 +500,7 @@ pub static AUTH: Shape = Shape::Keys(&[&[
     )
     .default("[header]"),
     Key::new("forward", Kind::Text, "another server that decides").later(),
+    Key::new("jwt", Kind::Json, "tokens that are signed").later(),
 ]]);
 
 const WEBSOCKET_SOURCE_KEYS: &[Key] = &[Key::new(
@@ -573,7 +592,8 @@ const SERVER_SINK: &[Key] = &[
     )
     .default("0"),
     Key::new("topic", Kind::Text, "only peers subscribed to this value get the message").later(),
-    Key::new("subscribe", Kind::Texts, "a peer's topics at connect").later(),
+    Key::new("max_rate", Kind::Text, "most messages of a topic to a peer").later(),
+    Key::new("resume", Kind::Bool, "whether a peer that comes back gets what it missed").later(),
     Key::new("exclude_sender", Kind::Bool, "whether a peer misses what it sent itself").later(),
 ];
 

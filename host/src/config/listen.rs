@@ -128,7 +128,8 @@ fn allowed_origins(report: &mut Report<'_>, section: &Section) -> AllowedOrigins
         let origin = origin.known();
         if AllowedOrigins::listed(std::slice::from_ref(origin)).is_err() {
             let message = format!("\"{origin}\" is not an origin");
-            let hint = "write \"https://example.com\", \"https://*.example.com\", or \"*\" for any page";
+            let hint = "write \"https://example.com\", \"https://*.example.com\", \"app://name\", \"null\", or \"*\" \
+                        for any page";
             report.error_with_hint(at, message, hint);
         }
     }

@@ -15,9 +15,9 @@ pub struct AllowedOrigins {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Pattern {
     Any,
-    /// In lower case, without the scheme's own port.
+    /// As [`normal`] has it.
     Exact(String),
-    /// `scheme://` and what the rest must end with: a dot, a name, a port.
+    /// `scheme` and what the rest must end with: a dot, a name, a port.
     Below {
         scheme: String,
         end: String,
@@ -25,7 +25,7 @@ enum Pattern {
 }
 
 impl AllowedOrigins {
-    /// These, and no others: `https://example.com`, `https://*.example.com`, `*`.
+    /// These, and no others: `https://example.com`, `https://*.example.com`, `app://local`, `null`, `*`.
     ///
     /// # Errors
     /// The first that is no origin, by its place.
@@ -39,10 +39,11 @@ impl AllowedOrigins {
 
     /// Whether a page of this origin may connect; `host` is the `Host` that it asked for.
     pub fn allow(&self, origin: &str, host: Option<&str>) -> bool {
-        let origin = origin.to_ascii_lowercase();
+        let origin = normal(origin);
         let Some(listed) = &self.listed else {
-            let Some(((scheme, page), host)) = origin.split_once("://").zip(host) else { return false };
-            return without_port(scheme, page) == without_port(scheme, &host.to_ascii_lowercase());
+            let page = origin.split_once("://").filter(|(scheme, _)| is_of_the_web(scheme));
+            let Some(((scheme, page), host)) = page.zip(host) else { return false };
+            return page == without_port(scheme, &host.to_ascii_lowercase());
         };
         listed.iter().any(|pattern| pattern.matches(&origin))
     }
@@ -55,38 +56,61 @@ impl Pattern {
             "null" => return Some(Self::Exact(text.to_owned())),
             _ => {}
         }
-        let text = text.to_ascii_lowercase();
-        let (scheme, authority) = text.split_once("://")?;
+        let (scheme, authority) = text.split_once("://").filter(|(scheme, _)| is_scheme(scheme))?;
         let name = authority.strip_prefix("*.").unwrap_or(authority);
-        let is_name = |c: char| c.is_ascii_alphanumeric() || ".-_:[]".contains(c);
-        if scheme.is_empty() || name.is_empty() || name.starts_with('.') || !name.chars().all(is_name) {
-            return None;
+        let is_of_a_name = |c: char| c.is_ascii_alphanumeric() || ".-_:[]".contains(c);
+        let is_name = !name.is_empty() && !name.starts_with('.') && name.chars().all(is_of_a_name);
+        if authority.starts_with('*') {
+            let (scheme, name) = (scheme.to_ascii_lowercase(), name.to_ascii_lowercase());
+            let end = format!(".{}", without_port(&scheme, &name));
+            return is_name.then_some(Self::Below { scheme, end });
         }
-        let name = without_port(scheme, name);
-        Some(if authority.starts_with('*') {
-            Self::Below { scheme: format!("{scheme}://"), end: format!(".{name}") }
+        // Origins of other schemes are taken as they are sent; what programs make up has no form.
+        let is_origin = if is_of_the_web(scheme) {
+            is_name
         } else {
-            Self::Exact(format!("{scheme}://{name}"))
-        })
+            !authority.contains(|c: char| c == '*' || c.is_whitespace() || c.is_control())
+        };
+        is_origin.then(|| Self::Exact(normal(text)))
     }
 
+    /// Whether an origin, as [`normal`] has it, is one of these.
     fn matches(&self, origin: &str) -> bool {
-        let (scheme, authority) = origin.split_once("://").unwrap_or(("", origin));
-        let authority = without_port(scheme, authority);
         match self {
             Self::Any => true,
-            Self::Exact(exact) if scheme.is_empty() => exact == authority,
-            Self::Exact(exact) => {
-                exact.strip_prefix(scheme).and_then(|rest| rest.strip_prefix("://")) == Some(authority)
-            }
+            Self::Exact(exact) => exact == origin,
             Self::Below { scheme: wanted, end } => {
-                let is_label = |c: char| c.is_ascii_alphanumeric() || ".-_".contains(c);
-                wanted.strip_suffix("://") == Some(scheme)
-                    && authority.strip_suffix(end.as_str()).is_some_and(|name| {
-                        !name.is_empty() && !name.starts_with('.') && name.chars().all(is_label)
-                    })
+                let is_of_a_label = |c: char| c.is_ascii_alphanumeric() || ".-_".contains(c);
+                origin.split_once("://").is_some_and(|(scheme, authority)| {
+                    wanted == scheme
+                        && authority.strip_suffix(end.as_str()).is_some_and(|name| {
+                            !name.is_empty() && !name.starts_with('.') && name.chars().all(is_of_a_label)
+                        })
+                })
             }
         }
+    }
+}
+
+/// Whether pages of a scheme are of the web, whose origins are a scheme, a host and a port.
+fn is_of_the_web(scheme: &str) -> bool {
+    ["http", "https", "ws", "wss"].iter().any(|known| scheme.eq_ignore_ascii_case(known))
+}
+
+/// Whether this is a scheme (RFC 3986, section 3.1).
+fn is_scheme(text: &str) -> bool {
+    text.starts_with(|c: char| c.is_ascii_alphabetic())
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b))
+}
+
+/// An origin of the web in lower case and without the port that its scheme has anyway; any other as it is.
+fn normal(origin: &str) -> String {
+    match origin.split_once("://") {
+        Some((scheme, authority)) if is_of_the_web(scheme) => {
+            let (scheme, authority) = (scheme.to_ascii_lowercase(), authority.to_ascii_lowercase());
+            format!("{scheme}://{}", without_port(&scheme, &authority))
+        }
+        _ => origin.to_owned(),
     }
 }
 
@@ -131,7 +155,7 @@ mod tests {
         assert!(!let_in(&["https://a.example"], "https://a.example:8443"));
         assert!(let_in(&["http://b.example", "https://a.example:8443"], "https://a.example:8443"));
         assert!(!let_in(&["https://a.example"], "https://api.example.com"), "the same host is not on it");
-        assert!(let_in(&["*"], "null") && let_in(&["null"], "null"));
+        assert!(let_in(&["*"], "null") && let_in(&["*"], "app://local"));
         assert!(!let_in(&[], "https://a.example"));
     }
 
@@ -153,9 +177,32 @@ mod tests {
     }
 
     #[test]
+    fn opaque_origins_and_those_of_other_schemes_are_taken_as_they_are_sent() {
+        let listed = &["null", "file://", "app://local", "vscode-webview://0aB/x"];
+        for origin in listed {
+            assert!(let_in(listed, origin), "{origin}");
+            assert!(!AllowedOrigins::default().allow(origin, Some("local")), "{origin} without a list");
+        }
+        for other in ["NULL", "app://local.evil", "app://Local", "app://", "file:///", "http://local"] {
+            assert!(!let_in(listed, other), "{other}");
+        }
+        assert!(let_in(&["tauri://*.localhost"], "tauri://a.localhost"));
+    }
+
+    #[test]
     fn what_is_no_origin_is_told_by_its_place() {
-        for text in ["example.com", "https://", "https://a.example/", "https://*", "https://a.*.example", ""]
-        {
+        for text in [
+            "example.com",
+            "https://",
+            "https://a.example/",
+            "https://*",
+            "https://a.*.example",
+            "",
+            "app://*",
+            "app://a b",
+            "://a",
+            "app:local",
+        ] {
             let origins = [Redacted::plain("*"), Redacted::plain(text)];
             assert_eq!(AllowedOrigins::listed(&origins), Err(1), "{text}");
         }

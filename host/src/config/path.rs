@@ -105,12 +105,16 @@ impl PathPattern {
 
     /// Whether the same paths lead to both, whatever their names are.
     pub fn is_same_but_for_names(&self, other: &Self) -> bool {
-        let is_alike = |(a, b): (&Segment, &Segment)| match (a, b) {
-            (Segment::Exact(a), Segment::Exact(b)) => a == b,
-            (Segment::Named(_), Segment::Named(_)) => true,
-            _ => false,
+        self.without_names() == other.without_names()
+    }
+
+    /// The same with nothing for each name: equal for patterns that the same paths lead to.
+    pub(super) fn without_names(&self) -> Self {
+        let without_name = |segment: &Segment| match segment {
+            Segment::Exact(bytes) => Segment::Exact(bytes.clone()),
+            Segment::Named(_) => Segment::Named(String::new()),
         };
-        self.segments.len() == other.segments.len() && self.segments.iter().zip(&other.segments).all(is_alike)
+        Self { segments: self.segments.iter().map(without_name).collect() }
     }
 }
 

@@ -1,7 +1,7 @@
 //! What is found while a configuration is read: errors and warnings, each at a place of its text.
 
 use super::body::Translation;
-use super::error::{ConfigError, ConfigErrors, Place, sort};
+use super::error::{ConfigError, ConfigErrors, Lines, sort};
 use super::section::Span;
 use std::path::Path;
 
@@ -22,16 +22,21 @@ pub(super) struct Finding {
 }
 
 /// Where the text is from, which decides how its places are named.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 enum Text<'a> {
-    File { path: &'a Path, text: &'a str },
+    File { path: &'a Path, lines: Lines<'a> },
     Body(&'a Translation),
 }
 
 impl<'a> Report<'a> {
     pub(super) fn of_file(path: &'a Path, text: &'a str) -> Self {
         let folder = path.parent().unwrap_or(Path::new(""));
-        Self { folder, text: Text::File { path, text }, errors: Vec::new(), warnings: Vec::new() }
+        Self {
+            folder,
+            text: Text::File { path, lines: Lines::of(text) },
+            errors: Vec::new(),
+            warnings: Vec::new(),
+        }
     }
 
     pub(super) fn of_body(folder: &'a Path, body: &'a Translation) -> Self {
@@ -57,9 +62,9 @@ impl<'a> Report<'a> {
 
     /// A place in words, for an error that speaks of two: `file:line:column`, or a JSON pointer.
     pub(super) fn name(&self, at: &Span) -> String {
-        match self.text {
-            Text::File { path, text } => {
-                let place = Place::of(text, at.clone());
+        match &self.text {
+            Text::File { path, lines } => {
+                let place = lines.place(at.clone());
                 format!("{}:{}:{}", path.display(), place.line, place.column)
             }
             Text::Body(body) => body.pointer(at).to_owned(),
@@ -68,25 +73,25 @@ impl<'a> Report<'a> {
 
     /// The errors, of which there is at least one, as those of a file.
     pub(super) fn into_errors(self) -> ConfigErrors {
-        ConfigErrors::new(placed(self.text, self.errors))
+        ConfigErrors::new(placed(&self.text, self.errors))
     }
 
     /// The warnings, as those of a file, in its order.
     pub(super) fn into_warnings(self) -> Vec<ConfigError> {
-        let mut warnings = placed(self.text, self.warnings);
+        let mut warnings = placed(&self.text, self.warnings);
         sort(&mut warnings);
         warnings
     }
 }
 
-fn placed(text: Text<'_>, found: Vec<Finding>) -> Vec<ConfigError> {
-    let (file, text) = match text {
-        Text::File { path, text } => (path, Some(text)),
+fn placed(text: &Text<'_>, found: Vec<Finding>) -> Vec<ConfigError> {
+    let (file, lines) = match text {
+        Text::File { path, lines } => (*path, Some(lines)),
         Text::Body(_) => (Path::new(""), None),
     };
     let placed = |Finding { at, message, hint }| ConfigError {
         file: file.to_owned(),
-        place: text.map(|text| Place::of(text, at)),
+        place: lines.map(|lines| lines.place(at)),
         message,
         hint,
     };

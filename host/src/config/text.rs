@@ -1,62 +1,14 @@
-//! Strings of the configuration that must not be shown as they are.
+//! Strings of the configuration that files belong in, and the paths of files.
 
+use super::redacted::{HIDDEN, Redacted};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
-/// What stands for a value that is not shown.
-pub(super) const HIDDEN: &str = "***";
 /// Longer files are no secrets.
 const MAX_SECRET_BYTES: u64 = 1 << 20;
-
-/// A string of the configuration, some of which may have come from `${}` and is never shown.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Redacted {
-    value: String,
-    shown: String,
-}
-
-impl Redacted {
-    /// A string that may be shown as it is.
-    pub fn plain(value: impl Into<String>) -> Self {
-        let value = value.into();
-        Self { shown: value.clone(), value }
-    }
-
-    /// A string and how it is shown, with `***` for what came from `${}`.
-    pub fn new(value: impl Into<String>, shown: impl Into<String>) -> Self {
-        Self { value: value.into(), shown: shown.into() }
-    }
-
-    /// The real value: for the wire, never for a log or an error.
-    pub fn expose(&self) -> &str {
-        &self.value
-    }
-
-    /// What may be shown of it.
-    pub fn shown(&self) -> &str {
-        &self.shown
-    }
-
-    /// Whether all of it may be shown.
-    pub fn is_open(&self) -> bool {
-        self.value == self.shown
-    }
-}
-
-impl std::fmt::Debug for Redacted {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{:?}", self.shown)
-    }
-}
-
-impl std::fmt::Display for Redacted {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.shown)
-    }
-}
 
 /// A string of an endpoint, in which the trimmed texts of files may stand (`${file:PATH}`). They are read
 /// whenever the string is needed, at every (re)connect, and never shown.
@@ -159,19 +111,23 @@ impl EndpointText {
         &self.known
     }
 
-    /// The string with `0` in the place of each file, for a look at its form; `None` where it begins with
+    /// The string with `1` in the place of each file, for a look at its form; `None` where it begins with
     /// one.
     pub(super) fn sketch(&self) -> Option<String> {
         let mut sketch = self.known.expose().to_owned();
         for inset in self.insets.iter().rev() {
-            sketch.insert(inset.at, '0');
+            sketch.insert(inset.at, '1');
         }
         self.insets.first().is_none_or(|first| first.at > 0).then_some(sketch)
     }
 
-    pub(super) fn push(&mut self, value: &str, shown: &str) {
-        self.known.value.push_str(value);
-        self.known.shown.push_str(shown);
+    pub(super) fn push(&mut self, text: &str) {
+        self.known.push(text);
+    }
+
+    /// Adds what came from `${}`.
+    pub(super) fn push_hidden(&mut self, value: &str) {
+        self.known.push_hidden(value);
     }
 
     pub(super) fn push_file(&mut self, path: FilePath, is_json: bool) {
@@ -193,6 +149,11 @@ impl EndpointText {
         self.known.value.push_str(&quoted(&value[rest..]));
         self.known.value.push('"');
         self.known.shown.push_str(&format!("\"{}\"", quoted(other.shown())));
+        for secret in &other.known.secrets {
+            let as_json = quoted(secret);
+            self.known.secrets.extend((as_json != *secret).then_some(as_json));
+            self.known.secrets.push(secret.clone());
+        }
     }
 }
 
@@ -221,18 +182,6 @@ fn read(path: &Path) -> io::Result<String> {
     let mut text = String::new();
     file.take(MAX_SECRET_BYTES).read_to_string(&mut text)?;
     Ok(text)
-}
-
-impl From<&str> for Redacted {
-    fn from(value: &str) -> Self {
-        Self::plain(value)
-    }
-}
-
-impl From<String> for Redacted {
-    fn from(value: String) -> Self {
-        Self::plain(value)
-    }
 }
 
 impl From<Redacted> for EndpointText {
@@ -339,6 +288,7 @@ impl std::fmt::Debug for Pem {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::borrow::Cow;
 
     #[test]
     fn files_are_read_each_time_and_never_shown() {
@@ -346,7 +296,7 @@ mod tests {
         let path = folder.path().join("token");
         let mut text = EndpointText::plain("Bearer ");
         text.push_file(FilePath::plain(&path), false);
-        text.push("!", "!");
+        text.push("!");
         for secret in ["one", "two"] {
             std::fs::write(&path, format!("  {secret}\n")).expect("it is ours");
             assert_eq!(text.resolve().expect("it is there").expose(), format!("Bearer {secret}!"));
@@ -376,17 +326,31 @@ mod tests {
         inner.push_file(FilePath::plain(&path), false);
         let mut text = EndpointText::plain("{\"k\":");
         text.push_quoted(&inner);
-        text.push("}", "}");
+        text.push("}");
         assert_eq!(text.resolve().expect("it is there").expose(), r#"{"k":"\\a\"b"}"#);
         assert_eq!(text.shown(), r#"{"k":"\\***"}"#);
+    }
+
+    #[test]
+    fn what_came_from_variables_is_concealed_in_the_texts_of_others() {
+        let mut inner = EndpointText::plain("Bearer ");
+        inner.push_hidden("pass\"word");
+        let mut text = EndpointText::plain("{\"k\":");
+        text.push_quoted(&inner);
+        text.push("}");
+        let config = text.known();
+        assert_eq!(config.shown(), r#"{"k":"Bearer ***"}"#);
+        assert_eq!(config.conceal(config.expose()), config.shown());
+        assert_eq!(config.conceal("wrong: pass\"word, pass\"words"), "wrong: ***, ***s");
+        assert!(matches!(config.conceal("Bearer pass"), Cow::Borrowed("Bearer pass")));
     }
 
     #[test]
     fn a_sketch_has_a_digit_for_each_file() {
         let mut text = EndpointText::plain("wss://h:");
         text.push_file(FilePath::plain("p"), false);
-        text.push("/", "/");
-        assert_eq!(text.sketch().as_deref(), Some("wss://h:0/"));
+        text.push("/");
+        assert_eq!(text.sketch().as_deref(), Some("wss://h:1/"));
         assert_eq!(EndpointText::file("p").sketch(), None);
     }
 }

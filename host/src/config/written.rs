@@ -4,8 +4,9 @@
 //! from: values of headers, credentials, private keys, the user info of a url.
 
 use super::check::Checker;
+use super::redacted::HIDDEN;
 use super::shape::{Key, Kind};
-use super::text::{HIDDEN, without_user_info};
+use super::text::without_user_info;
 use super::{EndpointText, Mode, Pipeline, SinkKind, Source, json};
 use serde_json::{Value, json};
 use toml::Spanned;

@@ -8,9 +8,8 @@ use super::connection::Connection;
 use super::exchange::{Exchanged, exchange};
 use super::secret::resolved;
 use super::stream::Stream;
-use super::target::Target;
-use super::{proxy, tls};
-use crate::config::{Client, Endpoint, EndpointText, Redacted};
+use super::{proxy, target, tls};
+use crate::config::{Client, Endpoint, EndpointText, Redacted, WebSocketUrl};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
@@ -66,7 +65,7 @@ pub async fn connect(dial: Dial<'_>) -> Result<Connection, ConnectError> {
 impl Dial<'_> {
     async fn upgrade(&self) -> Result<Connection, Problem> {
         let url = resolved(self.url).await.map_err(Problem::Secret)?;
-        let target = Target::parse(&url).map_err(Problem::Url)?;
+        let target = target::parse(&url).map_err(Problem::Url)?;
         let key = generate_key();
         let request = self.request(&target, &key).await?;
         let stream = self.stream(&target).await?;
@@ -77,7 +76,7 @@ impl Dial<'_> {
         Ok(Connection::new(stream, &rest, Role::Client, self.max_message_size_bytes, subprotocol))
     }
 
-    async fn stream(&self, target: &Target) -> Result<Stream, Problem> {
+    async fn stream(&self, target: &WebSocketUrl) -> Result<Stream, Problem> {
         let tcp = proxy::connect_tcp(target, &self.client.proxies).await?;
         if !target.is_tls {
             return Ok(Stream::Tcp(tcp));
@@ -90,7 +89,7 @@ impl Dial<'_> {
         Ok(Stream::Tls(Box::new(tls.into())))
     }
 
-    async fn request(&self, target: &Target, key: &str) -> Result<Request<Empty<Bytes>>, Problem> {
+    async fn request(&self, target: &WebSocketUrl, key: &str) -> Result<Request<Empty<Bytes>>, Problem> {
         let mut request = Request::builder()
             .uri(&target.path)
             .header(header::HOST, &target.authority)

@@ -5,8 +5,7 @@
 
 use super::connect_error::Problem;
 use super::exchange::exchange;
-use super::target::Target;
-use crate::config::{Proxies, Redacted, is_loopback};
+use crate::config::{Proxies, Redacted, WebSocketUrl, is_loopback};
 use hyper::header::{self, HeaderValue};
 use hyper::{Request, StatusCode, Uri};
 use hyper_util::client::proxy::matcher::{Intercept, Matcher};
@@ -14,7 +13,7 @@ use tokio::net::TcpStream;
 
 /// # Errors
 /// Why there is no connection, to the target or to its proxy.
-pub(super) async fn connect_tcp(target: &Target, proxies: &Proxies) -> Result<TcpStream, Problem> {
+pub(super) async fn connect_tcp(target: &WebSocketUrl, proxies: &Proxies) -> Result<TcpStream, Problem> {
     match proxy_of(target, proxies) {
         Some(proxy) => {
             let shown = proxy.uri().to_string();
@@ -32,7 +31,7 @@ async fn straight(host: &str, port: u16) -> Result<TcpStream, Problem> {
 }
 
 /// The proxy for a target, without its user and password in what it shows.
-fn proxy_of(target: &Target, proxies: &Proxies) -> Option<Intercept> {
+fn proxy_of(target: &WebSocketUrl, proxies: &Proxies) -> Option<Intercept> {
     let proxy = if target.is_tls { &proxies.wss } else { &proxies.ws };
     let proxy = proxy.as_ref().filter(|_| !is_loopback(&target.host))?;
     let matcher = Matcher::builder().all(Redacted::expose(proxy)).no(proxies.except.as_str()).build();
@@ -41,7 +40,7 @@ fn proxy_of(target: &Target, proxies: &Proxies) -> Option<Intercept> {
     matcher.intercept(&uri)
 }
 
-async fn tunnel(proxy: &Intercept, target: &Target) -> Result<TcpStream, Problem> {
+async fn tunnel(proxy: &Intercept, target: &WebSocketUrl) -> Result<TcpStream, Problem> {
     let unusable = |why: &str| Problem::Handshake(why.to_owned());
     let uri = proxy.uri();
     if uri.scheme_str() != Some("http") {
@@ -72,7 +71,7 @@ mod tests {
     use super::*;
 
     fn proxied(url: &str, proxies: &Proxies) -> Option<String> {
-        let target = Target::parse(&Redacted::plain(url)).expect("valid");
+        let target = WebSocketUrl::parse(url).expect("valid");
         proxy_of(&target, proxies).map(|proxy| proxy.uri().to_string())
     }
 

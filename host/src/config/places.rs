@@ -1,0 +1,80 @@
+//! Where the parts of a configuration stand in its file, for what is found out about them later: a
+//! plugin that is not there, an output that it does not have.
+
+use super::error::{ConfigError, Lines};
+use super::section::{Section, Span};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Where the parts of the pipelines of a file stand, by the names of the pipelines.
+#[derive(Clone, Debug)]
+pub struct Places {
+    file: PathBuf,
+    text: Arc<str>,
+    pipelines: BTreeMap<String, PipelinePlaces>,
+}
+
+/// A part of a pipeline, by its number from 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// The name of a transform's plugin.
+    Plugin(usize),
+    /// A transform's `config`; its plugin where that is left out.
+    PluginConfig(usize),
+    /// An output that a sink takes.
+    Output {
+        /// The sink.
+        sink: usize,
+        /// The output, of those that the sink takes.
+        output: usize,
+    },
+}
+
+#[derive(Clone, Debug)]
+struct PipelinePlaces {
+    /// The pipeline's table.
+    header: Span,
+    /// Of each transform: its plugin, and its `config` if it has one.
+    transforms: Vec<(Span, Option<Span>)>,
+    /// Of each sink: the outputs that it takes.
+    sinks: Vec<Vec<Span>>,
+}
+
+impl Places {
+    /// The places of a file that has no error.
+    pub(super) fn of(file: &Path, text: &str, root: &Section) -> Self {
+        let pipelines = root.sections("pipelines").iter().filter_map(|section| {
+            let transforms = section.sections("transforms").iter().map(|transform| {
+                let config = transform.is_written("config").then(|| transform.span("config"));
+                (transform.span("plugin"), config)
+            });
+            let sinks = section.sections("sinks").iter();
+            let sinks = sinks.map(|sink| sink.texts("outputs").iter().map(|(_, at)| at.clone()).collect());
+            let places = PipelinePlaces {
+                header: section.header.clone(),
+                transforms: transforms.collect(),
+                sinks: sinks.collect(),
+            };
+            Some((section.text("name")?.shown().to_owned(), places))
+        });
+        Self { file: file.to_owned(), text: text.into(), pipelines: pipelines.collect() }
+    }
+
+    /// What is said of a part of a pipeline, at its place.
+    pub fn said(&self, pipeline: &str, part: Part, message: String, hint: Option<String>) -> ConfigError {
+        let place = self.pipelines.get(pipeline).map(|places| {
+            let span = match part {
+                Part::Plugin(transform) => places.transforms.get(transform).map(|(plugin, _)| plugin),
+                Part::PluginConfig(transform) => {
+                    places.transforms.get(transform).map(|(plugin, config)| config.as_ref().unwrap_or(plugin))
+                }
+                Part::Output { sink, output } => {
+                    places.sinks.get(sink).and_then(|outputs| outputs.get(output))
+                }
+            };
+            Lines::of(&self.text).place(span.unwrap_or(&places.header).clone())
+        });
+        ConfigError { file: self.file.clone(), place, message, hint }
+    }
+}

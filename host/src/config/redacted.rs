@@ -1,0 +1,174 @@
+//! Strings of the configuration that must not be shown as they are.
+
+use std::borrow::Cow;
+
+/// What stands for a value that is not shown.
+pub(super) const HIDDEN: &str = "***";
+
+/// Shorter values are taken for secrets only where they stand as a word of their own: a `1` is in many
+/// numbers.
+const MIN_PART_CHARS: usize = 4;
+
+/// A string of the configuration, some of which may have come from `${}` and is never shown.
+#[derive(Clone)]
+pub struct Redacted {
+    pub(super) value: String,
+    pub(super) shown: String,
+    /// What came from `${}`, one by one; where JSON writes it otherwise, so too.
+    pub(super) secrets: Vec<String>,
+}
+
+impl Redacted {
+    /// A string that may be shown as it is.
+    pub fn plain(value: impl Into<String>) -> Self {
+        let value = value.into();
+        Self { shown: value.clone(), value, secrets: Vec::new() }
+    }
+
+    /// A string and how it is shown, with `***` for what came from `${}`.
+    pub fn new(value: impl Into<String>, shown: impl Into<String>) -> Self {
+        let (value, shown) = (value.into(), shown.into());
+        let secrets = hidden_parts(&value, &shown);
+        Self { value, shown, secrets }
+    }
+
+    /// The real value: for the wire, never for a log or an error.
+    pub fn expose(&self) -> &str {
+        &self.value
+    }
+
+    /// What may be shown of it.
+    pub fn shown(&self) -> &str {
+        &self.shown
+    }
+
+    /// Whether all of it may be shown.
+    pub fn is_open(&self) -> bool {
+        self.value == self.shown
+    }
+
+    /// A text of someone who was given the string, such as a plugin that quotes its configuration, with
+    /// `***` for each value of it that came from `${}`. Values of less than four characters are found as
+    /// whole words only. A text must be looked at before it is cut short, which may cut through a secret.
+    pub fn conceal<'t>(&self, text: &'t str) -> Cow<'t, str> {
+        let is_secret = |secret: &&String| !secret.is_empty() && text.contains(secret.as_str());
+        let mut secrets: Vec<&String> = self.secrets.iter().filter(is_secret).collect();
+        if secrets.is_empty() {
+            return Cow::Borrowed(text);
+        }
+        // The longest first, since one may be the start of another.
+        secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
+        let mut concealed = String::with_capacity(text.len());
+        let mut rest = text;
+        while let Some(next) = rest.chars().next() {
+            let stands_here = |secret: &&&String| {
+                let before = text[..text.len() - rest.len()].chars().next_back();
+                let after = rest.strip_prefix(secret.as_str()).map(|after| after.chars().next());
+                let is_of_a_word = |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || c == '_');
+                let is_long = secret.chars().count() >= MIN_PART_CHARS;
+                after.is_some_and(|after| is_long || !is_of_a_word(before) && !is_of_a_word(after))
+            };
+            match secrets.iter().find(stands_here) {
+                Some(secret) => {
+                    concealed.push_str(HIDDEN);
+                    rest = &rest[secret.len()..];
+                }
+                None => {
+                    concealed.push(next);
+                    rest = &rest[next.len_utf8()..];
+                }
+            }
+        }
+        Cow::Owned(concealed)
+    }
+
+    pub(super) fn push(&mut self, text: &str) {
+        self.value.push_str(text);
+        self.shown.push_str(text);
+    }
+
+    pub(super) fn push_hidden(&mut self, value: &str) {
+        self.value.push_str(value);
+        self.shown.push_str(HIDDEN);
+        self.secrets.push(value.to_owned());
+    }
+}
+
+/// What of a value is hidden where it is shown like this: what stands for each `***`.
+fn hidden_parts(value: &str, shown: &str) -> Vec<String> {
+    if value == shown {
+        return Vec::new();
+    }
+    let mut open = shown.split(HIDDEN);
+    let mut rest = open.next().and_then(|start| value.strip_prefix(start));
+    let open: Vec<&str> = open.collect();
+    let mut parts = Vec::new();
+    for (index, text) in open.iter().enumerate() {
+        let found = match rest {
+            Some(rest) if index + 1 == open.len() => rest.strip_suffix(text).map(|part| (part, "")),
+            Some(rest) => rest.split_once(text),
+            None => None,
+        };
+        rest = found.map(|(_, rest)| rest);
+        parts.extend(found.map(|(part, _)| part.to_owned()));
+    }
+    // Where the two have nothing to do with each other, all of the value is hidden.
+    if rest.is_some() && !parts.is_empty() { parts } else { vec![value.to_owned()] }
+}
+
+impl PartialEq for Redacted {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.value, &self.shown) == (&other.value, &other.shown)
+    }
+}
+
+impl Eq for Redacted {}
+
+impl std::fmt::Debug for Redacted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:?}", self.shown)
+    }
+}
+
+impl std::fmt::Display for Redacted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.shown)
+    }
+}
+
+impl From<&str> for Redacted {
+    fn from(value: &str) -> Self {
+        Self::plain(value)
+    }
+}
+
+impl From<String> for Redacted {
+    fn from(value: String) -> Self {
+        Self::plain(value)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_short_value_is_concealed_as_a_word_and_the_longest_wins() {
+        let mut config = Redacted::plain("");
+        for secret in ["1", "", "abcd", "abcdef"] {
+            config.push_hidden(secret);
+        }
+        assert_eq!(config.conceal("port 1, not 10: abcdefg abcdé"), "port ***, not 10: ***g ***é");
+        assert_eq!(config.conceal("10"), "10");
+    }
+
+    #[test]
+    fn hidden_parts_are_told_from_how_a_string_is_shown() {
+        let conceal =
+            |value: &str, shown: &str, text: &str| Redacted::new(value, shown).conceal(text).into_owned();
+        assert_eq!(conceal("Bearer s3cr3t", "Bearer ***", "got s3cr3t"), "got ***");
+        assert_eq!(conceal("a=s3cr3t&b=other!", "a=***&b=***!", "s3cr3t other"), "*** ***");
+        assert_eq!(conceal("s3cr3t", "", "s3cr3t"), "***");
+        assert_eq!(conceal("open", "open", "open"), "open");
+    }
+}
