@@ -12,7 +12,7 @@ mod shelf;
 mod swap;
 mod task;
 
-pub use check::{Checked, check, check_connections};
+pub use check::{Checked, Found, check, check_connections};
 pub use ends::OpenError;
 pub use shelf::Refusal;
 pub use swap::{Outcome, UseVerdict, Verdict};

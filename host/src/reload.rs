@@ -140,35 +140,29 @@ impl Folder {
         Self::open_with(settings, Watch::attach)
     }
 
+    /// Reads what is in the folder, and neither makes nor watches it: an empty one, if it is missing.
+    ///
+    /// Blocks as [`Folder::open`] does.
+    ///
+    /// # Errors
+    /// If the folder is there and cannot be listed.
+    pub fn find(settings: &config::Plugins) -> Result<Vec<Change>, FolderError> {
+        let (bell, rings) = Bell::new();
+        let mut keeper = Keeper::new(settings, None, bell);
+        let mut found = keeper.first_look(&rings)?;
+        if !settings.watch {
+            keeper.table.refuse_unsettled(&mut |change| found.push(change));
+        }
+        Ok(found)
+    }
+
     fn open_with(settings: &config::Plugins, attach: Attach) -> Result<(Self, Vec<Change>), FolderError> {
         let path = &settings.dir;
         fs::create_dir_all(&**path).map_err(|source| FolderError::Create { path: path.clone(), source })?;
 
         let (bell, rings) = Bell::new();
-        let mut keeper = Keeper {
-            path: path.clone(),
-            table: Table::new(path, settings.max_size_bytes),
-            news: Arc::default(),
-            bell: bell.clone(),
-            attach: settings.watch.then_some(attach),
-            watch: None,
-            identity: None,
-            warned: false,
-        };
-        let mut found = Vec::new();
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let due = keeper
-                .look(&mut |change| found.push(change))
-                .map_err(|source| FolderError::Read { path: path.clone(), source })?;
-            match due {
-                Some(due) if due <= deadline => {
-                    // A ring, or the time at which a file is due: in both cases, another look.
-                    let _ = rings.recv_timeout(due.saturating_duration_since(Instant::now()));
-                }
-                _ => break,
-            }
-        }
+        let mut keeper = Keeper::new(settings, settings.watch.then_some(attach), bell.clone());
+        let mut found = keeper.first_look(&rings)?;
         if !settings.watch {
             keeper.table.refuse_unsettled(&mut |change| found.push(change));
             return Ok((Self { watched: None }, found));
@@ -240,6 +234,38 @@ struct Keeper {
 type Identity = (u64, u64, Option<SystemTime>);
 
 impl Keeper {
+    fn new(settings: &config::Plugins, attach: Option<Attach>, bell: Bell) -> Self {
+        let path = settings.dir.clone();
+        Self {
+            table: Table::new(&path, settings.max_size_bytes),
+            path,
+            news: Arc::default(),
+            bell,
+            attach,
+            watch: None,
+            identity: None,
+            warned: false,
+        }
+    }
+
+    /// Finds what is there, and waits a moment for files that were written just now.
+    fn first_look(&mut self, rings: &Receiver<()>) -> Result<Vec<Change>, FolderError> {
+        let mut found = Vec::new();
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let due = self
+                .look(&mut |change| found.push(change))
+                .map_err(|source| FolderError::Read { path: self.path.clone(), source })?;
+            match due {
+                Some(due) if due <= deadline => {
+                    // A ring, or the time at which a file is due: in both cases, another look.
+                    let _ = rings.recv_timeout(due.saturating_duration_since(Instant::now()));
+                }
+                _ => return Ok(found),
+            }
+        }
+    }
+
     fn run(mut self, rings: &Receiver<()>, changes: &mpsc::Sender<Change>) {
         let mut complained = false;
         while !changes.is_closed() {

@@ -1,13 +1,14 @@
 //! Checking a configuration against the plugins that are there, without opening anything.
 
-use super::shelf::{Refusal, Shelf, untaken_outputs};
+use super::shelf::{Refusal, Shelf, setup, untaken_outputs};
 use super::{AppError, compile};
-use crate::config::{Config, Mode};
-use crate::plugin::Engine;
+use crate::config::{Config, Mode, Outputs, Part, Pipeline, Transform, nearest};
+use crate::plugin::{Engine, EngineError};
 use crate::reload::{Candidate, Change, Folder};
 use crate::telemetry::Metrics;
 use crate::websocket::{self, Listeners, Unreachable};
 use futures_util::stream::{self, StreamExt as _};
+use std::collections::BTreeMap;
 
 /// Dials of a check that run at once.
 const DIALS_AT_ONCE: usize = 32;
@@ -16,9 +17,22 @@ const DIALS_AT_ONCE: usize = 32;
 #[derive(Debug, Default)]
 pub struct Checked {
     /// Plugins that cannot serve their pipelines as configured.
-    pub errors: Vec<String>,
+    pub errors: Vec<Found>,
     /// What will not stop a start, but is worth a look.
-    pub warnings: Vec<String>,
+    pub warnings: Vec<Found>,
+}
+
+/// One thing that checking found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// The pipeline that it is about.
+    pub pipeline: String,
+    /// What of the pipeline.
+    pub part: Part,
+    /// What it is.
+    pub message: String,
+    /// What to do about it.
+    pub hint: Option<String>,
 }
 
 /// Dials every client endpoint once, several at a time. Answers with those that cannot be reached: the
@@ -38,62 +52,152 @@ pub async fn check_connections(config: &Config) -> Vec<(String, String, Unreacha
     reached.into_iter().flatten().collect()
 }
 
-/// Loads the plugins that are there and gives each its configuration.
+/// Loads the plugins that are there and gives each its configuration. Writes nothing but compiled code,
+/// and does without a cache that cannot be used.
 ///
 /// # Errors
 /// If the engine or the plugin folder cannot be used.
 pub async fn check(config: &Config) -> Result<Checked, AppError> {
-    let engine = Engine::try_new(Some(&config.plugins.cache))?;
-    let (_folder, found) = Folder::open(&config.plugins)?;
-    let metrics = Metrics::default();
-    let mut shelf = Shelf::default();
-    let mut checked = Checked::default();
-    let needed = |name: &str| {
-        config
-            .pipelines
-            .iter()
-            .flat_map(|pipeline| &pipeline.transforms)
-            .any(|each| each.plugin.expose() == name)
+    let engine = match Engine::try_new(Some(&config.plugins.cache)) {
+        Err(EngineError::Cache { .. }) => Engine::try_new(None)?,
+        engine => engine?,
     };
-    for change in found {
-        match change {
-            Change::Found(Candidate { name, wasm, .. }) if needed(&name) => {
-                match compile::compile(engine.clone(), name.clone(), wasm).await {
-                    Ok(plugin) => shelf.put(plugin),
-                    Err(error) => checked.errors.push(format!("plugin {name}: {error}")),
-                }
-            }
-            Change::Refused { name, error, .. } if needed(&name) => {
-                checked.errors.push(format!("plugin {name}: {error}"));
-            }
-            Change::Found(_) | Change::Refused { .. } | Change::Gone { .. } => {}
-        }
-    }
+    let mut uses: BTreeMap<&str, (&Pipeline, usize)> = BTreeMap::new();
     for pipeline in &config.pipelines {
-        for missing in shelf.missing(pipeline) {
-            let dir = &config.plugins.dir;
-            let nearest =
-                shelf.nearest(&missing).map_or(String::new(), |near| format!("; did you mean {near}?"));
-            checked.warnings.push(format!(
-                "pipeline {}: there is no {dir}/{missing}.wasm yet; the pipeline waits for it{nearest}",
-                pipeline.name
-            ));
+        for (index, transform) in pipeline.transforms.iter().enumerate() {
+            uses.entry(transform.plugin.expose()).or_insert((pipeline, index));
         }
-        match shelf.stages(pipeline, &metrics).await {
-            Err(refusal @ (Refusal::Init { .. } | Refusal::Output { .. })) => {
-                checked.errors.push(refusal.to_string());
+    }
+    let mut check = Check { config, shelf: Shelf::default(), names: Vec::new(), checked: Checked::default() };
+    for change in Folder::find(&config.plugins)? {
+        let (name, loaded) = match change {
+            Change::Gone { .. } => continue,
+            Change::Refused { name, error, .. } => (name, Err(error)),
+            Change::Found(Candidate { name, wasm, .. }) if uses.contains_key(&*name) => {
+                let loaded = compile::compile(engine.clone(), name.clone(), wasm).await;
+                (name, loaded.map(Some).map_err(|error| error.to_string()))
             }
-            Ok(stages) => {
-                let last = stages.last().filter(|_| shelf.missing(pipeline).is_empty());
-                let untaken = last.map(|(_, _, last)| untaken_outputs(pipeline, last.description()));
-                for output in untaken.unwrap_or_default() {
-                    checked.warnings.push(format!(
-                        "pipeline {}: no sink takes the output \"{output}\"; its messages are dropped",
-                        pipeline.name
-                    ));
+            Change::Found(Candidate { name, .. }) => (name, Ok(None)),
+        };
+        match (loaded, uses.get(&*name)) {
+            (Ok(Some(plugin)), _) => check.shelf.put(plugin),
+            (Err(error), Some((pipeline, transform))) => {
+                let message = format!("plugin {name}: {error}");
+                check.error(pipeline, Part::Plugin(*transform), message, None);
+            }
+            _ => {}
+        }
+        check.names.push(name);
+    }
+    let metrics = Metrics::default();
+    for pipeline in &config.pipelines {
+        check.pipeline(pipeline, &metrics).await;
+    }
+    Ok(check.checked)
+}
+
+/// A check under way.
+struct Check<'c> {
+    config: &'c Config,
+    shelf: Shelf,
+    /// The plugins of the folder, those that cannot be loaded included.
+    names: Vec<String>,
+    checked: Checked,
+}
+
+impl Check<'_> {
+    async fn pipeline(&mut self, pipeline: &Pipeline, metrics: &Metrics) {
+        let mut outputs: Vec<Option<Vec<String>>> = Vec::new();
+        for (index, transform) in pipeline.transforms.iter().enumerate() {
+            let Some(plugin) = self.shelf.get(transform.plugin.expose()) else {
+                self.missing(pipeline, index, transform);
+                outputs.push(None);
+                continue;
+            };
+            let instance = plugin.instantiate(&setup(pipeline, transform, metrics)).await;
+            match instance {
+                Ok(instance) => {
+                    let known = instance.description().outputs.iter().map(ToString::to_string);
+                    outputs.push(Some(known.collect()));
+                }
+                Err(fault) => {
+                    let refusal = Refusal::Init {
+                        pipeline: pipeline.name.clone(),
+                        transform: transform.name.clone(),
+                        plugin: transform.plugin.shown().to_owned(),
+                        fault,
+                    };
+                    self.error(pipeline, Part::PluginConfig(index), refusal.to_string(), None);
+                    outputs.push(None);
                 }
             }
         }
+        self.outputs(pipeline, &outputs);
     }
-    Ok(checked)
+
+    /// Says that a transform's plugin is not in the folder; of one that is and cannot be loaded, that was
+    /// said before.
+    fn missing(&mut self, pipeline: &Pipeline, index: usize, transform: &Transform) {
+        if self.names.iter().any(|name| name == transform.plugin.expose()) {
+            return;
+        }
+        let (dir, missing) = (&self.config.plugins.dir, &transform.plugin);
+        let message = format!(
+            "pipeline {}: there is no {dir}/{missing}.wasm yet; the pipeline waits for it",
+            pipeline.name
+        );
+        let near = nearest(missing.shown(), self.names.iter().map(String::as_str));
+        let hint = near.map(|near| format!("did you mean \"{near}\"?"));
+        self.warning(pipeline, Part::Plugin(index), message, hint);
+    }
+
+    /// Compares the outputs that sinks take with those of the last transform; `outputs` has those of each
+    /// transform whose plugin started.
+    fn outputs(&mut self, pipeline: &Pipeline, outputs: &[Option<Vec<String>>]) {
+        let last = pipeline.transforms.len().wrapping_sub(1);
+        let Some(Some(known)) = outputs.get(last) else { return };
+        let plugin = pipeline.transforms[last].plugin.shown();
+        let with_default = || std::iter::once("default").chain(known.iter().map(String::as_str));
+        for (sink, outputs_of_sink) in pipeline.sinks.iter().map(|sink| &sink.outputs).enumerate() {
+            let Outputs::Named(names) = outputs_of_sink else { continue };
+            for (output, name) in names.iter().enumerate() {
+                if with_default().any(|known| known == name.expose()) {
+                    continue;
+                }
+                let refusal = Refusal::Output {
+                    pipeline: pipeline.name.clone(),
+                    plugin: plugin.to_owned(),
+                    output: name.shown().to_owned(),
+                    known: with_default().collect::<Vec<_>>().join(", "),
+                };
+                let has_it =
+                    |of: &Option<Vec<String>>| of.iter().flatten().any(|known| known == name.expose());
+                let hint = match outputs.iter().position(has_it) {
+                    Some(earlier) => Some(format!(
+                        "the transform `{}` has it, but sinks take the outputs of the last transform",
+                        pipeline.transforms[earlier].name
+                    )),
+                    None => {
+                        nearest(name.shown(), with_default()).map(|near| format!("did you mean \"{near}\"?"))
+                    }
+                };
+                self.error(pipeline, Part::Output { sink, output }, refusal.to_string(), hint);
+            }
+        }
+        for output in untaken_outputs(pipeline, known.iter().map(String::as_str)) {
+            let message = format!(
+                "pipeline {}: no sink takes the output \"{output}\"; its messages are dropped",
+                pipeline.name
+            );
+            self.warning(pipeline, Part::Plugin(last), message, None);
+        }
+    }
+
+    fn error(&mut self, pipeline: &Pipeline, part: Part, message: String, hint: Option<String>) {
+        self.checked.errors.push(Found { pipeline: pipeline.name.clone(), part, message, hint });
+    }
+
+    fn warning(&mut self, pipeline: &Pipeline, part: Part, message: String, hint: Option<String>) {
+        self.checked.warnings.push(Found { pipeline: pipeline.name.clone(), part, message, hint });
+    }
 }

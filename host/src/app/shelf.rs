@@ -67,13 +67,6 @@ impl Shelf {
         missing
     }
 
-    /// The name on the shelf that is most like another.
-    pub(super) fn nearest(&self, name: &str) -> Option<&str> {
-        let near = |known: &&String| strsim::damerau_levenshtein(known, name) <= name.len().div_ceil(3);
-        let known = self.plugins.keys().filter(near);
-        known.min_by_key(|known| strsim::damerau_levenshtein(known, name)).map(String::as_str)
-    }
-
     /// Makes an instance for every transform of a pipeline whose plugins are all there.
     pub(super) async fn stages(
         &self,
@@ -92,7 +85,10 @@ impl Shelf {
             })?;
             stages.push((transform.clone(), setup, instance));
         }
-        if let Some((transform, _, instance)) = stages.last() {
+        // Without all of them, the last is not the one whose outputs the sinks take.
+        if let Some((transform, _, instance)) = stages.last()
+            && stages.len() == pipeline.transforms.len()
+        {
             check_outputs(pipeline, transform.plugin.shown(), instance.description())?;
         }
         Ok(stages)
@@ -126,18 +122,21 @@ pub(super) fn check_outputs(
     }
 }
 
-/// The outputs of the last transform that no sink takes.
-pub(super) fn untaken_outputs(pipeline: &config::Pipeline, description: &Description) -> Vec<String> {
+/// Of the outputs of the last transform, those that no sink takes.
+pub(super) fn untaken_outputs<'o>(
+    pipeline: &config::Pipeline,
+    outputs: impl Iterator<Item = &'o str>,
+) -> Vec<&'o str> {
     let is_taken = |output: &str| {
         pipeline.sinks.iter().any(|sink| match &sink.outputs {
             Outputs::All => true,
             Outputs::Named(names) => names.iter().any(|name| name.expose() == output),
         })
     };
-    description.outputs.iter().filter(|output| !is_taken(output)).map(ToString::to_string).collect()
+    outputs.filter(|output| !is_taken(output)).collect()
 }
 
-fn setup(pipeline: &config::Pipeline, transform: &config::Transform, metrics: &Metrics) -> Setup {
+pub(super) fn setup(pipeline: &config::Pipeline, transform: &config::Transform, metrics: &Metrics) -> Setup {
     Setup {
         pipeline: Arc::from(pipeline.name.as_str()),
         transform: Arc::from(transform.name.as_str()),

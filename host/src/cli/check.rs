@@ -1,7 +1,7 @@
 //! `tidemill check`: what is wrong with a configuration, and with the plugins it names.
 
 use super::{ConfigFile, Exit, block_on, complain, is_terminal, load, tell};
-use crate::app;
+use crate::app::{self, Found};
 use crate::config::{Config, ConfigError};
 use serde_json::{Value, json};
 use std::io::{self, Write as _};
@@ -42,12 +42,11 @@ impl Check {
                             if self.connect && checked.errors.is_empty() {
                                 findings.away = away(file, &loaded.config).await;
                             }
-                            findings
-                                .errors
-                                .extend(checked.errors.into_iter().map(|error| whole(file, error)));
-                            findings
-                                .warnings
-                                .extend(checked.warnings.into_iter().map(|each| whole(file, each)));
+                            let said = |Found { pipeline, part, message, hint }| {
+                                loaded.places.said(&pipeline, part, message, hint)
+                            };
+                            findings.errors.extend(checked.errors.into_iter().map(said));
+                            findings.warnings.extend(checked.warnings.into_iter().map(said));
                             Exit::Success
                         }
                         Err(error) => {

@@ -1,0 +1,178 @@
+//! `tidemill check`: what it tells about a configuration and the plugins it names, with which exit code,
+//! and what it leaves alone.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use serde_json::{Value, json};
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use tempfile::TempDir;
+use tidemill_tests::host::{Folder, binary};
+use tidemill_tests::plugin;
+
+/// Runs `check` in a folder, on this configuration: the exit code, and the answer in JSON.
+fn check(folder: &Path, config: &str, more: &[&str]) -> (Option<i32>, Value) {
+    fs::write(folder.join("tidemill.toml"), config).unwrap();
+    let mut command = Command::new(binary());
+    let output = command.args(["check", "--json"]).args(more).current_dir(folder).output().unwrap();
+    let answer = String::from_utf8(output.stdout).unwrap();
+    let answer = serde_json::from_str(&answer)
+        .unwrap_or_else(|_| panic!("{answer}{}", String::from_utf8_lossy(&output.stderr)));
+    (output.status.code(), answer)
+}
+
+/// The one error, or the one warning, of an answer, and what its place has in the file.
+fn only<'a>(answer: &'a Value, level: &str, config: &str) -> (&'a str, String, &'a Value) {
+    let all = answer[level].as_array().unwrap();
+    assert_eq!(all.len(), 1, "{answer}");
+    let number = |name: &str| usize::try_from(all[0][name].as_u64().expect("it has a place")).unwrap();
+    let line = config.lines().nth(number("line") - 1).unwrap();
+    let from_there = line.chars().skip(number("column") - 1).collect();
+    (all[0]["message"].as_str().unwrap(), from_there, &all[0]["hint"])
+}
+
+/// A pipeline with these transforms and sinks.
+fn pipeline(transforms: &str, sinks: &str) -> String {
+    format!(
+        "[[pipelines]]\nname = \"p\"\nsource = {{ type = \"file\", path = \"in.jsonl\" }}\n\
+         transforms = {transforms}\nsinks = {sinks}\n"
+    )
+}
+
+const DEMUX: &str = r#"{ plugin = "demux", config = { by = "/s", outputs = { a = "btc" } } }"#;
+
+#[test]
+fn a_missing_plugin_is_a_warning_at_its_place_with_the_nearest_name() {
+    let folder = Folder::default();
+    folder.install("demux", &plugin("demux"));
+    folder.install("forward", &plugin("forward"));
+    let config = pipeline(
+        &format!("[{DEMUX}, {{ plugin = \"forwrd\" }}]"),
+        r#"[{ type = "stdout", outputs = ["btc"] }]"#,
+    );
+    // Nobody knows yet which outputs the last transform has: that of the first proves nothing.
+    let (code, answer) = check(&folder.path("."), &config, &[]);
+    assert_eq!((code, &answer["ok"], &answer["errors"]), (Some(0), &json!(true), &json!([])), "{answer}");
+    let (message, place, hint) = only(&answer, "warnings", &config);
+    assert_eq!(message, "pipeline p: there is no plugins/forwrd.wasm yet; the pipeline waits for it");
+    assert!(place.starts_with("\"forwrd\""), "{place}");
+    assert_eq!(hint, "did you mean \"forward\"?");
+}
+
+#[test]
+fn an_unknown_output_is_an_error_at_its_place_with_the_nearest_name() {
+    let folder = Folder::default();
+    folder.install("demux", &plugin("demux"));
+    folder.install("forward", &plugin("forward"));
+    let sinks = r#"[{ type = "stdout" }, { type = "stdout", name = "s", outputs = ["default", "btd"] }]"#;
+    let config = pipeline(&format!("[{DEMUX}]"), sinks);
+    let (code, answer) = check(&folder.path("."), &config, &[]);
+    assert_eq!(code, Some(78), "{answer}");
+    let (message, place, hint) = only(&answer, "errors", &config);
+    assert!(message.contains("the output \"btd\", which plugin demux does not have"), "{message}");
+    assert!(place.starts_with("\"btd\""), "{place}");
+    assert_eq!(hint, "did you mean \"btc\"?");
+
+    let config = pipeline(
+        &format!("[{DEMUX}, {{ plugin = \"forward\" }}]"),
+        r#"[{ type = "stdout", outputs = ["btc"] }]"#,
+    );
+    let (code, answer) = check(&folder.path("."), &config, &[]);
+    assert_eq!(code, Some(78), "{answer}");
+    let (_, place, hint) = only(&answer, "errors", &config);
+    assert!(place.starts_with("\"btc\""), "{place}");
+    assert_eq!(hint, "the transform `demux` has it, but sinks take the outputs of the last transform");
+}
+
+#[test]
+fn a_plugin_that_refuses_its_configuration_is_told_at_it() {
+    let folder = Folder::default();
+    folder.install("vwap", &plugin("vwap"));
+    let transforms = r#"[{ plugin = "vwap", config = { window = "soon" } }, { plugin = "vwap", name = "b", config = { window = "late" } }]"#;
+    let config = pipeline(transforms, r#"[{ type = "stdout" }]"#);
+    let (code, answer) = check(&folder.path("."), &config, &[]);
+    assert_eq!(code, Some(78), "{answer}");
+    let errors = answer["errors"].as_array().unwrap();
+    assert_eq!(errors.len(), 2, "every transform is looked at: {answer}");
+    for (error, text) in errors.iter().zip(["{ window = \"soon\"", "{ window = \"late\""]) {
+        let column = usize::try_from(error["column"].as_u64().unwrap()).unwrap();
+        let line = config.lines().nth(3).unwrap();
+        assert_eq!(error["line"], 4);
+        assert!(line[column - 1..].starts_with(text), "{error}");
+    }
+
+    fs::write(folder.path("plugins/broken.wasm"), "no component").unwrap();
+    let config = pipeline(r#"[{ plugin = "broken" }]"#, r#"[{ type = "stdout" }]"#);
+    let (code, answer) = check(&folder.path("."), &config, &[]);
+    assert_eq!(code, Some(78), "{answer}");
+    let (message, place, _) = only(&answer, "errors", &config);
+    assert!(message.starts_with("plugin broken: ") && place.starts_with("\"broken\""), "{answer}");
+}
+
+/// Every file and folder below, without the folder itself.
+fn everything_in(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).unwrap().map(Result::unwrap) {
+        found.push(entry.path());
+        if entry.path().is_dir() {
+            found.extend(everything_in(&entry.path()));
+        }
+    }
+    found.sort();
+    found
+}
+
+#[test]
+fn check_makes_no_plugin_folder_and_opens_no_file() {
+    let folder = TempDir::new().unwrap();
+    fs::write(folder.path().join("out.jsonl"), "kept\n").unwrap();
+    let sinks =
+        r#"[{ type = "file", path = "out.jsonl", append = false }, { type = "file", path = "new.jsonl" }]"#;
+    let config = pipeline("[]", sinks);
+    let (code, answer) = check(folder.path(), &config, &[]);
+    assert_eq!(code, Some(0), "{answer}");
+    let cache = folder.path().join(".tidemill");
+    let found: Vec<_> =
+        everything_in(folder.path()).into_iter().filter(|path| !path.starts_with(&cache)).collect();
+    assert_eq!(found, ["out.jsonl", "tidemill.toml"].map(|name| folder.path().join(name)));
+    assert_eq!(fs::read_to_string(folder.path().join("out.jsonl")).unwrap(), "kept\n");
+}
+
+#[test]
+fn check_does_without_a_cache_that_cannot_be_written() {
+    let folder = Folder::default();
+    folder.install("forward", &plugin("forward"));
+    // Below a file there can be no folder, whoever asks for it.
+    let config = format!(
+        "plugins = {{ cache = \"tidemill.toml/cache\" }}\n{}",
+        pipeline(r#"[{ plugin = "forward" }]"#, r#"[{ type = "stdout" }]"#)
+    );
+    let (code, answer) = check(&folder.path("."), &config, &[]);
+    assert_eq!((code, &answer["ok"]), (Some(0), &json!(true)), "{answer}");
+}
+
+#[test]
+fn a_url_that_check_accepts_is_dialled_as_it_was_meant() {
+    let folder = Folder::default();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let peer = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let lines = BufReader::new(stream.try_clone().unwrap()).lines().map(Result::unwrap);
+        let head: Vec<String> = lines.take_while(|line| !line.is_empty()).collect();
+        stream.write_all(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n").unwrap();
+        head
+    });
+    let config = format!(
+        "[[pipelines]]\nname = \"p\"\nsource = {{ type = \"websocket\", url = \
+         \"WS://me:p^w|@127.0.0.1:{port}/größe/{{a}}?q=ä\" }}\nsinks = [{{ type = \"stdout\" }}]\n"
+    );
+    let (code, answer) = check(&folder.path("."), &config, &["--connect"]);
+    assert_eq!(code, Some(1), "the peer refuses: {answer}");
+    let head = peer.join().unwrap();
+    assert_eq!(head[0], "GET /gr%C3%B6%C3%9Fe/%7Ba%7D?q=%C3%A4 HTTP/1.1");
+    assert!(head.iter().any(|line| line == "Authorization: Basic bWU6cF53fA=="), "{head:?}");
+}
