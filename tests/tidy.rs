@@ -13,9 +13,10 @@ use std::path::{Path, PathBuf};
 use tokens::{Token, tokens};
 
 /// The modules of the host and their layers.
-const LAYERS: [(&str, u8); 20] = [
+const LAYERS: [(&str, u8); 21] = [
     ("backoff", 0),
     ("config", 0),
+    ("foreign_text", 0),
     ("message", 0),
     ("metadata", 0),
     ("packing", 0),

@@ -79,6 +79,7 @@ pub mod backoff;
 pub mod cli;
 pub mod config;
 pub mod control;
+pub mod foreign_text;
 pub mod message;
 pub mod metadata;
 pub mod packing;

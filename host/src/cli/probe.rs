@@ -2,6 +2,7 @@
 
 use super::{Exit, block_on, complain, environment, url};
 use crate::config::{Endpoint, EndpointText, Mode, Proxies, Redacted};
+use crate::foreign_text;
 use crate::websocket::{ConnectError, ProbeError, Probed, TlsFacts};
 use serde_json::{Value, json};
 use std::io::{self, Write as _};
@@ -68,7 +69,7 @@ fn as_text(probed: &Probed) -> String {
     if let Some(tls) = &probed.tls {
         line("tls", tls.version.clone());
         let until = tls.valid_until.map_or(String::new(), |until| format!(", valid until {}", date(until)));
-        line("certificate", format!("{}{until}", tls.subject));
+        line("certificate", format!("{}{until}", foreign_text::shown(&tls.subject)));
     }
     line("subprotocol", probed.subprotocol.clone().unwrap_or_else(|| "none".to_owned()));
     lines.join("\n")

@@ -4,7 +4,8 @@
 //! that sink, or when it fails, the message is dropped under its own reason. A full queue is
 //! backpressure like any other: the pipeline reads nothing until there is room.
 
-use crate::message::{self, Failed, Message, Payload};
+use crate::foreign_text;
+use crate::message::{Failed, Message, Payload};
 use crate::metadata::{Metadata, now_us};
 use crate::reason::Reason;
 use crate::sink::Sink;
@@ -18,8 +19,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-/// Longest `detail` in characters: it may come from a plugin.
-const MAX_DETAIL_CHARS: usize = 1000;
 /// A pipeline logs one lost message in so much time, and how many there were between.
 const LOG_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -107,7 +106,7 @@ impl DeadLetters {
                 if let Some(held_back) = self.log.allow() {
                     tracing::warn!(
                         pipeline = %self.pipeline, stage = %place.stage, reason = %failed.reason,
-                        detail = %shortened(&failed.detail), held_back, "message dropped"
+                        detail = %foreign_text::shown(&failed.detail), held_back, "message dropped"
                     );
                 }
             }
@@ -185,7 +184,7 @@ impl DeadLetters {
         if let Some(first) = failed.first()
             && let Some(held_back) = self.log.allow()
         {
-            let detail = shortened(&first.detail);
+            let detail = foreign_text::shown(&first.detail);
             let lost = failed.len();
             tracing::error!(pipeline = %self.pipeline, lost, %detail, held_back, "dead letter lost");
         }
@@ -200,15 +199,11 @@ impl DeadLetters {
             plugin: place.plugin.as_ref().map(|(plugin, _)| &**plugin),
             version: place.plugin.as_ref().map(|(_, version)| &**version),
             reason: failed.reason.as_str(),
-            detail: shortened(&failed.detail),
+            detail: foreign_text::shown(&failed.detail),
             metadata: failed.message.metadata.iter().collect(),
             payload: payload.as_text(),
             payload_base64: (!payload.is_text()).then(|| BASE64_STANDARD.encode(payload.as_bytes())),
         };
         serde_json::to_string(&letter).expect("a letter has string keys only")
     }
-}
-
-fn shortened(detail: &str) -> String {
-    message::shortened(detail, MAX_DETAIL_CHARS)
 }

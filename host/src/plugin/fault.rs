@@ -3,7 +3,7 @@
 //! wasmtime's errors end here: what leaves this folder is a kind and a text for people.
 
 use super::limits::Refusal;
-use crate::message;
+use crate::foreign_text;
 use wasmtime::{Trap, WasmBacktrace};
 
 /// The ways in which an instance fails: the `kind` label of `tidemill_plugin_faults_total`.
@@ -61,9 +61,6 @@ pub struct Fault {
     pub is_refusal: bool,
 }
 
-/// Most characters of a text that a guest supplied for an error.
-const MAX_GUEST_TEXT_CHARS: usize = 4096;
-
 /// The frames of a trap that are worth showing.
 const MAX_FRAMES: usize = 8;
 
@@ -78,7 +75,7 @@ impl Fault {
 
     /// The guest answered `function` with an error.
     pub(super) fn answered(function: &str, text: &str, refusal: Option<Refusal>) -> Self {
-        let detail = format!("{function} failed: {}", shortened(text));
+        let detail = format!("{function} failed: {}", foreign_text::shown(text));
         let fault = match refusal {
             Some(refusal) => Self::new(FaultKind::Memory, format!("{detail} ({refusal})")),
             None => Self::new(FaultKind::Trap, detail),
@@ -122,12 +119,7 @@ impl Fault {
 const HOSTCALL_FUEL: &str = "fuel allocated for hostcalls has been exhausted";
 
 fn root_cause(error: &wasmtime::Error) -> String {
-    shortened(&error.root_cause().to_string())
-}
-
-/// A guest's text, cut where it is too long for an error.
-pub(super) fn shortened(text: &str) -> String {
-    message::shortened(text, MAX_GUEST_TEXT_CHARS)
+    foreign_text::shown(&error.root_cause().to_string())
 }
 
 /// Why the engine could not be made.

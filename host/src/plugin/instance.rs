@@ -8,7 +8,7 @@ use super::bindings::exports::tidemill::plugin::transformer::Guest;
 use super::bindings::tidemill::plugin::types as wit;
 use super::columns::Columns;
 use super::emissions::Emissions;
-use super::fault::{Fault, FaultKind, shortened};
+use super::fault::{Fault, FaultKind};
 use super::imports::Host;
 use super::limits::{CallTime, Meter, Stuck, metered};
 use super::outcome::{Outcome, check, check_emissions};
@@ -16,6 +16,7 @@ use super::state::HostState;
 use super::ticker::Running;
 use super::{CONTRACT_VERSION, Plugin};
 use crate::config::Limits;
+use crate::foreign_text;
 use crate::message::Message;
 use crate::telemetry::GuestMetrics;
 use std::collections::BTreeSet;
@@ -148,7 +149,7 @@ impl Plugin {
         let description = match answer {
             Ok(description) => Description::try_new(description)?,
             Err(text) => {
-                let detail = format!("init refused its configuration: {}", shortened(&text));
+                let detail = format!("init refused its configuration: {}", foreign_text::shown(&text));
                 return Err(Fault { is_refusal: true, ..Fault::new(FaultKind::Init, detail) });
             }
         };

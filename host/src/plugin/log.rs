@@ -3,7 +3,7 @@
 //! A guest's text is not trusted: it must not be able to draw on a terminal, to forge another line,
 //! or to fill a disk.
 
-use std::fmt::Write;
+use crate::foreign_text;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 use tracing::Level;
@@ -12,8 +12,6 @@ use tracing::Level;
 const LINES_PER_SECOND: f64 = 100.0;
 /// Lines it may write at once.
 const BURST_LINES: f64 = 200.0;
-/// Longest line, in characters; more is cut.
-const MAX_LINE_CHARS: usize = 4096;
 
 /// What the plugin of one transform may still write.
 #[derive(Debug)]
@@ -66,7 +64,7 @@ impl GuestLog {
                 "lines held back: the plugin writes too many"
             );
         }
-        let line = escaped(text);
+        let line = foreign_text::shown(text);
         macro_rules! line {
             ($level:ident) => {
                 tracing::event!(target: "guest", Level::$level, pipeline, transform, plugin, "{line}")
@@ -82,37 +80,10 @@ impl GuestLog {
     }
 }
 
-/// A text as one line without anything that moves a cursor or changes the direction of writing.
-pub(super) fn escaped(text: &str) -> String {
-    let text = text.trim_end_matches(['\n', '\r']);
-    let mut line = String::with_capacity(text.len().min(MAX_LINE_CHARS));
-    for (n, c) in text.chars().enumerate() {
-        if n == MAX_LINE_CHARS {
-            // Writing to a string does not fail.
-            let _ = write!(line, "... ({} bytes)", text.len());
-            break;
-        }
-        let turns = matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-        if c.is_control() || turns {
-            line.extend(c.escape_default());
-        } else {
-            line.push(c);
-        }
-    }
-    line
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::time::Duration;
-
-    #[test]
-    fn a_line_stays_a_line() {
-        assert_eq!(escaped("plain, \u{e9}t\u{e9}\n"), "plain, \u{e9}t\u{e9}");
-        assert_eq!(escaped("a\nb\x1b[2J\u{202e}c"), "a\\nb\\u{1b}[2J\\u{202e}c");
-        assert!(escaped(&"x".repeat(10_000)).ends_with("x... (10000 bytes)"));
-    }
 
     #[test]
     fn a_flood_is_held_back_and_told() {

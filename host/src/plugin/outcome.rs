@@ -5,8 +5,9 @@
 
 use super::bindings::tidemill::plugin::types as wit;
 use super::emissions::{Emissions, Writing};
-use super::fault::{Fault, shortened};
+use super::fault::Fault;
 use super::instance::Description;
+use crate::foreign_text;
 use crate::message::Payload;
 use bytes::Bytes;
 use std::ops::Range;
@@ -102,7 +103,7 @@ fn check_rejections(
                 )));
             }
         }
-        checked.push(Rejection { message, reason: shortened(&reason) });
+        checked.push(Rejection { message, reason: foreign_text::shown(&reason) });
     }
     Ok(checked)
 }

@@ -5,6 +5,7 @@
 //! opens, changes its state or closes, and by whoever reads the table.
 
 use super::metrics::{EndpointState, Labels};
+use crate::foreign_text;
 use crate::metadata::{self, Origin};
 use futures_util::task::AtomicWaker;
 use prometheus_client::metrics::family::Family;
@@ -159,7 +160,7 @@ impl Row {
     }
 
     pub(super) fn set_error(&self, error: &str) {
-        lock(&self.inner).last_error = Some((error.to_owned(), now_ms()));
+        lock(&self.inner).last_error = Some((foreign_text::shown(error), now_ms()));
     }
 
     /// The endpoint that dials has a connection.

@@ -3,6 +3,7 @@
 use super::target;
 use crate::backoff::Advice;
 use crate::config::EndpointText;
+use crate::foreign_text;
 use crate::telemetry::ConnectOutcome;
 use hyper::header::{self, HeaderMap};
 use hyper::{Response, StatusCode};
@@ -229,7 +230,11 @@ impl fmt::Display for ConnectError {
         match &self.problem {
             Problem::Url(why) => f.write_str(why),
             Problem::Timeout(after) => write!(f, "connection to WebSocket {url} timed out after {after:?}"),
-            problem => write!(f, "failed to connect to WebSocket {url}: {problem}"),
+            // Much of it is what the peer said.
+            problem => {
+                let problem = foreign_text::shown(&problem.to_string());
+                write!(f, "failed to connect to WebSocket {url}: {problem}")
+            }
         }
     }
 }

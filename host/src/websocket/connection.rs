@@ -11,6 +11,7 @@ use super::closing::Closing;
 use super::pace::Pace;
 use super::ring::Frames;
 use super::stream::{Io, Stream, Traffic};
+use crate::foreign_text;
 use crate::message::{Failed, Message, Payload};
 use crate::metadata::{self, Metadata, Origin};
 use crate::reason::Reason;
@@ -500,7 +501,9 @@ impl std::fmt::Display for Ending {
             Self::Closed { code: Some(code), reason } if reason.is_empty() => {
                 write!(f, "closed by the peer: {code}")
             }
-            Self::Closed { code: Some(code), reason } => write!(f, "closed by the peer: {code} {reason}"),
+            Self::Closed { code: Some(code), reason } => {
+                write!(f, "closed by the peer: {code} {}", foreign_text::shown(reason))
+            }
             Self::Lost(detail) => write!(f, "lost: {detail}"),
             Self::TooLarge { bytes, limit_bytes } => {
                 write!(f, "a message of {bytes} bytes is larger than max_message_size ({limit_bytes} bytes)")
