@@ -38,9 +38,10 @@ const LAYERS: [(&str, u8); 21] = [
 ];
 
 /// Who names whom within a layer. It must stay free of circles.
-const NEIGHBOURS: [(&str, &str); 13] = [
+const NEIGHBOURS: [(&str, &str); 14] = [
     // Plain data made of plain data.
     ("backoff", "config"),
+    ("config", "foreign_text"),
     ("message", "metadata"),
     ("message", "reason"),
     ("packing", "config"),
@@ -59,7 +60,7 @@ const NEIGHBOURS: [(&str, &str); 13] = [
 ];
 
 /// Libraries that only these modules name: a change of the library ends there.
-const DOORS: [(&str, &[&str]); 15] = [
+const DOORS: [(&str, &[&str]); 16] = [
     ("wasmtime", &["plugin"]),
     ("wasmtime_wasi", &["plugin"]),
     ("tokio_tungstenite", &["websocket"]),
@@ -75,6 +76,7 @@ const DOORS: [(&str, &[&str]); 15] = [
     ("notify", &["reload"]),
     ("prometheus_client", &["telemetry"]),
     ("clap", &["cli", "main"]),
+    ("rustc_demangle", &["plugin"]),
 ];
 
 /// Where JSON and the configuration enter or leave: modules, and files of others.

@@ -4,7 +4,7 @@
 //! It may not draw on a terminal, forge another line, or fill a disk: [`shown`] gives one line of at most
 //! [`MAX_SHOWN_BYTES`] without control characters. How often a text is logged,
 //! [`RateLimit`](crate::telemetry::RateLimit) bounds; secrets of a configuration are taken out before, by
-//! [`Secrets`](crate::config::Secrets).
+//! [`Redacted::told`](crate::config::Redacted::told).
 
 use std::fmt::Write;
 

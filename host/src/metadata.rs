@@ -68,8 +68,36 @@ impl Origin {
     }
 }
 
-/// What plugins set on one message; shared by its copies.
-type Changes = Vec<(Arc<str>, Box<str>)>;
+/// A key, and the value that a plugin gave it; "" removes it.
+pub type Entry = (Arc<str>, Arc<str>);
+
+/// What the plugin of one stage set on a message, over what those before it did.
+#[derive(Debug)]
+struct Changes {
+    below: Option<Arc<Self>>,
+    entries: Entries,
+}
+
+#[derive(Debug)]
+enum Entries {
+    /// Those of one message and its copies.
+    Own(Vec<Entry>),
+    /// Those of many messages.
+    Shared(Arc<[Entry]>),
+}
+
+impl Changes {
+    fn entries(&self) -> &[Entry] {
+        match &self.entries {
+            Entries::Own(entries) => entries,
+            Entries::Shared(entries) => entries,
+        }
+    }
+
+    fn get(&self, key: &str) -> Option<&str> {
+        self.entries().iter().find(|(k, _)| &**k == key).map(|(_, value)| &**value)
+    }
+}
 
 /// The metadata of one message. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -122,9 +150,11 @@ impl Metadata {
 
     /// All keys with a value, each once.
     pub fn iter(&self) -> impl Iterator<Item = (&str, Cow<'_, str>)> {
-        let changes = self.changes.iter().flat_map(|changes| changes.iter());
-        let changed =
-            changes.filter(|(_, value)| !value.is_empty()).map(|(k, v)| (&**k, Cow::Borrowed(&**v)));
+        let changed = self.layers().enumerate().flat_map(move |(depth, layer)| {
+            let is_seen = move |key: &str| self.layers().take(depth).all(|above| above.get(key).is_none());
+            layer.entries().iter().filter(move |(key, value)| !value.is_empty() && is_seen(key))
+        });
+        let changed = changed.map(|(key, value)| (&**key, Cow::Borrowed(&**value)));
         let received = self
             .change(INGEST_TIME)
             .is_none()
@@ -136,16 +166,40 @@ impl Metadata {
 
     /// Sets a key, or removes it if `value` is "".
     pub fn set(&mut self, key: &Arc<str>, value: &str) {
-        let changes = Arc::make_mut(self.changes.get_or_insert_default());
-        match changes.iter_mut().find(|(k, _)| k == key) {
-            Some((_, old)) => *old = value.into(),
-            None => changes.push((key.clone(), value.into())),
+        let own = self.changes.as_mut().and_then(Arc::get_mut);
+        match own.map(|changes| &mut changes.entries) {
+            Some(Entries::Own(entries)) => match entries.iter_mut().find(|(k, _)| k == key) {
+                Some((_, old)) => *old = value.into(),
+                None => entries.push((key.clone(), value.into())),
+            },
+            _ => self.set_all(vec![(key.clone(), value.into())]),
         }
     }
 
+    /// Sets these keys, each of which is there once, or removes those whose value is "".
+    pub fn set_all(&mut self, entries: Vec<Entry>) {
+        if !entries.is_empty() {
+            self.lay(Entries::Own(entries));
+        }
+    }
+
+    /// The same for entries that many messages share: none of them is copied.
+    pub fn set_shared(&mut self, entries: &Arc<[Entry]>) {
+        if !entries.is_empty() {
+            self.lay(Entries::Shared(entries.clone()));
+        }
+    }
+
+    fn lay(&mut self, entries: Entries) {
+        self.changes = Some(Arc::new(Changes { below: self.changes.take(), entries }));
+    }
+
+    fn layers(&self) -> impl Iterator<Item = &Changes> {
+        std::iter::successors(self.changes.as_deref(), |layer| layer.below.as_deref())
+    }
+
     fn change(&self, key: &str) -> Option<&str> {
-        let changes = self.changes.as_ref()?;
-        changes.iter().find(|(k, _)| &**k == key).map(|(_, value)| &**value)
+        self.layers().find_map(|layer| layer.get(key))
     }
 }
 
@@ -181,5 +235,16 @@ mod tests {
         let mut two = one.clone();
         two.set(&"k".into(), "2");
         assert_eq!((one.get("k").as_ref(), two.get("k").as_ref()), ("1", "2"));
+        assert_eq!(two.iter().filter(|(key, _)| *key == "k").count(), 1);
+    }
+
+    #[test]
+    fn what_many_messages_share_is_there_once() {
+        let value: Arc<str> = "x".repeat(1000).into();
+        let shared: Arc<[Entry]> = [("k".into(), value.clone())].into();
+        let mut all = vec![Metadata::without_origin(0); 100];
+        all.iter_mut().for_each(|metadata| metadata.set_shared(&shared));
+        assert_eq!(Arc::strong_count(&value), 2);
+        assert!(all.iter().all(|metadata| metadata.get("k") == *value));
     }
 }

@@ -157,6 +157,8 @@ impl Check<'_> {
         let last = pipeline.transforms.len().wrapping_sub(1);
         let Some(Some(known)) = outputs.get(last) else { return };
         let plugin = pipeline.transforms[last].plugin.shown();
+        // A name may be what the plugin was told in confidence.
+        let config = &pipeline.transforms[last].config;
         let with_default = || std::iter::once("default").chain(known.iter().map(String::as_str));
         for (sink, outputs_of_sink) in pipeline.sinks.iter().map(|sink| &sink.outputs).enumerate() {
             let Outputs::Named(names) = outputs_of_sink else { continue };
@@ -168,7 +170,7 @@ impl Check<'_> {
                     pipeline: pipeline.name.clone(),
                     plugin: plugin.to_owned(),
                     output: name.shown().to_owned(),
-                    known: with_default().collect::<Vec<_>>().join(", "),
+                    known: config.told(&with_default().collect::<Vec<_>>().join(", ")),
                 };
                 let has_it =
                     |of: &Option<Vec<String>>| of.iter().flatten().any(|known| known == name.expose());
@@ -177,17 +179,17 @@ impl Check<'_> {
                         "the transform `{}` has it, but sinks take the outputs of the last transform",
                         pipeline.transforms[earlier].name
                     )),
-                    None => {
-                        nearest(name.shown(), with_default()).map(|near| format!("did you mean \"{near}\"?"))
-                    }
+                    None => nearest(name.shown(), with_default())
+                        .map(|near| format!("did you mean \"{}\"?", config.told(near))),
                 };
                 self.error(pipeline, Part::Output { sink, output }, refusal.to_string(), hint);
             }
         }
         for output in untaken_outputs(pipeline, known.iter().map(String::as_str)) {
             let message = format!(
-                "pipeline {}: no sink takes the output \"{output}\"; its messages are dropped",
-                pipeline.name
+                "pipeline {}: no sink takes the output \"{}\"; its messages are dropped",
+                pipeline.name,
+                config.told(output)
             );
             self.warning(pipeline, Part::Plugin(last), message, None);
         }

@@ -8,7 +8,7 @@ pub(super) async fn compile(engine: Engine, name: String, wasm: Vec<u8>) -> Resu
     let (sender, loaded) = oneshot::channel();
     let thread = std::thread::Builder::new().name(format!("compile-{name}")).spawn(move || {
         // Whoever asked may be gone at a shutdown.
-        let _ = sender.send(engine.load(&name, &wasm));
+        let _ = sender.send(engine.load_standing_back(&name, &wasm));
     });
     let thread = thread.expect("a thread can be made");
     let loaded = loaded.await.expect("compiling answers, or the process is out of memory");

@@ -114,10 +114,12 @@ pub(super) fn check_outputs(
             pipeline: pipeline.name.clone(),
             plugin: plugin.to_owned(),
             output: output.shown().to_owned(),
-            known: std::iter::once("default")
-                .chain(description.outputs.iter().map(|known| &**known))
-                .collect::<Vec<_>>()
-                .join(", "),
+            known: {
+                let known = description.outputs.iter().map(|known| &**known);
+                let known = std::iter::once("default").chain(known).collect::<Vec<_>>().join(", ");
+                let last = pipeline.transforms.last();
+                last.map_or(known.clone(), |transform| transform.config.told(&known))
+            },
         }),
     }
 }
@@ -140,7 +142,7 @@ pub(super) fn setup(pipeline: &config::Pipeline, transform: &config::Transform, 
     Setup {
         pipeline: Arc::from(pipeline.name.as_str()),
         transform: Arc::from(transform.name.as_str()),
-        config: transform.config.expose().to_owned(),
+        config: transform.config.clone(),
         limits: transform.limits,
         state: HostState::default(),
         metrics: metrics.guest(&pipeline.name, &transform.name),

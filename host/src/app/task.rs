@@ -145,10 +145,11 @@ impl Task {
             if self.is_alone && self.running.is_empty() && !self.is_any_waiting() {
                 break;
             }
-            if self.job.is_none()
-                && let Some(change) = self.later.pop_front()
-            {
-                self.changed(change);
+            if self.job.is_none() {
+                match self.later.pop_front() {
+                    Some(change) => self.changed(change),
+                    None => self.engine.loaded_all(),
+                }
             }
             tokio::select! {
                 biased;

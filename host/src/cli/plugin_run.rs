@@ -1,7 +1,7 @@
 //! `tidemill plugin run`: one plugin between standard input and output, as in a pipeline.
 
 use super::{Exit, block_on, complain};
-use crate::config::{DEAD_LETTER, Format, Outputs, Redacted, Transform};
+use crate::config::{DEAD_LETTER, Format, Outputs, Plugins, Redacted, Transform};
 use crate::pipeline::{self, Control, Ended, Ending, Parts};
 use crate::plugin::{Engine, HostState, Instance, Setup};
 use crate::shutdown::Shutdown;
@@ -52,14 +52,16 @@ impl PluginRun {
         let name = self.file.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
         let wasm = tokio::fs::read(&self.file).await;
         let wasm = wasm.map_err(|error| (Exit::Failure, format!("failed to read {file}: {error}")))?;
-        let engine = Engine::try_new(None).map_err(|error| (Exit::Failure, error.to_string()))?;
+        // The cache of a host that runs here; without one it only takes longer.
+        let engine = Engine::try_new(Some(&Plugins::default().cache)).or_else(|_| Engine::try_new(None));
+        let engine = engine.map_err(|error| (Exit::Failure, error.to_string()))?;
         let plugin = engine.load(&name, &wasm);
         let plugin = plugin.map_err(|error| (Exit::Failure, error.to_string()))?;
         let transform = Transform { config: Redacted::plain(&*self.config), ..Transform::new(&*name) };
         let setup = Setup {
             pipeline: PIPELINE.into(),
             transform: name.as_str().into(),
-            config: self.config.clone(),
+            config: transform.config.clone(),
             limits: transform.limits,
             state: HostState::default(),
             metrics: metrics.guest(PIPELINE, &name),

@@ -1,5 +1,6 @@
 //! Strings of the configuration that must not be shown as they are.
 
+use crate::foreign_text;
 use std::borrow::Cow;
 
 /// What stands for a value that is not shown.
@@ -82,6 +83,19 @@ impl Redacted {
         Cow::Owned(concealed)
     }
 
+    /// The same as it may be told: one line, of bounded length, as [`foreign_text::shown`] has it.
+    pub fn told(&self, text: &str) -> String {
+        let longest = self.secrets.iter().map(String::len).max().unwrap_or(0);
+        let searched = &text[..text.floor_char_boundary(foreign_text::MAX_SHOWN_BYTES + longest)];
+        let concealed = self.conceal(searched);
+        if searched.len() == text.len() {
+            return foreign_text::shown(&concealed);
+        }
+        // A secret that was cut in two is not found, and to conceal others may have moved it to the front.
+        let end = concealed.floor_char_boundary(concealed.len() - longest.min(concealed.len()));
+        foreign_text::shown(&format!("{}...", &concealed[..end]))
+    }
+
     pub(super) fn push(&mut self, text: &str) {
         self.value.push_str(text);
         self.shown.push_str(text);
@@ -91,6 +105,9 @@ impl Redacted {
         self.value.push_str(value);
         self.shown.push_str(HIDDEN);
         self.secrets.push(value.to_owned());
+        // Lines of a text may be told one by one.
+        let lines = value.lines().map(str::trim).filter(|line| line.len() < value.trim().len());
+        self.secrets.extend(lines.filter(|line| line.len() > MIN_PART_CHARS).map(str::to_owned));
     }
 }
 
@@ -160,6 +177,19 @@ mod tests {
         }
         assert_eq!(config.conceal("port 1, not 10: abcdefg abcdé"), "port ***, not 10: ***g ***é");
         assert_eq!(config.conceal("10"), "10");
+    }
+
+    #[test]
+    fn a_secret_that_is_cut_in_two_is_not_told_in_part() {
+        let secret = "0123456789".repeat(10);
+        let mut config = Redacted::plain("");
+        config.push_hidden(&secret);
+        for before in 0..200 {
+            let told = config.told(&format!("{}{}", "x".repeat(before), secret.repeat(100)));
+            assert!(!told.contains("0123"), "{told}");
+        }
+        config.push_hidden("-BEGIN-\nMIIline\n-END-");
+        assert_eq!(config.told("its second line is MIIline\n"), "its second line is ***");
     }
 
     #[test]

@@ -7,12 +7,15 @@
 
 use rustix::fs::OFlags;
 use sha2::{Digest, Sha256};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
 
 /// What an entry starts with; the last byte counts the formats.
 const MAGIC: &[u8; 16] = b"tidemill code \n\x01";
@@ -20,8 +23,8 @@ const DIGEST_BYTES: usize = 32;
 const HEADER_BYTES: usize = MAGIC.len() + 2 * DIGEST_BYTES;
 /// How the names of entries end.
 const SUFFIX: &str = ".code";
-/// Most entries; the oldest make room.
-const MAX_ENTRIES: usize = 128;
+/// Most entries that no loaded plugin uses; those that were not used for longest make room.
+const MAX_UNUSED: usize = 128;
 
 /// A SHA-256.
 pub(super) type Sum = [u8; DIGEST_BYTES];
@@ -31,6 +34,35 @@ pub(super) type Sum = [u8; DIGEST_BYTES];
 pub(super) struct Cache {
     folder: PathBuf,
     engine_key: u64,
+    in_use: Arc<Mutex<BTreeMap<Sum, usize>>>,
+    /// Whether what is not in use now is not about to be: while a host starts, most is not loaded yet.
+    makes_room: AtomicBool,
+    /// Whether something was stored since room was made.
+    is_stored: AtomicBool,
+}
+
+/// A loaded plugin whose code stays.
+#[derive(Debug)]
+pub(super) struct InUse {
+    sum: Sum,
+    in_use: Arc<Mutex<BTreeMap<Sum, usize>>>,
+}
+
+impl Drop for InUse {
+    fn drop(&mut self) {
+        let mut in_use = lock(&self.in_use);
+        if let Some(count) = in_use.get_mut(&self.sum) {
+            *count -= 1;
+            if *count == 0 {
+                in_use.remove(&self.sum);
+            }
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A count is changed in one step.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What was found for a plugin.
@@ -60,7 +92,29 @@ impl Cache {
         }
         let mut hasher = DefaultHasher::new();
         engine.precompile_compatibility_hash().hash(&mut hasher);
-        Ok(Self { folder: folder.to_owned(), engine_key: hasher.finish() })
+        Ok(Self::of(folder, hasher.finish()))
+    }
+
+    fn of(folder: &Path, engine_key: u64) -> Self {
+        Self {
+            folder: folder.to_owned(),
+            engine_key,
+            in_use: Arc::default(),
+            makes_room: AtomicBool::new(false),
+            is_stored: AtomicBool::new(false),
+        }
+    }
+
+    /// Keeps the code of a plugin for as long as the answer lives.
+    pub(super) fn hold(&self, plugin: Sum) -> InUse {
+        *lock(&self.in_use).entry(plugin).or_default() += 1;
+        InUse { sum: plugin, in_use: self.in_use.clone() }
+    }
+
+    /// Makes room now, if anything was stored, and whenever something is stored.
+    pub(super) fn make_room_from_now_on(&self) -> io::Result<()> {
+        self.makes_room.store(true, Relaxed);
+        if self.is_stored.swap(false, Relaxed) { self.make_room() } else { Ok(()) }
     }
 
     /// The compiled code of the plugin with this digest.
@@ -89,6 +143,8 @@ impl Cache {
             return Ok(Err("it is cut short"));
         }
         file.read_to_end(&mut code)?;
+        // When it was used last; where that cannot be noted, it makes room earlier.
+        let _ = file.set_modified(SystemTime::now());
         let sum: Sum = Sha256::digest(&code).into();
         if header != Self::header(plugin, &sum) {
             return Ok(Err("it is damaged"));
@@ -117,7 +173,9 @@ impl Cache {
             // The first failure is the one to tell.
             let _ = fs::remove_file(&unfinished);
         }
-        written.and_then(|()| self.make_room())
+        written?;
+        self.is_stored.store(true, Relaxed);
+        if self.makes_room.load(Relaxed) { self.make_room_from_now_on() } else { Ok(()) }
     }
 
     fn header(plugin: &Sum, code: &Sum) -> [u8; HEADER_BYTES] {
@@ -133,17 +191,22 @@ impl Cache {
     }
 
     fn make_room(&self) -> io::Result<()> {
-        let mut entries = Vec::new();
+        let in_use: BTreeSet<PathBuf> = lock(&self.in_use).keys().map(|sum| self.path(sum)).collect();
+        let mut unused = Vec::new();
         for entry in fs::read_dir(&self.folder)? {
             let entry = entry?;
-            if entry.file_name().to_string_lossy().ends_with(SUFFIX) {
+            let path = entry.path();
+            if entry.file_name().to_string_lossy().ends_with(SUFFIX) && !in_use.contains(&path) {
                 // Another host on this folder may have removed it in between.
-                entries.extend(entry.metadata().and_then(|m| m.modified()).map(|time| (time, entry.path())));
+                unused.extend(entry.metadata().and_then(|m| m.modified()).map(|time| (time, path)));
             }
         }
-        entries.sort();
-        for (_, oldest) in entries.iter().rev().skip(MAX_ENTRIES) {
-            fs::remove_file(oldest)?;
+        unused.sort();
+        for (_, oldest) in unused.iter().rev().skip(MAX_UNUSED) {
+            match fs::remove_file(oldest) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
         }
         Ok(())
     }
@@ -161,7 +224,7 @@ mod tests {
     const PLUGIN: Sum = [7; DIGEST_BYTES];
 
     fn cache(folder: &Path) -> Cache {
-        Cache { folder: folder.to_owned(), engine_key: 1 }
+        Cache::of(folder, 1)
     }
 
     #[test]
@@ -171,7 +234,7 @@ mod tests {
         assert_eq!(cache.load(&PLUGIN), Entry::Absent);
         cache.store(&PLUGIN, b"code").unwrap();
         assert_eq!(cache.load(&PLUGIN), Entry::Code(b"code".to_vec()));
-        assert_eq!(Cache { engine_key: 2, ..cache }.load(&PLUGIN), Entry::Absent);
+        assert_eq!(Cache::of(folder.path(), 2).load(&PLUGIN), Entry::Absent);
         let mode = |path: PathBuf| fs::metadata(path).unwrap().mode() & 0o777;
         let files: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|e| mode(e.unwrap().path())).collect();
         assert_eq!(files, [0o600]);
@@ -204,15 +267,46 @@ mod tests {
         assert!(refused(cache.load(&PLUGIN)));
     }
 
+    fn plugin(n: usize) -> Sum {
+        let mut plugin = PLUGIN;
+        plugin[..8].copy_from_slice(&n.to_le_bytes());
+        plugin
+    }
+
     #[test]
-    fn the_oldest_entries_make_room() {
+    fn what_is_in_use_stays_and_what_was_not_used_for_longest_makes_room() {
         let folder = tempfile::tempdir().unwrap();
         let cache = cache(folder.path());
-        for n in 0..MAX_ENTRIES + 5 {
-            let mut plugin = PLUGIN;
-            plugin[..8].copy_from_slice(&n.to_le_bytes());
-            cache.store(&plugin, b"code").unwrap();
+        let count = || fs::read_dir(folder.path()).unwrap().count();
+        let mut held: Vec<_> = (0..2 * MAX_UNUSED).map(|n| cache.hold(plugin(n))).collect();
+        for n in 0..2 * MAX_UNUSED {
+            cache.store(&plugin(n), b"code").unwrap();
         }
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), MAX_ENTRIES);
+        cache.make_room_from_now_on().unwrap();
+        assert_eq!(count(), 2 * MAX_UNUSED);
+        for n in 2 * MAX_UNUSED..3 * MAX_UNUSED + 5 {
+            cache.store(&plugin(n), b"code").unwrap();
+        }
+        assert_eq!(count(), 3 * MAX_UNUSED);
+        held.truncate(1);
+        cache.store(&plugin(usize::MAX), b"code").unwrap();
+        assert_eq!(count(), MAX_UNUSED + 1);
+        assert_eq!(cache.load(&plugin(0)), Entry::Code(b"code".to_vec()));
+    }
+
+    #[test]
+    fn a_start_removes_nothing_before_all_is_loaded() {
+        let folder = tempfile::tempdir().unwrap();
+        let before = cache(folder.path());
+        for n in 0..MAX_UNUSED + 50 {
+            before.store(&plugin(n), b"code").unwrap();
+        }
+        let now = cache(folder.path());
+        now.store(&plugin(usize::MAX), b"code").unwrap();
+        let held: Vec<_> =
+            (0..MAX_UNUSED + 50).map(|n| (now.hold(plugin(n)), now.load(&plugin(n)))).collect();
+        assert!(held.iter().all(|(_, found)| matches!(found, Entry::Code(_))));
+        now.make_room_from_now_on().unwrap();
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), MAX_UNUSED + 51);
     }
 }

@@ -72,21 +72,23 @@ impl Columns {
         }
     }
 
-    /// Fills the columns with these messages. `None` if they are more than 32-bit offsets reach.
-    pub(super) fn fill<'a>(&'a mut self, messages: &'a [Message]) -> Option<Filled<'a>> {
+    /// Fills the columns with these messages. `None` if they are more than `max_bytes`, or than 32-bit
+    /// offsets reach: a value that many messages share takes its place here once for each.
+    pub(super) fn fill<'a>(&'a mut self, messages: &'a [Message], max_bytes: usize) -> Option<Filled<'a>> {
+        let mut left_bytes = max_bytes;
         if let Some(times) = &mut self.times {
             times.clear();
             times.extend(messages.iter().map(|message| message.metadata.received_us()));
         }
         if self.form == Form::Packed {
-            self.pack(messages)?;
+            left_bytes = left_bytes.checked_sub(self.pack(messages, left_bytes)?)?;
         }
         let shared = shared_origin(messages);
         // The time of receipt is each message's own.
         let same = |key: &str| shared.filter(|_| key != INGEST_TIME).map(|origin| origin.get(key));
         for values in &mut self.metadata {
             if same(&values.key).is_none() {
-                values.pack(messages)?;
+                left_bytes = left_bytes.checked_sub(values.pack(messages, left_bytes)?)?;
             }
         }
         let columns = &*self;
@@ -103,10 +105,11 @@ impl Columns {
         Some(Filled { columns, each, metadata })
     }
 
-    fn pack(&mut self, messages: &[Message]) -> Option<()> {
+    /// The bytes that were packed.
+    fn pack(&mut self, messages: &[Message], max_bytes: usize) -> Option<usize> {
         let Self { data, ends, binary, .. } = self;
         let length = messages.iter().map(|message| message.payload.len()).sum::<usize>();
-        u32::try_from(length).ok()?;
+        u32::try_from(length).ok().filter(|_| length <= max_bytes)?;
         if data.capacity() > KEEP_BYTES && length <= KEEP_BYTES {
             *data = Vec::new();
         }
@@ -125,13 +128,17 @@ impl Columns {
         if !all_text {
             binary.extend(messages.iter().map(|message| u8::from(!message.payload.is_text())));
         }
-        Some(())
+        Some(length)
     }
 }
 
 impl Values {
-    fn pack(&mut self, messages: &[Message]) -> Option<()> {
+    /// The bytes that were packed.
+    fn pack(&mut self, messages: &[Message], max_bytes: usize) -> Option<usize> {
         let Self { key, data, ends } = self;
+        if data.capacity() > KEEP_BYTES {
+            *data = String::new();
+        }
         data.clear();
         ends.clear();
         for Message { metadata, .. } in messages {
@@ -139,11 +146,15 @@ impl Values {
                 // Formatted in place: `Metadata::get` would allocate it.
                 write!(data, "{}", metadata.received_us() / 1000).ok()?;
             } else {
-                data.push_str(&metadata.get(key));
+                let value = metadata.get(key);
+                if value.len() > max_bytes - data.len().min(max_bytes) {
+                    return None;
+                }
+                data.push_str(&value);
             }
             ends.push(u32::try_from(data.len()).ok()?);
         }
-        Some(())
+        Some(data.len())
     }
 
     fn packed(&self) -> TextsParam<'_> {
@@ -235,13 +246,13 @@ mod tests {
         let mut columns = columns(Form::Packed, &[]);
         let mixed =
             [message(Payload::text("ab"), &origin, 1), message(Payload::binary(vec![0xff]), &origin, 2)];
-        let filled = columns.fill(&mixed).unwrap();
+        let filled = columns.fill(&mixed, usize::MAX).unwrap();
         let batch = filled.batch(None);
         let PayloadsParam::Packed(packed) = batch.payloads else { panic!() };
         assert_eq!((packed.data, packed.ends), (&b"ab\xff"[..], &[2, 3][..]));
         assert_eq!(packed.binary, Some(&[0, 1][..]));
         assert_eq!((batch.times, filled.metadata().is_none()), (Some(&[1, 2][..]), true));
-        let filled = columns.fill(&mixed[..1]).unwrap();
+        let filled = columns.fill(&mixed[..1], usize::MAX).unwrap();
         let PayloadsParam::Packed(packed) = filled.batch(None).payloads else { panic!() };
         assert_eq!((packed.data, packed.ends, packed.binary), (&b"ab"[..], &[2][..], None));
     }
@@ -252,7 +263,7 @@ mod tests {
         let mut columns = columns(Form::Packed, &[]);
         for length in [1, 100_000, 10, KEEP_BYTES + 1, 0, 5_000] {
             let messages = [7, length].map(|length| message(Payload::text("x".repeat(length)), &origin, 1));
-            let filled = columns.fill(&messages).unwrap();
+            let filled = columns.fill(&messages, usize::MAX).unwrap();
             let PayloadsParam::Packed(packed) = filled.batch(None).payloads else { panic!() };
             assert_eq!(packed.data.as_ptr().addr() % PAGE_BYTES, PLACE_IN_PAGE);
             assert_eq!((packed.data.len(), packed.ends[0]), (length + 7, 7));
@@ -265,7 +276,7 @@ mod tests {
         let origin = Origin::new([("room", "7")]);
         let mut columns = columns(Form::Each, &["room"]);
         let two = [message(Payload::text("a"), &origin, 1), message(Payload::binary(vec![1]), &origin, 2)];
-        let filled = columns.fill(&two).unwrap();
+        let filled = columns.fill(&two, usize::MAX).unwrap();
         let PayloadsParam::Each(each) = filled.batch(None).payloads else { panic!() };
         let said: Vec<_> = each.iter().map(|payload| format!("{payload:?}")).collect();
         assert_eq!(said, ["PayloadParam::Text(\"a\")", "PayloadParam::Binary([1])"]);
@@ -286,7 +297,7 @@ mod tests {
         for form in [Form::Packed, Form::Each] {
             let mut columns = columns(form, &["room", INGEST_TIME]);
             for (messages, rooms, times) in &cases {
-                let filled = columns.fill(messages).unwrap();
+                let filled = columns.fill(messages, usize::MAX).unwrap();
                 let metadata = filled.metadata().unwrap();
                 assert_eq!(matches!(metadata[0], Column::Same(_)), rooms.len() == 1);
                 assert_eq!((texts(&metadata[0]), texts(&metadata[1])), (rooms.clone(), times.to_vec()));

@@ -1,7 +1,7 @@
 //! The new messages of one call, as slices of what the guest returned.
 
 use crate::message::Payload;
-use crate::metadata::Metadata;
+use crate::metadata::{Entry, Metadata};
 use bytes::Bytes;
 use std::sync::Arc;
 
@@ -16,21 +16,36 @@ pub struct Emissions {
     pub(super) binary: Option<Vec<u8>>,
     pub(super) origins: Vec<u32>,
     pub(super) outputs: Vec<u16>,
-    pub(super) writings: Vec<(Arc<str>, Writing)>,
+    pub(super) writings: Writings,
     pub(super) count: usize,
+}
+
+/// What the emissions of a call do with metadata.
+#[derive(Debug)]
+pub(super) enum Writings {
+    /// All the same; without entries, nothing.
+    Same(Arc<[Entry]>),
+    /// Each its own, by key.
+    Own(Vec<(Arc<str>, Writing)>),
+}
+
+impl Default for Writings {
+    fn default() -> Self {
+        Self::Same(Arc::default())
+    }
 }
 
 /// The values of one metadata key; "" removes it.
 #[derive(Debug)]
 pub(super) enum Writing {
-    Same(String),
+    Same(Arc<str>),
     Packed {
         data: String,
         ends: Vec<u32>,
     },
-    Each(Vec<String>),
+    Each(Vec<Arc<str>>),
     /// By emission, ascending.
-    Sparse(Vec<(u32, String)>),
+    Sparse(Vec<(u32, Arc<str>)>),
 }
 
 /// Where piece `i` of a row lies.
@@ -91,20 +106,26 @@ impl Emissions {
     /// If `i` is not below `len()`.
     #[inline]
     pub fn write_metadata(&self, i: usize, metadata: &mut Metadata) {
-        for (key, writing) in &self.writings {
+        let writings = match &self.writings {
+            Writings::Same(entries) => return metadata.set_shared(entries),
+            Writings::Own(writings) => writings,
+        };
+        let mut entries = Vec::with_capacity(writings.len());
+        for (key, writing) in writings {
             let value = match writing {
-                Writing::Same(value) => value,
-                Writing::Packed { data, ends } => &data[range(ends, i)],
-                Writing::Each(values) => values[i].as_str(),
+                Writing::Same(value) => value.clone(),
+                Writing::Packed { data, ends } => data[range(ends, i)].into(),
+                Writing::Each(values) => values[i].clone(),
                 Writing::Sparse(settings) => {
                     match settings.binary_search_by_key(&i, |(emission, _)| *emission as usize) {
-                        Ok(found) => settings[found].1.as_str(),
+                        Ok(found) => settings[found].1.clone(),
                         Err(_) => continue,
                     }
                 }
             };
-            metadata.set(key, value);
+            entries.push((key.clone(), value));
         }
+        metadata.set_all(entries);
     }
 
     pub(super) fn origins(&self) -> &[u32] {

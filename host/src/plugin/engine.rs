@@ -5,17 +5,19 @@
 
 use super::bindings::exports::tidemill::plugin::transformer::GuestIndices;
 use super::bindings::tidemill::plugin::types as wit;
-use super::cache::{Cache, Entry, Sum, hex};
+use super::cache::{Cache, Entry, InUse, Sum, hex};
 use super::fault::{EngineError, LoadError, Problem};
 use super::imports::{Host, is_offered, linker};
 use super::ticker::Ticker;
 use crate::config::FilePath;
+use crate::foreign_text;
 use sha2::{Digest, Sha256};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use wasmtime::component::types::ComponentItem;
 use wasmtime::component::{Component, InstancePre, Linker};
-use wasmtime::{Config, InstanceAllocationStrategy, OptLevel};
+use wasmtime::{Config, InstanceAllocationStrategy, OptLevel, WasmFeatures};
 
 /// Stack that a guest may use, in bytes; recursion beyond it is a trap.
 const GUEST_STACK_BYTES: usize = 1 << 20;
@@ -29,6 +31,20 @@ const TRANSFORMER: &str = "tidemill:plugin/transformer@";
 
 /// How much compiling stands back: as far as there is.
 const NICENESS: i32 = 19;
+/// The proposals to WebAssembly that toolchains of plugins use by themselves. Every other is off: 64-bit
+/// memories and tables, more than one memory in a module, threads, exceptions, tail calls and whatever comes
+/// are code of the engine that no plugin needs, and hostile ones would try.
+const NEEDED: WasmFeatures = WasmFeatures::MUTABLE_GLOBAL
+    .union(WasmFeatures::SATURATING_FLOAT_TO_INT)
+    .union(WasmFeatures::SIGN_EXTENSION)
+    .union(WasmFeatures::REFERENCE_TYPES)
+    .union(WasmFeatures::MULTI_VALUE)
+    .union(WasmFeatures::BULK_MEMORY)
+    .union(WasmFeatures::SIMD)
+    .union(WasmFeatures::FLOATS)
+    .union(WasmFeatures::EXTENDED_CONST)
+    .union(WasmFeatures::GC_TYPES)
+    .union(WasmFeatures::COMPONENT_MODEL);
 
 /// Compiles and runs plugins. A cheap handle.
 #[derive(Clone)]
@@ -58,6 +74,15 @@ struct Loaded {
     imports: Vec<String>,
     load_time: Duration,
     is_from_cache: bool,
+    /// Its code stays in the cache for as long.
+    _in_use: Option<InUse>,
+}
+
+/// Whether compiling competes with what else the machine does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Priority {
+    OfCaller,
+    Lowest,
 }
 
 impl std::fmt::Debug for Engine {
@@ -92,29 +117,65 @@ impl Engine {
 
     /// Loads a plugin: compiles it, or finds its code in the cache, and checks it.
     ///
-    /// Compiling takes up to seconds of processor time, on the calling thread alone, whose priority
-    /// it lowers for good: call this on a thread made for it.
+    /// Compiling takes up to seconds of processor time, on the calling thread alone.
     ///
     /// # Errors
     /// If the bytes are no plugin that can run here.
     pub fn load(&self, name: &str, wasm: &[u8]) -> Result<Plugin, LoadError> {
-        let refuse = |problem| LoadError { plugin: name.to_owned(), problem };
+        self.load_at(name, wasm, Priority::OfCaller)
+    }
+
+    /// The same beside pipelines that run: where it has to compile, it lowers the priority of the calling
+    /// thread for good. Call this on a thread made for it.
+    ///
+    /// # Errors
+    /// As [`Engine::load`].
+    pub fn load_standing_back(&self, name: &str, wasm: &[u8]) -> Result<Plugin, LoadError> {
+        self.load_at(name, wasm, Priority::Lowest)
+    }
+
+    /// Says that every plugin that is wanted for now has been loaded: from here on the cache makes room by
+    /// removing code that nobody uses, and what it has too much of goes at once.
+    pub fn loaded_all(&self) {
+        if let Some(cache) = &self.shared.cache
+            && let Err(error) = cache.make_room_from_now_on()
+        {
+            tracing::warn!(%error, "the cache of compiled code cannot be tidied");
+        }
+    }
+
+    fn load_at(&self, name: &str, wasm: &[u8], priority: Priority) -> Result<Plugin, LoadError> {
+        caught(|| self.try_load(name, wasm, priority))
+            .map_err(|problem| LoadError { plugin: foreign_text::shown(name), problem: problem.shown() })
+    }
+
+    fn try_load(&self, name: &str, wasm: &[u8], priority: Priority) -> Result<Plugin, Problem> {
         let start = Instant::now();
-        check_start(wasm).map_err(refuse)?;
+        check_start(wasm)?;
         let sum: Sum = Sha256::digest(wasm).into();
+        let in_use = self.shared.cache.as_ref().map(|cache| cache.hold(sum));
         let (component, is_from_cache) = match self.find(name, &sum) {
             Some(component) => (component, true),
-            None => (self.compile(name, wasm, &sum).map_err(refuse)?, false),
+            None => (self.compile(name, wasm, &sum, priority)?, false),
         };
-        let (component, transformer) = self.check(&component).map_err(refuse)?;
+        let (component, transformer) = self.check(&component)?;
         let imports = component.component().component_type();
         let imports = imports.imports(&self.shared.runtime).map(|(name, _)| name.to_owned()).collect();
         let version = format!("sha256:{}", hex(&sum)).into();
         let load_time = start.elapsed();
         let engine = self.clone();
         let name = name.into();
-        let loaded =
-            Loaded { engine, name, version, component, transformer, imports, load_time, is_from_cache };
+        let loaded = Loaded {
+            engine,
+            name,
+            version,
+            component,
+            transformer,
+            imports,
+            load_time,
+            is_from_cache,
+            _in_use: in_use,
+        };
         Ok(Plugin { loaded: Arc::new(loaded) })
     }
 
@@ -139,9 +200,11 @@ impl Engine {
         None
     }
 
-    fn compile(&self, name: &str, wasm: &[u8], sum: &Sum) -> Result<Component, Problem> {
-        // On Linux a thread has a niceness of its own. Where it cannot be set, compiling competes.
-        let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICENESS);
+    fn compile(&self, name: &str, wasm: &[u8], sum: &Sum, priority: Priority) -> Result<Component, Problem> {
+        if priority == Priority::Lowest {
+            // On Linux a thread has a niceness of its own. Where it cannot be set, compiling competes.
+            let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICENESS);
+        }
         let component = Component::from_binary(&self.shared.runtime, wasm).map_err(|error| {
             let text = format!("{:#}", error.root_cause());
             if text.contains("unexpected end") { Problem::Truncated(text) } else { Problem::Malformed(text) }
@@ -246,8 +309,19 @@ fn config() -> Config {
         .max_wasm_stack(GUEST_STACK_BYTES)
         .async_stack_size(CALL_STACK_BYTES)
         .memory_init_cow(true)
-        .allocation_strategy(InstanceAllocationStrategy::OnDemand);
+        .allocation_strategy(InstanceAllocationStrategy::OnDemand)
+        .wasm_features(WasmFeatures::all().difference(NEEDED), false);
     config
+}
+
+/// What a panic of the compiler comes to: a refusal of the file that made it.
+fn caught<T>(load: impl FnOnce() -> Result<T, Problem>) -> Result<T, Problem> {
+    // What the panic left half done is the component in the making, which is gone.
+    catch_unwind(AssertUnwindSafe(load)).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("it panicked");
+        Err(Problem::Uncompilable(text.to_owned()))
+    })
 }
 
 /// Tells apart what is no component by its first bytes.
@@ -341,6 +415,13 @@ mod tests {
         let whole = component(None, Some("a:b/c"));
         assert!(matches!(problem(&whole[..whole.len() - 3]), Problem::Truncated(_)));
         assert!(matches!(problem(&[&whole[..], &[99, 0]].concat()), Problem::Malformed(_)));
+    }
+
+    #[test]
+    fn a_panic_of_the_compiler_is_a_refusal() {
+        let panic = || -> Result<(), Problem> { panic!("no register left for {}", "v7") };
+        assert_eq!(caught(panic), Err(Problem::Uncompilable("no register left for v7".into())));
+        assert_eq!(caught(|| Ok(1)), Ok(1));
     }
 
     #[test]

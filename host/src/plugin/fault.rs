@@ -2,7 +2,9 @@
 //!
 //! wasmtime's errors end here: what leaves this folder is a kind and a text for people.
 
-use super::limits::Refusal;
+use super::frames;
+use super::memory::Refusal;
+use crate::config::Redacted;
 use crate::foreign_text;
 use wasmtime::{Trap, WasmBacktrace};
 
@@ -61,9 +63,6 @@ pub struct Fault {
     pub is_refusal: bool,
 }
 
-/// The frames of a trap that are worth showing.
-const MAX_FRAMES: usize = 8;
-
 impl Fault {
     pub(super) fn new(kind: FaultKind, detail: impl Into<String>) -> Self {
         Self { kind, detail: detail.into(), is_refusal: false }
@@ -75,7 +74,7 @@ impl Fault {
 
     /// The guest answered `function` with an error.
     pub(super) fn answered(function: &str, text: &str, refusal: Option<Refusal>) -> Self {
-        let detail = format!("{function} failed: {}", foreign_text::shown(text));
+        let detail = format!("{function} failed: {text}");
         let fault = match refusal {
             Some(refusal) => Self::new(FaultKind::Memory, format!("{detail} ({refusal})")),
             None => Self::new(FaultKind::Trap, detail),
@@ -83,30 +82,36 @@ impl Fault {
         Self { is_refusal: true, ..fault }
     }
 
-    /// The call of `function` did not return.
-    pub(super) fn failed(function: &str, error: &wasmtime::Error, refusal: Option<Refusal>) -> Self {
+    /// The call of `function` did not return. `words` are what the guest said of it.
+    pub(super) fn failed(
+        function: &str,
+        error: &wasmtime::Error,
+        refusal: Option<Refusal>,
+        words: Option<String>,
+    ) -> Self {
         if error.chain().any(|cause| cause.to_string().contains(HOSTCALL_FUEL)) {
             let detail = format!("{function} handed more to the host than limits.output allows");
             return Self::new(FaultKind::Output, detail);
         }
+        let cause = error.root_cause();
         if let Some(refusal) = refusal {
-            return Self::new(
-                FaultKind::Memory,
-                format!("{function} {refusal}; then: {}", root_cause(error)),
-            );
+            let then = words.unwrap_or_else(|| cause.to_string());
+            return Self::new(FaultKind::Memory, format!("{function} {refusal}; then: {then}"));
         }
         let backtrace = error.downcast_ref::<WasmBacktrace>();
         if error.downcast_ref::<Trap>().is_none() && backtrace.is_none() {
             // The call came back, and what it returned could not be read out of its memory.
-            return Self::invalid(format!("{function} returned what cannot be read: {}", root_cause(error)));
+            return Self::invalid(format!("{function} returned what cannot be read: {cause}"));
         }
-        let mut detail = format!("{function}: {}", root_cause(error));
-        let frames = backtrace.map(WasmBacktrace::frames).unwrap_or_default();
-        for (n, frame) in frames.iter().filter_map(|frame| frame.func_name()).take(MAX_FRAMES).enumerate() {
-            detail.push_str(if n == 0 { ", in " } else { " < " });
-            detail.push_str(frame);
-        }
-        Self::new(FaultKind::Trap, detail)
+        let names = backtrace.map(WasmBacktrace::frames).unwrap_or_default();
+        let names = names.iter().filter_map(|frame| frame.func_name());
+        let words = words.map_or_else(String::new, |words| format!("{words}; "));
+        Self::new(FaultKind::Trap, format!("{words}{function}: {cause}{}", frames::shown(names)))
+    }
+
+    /// The same, as it may be shown.
+    pub(super) fn shown(self, config: &Redacted) -> Self {
+        Self { detail: config.told(&self.detail), ..self }
     }
 
     /// The same failure in one of the calls that have a kind of their own.
@@ -117,10 +122,6 @@ impl Fault {
 
 /// How wasmtime words that the limit of `set_hostcall_fuel` was reached; its error type is private.
 const HOSTCALL_FUEL: &str = "fuel allocated for hostcalls has been exhausted";
-
-fn root_cause(error: &wasmtime::Error) -> String {
-    foreign_text::shown(&error.root_cause().to_string())
-}
 
 /// Why the engine could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -166,6 +167,9 @@ pub enum Problem {
     /// WebAssembly, but not valid.
     #[error("the component is not valid: {0}")]
     Malformed(String),
+    /// It made the compiler fail.
+    #[error("the compiler failed on the component: {0}")]
+    Uncompilable(String),
     /// It has no `transformer`.
     #[error("the component exports no tidemill:plugin/transformer, but {0}")]
     NoTransformer(String),
@@ -180,6 +184,23 @@ pub enum Problem {
     MissingImports(String),
 }
 
+impl Problem {
+    /// The same, as it may be shown: much of it are names that the file has.
+    pub(super) fn shown(mut self) -> Self {
+        match &mut self {
+            Self::Empty | Self::NotWasm | Self::CoreModule => {}
+            Self::Truncated(text)
+            | Self::Malformed(text)
+            | Self::Uncompilable(text)
+            | Self::NoTransformer(text)
+            | Self::OtherContract(text)
+            | Self::Mismatch(text)
+            | Self::MissingImports(text) => *text = foreign_text::shown(text),
+        }
+        self
+    }
+}
+
 impl LoadError {
     /// What to do about it.
     pub fn hint(&self) -> Option<&'static str> {
@@ -191,7 +212,9 @@ impl LoadError {
             Problem::CoreModule => Some(
                 "link it with wasm-component-ld, or make a component of it with `wasm-tools component new`",
             ),
-            Problem::Malformed(_) => Some("build it again with a released toolchain"),
+            Problem::Malformed(_) | Problem::Uncompilable(_) => {
+                Some("build it again with a released toolchain")
+            }
             Problem::NoTransformer(_) | Problem::Mismatch(_) => {
                 Some("build it for the world `transform` of wit/transform.wit")
             }

@@ -3,21 +3,17 @@
 //! [`Host`] is the data of a store: all that one instance has of the host.
 
 use super::bindings::tidemill::plugin::{clock, log, metrics, random, state};
-use super::limits::MemoryLimiter;
 use super::log::GuestLog;
+use super::memory::MemoryLimiter;
 use super::state::StateView;
-use super::wasi::empty_context;
+use super::wasi::Wasi;
 use super::{Plugin, Setup};
 use crate::metadata;
-use crate::telemetry::GuestMetrics;
+use crate::telemetry::MetricChanges;
+use std::borrow::Cow;
 use tracing::Level;
-use wasmtime::component::{HasSelf, Linker, ResourceTable};
-use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
-
-/// Most changes of metrics that one call may make; those of one counter or gauge are one.
-const MAX_METRIC_CHANGES: usize = 4096;
-/// Longest name of a metric, as far as it is kept; whether it may be used is decided later.
-const MAX_METRIC_NAME_BYTES: usize = 256;
+use wasmtime::component::{HasSelf, Linker};
+use wasmtime_wasi::{WasiCtxView, WasiView};
 
 /// The interfaces whose names start so are the host's to offer.
 const OFFERED: [&str; 12] = [
@@ -55,82 +51,51 @@ pub(super) fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<Host>
 /// What one instance has of the host.
 pub(super) struct Host {
     pub(super) limiter: MemoryLimiter,
-    log: GuestLog,
+    pub(super) log: GuestLog,
     state: StateView,
     metrics: MetricChanges,
     random: fastrand::Rng,
-    wasi: WasiCtx,
-    resources: ResourceTable,
+    wasi: Wasi,
 }
 
 impl Host {
     pub(super) fn new(plugin: &Plugin, setup: &Setup) -> Self {
-        let log = GuestLog {
-            pipeline: setup.pipeline.clone(),
-            transform: setup.transform.clone(),
-            plugin: plugin.name().clone(),
-            budget: setup.state.log(),
-        };
+        let log = GuestLog::new(plugin.name(), setup);
         Self {
             limiter: MemoryLimiter::new(setup.limits.memory_bytes),
             state: StateView::new(setup.state.clone()),
-            metrics: MetricChanges { shared: setup.metrics.clone(), changes: Vec::new() },
+            metrics: MetricChanges::new(setup.metrics.clone()),
             random: fastrand::Rng::new(),
-            wasi: empty_context(&log),
-            resources: ResourceTable::new(),
+            wasi: Wasi::new(&log),
             log,
         }
+    }
+
+    /// A call begins.
+    pub(super) fn begin(&mut self, is_carrying: bool) {
+        self.limiter.begin(is_carrying);
+        self.log.last_words().clear();
     }
 
     /// The outcome of a call was accepted: what it changed counts.
     pub(super) fn commit(&mut self) {
         self.state.commit();
-        self.metrics.commit(&self.log);
-    }
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum MetricKind {
-    Add,
-    Set,
-    Observe,
-}
-
-/// Changes of metrics since the last accepted call.
-struct MetricChanges {
-    shared: GuestMetrics,
-    changes: Vec<(MetricKind, String, f64)>,
-}
-
-impl MetricChanges {
-    fn change(&mut self, kind: MetricKind, mut name: String, value: f64) {
-        if kind != MetricKind::Observe
-            && let Some((.., old)) = self.changes.iter_mut().find(|(k, n, _)| *k == kind && *n == name)
-        {
-            // What is not a positive number adds nothing.
-            *old = if kind == MetricKind::Set { value } else { *old + value.max(0.0) };
-            return;
+        for refused in self.metrics.commit() {
+            self.log.write(Level::WARN, &refused);
         }
-        if self.changes.len() >= MAX_METRIC_CHANGES {
-            return;
-        }
-        if name.len() > MAX_METRIC_NAME_BYTES {
-            name = name.chars().take(MAX_METRIC_NAME_BYTES).collect();
-        }
-        let value = if kind == MetricKind::Add { value.max(0.0) } else { value };
-        self.changes.push((kind, name, value));
     }
 
-    fn commit(&mut self, log: &GuestLog) {
-        for (kind, name, value) in self.changes.drain(..) {
-            let changed = match kind {
-                MetricKind::Add => self.shared.add(&name, value),
-                MetricKind::Set => self.shared.set(&name, value),
-                MetricKind::Observe => self.shared.observe(&name, value),
-            };
-            if let Err(reason) = changed {
-                log.write(Level::WARN, &format!("the metric {name:?} is not kept: {reason}"));
-            }
+    /// What the guest said in a call that failed, of why it did.
+    pub(super) fn last_words(&self) -> Option<String> {
+        self.wasi.end_lines();
+        self.log.last_words().take()
+    }
+
+    /// A name of a metric, which must not be what the guest may not show.
+    fn metric(&self, name: String) -> String {
+        match self.log.config().conceal(&name) {
+            Cow::Borrowed(_) => name,
+            Cow::Owned(hidden) => hidden,
         }
     }
 }
@@ -144,6 +109,9 @@ impl log::Host for Host {
             log::Level::Warn => Level::WARN,
             log::Level::Error => Level::ERROR,
         };
+        if level == Level::ERROR {
+            self.log.last_words().logged(&text);
+        }
         self.log.write(level, &text);
     }
 }
@@ -168,15 +136,18 @@ impl state::Host for Host {
 
 impl metrics::Host for Host {
     fn add(&mut self, counter: String, by: f64) {
-        self.metrics.change(MetricKind::Add, counter, by);
+        let name = self.metric(counter);
+        self.metrics.add(name, by);
     }
 
     fn set(&mut self, gauge: String, value: f64) {
-        self.metrics.change(MetricKind::Set, gauge, value);
+        let name = self.metric(gauge);
+        self.metrics.set(name, value);
     }
 
     fn observe(&mut self, histogram: String, value: f64) {
-        self.metrics.change(MetricKind::Observe, histogram, value);
+        let name = self.metric(histogram);
+        self.metrics.observe(name, value);
     }
 }
 
@@ -194,6 +165,6 @@ impl random::Host for Host {
 
 impl WasiView for Host {
     fn ctx(&mut self) -> WasiCtxView<'_> {
-        WasiCtxView { ctx: &mut self.wasi, table: &mut self.resources }
+        WasiCtxView { ctx: &mut self.wasi.context, table: &mut self.wasi.resources }
     }
 }

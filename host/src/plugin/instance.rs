@@ -15,7 +15,7 @@ use super::outcome::{Outcome, check, check_emissions};
 use super::state::HostState;
 use super::ticker::Running;
 use super::{CONTRACT_VERSION, Plugin};
-use crate::config::Limits;
+use crate::config::{Limits, Redacted};
 use crate::foreign_text;
 use crate::message::Message;
 use crate::telemetry::GuestMetrics;
@@ -30,8 +30,12 @@ use wasmtime::{Store, Trap};
 const INIT_DEADLINE: Duration = Duration::from_secs(5);
 /// How long `snapshot` and `restore` may run, each.
 const STATE_DEADLINE: Duration = Duration::from_secs(1);
-/// Most named outputs, and most metadata keys in each direction.
-const MAX_NAMES: usize = 1024;
+/// Most named outputs.
+const MAX_OUTPUTS: usize = 1024;
+/// Most metadata keys in each direction: each is looked up for every message.
+const MAX_KEYS: usize = 128;
+/// Longest name of an output or of a metadata key.
+const MAX_NAME_BYTES: usize = 256;
 
 /// What an instance is given by the stage that runs it.
 #[derive(Clone)]
@@ -40,8 +44,9 @@ pub struct Setup {
     pub pipeline: Arc<str>,
     /// The label of the stage.
     pub transform: Arc<str>,
-    /// The plugin's configuration, as JSON.
-    pub config: String,
+    /// The plugin's configuration, as JSON. What came from variables in it is taken out of every text of
+    /// the plugin.
+    pub config: Redacted,
     /// What it may use.
     pub limits: Limits,
     /// What the host keeps for the stage.
@@ -114,7 +119,8 @@ impl Plugin {
     /// # Cancel safety
     /// Nothing is left behind.
     pub async fn instantiate(&self, setup: &Setup) -> Result<Instance, Fault> {
-        self.try_instantiate(setup).await.map_err(|fault| fault.of_kind(FaultKind::Init))
+        let made = self.try_instantiate(setup).await;
+        made.map_err(|fault| fault.shown(&setup.config).of_kind(FaultKind::Init))
     }
 
     async fn try_instantiate(&self, setup: &Setup) -> Result<Instance, Fault> {
@@ -137,19 +143,22 @@ impl Plugin {
         ];
         let running = engine.ticker().enter();
         meter.begin(INIT_DEADLINE);
-        let returned = metered(&meter, INIT_DEADLINE, async {
-            let instance = self.component().instantiate_async(&mut store).await?;
-            let guest = self.transformer().load(&mut store, &instance)?;
-            let answer = guest.call_init(&mut store, &setup.config, &facts).await?;
-            wasmtime::Result::Ok((guest, answer))
-        })
+        let returned = metered(
+            &meter,
+            pin!(async {
+                let instance = self.component().instantiate_async(&mut store).await?;
+                let guest = self.transformer().load(&mut store, &instance)?;
+                let answer = guest.call_init(&mut store, setup.config.expose(), &facts).await?;
+                wasmtime::Result::Ok((guest, answer))
+            }),
+        )
         .await;
         drop(running);
         let (guest, answer) = settle("init", INIT_DEADLINE, &mut store, returned)?;
         let description = match answer {
             Ok(description) => Description::try_new(description)?,
             Err(text) => {
-                let detail = format!("init refused its configuration: {}", foreign_text::shown(&text));
+                let detail = format!("init refused its configuration: {text}");
                 return Err(Fault { is_refusal: true, ..Fault::new(FaultKind::Init, detail) });
             }
         };
@@ -196,18 +205,35 @@ impl Instance {
     /// # Cancel safety
     /// None: dropping the future ends the instance.
     pub async fn process(&mut self, batch: &[Message]) -> Result<Outcome, Fault> {
-        const FUNCTION: &str = "process";
-        let deadline = self.limits.deadline;
-        let running = begin(&self.plugin, &mut self.store, &self.meter, deadline, &mut self.is_dead)?;
-        let Some(columns) = self.columns.fill(batch) else {
-            return Err(Fault::new(FaultKind::Memory, "the batch is larger than 4 GiB"));
+        let outcome = self.try_process(batch).await;
+        outcome.map_err(|fault| fault.shown(self.config()))
+    }
+
+    async fn try_process(&mut self, batch: &[Message]) -> Result<Outcome, Fault> {
+        let running = begin(
+            Call::Ordinary,
+            &self.plugin,
+            &self.limits,
+            &mut self.store,
+            &self.meter,
+            &mut self.is_dead,
+        )?;
+        let Some(columns) = self.columns.fill(batch, self.limits.memory_bytes) else {
+            return Err(Fault::new(
+                FaultKind::Memory,
+                "the batch with its metadata is larger than limits.memory",
+            ));
         };
         let metadata = columns.metadata();
         let call = self.guest.call_process(&mut self.store, columns.batch(metadata.as_deref()));
-        let returned = metered(&self.meter, deadline, pin!(call)).await;
+        let returned = metered(&self.meter, pin!(call)).await;
         drop(running);
-        let outcome = answer(FUNCTION, deadline, &mut self.store, returned)?;
-        let outcome = check(outcome, batch.len(), &self.description, &mut self.marks)?;
+        let outcome = answer("process", self.limits.deadline, &mut self.store, returned)?;
+        let max_bytes = self.limits.output_bytes;
+        let mut outcome = check(outcome, batch.len(), &self.description, max_bytes, &mut self.marks)?;
+        for rejection in &mut outcome.rejections {
+            rejection.reason = self.config().told(&rejection.reason);
+        }
         self.accept();
         Ok(outcome)
     }
@@ -220,13 +246,20 @@ impl Instance {
     /// # Cancel safety
     /// None: dropping the future ends the instance.
     pub async fn tick(&mut self, now_us: u64) -> Result<Emissions, Fault> {
-        let deadline = self.limits.deadline;
-        let running = begin(&self.plugin, &mut self.store, &self.meter, deadline, &mut self.is_dead)?;
+        let running = begin(
+            Call::Ordinary,
+            &self.plugin,
+            &self.limits,
+            &mut self.store,
+            &self.meter,
+            &mut self.is_dead,
+        )?;
         let call = self.guest.call_tick(&mut self.store, now_us);
-        let returned = metered(&self.meter, deadline, pin!(call)).await;
+        let returned = metered(&self.meter, pin!(call)).await;
         drop(running);
-        let emissions = answer("tick", deadline, &mut self.store, returned)?;
-        self.accept_emissions(emissions)
+        let emitted = answer("tick", self.limits.deadline, &mut self.store, returned);
+        let emitted = emitted.and_then(|emissions| self.accept_emissions(emissions));
+        emitted.map_err(|fault| fault.shown(self.config()))
     }
 
     /// Tells the guest that no message will follow.
@@ -237,34 +270,67 @@ impl Instance {
     /// # Cancel safety
     /// None: dropping the future ends the instance.
     pub async fn finish(&mut self) -> Result<Emissions, Fault> {
-        let deadline = self.limits.deadline;
-        let running = begin(&self.plugin, &mut self.store, &self.meter, deadline, &mut self.is_dead)?;
+        let running = begin(
+            Call::Ordinary,
+            &self.plugin,
+            &self.limits,
+            &mut self.store,
+            &self.meter,
+            &mut self.is_dead,
+        )?;
         let call = self.guest.call_finish(&mut self.store);
-        let returned = metered(&self.meter, deadline, pin!(call)).await;
+        let returned = metered(&self.meter, pin!(call)).await;
         drop(running);
-        let emissions = answer("finish", deadline, &mut self.store, returned)?;
-        self.accept_emissions(emissions)
+        let emitted = answer("finish", self.limits.deadline, &mut self.store, returned);
+        let emitted = emitted.and_then(|emissions| self.accept_emissions(emissions));
+        emitted.map_err(|fault| fault.shown(self.config()))
     }
 
-    /// The guest's state as bytes of its own making, if it has any.
+    /// The guest's state as bytes of its own making, if it has any. Memory and output have head-room
+    /// here, each as much again as the limits say, so that state can be had also when memory is nearly
+    /// full.
     ///
     /// # Errors
-    /// A fault of kind `snapshot`; unless it is a refusal, the instance is of no further use then.
+    /// A fault of kind `snapshot`. A refusal leaves the instance as it was: the guest said no, or the
+    /// snapshot is too large. After any other, running out of time among them, the instance is of no
+    /// further use.
     ///
     /// # Cancel safety
     /// None: dropping the future ends the instance.
     pub async fn snapshot(&mut self) -> Result<Option<Vec<u8>>, Fault> {
-        let running = begin(&self.plugin, &mut self.store, &self.meter, STATE_DEADLINE, &mut self.is_dead)?;
-        let call = self.guest.call_snapshot(&mut self.store);
-        let returned = metered(&self.meter, STATE_DEADLINE, pin!(call)).await;
-        drop(running);
-        let snapshot = answer("snapshot", STATE_DEADLINE, &mut self.store, returned)
-            .map_err(|fault| fault.of_kind(FaultKind::Snapshot));
+        let snapshot = self.try_snapshot().await;
         self.is_dead = snapshot.as_ref().is_err_and(|fault| !fault.is_refusal);
-        snapshot
+        snapshot.map_err(|fault| fault.shown(self.config()).of_kind(FaultKind::Snapshot))
     }
 
-    /// Gives the guest a snapshot of this or an earlier version of the plugin.
+    async fn try_snapshot(&mut self) -> Result<Option<Vec<u8>>, Fault> {
+        let running = begin(
+            Call::Carrying,
+            &self.plugin,
+            &self.limits,
+            &mut self.store,
+            &self.meter,
+            &mut self.is_dead,
+        )?;
+        let call = self.guest.call_snapshot(&mut self.store);
+        let returned = metered(&self.meter, pin!(call)).await;
+        drop(running);
+        let snapshot = answer("snapshot", STATE_DEADLINE, &mut self.store, returned)?;
+        let max_bytes = self.limits.output_bytes.saturating_mul(2);
+        match &snapshot {
+            Some(bytes) if bytes.len() > max_bytes => {
+                let detail = format!(
+                    "snapshot has {} bytes, and may have {max_bytes}: twice limits.output",
+                    bytes.len()
+                );
+                Err(Fault { is_refusal: true, ..Fault::new(FaultKind::Output, detail) })
+            }
+            _ => Ok(snapshot),
+        }
+    }
+
+    /// Gives the guest a snapshot of this or an earlier version of the plugin. Memory has the head-room
+    /// of [`Instance::snapshot`].
     ///
     /// # Errors
     /// A fault of kind `restore`, also if the plugin refuses the state; the instance is of no
@@ -273,20 +339,36 @@ impl Instance {
     /// # Cancel safety
     /// None: dropping the future ends the instance.
     pub async fn restore(&mut self, snapshot: &[u8]) -> Result<(), Fault> {
-        let running = begin(&self.plugin, &mut self.store, &self.meter, STATE_DEADLINE, &mut self.is_dead)?;
+        let restored = self.try_restore(snapshot).await;
+        restored.map_err(|fault| fault.shown(self.config()).of_kind(FaultKind::Restore))
+    }
+
+    async fn try_restore(&mut self, snapshot: &[u8]) -> Result<(), Fault> {
+        let running = begin(
+            Call::Carrying,
+            &self.plugin,
+            &self.limits,
+            &mut self.store,
+            &self.meter,
+            &mut self.is_dead,
+        )?;
         let call = self.guest.call_restore(&mut self.store, snapshot);
-        let returned = metered(&self.meter, STATE_DEADLINE, pin!(call)).await;
+        let returned = metered(&self.meter, pin!(call)).await;
         drop(running);
-        answer("restore", STATE_DEADLINE, &mut self.store, returned)
-            .map_err(|fault| fault.of_kind(FaultKind::Restore))?;
+        answer("restore", STATE_DEADLINE, &mut self.store, returned)?;
         self.is_dead = false;
         Ok(())
+    }
+
+    /// What the guest was told, some of which it must not tell.
+    fn config(&self) -> &Redacted {
+        self.store.data().log.config()
     }
 
     fn accept_emissions(&mut self, emissions: Option<wit::Emissions>) -> Result<Emissions, Fault> {
         let emissions = match emissions {
             None => Emissions::none(),
-            Some(emissions) => check_emissions(emissions, None, &self.description)?,
+            Some(emissions) => check_emissions(emissions, None, &self.description, self.limits.output_bytes)?,
         };
         self.accept();
         Ok(emissions)
@@ -298,12 +380,22 @@ impl Instance {
     }
 }
 
+/// What a call is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Call {
+    /// Messages, a timer, or the end.
+    Ordinary,
+    /// State, on its way out of an instance or into it.
+    Carrying,
+}
+
 /// Sets the limits of a call that is about to be made.
 fn begin<'a>(
+    call: Call,
     plugin: &'a Plugin,
+    limits: &Limits,
     store: &mut Store<Host>,
     meter: &Meter,
-    deadline: Duration,
     is_dead: &mut bool,
 ) -> Result<Running<'a>, Fault> {
     if std::mem::replace(is_dead, true) {
@@ -313,7 +405,14 @@ fn begin<'a>(
         ));
     }
     let running = plugin.engine().ticker().enter();
-    store.data_mut().limiter.take_refusal();
+    let (deadline, output_bytes) = match call {
+        Call::Ordinary => (limits.deadline, limits.output_bytes),
+        // What is too large is refused when it is there: to stop it on its way would end the instance. It
+        // cannot be larger than the guest's memory.
+        Call::Carrying => (STATE_DEADLINE, limits.memory_bytes.max(limits.output_bytes).saturating_mul(2)),
+    };
+    store.data_mut().begin(call == Call::Carrying);
+    store.set_hostcall_fuel(output_bytes);
     store.set_epoch_deadline(1);
     meter.begin(deadline);
     Ok(running)
@@ -336,17 +435,19 @@ fn settle<T>(
     store: &mut Store<Host>,
     returned: Result<wasmtime::Result<T>, Stuck>,
 ) -> Result<T, Fault> {
-    match returned {
-        Ok(Ok(value)) => Ok(value),
-        Ok(Err(error)) if error.downcast_ref::<Trap>() == Some(&Trap::Interrupt) => {
-            Err(Fault::new(FaultKind::Deadline, format!("{function} ran longer than {deadline:?}")))
+    let error = match returned {
+        Ok(Ok(value)) => return Ok(value),
+        Ok(Err(error)) => error,
+        Err(Stuck) => {
+            let detail = format!("{function} ran and waited, mostly waited, for longer than {deadline:?}");
+            return Err(Fault::new(FaultKind::Deadline, detail));
         }
-        Ok(Err(error)) => Err(Fault::failed(function, &error, store.data_mut().limiter.take_refusal())),
-        Err(Stuck) => Err(Fault::new(
-            FaultKind::Deadline,
-            format!("{function} waited for something outside of it for longer than {deadline:?}"),
-        )),
+    };
+    if error.downcast_ref::<Trap>() == Some(&Trap::Interrupt) {
+        return Err(Fault::new(FaultKind::Deadline, format!("{function} ran longer than {deadline:?}")));
     }
+    let host = store.data_mut();
+    Err(Fault::failed(function, &error, host.limiter.take_refusal(), host.last_words()))
 }
 
 impl Description {
@@ -356,9 +457,9 @@ impl Description {
             return Err(Fault::invalid(format!("init described an output {name:?}, a name the host uses")));
         }
         Ok(Self {
-            outputs: names("outputs", outputs)?,
-            reads: names("reads", reads)?,
-            writes: names("writes", writes)?,
+            outputs: names("outputs", outputs, MAX_OUTPUTS)?,
+            reads: names("reads", reads, MAX_KEYS)?,
+            writes: names("writes", writes, MAX_KEYS)?,
             form: match payloads {
                 wit::Form::Packed => Form::Packed,
                 wit::Form::Each => Form::Each,
@@ -369,14 +470,20 @@ impl Description {
     }
 }
 
-/// Checks that names are there, differ, and can be shown.
-fn names(list: &str, names: Vec<String>) -> Result<Vec<Arc<str>>, Fault> {
-    if names.len() > MAX_NAMES {
-        return Err(Fault::invalid(format!("init described {} {list}, more than {MAX_NAMES}", names.len())));
+/// Checks that names are there, differ, can be shown, and are no more and no longer than they may be.
+fn names(list: &str, names: Vec<String>, most: usize) -> Result<Vec<Arc<str>>, Fault> {
+    if names.len() > most {
+        return Err(Fault::invalid(format!("init described {} {list}, more than {most}", names.len())));
+    }
+    if let Some(name) = names.iter().find(|name| name.len() > MAX_NAME_BYTES) {
+        let length = name.len();
+        return Err(Fault::invalid(format!(
+            "init described a name of {length} bytes in {list}, more than {MAX_NAME_BYTES}"
+        )));
     }
     let mut known = BTreeSet::new();
     for name in &names {
-        if name.is_empty() || name.chars().any(char::is_control) {
+        if name.is_empty() || !foreign_text::is_plain(name) {
             return Err(Fault::invalid(format!("init described {name:?} in {list}, which is no name")));
         }
         if !known.insert(name) {

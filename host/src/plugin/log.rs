@@ -1,9 +1,12 @@
-//! What guests say: lines under the target `guest`, escaped, bounded in length and number.
+//! What guests say: lines under the target `guest`, escaped, without the secrets they were given, bounded in
+//! length and number; and what they said last, for the fault that follows.
 //!
 //! A guest's text is not trusted: it must not be able to draw on a terminal, to forge another line,
 //! or to fill a disk.
 
-use crate::foreign_text;
+use super::Setup;
+use super::last_words::LastWords;
+use crate::config::Redacted;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 use tracing::Level;
@@ -45,15 +48,43 @@ impl LogBudget {
 /// Where the lines of one instance go. A cheap handle.
 #[derive(Clone, Debug)]
 pub(super) struct GuestLog {
-    pub(super) pipeline: Arc<str>,
-    pub(super) transform: Arc<str>,
-    pub(super) plugin: Arc<str>,
-    pub(super) budget: Arc<Mutex<LogBudget>>,
+    pipeline: Arc<str>,
+    transform: Arc<str>,
+    plugin: Arc<str>,
+    budget: Arc<Mutex<LogBudget>>,
+    config: Arc<Redacted>,
+    last_words: Arc<Mutex<LastWords>>,
 }
 
 impl GuestLog {
+    /// The log of an instance of this plugin.
+    pub(super) fn new(plugin: &Arc<str>, setup: &Setup) -> Self {
+        Self {
+            pipeline: setup.pipeline.clone(),
+            transform: setup.transform.clone(),
+            plugin: plugin.clone(),
+            budget: setup.state.log(),
+            config: Arc::new(setup.config.clone()),
+            last_words: Arc::default(),
+        }
+    }
+
+    /// What the guest was told, some of which it must not tell.
+    pub(super) fn config(&self) -> &Redacted {
+        &self.config
+    }
+
+    /// What was said in the current call that tells why it fails.
+    pub(super) fn last_words(&self) -> std::sync::MutexGuard<'_, LastWords> {
+        self.last_words.lock().expect("nothing panics while it is held")
+    }
+
     /// Writes one line.
     pub(super) fn write(&self, level: Level, text: &str) {
+        // A line that nobody asked for costs the guest nothing.
+        if !is_asked_for(level) {
+            return;
+        }
         let taken = self.budget.lock().expect("nothing panics while it is held").take(Instant::now());
         let Some(held_back) = taken else { return };
         let (pipeline, transform, plugin) = (&*self.pipeline, &*self.transform, &*self.plugin);
@@ -64,7 +95,7 @@ impl GuestLog {
                 "lines held back: the plugin writes too many"
             );
         }
-        let line = foreign_text::shown(text);
+        let line = self.config.told(text);
         macro_rules! line {
             ($level:ident) => {
                 tracing::event!(target: "guest", Level::$level, pipeline, transform, plugin, "{line}")
@@ -77,6 +108,16 @@ impl GuestLog {
             Level::WARN => line!(WARN),
             Level::ERROR => line!(ERROR),
         }
+    }
+}
+
+fn is_asked_for(level: Level) -> bool {
+    match level {
+        Level::TRACE => tracing::enabled!(target: "guest", Level::TRACE),
+        Level::DEBUG => tracing::enabled!(target: "guest", Level::DEBUG),
+        Level::INFO => tracing::enabled!(target: "guest", Level::INFO),
+        Level::WARN => tracing::enabled!(target: "guest", Level::WARN),
+        Level::ERROR => tracing::enabled!(target: "guest", Level::ERROR),
     }
 }
 
@@ -93,5 +134,25 @@ mod tests {
         assert_eq!(written, 200);
         assert_eq!(budget.take(now + Duration::from_secs(1)), Some(800));
         assert_eq!(budget.take(now + Duration::from_secs(1)), Some(0));
+    }
+
+    #[test]
+    fn a_line_that_nobody_asked_for_does_not_count() {
+        let budget = Arc::<Mutex<LogBudget>>::default();
+        let log = GuestLog {
+            pipeline: "p".into(),
+            transform: "t".into(),
+            plugin: "t".into(),
+            budget: budget.clone(),
+            config: Arc::new("{}".into()),
+            last_words: Arc::default(),
+        };
+        let only_info = tracing_subscriber::fmt().with_max_level(Level::INFO).with_writer(std::io::sink);
+        tracing::subscriber::with_default(only_info.finish(), || {
+            (0..1000).for_each(|_| log.write(Level::DEBUG, "a detail"));
+            log.write(Level::INFO, "what matters");
+        });
+        let budget = budget.lock().expect("nothing panics while it is held");
+        assert_eq!((budget.held_back, budget.lines > 190.0), (0, true));
     }
 }

@@ -4,13 +4,13 @@
 //! say anything else is at fault, with a detail that names the column.
 
 use super::bindings::tidemill::plugin::types as wit;
-use super::emissions::{Emissions, Writing};
-use super::fault::Fault;
+use super::emissions::{Emissions, Writing, Writings};
+use super::fault::{Fault, FaultKind};
 use super::instance::Description;
-use crate::foreign_text;
 use crate::message::Payload;
 use bytes::Bytes;
 use std::ops::Range;
+use std::sync::Arc;
 
 /// Which messages of a batch go on unchanged.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,11 +46,22 @@ pub struct Outcome {
     pub rejections: Vec<Rejection>,
 }
 
-/// Checks the outcome of a batch of `messages` messages.
+/// What the host keeps for each emission on its way through the pipeline, in bytes: the message itself is
+/// 64, and the lists it stands in may take twice what they need.
+const EMISSION_BYTES: usize = 128;
+/// What a payload takes beside its bytes where it does not lie in a row with the others.
+const OWN_PAYLOAD_BYTES: usize = 64;
+/// What an emission takes that has metadata of its own.
+const CHANGES_BYTES: usize = 64;
+/// What a value of metadata takes beside its bytes.
+const VALUE_BYTES: usize = 64;
+
+/// Checks the outcome of a batch of `messages` messages, for which the host may hold `max_bytes`.
 pub(super) fn check(
     outcome: wit::Outcome,
     messages: usize,
     description: &Description,
+    max_bytes: usize,
     marks: &mut Vec<bool>,
 ) -> Result<Outcome, Fault> {
     let wit::Outcome { forward, forward_outputs, emissions, rejections } = outcome;
@@ -66,7 +77,7 @@ pub(super) fn check(
     check_outputs("forward-outputs", &forward_outputs, forwarded, description)?;
     let emissions = match emissions {
         None => Emissions::none(),
-        Some(emissions) => check_emissions(emissions, Some(messages), description)?,
+        Some(emissions) => check_emissions(emissions, Some(messages), description, max_bytes)?,
     };
     let rejections = check_rejections(rejections, messages, &forward, &emissions, marks)?;
     Ok(Outcome { forward, forward_outputs, emissions, rejections })
@@ -81,6 +92,10 @@ fn check_rejections(
 ) -> Result<Vec<Rejection>, Fault> {
     if rejections.is_empty() {
         return Ok(Vec::new());
+    }
+    if rejections.len() > messages {
+        let count = rejections.len();
+        return Err(Fault::invalid(format!("rejections has {count} entries for a batch of {messages}")));
     }
     marks.clear();
     marks.resize(messages, matches!(forward, Forward::All));
@@ -103,7 +118,7 @@ fn check_rejections(
                 )));
             }
         }
-        checked.push(Rejection { message, reason: foreign_text::shown(&reason) });
+        checked.push(Rejection { message, reason });
     }
     Ok(checked)
 }
@@ -113,7 +128,9 @@ pub(super) fn check_emissions(
     emissions: wit::Emissions,
     messages: Option<usize>,
     description: &Description,
+    max_bytes: usize,
 ) -> Result<Emissions, Fault> {
+    check_size(&emissions, max_bytes)?;
     let wit::Emissions { payloads, origins, outputs, metadata } = emissions;
     let (payloads, each, ends, binary) = match payloads {
         wit::PayloadsResult::Packed(wit::PackedResult { data, ends, binary }) => {
@@ -151,7 +168,58 @@ pub(super) fn check_emissions(
             writings.push((key.clone(), check_writing(key, writing, count)?));
         }
     }
+    let writings = if writings.iter().all(|(_, writing)| matches!(writing, Writing::Same(_))) {
+        let same = writings.into_iter().filter_map(|(key, writing)| match writing {
+            Writing::Same(value) => Some((key, value)),
+            _ => None,
+        });
+        Writings::Same(same.collect())
+    } else {
+        Writings::Own(writings)
+    };
     Ok(Emissions { payloads, each, ends, binary, origins, outputs, writings, count })
+}
+
+/// Checks that the host may hold what it would make of emissions: before anything is made of them, and
+/// before their columns are known to agree.
+fn check_size(emissions: &wit::Emissions, max_bytes: usize) -> Result<(), Fault> {
+    let (count, payload_bytes) = match &emissions.payloads {
+        wit::PayloadsResult::Packed(packed) => (packed.ends.len(), packed.data.len()),
+        wit::PayloadsResult::Each(each) => {
+            let bytes = each.iter().map(|payload| match payload {
+                wit::PayloadResult::Text(text) => text.len(),
+                wit::PayloadResult::Binary(bytes) => bytes.len(),
+            });
+            (each.len(), bytes.sum::<usize>() + each.len() * OWN_PAYLOAD_BYTES)
+        }
+    };
+    let inherits = |writing: &wit::Writing| matches!(writing, wit::Writing::Inherit);
+    let is_same = |writing: &wit::Writing| matches!(writing, wit::Writing::Same(_)) || inherits(writing);
+    let are_shared = emissions.metadata.iter().all(is_same);
+    let mut metadata_bytes =
+        if emissions.metadata.iter().all(inherits) { 0 } else { count.saturating_mul(CHANGES_BYTES) };
+    for writing in &emissions.metadata {
+        let (values, bytes) = match writing {
+            wit::Writing::Inherit => (0, 0),
+            wit::Writing::Same(value) => (if are_shared { 1 } else { count }, value.len()),
+            wit::Writing::Packed(wit::TextsResult { data, ends }) => (ends.len(), data.len()),
+            wit::Writing::Each(values) => (values.len(), values.iter().map(String::len).sum()),
+            wit::Writing::Sparse(settings) => (settings.len(), settings.iter().map(|s| s.value.len()).sum()),
+        };
+        metadata_bytes =
+            metadata_bytes.saturating_add(values.saturating_mul(VALUE_BYTES)).saturating_add(bytes);
+    }
+    let bytes =
+        count.saturating_mul(EMISSION_BYTES).saturating_add(payload_bytes).saturating_add(metadata_bytes);
+    if bytes <= max_bytes {
+        return Ok(());
+    }
+    Err(Fault::new(
+        FaultKind::Output,
+        format!(
+            "{count} emissions would take {bytes} bytes in the host ({payload_bytes} their payloads, {metadata_bytes} their metadata), limits.output is {max_bytes}"
+        ),
+    ))
 }
 
 fn check_packed(data: &[u8], ends: &[u32], binary: Option<&[u8]>) -> Result<(), Fault> {
@@ -217,7 +285,7 @@ fn check_writing(key: &str, writing: wit::Writing, count: usize) -> Result<Writi
     let name = || format!("emissions.metadata[{key:?}]");
     Ok(match writing {
         wit::Writing::Inherit => Writing::Sparse(Vec::new()),
-        wit::Writing::Same(value) => Writing::Same(value),
+        wit::Writing::Same(value) => Writing::Same(value.into()),
         wit::Writing::Packed(wit::TextsResult { data, ends }) => {
             same_length(&name(), ends.len(), count)?;
             check_ends(&name(), &data, &ends)?;
@@ -228,10 +296,11 @@ fn check_writing(key: &str, writing: wit::Writing, count: usize) -> Result<Writi
         }
         wit::Writing::Each(values) => {
             same_length(&name(), values.len(), count)?;
-            Writing::Each(values)
+            Writing::Each(values.into_iter().map(Arc::from).collect())
         }
         wit::Writing::Sparse(settings) => {
-            let mut settings: Vec<_> = settings.into_iter().map(|s| (s.emission, s.value)).collect();
+            let settings = settings.into_iter().map(|s| (s.emission, Arc::from(s.value)));
+            let mut settings: Vec<(u32, Arc<str>)> = settings.collect();
             settings.sort_by_key(|(emission, _)| *emission);
             if let Some((emission, _)) = settings.last().filter(|(last, _)| *last as usize >= count) {
                 return Err(Fault::invalid(format!("{} sets emission {emission} of {count}", name())));
@@ -286,7 +355,6 @@ fn ascending(name: &str, indices: &[u32], bound: usize, strictly: bool) -> Resul
 
 #[cfg(test)]
 mod tests {
-    use super::super::fault::FaultKind;
     use super::super::instance::Form;
     use super::*;
     use crate::metadata::Metadata;
@@ -326,7 +394,7 @@ mod tests {
     }
 
     fn checked(outcome: wit::Outcome) -> Result<Outcome, String> {
-        check(outcome, 3, &description(), &mut Vec::new()).map_err(|fault| {
+        check(outcome, 3, &description(), 16 << 20, &mut Vec::new()).map_err(|fault| {
             assert_eq!(fault.kind, FaultKind::Invalid);
             fault.detail
         })
@@ -385,9 +453,9 @@ mod tests {
     #[test]
     fn emissions_of_a_timer_have_no_origin() {
         let mut emissions = two();
-        assert!(check_emissions(emissions.clone(), None, &description()).is_err());
+        assert!(check_emissions(emissions.clone(), None, &description(), 16 << 20).is_err());
         emissions.origins.clear();
-        let emissions = check_emissions(emissions, None, &description()).unwrap();
+        let emissions = check_emissions(emissions, None, &description(), 16 << 20).unwrap();
         assert_eq!((emissions.len(), emissions.origin(0)), (2, None));
     }
 

@@ -33,6 +33,10 @@ fn entry_bytes(key: &str, value: &[u8]) -> usize {
     ENTRY_BYTES + key.len() + value.len()
 }
 
+fn signed(bytes: usize) -> isize {
+    isize::try_from(bytes).unwrap_or(isize::MAX)
+}
+
 impl Values {
     fn apply(&mut self, key: String, value: Option<Vec<u8>>) {
         let key_bytes = key.len();
@@ -72,12 +76,13 @@ impl HostState {
 pub(super) struct StateView {
     shared: HostState,
     changes: BTreeMap<String, Option<Vec<u8>>>,
-    change_bytes: usize,
+    /// How much more there is once the changes are committed than there was before; less, if negative.
+    growth_bytes: isize,
 }
 
 impl StateView {
     pub(super) fn new(shared: HostState) -> Self {
-        Self { shared, changes: BTreeMap::new(), change_bytes: 0 }
+        Self { shared, changes: BTreeMap::new(), growth_bytes: 0 }
     }
 
     pub(super) fn get(&self, key: &str) -> Option<Vec<u8>> {
@@ -91,34 +96,29 @@ impl StateView {
         if key.len() > MAX_KEY_BYTES {
             return Err(format!("a key may have {MAX_KEY_BYTES} bytes, this one has {}", key.len()));
         }
-        // What a change replaces is not subtracted: the bound holds for both together.
-        let total = self.shared.values().bytes + self.change_bytes + entry_bytes(&key, &value);
-        if total > MAX_STATE_BYTES {
+        let growth = signed(entry_bytes(&key, &value)) - signed(self.entry_bytes(&key));
+        let total = signed(self.shared.values().bytes) + self.growth_bytes + growth;
+        if growth > 0 && total > signed(MAX_STATE_BYTES) {
             return Err(format!("the state of a transform may have {MAX_STATE_BYTES} bytes"));
         }
-        self.change(key, Some(value));
+        self.growth_bytes += growth;
+        self.changes.insert(key, Some(value));
         Ok(())
     }
 
     pub(super) fn delete(&mut self, key: String) {
-        if self.get_is_some(&key) {
-            self.change(key, None);
+        let bytes = self.entry_bytes(&key);
+        if bytes > 0 {
+            self.growth_bytes -= signed(bytes);
+            self.changes.insert(key, None);
         }
     }
 
-    fn get_is_some(&self, key: &str) -> bool {
+    /// What a key takes now; 0 if it is not there.
+    fn entry_bytes(&self, key: &str) -> usize {
         match self.changes.get(key) {
-            Some(change) => change.is_some(),
-            None => self.shared.values().map.contains_key(key),
-        }
-    }
-
-    fn change(&mut self, key: String, value: Option<Vec<u8>>) {
-        let cost = |value: &Option<Vec<u8>>| ENTRY_BYTES + value.as_ref().map_or(0, Vec::len);
-        let key_bytes = key.len();
-        self.change_bytes += key_bytes + cost(&value);
-        if let Some(old) = self.changes.insert(key, value) {
-            self.change_bytes -= key_bytes + cost(&old);
+            Some(change) => change.as_ref().map_or(0, |value| entry_bytes(key, value)),
+            None => self.shared.values().map.get(key).map_or(0, |value| entry_bytes(key, value)),
         }
     }
 
@@ -152,7 +152,7 @@ impl StateView {
         if self.changes.is_empty() {
             return;
         }
-        self.change_bytes = 0;
+        self.growth_bytes = 0;
         let mut values = self.shared.values();
         for (key, value) in std::mem::take(&mut self.changes) {
             values.apply(key, value);
@@ -205,5 +205,24 @@ mod tests {
         view.delete("1".into());
         view.commit();
         assert!(view.set("2".into(), vec![0; MAX_STATE_BYTES / 2]).is_ok());
+    }
+
+    #[test]
+    fn what_is_replaced_does_not_count_any_more() {
+        let shared = HostState::default();
+        let mut view = StateView::new(shared.clone());
+        let most = vec![0; MAX_STATE_BYTES - ENTRY_BYTES - 1];
+        for _ in 0..2 {
+            assert!(view.set("1".into(), most.clone()).is_ok());
+            assert!(view.set("1".into(), most.clone()).is_ok());
+            assert!(view.set("2".into(), vec![]).is_err());
+            view.commit();
+        }
+        view.delete("1".into());
+        assert!(view.set("2".into(), vec![0; 1000]).is_ok());
+        view.delete("2".into());
+        view.delete("3".into());
+        view.commit();
+        assert_eq!((shared.values().bytes, view.growth_bytes), (0, 0));
     }
 }

@@ -9,23 +9,50 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use tokio::io::AsyncWrite;
 use tracing::Level;
+use wasmtime::component::ResourceTable;
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
 use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, async_trait};
 
 /// Bytes a guest may write at once.
 const WRITE_BYTES: usize = 64 << 10;
-/// A line that is longer is written in parts.
-const MAX_LINE_BYTES: usize = 8 << 10;
+/// Longest line, in bytes; the rest of it is left out. Much longer than what is shown of a line, so that a
+/// secret at the end of that is still whole.
+const MAX_LINE_BYTES: usize = 64 << 10;
+/// Most random bytes in one call, which cannot be interrupted: more than any seed or key, and no work.
+const MAX_RANDOM_BYTES: u64 = 64 << 10;
+/// Most handles (of streams, of things to wait for) that an instance may have at a time.
+const MAX_HANDLES: usize = 1024;
 
-/// A context that gives nothing and takes lines.
-pub(super) fn empty_context(log: &GuestLog) -> WasiCtx {
-    WasiCtxBuilder::new()
-        .stdout(Lines::new(log, Level::INFO))
-        .stderr(Lines::new(log, Level::WARN))
-        .allow_tcp(false)
-        .allow_udp(false)
-        .build()
+/// What WASI has of an instance.
+pub(super) struct Wasi {
+    pub(super) context: WasiCtx,
+    pub(super) resources: ResourceTable,
+    stdout: Lines,
+    stderr: Lines,
+}
+
+impl Wasi {
+    /// A context that gives nothing and takes lines.
+    pub(super) fn new(log: &GuestLog) -> Self {
+        let (stdout, stderr) = (Lines::new(log, Level::INFO), Lines::new(log, Level::WARN));
+        let context = WasiCtxBuilder::new()
+            .stdout(stdout.clone())
+            .stderr(stderr.clone())
+            .max_random_size(MAX_RANDOM_BYTES)
+            .allow_tcp(false)
+            .allow_udp(false)
+            .build();
+        let mut resources = ResourceTable::new();
+        resources.set_max_capacity(MAX_HANDLES);
+        Self { context, resources, stdout, stderr }
+    }
+
+    /// Writes what has no end of line yet.
+    pub(super) fn end_lines(&self) {
+        self.stdout.end();
+        self.stderr.end();
+    }
 }
 
 /// An output stream that cuts what is written into lines.
@@ -42,13 +69,26 @@ impl Lines {
     }
 
     fn take(&self, bytes: &[u8]) {
-        let mut partial = self.partial.lock().expect("nothing panics while it is held");
         for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
-            partial.extend_from_slice(piece);
-            if piece.ends_with(b"\n") || partial.len() >= MAX_LINE_BYTES {
-                self.log.write(self.level, &String::from_utf8_lossy(&partial));
-                partial.clear();
+            {
+                let mut partial = self.partial.lock().expect("nothing panics while it is held");
+                let room = MAX_LINE_BYTES - partial.len();
+                partial.extend_from_slice(&piece[..piece.len().min(room)]);
             }
+            if piece.ends_with(b"\n") {
+                self.end();
+            }
+        }
+    }
+
+    fn end(&self) {
+        let line = std::mem::take(&mut *self.partial.lock().expect("nothing panics while it is held"));
+        if !line.is_empty() {
+            let line = String::from_utf8_lossy(&line);
+            if self.level == Level::WARN {
+                self.log.last_words().printed(&line);
+            }
+            self.log.write(self.level, &line);
         }
     }
 }
