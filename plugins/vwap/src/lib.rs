@@ -3,6 +3,11 @@
 //! This file reads messages and writes results; `windows.rs` knows when a window is open, closed or
 //! late. A message that lacks one of the fields, or that `where` does not match, is filtered. What is
 //! not JSON is rejected, and so is a price, quantity or time that is no number.
+//!
+//! At most `max_symbols` symbols (200,000) are remembered. A new one beyond that makes it forget those
+//! that were silent longest, the 64th part of all at once: their open windows are emitted with
+//! `"final": false`, and `tidemill_guest_symbols_forgotten_total` counts the symbols. One that comes back
+//! starts anew, and knows of no closed window for which a message could be late.
 
 mod windows;
 
@@ -17,6 +22,11 @@ export!(Vwap);
 
 /// The counter of late messages.
 const LATE: &str = "late";
+/// The counter of symbols that were forgotten to make room.
+const FORGOTTEN: &str = "symbols_forgotten";
+/// Symbols that are remembered, if nothing else is said: with a window each they take two thirds of the
+/// memory that a plugin has by default.
+const MAX_SYMBOLS: usize = 200_000;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -33,6 +43,7 @@ struct Config {
     allowed_lateness: Duration,
     #[serde(with = "tidemill_plugin::duration")]
     idle_close: Duration,
+    max_symbols: usize,
 }
 
 impl Default for Config {
@@ -46,6 +57,7 @@ impl Default for Config {
             window: Duration::from_secs(60),
             allowed_lateness: Duration::ZERO,
             idle_close: Duration::ZERO,
+            max_symbols: MAX_SYMBOLS,
         }
     }
 }
@@ -67,6 +79,9 @@ impl Plugin for Vwap {
         if config.window.is_zero() {
             return Err("`window` must be longer than 0".into());
         }
+        if config.max_symbols == 0 {
+            return Err("`max_symbols` must be more than 0".into());
+        }
         if !config.idle_close.is_zero() {
             description.times();
             description.tick_every(tick(config.idle_close));
@@ -78,7 +93,12 @@ impl Plugin for Vwap {
             quantity: fields.add(&config.quantity)?,
             time: fields.add(&config.time)?,
             conditions: Conditions::compile(&config.rules, Match::All, &mut fields)?,
-            windows: Windows::new(config.window, config.allowed_lateness, config.idle_close),
+            windows: Windows::new(
+                config.window,
+                config.allowed_lateness,
+                config.idle_close,
+                config.max_symbols,
+            ),
             fields,
         })
     }
@@ -98,13 +118,19 @@ impl Plugin for Vwap {
         let time_ms = time.number().ok_or("the time is no number")?;
         let trade = Trade::try_new(price, quantity, time_ms)?;
         let symbol = symbol.label();
-        match self.windows.add(&symbol, &trade, message.received_us().unwrap_or(0)) {
-            Arrival::Late => metrics::add(LATE, 1.0),
-            Arrival::Counted { closed } => {
-                for window in &closed {
-                    write(out.emit().binary(false), &symbol, window, true)?;
-                }
-            }
+        let forgotten = self
+            .windows
+            .make_room(&symbol, |symbol, window| write(out.emit().binary(false), symbol, window, false))?;
+        if forgotten > 0 {
+            metrics::add(FORGOTTEN, forgotten as f64);
+        }
+        let Arrival { is_late, closed } =
+            self.windows.add(&symbol, &trade, message.received_us().unwrap_or(0));
+        if is_late {
+            metrics::add(LATE, 1.0);
+        }
+        for window in &closed {
+            write(out.emit().binary(false), &symbol, window, true)?;
         }
         Ok(())
     }

@@ -86,6 +86,36 @@ fn silence_closes_windows_for_good() {
 }
 
 #[test]
+fn a_message_after_silence_finds_its_windows_closed_whether_the_timer_was_there_or_not() {
+    let mut plugin = vwap(r#"{"idle_close":"2s"}"#);
+    let input = |time_ms, received_us| Input::from(trade("BTC", "7", "1", time_ms)).received_us(received_us);
+    let closed =
+        plugin.process([input(0, 1_000_000), input(1, 2_999_999), input(2, 4_999_999), input(3, 5_000_000)]);
+    assert_eq!(closed.sent.len(), 1);
+    assert!(closed.texts()[0].ends_with(r#""volume":2.0,"count":2,"final":true}"#));
+    assert_eq!(plugin.host.counters[LATE], 2.0);
+    assert!(plugin.finish().is_empty());
+}
+
+#[test]
+fn symbols_that_were_silent_longest_are_forgotten_and_counted() {
+    let mut plugin = vwap(r#"{"max_symbols":128}"#);
+    let _ = plugin.process((0..128).map(|n| trade(&format!("S{n:03}"), "1", "1", 0)));
+    let _ = plugin.process([trade("S000", "1", "1", 1)]);
+    let processed = plugin.process([trade("NEW", "1", "1", 0)]);
+    let expected = |symbol| {
+        format!(
+            r#"{{"symbol":"{symbol}","window_start":0,"window_end":60000,"vwap":1.0,"volume":1.0,"count":1,"final":false}}"#
+        )
+    };
+    assert_eq!(processed.texts(), [expected("S001"), expected("S002")]);
+    assert_eq!(plugin.host.counters[FORGOTTEN], 2.0);
+    let _ = plugin.process([trade("OTHER", "1", "1", 0)]);
+    assert_eq!(plugin.host.counters[FORGOTTEN], 2.0);
+    assert_eq!(plugin.finish().sent.len(), 128);
+}
+
+#[test]
 fn no_timer_is_asked_for_without_idle_close() {
     let mut plugin = vwap("{}");
     assert_eq!(plugin.tick_ms(), 0);
@@ -143,7 +173,8 @@ fn messages_of_others_are_filtered_and_what_cannot_be_read_is_rejected() {
 fn a_configuration_that_cannot_be_meant_is_refused() {
     for (config, error) in [
         (r#"{"window":"0s"}"#, "`window` must be longer than 0"),
-        (r#"{"window":"1 minute"}"#, r#""1 minute" is not a duration such as "250ms", "10s" or "1m""#),
+        (r#"{"max_symbols":0}"#, "`max_symbols` must be more than 0"),
+        (r#"{"window":"1 minute"}"#, r#""1 minute" is not a duration such as "250ms", "10s" or "1m30s""#),
         (r#"{"price":"p"}"#, r#""p" is not a JSON pointer: it must start with `/`, like "/p""#),
     ] {
         assert_eq!(Harness::<Vwap>::try_new(config).err().as_deref(), Some(error));

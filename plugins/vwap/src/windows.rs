@@ -1,7 +1,9 @@
 //! Which window a trade belongs to, and when a window is closed: by event time, or by silence.
 //!
-//! Windows are half-open, aligned to the epoch, and exist from their first trade on. Nothing here knows
-//! messages or JSON.
+//! Windows are half-open, aligned to the epoch, and exist from their first trade on. Silence is measured
+//! by the times at which messages were received, by the next message of the symbol as well as by the
+//! timer, so what a recording gives does not depend on how fast it is read. Nothing here knows messages
+//! or JSON.
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -10,6 +12,9 @@ use tidemill_plugin::Result;
 
 /// Times in messages lie this close to the epoch, in milliseconds: exact as an `f64`, and 285,000 years.
 const MAX_TIME_MS: f64 = 9_007_199_254_740_992.0;
+/// One of so many symbols is forgotten at once, so that looking for the one that was silent longest is
+/// not done for every new symbol.
+const FORGOTTEN_SHARE: usize = 64;
 
 /// One trade, its numbers checked.
 pub(crate) struct Trade {
@@ -39,6 +44,9 @@ pub(crate) struct Series {
     closed_until_ms: Option<i64>,
     /// When the last message was received.
     received_us: u64,
+    /// The number of that message among those of all symbols.
+    #[serde(default)]
+    turn: u64,
 }
 
 /// The windows of all symbols.
@@ -46,16 +54,19 @@ pub(crate) struct Windows {
     length_ms: i64,
     lateness_ms: i64,
     idle_close_us: Option<u64>,
+    max_symbols: usize,
     series: BTreeMap<String, Series>,
+    /// How many messages came.
+    turn: u64,
 }
 
 /// What became of a trade.
 #[derive(Debug, PartialEq)]
-pub(crate) enum Arrival {
-    /// It is older than the newest closed window's end.
-    Late,
-    /// It counts, and these windows close by it.
-    Counted { closed: Vec<Window> },
+pub(crate) struct Arrival {
+    /// It is older than the newest closed window's end, and does not count.
+    pub(crate) is_late: bool,
+    /// These windows are closed since, by its time or because it came after silence.
+    pub(crate) closed: Vec<Window>,
 }
 
 impl Trade {
@@ -85,14 +96,42 @@ impl Window {
 }
 
 impl Windows {
-    pub(crate) fn new(length: Duration, lateness: Duration, idle_close: Duration) -> Self {
+    pub(crate) fn new(
+        length: Duration,
+        lateness: Duration,
+        idle_close: Duration,
+        max_symbols: usize,
+    ) -> Self {
         let idle_close_us = u64::try_from(idle_close.as_micros()).unwrap_or(u64::MAX);
         Self {
             length_ms: milliseconds(length).max(1),
             lateness_ms: milliseconds(lateness),
             idle_close_us: (idle_close_us > 0).then_some(idle_close_us),
+            max_symbols,
             series: BTreeMap::new(),
+            turn: 0,
         }
+    }
+
+    /// Forgets those symbols that were silent longest, if there is no room for this one, and gives their
+    /// open windows to `write`. How many that were.
+    pub(crate) fn make_room(
+        &mut self,
+        symbol: &str,
+        mut write: impl FnMut(&str, &Window) -> Result,
+    ) -> Result<usize> {
+        let count = self.series.len();
+        if count < self.max_symbols || self.series.contains_key(symbol) {
+            return Ok(0);
+        }
+        let mut turns: Vec<u64> = self.series.values().map(|series| series.turn).collect();
+        let surplus = count - self.max_symbols + (self.max_symbols / FORGOTTEN_SHARE).max(1);
+        let (_, newest_forgotten, _) = turns.select_nth_unstable(surplus.min(count) - 1);
+        let newest_forgotten = *newest_forgotten;
+        for (symbol, series) in self.series.extract_if(.., |_, series| series.turn <= newest_forgotten) {
+            series.open.iter().try_for_each(|window| write(&symbol, window))?;
+        }
+        Ok(count - self.series.len())
     }
 
     /// Counts a trade, received at `received_us`, and closes what its time closes.
@@ -101,14 +140,20 @@ impl Windows {
             self.series.insert(symbol.to_owned(), Series::new());
         }
         let series = self.series.get_mut(symbol).expect("the symbol has a series by now");
-        series.received_us = received_us;
+        let idle_us = received_us.saturating_sub(std::mem::replace(&mut series.received_us, received_us));
+        self.turn += 1;
+        series.turn = self.turn;
+        let mut closed = Vec::new();
+        if self.idle_close_us.is_some_and(|idle_close_us| idle_us >= idle_close_us) {
+            closed = series.close(|_| true);
+        }
         if series.closed_until_ms.is_some_and(|end_ms| trade.time_ms < end_ms) {
-            return Arrival::Late;
+            return Arrival { is_late: true, closed };
         }
         let lateness_ms = self.lateness_ms;
-        let closed = series.close(|window| trade.time_ms >= window.end_ms.saturating_add(lateness_ms));
+        closed.extend(series.close(|window| trade.time_ms >= window.end_ms.saturating_add(lateness_ms)));
         series.window(trade.time_ms, self.length_ms).add(trade);
-        Arrival::Counted { closed }
+        Arrival { is_late: false, closed }
     }
 
     /// Closes the windows of symbols of which no message was received for long enough.
@@ -138,13 +183,14 @@ impl Windows {
     }
 
     pub(crate) fn set_series(&mut self, series: BTreeMap<String, Series>) {
+        self.turn = series.values().map(|series| series.turn).max().unwrap_or(0);
         self.series = series;
     }
 }
 
 impl Series {
     fn new() -> Self {
-        Self { open: Vec::new(), closed_until_ms: None, received_us: 0 }
+        Self { open: Vec::new(), closed_until_ms: None, received_us: 0, turn: 0 }
     }
 
     /// Closes the windows that `closes` names.
