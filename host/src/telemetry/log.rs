@@ -38,7 +38,9 @@ pub fn init(format: LogFormat, is_verbose: bool) -> Result<(), String> {
     let wanted = std::env::var(FILTER).ok().filter(|wanted| !wanted.is_empty());
     let filter = EnvFilter::try_new(wanted.as_deref().unwrap_or(default))
         .map_err(|error| format!("failed to read {FILTER}: {error}"))?;
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    // Where nobody reads the log, that cannot be told anyone either: saying so on standard error panics.
+    let log =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).log_internal_errors(false);
     // A log that was started before is whoever's started it.
     let _ = match format {
         LogFormat::Text => {
