@@ -9,6 +9,10 @@ use std::task::Poll;
 pub(super) struct Chunks {
     /// In reverse: the next message is the last.
     left: Vec<Message>,
+    /// What came with them and could not be decoded, in reverse.
+    undecoded: Vec<Failed>,
+    /// What was decoded, and then turned out to be too large for what room the batch had left.
+    decoded: Option<Result<Message, Failed>>,
 }
 
 /// Where messages go.
@@ -27,7 +31,8 @@ pub(super) enum Next {
 }
 
 impl Chunks {
-    /// Fills the batch from `next`, each message as `decode` makes it, as far as there is room.
+    /// Fills the batch from `next`, each message as `decode` makes it, as far as there is room: what fails
+    /// takes its part of the room, and a message counts with the bytes that it has once it is decoded.
     pub(super) fn poll_fill(
         &mut self,
         filling: Filling<'_>,
@@ -35,33 +40,98 @@ impl Chunks {
         mut next: impl FnMut() -> Poll<Next>,
     ) -> Poll<Fill> {
         let Filling { batch, room, failed } = filling;
-        let (before, failed_before) = (batch.len(), failed.len());
-        let mut bytes = 0;
+        let (mut messages, mut bytes) = (0, 0);
         loop {
-            while let Some(message) = self.left.pop() {
-                let is_full = batch.len() >= room.messages || bytes + message.payload.len() > room.bytes;
-                if is_full && batch.len() > before {
-                    self.left.push(message);
+            while let Some(decoded) = self.pop(&mut decode) {
+                let length = match &decoded {
+                    Ok(message) | Err(Failed { message, .. }) => message.payload.len(),
+                };
+                let is_full = messages >= room.messages || bytes + length > room.bytes;
+                if is_full && messages > 0 {
+                    self.decoded = Some(decoded);
                     return Poll::Ready(Fill::More);
                 }
-                bytes += message.payload.len();
-                match decode(message) {
+                messages += 1;
+                bytes += length;
+                match decoded {
                     Ok(message) => batch.push(message),
                     Err(undecoded) => failed.push(undecoded),
                 }
             }
             match next() {
                 Poll::Ready(Next::Chunk(messages, undecoded)) => {
-                    self.left = messages;
+                    (self.left, self.undecoded) = (messages, undecoded);
                     self.left.reverse();
-                    failed.extend(undecoded);
+                    self.undecoded.reverse();
                 }
                 Poll::Ready(Next::End(fill)) => return Poll::Ready(fill),
-                Poll::Pending if batch.len() > before || failed.len() > failed_before => {
-                    return Poll::Ready(Fill::Drained);
-                }
+                Poll::Pending if messages > 0 => return Poll::Ready(Fill::Drained),
                 Poll::Pending => return Poll::Pending,
             }
         }
+    }
+
+    /// Messages that were taken from a chunk and not given to a batch.
+    pub(super) fn remaining(&self) -> u64 {
+        (self.left.len() + self.undecoded.len() + usize::from(self.decoded.is_some())) as u64
+    }
+
+    fn pop(
+        &mut self,
+        decode: &mut impl FnMut(Message) -> Result<Message, Failed>,
+    ) -> Option<Result<Message, Failed>> {
+        let before = self.decoded.take().or_else(|| self.undecoded.pop().map(Err));
+        before.or_else(|| self.left.pop().map(decode))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::Payload;
+    use crate::metadata::Metadata;
+    use crate::reason::Reason;
+
+    const ROOM: Room = Room { messages: 4, bytes: 100 };
+
+    fn message(text: impl Into<String>) -> Message {
+        Message { payload: Payload::text(text), metadata: Metadata::without_origin(0) }
+    }
+
+    /// Fills batches until the chunk is used up; the messages and failures of each.
+    fn fill(
+        chunk: Vec<Message>,
+        mut decode: impl FnMut(Message) -> Result<Message, Failed>,
+    ) -> Vec<(usize, usize)> {
+        let mut chunks = Chunks::default();
+        let mut next = vec![Next::End(Fill::Ended), Next::Chunk(chunk, Vec::new())];
+        let mut fills = Vec::new();
+        loop {
+            let (mut batch, mut failed) = (Vec::new(), Vec::new());
+            let filling = Filling { batch: &mut batch, room: ROOM, failed: &mut failed };
+            let filled = chunks.poll_fill(filling, &mut decode, || {
+                Poll::Ready(next.pop().expect("nothing is asked for after the end"))
+            });
+            fills.push((batch.len(), failed.len()));
+            if filled == Poll::Ready(Fill::Ended) {
+                assert_eq!(chunks.remaining(), 0);
+                return fills;
+            }
+            assert_eq!(filled, Poll::Ready(Fill::More));
+        }
+    }
+
+    #[test]
+    fn a_batch_is_bounded_by_what_its_messages_unpack_to() {
+        let unpack = |packed: Message| Ok(message(packed.payload.as_text().unwrap_or_default().repeat(60)));
+        let fills = fill(["a", "b", "cc", "d"].map(message).into(), unpack);
+        assert_eq!(fills, [(1, 0), (1, 0), (1, 0), (1, 0)]);
+    }
+
+    #[test]
+    fn what_cannot_be_decoded_fills_a_batch_as_well() {
+        let refuse = |message| Err(Failed { message, reason: Reason::Decode, detail: String::new() });
+        let fills = fill((0..9).map(|n| message(n.to_string())).collect(), refuse);
+        assert_eq!(fills, [(0, 4), (0, 4), (0, 1)]);
     }
 }

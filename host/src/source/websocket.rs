@@ -92,7 +92,9 @@ impl Client {
             self.write_back(cx);
             let Some(connection) = self.link.connection().filter(|_| !self.is_stopped) else { break };
             let ending = loop {
-                if batch.len() >= room.messages || bytes >= room.bytes {
+                // What fails takes its part of the room: it is work as well.
+                let taken = batch.len() - before + failed.len() - failed_before;
+                if taken >= room.messages || bytes >= room.bytes {
                     self.link.message();
                     return Poll::Ready(Fill::More);
                 }
@@ -100,17 +102,24 @@ impl Client {
                     Poll::Ready(Received::Message(payload)) => {
                         let received_us = *received_us.get_or_insert_with(metadata::now_us);
                         let metadata = Metadata::new(self.origin.clone(), received_us);
-                        let length = payload.len();
+                        // What counts is what it has become: a payload unpacks to a thousand times as much.
                         match self.decoding.decode(Message { payload, metadata }) {
-                            Ok(message) if bytes + length > room.bytes && batch.len() > before => {
+                            Ok(message)
+                                if bytes + message.payload.len() > room.bytes && batch.len() > before =>
+                            {
                                 self.left = Some(message);
                                 self.link.message();
                                 return Poll::Ready(Fill::More);
                             }
-                            Ok(message) => batch.push(message),
-                            Err(undecoded) => failed.push(undecoded),
+                            Ok(message) => {
+                                bytes += message.payload.len();
+                                batch.push(message);
+                            }
+                            Err(undecoded) => {
+                                bytes += undecoded.message.payload.len();
+                                failed.push(undecoded);
+                            }
                         }
-                        bytes += length;
                     }
                     Poll::Ready(Received::Control) => {}
                     Poll::Ready(Received::Ended(ending)) => break Some(ending),
@@ -150,6 +159,11 @@ impl Client {
             let _ = self.link.poll_close(cx, code);
         }
         self.is_stopped = true;
+    }
+
+    /// Messages that were received and not taken.
+    pub(super) fn remaining(&self) -> u64 {
+        u64::from(self.left.is_some())
     }
 
     pub(super) fn poll_close(&mut self, cx: &mut Context<'_>, code: u16) -> Poll<()> {
@@ -240,6 +254,16 @@ impl Server {
         self.attachment.poll_connected(cx)
     }
 
+    /// Messages that peers sent and that were not taken. Nothing more is taken from them.
+    pub(super) fn remaining(&mut self) -> u64 {
+        self.arrivals.close();
+        let mut remaining = self.chunks.remaining();
+        while let Ok(Arrivals { messages, failed }) = self.arrivals.try_recv() {
+            remaining += (messages.len() + failed.len()) as u64;
+        }
+        remaining
+    }
+
     pub(super) fn poll_close(&mut self, cx: &mut Context<'_>, code: u16) -> Poll<()> {
         // Nobody is to wait for a pipeline that reads no more.
         self.arrivals.close();
@@ -295,13 +319,23 @@ fn typed(codec: Codec, message: Message) -> Result<Message, Failed> {
         Codec::Auto => Ok(message),
         Codec::Bytes => Ok(message.into_binary()),
         Codec::Text => message.into_text("not UTF-8"),
-        Codec::Json => match serde_json::from_slice::<IgnoredAny>(message.payload.as_bytes()) {
-            Ok(_) => Ok(message),
-            Err(error) => {
+        Codec::Json => match json_error(&message.payload) {
+            None => Ok(message),
+            Some(error) => {
                 Err(Failed { message, reason: Reason::Decode, detail: format!("not JSON: {error}") })
             }
         },
     }
+}
+
+/// Why a payload is not JSON, which is UTF-8: nobody looks at that in strings that are skipped.
+fn json_error(payload: &Payload) -> Option<String> {
+    if !payload.is_text()
+        && let Err(error) = std::str::from_utf8(payload.as_bytes())
+    {
+        return Some(error.to_string());
+    }
+    serde_json::from_slice::<IgnoredAny>(payload.as_bytes()).err().map(|error| error.to_string())
 }
 
 #[cfg(test)]
@@ -322,5 +356,8 @@ mod tests {
         assert_eq!(decoded(Codec::Text, bytes.clone()), Err("not UTF-8".to_owned()));
         assert_eq!(decoded(Codec::Json, text.clone()), Ok(text));
         assert!(decoded(Codec::Json, bytes).is_err());
+        let not_text = Payload::binary(&b"{\"name\":\"caf\xe9\"}"[..]);
+        let error = decoded(Codec::Json, not_text).expect_err("JSON is UTF-8");
+        assert!(error.starts_with("not JSON: invalid utf-8 sequence"), "{error}");
     }
 }
