@@ -13,10 +13,11 @@ use std::path::{Path, PathBuf};
 use tokens::{Token, tokens};
 
 /// The modules of the host and their layers.
-const LAYERS: [(&str, u8); 21] = [
+const LAYERS: [(&str, u8); 22] = [
     ("backoff", 0),
     ("config", 0),
     ("foreign_text", 0),
+    ("interrupt", 0),
     ("message", 0),
     ("metadata", 0),
     ("packing", 0),

@@ -80,6 +80,7 @@ pub mod cli;
 pub mod config;
 pub mod control;
 pub mod foreign_text;
+pub mod interrupt;
 pub mod message;
 pub mod metadata;
 pub mod packing;

@@ -6,10 +6,12 @@
 
 mod framing;
 mod gathering;
+mod gzip;
 pub mod lines;
 mod metadata_fields;
 mod queue;
 mod reply;
+mod target;
 pub mod websocket;
 
 pub use queue::{Done, Queue, Work, queue};
@@ -101,6 +103,14 @@ impl Sink {
             Self::Client(client) => client.poll_close(cx, code, failed),
             Self::Server(server) => server.poll_close(cx, code),
             Self::Reply(reply) => reply.poll_close(cx, code, failed),
+        }
+    }
+
+    /// Why nothing will be delivered any more, whatever is tried: nobody reads what is written.
+    pub fn failure(&self) -> Option<&str> {
+        match self {
+            Self::Queue(queue) => queue.failure(),
+            Self::Client(_) | Self::Server(_) | Self::Reply(_) => None,
         }
     }
 

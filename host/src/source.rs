@@ -9,7 +9,7 @@ pub mod lines;
 mod queue;
 pub mod websocket;
 
-pub use queue::{Chunk, Feed, Queue, queue};
+pub use queue::{Chunk, Closed, Feed, Place, Queue, queue};
 
 use crate::message::{Failed, Message};
 use std::task::{Context, Poll};
@@ -88,19 +88,35 @@ impl Source {
     pub fn poll_stop(&mut self, cx: &mut Context<'_>, code: u16) {
         match self {
             Self::Client(client) => client.poll_stop(cx, code),
-            Self::Queue(_) | Self::Server(_) => {
+            Self::Queue(queue) => queue.close(),
+            Self::Server(_) => {
                 let _ = self.poll_close(cx, code);
             }
+        }
+    }
+
+    /// Whether messages come with a time of their own, which is not that of their receipt: those of a
+    /// recording.
+    pub fn carries_time(&self) -> bool {
+        match self {
+            Self::Queue(queue) => queue.carries_time(),
+            Self::Client(_) | Self::Server(_) => false,
+        }
+    }
+
+    /// Messages that were received and that no pipeline took. Nothing more is received afterwards.
+    pub fn remaining(&mut self) -> u64 {
+        match self {
+            Self::Queue(queue) => queue.remaining(),
+            Self::Client(client) => client.remaining(),
+            Self::Server(server) => server.remaining(),
         }
     }
 
     /// Stops: closes a connection with the close code, and resolves once it is closed.
     pub fn poll_close(&mut self, cx: &mut Context<'_>, code: u16) -> Poll<()> {
         match self {
-            Self::Queue(queue) => {
-                queue.close();
-                Poll::Ready(())
-            }
+            Self::Queue(queue) => queue.poll_close(cx),
             Self::Client(client) => client.poll_close(cx, code),
             Self::Server(server) => server.poll_close(cx, code),
         }

@@ -125,7 +125,7 @@ impl Ends {
                 }
             }
             config::Source::File { path, format } => {
-                source::lines::file(path, *format).map_err(|error| failed(format!("{path}: {error}")))
+                source::lines::file(path, *format).await.map_err(|error| failed(format!("{path}: {error}")))
             }
             config::Source::Stdin { format } => {
                 source::lines::stdin(*format).map_err(|error| failed(error.to_string()))
@@ -154,6 +154,7 @@ impl Ends {
             }
             SinkKind::Reply(_) => Err(failed("a dead letter has no connection to go back on".to_owned())),
             SinkKind::File { path, format, append } => sink::lines::file(path, *format, *append, metrics)
+                .await
                 .map_err(|error| failed(format!("{path}: {error}"))),
             SinkKind::Stdout { format } => {
                 sink::lines::stdout(*format, metrics).map_err(|error| failed(error.to_string()))

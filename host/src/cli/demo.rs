@@ -73,7 +73,7 @@ impl Demo {
     }
 
     async fn rounds(&self, shutdown: &Shutdown) -> Result<(), String> {
-        let recording = Recording::open(&self.recording).map_err(|error| {
+        let recording = Recording::open(&self.recording).await.map_err(|error| {
             format!(
                 "failed to read the recording {}: {error}\nhint: in a checkout, `cargo xtask demo`",
                 self.recording.display()

@@ -58,6 +58,7 @@ impl Record {
         let mut source = Source::Client(Box::new(dialled));
         let path = FilePath::plain(&*self.output);
         let mut sink = sink::lines::file(&path, Format::Recording, false, metrics.sink(PIPELINE, "file"))
+            .await
             .map_err(|error| format!("failed to open {path}: {error}"))?;
         let mut copy = Copy { left: self.count.unwrap_or(u64::MAX), taken: 0 };
         let copied = tokio::select! {

@@ -58,8 +58,11 @@ impl Replay {
     }
 
     async fn serve(&self, shutdown: &Shutdown) -> Result<(), String> {
-        let recording = Recording::open(&self.file)
-            .map_err(|error| format!("failed to read {}: {error}", self.file.display()))?;
+        let opened = tokio::select! {
+            opened = Recording::open(&self.file) => opened,
+            () = shutdown.requested() => return Ok(()),
+        };
+        let recording = opened.map_err(|error| format!("failed to read {}: {error}", self.file.display()))?;
         let failed = |error: io::Error| format!("failed to listen on {}: {error}", self.listen);
         let listener = TcpListener::bind(self.listen).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
@@ -81,10 +84,10 @@ impl Recording {
     ///
     /// # Errors
     /// If it cannot be read.
-    pub fn open(path: &Path) -> io::Result<Self> {
-        let first = Reader::new(lines::open(path)?, Format::Recording)
-            .next_block()?
-            .and_then(|mut block| block.next());
+    pub async fn open(path: &Path) -> io::Result<Self> {
+        let (input, _interrupt) = lines::open(path).await?;
+        let first = tokio::task::spawn_blocking(|| Reader::new(input, Format::Recording).next_block());
+        let first = first.await.map_err(io::Error::other)??.and_then(|mut block| block.next());
         let has_times = first.is_none_or(|line| line.is_ok());
         let format = if has_times { Format::Recording } else { Format::Jsonl };
         Ok(Self { path: FilePath::plain(path), format })
@@ -149,7 +152,7 @@ async fn serve(
         () = stop.requested() => return None,
     };
     tracing::info!(%peer, path = handshake.path(), "playing");
-    let source = match lines::file(&recording.path, recording.format) {
+    let source = match lines::file(&recording.path, recording.format).await {
         Ok(source) => source,
         Err(error) => {
             tracing::error!(%error, "failed to open the recording");

@@ -111,6 +111,7 @@ enum Turn {
     Filled(Fill),
     Tick(usize),
     Control(Option<Control>),
+    Failed(String),
 }
 
 /// What waiting for the ends came to.
@@ -237,6 +238,7 @@ impl Line {
                 }
                 Turn::Control(Some(Control::Stop { deadline })) => return Close::stopped(deadline),
                 Turn::Control(None) => return Close::stopped(tokio::time::Instant::now()),
+                Turn::Failed(error) => return Close::failed(error),
             };
             match (result, fill) {
                 (Err(broken), _) => return Close::broken(broken),
@@ -256,6 +258,9 @@ impl Line {
         // A swap waits for a batch boundary, not for room: here no message is inside a stage.
         if let Poll::Ready(control) = self.control.poll_recv(cx) {
             return Poll::Ready(Turn::Control(control));
+        }
+        if let Some(error) = self.outlets.failure() {
+            return Poll::Ready(Turn::Failed(error));
         }
         self.count_pause(!clear);
         if !clear {

@@ -138,6 +138,13 @@ impl Outlets {
         if self.outbox.is_empty() { room } else { Poll::Pending }
     }
 
+    /// Why the pipeline cannot go on: one of its sinks has nobody who will ever read again.
+    pub(super) fn failure(&self) -> Option<String> {
+        let failure =
+            |outlet: &Outlet| Some(format!("sink {}: {}", outlet.place.stage, outlet.sink.failure()?));
+        self.outlets.iter().find_map(failure)
+    }
+
     /// Drives the sinks; ready once all are connected that the pipeline is not to start without.
     pub(super) fn poll_connected(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), String>> {
         let _ = self.poll_drive(cx);

@@ -2,31 +2,40 @@
 //!
 //! Lines are gathered while batches wait, and written and flushed when none does. A message counts as
 //! delivered once its line is written; where writing fails, the messages whose lines are not out whole
-//! have failed, and the next line starts on a fresh one.
+//! have failed, and the next line starts on a fresh one. So it does behind a line that was found torn.
 
+use super::gzip::{Packer, mend};
+use super::target::Target;
 use super::{Done, Sink, Work, queue};
 use crate::config::{FilePath, Format};
+use crate::interrupt::{Interrupt, interrupt};
 use crate::message::{Failed, Message};
 use crate::reason::Reason;
 use crate::recording;
 use crate::telemetry::SinkMetrics;
-use flate2::Compression;
-use flate2::write::GzEncoder;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::AsFd as _;
-use std::path::Path;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread;
 
 /// Lines are written out when so many bytes have gathered, however many batches wait.
 const WRITE_BYTES: usize = 256 << 10;
 
-/// A sink that writes a file; with `append` after what is there, otherwise instead of it.
+/// A sink that writes a file; with `append` after what is there, otherwise instead of it. A FIFO is
+/// opened once somebody reads it; until then messages wait.
 ///
 /// # Errors
 /// If the file cannot be opened.
-pub fn file(path: &FilePath, format: Format, append: bool, metrics: SinkMetrics) -> io::Result<Sink> {
-    spawn(Output::create(path, append)?, format, path.to_string(), metrics)
+pub async fn file(path: &FilePath, format: Format, append: bool, metrics: SinkMetrics) -> io::Result<Sink> {
+    let name = path.to_string();
+    // Where the file lies on a network, opening it may take its time; so may mending a long one.
+    let opened = tokio::task::spawn_blocking({
+        let path = path.clone();
+        move || open(&path, append)
+    });
+    let (output, is_torn, interrupt) = opened.await.map_err(io::Error::other)??;
+    spawn(Writer::new(output, format, is_torn), interrupt, name, metrics)
 }
 
 /// A sink that writes standard output.
@@ -35,8 +44,7 @@ pub fn file(path: &FilePath, format: Format, append: bool, metrics: SinkMetrics)
 /// If there is none.
 pub fn stdout(format: Format, metrics: SinkMetrics) -> io::Result<Sink> {
     // Not through the standard library's own buffer, which is written out at every line.
-    let output = File::from(io::stdout().as_fd().try_clone_to_owned()?);
-    spawn(Output::Plain(output), format, "stdout".into(), metrics)
+    stream(File::from(io::stdout().as_fd().try_clone_to_owned()?), format, "stdout", metrics)
 }
 
 /// A sink that writes standard error.
@@ -44,93 +52,159 @@ pub fn stdout(format: Format, metrics: SinkMetrics) -> io::Result<Sink> {
 /// # Errors
 /// If there is none.
 pub fn stderr(format: Format, metrics: SinkMetrics) -> io::Result<Sink> {
-    let output = File::from(io::stderr().as_fd().try_clone_to_owned()?);
-    spawn(Output::Plain(output), format, "stderr".into(), metrics)
+    stream(File::from(io::stderr().as_fd().try_clone_to_owned()?), format, "stderr", metrics)
 }
 
-/// A file that is written, packed if its name ends in `.gz`.
-#[derive(Debug)]
-pub enum Output {
-    /// As it is.
-    Plain(File),
-    /// Packed. Appending adds a second member to the file, which every reader of gzip takes as one text.
-    Packed(GzEncoder<File>),
+fn stream(file: File, format: Format, name: &str, metrics: SinkMetrics) -> io::Result<Sink> {
+    let (interrupt, waiter) = interrupt()?;
+    let writer = Writer::new(Output::Plain(Target::stream(file, waiter)), format, false);
+    spawn(writer, interrupt, name.to_owned(), metrics)
 }
 
-impl Output {
-    /// Opens a file to write it.
-    ///
-    /// # Errors
-    /// If it cannot be opened.
-    pub fn create(path: &Path, append: bool) -> io::Result<Self> {
-        let mut options = OpenOptions::new();
-        if append {
-            options.append(true)
-        } else {
-            options.write(true).truncate(true)
-        };
-        let file = options.create(true).open(path)?;
-        let is_packed = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gz"));
-        Ok(if is_packed {
-            Self::Packed(GzEncoder::new(file, Compression::default()))
-        } else {
-            Self::Plain(file)
-        })
-    }
-
-    /// Writes what is left, and the trailer of a packed file.
-    ///
-    /// # Errors
-    /// If it cannot be written.
-    pub fn finish(self) -> io::Result<()> {
-        match self {
-            Self::Plain(mut file) => file.flush(),
-            Self::Packed(packed) => packed.finish()?.flush(),
+/// Opens a file to write it, packed if its name ends in `.gz`. Says whether its last line is not whole.
+fn open(path: &FilePath, append: bool) -> io::Result<(Output<Target>, bool, Interrupt)> {
+    let (interrupt, waiter) = interrupt()?;
+    let target = Target::open(path, append, waiter)?;
+    let is_packed = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gz"));
+    let mut last = None;
+    let mut loose = Vec::new();
+    let mut is_empty = false;
+    if let Some(file) = target.file() {
+        is_empty = file.metadata()?.len() == 0;
+        if append && is_packed {
+            let mended = mend(file)?;
+            (last, loose) = (mended.loose.last().copied().or(mended.last), mended.loose);
+            if mended.was_torn {
+                let (cut_bytes, saved_bytes) = (mended.cut_bytes, loose.len());
+                tracing::warn!(%path, cut_bytes, saved_bytes, "gzip file was torn, and is whole again");
+            }
+        } else if append {
+            last = last_byte(file)?;
         }
     }
-}
-
-impl Write for Output {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match self {
-            Self::Plain(file) => file.write(bytes),
-            Self::Packed(packed) => packed.write(bytes),
-        }
+    let is_torn = last.is_some_and(|byte| byte != b'\n');
+    if is_torn {
+        tracing::warn!(%path, "last line of a file is not whole; what is appended starts on a new one");
     }
-
-    fn flush(&mut self) -> io::Result<()> {
-        match self {
-            Self::Plain(file) => file.flush(),
-            Self::Packed(packed) => packed.flush(),
-        }
+    if !is_packed {
+        return Ok((Output::Plain(target), is_torn, interrupt));
+    }
+    let mut output = Output::Packed(target, Box::new(Packer::new(is_empty)));
+    match output.write(&loose) {
+        (_, None) => Ok((output, is_torn, interrupt)),
+        (_, Some(error)) => Err(error),
     }
 }
 
-fn spawn(output: Output, format: Format, name: String, metrics: SinkMetrics) -> io::Result<Sink> {
-    let (queue, work) = queue(metrics);
-    let writer =
-        Writer { output, format, lines: Vec::new(), ends: Vec::new(), messages: Vec::new(), is_torn: false };
+fn last_byte(file: &File) -> io::Result<Option<u8>> {
+    use std::os::unix::fs::FileExt as _;
+    let length = file.metadata()?.len();
+    let mut last = [0];
+    let is_there = length > 0 && file.read_at(&mut last, length - 1)? > 0;
+    Ok(is_there.then_some(last[0]))
+}
+
+fn spawn(
+    mut writer: Writer<Target>,
+    interrupt: Interrupt,
+    name: String,
+    metrics: SinkMetrics,
+) -> io::Result<Sink> {
+    let (queue, mut work) = queue(metrics);
     // The queue's end is that the thread drops its work, which it does last.
-    thread::Builder::new().name("tidemill-write".into()).spawn(move || run(writer, &name, work))?;
-    Ok(Sink::Queue(queue))
+    thread::Builder::new().name("tidemill-write".into()).spawn(move || {
+        while let Some(batch) = work.blocking_next() {
+            // A fault of ours must not take messages with it uncounted.
+            let worked = catch_unwind(AssertUnwindSafe(|| writer.take(batch, &name, &mut work)));
+            if worked.is_err() {
+                let error = format!("the thread that writes {name} has panicked");
+                work.done(writer.forget(&error));
+                work.fail(error);
+                return;
+            }
+        }
+        if let Err(error) = writer.output.finish() {
+            tracing::error!(path = name, %error, "failed to finish the file");
+        }
+    })?;
+    Ok(Sink::Queue(queue.interrupting(interrupt)))
 }
 
-fn run(mut writer: Writer<Output>, name: &str, mut work: Work) {
-    while let Some(batch) = work.blocking_next() {
-        writer.add(batch);
-        if work.is_idle() || writer.lines.len() >= WRITE_BYTES {
-            work.done(writer.write_out(name));
+/// What can be written, and have the last of it taken back, if that is possible.
+trait Undo: Write {
+    /// Takes the last bytes back that were written; whether they are gone.
+    fn undo(&mut self, bytes: usize) -> bool;
+}
+
+impl Undo for Target {
+    fn undo(&mut self, bytes: usize) -> bool {
+        self.take_back(bytes)
+    }
+}
+
+/// How lines get where they go.
+#[derive(Debug)]
+enum Output<T> {
+    /// As they are.
+    Plain(T),
+    /// Packed.
+    Packed(T, Box<Packer>),
+}
+
+impl<T: Undo> Output<T> {
+    /// Writes lines; how many bytes of them are out, and the error that ended it.
+    fn write(&mut self, lines: &[u8]) -> (usize, Option<io::Error>) {
+        match self {
+            _ if lines.is_empty() => (0, None),
+            Self::Plain(target) => write(target, lines),
+            Self::Packed(target, packer) => {
+                let (packed, piece) = packer.pack(lines);
+                match write(target, packed) {
+                    (_, None) => {
+                        packer.written(piece);
+                        (lines.len(), None)
+                    }
+                    (written, Some(error)) => {
+                        // Where it cannot be taken back, nobody can read what follows anyhow.
+                        target.undo(written);
+                        packer.cut();
+                        (0, Some(error))
+                    }
+                }
+            }
         }
     }
-    if let Err(error) = writer.output.finish() {
-        tracing::error!(path = name, %error, "failed to finish the file");
+
+    /// Writes what a packed file still lacks to be whole.
+    fn finish(&mut self) -> io::Result<()> {
+        match self {
+            Self::Plain(_) => Ok(()),
+            Self::Packed(target, packer) => match write(target, &packer.finish()) {
+                (_, None) => Ok(()),
+                (_, Some(error)) => Err(error),
+            },
+        }
     }
-    drop(work);
+}
+
+/// Writes; how many bytes were taken, and the error that ended it.
+fn write(output: &mut impl Write, bytes: &[u8]) -> (usize, Option<io::Error>) {
+    let mut written = 0;
+    while written < bytes.len() {
+        match output.write(&bytes[written..]) {
+            Ok(0) => return (written, Some(io::ErrorKind::WriteZero.into())),
+            Ok(n) => written += n,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return (written, Some(error)),
+        }
+    }
+    (written, None)
 }
 
 /// Lines that gather, and where they go.
-struct Writer<W> {
-    output: W,
+#[derive(Debug)]
+struct Writer<T> {
+    output: Output<T>,
     format: Format,
     lines: Vec<u8>,
     /// The messages of `lines`, and where the line of each ends.
@@ -140,55 +214,60 @@ struct Writer<W> {
     is_torn: bool,
 }
 
-impl<W: Write> Writer<W> {
-    fn add(&mut self, batch: Vec<Message>) {
+impl<T: Undo> Writer<T> {
+    fn new(output: Output<T>, format: Format, is_torn: bool) -> Self {
+        Self { output, format, lines: Vec::new(), messages: Vec::new(), ends: Vec::new(), is_torn }
+    }
+
+    /// Takes a batch, and writes it out with what has gathered if no more comes at once.
+    fn take(&mut self, batch: Vec<Message>, name: &str, work: &mut Work) {
+        for message in batch {
+            self.add(message);
+            if self.lines.len() >= WRITE_BYTES {
+                self.write_out(name, work);
+            }
+        }
+        if work.is_idle() {
+            self.write_out(name, work);
+        }
+    }
+
+    fn add(&mut self, message: Message) {
         if self.is_torn && self.lines.is_empty() {
             self.lines.push(b'\n');
         }
-        for message in &batch {
-            let time_ns = message.metadata.received_us().saturating_mul(1000);
-            recording::write(&message.payload, time_ns, self.format, &mut self.lines);
-            self.ends.push(self.lines.len());
-        }
-        self.messages.extend(batch);
+        let time_ns = message.metadata.received_us().saturating_mul(1000);
+        recording::write(&message.payload, time_ns, self.format, &mut self.lines);
+        self.ends.push(self.lines.len());
+        self.messages.push(message);
     }
 
     /// Writes what has gathered, and says what became of it.
-    fn write_out(&mut self, name: &str) -> Done {
-        let (written, error) = write_lines(&mut self.output, &self.lines);
+    fn write_out(&mut self, name: &str, work: &mut Work) {
+        if self.lines.is_empty() {
+            return;
+        }
+        let (written, error) = self.output.write(&self.lines);
         let delivered = self.ends.partition_point(|end| *end <= written);
         if written > 0 {
             self.is_torn = self.lines[written - 1] != b'\n';
         }
+        self.messages.drain(..delivered);
+        let why = error.map(|error| (error.kind(), format!("failed to write {name}: {error}")));
+        let detail = why.as_ref().map_or("", |(_, detail)| detail);
+        let Done { failed, .. } = self.forget(detail);
+        work.done(Done { delivered: delivered as u64, failed });
+        if let Some((io::ErrorKind::BrokenPipe, detail)) = why {
+            work.fail(detail);
+        }
+    }
+
+    /// Gives up what has gathered.
+    fn forget(&mut self, detail: &str) -> Done {
         self.lines.clear();
         self.ends.clear();
-        let mut done = Done { delivered: delivered as u64, failed: Vec::new() };
-        let lost = self.messages.drain(..).skip(delivered);
-        if let Some(error) = error {
-            let detail = format!("failed to write {name}: {error}");
-            let failed =
-                |message| Failed { message, reason: Reason::SinkUnavailable, detail: detail.clone() };
-            done.failed.extend(lost.map(failed));
-        }
-        done
-    }
-}
-
-/// Writes and flushes; how many bytes were taken, and the error that ended it.
-fn write_lines(output: &mut impl Write, lines: &[u8]) -> (usize, Option<io::Error>) {
-    let mut written = 0;
-    while written < lines.len() {
-        match output.write(&lines[written..]) {
-            Ok(0) => return (written, Some(io::ErrorKind::WriteZero.into())),
-            Ok(n) => written += n,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return (written, Some(error)),
-        }
-    }
-    // What a flush lost cannot be told apart from what it did not.
-    match output.flush() {
-        Ok(()) => (written, None),
-        Err(error) => (0, Some(error)),
+        let failed = |message| Failed { message, reason: Reason::SinkUnavailable, detail: detail.to_owned() };
+        Done { delivered: 0, failed: self.messages.drain(..).map(failed).collect() }
     }
 }
 
@@ -199,6 +278,7 @@ mod tests {
     use crate::metadata::Metadata;
     use crate::telemetry::Metrics;
     use std::future::poll_fn;
+    use std::task::Poll;
 
     fn message(text: &str) -> Message {
         Message { payload: Payload::text(text), metadata: Metadata::without_origin(7) }
@@ -226,27 +306,68 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_full_disk_fails_the_messages_whose_lines_are_not_whole_and_no_other_line() {
-        let output = Full { taken: Vec::new(), left: 7 };
-        let mut writer = Writer {
-            output,
-            format: Format::Jsonl,
-            lines: Vec::new(),
-            messages: Vec::new(),
-            ends: Vec::new(),
-            is_torn: false,
+    impl Undo for Full {
+        fn undo(&mut self, bytes: usize) -> bool {
+            self.taken.truncate(self.taken.len() - bytes);
+            self.left += bytes;
+            true
+        }
+    }
+
+    fn texts(failed: &[Failed]) -> Vec<&str> {
+        failed.iter().filter_map(|failed| failed.message.payload.as_text()).collect()
+    }
+
+    /// Gives a batch to a writer, and takes its answer.
+    async fn write_batch(writer: &mut Writer<Full>, texts: &[&str]) -> (u64, Vec<Failed>) {
+        let metrics = Metrics::default();
+        let (queue, mut work) = queue(metrics.sink("p", "s"));
+        let mut sink = Sink::Queue(queue);
+        let mut failed = Vec::new();
+        for text in texts {
+            sink.push(message(text), &mut failed);
+        }
+        assert!(poll_fn(|cx| Poll::Ready(sink.poll_flush(cx, &mut failed))).await.is_pending());
+        let batch = work.next().await.expect("it was sent");
+        writer.take(batch, "f", &mut work);
+        poll_fn(|cx| sink.poll_flush(cx, &mut failed)).await;
+        (texts.len() as u64 - failed.len() as u64, failed)
+    }
+
+    #[tokio::test]
+    async fn a_full_disk_fails_the_messages_whose_lines_are_not_whole_and_no_other_line() {
+        let full = Full { taken: Vec::new(), left: 7 };
+        let mut writer = Writer::new(Output::Plain(full), Format::Jsonl, false);
+        let (delivered, failed) = write_batch(&mut writer, &["one", "two", "three"]).await;
+        assert_eq!((delivered, texts(&failed)), (1, vec!["two", "three"]));
+        assert!(failed[0].detail.starts_with("failed to write f: "));
+        let Output::Plain(full) = &mut writer.output else { unreachable!("it is plain") };
+        full.left = 100;
+        assert_eq!(write_batch(&mut writer, &["four"]).await.0, 1);
+        let Output::Plain(full) = writer.output else { unreachable!("it is plain") };
+        assert_eq!(full.taken, b"one\ntwo\nfour\n");
+    }
+
+    #[tokio::test]
+    async fn a_full_disk_fails_a_packed_piece_as_a_whole_and_the_file_stays_readable() {
+        let full = Full { taken: Vec::new(), left: 1_000 };
+        let mut writer = Writer::new(Output::Packed(full, Box::new(Packer::new(true))), Format::Jsonl, false);
+        let room = |writer: &mut Writer<Full>, left| {
+            let Output::Packed(full, _) = &mut writer.output else { unreachable!("it is packed") };
+            full.left = left;
         };
-        writer.add(["one", "two", "three"].map(message).into());
-        let done = writer.write_out("f");
-        assert_eq!(done.delivered, 1);
-        let failed: Vec<_> = done.failed.iter().map(|failed| failed.message.payload.as_text()).collect();
-        assert_eq!(failed, [Some("two"), Some("three")]);
-        assert!(done.failed[0].detail.starts_with("failed to write f: "));
-        writer.output.left = 100;
-        writer.add(vec![message("four")]);
-        assert_eq!(writer.write_out("f").delivered, 1);
-        assert_eq!(writer.output.taken, b"one\ntwo\nfour\n");
+        assert_eq!(write_batch(&mut writer, &["one"]).await.0, 1);
+        room(&mut writer, 3);
+        let (delivered, failed) = write_batch(&mut writer, &["two", "three"]).await;
+        assert_eq!((delivered, texts(&failed)), (0, vec!["two", "three"]));
+        room(&mut writer, 1_000);
+        assert_eq!(write_batch(&mut writer, &["four"]).await.0, 1);
+        writer.output.finish().expect("it has room");
+        let Output::Packed(full, _) = writer.output else { unreachable!("it is packed") };
+        let mut text = String::new();
+        let mut unpacked = flate2::read::MultiGzDecoder::new(&*full.taken);
+        io::Read::read_to_string(&mut unpacked, &mut text).expect("it is whole");
+        assert_eq!(text, "one\nfour\n");
     }
 
     async fn send(sink: &mut Sink, messages: impl IntoIterator<Item = Message>) -> Vec<Failed> {
@@ -266,7 +387,7 @@ mod tests {
         let metrics = Metrics::default();
         for append in [false, true] {
             let metrics = metrics.sink("p", "s");
-            let mut sink = file(&path, Format::Recording, append, metrics.clone()).expect("it opens");
+            let mut sink = file(&path, Format::Recording, append, metrics.clone()).await.expect("it opens");
             let failed = send(&mut sink, (0..1_000).map(|n| message(&n.to_string()))).await;
             assert!(failed.is_empty());
             assert_eq!(sink.in_flight(), 0);
@@ -286,8 +407,8 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = FilePath::plain(folder.path().join("out.jsonl"));
         std::fs::write(&*path, "old\n").expect("it is written");
-        let mut sink =
-            file(&path, Format::Jsonl, false, Metrics::default().sink("p", "s")).expect("it opens");
+        let metrics = Metrics::default().sink("p", "s");
+        let mut sink = file(&path, Format::Jsonl, false, metrics).await.expect("it opens");
         assert!(send(&mut sink, [message("new")]).await.is_empty());
         assert_eq!(std::fs::read_to_string(&*path).expect("it is there"), "new\n");
     }

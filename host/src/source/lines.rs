@@ -1,32 +1,42 @@
 //! The sources `file` and `stdin`: a thread that reads lines, behind a queue.
 //!
-//! A read of standard input cannot be interrupted, so nobody waits for the thread: it ends with its
-//! input, when its next push finds the pipeline gone, or with the process. The messages of a recording
-//! keep the times at which they were received; those of `jsonl` get the time of reading.
+//! The thread waits for its input and for the end of the pipeline at once, so a FIFO that nobody writes
+//! holds nothing up. What it has read reaches the pipeline, also while that stops. The messages of a
+//! recording keep the times at which they were received; those of `jsonl` get the time of reading.
 
 use super::{Chunk, Feed, Source, queue};
 use crate::config::{FilePath, Format};
+use crate::interrupt::{Interrupt, Waiter, interrupt};
 use crate::message::{Failed, Message, Payload};
 use crate::metadata::{Metadata, Origin, SOURCE, now_us};
 use crate::reason::Reason;
-use crate::recording::{Reader, Recorded};
+use crate::recording::{Block, Reader, Recorded};
 use flate2::read::MultiGzDecoder;
-use std::fs::File;
+use rustix::fs::OFlags;
+use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
 use std::os::fd::AsFd as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread;
+use tokio::runtime::Handle;
 
-/// Most messages in one chunk of the queue.
-const CHUNK_MESSAGES: usize = 256;
+/// What is read: a file, a FIFO, or standard input. Its reads end once its [`Interrupt`] is dropped.
+#[derive(Debug)]
+pub struct Input {
+    file: File,
+    /// None: a plain file, of which nobody waits for more.
+    waiter: Option<Waiter>,
+}
 
 /// A source that reads a file once, from its start to its end.
 ///
 /// # Errors
 /// If the file cannot be opened.
-pub fn file(path: &FilePath, format: Format) -> io::Result<Source> {
-    spawn(open(path)?, format, path.to_string())
+pub async fn file(path: &FilePath, format: Format) -> io::Result<Source> {
+    let (input, interrupt) = open(path).await?;
+    spawn(input, interrupt, format, path.to_string())
 }
 
 /// A source that reads standard input.
@@ -35,66 +45,115 @@ pub fn file(path: &FilePath, format: Format) -> io::Result<Source> {
 /// If there is none.
 pub fn stdin(format: Format) -> io::Result<Source> {
     // Not through the standard library's own buffer, which is small, and locked while it is read.
-    let input = File::from(io::stdin().as_fd().try_clone_to_owned()?);
-    spawn(input, format, "stdin".into())
+    let (input, interrupt) = Input::new(File::from(io::stdin().as_fd().try_clone_to_owned()?))?;
+    spawn(input, interrupt, format, "stdin".into())
 }
 
-/// Opens a file to read it, unpacked if its name ends in `.gz`.
+/// Opens a file to read it, unpacked if its name ends in `.gz`. A FIFO is opened at once, and read when
+/// somebody writes it.
 ///
 /// # Errors
 /// If it cannot be opened, or is a folder.
-pub fn open(path: &Path) -> io::Result<Box<dyn Read + Send>> {
-    let file = File::open(path)?;
+pub async fn open(path: &Path) -> io::Result<(Box<dyn Read + Send>, Interrupt)> {
+    let path = path.to_owned();
+    // Where the file lies on a network, opening it may take its time.
+    let opened = tokio::task::spawn_blocking(move || open_at_once(&path));
+    opened.await.map_err(io::Error::other)?
+}
+
+fn open_at_once(path: &Path) -> io::Result<(Box<dyn Read + Send>, Interrupt)> {
+    // Opening a FIFO would wait for its writer; its reads wait for one too.
+    let at_once = OFlags::NONBLOCK.bits().cast_signed();
+    let file = OpenOptions::new().read(true).custom_flags(at_once).open(path)?;
     if file.metadata()?.is_dir() {
         return Err(io::ErrorKind::IsADirectory.into());
     }
     let is_packed = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gz"));
-    Ok(if is_packed { Box::new(MultiGzDecoder::new(file)) } else { Box::new(file) })
+    let (input, interrupt) = Input::new(file)?;
+    let input: Box<dyn Read + Send> =
+        if is_packed { Box::new(MultiGzDecoder::new(input)) } else { Box::new(input) };
+    Ok((input, interrupt))
 }
 
-fn spawn(input: impl Read + Send + 'static, format: Format, name: String) -> io::Result<Source> {
+impl Input {
+    fn new(file: File) -> io::Result<(Self, Interrupt)> {
+        let (interrupt, waiter) = interrupt()?;
+        let waiter = if file.metadata()?.is_file() { None } else { Some(waiter) };
+        Ok((Self { file, waiter }, interrupt))
+    }
+}
+
+impl Read for Input {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            if let Some(waiter) = &self.waiter {
+                waiter.readable(&self.file)?;
+            }
+            match self.file.read(buffer) {
+                // Somebody else reads it too, and was faster.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock && self.waiter.is_some() => {}
+                read => return read,
+            }
+        }
+    }
+}
+
+fn spawn(
+    input: impl Read + Send + 'static,
+    interrupt: Interrupt,
+    format: Format,
+    name: String,
+) -> io::Result<Source> {
     let (feed, queue) = queue();
+    let runtime = Handle::current();
     thread::Builder::new().name("tidemill-read".into()).spawn(move || {
         let origin = Origin::new([(SOURCE, name.as_str())]);
-        if let Err(error) = read(Reader::new(input, format), &origin, &feed) {
-            feed.blocking_fail(format!("failed to read {name}: {error}"));
+        match read(Reader::new(input, format), &origin, &feed, &runtime) {
+            Err(error) if !feed.is_closed() => {
+                runtime.block_on(feed.fail(format!("failed to read {name}: {error}")));
+            }
+            // Of what was stopped, nobody asks why it ended.
+            _ => {}
         }
     })?;
-    Ok(Source::Queue(queue))
+    let queue = queue.interrupting(interrupt);
+    Ok(Source::Queue(if format == Format::Recording { queue.carrying_time() } else { queue }))
 }
 
 /// Reads to the end, or until the pipeline takes no more.
-fn read(mut reader: Reader<impl Read>, origin: &Arc<Origin>, feed: &Feed) -> io::Result<()> {
-    while let Some(block) = reader.next_block()? {
-        let now_us = now_us();
-        let mut chunk = Chunk::default();
-        for line in block {
-            match line {
-                Ok(Recorded { payload, time_ns }) => {
-                    let received_us = time_ns.map_or(now_us, |time_ns| time_ns / 1000);
-                    chunk
-                        .messages
-                        .push(Message { payload, metadata: Metadata::new(origin.clone(), received_us) });
-                }
-                Err((line, bad)) => {
-                    let metadata = Metadata::new(origin.clone(), now_us);
-                    let payload = Payload::try_text(line).unwrap_or_else(Payload::binary);
-                    let message = Message { payload, metadata };
-                    chunk.failed.push(Failed { message, reason: Reason::Decode, detail: bad.to_string() });
-                }
+fn read(
+    mut reader: Reader<impl Read>,
+    origin: &Arc<Origin>,
+    feed: &Feed,
+    runtime: &Handle,
+) -> io::Result<()> {
+    loop {
+        let Ok(place) = runtime.block_on(feed.reserve()) else { return Ok(()) };
+        let Some(block) = reader.next_block()? else { return Ok(()) };
+        place.push(chunk(block, origin));
+    }
+}
+
+/// The messages of what was read at once.
+fn chunk(block: Block, origin: &Arc<Origin>) -> Chunk {
+    let now_us = now_us();
+    let mut chunk = Chunk::default();
+    for line in block {
+        match line {
+            Ok(Recorded { payload, time_ns }) => {
+                let received_us = time_ns.map_or(now_us, |time_ns| time_ns / 1000);
+                let metadata = Metadata::new(origin.clone(), received_us);
+                chunk.messages.push(Message { payload, metadata });
             }
-            if chunk.messages.len() + chunk.failed.len() >= CHUNK_MESSAGES
-                && feed.blocking_push(std::mem::take(&mut chunk)).is_err()
-            {
-                return Ok(());
+            Err((line, bad)) => {
+                let metadata = Metadata::new(origin.clone(), now_us);
+                let payload = Payload::try_text(line).unwrap_or_else(Payload::binary);
+                let message = Message { payload, metadata };
+                chunk.failed.push(Failed { message, reason: Reason::Decode, detail: bad.to_string() });
             }
-        }
-        let is_empty = chunk.messages.is_empty() && chunk.failed.is_empty();
-        if !is_empty && feed.blocking_push(chunk).is_err() {
-            return Ok(());
         }
     }
-    Ok(())
+    chunk
 }
 
 #[cfg(test)]
@@ -106,6 +165,7 @@ mod tests {
     use std::fmt::Write as _;
     use std::future::poll_fn;
     use std::io::Write as _;
+    use std::task::Poll;
 
     const ROOM: Room = Room { messages: 256, bytes: 1 << 20 };
 
@@ -133,7 +193,7 @@ mod tests {
         let mut packed = GzEncoder::new(File::create(&path).expect("a file"), Compression::fast());
         packed.write_all(text.as_bytes()).expect("it is written");
         packed.finish().expect("it is written");
-        let source = file(&FilePath::plain(&path), Format::Recording).expect("it opens");
+        let source = file(&FilePath::plain(&path), Format::Recording).await.expect("it opens");
         let (messages, failed, fill) = drain(source).await;
         assert_eq!((messages.len(), failed.len(), fill), (5_000, 0, Fill::Ended));
         for (n, message) in messages.iter().enumerate() {
@@ -148,7 +208,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("feed.jsonl");
         std::fs::write(&path, b"{\"a\":1}\n\xff\n{\"a\":2}").expect("it is written");
-        let source = file(&FilePath::plain(&path), Format::Jsonl).expect("it opens");
+        let source = file(&FilePath::plain(&path), Format::Jsonl).await.expect("it opens");
         let (messages, failed, _) = drain(source).await;
         assert_eq!((messages.len(), failed.len()), (2, 1));
         assert_eq!((failed[0].reason, failed[0].detail.as_str()), (Reason::Decode, "the line is not UTF-8"));
@@ -159,17 +219,56 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("feed.gz");
         std::fs::write(&path, b"not packed at all").expect("it is written");
-        let source = file(&FilePath::plain(&path), Format::Jsonl).expect("it opens");
+        let source = file(&FilePath::plain(&path), Format::Jsonl).await.expect("it opens");
         let (messages, _, fill) = drain(source).await;
         assert!(messages.is_empty());
         assert!(matches!(fill, Fill::Failed(error) if error.contains("feed.gz")));
     }
 
-    #[test]
-    fn a_missing_file_and_a_folder_are_told_at_once() {
+    #[tokio::test]
+    async fn a_missing_file_and_a_folder_are_told_at_once() {
         let folder = tempfile::tempdir().expect("a folder");
         let missing = FilePath::plain(folder.path().join("none.jsonl"));
-        assert!(file(&missing, Format::Jsonl).is_err_and(|error| error.kind() == io::ErrorKind::NotFound));
-        assert!(file(&FilePath::plain(folder.path()), Format::Jsonl).is_err());
+        let error = file(&missing, Format::Jsonl).await.expect_err("there is none");
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+        assert!(file(&FilePath::plain(folder.path()), Format::Jsonl).await.is_err());
+    }
+
+    fn fifo(folder: &tempfile::TempDir) -> FilePath {
+        let path = folder.path().join("fifo");
+        let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+        rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, mode, 0).expect("a fifo");
+        FilePath::plain(path)
+    }
+
+    #[tokio::test]
+    async fn a_fifo_is_read_until_its_writer_leaves() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = fifo(&folder);
+        let source = file(&path, Format::Jsonl).await.expect("nobody has to write it yet");
+        let writing = thread::spawn(move || std::fs::write(&*path, "1\n2\n3"));
+        let (messages, _, fill) = drain(source).await;
+        assert_eq!((messages.len(), fill), (3, Fill::Ended));
+        writing.join().expect("it does not panic").expect("it is read");
+    }
+
+    #[tokio::test]
+    async fn a_fifo_that_nobody_writes_is_stopped_at_once_and_what_was_read_of_it_is_put_through() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = fifo(&folder);
+        let mut source = file(&path, Format::Jsonl).await.expect("nobody has to write it yet");
+        let mut writer = OpenOptions::new().write(true).open(&*path).expect("it has a reader");
+        writer.write_all(b"1\n2\nhal").expect("it has room");
+        let (mut first, mut failed) = (Vec::new(), Vec::new());
+        let room = Room { messages: 1, ..ROOM };
+        poll_fn(|cx| source.poll_fill(cx, &mut first, room, &mut failed)).await;
+        poll_fn(|cx| {
+            source.poll_stop(cx, 1001);
+            Poll::Ready(())
+        })
+        .await;
+        assert_eq!((first.len(), source.remaining()), (1, 1));
+        let (rest, _, fill) = drain(source).await;
+        assert_eq!((rest.len(), fill), (1, Fill::Ended));
     }
 }

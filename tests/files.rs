@@ -1,0 +1,388 @@
+//! Files, FIFOs and the standard streams as users have them: full, torn, without a reader, and gone.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use flate2::Compression;
+use flate2::read::MultiGzDecoder;
+use flate2::write::GzEncoder;
+use std::fs::{self, File, OpenOptions};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+use tidemill_tests::host::{Folder, Host, PATIENCE, binary};
+use tidemill_tests::peers::{Feed, dial};
+use tidemill_tests::plugin;
+use tokio_tungstenite::tungstenite::Message;
+
+/// A pipeline without transforms; the tables of its source and of its sink.
+fn pipeline(source: &str, sink: &str) -> String {
+    format!("[[pipelines]]\nname = \"p\"\nsource = {{ {source} }}\nsinks = [{{ name = \"out\", {sink} }}]\n")
+}
+
+/// Numbers as lines of JSON.
+fn lines(numbers: std::ops::Range<usize>) -> String {
+    numbers.map(|n| format!("{{\"n\":{n}}}\n")).collect()
+}
+
+fn make_fifo(path: &Path) {
+    assert!(Command::new("mkfifo").arg(path).status().unwrap().success());
+}
+
+/// Starts a host without an HTTP API, with a log of text; what its streams are is the caller's.
+fn start(folder: &Folder, config: &str, streams: impl FnOnce(&mut Command)) -> Child {
+    fs::write(folder.path("tidemill.toml"), config).unwrap();
+    let mut command = Command::new(binary());
+    command.args(["run", "--grace", "1s"]).current_dir(folder.path("")).stdin(Stdio::null());
+    streams(command.stdout(Stdio::null()).stderr(Stdio::null()));
+    command.spawn().unwrap()
+}
+
+/// The exit code, which comes soon.
+fn exit_code(child: &mut Child) -> Option<i32> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            return status.code();
+        }
+        if Instant::now() > deadline {
+            child.kill().unwrap();
+            panic!("it does not end");
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn terminate(child: &Child) {
+    let pid = rustix::process::Pid::from_child(child);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+}
+
+fn unpacked(path: &Path) -> String {
+    let mut text = String::new();
+    MultiGzDecoder::new(File::open(path).unwrap()).read_to_string(&mut text).unwrap();
+    text
+}
+
+/// A pipeline whose plugin emits all at once, at the end of a file, to a file sink and to another one.
+fn burst(folder: &Folder, path: &str, symbols: usize) -> Host {
+    folder.install("vwap", &plugin("vwap"));
+    let trade =
+        |n| format!("{{\"data\":{{\"e\":\"trade\",\"s\":\"S{n}\",\"p\":\"1\",\"q\":\"2\",\"T\":1000}}}}\n");
+    fs::write(folder.path("in.jsonl"), (0..symbols).map(trade).collect::<String>()).unwrap();
+    folder.run(&format!(
+        r#"
+        [server]
+        port = 0
+
+        [[pipelines]]
+        name = "p"
+        source = {{ type = "file", path = "in.jsonl" }}
+        transforms = [{{ plugin = "vwap" }}]
+        sinks = [
+          {{ type = "file", name = "file", path = "{path}" }},
+          {{ type = "websocket", name = "served", mode = "server", path = "/out", include_metadata = true }},
+        ]
+        "#
+    ))
+}
+
+#[test]
+fn every_answer_of_a_file_sink_is_taken_however_much_a_plugin_emits_at_once() {
+    const SYMBOLS: usize = 60_000;
+    let folder = Folder::default();
+    let host = burst(&folder, "out.jsonl", SYMBOLS);
+    host.wait_until("all are delivered", |now| {
+        now.count("tidemill_messages_delivered_total", &["sink=\"file\""]) == SYMBOLS as u64
+            && now.count("tidemill_messages_in_flight", &[]) == 0
+    });
+    assert!(host.stop().status.success());
+    assert_eq!(fs::read_to_string(folder.path("out.jsonl")).unwrap().lines().count(), SYMBOLS);
+}
+
+#[test]
+fn on_a_full_disk_every_message_is_counted_as_lost() {
+    const SYMBOLS: usize = 60_000;
+    let folder = Folder::default();
+    let host = burst(&folder, "/dev/full", SYMBOLS);
+    host.wait_until("all are counted", |now| {
+        let lost = ["stage=\"file\"", "reason=\"sink_unavailable\""];
+        now.count("tidemill_messages_dropped_total", &lost) == SYMBOLS as u64
+            && now.count("tidemill_messages_in_flight", &[]) == 0
+    });
+    assert!(host.log().contains("failed to write /dev/full: No space left on device"), "{}", host.log());
+    assert!(host.stop().status.success());
+}
+
+#[test]
+fn dead_letters_for_which_the_disk_is_too_full_are_counted_under_their_own_reason() {
+    let folder = Folder::default();
+    fs::write(folder.path("in.jsonl"), b"\xff\n".repeat(1_000)).unwrap();
+    let dead_letter = "[pipelines.dead_letter]\ntype = \"file\"\npath = \"/dev/full\"\n";
+    let config = pipeline("type = \"file\", path = \"in.jsonl\"", "type = \"file\", path = \"out.jsonl\"");
+    let host = folder.run(&(config + dead_letter));
+    host.wait_until("all are counted", |now| {
+        let lost = ["stage=\"source\"", "reason=\"decode\""];
+        now.count("tidemill_messages_dropped_total", &lost) == 1_000
+            && now.count("tidemill_messages_dead_lettered_total", &[]) == 0
+            && now.count("tidemill_messages_in_flight", &[]) == 0
+    });
+    assert!(host.log().contains("dead letter lost"), "{}", host.log());
+    assert!(host.stop().status.success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gzip_file_is_whole_again_after_a_kill_for_every_reader_and_can_be_appended_to() {
+    let folder = Folder::default();
+    let path = folder.path("out.jsonl.gz");
+    for run in 0..3 {
+        let feed = Feed::open().await;
+        let sink = "type = \"file\", path = \"out.jsonl.gz\"";
+        let host = folder.run(&pipeline(&format!("type = \"websocket\", url = \"{}\"", feed.url()), sink));
+        for n in 0..1_000 {
+            feed.text(format!("{{\"run\":{run},\"n\":{n}}}")).await;
+        }
+        host.wait_until("all are delivered", |now| {
+            now.count("tidemill_messages_delivered_total", &["sink=\"out\""]) == 1_000
+        });
+        match run {
+            0 => drop(host),
+            // Killed, and what was written last is not there as a whole.
+            1 => {
+                drop(host);
+                let file = OpenOptions::new().append(true).open(&path).unwrap();
+                file.set_len(file.metadata().unwrap().len() - 3).unwrap();
+            }
+            _ => {
+                assert!(host.log().contains("gzip file was torn, and is whole again"), "{}", host.log());
+                assert!(host.stop().status.success());
+            }
+        }
+    }
+    let all = |run| (0..1_000).map(move |n| format!("{{\"run\":{run},\"n\":{n}}}\n"));
+    let expected: String = (0..3).flat_map(all).collect();
+    assert!(unpacked(&path) == expected);
+    let unpacked = Command::new("gzip").arg("-dc").arg(&path).output().unwrap();
+    assert!(unpacked.status.success() && unpacked.stdout == expected.as_bytes());
+    let program = "import gzip, sys; sys.stdout.buffer.write(gzip.open(sys.argv[1]).read())";
+    match Command::new("python3").args(["-c", program]).arg(&path).output() {
+        Ok(read) => assert!(read.status.success() && read.stdout == expected.as_bytes()),
+        Err(error) => assert_eq!(error.kind(), ErrorKind::NotFound, "Python is optional here"),
+    }
+    let again = "type = \"file\", path = \"again.jsonl\"";
+    let host = folder.run(&pipeline("type = \"file\", path = \"out.jsonl.gz\"", again));
+    host.wait_until("all are read", |now| now.count("tidemill_messages_delivered_total", &[]) == 3_000);
+    assert!(host.stop().status.success());
+    assert!(fs::read_to_string(folder.path("again.jsonl")).unwrap() == expected);
+}
+
+#[test]
+fn a_torn_last_line_is_ended_and_told_before_anything_is_appended() {
+    let folder = Folder::default();
+    fs::write(folder.path("in.jsonl"), "{\"n\":2}\n").unwrap();
+    let torn = "{\"n\":1}\n{\"n\":";
+    fs::write(folder.path("out.jsonl"), torn).unwrap();
+    fs::write(folder.path("out.recording"), format!("1 {torn}")).unwrap();
+    let mut packed = GzEncoder::new(Vec::new(), Compression::default());
+    packed.write_all(torn.as_bytes()).unwrap();
+    fs::write(folder.path("out.gz"), packed.finish().unwrap()).unwrap();
+    let sink = |path, format| format!("{{ type = \"file\", path = \"{path}\", format = \"{format}\" }}");
+    let host = folder.run(&format!(
+        "[[pipelines]]\nname = \"p\"\nsource = {{ type = \"file\", path = \"in.jsonl\" }}\nsinks = [{}, {}, {}]\n",
+        sink("out.jsonl", "jsonl"),
+        sink("out.gz", "jsonl"),
+        sink("out.recording", "recording"),
+    ));
+    host.wait_until("all are delivered", |now| now.count("tidemill_messages_delivered_total", &[]) == 3);
+    assert_eq!(host.log().matches("last line of a file is not whole").count(), 3, "{}", host.log());
+    assert!(host.stop().status.success());
+    let expected = format!("{torn}\n{{\"n\":2}}\n");
+    assert_eq!(fs::read_to_string(folder.path("out.jsonl")).unwrap(), expected);
+    assert_eq!(unpacked(&folder.path("out.gz")), expected);
+    let recording = fs::read_to_string(folder.path("out.recording")).unwrap();
+    let appended = recording.strip_prefix(&format!("1 {torn}\n")).unwrap();
+    assert!(appended.ends_with(" {\"n\":2}\n") && appended.lines().count() == 1, "{appended}");
+}
+
+#[test]
+fn a_fifo_as_a_source_holds_up_neither_the_api_nor_the_end() {
+    let folder = Folder::default();
+    make_fifo(&folder.path("fifo"));
+    let host =
+        folder.run(&pipeline("type = \"file\", path = \"fifo\"", "type = \"file\", path = \"out.jsonl\""));
+    let second = serde_json::json!({
+        "name": "second",
+        "source": { "type": "file", "path": folder.path("fifo") },
+        "sinks": [{ "type": "file", "path": folder.path("second.jsonl") }],
+    });
+    assert_eq!(host.json("POST", "/api/v1/pipelines", &second).0, 201);
+    assert_eq!(host.json("DELETE", "/api/v1/pipelines/second", &serde_json::Value::Null).0, 204);
+    let mut writer = OpenOptions::new().write(true).open(folder.path("fifo")).unwrap();
+    writer.write_all(lines(0..3).as_bytes()).unwrap();
+    host.wait_until("all are delivered", |now| {
+        now.count("tidemill_messages_delivered_total", &["sink=\"out\""]) == 3
+    });
+    // The writer stays.
+    assert!(host.stop().status.success());
+    assert_eq!(fs::read_to_string(folder.path("out.jsonl")).unwrap(), lines(0..3));
+}
+
+#[test]
+fn a_fifo_as_a_sink_waits_for_its_reader_and_gives_it_everything() {
+    let folder = Folder::default();
+    make_fifo(&folder.path("fifo"));
+    fs::write(folder.path("in.jsonl"), lines(0..50_000)).unwrap();
+    let host =
+        folder.run(&pipeline("type = \"file\", path = \"in.jsonl\"", "type = \"file\", path = \"fifo\""));
+    host.wait_until("messages wait", |now| now.count("tidemill_messages_received_total", &[]) > 0);
+    assert_eq!(host.get("/api/v1/pipelines").0, 200);
+    let mut text = String::new();
+    File::open(folder.path("fifo")).unwrap().read_to_string(&mut text).unwrap();
+    assert!(text == lines(0..50_000));
+    assert!(host.stop().status.success());
+}
+
+#[test]
+fn a_fifo_that_nobody_reads_ends_with_the_grace_period_and_its_messages_are_counted() {
+    let folder = Folder::default();
+    make_fifo(&folder.path("fifo"));
+    fs::write(folder.path("in.jsonl"), lines(0..10)).unwrap();
+    let config = pipeline("type = \"file\", path = \"in.jsonl\"", "type = \"file\", path = \"fifo\"");
+    let mut child = start(&folder, &config, |command| {
+        command.stderr(Stdio::piped());
+    });
+    let mut log = BufReader::new(child.stderr.take().unwrap());
+    let mut line = String::new();
+    while !line.contains("pipeline running") {
+        line.clear();
+        assert!(log.read_line(&mut line).unwrap() > 0, "it ended before");
+    }
+    terminate(&child);
+    assert_eq!(exit_code(&mut child), Some(1));
+    let mut rest = String::new();
+    log.read_to_string(&mut rest).unwrap();
+    assert!(rest.contains("the grace period ran out"), "{rest}");
+}
+
+#[test]
+fn a_pipeline_whose_standard_output_nobody_reads_any_more_fails_without_a_panic() {
+    let folder = Folder::default();
+    folder.install("forward", &plugin("forward"));
+    fs::write(folder.path("in.jsonl"), lines(0..300_000)).unwrap();
+    let config = pipeline("type = \"file\", path = \"in.jsonl\"", "type = \"stdout\"");
+    let run = start(&folder, &config, |command| {
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    });
+    let mut command = Command::new(binary());
+    command.args(["plugin", "run", "plugins/forward.wasm"]).current_dir(folder.path(""));
+    command.stdin(File::open(folder.path("in.jsonl")).unwrap()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    for mut child in [run, command.spawn().unwrap()] {
+        let mut first = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut first).unwrap();
+        assert_eq!(first, lines(0..1));
+        let mut log = String::new();
+        child.stderr.take().unwrap().read_to_string(&mut log).unwrap();
+        assert_eq!(exit_code(&mut child), Some(1), "{log}");
+        assert!(log.contains("failed to write stdout: Broken pipe"), "{log}");
+        assert!(!log.contains("panicked"), "{log}");
+    }
+}
+
+#[test]
+fn a_log_and_an_answer_that_nobody_reads_change_no_exit_code() {
+    let folder = Folder::default();
+    fs::write(folder.path("in.jsonl"), lines(0..10)).unwrap();
+    let config = pipeline("type = \"file\", path = \"in.jsonl\"", "type = \"file\", path = \"out.jsonl\"");
+    fs::write(folder.path("tidemill.toml"), &config).unwrap();
+    fs::write(folder.path("wrong.toml"), "[[pipelines]]\n").unwrap();
+    for (arguments, code) in [
+        (&["run", "-v"][..], 0),
+        (&["run", "-v", "--log-format", "json"], 0),
+        (&["check"], 0),
+        (&["check", "--json"], 0),
+        (&["check", "-c", "wrong.toml"], 78),
+        (&["probe", "ws://127.0.0.1:9/"], 1),
+        (&["replay", "none.jsonl"], 1),
+        (&["record", "ws://127.0.0.1:9/", "-o", "none/x"], 1),
+        (&["--version"], 0),
+        (&["nonsense"], 2),
+    ] {
+        let mut command = Command::new(binary());
+        command.args(arguments).current_dir(folder.path("")).stdin(Stdio::null());
+        // Nobody reads from the start on.
+        let (reader, writer) = std::io::pipe().unwrap();
+        command.stdout(writer.try_clone().unwrap()).stderr(writer);
+        drop(reader);
+        let mut child = command.spawn().unwrap();
+        drop(command);
+        assert_eq!(exit_code(&mut child), Some(code), "{arguments:?}");
+    }
+    assert_eq!(fs::read_to_string(folder.path("out.jsonl")).unwrap(), lines(0..10).repeat(2));
+}
+
+#[test]
+fn a_standard_output_that_nobody_takes_from_holds_the_end_up_no_longer_than_the_grace_period() {
+    let folder = Folder::default();
+    fs::write(folder.path("in.jsonl"), lines(0..100_000)).unwrap();
+    let config = pipeline("type = \"file\", path = \"in.jsonl\"", "type = \"stdout\"");
+    let mut child = start(&folder, &config, |command| {
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    });
+    // It has written; what is left is more than a pipe holds.
+    let mut first = [0];
+    child.stdout.as_mut().unwrap().read_exact(&mut first).unwrap();
+    terminate(&child);
+    assert_eq!(exit_code(&mut child), Some(1));
+    let mut log = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut log).unwrap();
+    assert!(log.contains("the grace period ran out"), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_peer_packs_small_takes_no_more_memory_than_the_bounds_say() {
+    const BOMBS: usize = 40;
+    /// Unpacked they are 600 MiB; 16 MiB is the largest message, and few are held at once.
+    const MOST_MIB: u64 = 300;
+    let mut bomb = GzEncoder::new(Vec::new(), Compression::best());
+    bomb.write_all(&vec![b'0'; 15 << 20]).unwrap();
+    let bomb = bomb.finish().unwrap();
+    let source = "payload_compression = \"gzip\"";
+    let folder = Folder::default();
+    let feed = Feed::open().await;
+    let config = pipeline(
+        &format!("type = \"websocket\", url = \"{}\", {source}", feed.url()),
+        "type = \"file\", path = \"/dev/null\"",
+    );
+    let host = folder.run(&config);
+    for _ in 0..BOMBS {
+        feed.send(Message::binary(bomb.clone())).await;
+    }
+    host.wait_until("all are delivered", |now| {
+        now.count("tidemill_messages_delivered_total", &[]) == BOMBS as u64
+    });
+    let dialled = most_mib(&host);
+    assert!(host.stop().status.success());
+
+    let folder = Folder::default();
+    let server = "type = \"websocket\", mode = \"server\", path = \"/in\", max_message_size = \"16MiB\"";
+    let config = pipeline(&format!("{server}, {source}"), "type = \"file\", path = \"/dev/null\"");
+    let host = folder.run(&format!("[server]\nport = 0\n\n{config}"));
+    let mut peer = dial(host.listening("websocket"), "/in").await;
+    for _ in 0..BOMBS {
+        use futures_util::SinkExt as _;
+        peer.send(Message::binary(bomb.clone())).await.unwrap();
+    }
+    host.wait_until("all are delivered", |now| {
+        now.count("tidemill_messages_delivered_total", &[]) == BOMBS as u64
+    });
+    let accepted = most_mib(&host);
+    assert!(host.stop().status.success());
+    assert!(dialled < MOST_MIB && accepted < MOST_MIB, "{dialled} MiB dialled, {accepted} MiB accepted");
+}
+
+/// The most memory that a host has had, in MiB.
+fn most_mib(host: &Host) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{}/status", host.id())).unwrap();
+    let most = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    most.trim().trim_end_matches(" kB").parse::<u64>().unwrap() / 1024
+}
