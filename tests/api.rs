@@ -5,6 +5,7 @@
 
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
+use std::io::{Read, Write};
 use std::time::Instant;
 use tidemill_tests::host::{Folder, Host, PATIENCE, binary};
 use tidemill_tests::peers::{Collector, Feed, Received, dial};
@@ -167,7 +168,7 @@ async fn what_is_wrong_with_a_pipeline_is_said_all_at_once_by_its_path() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_made_waits_for_its_plugin_and_shows_no_secret() {
     let folder = Folder::default();
-    let host = folder.run("");
+    let host = folder.run("token = \"t0ken\"").with_token("t0ken");
     let made = json!({
         "name": "p",
         "source": {
@@ -194,7 +195,7 @@ async fn what_is_made_waits_for_its_plugin_and_shows_no_secret() {
 async fn paths_are_relative_to_the_file_and_an_end_that_cannot_be_opened_adds_nothing() {
     let folder = Folder::default();
     std::fs::write(folder.path("in.jsonl"), "{\"a\":1}\n").unwrap();
-    let host = folder.run("");
+    let host = folder.run("token = \"t0ken\"").with_token("t0ken");
     let copy = |name: &str, input: &str| {
         json!({
             "name": name,
@@ -384,4 +385,60 @@ async fn check_dials_every_client_endpoint_when_it_is_asked_to() {
     let error = "pipeline p, sink0: failed to connect to WebSocket ws://127.0.0.1:1/: connection refused";
     assert_eq!(answer["errors"][0]["message"], error);
     assert_eq!(answer["errors"].as_array().unwrap().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_token_a_body_takes_no_variable_and_names_no_file() {
+    let folder = Folder::default();
+    let collector = Collector::open().await;
+    let url = format!("{}?home=${{HOME}}", collector.url());
+    let pipeline = json!({
+        "name": "p",
+        "source": { "type": "websocket", "url": url },
+        "sinks": [{ "type": "file", "path": "out.jsonl" }],
+    });
+    let secret = json!({
+        "type": "websocket", "url": collector.url(), "headers": { "X-File": "${file:/etc/hostname}" },
+    });
+    let host = folder.run("");
+    let told = |answer: &Value| -> Vec<String> {
+        let errors = answer["error"]["errors"].as_array().unwrap().iter();
+        let mut told: Vec<_> = errors.map(|each| each["path"].as_str().unwrap().to_owned()).collect();
+        told.sort();
+        told
+    };
+    let (status, answer) = json(&host, "POST", "/api/v1/pipelines", pipeline.clone()).await;
+    assert_eq!((status, told(&answer)), (422, vec!["/sinks/0/type".to_owned(), "/source/url".to_owned()]));
+    let (status, answer) = json(&host, "POST", "/api/v1/connections/check", secret.clone()).await;
+    assert_eq!((status, told(&answer)), (422, vec!["/headers/X-File".to_owned()]), "{answer}");
+    assert!(!folder.path("out.jsonl").exists());
+    assert!(host.stop().status.success());
+
+    let host = folder.run("token = \"t\"").with_token("t");
+    assert_eq!(json(&host, "POST", "/api/v1/pipelines", pipeline).await.0, 201);
+    assert_eq!(json(&host, "POST", "/api/v1/connections/check", secret).await.0, 200);
+    assert!(host.stop().status.success());
+}
+
+#[test]
+fn half_a_request_holds_up_no_shutdown_and_more_than_256_connections_take_no_more_files() {
+    let folder = Folder::default();
+    let host = folder.run("");
+    let files = || std::fs::read_dir(format!("/proc/{}/fd", host.id())).unwrap().count();
+    let before = files();
+    let half = || {
+        let mut stream = std::net::TcpStream::connect(host.admin()).unwrap();
+        stream.write_all(b"GET /healthz HTT").unwrap();
+        stream
+    };
+    let mut halves: Vec<_> = (0..300).map(|_| half()).collect();
+    // One of the first is answered, so that all that have a seat have been accepted by then.
+    halves[255].write_all(b"P/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    halves[255].read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    assert!(files() <= before + 260, "{} files, and {before} before", files());
+    let ended = host.stop();
+    assert!(ended.status.success(), "{}", ended.log);
+    drop(halves);
 }

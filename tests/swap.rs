@@ -1,15 +1,31 @@
-//! A plugin is exchanged a thousand times under full load: every message comes out exactly once, in
-//! order, and the count that the plugin keeps is carried from version to version.
+//! A plugin is exchanged again and again under full load: every message comes out exactly once, in
+//! order, the count that the plugin keeps is carried from version to version, and memory stays flat.
+//! Then swaps that meet pipelines which are stuck or about to end.
+//!
+//! `TIDEMILL_SWAPS` and `TIDEMILL_INSTANCES` in the environment say how many, by hand: 10,000 and 1,000.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tidemill_tests::guest;
 use tidemill_tests::host::Folder;
 use tidemill_tests::peers::{Collector, Feed, Received};
 
-const SWAPS: u64 = 1000;
+/// Swaps in CI.
+const SWAPS: u64 = 300;
+/// Instances of one plugin in CI.
+const INSTANCES: u64 = 40;
+/// Of the swaps, the share after which memory is taken to have found its size.
+const WARM_UP: u64 = 3;
+/// What memory may grow by after that, whatever the number of swaps: less than the instances of a hundred.
+const MAX_GROWTH_BYTES: u64 = 24 << 20;
+
+/// A number from the environment, or the one for CI.
+fn number(name: &str, in_ci: u64) -> u64 {
+    std::env::var(name).map_or(in_ci, |text| text.parse().expect("a number"))
+}
 
 /// What the collector found in what came out.
 #[derive(Debug, Default)]
@@ -20,7 +36,8 @@ struct Seen {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_thousand_swaps_under_load_lose_double_and_move_nothing() {
+async fn swaps_under_load_lose_double_and_move_nothing_and_memory_stays_flat() {
+    let swaps = number("TIDEMILL_SWAPS", SWAPS);
     let versions = ["counter-v1", "counter-v2"].map(|name| guest(name).expect("guests in Rust are built"));
     let folder = Folder::default();
     folder.install("counter", &versions[0]);
@@ -68,26 +85,30 @@ async fn a_thousand_swaps_under_load_lose_double_and_move_nothing() {
         }
         seen
     });
-    let (host, metrics) = tokio::task::spawn_blocking(move || {
+    let (host, metrics, warm_bytes) = tokio::task::spawn_blocking(move || {
         host.wait_until("messages flow", |now| now.count("tidemill_messages_delivered_total", &[]) > 1000);
-        for swap in 1..=SWAPS {
+        let mut warm_bytes = 0;
+        for swap in 1..=swaps {
+            if swap == swaps.div_ceil(WARM_UP) {
+                warm_bytes = host.resident_bytes();
+            }
             folder.install("counter", &versions[(swap % 2) as usize]);
             host.wait_until(&format!("swap {swap}"), |now| {
                 now.count("tidemill_plugin_swaps_total", &["outcome=\"swapped\""]) == swap
             });
         }
         let metrics = host.metrics();
-        (host, metrics)
+        (host, metrics, warm_bytes)
     })
     .await
     .unwrap();
     is_over.store(true, Ordering::Relaxed);
     let (feed, sent) = feeding.await.unwrap();
-    let ended = tokio::task::spawn_blocking(move || {
+    let (last_bytes, ended) = tokio::task::spawn_blocking(move || {
         host.wait_until("all is delivered", |now| {
             now.count("tidemill_messages_delivered_total", &["sink=\"sink0\""]) == sent
         });
-        host.stop()
+        (host.resident_bytes(), host.stop())
     })
     .await
     .unwrap();
@@ -96,17 +117,156 @@ async fn a_thousand_swaps_under_load_lose_double_and_move_nothing() {
     let seen = collecting.await.unwrap();
     assert_eq!((seen.first_wrong, seen.messages), (None, sent));
     // Versions may change faster than messages come; nearly every swap is seen in the output.
-    assert!(seen.changes_of_version > SWAPS / 2, "{} of {SWAPS}", seen.changes_of_version);
+    assert!(seen.changes_of_version > swaps / 2, "{} of {swaps}", seen.changes_of_version);
     assert_eq!(metrics.count("tidemill_plugin_swaps_total", &["outcome=\"rejected\""]), 0);
-    report_pauses(&metrics.text, sent);
+    report_pauses(&metrics.text, sent, swaps, (warm_bytes, last_bytes));
+    assert!(last_bytes < warm_bytes + MAX_GROWTH_BYTES, "{warm_bytes} bytes became {last_bytes}");
 }
 
 /// The pauses are a figure to read, not a limit to pass: machines that run tests are busy.
 #[expect(clippy::print_stdout, reason = "figures for whoever asks for the output")]
-fn report_pauses(metrics: &str, messages: u64) {
+fn report_pauses(metrics: &str, messages: u64, swaps: u64, (warm, last): (u64, u64)) {
     let buckets = metrics.lines().filter(|line| line.starts_with("tidemill_plugin_swap_duration_seconds"));
     for line in buckets {
         println!("{line}");
     }
-    println!("{messages} messages, {SWAPS} swaps");
+    println!(
+        "{messages} messages, {swaps} swaps; {warm} bytes resident after a third of them, {last} at the end"
+    );
+}
+
+/// A pipeline from a feed through the plugin `x` to a collector.
+fn through_x(name: &str, feed: &Feed, collector: &Collector, config: &str) -> String {
+    format!(
+        r#"
+        [[pipelines]]
+        name = "{name}"
+        source = {{ type = "websocket", url = "{}" }}
+        transforms = [{{ plugin = "x", {config} }}]
+        sinks = [{{ type = "websocket", url = "{}" }}]
+        "#,
+        feed.url(),
+        collector.url(),
+    )
+}
+
+/// The same component with another digest: it has a custom section more.
+fn other_version(component: &Path) -> Vec<u8> {
+    let mut wasm = std::fs::read(component).unwrap();
+    // Section 0, two bytes long: a name of one byte.
+    wasm.extend([0, 2, 1, b'x']);
+    wasm
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pipeline_whose_plugin_is_stuck_holds_up_neither_the_swap_of_another_nor_the_api() {
+    let folder = Folder::default();
+    let hostile = guest("hostile").expect("guests in Rust are built");
+    folder.install("x", &hostile);
+    let stuck = (Feed::open().await, Collector::open().await);
+    let mut healthy = (Feed::open().await, Collector::open().await);
+    // It would be stuck for longer than anyone here waits.
+    let spins = r#"config = { behaviour = "endless_loop" }, limits = { deadline = "10m" }"#;
+    let config = through_x("stuck", &stuck.0, &stuck.1, spins)
+        + &through_x(
+            "healthy",
+            &healthy.0,
+            &healthy.1,
+            r#"config = { behaviour = "panic", where = "finish" }"#,
+        );
+    let host = folder.run(&config);
+    healthy.0.text("1").await;
+    assert_eq!(healthy.1.text().await, "1");
+    stuck.0.text("poison").await;
+    tokio::task::block_in_place(|| {
+        host.wait_until("it is stuck", |now| {
+            now.count("tidemill_messages_received_total", &["pipeline=\"stuck\""]) == 1
+        });
+        std::fs::write(folder.path("next.wasm"), other_version(&hostile)).unwrap();
+        folder.install("x", &folder.path("next.wasm"));
+        host.wait_until("the other one has swapped", |now| {
+            let labels = ["pipeline=\"healthy\""];
+            now.count("tidemill_plugin_swap_duration_seconds_count", &labels) == 1
+        });
+        let (status, answer) = host.get("/api/v1/pipelines");
+        assert!(status == 200 && answer.contains("\"stuck\""), "{answer}");
+    });
+    healthy.0.text("2").await;
+    assert_eq!(healthy.1.text().await, "2");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pipeline_that_is_about_to_end_refuses_no_version() {
+    let folder = Folder::default();
+    let versions = ["counter-v1", "counter-v2"].map(|name| guest(name).expect("guests in Rust are built"));
+    folder.install("x", &versions[0]);
+    std::fs::write(folder.path("in.jsonl"), "1\n").unwrap();
+    // Its source has ended, and its sink is away: it drains for as long as anyone here waits.
+    let host = folder.run(
+        r#"
+        [[pipelines]]
+        name = "ending"
+        source = { type = "file", path = "in.jsonl" }
+        transforms = [{ plugin = "x" }]
+        sinks = [{ type = "websocket", url = "ws://127.0.0.1:1" }]
+        "#,
+    );
+    let swaps = |now: &tidemill_tests::host::Counted, outcome: &str| {
+        now.count("tidemill_plugin_swaps_total", &[&format!("outcome=\"{outcome}\"")])
+    };
+    tokio::task::block_in_place(|| {
+        host.wait_until("it drains", |now| {
+            now.count("tidemill_messages_in_flight", &["pipeline=\"ending\"", "stage=\"sink0\""]) == 1
+        });
+        folder.install("x", &versions[1]);
+        let metrics =
+            host.wait_until("it is decided", |now| swaps(now, "swapped") + swaps(now, "rejected") > 0);
+        assert_eq!((swaps(&metrics, "swapped"), swaps(&metrics, "rejected")), (1, 0), "{}", host.log());
+    });
+    // What starts now starts with the version that came.
+    let (feed, mut collector) = (Feed::open().await, Collector::open().await);
+    let late = serde_json::json!({
+        "name": "late",
+        "source": { "type": "websocket", "url": feed.url() },
+        "transforms": [{ "plugin": "x" }],
+        "sinks": [{ "type": "websocket", "url": collector.url() }],
+    });
+    assert_eq!(tokio::task::block_in_place(|| host.json("POST", "/api/v1/pipelines", &late)).0, 201);
+    feed.text("2").await;
+    assert_eq!(collector.text().await, "v2 1 2");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_memory_of_each_of_many_instances_is_told() {
+    let instances = number("TIDEMILL_INSTANCES", INSTANCES);
+    let folder = Folder::default();
+    folder.install("x", &guest("counter-v1").expect("guests in Rust are built"));
+    let pipelines = (0..instances).map(|n| {
+        format!(
+            r#"
+            [[pipelines]]
+            name = "p{n}"
+            source = {{ type = "websocket", mode = "server", path = "/in{n}" }}
+            transforms = [{{ plugin = "x" }}]
+            sinks = [{{ type = "websocket", mode = "server", path = "/out{n}" }}]
+            "#
+        )
+    });
+    let host = folder.run(&format!("[server]\nport = 0\n{}", pipelines.collect::<String>()));
+    tokio::task::block_in_place(|| {
+        let metrics = host.wait_until("all of them run", |now| {
+            now.count("tidemill_pipelines", &["state=\"running\""]) == instances
+        });
+        for n in 0..instances {
+            let of_one = metrics.count("tidemill_plugin_memory_bytes", &[&format!("pipeline=\"p{n}\"")]);
+            assert!(of_one >= 64 << 10, "p{n} has {of_one} bytes");
+        }
+        report_memory(instances, host.resident_bytes());
+        assert!(host.stop().status.success());
+    });
+}
+
+#[expect(clippy::print_stdout, reason = "figures for whoever asks for the output")]
+fn report_memory(instances: u64, resident_bytes: u64) {
+    println!("{instances} instances; {resident_bytes} bytes resident in all");
 }

@@ -66,9 +66,9 @@ const DOORS: [(&str, &[&str]); 16] = [
     ("wasmtime_wasi", &["plugin"]),
     ("tokio_tungstenite", &["websocket"]),
     ("tungstenite", &["websocket"]),
-    ("hyper", &["websocket"]),
-    ("hyper_util", &["websocket"]),
-    ("http_body_util", &["websocket"]),
+    ("hyper", &["admin", "websocket"]),
+    ("hyper_util", &["admin", "websocket"]),
+    ("http_body_util", &["admin", "websocket"]),
     ("rustls", &["websocket"]),
     ("tokio_rustls", &["websocket"]),
     ("rustls_native_certs", &["websocket"]),
@@ -436,7 +436,7 @@ mod checker {
             "fn f(s: tokio_tungstenite::X) {}",
             &["2: `sink` names tokio_tungstenite"],
         );
-        finds("admin.rs", "use ::hyper::body;", &["2: `admin` names hyper"]);
+        finds("app.rs", "use ::hyper::body;", &["2: `app` names hyper"]);
         finds("cli.rs", "use axum;", &["2: `cli` names axum"]);
     }
 

@@ -8,13 +8,15 @@ mod connections;
 mod guard;
 mod pipelines;
 mod refusal;
+mod serve;
+mod untrusted;
 
 use crate::config::{Reader, Redacted, Server};
 use crate::control::Handle;
 use crate::telemetry::{Metrics, Status};
 use crate::websocket::Listeners;
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, State};
+use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::middleware;
 use axum::response::{IntoResponse, Json, Response};
@@ -25,12 +27,10 @@ use serde_json::json;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 
 /// The media type of the OpenMetrics text format, which Prometheus asks for and reads.
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-/// A pipeline as JSON is far smaller.
-const MAX_BODY_BYTES: usize = 1 << 20;
-
 /// What the API shows, and who may ask.
 #[derive(Clone, Debug)]
 pub struct Admin {
@@ -49,6 +49,8 @@ pub struct Host {
     pub handle: Handle,
     /// What a pipeline that comes as JSON means.
     pub reader: Reader,
+    /// Whether whoever asks has shown a token: without, a body may ask for less.
+    pub is_trusting: bool,
     /// What endpoints in server mode may leave out.
     pub server: Server,
     /// Where they listen.
@@ -61,15 +63,11 @@ impl Admin {
         Self { host: Arc::new(host), guard: Arc::new(Guard { address, token }) }
     }
 
-    /// Answers requests until `stopped` resolves.
+    /// Answers requests until `stop`, and then those that were whole.
     ///
     /// # Errors
     /// If the listener fails.
-    pub async fn serve(
-        self,
-        listener: TcpListener,
-        stopped: impl Future<Output = ()> + Send + 'static,
-    ) -> std::io::Result<()> {
+    pub async fn serve(self, listener: TcpListener, stop: CancellationToken) -> std::io::Result<()> {
         let pipeline = get(pipelines::get).delete(pipelines::remove).put(pipelines::replace);
         let router = Router::new()
             .route("/healthz", get(|| async { Json(json!({ "status": "ok" })) }))
@@ -87,11 +85,18 @@ impl Admin {
                 let message = "the path does not take this method";
                 Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "method", message)
             })
-            .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
+            .layer(middleware::from_fn(serve::whole_body))
             .layer(middleware::map_response(in_json))
             .layer(middleware::from_fn_with_state(self.guard, guard::guard))
             .with_state(self.host);
-        axum::serve(listener, router).with_graceful_shutdown(stopped).await
+        serve::serve(listener, router, stop).await
+    }
+}
+
+impl Host {
+    /// Refuses a body that asks for what takes a token, where there is none.
+    fn check_trust(&self, body: &[u8]) -> Result<(), Refusal> {
+        if self.is_trusting { Ok(()) } else { untrusted::check(body) }
     }
 }
 
@@ -114,11 +119,5 @@ async fn in_json(response: Response) -> Response {
     if !is_text || !(status.is_client_error() || status.is_server_error()) {
         return response;
     }
-    let (code, message) = match status {
-        StatusCode::PAYLOAD_TOO_LARGE => {
-            ("too_large", format!("the body is larger than {MAX_BODY_BYTES} bytes"))
-        }
-        _ => ("bad_request", "the request cannot be read".to_owned()),
-    };
-    Refusal::new(status, code, message).into_response()
+    Refusal::new(status, "bad_request", "the request cannot be read").into_response()
 }

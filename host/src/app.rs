@@ -1,24 +1,30 @@
 //! The host: everything put together, kept in step with the plugin folder, and told what to do.
 //!
-//! One task makes the pipelines, starts them as their plugins appear, exchanges plugins as the
-//! folder changes, does what a [`Handle`] tells it, and stops everything. The pipelines run in tasks
-//! of their own; what is told to them goes through their control channels.
+//! One task decides: which pipelines start as their plugins appear, which plugins are exchanged as
+//! the folder changes, what becomes of what a [`Handle`] tells it, and when everything stops. What
+//! takes time is a job beside it; the pipelines run in tasks of their own, and what is told to them
+//! goes through their control channels. How the pipelines do is read from a table, and asks nobody.
 
+mod boot;
 mod check;
 mod compile;
 mod ends;
+mod intake;
+mod job;
 mod lines;
 mod shelf;
+mod start;
 mod swap;
 mod task;
 
 pub use check::{Checked, Found, check, check_connections};
 pub use ends::OpenError;
 pub use shelf::Refusal;
+pub use start::StartError;
 pub use swap::{Outcome, UseVerdict, Verdict};
 
 use crate::config::{Config, Reader};
-use crate::control::{self, Handle};
+use crate::control::Handle;
 use crate::plugin::EngineError;
 use crate::reload::FolderError;
 use crate::shutdown::Shutdown;
@@ -26,6 +32,7 @@ use crate::telemetry::Metrics;
 use std::sync::Arc;
 use std::time::Duration;
 use task::Task;
+use tokio::sync::oneshot;
 use tokio::task::{JoinError, JoinHandle};
 
 /// What is in flight may take so long to reach its end, if nothing else is said.
@@ -34,23 +41,15 @@ const GRACE: Duration = Duration::from_secs(10);
 /// Why the host did not start, or did not end well.
 #[derive(Debug, thiserror::Error)]
 pub enum AppError {
-    /// A plugin that is there cannot serve its pipeline as it is configured.
-    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
-    Refused(Vec<Refusal>),
+    /// Not one of the pipelines can start, and why.
+    #[error("{}", lines(.0))]
+    NoneStarts(Vec<NotStarted>),
     /// The plugin engine did not start.
     #[error("failed to start the plugin engine: {0}")]
     Engine(#[from] EngineError),
     /// The plugin folder cannot be used.
     #[error(transparent)]
     Folder(#[from] FolderError),
-    /// An endpoint cannot be opened.
-    #[error("pipeline {pipeline}: {error}")]
-    Open {
-        /// The pipeline.
-        pipeline: String,
-        /// Why.
-        error: OpenError,
-    },
     /// The HTTP API cannot be served.
     #[error("failed to listen on [admin] {address}: {error}")]
     Admin {
@@ -62,9 +61,43 @@ pub enum AppError {
     /// Pipelines failed.
     #[error("failed: {0}")]
     Failed(String),
-    /// Messages were given up.
-    #[error("the grace period ran out with {0} messages in flight")]
-    GraceRanOut(u64),
+    /// The grace period ran out before these pipelines had ended; with the messages that they gave up.
+    #[error("the grace period ran out: {}", given_up(.0))]
+    GraceRanOut(Vec<(String, u64)>),
+}
+
+impl AppError {
+    /// Whether the configuration has to be changed, or a plugin, before it is worth another try.
+    pub fn is_configuration(&self) -> bool {
+        let is_refused = |each: &NotStarted| matches!(each.error, StartError::Refused(_));
+        matches!(self, Self::NoneStarts(failed) if failed.iter().all(is_refused))
+    }
+}
+
+/// A pipeline that does not start, and why.
+#[derive(Debug)]
+pub struct NotStarted {
+    /// The pipeline.
+    pub pipeline: String,
+    /// Why.
+    pub error: StartError,
+}
+
+fn lines(failed: &[NotStarted]) -> String {
+    let said = failed.iter().map(|NotStarted { pipeline, error }| match error {
+        // It names its pipeline.
+        StartError::Refused(refusal) => refusal.to_string(),
+        error => format!("pipeline {pipeline}: {error}"),
+    });
+    said.collect::<Vec<_>>().join("\n")
+}
+
+fn given_up(pipelines: &[(String, u64)]) -> String {
+    let said = pipelines.iter().map(|(pipeline, messages)| match messages {
+        1 => format!("pipeline {pipeline} gave up 1 message"),
+        messages => format!("pipeline {pipeline} gave up {messages} messages"),
+    });
+    said.collect::<Vec<_>>().join(", ")
 }
 
 /// What a host is given beside its configuration.
@@ -84,15 +117,20 @@ impl Default for Settings {
     }
 }
 
-/// Runs a configuration until every pipeline has ended (and there is no HTTP API), or a shutdown.
+/// Runs a configuration until every pipeline has ended (and there is no HTTP API), or a shutdown, which
+/// is obeyed at any moment.
 ///
 /// # Errors
-/// If it cannot start, if a pipeline fails, or if the grace period of the shutdown runs out.
+/// If no pipeline can start, if one has failed at the end, or if the grace period of the shutdown runs out.
 pub async fn run(config: Config, settings: Settings, shutdown: Shutdown) -> Result<(), AppError> {
-    let (handle, commands) = control::channel();
-    let task = Task::start(config, settings, &handle, commands).await?;
+    let opened = tokio::select! {
+        biased;
+        () = shutdown.requested() => return Ok(()),
+        opened = Task::open(config, settings) => opened,
+    };
+    let (task, handle) = opened?;
     drop(handle);
-    Box::pin(task.run(shutdown)).await
+    Box::pin(task.run(shutdown, None)).await
 }
 
 /// A host that runs beside the code that started it.
@@ -111,8 +149,8 @@ impl Host {
     /// Starts a host with the usual settings.
     ///
     /// # Errors
-    /// All that can fail early: the plugin folder, a plugin that refuses its configuration, an end that
-    /// cannot be opened.
+    /// If the plugin folder or the address of the HTTP API cannot be used, or if not one of the pipelines
+    /// can start. One that fails among others is shown as failed.
     pub async fn start(config: Config) -> Result<Self, AppError> {
         Self::start_with(config, Settings::default()).await
     }
@@ -123,11 +161,16 @@ impl Host {
     /// As [`Host::start`].
     pub async fn start_with(config: Config, settings: Settings) -> Result<Self, AppError> {
         let metrics = settings.metrics.clone();
-        let (handle, commands) = control::channel();
-        let task = Task::start(config, settings, &handle, commands).await?;
+        let (task, handle) = Task::open(config, settings).await?;
         let shutdown = Shutdown::default();
-        let task = tokio::spawn(Box::pin(task.run(shutdown.clone())));
-        Ok(Self { handle: Some(handle), metrics, shutdown, task: Some(task) })
+        let (sender, started) = oneshot::channel();
+        let task = tokio::spawn(Box::pin(task.run(shutdown.clone(), Some(sender))));
+        // If this future is dropped, so is the host.
+        let mut host = Self { handle: Some(handle), metrics, shutdown, task: Some(task) };
+        if started.await.is_err() {
+            host.join().await?;
+        }
+        Ok(host)
     }
 
     /// What it can be told while it runs.
@@ -159,7 +202,7 @@ impl Host {
     }
 
     async fn join(&mut self) -> Result<(), AppError> {
-        let Some(task) = &mut self.task else { return Ok(()) };
+        let Some(task) = self.task.take() else { return Ok(()) };
         task.await.unwrap_or_else(|error: JoinError| Err(AppError::Failed(error.to_string())))
     }
 }

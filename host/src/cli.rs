@@ -115,22 +115,30 @@ pub fn main() -> ExitCode {
 
 /// Runs the body of a command on a runtime, with a shutdown that signals request.
 fn block_on<F: Future<Output = Exit>>(body: impl FnOnce(Shutdown) -> F) -> Exit {
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => runtime,
+    block_on_within(None, body)
+}
+
+/// Likewise; if the shutdown has a grace period, the process ends soon after it, whatever hangs.
+fn block_on_within<F: Future<Output = Exit>>(
+    grace: Option<Duration>,
+    body: impl FnOnce(Shutdown) -> F,
+) -> Exit {
+    let shutdown = Shutdown::default();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let (runtime, signals) = match runtime.and_then(|runtime| {
+        let signals = signals::Watch::start(shutdown.clone(), grace)?;
+        Ok((runtime, signals))
+    }) {
+        Ok(started) => started,
         Err(error) => {
             complain(format!("failed to start: {error}"));
             return Exit::Failure;
         }
     };
-    let exit = runtime.block_on(async {
-        let shutdown = Shutdown::default();
-        let signals = tokio::spawn(signals::watch(shutdown.clone()));
-        let exit = body(shutdown).await;
-        signals.abort();
-        exit
-    });
+    let exit = runtime.block_on(body(shutdown));
     // Nothing waits for a thread that cannot be interrupted.
     runtime.shutdown_background();
+    drop(signals);
     exit
 }
 

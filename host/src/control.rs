@@ -1,31 +1,24 @@
 //! What a running host can be told about its pipelines, and what it answers.
 //!
-//! Commands go through one bounded channel to the one task that owns the pipelines; each carries the
-//! way back for its answer. Whoever asks waits, and a host that has ended says so.
+//! Commands go through one bounded channel to the one task that decides about pipelines; each carries
+//! the way back for its answer. Whoever asks waits, and a host that has ended says so. What there is,
+//! and how it does, is read from a table that is always current: that asks nobody.
 
 use crate::config;
-use crate::telemetry::PipelineState;
+use crate::telemetry::{Described, Status};
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 
 /// Commands that may wait for the host.
 const COMMANDS: usize = 16;
 
-/// What a running host is told. Cheap to clone.
+/// What a running host is told, and what it tells. Cheap to clone.
 ///
 /// A host with no pipeline to run ends once all its handles are gone.
 #[derive(Clone, Debug)]
 pub struct Handle {
     commands: mpsc::Sender<Command>,
-}
-
-/// A pipeline of a running host.
-#[derive(Clone, Debug)]
-pub struct Described {
-    /// As it is configured.
-    pub config: Arc<config::Pipeline>,
-    /// What it does.
-    pub state: PipelineState,
+    status: Arc<Status>,
 }
 
 /// Why a command was not carried out.
@@ -37,7 +30,7 @@ pub enum ControlError {
     /// Another pipeline has this name.
     #[error("there is a pipeline \"{0}\" already")]
     Taken(String),
-    /// It is still stopping, or is being removed.
+    /// It is still stopping, or is being removed, or was told to before it had started.
     #[error("pipeline \"{0}\" is stopping")]
     Stopping(String),
     /// A plugin cannot serve it as it is configured.
@@ -46,6 +39,9 @@ pub enum ControlError {
     /// One of its ends cannot be opened.
     #[error("{0}")]
     Open(String),
+    /// Starting it took too long, or met a fault of the host.
+    #[error("{0}")]
+    Hung(String),
     /// The host has ended, or is about to.
     #[error("the host is shutting down")]
     Ended,
@@ -57,36 +53,27 @@ pub(crate) type Answer<T> = oneshot::Sender<Result<T, ControlError>>;
 /// One thing the host is told.
 #[derive(Debug)]
 pub(crate) enum Command {
-    List(Answer<Vec<Described>>),
     Add(Box<config::Pipeline>, Answer<Described>),
     Remove(String, Answer<()>),
     Start(String, Answer<Described>),
     Stop(String, Answer<Described>),
 }
 
-/// A handle, and what the host reads.
-pub(crate) fn channel() -> (Handle, mpsc::Receiver<Command>) {
+/// A handle that reads this table, and what the host reads.
+pub(crate) fn channel(status: Arc<Status>) -> (Handle, mpsc::Receiver<Command>) {
     let (commands, receiver) = mpsc::channel(COMMANDS);
-    (Handle { commands }, receiver)
+    (Handle { commands, status }, receiver)
 }
 
 impl Handle {
-    /// Every pipeline, in the order in which they were added.
-    ///
-    /// # Errors
-    /// If the host has ended.
-    pub async fn pipelines(&self) -> Result<Vec<Described>, ControlError> {
-        self.ask(Command::List).await
+    /// Every pipeline, in the order in which they were added; of a host that has ended, how it left them.
+    pub fn pipelines(&self) -> Vec<Described> {
+        self.status.all()
     }
 
-    /// One pipeline.
-    ///
-    /// # Errors
-    /// If there is none of this name, or the host has ended.
-    pub async fn pipeline(&self, name: &str) -> Result<Described, ControlError> {
-        let all = self.pipelines().await?;
-        let found = all.into_iter().find(|pipeline| pipeline.config.name == name);
-        found.ok_or_else(|| ControlError::NotFound(name.to_owned()))
+    /// One pipeline, if there is one of this name.
+    pub fn pipeline(&self, name: &str) -> Option<Described> {
+        self.status.get(name)
     }
 
     /// Adds a pipeline and starts it, or has it wait for its plugins. It lives as long as the host: no
@@ -107,7 +94,8 @@ impl Handle {
         self.ask(|answer| Command::Remove(name.to_owned(), answer)).await
     }
 
-    /// Starts a pipeline that was stopped, has finished, or has failed. One that runs goes on.
+    /// Starts a pipeline that was stopped, has finished, or has failed. One that runs goes on. Answers once it
+    /// is decided whether it runs, waits for a plugin, or does not start.
     ///
     /// # Errors
     /// If there is none of this name, it is still stopping, a plugin refuses its configuration, or an
@@ -117,7 +105,7 @@ impl Handle {
     }
 
     /// Stops a pipeline: it reads no more, what is in flight reaches its end within the grace period,
-    /// its ends are closed. Answers when that is done.
+    /// its ends are closed. One that is starting is given up. Answers when that is done.
     ///
     /// # Errors
     /// If there is none of this name, or the host has ended.

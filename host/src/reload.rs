@@ -44,7 +44,8 @@ pub struct Candidate {
 /// What became of a file in the folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// It is new, or its content is. One content is found once, until the file changes again.
+    /// It is new, or was written again, with other content or the same. It is found once, until the file
+    /// changes again.
     Found(Candidate),
     /// It is gone. The version that runs goes on.
     Gone {
@@ -174,6 +175,11 @@ impl Folder {
             .spawn(move || keeper.run(&rings, &sender))
             .map_err(|source| FolderError::Thread { path: path.clone(), source })?;
         Ok((Self { watched: Some(Watched { changes, bell, thread: Some(thread) }) }, found))
+    }
+
+    /// Whether changes are told.
+    pub fn is_watched(&self) -> bool {
+        self.watched.is_some()
     }
 
     /// The next change; never, where the folder is not watched.

@@ -20,4 +20,4 @@ pub use metrics::{
     StageCounts, StageMetrics, SwapOutcome,
 };
 pub use rate_limit::RateLimit;
-pub use status::{PipelineState, Status};
+pub use status::{Described, PipelineState, Status};

@@ -32,14 +32,14 @@ async fn host(source: Endpoint) -> (Host, Handle, TempDir) {
     (host, handle, folder)
 }
 
-async fn state(handle: &Handle) -> PipelineState {
-    handle.pipeline("p").await.expect("it is there").state
+fn state(handle: &Handle) -> PipelineState {
+    handle.pipeline("p").expect("it is there").state
 }
 
 async fn until(handle: &Handle, is_so: impl Fn(&PipelineState) -> bool) -> PipelineState {
     soon(async {
         loop {
-            let state = state(handle).await;
+            let state = state(handle);
             if is_so(&state) {
                 return state;
             }
@@ -64,7 +64,7 @@ async fn a_client_starts_once_its_dial_has_succeeded() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let url = format!("ws://{}/", listener.local_addr().expect("bound"));
     let (host, handle, _folder) = host(checked(Endpoint::client(url), Duration::from_secs(10))).await;
-    assert_eq!(state(&handle).await, PipelineState::Starting, "nobody has answered yet");
+    assert_eq!(state(&handle), PipelineState::Starting, "nobody has answered yet");
     let (tcp, _) = soon(listener.accept()).await.expect("a connection");
     let mut peer = soon(accept_async(tcp)).await.expect("a handshake");
     peer.send(Message::text("1")).await.expect("connected");
@@ -98,7 +98,7 @@ async fn a_server_starts_once_one_peer_has_come() {
     let server = free_server().await;
     let source = checked(Endpoint::server("/in", &server), Duration::from_secs(60));
     let (host, handle, _folder) = host(source).await;
-    assert_eq!(state(&handle).await, PipelineState::Starting);
+    assert_eq!(state(&handle), PipelineState::Starting);
     let tcp = TcpStream::connect(("127.0.0.1", server.port)).await.expect("it listens");
     let (peer, _) = soon(client_async("ws://localhost/in", tcp)).await.expect("a handshake");
     until(&handle, |state| *state == PipelineState::Running).await;
@@ -122,7 +122,7 @@ async fn a_pipeline_that_waits_for_its_ends_stops_at_once() {
     let server = free_server().await;
     let source = checked(Endpoint::server("/in", &server), Duration::from_secs(600));
     let (host, handle, _folder) = host(source).await;
-    assert_eq!(state(&handle).await, PipelineState::Starting);
+    assert_eq!(state(&handle), PipelineState::Starting);
     assert_eq!(soon(handle.stop("p")).await.expect("it stops").state, PipelineState::Stopped);
     host.stop().await.expect("it stops well");
 }

@@ -95,6 +95,7 @@ pub struct Host {
     log: Arc<Mutex<String>>,
     readers: Option<(JoinHandle<()>, JoinHandle<String>)>,
     admin: Option<SocketAddr>,
+    token: Option<String>,
 }
 
 /// How a host ended.
@@ -134,7 +135,14 @@ impl Host {
             let _ = BufReader::new(stdout).read_to_string(&mut text);
             text
         });
-        Self { child, log, readers: Some((reader, output)), admin: None }
+        Self { child, log, readers: Some((reader, output)), admin: None, token: None }
+    }
+
+    /// The same host; what is asked of it shows this token of `[admin]`.
+    #[must_use]
+    pub fn with_token(mut self, token: &str) -> Self {
+        self.token = Some(format!("Bearer {token}"));
+        self
     }
 
     /// Waits for a line of the log: `find` is given its fields.
@@ -165,6 +173,14 @@ impl Host {
         })
     }
 
+    /// The address of the HTTP API.
+    ///
+    /// # Panics
+    /// If it has none.
+    pub fn admin(&self) -> SocketAddr {
+        self.admin.expect("it is set once the host has started")
+    }
+
     /// The log so far.
     pub fn log(&self) -> String {
         self.log.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -173,6 +189,17 @@ impl Host {
     /// Its process.
     pub fn id(&self) -> u32 {
         self.child.id()
+    }
+
+    /// The memory that it has in RAM now.
+    ///
+    /// # Panics
+    /// If the system does not tell.
+    pub fn resident_bytes(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kilobytes = line.and_then(|line| line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok());
+        kilobytes.expect("the system tells it in kB") << 10
     }
 
     /// Status and body of a page of the HTTP API.
@@ -189,13 +216,14 @@ impl Host {
     /// # Panics
     /// If it does not answer.
     pub fn ask(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> (u16, String) {
-        let admin = self.admin.expect("it is set once the host has started");
+        let admin = self.admin();
         let mut head = format!("{method} {path} HTTP/1.1\r\nConnection: close\r\n");
         let host = admin.to_string();
         let mut usual = vec![("Host", host.as_str())];
         if !body.is_empty() {
             usual.push(("Content-Type", "application/json"));
         }
+        usual.extend(self.token.as_deref().map(|token| ("Authorization", token)));
         usual.retain(|(name, _)| headers.iter().all(|(other, _)| !other.eq_ignore_ascii_case(name)));
         for (name, value) in usual.iter().chain(headers) {
             head.push_str(&format!("{name}: {value}\r\n"));

@@ -32,6 +32,7 @@ pub(super) async fn close(
 }
 
 pub(super) async fn check(State(host): State<Arc<Host>>, body: Bytes) -> Result<Json<Value>, Refusal> {
+    host.check_trust(&body)?;
     let endpoint = host.reader.endpoint(&body, &host.server)?;
     let answer = match websocket::reach(&endpoint, &host.listeners).await {
         Ok(()) => json!({ "reachable": true }),

@@ -5,9 +5,9 @@
 use super::Host;
 use super::refusal::Refusal;
 use crate::config;
-use crate::control::Described;
+use crate::control::ControlError;
 use crate::reason::Reason;
-use crate::telemetry::{Metrics, PipelineState};
+use crate::telemetry::{Described, Metrics, PipelineState};
 use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
@@ -16,21 +16,22 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 
-pub(super) async fn list(State(host): State<Arc<Host>>) -> Result<Response, Refusal> {
-    let all = host.handle.pipelines().await?;
+pub(super) async fn list(State(host): State<Arc<Host>>) -> Json<Value> {
+    let all = host.handle.pipelines();
     let all: Vec<_> = all.iter().map(|pipeline| host.describe(pipeline)).collect();
-    Ok(Json(json!({ "pipelines": all })).into_response())
+    Json(json!({ "pipelines": all }))
 }
 
 pub(super) async fn get(
     State(host): State<Arc<Host>>,
     Path(name): Path<String>,
 ) -> Result<Response, Refusal> {
-    let pipeline = host.handle.pipeline(&name).await?;
+    let pipeline = host.handle.pipeline(&name).ok_or(ControlError::NotFound(name))?;
     Ok(Json(host.describe(&pipeline)).into_response())
 }
 
 pub(super) async fn add(State(host): State<Arc<Host>>, body: Bytes) -> Result<Response, Refusal> {
+    host.check_trust(&body)?;
     let pipeline = host.reader.pipeline(&body, &host.server)?;
     let added = host.handle.add(pipeline).await?;
     let location = format!("/api/v1/pipelines/{}", utf8_percent_encode(&added.config.name, NON_ALPHANUMERIC));

@@ -73,6 +73,7 @@ impl From<ControlError> for Refusal {
                 (StatusCode::UNPROCESSABLE_ENTITY, "refused", "change its configuration, or the plugin")
             }
             ControlError::Open(_) => (StatusCode::CONFLICT, "not_opened", ""),
+            ControlError::Hung(_) => (StatusCode::CONFLICT, "not_started", "try again, or look into the log"),
             ControlError::Ended => (StatusCode::SERVICE_UNAVAILABLE, "ended", ""),
         };
         Self::new(status, code, error.to_string()).hint(hint)

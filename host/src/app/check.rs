@@ -75,7 +75,7 @@ pub async fn check(config: &Config) -> Result<Checked, AppError> {
             Change::Refused { name, error, .. } => (name, Err(error)),
             Change::Found(Candidate { name, wasm, .. }) if uses.contains_key(&*name) => {
                 let loaded = compile::compile(engine.clone(), name.clone(), wasm).await;
-                (name, loaded.map(Some).map_err(|error| error.to_string()))
+                (name, loaded.map(Some))
             }
             Change::Found(Candidate { name, .. }) => (name, Ok(None)),
         };

@@ -1,18 +1,89 @@
-//! Compiling plugins off the hot path: one at a time, on a thread of its own.
+//! Compiling plugins off the hot path: a few at a time, each on a thread of its own that stands back.
 
-use crate::plugin::{Engine, LoadError, Plugin};
-use tokio::sync::oneshot;
+use crate::plugin::{Engine, Plugin};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+
+/// Most plugins that are compiled at once: memory for each is some hundred megabytes at worst.
+const MOST_AT_ONCE: usize = 4;
+/// Longest that compiling a plugin may take: twenty times what the largest take at the lowest priority.
+const DEADLINE: Duration = Duration::from_secs(600);
+
+/// Where plugins are compiled.
+#[derive(Clone, Debug)]
+pub(super) struct Compiler {
+    engine: Engine,
+    seats: Arc<Semaphore>,
+}
+
+/// A seat for one plugin, free again when its thread ends.
+#[derive(Debug)]
+pub(super) struct Seat {
+    engine: Engine,
+    permit: OwnedSemaphorePermit,
+}
+
+impl Compiler {
+    pub(super) fn new(engine: Engine) -> Self {
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        Self { engine, seats: Arc::new(Semaphore::new(processors.min(MOST_AT_ONCE))) }
+    }
+
+    /// The engine that compiles.
+    pub(super) fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// A seat, if one is free.
+    pub(super) fn seat(&self) -> Option<Seat> {
+        let permit = self.seats.clone().try_acquire_owned().ok()?;
+        Some(Seat { engine: self.engine.clone(), permit })
+    }
+}
+
+/// The plugin when it is compiled, or why it is none; and when its seat is free.
+pub(super) type Compiling = (oneshot::Receiver<Result<Plugin, String>>, oneshot::Receiver<()>);
+
+impl Seat {
+    /// Compiles a plugin, or loads its compiled code from the cache, on a thread of its own.
+    pub(super) fn compile(self, name: String, wasm: Vec<u8>) -> Compiling {
+        let Self { engine, permit } = self;
+        let (ended, left) = oneshot::channel();
+        (spawn(engine, name, wasm, (permit, ended)), left)
+    }
+}
+
+/// What compiling came to, at the latest at its deadline: nothing can interrupt the thread.
+pub(super) async fn compiled(loaded: oneshot::Receiver<Result<Plugin, String>>) -> Result<Plugin, String> {
+    match tokio::time::timeout(DEADLINE, loaded).await {
+        Ok(Ok(result)) => result,
+        Ok(Err(_)) => Err("compiling it met a fault of the host; the log has the panic".to_owned()),
+        Err(_) => Err(format!("compiling it takes longer than {} s", DEADLINE.as_secs())),
+    }
+}
 
 /// Compiles a plugin, or loads its compiled code from the cache.
-pub(super) async fn compile(engine: Engine, name: String, wasm: Vec<u8>) -> Result<Plugin, LoadError> {
+pub(super) async fn compile(engine: Engine, name: String, wasm: Vec<u8>) -> Result<Plugin, String> {
+    compiled(spawn(engine, name, wasm, ())).await
+}
+
+/// Starts a thread that answers with the plugin, or with why it is none, and keeps `kept` until it ends.
+fn spawn(
+    engine: Engine,
+    name: String,
+    wasm: Vec<u8>,
+    kept: impl Send + 'static,
+) -> oneshot::Receiver<Result<Plugin, String>> {
     let (sender, loaded) = oneshot::channel();
-    let thread = std::thread::Builder::new().name(format!("compile-{name}")).spawn(move || {
-        // Whoever asked may be gone at a shutdown.
-        let _ = sender.send(engine.load_standing_back(&name, &wasm));
+    let spawned = std::thread::Builder::new().name(format!("compile-{name}")).spawn(move || {
+        let _kept = kept;
+        let result = engine.load_standing_back(&name, &wasm).map_err(|error| error.to_string());
+        // Whoever asked may have given up, or be gone at a shutdown.
+        let _ = sender.send(result);
     });
-    let thread = thread.expect("a thread can be made");
-    let loaded = loaded.await.expect("compiling answers, or the process is out of memory");
-    // It has sent its answer: it is about to end.
-    let _ = thread.join();
+    if let Err(error) = spawned {
+        tracing::error!(%error, "no thread to compile a plugin on");
+    }
     loaded
 }

@@ -1,30 +1,39 @@
-//! The pipelines of a host, running or not: starting them, stopping them, and what becomes of them.
+//! The pipelines of a host, running or not: what each does, and what becomes of what it is told.
 //!
-//! Stopping takes until the pipeline has drained. Nobody waits for it here: who asked is answered
-//! when its task has ended.
+//! Everything here decides and returns at once. What takes time is a job (`start.rs`) or the
+//! pipeline's own task; its result comes back to the functions below. Whoever asked is answered then.
 
-use super::ends::OpenError;
-use super::shelf::Refusal;
+use super::ends::Opened;
+use super::job::Done;
+use super::shelf::Ready;
+use super::start::{self, StartError};
 use super::swap::Use;
 use super::task::Task;
 use crate::config;
-use crate::control::{Answer, Command, ControlError, Described};
+use crate::control::{Answer, Command, ControlError};
 use crate::pipeline::{self, Control, Ended, Ending, Parts};
 use crate::plugin::Setup;
-use crate::telemetry::PipelineState;
+use crate::telemetry::{Described, PipelineState};
 use futures_util::FutureExt as _;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio::task::JoinError;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 /// A pipeline, and what runs it.
 #[derive(Debug)]
 pub(super) struct Line {
     pub(super) config: Arc<config::Pipeline>,
     pub(super) phase: Phase,
-    /// Who waits for its end.
+    /// It came through a handle, and it is not decided whether it starts: if not, it never was.
+    is_new: bool,
+    /// It came with the configuration, and it is not decided whether it starts.
+    pub(super) is_booting: bool,
+    /// What a new version of a plugin means for it while it is down.
+    pub(super) chance: Chance,
+    /// Who waits for what it does now.
     waiting: Vec<Then>,
 }
 
@@ -35,117 +44,200 @@ pub(super) enum Phase {
     Down,
     /// It starts once its plugins are there.
     Waiting,
-    /// It runs.
-    Up {
-        control: mpsc::Sender<Control>,
-        /// The setup of each stage, to make the instances of a swap.
-        setups: Vec<Setup>,
+    /// Its stages are being made.
+    Preparing {
+        cancel: CancellationToken,
+        /// The version of the plugin of each.
+        versions: Vec<Arc<str>>,
     },
-    /// It was told to stop, and has not ended.
+    /// Its stages are made, and nothing is to be opened yet.
+    Prepared(Vec<Ready>),
+    /// Its ends are being opened.
+    Opening { cancel: CancellationToken },
+    /// It runs.
+    Up { control: mpsc::Sender<Control>, stages: Vec<Running> },
+    /// It was told to stop, and its job or its task has not ended.
     Stopping,
 }
 
-/// What is done when a pipeline has ended.
+/// A stage of a pipeline that runs.
+#[derive(Debug)]
+pub(super) struct Running {
+    /// What instances are made with.
+    setup: Setup,
+    /// The version that it runs.
+    version: Arc<str>,
+    /// The newer version that it did not take.
+    refused: Option<Arc<str>>,
+}
+
+/// What a new version of a plugin means for a pipeline that is down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Chance {
+    /// Nothing.
+    None,
+    /// It is started anew.
+    Restart,
+    /// It is started anew, and the host does not end before: its plugin came to a host that ran.
+    Awaited,
+}
+
+/// Who is answered, and when.
 #[derive(Debug)]
 enum Then {
-    Tell(Answer<Described>),
-    Remove(Answer<()>),
+    /// Once it is decided whether it starts.
+    Started(Answer<Described>),
+    /// Once it is down.
+    Stopped(Answer<Described>),
+    /// Once it is down, and then it is removed.
+    Removed(Answer<()>),
 }
 
-/// Why a pipeline does not start.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum StartError {
-    #[error(transparent)]
-    Refused(Refusal),
-    #[error(transparent)]
-    Open(OpenError),
-}
-
-impl Then {
-    /// Tells who asked, unless they have gone.
-    fn answer(self, result: Result<Described, ControlError>) {
-        let _ = match self {
-            Self::Tell(answer) => answer.send(result).is_ok(),
-            Self::Remove(answer) => answer.send(result.map(drop)).is_ok(),
-        };
-    }
-}
-
-impl From<StartError> for ControlError {
-    fn from(error: StartError) -> Self {
+impl From<&StartError> for ControlError {
+    fn from(error: &StartError) -> Self {
         match error {
             StartError::Refused(refusal) => Self::Refused(refusal.to_string()),
             StartError::Open(error) => Self::Open(error.to_string()),
+            other => Self::Hung(other.to_string()),
         }
     }
 }
 
 impl Line {
-    pub(super) fn new(config: config::Pipeline) -> Self {
-        Self { config: Arc::new(config), phase: Phase::Down, waiting: Vec::new() }
+    pub(super) fn new(config: Arc<config::Pipeline>) -> Self {
+        let (phase, chance, waiting) = (Phase::Down, Chance::None, Vec::new());
+        Self { config, phase, is_new: false, is_booting: false, chance, waiting }
     }
 
-    /// Tells it to stop, if it runs.
-    pub(super) fn stop(&mut self, deadline: Instant) {
-        match std::mem::replace(&mut self.phase, Phase::Down) {
-            Phase::Up { control, .. } => {
-                // Where the channel is full, that it closes stops the pipeline.
-                let _ = control.try_send(Control::Stop { deadline });
-                self.phase = Phase::Stopping;
-            }
-            Phase::Stopping => self.phase = Phase::Stopping,
-            Phase::Down | Phase::Waiting => {}
-        }
+    /// Whether one of its transforms runs this plugin.
+    pub(super) fn uses(&self, plugin: &str) -> bool {
+        self.config.transforms.iter().any(|transform| transform.plugin.expose() == plugin)
+    }
+
+    /// Whether it was told to stop and has not ended.
+    pub(super) fn is_stopping(&self) -> bool {
+        matches!(self.phase, Phase::Stopping)
+    }
+
+    /// Whether a host whose pipelines end has to wait for it.
+    pub(super) fn is_awaited(&self) -> bool {
+        !matches!(self.phase, Phase::Down) || self.chance == Chance::Awaited
     }
 }
 
 impl Task {
     /// Does what a handle says. Whoever asked may have gone since: it is done all the same.
-    pub(super) async fn obey(&mut self, command: Command) {
+    pub(super) fn obey(&mut self, command: Command) {
         match command {
-            Command::List(answer) => {
-                let _ = answer.send(Ok(self.lines.iter().map(|line| self.describe(line)).collect()));
-            }
-            Command::Add(config, answer) => {
-                let _ = answer.send(self.add(*config).await);
-            }
-            Command::Start(name, answer) => {
-                let _ = answer.send(self.start_again(&name).await);
-            }
-            Command::Stop(name, answer) => self.take_down(&name, Then::Tell(answer)),
-            Command::Remove(name, answer) => self.take_down(&name, Then::Remove(answer)),
+            Command::Add(config, answer) => self.add(Arc::new(*config), answer),
+            Command::Start(name, answer) => self.start_again(&name, answer),
+            Command::Stop(name, answer) => self.take_down(&name, Then::Stopped(answer)),
+            Command::Remove(name, answer) => self.take_down(&name, Then::Removed(answer)),
         }
     }
 
-    /// Starts a pipeline if its plugins are there.
-    pub(super) async fn start_line(&mut self, index: usize) -> Result<(), StartError> {
-        let config = self.lines[index].config.clone();
-        let missing = self.shelf.missing(&config);
-        if !missing.is_empty() {
-            tracing::warn!(pipeline = %config.name, ?missing, "pipeline waits for its plugins");
-            self.status.set(&config.name, PipelineState::Waiting { plugins: missing });
-            self.lines[index].phase = Phase::Waiting;
-            return Ok(());
-        }
-        self.lines[index].phase = Phase::Down;
-        self.status.set(&config.name, PipelineState::Starting);
-        let stages = self.shelf.stages(&config, &self.metrics).await.map_err(StartError::Refused)?;
-        let setups = stages.iter().map(|(_, setup, _)| setup.clone()).collect();
-        let name: Arc<str> = config.name.as_str().into();
-        let opened = self.ends.open(&config).await.map_err(StartError::Open)?;
-        let parts = Parts {
-            name: name.clone(),
-            source: opened.source,
-            transforms: stages,
-            sinks: opened.sinks,
-            dead_letter: opened.dead_letter,
+    /// Starts a pipeline that is down or waits, if its plugins are there. If one of them is on its way, that
+    /// is waited for; if not, the pipeline waits, and that is an answer.
+    pub(super) fn start_line(&mut self, index: usize) {
+        let line = &mut self.lines[index];
+        line.chance = Chance::None;
+        let name: Arc<str> = line.config.name.as_str().into();
+        let missing = match self.shelf.all_of(&line.config) {
+            Ok(plugins) => {
+                let cancel = CancellationToken::new();
+                let versions = plugins.iter().map(|plugin| plugin.version().clone()).collect();
+                line.phase = Phase::Preparing { cancel: cancel.clone(), versions };
+                self.status.set(&name, PipelineState::Starting);
+                let (config, metrics) = (line.config.clone(), self.metrics.clone());
+                self.jobs.spawn(async move {
+                    let result = start::prepare(&config, &plugins, &metrics, &cancel).await;
+                    Done::Prepared { pipeline: name, result }
+                });
+                return;
+            }
+            Err(missing) => missing,
         };
-        let (line, control) = pipeline::build(parts, &self.metrics);
-        self.lines[index].phase = Phase::Up { control, setups };
+        line.phase = Phase::Waiting;
+        if missing.iter().all(|plugin| self.intake.is_coming(plugin.expose())) {
+            self.status.set(&name, PipelineState::Starting);
+            return;
+        }
+        let plugins: Vec<String> = missing.iter().map(|plugin| plugin.shown().to_owned()).collect();
+        tracing::warn!(pipeline = %name, missing = ?plugins, "pipeline waits for its plugins");
+        self.status.set(&name, PipelineState::Waiting { plugins });
+        self.decided(index, None);
+    }
+
+    /// The stages of a pipeline are made, or not.
+    pub(super) fn prepared(&mut self, name: &str, result: Result<Vec<Ready>, StartError>) {
+        let Some(index) = self.find(name) else { return };
+        let line = &mut self.lines[index];
+        let Phase::Preparing { versions, .. } = &line.phase else {
+            self.retire(result.unwrap_or_default());
+            return self.is_down(index, PipelineState::Stopped);
+        };
+        let newest = self.shelf.all_of(&line.config).unwrap_or_default();
+        if !newest.iter().map(|plugin| plugin.version()).eq(versions) {
+            // What was made is the past, and what was refused may be mended.
+            self.retire(result.unwrap_or_default());
+            return self.start_line(index);
+        }
+        match result {
+            Ok(stages) => {
+                line.phase = Phase::Prepared(stages);
+                if !self.is_gate_closed() {
+                    self.open_line(index);
+                }
+            }
+            Err(error) => self.not_started(index, error),
+        }
+    }
+
+    /// Opens the ends of a pipeline whose stages are made.
+    pub(super) fn open_line(&mut self, index: usize) {
+        let line = &mut self.lines[index];
+        let cancel = CancellationToken::new();
+        match std::mem::replace(&mut line.phase, Phase::Opening { cancel: cancel.clone() }) {
+            Phase::Prepared(stages) => {
+                let (config, ends) = (line.config.clone(), self.ends.clone());
+                self.jobs.spawn(async move {
+                    let result = start::open(&config, &ends, &cancel).await;
+                    Done::Opened { pipeline: config.name.as_str().into(), stages, result }
+                });
+            }
+            other => line.phase = other,
+        }
+    }
+
+    /// The ends of a pipeline are open, or not.
+    pub(super) fn opened(&mut self, name: &str, stages: Vec<Ready>, result: Result<Box<Opened>, StartError>) {
+        let Some(index) = self.find(name) else { return };
+        let line = &mut self.lines[index];
+        if !matches!(line.phase, Phase::Opening { .. }) {
+            self.retire(stages);
+            return self.is_down(index, PipelineState::Stopped);
+        }
+        let Opened { source, sinks, dead_letter } = match result {
+            Ok(opened) => *opened,
+            Err(error) => {
+                self.retire(stages);
+                return self.not_started(index, error);
+            }
+        };
+        let config = line.config.clone();
+        let name: Arc<str> = config.name.as_str().into();
+        let running = stages.iter().map(|(_, setup, instance)| Running {
+            setup: setup.clone(),
+            version: instance.plugin().version().clone(),
+            refused: None,
+        });
+        let running = running.collect();
+        let parts = Parts { name: name.clone(), source, transforms: stages, sinks, dead_letter };
+        let (runner, control) = pipeline::build(parts, &self.metrics);
+        line.phase = Phase::Up { control, stages: running };
         let waits = config.endpoints().any(|(_, endpoint)| endpoint.check_connection.is_some());
-        let status = self.status.clone();
         let started = {
-            let name = name.clone();
+            let (status, name) = (self.status.clone(), name.clone());
             move || {
                 status.set(&name, PipelineState::Running);
                 tracing::info!(pipeline = %name, "pipeline running");
@@ -161,50 +253,69 @@ impl Task {
                 }
             };
             // A fault of ours in one pipeline is no reason to lose the others.
-            let ended = AssertUnwindSafe(line.run(connected)).catch_unwind().await;
+            let ended = AssertUnwindSafe(runner.run(connected)).catch_unwind().await;
             let panicked = Ended { ending: Ending::Failed("it panicked".to_owned()), given_up: None };
             (name, ended.unwrap_or(panicked))
         });
-        Ok(())
-    }
-
-    /// Starts the pipelines that waited for a plugin and now have all they need.
-    pub(super) async fn start_waiting(&mut self, plugin: &str) {
-        for index in 0..self.lines.len() {
-            let line = &self.lines[index];
-            let needs = line.config.transforms.iter().any(|transform| transform.plugin.expose() == plugin);
-            if needs && matches!(line.phase, Phase::Waiting) {
-                let started = self.start_line(index).await;
-                self.note_failure(index, started.as_ref().err());
-            }
+        self.decided(index, None);
+        // A version that came while its ends were opened.
+        for transform in &config.transforms {
+            self.catch_up(transform.plugin.expose());
         }
     }
 
-    /// The stages that run a plugin now.
-    pub(super) fn uses(&self, plugin: &str) -> Vec<Use> {
-        let mut uses = Vec::new();
-        for line in &self.lines {
-            let Phase::Up { control, setups } = &line.phase else { continue };
-            for (stage, setup) in setups.iter().enumerate() {
-                if line.config.transforms[stage].plugin.expose() == plugin {
-                    uses.push(Use {
-                        pipeline: line.config.clone(),
-                        stage,
-                        setup: setup.clone(),
-                        control: control.clone(),
-                    });
-                }
+    /// A pipeline does not start.
+    fn not_started(&mut self, index: usize, error: StartError) {
+        let line = &mut self.lines[index];
+        let name = &line.config.name;
+        let text = error.to_string();
+        tracing::error!(pipeline = %name, error = text, "pipeline does not start");
+        self.status.set(name, PipelineState::Failed { error: text });
+        line.phase = Phase::Down;
+        if error.is_the_plugins() {
+            let may_come = !line.is_booting && self.folder.is_watched();
+            line.chance = if may_come { Chance::Awaited } else { Chance::Restart };
+        }
+        self.decided(index, Some(error));
+    }
+
+    /// It is decided whether a pipeline starts: tells who waits for that.
+    fn decided(&mut self, index: usize, error: Option<StartError>) {
+        let line = &mut self.lines[index];
+        let name = line.config.name.clone();
+        let state = self.status.get(&name);
+        let answer = match (&error, state) {
+            (Some(error), _) => Err(ControlError::from(error)),
+            (None, Some(described)) => Ok(described),
+            (None, None) => Err(ControlError::NotFound(name.clone())),
+        };
+        let (started, others) =
+            std::mem::take(&mut line.waiting).into_iter().partition(|then| matches!(then, Then::Started(_)));
+        line.waiting = others;
+        let was_booting = std::mem::replace(&mut line.is_booting, false);
+        let was_new = std::mem::replace(&mut line.is_new, false);
+        if let Some(error) = error {
+            if was_booting {
+                self.not_booted(name.clone(), error);
+            }
+            if was_new {
+                self.lines.remove(index);
+                self.status.remove(&name);
             }
         }
-        uses
+        answer_all(started, &answer);
     }
 
     /// A pipeline's task has ended.
     pub(super) fn ended(&mut self, joined: Result<(Arc<str>, Ended), JoinError>) {
-        let (name, Ended { ending, given_up }) =
-            joined.expect("a pipeline catches its panics and is not aborted");
-        self.given_up += given_up.unwrap_or(0);
-        self.is_late |= self.is_stopping && given_up.is_some();
+        let (name, Ended { ending, given_up }) = match joined {
+            Ok(ended) => ended,
+            // It catches its panics; it is aborted at the very end alone.
+            Err(error) => return tracing::error!(%error, "the task of a pipeline is lost"),
+        };
+        if let Some(given_up) = given_up {
+            self.cut_off(&name, given_up);
+        }
         let state = match ending {
             Ending::Finished => PipelineState::Finished,
             Ending::Stopped => PipelineState::Stopped,
@@ -214,95 +325,217 @@ impl Task {
             }
         };
         tracing::info!(pipeline = %name, ?state, "pipeline ended");
-        self.status.set(&name, state);
-        if let Ok(index) = self.find(&name) {
-            self.lines[index].phase = Phase::Down;
-            self.settle(index);
-        }
-    }
-
-    async fn add(&mut self, config: config::Pipeline) -> Result<Described, ControlError> {
-        let name = config.name.clone();
-        if self.find(&name).is_ok() {
-            return Err(ControlError::Taken(name));
-        }
-        let index = self.lines.len();
-        self.lines.push(Line::new(config));
-        match self.start_line(index).await {
-            Ok(()) => Ok(self.describe(&self.lines[index])),
-            Err(error) => {
-                self.lines.pop();
-                self.status.remove(&name);
-                Err(error.into())
-            }
-        }
-    }
-
-    async fn start_again(&mut self, name: &str) -> Result<Described, ControlError> {
-        let index = self.find(name)?;
-        match self.lines[index].phase {
-            Phase::Up { .. } | Phase::Waiting => {}
-            Phase::Stopping => return Err(ControlError::Stopping(name.to_owned())),
-            Phase::Down => {
-                let started = self.start_line(index).await;
-                self.note_failure(index, started.as_ref().err());
-                started?;
-            }
-        }
-        Ok(self.describe(&self.lines[index]))
-    }
-
-    fn note_failure(&self, index: usize, error: Option<&StartError>) {
-        if let Some(error) = error {
-            let name = &self.lines[index].config.name;
-            let error = error.to_string();
-            tracing::error!(pipeline = %name, error, "pipeline does not start");
-            self.status.set(name, PipelineState::Failed { error });
-        }
-    }
-
-    /// Stops a pipeline, if it runs; `then` is done once it does not.
-    fn take_down(&mut self, name: &str, then: Then) {
-        let index = match self.find(name) {
-            Ok(index) => index,
-            Err(error) => return then.answer(Err(error)),
-        };
+        let Some(index) = self.find(&name) else { return };
         let line = &mut self.lines[index];
-        line.waiting.push(then);
-        line.stop(Instant::now() + self.grace);
-        let is_down = matches!(line.phase, Phase::Down);
-        let name = &line.config.name;
-        if !is_down {
-            self.status.set(name, PipelineState::Stopping);
-        } else {
-            if self.status.get(name) != Some(PipelineState::Finished) {
-                self.status.set(name, PipelineState::Stopped);
+        let was_told = matches!(line.phase, Phase::Stopping);
+        if matches!(state, PipelineState::Failed { .. }) && !was_told && !line.config.transforms.is_empty() {
+            line.chance = Chance::Restart;
+        }
+        self.is_down(index, state);
+    }
+
+    /// Starts the pipelines that wait for this plugin, as far as they can.
+    pub(super) fn start_waiting(&mut self, plugin: &str) {
+        for index in 0..self.lines.len() {
+            if matches!(self.lines[index].phase, Phase::Waiting) && self.lines[index].uses(plugin) {
+                self.start_line(index);
             }
-            self.settle(index);
         }
     }
 
-    /// Answers those who waited for a pipeline's end.
-    fn settle(&mut self, index: usize) {
-        let waiting = std::mem::take(&mut self.lines[index].waiting);
-        let described = self.describe(&self.lines[index]);
-        if waiting.iter().any(|then| matches!(then, Then::Remove(_))) {
-            let line = self.lines.remove(index);
-            self.status.remove(&line.config.name);
-            tracing::info!(pipeline = %line.config.name, "pipeline removed");
-        }
-        for then in waiting {
-            then.answer(Ok(described.clone()));
+    /// Starts the pipelines anew that failed with another version of this plugin.
+    pub(super) fn revive(&mut self, plugin: &str) {
+        for index in 0..self.lines.len() {
+            let line = &self.lines[index];
+            if matches!(line.phase, Phase::Down) && line.chance != Chance::None && line.uses(plugin) {
+                tracing::info!(pipeline = %line.config.name, plugin, "a failed pipeline gets another chance");
+                self.start_line(index);
+            }
         }
     }
 
-    fn find(&self, name: &str) -> Result<usize, ControlError> {
-        let found = self.lines.iter().position(|line| line.config.name == name);
-        found.ok_or_else(|| ControlError::NotFound(name.to_owned()))
+    /// The stages that run a plugin now.
+    pub(super) fn uses(&self, plugin: &str) -> Vec<Use> {
+        self.stages_with(plugin, |_| true)
     }
 
-    fn describe(&self, line: &Line) -> Described {
-        let state = self.status.get(&line.config.name).unwrap_or(PipelineState::Stopped);
-        Described { config: line.config.clone(), state }
+    /// The stages that run another version of a plugin than the given one, and have not refused that.
+    pub(super) fn behind(&self, plugin: &str, version: &Arc<str>) -> Vec<Use> {
+        self.stages_with(plugin, |stage| stage.version != *version && stage.refused.as_ref() != Some(version))
+    }
+
+    fn stages_with(&self, plugin: &str, is_meant: impl Fn(&Running) -> bool) -> Vec<Use> {
+        let mut uses = Vec::new();
+        for line in &self.lines {
+            let Phase::Up { control, stages } = &line.phase else { continue };
+            for (stage, running) in stages.iter().enumerate() {
+                if line.config.transforms[stage].plugin.expose() == plugin && is_meant(running) {
+                    uses.push(Use {
+                        pipeline: line.config.clone(),
+                        stage,
+                        setup: running.setup.clone(),
+                        control: control.clone(),
+                    });
+                }
+            }
+        }
+        uses
+    }
+
+    /// Notes what a stage made of a version that it was offered, if it still runs.
+    pub(super) fn note_offer(&mut self, each: &Use, version: &Arc<str>, is_taken: bool) {
+        for line in &mut self.lines {
+            if let Phase::Up { control, stages } = &mut line.phase
+                && control.same_channel(&each.control)
+                && let Some(running) = stages.get_mut(each.stage)
+            {
+                running.refused = (!is_taken).then(|| version.clone());
+                if is_taken {
+                    running.version = version.clone();
+                }
+            }
+        }
+    }
+
+    /// Lets stages that have refused a plugin's version be offered it again.
+    pub(super) fn forgive(&mut self, plugin: &str) {
+        for line in &mut self.lines {
+            let Phase::Up { stages, .. } = &mut line.phase else { continue };
+            for (running, transform) in stages.iter_mut().zip(&line.config.transforms) {
+                if transform.plugin.expose() == plugin {
+                    running.refused = None;
+                }
+            }
+        }
+    }
+
+    fn add(&mut self, config: Arc<config::Pipeline>, answer: Answer<Described>) {
+        let name = config.name.clone();
+        if self.find(&name).is_some() {
+            return answer_all(vec![Then::Started(answer)], &Err(ControlError::Taken(name)));
+        }
+        self.status.add(config.clone(), PipelineState::Starting);
+        let mut line = Line::new(config);
+        line.is_new = true;
+        line.waiting.push(Then::Started(answer));
+        self.lines.push(line);
+        self.start_line(self.lines.len() - 1);
+    }
+
+    fn start_again(&mut self, name: &str, answer: Answer<Described>) {
+        let then = Then::Started(answer);
+        let Some(index) = self.find(name) else {
+            return answer_all(vec![then], &Err(ControlError::NotFound(name.to_owned())));
+        };
+        match self.lines[index].phase {
+            Phase::Stopping => answer_all(vec![then], &Err(ControlError::Stopping(name.to_owned()))),
+            Phase::Up { .. } => answer_all(vec![then], &self.describe(name)),
+            Phase::Preparing { .. } | Phase::Prepared(_) | Phase::Opening { .. } => {
+                self.lines[index].waiting.push(then);
+            }
+            Phase::Down | Phase::Waiting => {
+                self.lines[index].waiting.push(then);
+                self.start_line(index);
+            }
+        }
+    }
+
+    /// Stops a pipeline, if it does anything; `then` is done once it does not.
+    fn take_down(&mut self, name: &str, then: Then) {
+        let Some(index) = self.find(name) else {
+            return answer_all(vec![then], &Err(ControlError::NotFound(name.to_owned())));
+        };
+        self.lines[index].waiting.push(then);
+        self.stop_line(index, Instant::now() + self.grace);
+        if matches!(self.lines[index].phase, Phase::Down) {
+            let state = self.status.get(name).map(|described| described.state);
+            let has_finished = state == Some(PipelineState::Finished);
+            self.is_down(index, if has_finished { PipelineState::Finished } else { PipelineState::Stopped });
+        }
+    }
+
+    /// Tells a pipeline to stop, whatever it does.
+    pub(super) fn stop_line(&mut self, index: usize, deadline: Instant) {
+        let line = &mut self.lines[index];
+        line.chance = Chance::None;
+        line.is_booting = false;
+        line.is_new = false;
+        match std::mem::replace(&mut line.phase, Phase::Stopping) {
+            Phase::Up { control, .. } => {
+                if let Err(mpsc::error::TrySendError::Full(stop)) =
+                    control.try_send(Control::Stop { deadline })
+                {
+                    // Swaps wait before it. The job waits for them, and nobody for the job.
+                    self.jobs.spawn(async move {
+                        let told = control.send(stop).await;
+                        tracing::debug!(is_told = told.is_ok(), "a pipeline was told to stop after swaps");
+                        Done::Other
+                    });
+                }
+            }
+            Phase::Preparing { cancel, .. } | Phase::Opening { cancel } => cancel.cancel(),
+            Phase::Prepared(stages) => {
+                line.phase = Phase::Down;
+                self.retire(stages);
+            }
+            Phase::Down | Phase::Waiting => line.phase = Phase::Down,
+            Phase::Stopping => {}
+        }
+        let line = &mut self.lines[index];
+        if matches!(line.phase, Phase::Stopping) {
+            self.status.set(&line.config.name, PipelineState::Stopping);
+        }
+        let (started, others) =
+            std::mem::take(&mut line.waiting).into_iter().partition(|then| matches!(then, Then::Started(_)));
+        line.waiting = others;
+        let stopping = ControlError::Stopping(line.config.name.clone());
+        answer_all(started, &Err(stopping));
+    }
+
+    /// A pipeline does nothing any more: tells who waited for that.
+    fn is_down(&mut self, index: usize, state: PipelineState) {
+        let line = &mut self.lines[index];
+        line.phase = Phase::Down;
+        let name = line.config.name.clone();
+        let waiting = std::mem::take(&mut line.waiting);
+        self.status.set(&name, state);
+        let described = self.describe(&name);
+        if waiting.iter().any(|then| matches!(then, Then::Removed(_))) {
+            self.lines.remove(index);
+            self.status.remove(&name);
+            tracing::info!(pipeline = %name, "pipeline removed");
+        }
+        answer_all(waiting, &described);
+    }
+
+    fn describe(&self, name: &str) -> Result<Described, ControlError> {
+        self.status.get(name).ok_or_else(|| ControlError::NotFound(name.to_owned()))
+    }
+
+    pub(super) fn find(&self, name: &str) -> Option<usize> {
+        self.lines.iter().position(|line| line.config.name == name)
+    }
+
+    /// Drops instances where the time that unmapping their memory takes holds nothing up.
+    fn retire(&mut self, stages: Vec<Ready>) {
+        if !stages.is_empty() {
+            self.jobs.spawn_blocking(move || {
+                drop(stages);
+                Done::Other
+            });
+        }
+    }
+}
+
+/// Tells those who asked, unless they have gone.
+fn answer_all(waiting: Vec<Then>, result: &Result<Described, ControlError>) {
+    for then in waiting {
+        let is_told = match then {
+            Then::Started(answer) | Then::Stopped(answer) => answer.send(result.clone()).is_ok(),
+            Then::Removed(answer) => answer.send(result.clone().map(drop)).is_ok(),
+        };
+        if !is_told {
+            tracing::debug!("who gave a command did not wait for its answer");
+        }
     }
 }

@@ -1,8 +1,9 @@
 //! The plugins that are there, by name, and what is made of them for a pipeline.
 
-use crate::config::{self, MAX_SINKS, Outputs};
+use crate::config::{self, MAX_SINKS, Outputs, Redacted, Transform};
 use crate::plugin::{Description, Fault, HostState, Instance, Plugin, Setup};
 use crate::telemetry::Metrics;
+use futures_util::future::try_join_all;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -57,42 +58,48 @@ impl Shelf {
         self.plugins.insert(plugin.name().to_string(), plugin);
     }
 
-    /// The plugins a pipeline needs that are not there, as they may be shown.
-    pub(super) fn missing(&self, pipeline: &config::Pipeline) -> Vec<String> {
-        let needed = pipeline.transforms.iter().map(|transform| &transform.plugin);
-        let missing = needed.filter(|name| self.get(name.expose()).is_none());
-        let mut missing: Vec<String> = missing.map(|name| name.shown().to_owned()).collect();
-        missing.sort();
-        missing.dedup();
-        missing
-    }
-
-    /// Makes an instance for every transform of a pipeline whose plugins are all there.
-    pub(super) async fn stages(
+    /// The plugin of each transform of a pipeline.
+    ///
+    /// # Errors
+    /// The names of those that are not there, each once.
+    pub(super) fn all_of<'a>(
         &self,
-        pipeline: &config::Pipeline,
-        metrics: &Metrics,
-    ) -> Result<Vec<Ready>, Refusal> {
-        let mut stages = Vec::with_capacity(pipeline.transforms.len());
-        for transform in &pipeline.transforms {
-            let Some(plugin) = self.get(transform.plugin.expose()) else { continue };
-            let setup = setup(pipeline, transform, metrics);
-            let instance = plugin.instantiate(&setup).await.map_err(|fault| Refusal::Init {
-                pipeline: pipeline.name.clone(),
-                transform: transform.name.clone(),
-                plugin: transform.plugin.shown().to_owned(),
-                fault,
-            })?;
-            stages.push((transform.clone(), setup, instance));
+        pipeline: &'a config::Pipeline,
+    ) -> Result<Vec<Plugin>, Vec<&'a Redacted>> {
+        let mut missing: Vec<&Redacted> = Vec::new();
+        let mut plugins = Vec::with_capacity(pipeline.transforms.len());
+        for Transform { plugin: name, .. } in &pipeline.transforms {
+            match self.get(name.expose()) {
+                Some(plugin) => plugins.push(plugin.clone()),
+                None if missing.iter().any(|known| known.expose() == name.expose()) => {}
+                None => missing.push(name),
+            }
         }
-        // Without all of them, the last is not the one whose outputs the sinks take.
-        if let Some((transform, _, instance)) = stages.last()
-            && stages.len() == pipeline.transforms.len()
-        {
-            check_outputs(pipeline, transform.plugin.shown(), instance.description())?;
-        }
-        Ok(stages)
+        if missing.is_empty() { Ok(plugins) } else { Err(missing) }
     }
+}
+
+/// Makes an instance for every transform of a pipeline, side by side; `plugins` has the plugin of each.
+pub(super) async fn stages(
+    pipeline: &config::Pipeline,
+    plugins: &[Plugin],
+    metrics: &Metrics,
+) -> Result<Vec<Ready>, Refusal> {
+    let made = pipeline.transforms.iter().zip(plugins).map(|(transform, plugin)| async move {
+        let setup = setup(pipeline, transform, metrics);
+        let instance = plugin.instantiate(&setup).await.map_err(|fault| Refusal::Init {
+            pipeline: pipeline.name.clone(),
+            transform: transform.name.clone(),
+            plugin: transform.plugin.shown().to_owned(),
+            fault,
+        })?;
+        Ok((transform.clone(), setup, instance))
+    });
+    let stages = try_join_all(made).await?;
+    if let Some((transform, _, instance)) = stages.last() {
+        check_outputs(pipeline, transform.plugin.shown(), instance.description())?;
+    }
+    Ok(stages)
 }
 
 /// Whether the plugin of the last transform has every output that a sink takes by name.

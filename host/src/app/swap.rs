@@ -1,23 +1,56 @@
 //! Exchanging a plugin's version in all pipelines that run it.
 //!
 //! First every use is prepared: instantiated and given its configuration; one failure rejects the
-//! version for all. Then each use swaps at its own batch boundary.
+//! version for all. Then the uses swap side by side, each as soon as its pipeline can. A use whose
+//! pipeline has ended meanwhile, or is about to, is no use any more.
 
+use super::job::{Failure, bounded};
 use super::shelf::check_outputs;
 use crate::config;
 use crate::pipeline::{CarriedState, Control, Swap, Swapped};
 use crate::plugin::{Instance, Plugin, Setup};
+use futures_util::future::join_all;
 use serde::Serialize;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+/// Longest that preparing all uses of a version may take; as at a start, a guest's own time is limited far
+/// below.
+const PREPARE_DEADLINE: Duration = Duration::from_secs(120);
+/// Longest that one use may take to swap. A pipeline looks up from its work between two pieces of a batch,
+/// and carrying the state has 1 s each way.
+const EXCHANGE_DEADLINE: Duration = Duration::from_secs(30);
 
 /// One stage that runs the plugin.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Use {
     pub(super) pipeline: Arc<config::Pipeline>,
     pub(super) stage: usize,
     pub(super) setup: Setup,
     pub(super) control: mpsc::Sender<Control>,
+}
+
+/// A version that is offered to uses of its plugin.
+#[derive(Debug)]
+pub(super) struct Offer {
+    pub(super) plugin: Plugin,
+    pub(super) previous: Option<String>,
+    pub(super) uses: Vec<Use>,
+    /// Newer content has come: until the uses are asked, this one can be skipped.
+    pub(super) superseded: CancellationToken,
+}
+
+/// What became of an offer.
+#[derive(Debug)]
+pub(super) struct Exchanged {
+    pub(super) plugin: Plugin,
+    pub(super) verdict: Verdict,
+    /// The uses that run it now.
+    pub(super) taken: Vec<Use>,
+    /// The uses that stay on the version before, those included whose pipelines are about to end.
+    pub(super) kept: Vec<Use>,
 }
 
 /// How a swap went.
@@ -34,10 +67,10 @@ pub struct Verdict {
     pub previous: Option<String>,
     /// How long the new version took to compile, or to load from the cache.
     pub compile_ms: u64,
-    /// Why it was rejected.
+    /// Why it was rejected, or not taken everywhere.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
-    /// Each stage that runs it.
+    /// Each stage that runs the plugin.
     pub uses: Vec<UseVerdict>,
 }
 
@@ -69,43 +102,73 @@ pub enum Outcome {
     Swapped,
     /// The old one does.
     Rejected,
+    /// Newer content came before it was decided.
+    Superseded,
 }
 
 /// Swaps the plugin in all its uses.
-pub(super) async fn swap(plugin: Plugin, previous: Option<String>, uses: Vec<Use>, fresh: bool) -> Verdict {
+pub(super) async fn swap(offer: Offer) -> Exchanged {
+    let Offer { plugin, previous, uses, superseded } = offer;
     let mut verdict = Verdict {
         plugin: plugin.name().to_string(),
-        outcome: Outcome::Swapped,
+        outcome: Outcome::Rejected,
         version: plugin.version().to_string(),
         previous,
         compile_ms: u64::try_from(plugin.load_time().as_millis()).unwrap_or(u64::MAX),
         error: None,
         uses: Vec::new(),
     };
-    let mut prepared = Vec::with_capacity(uses.len());
-    for each in uses {
-        match prepare(&plugin, &each).await {
-            Ok(instance) => prepared.push((each, instance)),
-            Err(error) => {
-                verdict.outcome = Outcome::Rejected;
-                verdict.error = Some(error);
-                retire(prepared.into_iter().map(|(_, instance)| instance).collect()).await;
-                return verdict;
+    let (mut taken, mut kept) = (Vec::new(), Vec::new());
+    let prepared = join_all(uses.iter().map(|each| prepare(&plugin, each)));
+    let prepared = match bounded(PREPARE_DEADLINE, &superseded, prepared).await {
+        Ok(prepared) => prepared,
+        Err(failure) => {
+            if failure == Failure::Cancelled {
+                verdict.outcome = Outcome::Superseded;
             }
+            verdict.error = Some(match failure {
+                Failure::Cancelled => "newer content came first".to_owned(),
+                Failure::TimedOut => {
+                    format!("it has not started everywhere after {} s", PREPARE_DEADLINE.as_secs())
+                }
+                Failure::Panicked => "starting it met a fault of the host; the log has the panic".to_owned(),
+            });
+            return Exchanged { plugin, verdict, taken, kept: uses };
         }
+    };
+    let (prepared, refused) = prepared.into_iter().fold((Vec::new(), Vec::new()), |mut all, each| {
+        match each {
+            Ok(instance) => all.0.push(instance),
+            Err(error) => all.1.push(error),
+        }
+        all
+    });
+    if !refused.is_empty() {
+        verdict.error = Some(refused.join("; "));
+        retire(prepared).await;
+        return Exchanged { plugin, verdict, taken, kept: uses };
     }
     let mut retired = Vec::new();
-    for (each, instance) in prepared {
-        let (use_verdict, instance) = exchange(each, instance, fresh).await;
+    let exchanges = uses.iter().zip(prepared).map(|(each, instance)| exchange(each, instance));
+    for (each, answer) in uses.clone().into_iter().zip(join_all(exchanges).await) {
+        let Some((use_verdict, instance)) = answer else {
+            kept.push(each);
+            continue;
+        };
+        let side = if use_verdict.outcome == Outcome::Swapped { &mut taken } else { &mut kept };
+        side.push(each);
         verdict.uses.push(use_verdict);
         retired.extend(instance);
     }
-    if !verdict.uses.is_empty() && verdict.uses.iter().all(|each| each.outcome == Outcome::Rejected) {
-        verdict.outcome = Outcome::Rejected;
-        verdict.error = verdict.uses.first().and_then(|each| each.error.clone());
+    if verdict.uses.is_empty() || !taken.is_empty() {
+        verdict.outcome = Outcome::Swapped;
     }
+    verdict.error = verdict.uses.iter().find_map(|each| {
+        let error = each.error.as_ref()?;
+        Some(format!("pipeline {}, transform {}: {error}", each.pipeline, each.transform))
+    });
     retire(retired).await;
-    verdict
+    Exchanged { plugin, verdict, taken, kept }
 }
 
 async fn prepare(plugin: &Plugin, each: &Use) -> Result<Instance, String> {
@@ -124,7 +187,8 @@ async fn prepare(plugin: &Plugin, each: &Use) -> Result<Instance, String> {
     Ok(instance)
 }
 
-async fn exchange(each: Use, next: Instance, fresh: bool) -> (UseVerdict, Option<Instance>) {
+/// Offers a use its new instance. None: its pipeline has ended, or is about to.
+async fn exchange(each: &Use, next: Instance) -> Option<(UseVerdict, Option<Instance>)> {
     let mut verdict = UseVerdict {
         pipeline: each.pipeline.name.clone(),
         transform: each.setup.transform.to_string(),
@@ -134,12 +198,17 @@ async fn exchange(each: Use, next: Instance, fresh: bool) -> (UseVerdict, Option
         error: None,
     };
     let (sender, answer) = oneshot::channel();
-    let swap = Box::new(Swap { stage: each.stage, next, fresh, verdict: sender });
-    let sent = each.control.send(Control::Swap(swap)).await.is_ok();
-    let Some(Swapped { outcome, pause, retired }) = (if sent { answer.await.ok() } else { None }) else {
-        verdict.error = Some("the pipeline ended meanwhile".to_owned());
-        return (verdict, None);
+    let swap = Box::new(Swap { stage: each.stage, next, fresh: false, verdict: sender });
+    let asked = async {
+        each.control.send(Control::Swap(swap)).await.ok()?;
+        answer.await.ok()
     };
+    let Ok(answered) = tokio::time::timeout(EXCHANGE_DEADLINE, asked).await else {
+        // It finds nobody waiting for its verdict, and stays on the version that it runs.
+        verdict.error = Some(format!("its pipeline did not swap within {} s", EXCHANGE_DEADLINE.as_secs()));
+        return Some((verdict, None));
+    };
+    let Swapped { outcome, pause, retired } = answered?;
     verdict.swap_us = Some(u64::try_from(pause.as_micros()).unwrap_or(u64::MAX));
     match outcome {
         Ok(state) => {
@@ -152,7 +221,7 @@ async fn exchange(each: Use, next: Instance, fresh: bool) -> (UseVerdict, Option
         }
         Err(fault) => verdict.error = Some(fault.to_string()),
     }
-    (verdict, retired)
+    Some((verdict, retired))
 }
 
 /// Drops instances where the time that unmapping their memory takes holds nothing up.

@@ -1,65 +1,65 @@
-//! The host's one task: it waits for everything that can happen, and does one thing at a time.
+//! The host's one task: it waits for everything that can happen, and decides.
 //!
-//! What takes long (compiling, swapping, stopping) it waits for beside everything else. The
-//! pipelines, and what it is told about them, are in `lines.rs`.
+//! It never does what takes time: compiling, instances, files, sockets, swaps and stops are jobs and
+//! tasks beside it, whose results come back here. The pipelines, and what it is told about them, are
+//! in `lines.rs`; the start of all of them together in `boot.rs`.
 
+use super::boot::Boot;
+use super::compile::{self, Compiler};
 use super::ends::Ends;
-use super::lines::{Line, Phase, StartError};
+use super::intake::Intake;
+use super::job::Done;
+use super::lines::Line;
 use super::shelf::Shelf;
-use super::swap::{self, Outcome, Verdict};
-use super::{AppError, Settings, compile};
+use super::swap::{self, Exchanged, Offer, Outcome, Use};
+use super::{AppError, Settings};
 use crate::admin::{self, Admin};
 use crate::config::{self, Config};
-use crate::control::{Command, Handle};
+use crate::control::{self, Command, Handle};
 use crate::pipeline::Ended;
-use crate::plugin::{Engine, LoadError, Plugin};
+use crate::plugin::{Engine, Plugin};
 use crate::reload::{Candidate, Change, Folder};
 use crate::shutdown::Shutdown;
 use crate::telemetry::{Metrics, PipelineState, Status, SwapOutcome};
-use std::collections::VecDeque;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::{Instant, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 
+/// So long after the grace period a pipeline that has not ended is given up with its task: what it ends
+/// with takes no time, so that it must be stuck.
+const STUCK: Duration = Duration::from_millis(400);
+
 pub(super) struct Task {
-    pub(super) engine: Engine,
     pub(super) shelf: Shelf,
     pub(super) metrics: Arc<Metrics>,
     pub(super) status: Arc<Status>,
-    pub(super) ends: Ends,
+    pub(super) ends: Arc<Ends>,
     pub(super) grace: Duration,
     /// Every pipeline, running or not.
     pub(super) lines: Vec<Line>,
     /// The tasks of those that run; each answers with its pipeline's name.
     pub(super) running: JoinSet<(Arc<str>, Ended)>,
-    /// Messages that grace periods cut off.
-    pub(super) given_up: u64,
-    /// Whether a pipeline outlasted the grace period of the shutdown.
-    pub(super) is_late: bool,
-    pub(super) is_stopping: bool,
-    folder: Folder,
-    /// What was in the folder at the start and no pipeline needs.
-    later: VecDeque<Change>,
+    /// What takes time and is no pipeline.
+    pub(super) jobs: JoinSet<Done>,
+    /// What the folder has brought and does not run yet.
+    pub(super) intake: Intake,
+    /// The first start of all pipelines, while it is not over.
+    pub(super) boot: Option<Boot>,
+    compiler: Compiler,
+    /// The cache of compiled code knows that all that is wanted for now has been loaded.
+    is_cache_tidy: bool,
+    pub(super) folder: Folder,
     commands: mpsc::Receiver<Command>,
     /// Nobody is left who could tell it anything.
     is_alone: bool,
-    job: Option<Job>,
-    /// The job exchanges a plugin: what starts now would start the old version, unnoticed.
-    is_swapping: bool,
+    /// Pipelines that the grace period of the shutdown cut off, and the messages that they gave up.
+    cut_off: Vec<(String, u64)>,
+    is_stopping: bool,
     admin: Option<Served>,
-}
-
-/// A job that is waited for beside everything else.
-type Job = Pin<Box<dyn Future<Output = Done> + Send>>;
-
-/// What a job came to.
-enum Done {
-    Compiled { name: String, version: String, result: Result<Plugin, LoadError> },
-    Swapped { plugin: Plugin, verdict: Verdict },
 }
 
 /// The HTTP API, running.
@@ -69,257 +69,360 @@ struct Served {
 }
 
 impl Task {
-    /// Starts what can start; all that can fail early fails here.
-    pub(super) async fn start(
-        config: Config,
-        settings: Settings,
-        handle: &Handle,
-        commands: mpsc::Receiver<Command>,
-    ) -> Result<Self, AppError> {
+    /// A host whose pipelines are known and do nothing yet, and its handle. Its HTTP API answers.
+    pub(super) async fn open(config: Config, settings: Settings) -> Result<(Self, Handle), AppError> {
         let Settings { metrics, grace, reader } = settings;
-        let status = Arc::new(Status::default());
-        let engine = Engine::try_new(Some(&config.plugins.cache))?;
-        let (folder, found) = Folder::open(&config.plugins)?;
+        let plugins = config.plugins.clone();
+        let opened = tokio::task::spawn_blocking(move || {
+            let engine = Engine::try_new(Some(&plugins.cache))?;
+            Ok::<_, AppError>((engine, Folder::open(&plugins)?))
+        });
+        let (engine, (folder, found)) =
+            opened.await.map_err(|error| AppError::Failed(error.to_string()))??;
+        let status = Arc::new(Status::new(&metrics));
+        let (handle, commands) = control::channel(status.clone());
+        let ends = Arc::new(Ends::new(metrics.clone(), &config));
+        let admin = match &config.admin {
+            Some(admin) => {
+                let host = admin::Host {
+                    metrics: metrics.clone(),
+                    status: status.clone(),
+                    handle: handle.clone(),
+                    reader,
+                    is_trusting: admin.token.is_some(),
+                    server: config.server,
+                    listeners: ends.listeners().clone(),
+                };
+                // Before the API answers, it has to know that these pipelines are to run.
+                let listener = listen(admin).await?;
+                Some((admin, listener, host))
+            }
+            None => None,
+        };
+        let mut lines = Vec::with_capacity(config.pipelines.len());
+        for pipeline in config.pipelines {
+            let mut line = Line::new(Arc::new(pipeline));
+            line.is_booting = true;
+            status.add(line.config.clone(), PipelineState::Starting);
+            lines.push(line);
+        }
+        let admin = admin.map(|(admin, listener, host)| serve(admin, listener, host)).transpose()?;
         let mut task = Self {
-            engine,
+            compiler: Compiler::new(engine),
+            is_cache_tidy: false,
             folder,
-            later: VecDeque::new(),
+            intake: Intake::default(),
+            boot: Some(Boot::new(lines.len())),
             shelf: Shelf::default(),
-            ends: Ends::new(metrics.clone(), &config),
+            ends,
             grace,
-            lines: config.pipelines.into_iter().map(Line::new).collect(),
+            lines,
             running: JoinSet::new(),
+            jobs: JoinSet::new(),
             commands,
             is_alone: false,
-            job: None,
-            is_swapping: false,
-            admin: None,
-            given_up: 0,
-            is_late: false,
+            admin,
+            cut_off: Vec::new(),
             is_stopping: false,
             metrics,
             status,
         };
-        // What no pipeline needs is loaded once all that can run do.
-        let (needed, later): (VecDeque<_>, VecDeque<_>) =
-            found.into_iter().partition(|change| task.is_needed(change));
-        task.later = later;
-        for change in needed {
-            task.load_at_start(change).await;
-        }
-        let admin = match &config.admin {
-            Some(admin) => {
-                let host = admin::Host {
-                    metrics: task.metrics.clone(),
-                    status: task.status.clone(),
-                    handle: handle.clone(),
-                    reader,
-                    server: config.server,
-                    listeners: task.ends.listeners().clone(),
-                };
-                Some(serve(admin, host).await?)
-            }
-            None => None,
-        };
-        let mut refused = Vec::new();
-        for index in 0..task.lines.len() {
-            match task.start_line(index).await {
-                Ok(()) => {}
-                Err(StartError::Refused(refusal)) => refused.push(refusal),
-                Err(StartError::Open(error)) => {
-                    let pipeline = task.lines[index].config.name.clone();
-                    return Err(AppError::Open { pipeline, error });
-                }
-            }
-        }
-        if !refused.is_empty() {
-            return Err(AppError::Refused(refused));
-        }
-        task.admin = admin;
-        Ok(task)
+        found.into_iter().for_each(|change| task.changed(change));
+        Ok((task, handle))
     }
 
-    /// Everything that happens until the end.
-    pub(super) async fn run(mut self, shutdown: Shutdown) -> Result<(), AppError> {
+    /// Everything that happens until the end. `started` is told when all pipelines that can start at once
+    /// have.
+    pub(super) async fn run(
+        mut self,
+        shutdown: Shutdown,
+        started: Option<oneshot::Sender<()>>,
+    ) -> Result<(), AppError> {
+        let failure = self.work(&shutdown, started).await.err();
+        let ended = self.stop().await;
+        failure.map_or(ended, Err)
+    }
+
+    async fn work(
+        &mut self,
+        shutdown: &Shutdown,
+        mut started: Option<oneshot::Sender<()>>,
+    ) -> Result<(), AppError> {
+        for index in 0..self.lines.len() {
+            self.start_line(index);
+        }
         loop {
-            if self.is_alone && self.running.is_empty() && !self.is_any_waiting() {
-                break;
+            self.compile_next();
+            let gate = self.advance_boot()?;
+            if self.boot.is_none()
+                && let Some(started) = started.take()
+                && started.send(()).is_err()
+            {
+                tracing::debug!("who started the host did not wait for that");
             }
-            if self.job.is_none() {
-                match self.later.pop_front() {
-                    Some(change) => self.changed(change),
-                    None => self.engine.loaded_all(),
-                }
+            if self.is_alone && !self.lines.iter().any(Line::is_awaited) {
+                return Ok(());
             }
             tokio::select! {
                 biased;
-                () = shutdown.requested() => break,
+                () = shutdown.requested() => return Ok(()),
                 Some(joined) = self.running.join_next() => self.ended(joined),
-                command = self.commands.recv(), if !self.is_alone && !self.is_swapping => match command {
-                    Some(command) => self.obey(command).await,
+                Some(done) = self.jobs.join_next() => match done {
+                    Ok(done) => self.done(done),
+                    // Jobs catch what can panic in them.
+                    Err(error) => tracing::error!(%error, "a job of the host is lost"),
+                },
+                change = self.folder.next() => self.changed(change),
+                command = self.commands.recv(), if !self.is_alone => match command {
+                    Some(command) => self.obey(command),
                     None => self.is_alone = true,
                 },
-                done = poll_job(&mut self.job) => {
-                    self.job = None;
-                    self.finish_job(done).await;
-                }
-                change = self.folder.next(), if self.job.is_none() => self.changed(change),
+                () = sleep_until(gate.unwrap_or_else(Instant::now)), if gate.is_some() => {}
             }
         }
-        self.stop().await
     }
 
-    /// Stops every pipeline and the API.
+    /// A job is done.
+    fn done(&mut self, done: Done) {
+        match done {
+            Done::Compiled { name, version, result } => self.compiled(&name, &version, result),
+            Done::Prepared { pipeline, result } => self.prepared(&pipeline, result),
+            Done::Opened { pipeline, stages, result } => self.opened(&pipeline, stages, result),
+            Done::Swapped(exchanged) => self.swapped(*exchanged),
+            Done::Other => {}
+        }
+    }
+
+    /// Stops every pipeline and the API, within the grace period.
     async fn stop(mut self) -> Result<(), AppError> {
         self.is_stopping = true;
         // Whoever still waits for an answer is told that there is none.
         self.commands.close();
-        while self.commands.recv().await.is_some() {}
-        let deadline = tokio::time::Instant::now() + self.grace;
-        self.lines.iter_mut().for_each(|line| line.stop(deadline));
-        while let Some(joined) = self.running.join_next().await {
-            self.ended(joined);
+        while self.commands.try_recv().is_ok() {}
+        let deadline = Instant::now() + self.grace;
+        for index in 0..self.lines.len() {
+            self.stop_line(index, deadline);
         }
-        if let Some(Served { stop, task }) = self.admin.take() {
+        while self.lines.iter().any(Line::is_stopping) {
+            tokio::select! {
+                biased;
+                Some(joined) = self.running.join_next() => self.ended(joined),
+                Some(Ok(done)) = self.jobs.join_next() => self.done(done),
+                () = sleep_until(deadline + STUCK) => break,
+            }
+        }
+        for line in self.lines.iter().filter(|line| line.is_stopping()) {
+            tracing::error!(pipeline = %line.config.name, "pipeline is stuck and is given up");
+            self.cut_off.push((line.config.name.clone(), 0));
+        }
+        // What is left of jobs is of no use any more.
+        self.running.abort_all();
+        self.jobs.abort_all();
+        if let Some(Served { stop, mut task }) = self.admin.take() {
             stop.cancel();
-            if let Ok(Err(error)) = task.await {
-                tracing::error!(%error, "http api failed");
+            match timeout_at(deadline + STUCK, &mut task).await {
+                Ok(Ok(Err(error))) => tracing::error!(%error, "http api failed"),
+                Ok(_) => {}
+                Err(_) => task.abort(),
             }
         }
-        let failures: Vec<_> = self.status.all().into_iter().filter_map(failure).collect();
-        match (self.is_late, failures.is_empty()) {
-            (false, true) => Ok(()),
-            (false, false) => Err(AppError::Failed(failures.join("; "))),
-            (true, _) => Err(AppError::GraceRanOut(self.given_up)),
+        let failures = self.status.all().into_iter().filter_map(|described| match described.state {
+            PipelineState::Failed { error } => Some(format!("pipeline {}: {error}", described.config.name)),
+            _ => None,
+        });
+        let failures: Vec<_> = failures.collect();
+        match (self.cut_off.is_empty(), failures.is_empty()) {
+            (true, true) => Ok(()),
+            (true, false) => Err(AppError::Failed(failures.join("; "))),
+            (false, _) => Err(AppError::GraceRanOut(self.cut_off)),
         }
     }
 
-    fn is_needed(&self, change: &Change) -> bool {
-        let (Change::Found(Candidate { name, .. }) | Change::Refused { name, .. } | Change::Gone { name }) =
-            change;
-        let mut transforms = self.lines.iter().flat_map(|line| &line.config.transforms);
-        transforms.any(|transform| transform.plugin.expose() == name)
+    /// A pipeline's stop outlasted its grace period. At the end of the host, that is its failure.
+    pub(super) fn cut_off(&mut self, pipeline: &str, given_up: u64) {
+        tracing::error!(pipeline, messages = given_up, "the grace period ran out: messages are given up");
+        if self.is_stopping {
+            self.cut_off.push((pipeline.to_owned(), given_up));
+        }
     }
 
-    async fn load_at_start(&mut self, change: Change) {
-        match change {
-            Change::Found(Candidate { name, wasm, version, .. }) => {
-                let result = compile::compile(self.engine.clone(), name.clone(), wasm).await;
-                match result {
-                    Ok(plugin) => self.loaded(plugin),
-                    Err(error) => self.rejected(&name, &version, &error.to_string()),
-                }
-            }
-            Change::Refused { name, error, .. } => self.rejected(&name, "", &error),
-            Change::Gone { .. } => {}
-        }
+    fn is_needed(&self, plugin: &str) -> bool {
+        self.lines.iter().any(|line| line.uses(plugin))
     }
 
     fn changed(&mut self, change: Change) {
         match change {
-            Change::Found(Candidate { name, wasm, version, .. }) => {
-                let engine = self.engine.clone();
-                self.job = Some(Box::pin(async move {
-                    let result = compile::compile(engine, name.clone(), wasm).await;
-                    Done::Compiled { name, version, result }
-                }));
+            Change::Found(candidate) => {
+                let name = candidate.name.clone();
+                let running = self.shelf.get(&name).map(|plugin| plugin.version().clone());
+                if !self.intake.found(candidate, running.as_deref()) {
+                    // What runs already was written again: whoever did not take it may look again.
+                    self.forgive(&name);
+                    self.catch_up(&name);
+                    self.revive(&name);
+                }
             }
-            Change::Refused { name, error, .. } => self.rejected(&name, "", &error),
+            Change::Refused { name, error, .. } => {
+                self.intake.forget(&name);
+                self.rejected(&name, "", &error);
+                self.start_waiting(&name);
+            }
             Change::Gone { name } => {
                 tracing::warn!(plugin = %name, "plugin file is gone; the version that runs goes on");
+                self.intake.forget(&name);
+                self.start_waiting(&name);
             }
         }
     }
 
-    async fn finish_job(&mut self, done: Done) {
-        match done {
-            Done::Compiled { name, version, result: Err(error) } => {
-                self.rejected(&name, &version, &error.to_string());
+    /// Compiles what is next, while there is a seat: what no pipeline needs once all that can run do.
+    fn compile_next(&mut self) {
+        let takes_rest = self.boot.is_none();
+        while let Some(seat) = self.compiler.seat() {
+            let lines = &self.lines;
+            let is_needed = |name: &str| lines.iter().any(|line| line.uses(name));
+            let Some(Candidate { name, wasm, version, .. }) = self.intake.next(is_needed, takes_rest) else {
+                break;
+            };
+            self.is_cache_tidy = false;
+            let (loaded, left) = seat.compile(name.clone(), wasm);
+            self.jobs.spawn(async move {
+                let result = compile::compiled(loaded).await;
+                Done::Compiled { name, version, result }
+            });
+            // When the seat is free, there is another look at what is next.
+            self.jobs.spawn(async move {
+                let _ = left.await;
+                Done::Other
+            });
+        }
+        if takes_rest && !self.is_cache_tidy && self.intake.is_idle() {
+            self.is_cache_tidy = true;
+            let engine = self.compiler.engine().clone();
+            self.jobs.spawn_blocking(move || {
+                engine.loaded_all();
+                Done::Other
+            });
+        }
+    }
+
+    fn compiled(&mut self, name: &str, version: &str, result: Result<Plugin, String>) {
+        if !self.intake.compiled(name, version) {
+            tracing::info!(plugin = name, version, "plugin skipped: newer content came first");
+            return;
+        }
+        match result {
+            Err(error) => {
+                self.rejected(name, version, &error);
+                self.start_waiting(name);
             }
-            Done::Compiled { name, result: Ok(plugin), .. } => {
-                let Some(previous) = self.shelf.get(&name).map(|old| old.version().to_string()) else {
-                    self.loaded(plugin);
-                    self.start_waiting(&name).await;
-                    return;
-                };
-                if previous == **plugin.version() {
-                    return;
+            Ok(plugin) => self.offer(plugin),
+        }
+    }
+
+    /// Has a compiled plugin take over, once the swap before is decided.
+    fn offer(&mut self, plugin: Plugin) {
+        let Some(plugin) = self.intake.hold(plugin) else { return };
+        let name = plugin.name().clone();
+        let Some(previous) = self.shelf.get(&name).map(|old| old.version().clone()) else {
+            tracing::info!(
+                plugin = %name, version = %plugin.version(), cached = plugin.is_from_cache(),
+                compile_ms = plugin.load_time().as_millis() as u64, "plugin loaded"
+            );
+            self.shelf.put(plugin);
+            return self.start_waiting(&name);
+        };
+        if previous != *plugin.version() {
+            let uses = self.uses(&name);
+            self.swap(plugin, Some(previous.to_string()), uses);
+        }
+    }
+
+    /// Offers the version on the shelf to the stages that run an older one: their pipelines were starting
+    /// while it took over.
+    pub(super) fn catch_up(&mut self, name: &str) {
+        let Some(plugin) = self.shelf.get(name).cloned() else { return };
+        let uses = self.behind(name, plugin.version());
+        if !uses.is_empty() && !self.intake.is_swapping(name) {
+            self.swap(plugin, None, uses);
+        }
+    }
+
+    fn swap(&mut self, plugin: Plugin, previous: Option<String>, uses: Vec<Use>) {
+        let superseded = self.intake.begin_swap(plugin.name(), plugin.version());
+        let offer = Offer { plugin, previous, uses, superseded };
+        self.jobs.spawn(async move { Done::Swapped(Box::new(swap::swap(offer).await)) });
+    }
+
+    /// It is decided who runs a version.
+    fn swapped(&mut self, exchanged: Exchanged) {
+        let Exchanged { plugin, verdict, taken, kept } = exchanged;
+        let name = plugin.name().clone();
+        let next = self.intake.end_swap(&name);
+        let version = plugin.version().clone();
+        let is_shelved = self.shelf.get(&name).is_some_and(|known| *known.version() == version);
+        match verdict.outcome {
+            Outcome::Superseded => {
+                tracing::info!(plugin = %name, %version, "plugin skipped: newer content came first");
+            }
+            Outcome::Rejected => {
+                self.rejected(&name, &version, verdict.error.as_deref().unwrap_or_default());
+            }
+            Outcome::Swapped => {
+                if self.is_needed(&name) {
+                    self.metrics.swapped(&name, SwapOutcome::Swapped);
                 }
-                let uses = self.uses(&name);
-                self.is_swapping = true;
-                self.job = Some(Box::pin(async move {
-                    let verdict = swap::swap(plugin.clone(), Some(previous), uses, false).await;
-                    Done::Swapped { plugin, verdict }
-                }));
+                for each in &verdict.uses {
+                    if each.outcome == Outcome::Swapped {
+                        tracing::info!(
+                            plugin = %name, %version, pipeline = each.pipeline, transform = each.transform,
+                            state = each.state, swap_us = each.swap_us, "plugin swapped"
+                        );
+                    } else {
+                        tracing::error!(
+                            plugin = %name, %version, pipeline = each.pipeline, transform = each.transform,
+                            error = each.error, "plugin not swapped here: the version before runs on"
+                        );
+                    }
+                }
+                self.shelf.put(plugin);
             }
-            Done::Swapped { plugin, verdict } => {
-                self.is_swapping = false;
-                self.swapped(plugin, &verdict);
+        }
+        if verdict.outcome == Outcome::Swapped || is_shelved {
+            taken.iter().for_each(|each| self.note_offer(each, &version, true));
+            kept.iter().for_each(|each| self.note_offer(each, &version, false));
+        }
+        match next {
+            Some(next) => self.offer(next),
+            None if verdict.outcome == Outcome::Swapped => {
+                self.catch_up(&name);
+                self.revive(&name);
             }
+            None => {}
         }
     }
 
-    fn loaded(&mut self, plugin: Plugin) {
-        tracing::info!(
-            plugin = %plugin.name(), version = %plugin.version(),
-            compile_ms = plugin.load_time().as_millis() as u64, cached = plugin.is_from_cache(),
-            "plugin loaded"
-        );
-        self.shelf.put(plugin);
-    }
-
+    /// A version does not run. What no pipeline uses is no swap that was rejected.
     fn rejected(&self, name: &str, version: &str, error: &str) {
-        self.metrics.swapped(name, SwapOutcome::Rejected);
+        if self.is_needed(name) {
+            self.metrics.swapped(name, SwapOutcome::Rejected);
+        }
         let running = self.shelf.get(name).map(|plugin| plugin.version().to_string());
         tracing::error!(plugin = name, version, error, running, "plugin rejected");
     }
-
-    fn swapped(&mut self, plugin: Plugin, verdict: &Verdict) {
-        if verdict.outcome == Outcome::Rejected {
-            let error = verdict.error.as_deref().unwrap_or_default();
-            self.rejected(&verdict.plugin, &verdict.version, error);
-            return;
-        }
-        self.metrics.swapped(&verdict.plugin, SwapOutcome::Swapped);
-        for each in &verdict.uses {
-            tracing::info!(
-                plugin = verdict.plugin, version = verdict.version, pipeline = each.pipeline,
-                transform = each.transform, state = each.state, swap_us = each.swap_us, error = each.error,
-                outcome = ?each.outcome, "plugin swapped"
-            );
-        }
-        self.shelf.put(plugin);
-    }
-
-    fn is_any_waiting(&self) -> bool {
-        self.lines.iter().any(|line| matches!(line.phase, Phase::Waiting))
-    }
 }
 
-/// A pipeline that has failed, in words.
-fn failure((pipeline, state): (String, PipelineState)) -> Option<String> {
-    match state {
-        PipelineState::Failed { error } => Some(format!("pipeline {pipeline}: {error}")),
-        _ => None,
-    }
+async fn listen(admin: &config::Admin) -> Result<TcpListener, AppError> {
+    let failed = |error| AppError::Admin { address: admin.listen, error };
+    TcpListener::bind(admin.listen).await.map_err(failed)
 }
 
 /// Serves the HTTP API.
-async fn serve(admin: &config::Admin, host: admin::Host) -> Result<Served, AppError> {
-    let failed = |error| AppError::Admin { address: admin.listen, error };
-    let listener = TcpListener::bind(admin.listen).await.map_err(failed)?;
-    let address = listener.local_addr().map_err(failed)?;
+fn serve(admin: &config::Admin, listener: TcpListener, host: admin::Host) -> Result<Served, AppError> {
+    let address = listener.local_addr().map_err(|error| AppError::Admin { address: admin.listen, error })?;
     tracing::info!(%address, "http api listening");
     let stop = CancellationToken::new();
     let api = Admin::new(address, admin.token.clone(), host);
-    let task = tokio::spawn(api.serve(listener, stop.clone().cancelled_owned()));
+    let task = tokio::spawn(api.serve(listener, stop.clone()));
     Ok(Served { stop, task })
-}
-
-/// Resolves when the job is done; never while there is none.
-async fn poll_job(job: &mut Option<Job>) -> Done {
-    match job {
-        Some(job) => job.await,
-        None => std::future::pending().await,
-    }
 }

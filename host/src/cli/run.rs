@@ -1,7 +1,7 @@
 //! `tidemill run`: the pipelines of a configuration, until they end or a signal comes.
 
-use super::{ConfigFile, Exit, block_on, complain, duration, environment, is_terminal, load, tell};
-use crate::app::{self, AppError, Settings};
+use super::{ConfigFile, Exit, block_on_within, complain, duration, environment, is_terminal, load, tell};
+use crate::app::{self, Settings};
 use crate::config::{Config, Reader};
 use std::time::Duration;
 
@@ -32,14 +32,14 @@ impl Run {
             tracing::warn!(warning = warning.message, %file, line, hint, "odd configuration");
         }
         raise_open_files(&loaded.config);
-        block_on(|shutdown| async move {
+        block_on_within(Some(self.grace), |shutdown| async move {
             let reader = Reader::new(&self.config.file, environment());
             let settings = Settings { grace: self.grace, reader, ..Settings::default() };
             match app::run(loaded.config, settings, shutdown).await {
                 Ok(()) => Exit::Success,
                 Err(error) => {
                     complain(&error);
-                    if matches!(error, AppError::Refused(_)) { Exit::Configuration } else { Exit::Failure }
+                    if error.is_configuration() { Exit::Configuration } else { Exit::Failure }
                 }
             }
         })

@@ -1,26 +1,88 @@
 //! Ctrl-C and SIGTERM: the first asks for a shutdown, the second ends the process.
+//!
+//! They are waited for on a thread of their own: a signal is obeyed whatever the runtime's threads are
+//! stuck in, and if the shutdown does not end in time, the process does.
 
 use super::Exit;
 use crate::shutdown::Shutdown;
-use tokio::signal::unix::{SignalKind, signal};
+use std::io;
+use std::thread::JoinHandle;
+use std::time::Duration;
+use tokio::runtime::Builder;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
 
-/// Waits for signals, for as long as it is polled.
-#[expect(clippy::exit, reason = "a second signal is the user's wish to wait for nothing")]
-pub(super) async fn watch(shutdown: Shutdown) {
-    let signals = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()));
-    let (Ok(mut interrupt), Ok(mut terminate)) = signals else {
-        tracing::warn!("failed to listen for signals");
-        return;
-    };
-    loop {
+/// How long after its grace period a shutdown that does not end is ended. It is to be over within a second.
+const OVERTIME: Duration = Duration::from_millis(900);
+
+/// Waits for signals until it is dropped.
+#[derive(Debug)]
+pub(super) struct Watch {
+    over: CancellationToken,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Watch {
+    /// Has the first signal request a shutdown; one with a grace period may take that long and no longer.
+    pub(super) fn start(shutdown: Shutdown, grace: Option<Duration>) -> io::Result<Self> {
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let (interrupt, terminate) = {
+            let _runtime = runtime.enter();
+            (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?)
+        };
+        let over = CancellationToken::new();
+        let thread = std::thread::Builder::new().name("signals".into()).spawn({
+            let over = over.clone();
+            move || {
+                runtime.block_on(async {
+                    tokio::select! {
+                        () = over.cancelled() => {}
+                        () = obey(interrupt, terminate, shutdown, grace) => {}
+                    }
+                });
+            }
+        })?;
+        Ok(Self { over, thread: Some(thread) })
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.over.cancel();
+        if let Some(thread) = self.thread.take() {
+            // Its panic, if it had one, was reported on its own thread.
+            let _ = thread.join();
+        }
+    }
+}
+
+#[expect(
+    clippy::exit,
+    reason = "a second signal is the user's wish to wait for nothing, and so is the grace period"
+)]
+async fn obey(mut interrupt: Signal, mut terminate: Signal, shutdown: Shutdown, grace: Option<Duration>) {
+    let mut next = async || {
         tokio::select! {
             _ = interrupt.recv() => {}
             _ = terminate.recv() => {}
         }
-        if shutdown.is_requested() {
-            std::process::exit(Exit::Interrupted.code().into());
+    };
+    next().await;
+    tracing::info!("shutting down");
+    shutdown.request();
+    let overdue = async {
+        match grace {
+            Some(grace) => sleep(grace + OVERTIME).await,
+            None => std::future::pending().await,
         }
-        tracing::info!("shutting down");
-        shutdown.request();
-    }
+    };
+    let exit = tokio::select! {
+        () = next() => Exit::Interrupted,
+        () = overdue => {
+            tracing::error!("something in the host hangs and does not end with it");
+            Exit::Failure
+        }
+    };
+    std::process::exit(exit.code().into());
 }

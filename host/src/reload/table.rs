@@ -67,8 +67,9 @@ struct Row {
     wait: Wait,
     /// Whether it was dealt with as it is.
     settled: bool,
-    /// The version that was found last.
-    found: Option<String>,
+    /// The version that was found last, and the file that it was found in: the same content in a file that
+    /// was written again is found again, for whoever did not take it.
+    found: Option<(String, Stamp)>,
     /// Why it was refused since.
     refused: Option<String>,
 }
@@ -242,7 +243,10 @@ impl Row {
             }
             Seen::File(stamp) => match read(&place.path(), stamp) {
                 // What was told meanwhile would say that a writer came.
-                Reading::Whole(wasm) if !news.mentions(place.file) => self.offer(place, wasm, emit),
+                Reading::Whole(wasm) if !news.mentions(place.file) => {
+                    let stamp = *stamp;
+                    self.offer(place, stamp, wasm, emit);
+                }
                 Reading::Whole(_) | Reading::Changed => self.again(now),
                 Reading::Failed(error) => {
                     // The reason may go away without a change of the file.
@@ -260,11 +264,12 @@ impl Row {
         self.since = now;
     }
 
-    fn offer(&mut self, place: &Place<'_>, wasm: Vec<u8>, emit: &mut dyn FnMut(Change)) {
-        let version = version(&wasm);
+    fn offer(&mut self, place: &Place<'_>, stamp: Stamp, wasm: Vec<u8>, emit: &mut dyn FnMut(Change)) {
+        let found = (version(&wasm), stamp);
         self.refused = None;
-        if self.found.as_ref() != Some(&version) {
-            self.found = Some(version.clone());
+        if self.found.as_ref() != Some(&found) {
+            let version = found.0.clone();
+            self.found = Some(found);
             emit(Change::Found(Candidate { name: place.name(), path: place.path(), wasm, version }));
         }
     }

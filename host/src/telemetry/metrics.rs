@@ -70,6 +70,7 @@ pub struct Metrics {
     state_lost: Family<Labels, Counter>,
     swaps: Family<Labels, Counter>,
     swap_duration: HistogramFamily,
+    pipelines: Family<Labels, Gauge>,
     connections: Family<Labels, Gauge>,
     connects: Family<Labels, Counter>,
     bytes_received: Family<Labels, Counter>,
@@ -135,6 +136,7 @@ impl Default for Metrics {
             ),
             swaps: family(r, "plugin_swaps", "Swaps of a plugin"),
             swap_duration: histograms(r, "plugin_swap_duration_seconds", "Pause of a pipeline at a swap"),
+            pipelines: family(r, "pipelines", "1 for the state that a pipeline is in"),
             connections: family(r, "connections", "Connections of an endpoint, by state"),
             connects: family(r, "connects", "Attempts to connect, and connections accepted or refused"),
             bytes_received: family(r, "bytes_received", "Bytes an endpoint received, frame headers included"),
@@ -246,6 +248,11 @@ impl Metrics {
     /// What the plugin of a transform counts itself.
     pub fn guest(&self, pipeline: &str, transform: &str) -> GuestMetrics {
         self.guests.of(pipeline, transform)
+    }
+
+    /// The states of pipelines.
+    pub(super) fn pipelines(&self) -> &Family<Labels, Gauge> {
+        &self.pipelines
     }
 
     /// Counts a swap of a plugin.

@@ -1,8 +1,16 @@
-//! What state each pipeline is in, for readiness and for people.
+//! Which pipelines there are, and what each does: for readiness, for the API and for people.
+//!
+//! One task writes it, at the moment it decides; anyone reads it, and asks nobody. The gauge of a
+//! pipeline's state is moved here and nowhere else, so that it cannot disagree.
 
+use super::Metrics;
+use super::metrics::Labels;
+use crate::config;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
 use serde::Serialize;
 use std::collections::BTreeMap;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex, MutexGuard};
 
 /// The state of a pipeline.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -30,45 +38,135 @@ pub enum PipelineState {
     },
 }
 
-/// The state of every pipeline.
-#[derive(Debug, Default)]
+/// The names of the states, as labels.
+const STATES: [&str; 7] = ["waiting", "starting", "running", "stopping", "finished", "stopped", "failed"];
+
+impl PipelineState {
+    /// The label value.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Waiting { .. } => "waiting",
+            Self::Starting => "starting",
+            Self::Running => "running",
+            Self::Stopping => "stopping",
+            Self::Finished => "finished",
+            Self::Stopped => "stopped",
+            Self::Failed { .. } => "failed",
+        }
+    }
+}
+
+/// A pipeline of a running host.
+#[derive(Clone, Debug)]
+pub struct Described {
+    /// As it is configured.
+    pub config: Arc<config::Pipeline>,
+    /// What it does.
+    pub state: PipelineState,
+}
+
+/// Every pipeline of a host and its state.
+#[derive(Debug)]
 pub struct Status {
-    pipelines: Mutex<BTreeMap<String, PipelineState>>,
+    /// In the order in which they were added.
+    rows: Mutex<Vec<Described>>,
+    gauge: Family<Labels, Gauge>,
 }
 
 impl Status {
+    /// A table without pipelines, whose states these metrics show.
+    pub fn new(metrics: &Metrics) -> Self {
+        Self { rows: Mutex::default(), gauge: metrics.pipelines().clone() }
+    }
+
+    /// Adds a pipeline, whose name is new.
+    pub fn add(&self, config: Arc<config::Pipeline>, state: PipelineState) {
+        let mut rows = self.lock();
+        self.show(&config.name, &state);
+        rows.push(Described { config, state });
+    }
+
     /// Notes the state of a pipeline.
     pub fn set(&self, pipeline: &str, state: PipelineState) {
-        let mut pipelines = self.pipelines.lock().expect("nothing panics while it is held");
-        pipelines.insert(pipeline.to_owned(), state);
+        let mut rows = self.lock();
+        if let Some(row) = rows.iter_mut().find(|row| row.config.name == pipeline) {
+            self.show(pipeline, &state);
+            row.state = state;
+        }
     }
 
     /// Forgets a pipeline.
     pub fn remove(&self, pipeline: &str) {
-        self.pipelines.lock().expect("nothing panics while it is held").remove(pipeline);
+        let mut rows = self.lock();
+        rows.retain(|row| row.config.name != pipeline);
+        for state in STATES {
+            self.gauge.remove(&labels(pipeline, state));
+        }
     }
 
-    /// The state of a pipeline.
-    pub fn get(&self, pipeline: &str) -> Option<PipelineState> {
-        self.pipelines.lock().expect("nothing panics while it is held").get(pipeline).cloned()
+    /// A pipeline, if there is one of this name.
+    pub fn get(&self, pipeline: &str) -> Option<Described> {
+        self.lock().iter().find(|row| row.config.name == pipeline).cloned()
     }
 
-    /// The state of every pipeline.
-    pub fn all(&self) -> BTreeMap<String, PipelineState> {
-        self.pipelines.lock().expect("nothing panics while it is held").clone()
+    /// Every pipeline, in the order in which they were added.
+    pub fn all(&self) -> Vec<Described> {
+        self.lock().clone()
     }
 
     /// Why the host is not ready: the pipelines that should run and do not. A pipeline that was
     /// stopped, or has finished, is no reason.
     pub fn not_ready(&self) -> BTreeMap<String, PipelineState> {
-        let mut pipelines = self.all();
-        pipelines.retain(|_, state| {
-            use PipelineState::{Failed, Finished, Running, Starting, Stopped, Stopping, Waiting};
-            match state {
-                Waiting { .. } | Starting | Failed { .. } => true,
-                Running | Finished | Stopping | Stopped => false,
-            }
+        use PipelineState::{Failed, Finished, Running, Starting, Stopped, Stopping, Waiting};
+        let rows = self.lock();
+        let hindered = rows.iter().filter(|row| match row.state {
+            Waiting { .. } | Starting | Failed { .. } => true,
+            Running | Finished | Stopping | Stopped => false,
         });
-        pipelines
+        hindered.map(|row| (row.config.name.clone(), row.state.clone())).collect()
+    }
+
+    fn show(&self, pipeline: &str, state: &PipelineState) {
+        for each in STATES {
+            let is_it = each == state.as_str();
+            self.gauge.get_or_create_owned(&labels(pipeline, each)).set(is_it.into());
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Described>> {
+        self.rows.lock().expect("nothing panics while it is held")
+    }
+}
+
+fn labels(pipeline: &str, state: &str) -> Labels {
+    vec![("pipeline", pipeline.to_owned()), ("state", state.to_owned())]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Endpoint, Pipeline};
+
+    fn states(metrics: &Metrics, pipeline: &str) -> Vec<String> {
+        let of_pipeline = format!("tidemill_pipelines{{pipeline=\"{pipeline}\",state=\"");
+        let text = metrics.encode();
+        let samples = text.lines().filter_map(|line| line.strip_prefix(&of_pipeline)?.split_once("\"} "));
+        samples.filter(|(_, value)| *value == "1").map(|(state, _)| state.to_owned()).collect()
+    }
+
+    #[test]
+    fn a_pipeline_is_in_one_state_of_the_metrics_and_in_none_once_it_is_removed() {
+        let metrics = Metrics::default();
+        let status = Status::new(&metrics);
+        let pipeline = Arc::new(Pipeline::new("p", Endpoint::client("ws://127.0.0.1:1/")));
+        status.add(pipeline, PipelineState::Starting);
+        assert_eq!(states(&metrics, "p"), ["starting"]);
+        let failed = PipelineState::Failed { error: "no".to_owned() };
+        for state in [PipelineState::Running, failed, PipelineState::Stopped, PipelineState::Finished] {
+            status.set("p", state.clone());
+            assert_eq!(states(&metrics, "p"), [state.as_str()]);
+        }
+        status.remove("p");
+        assert!(!metrics.encode().contains("tidemill_pipelines{"));
     }
 }

@@ -1,0 +1,344 @@
+//! Connections of the HTTP API: how many there may be, how long each may take, and how they end.
+//!
+//! A connection has a time for the headers of a request, one for its body, and one in which nothing
+//! happens between requests; while a request is being answered its time is the host's matter. Half a
+//! request keeps nothing from ending.
+
+use super::refusal::Refusal;
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::extract::Request;
+use axum::http::StatusCode;
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use hyper::server::conn::http1;
+use hyper::service::Service as _;
+use hyper_util::rt::TokioIo;
+use hyper_util::service::TowerToHyperService;
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+
+/// Most connections; whoever comes then waits in the queue of the system.
+const MAX_CONNECTIONS: usize = 256;
+/// From a connection, or the first byte of a request, to the end of its headers.
+const HEADERS_TIMEOUT: Duration = Duration::from_secs(10);
+/// From the end of the headers to the end of the body.
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+/// In which nothing is asked, or nothing of an answer is taken.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+/// For what is left of answers when the API ends.
+const LAST_WORDS: Duration = Duration::from_millis(250);
+/// Between two attempts to accept when the system refuses: it has no more files, say.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// A pipeline as JSON is far smaller.
+const MAX_BODY_BYTES: usize = 1 << 20;
+
+/// Answers requests until `stop`; then what is asked already, for a moment.
+pub(super) async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) -> io::Result<()> {
+    let seats = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let mut connections = JoinSet::new();
+    loop {
+        let accepted = async {
+            let seat = seats.clone().acquire_owned().await;
+            (listener.accept().await, seat)
+        };
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => break,
+            Some(ended) = connections.join_next() => {
+                if let Err(error) = ended {
+                    tracing::error!(%error, "a connection of the http api is lost");
+                }
+            }
+            (accepted, seat) = accepted => match accepted {
+                Ok((stream, _)) => {
+                    let connection = connection(stream, router.clone(), stop.clone());
+                    connections.spawn(async move {
+                        connection.await;
+                        drop(seat);
+                    });
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "the http api cannot accept a connection");
+                    sleep(ACCEPT_PAUSE).await;
+                }
+            },
+        }
+    }
+    // No one else comes in.
+    drop(listener);
+    let ended = async { while connections.join_next().await.is_some() {} };
+    if timeout(LAST_WORDS, ended).await.is_err() {
+        connections.shutdown().await;
+    }
+    Ok(())
+}
+
+/// Serves one connection until its end, or until it has taken too long.
+async fn connection(stream: TcpStream, router: Router, stop: CancellationToken) {
+    let pace = Pace::default();
+    let service = TowerToHyperService::new(router);
+    let service = hyper::service::service_fn({
+        let pace = pace.clone();
+        move |request: hyper::Request<hyper::body::Incoming>| {
+            pace.set(Doing::Answer);
+            let answered = service.call(request);
+            let pace = pace.clone();
+            async move {
+                let answer = answered.await;
+                pace.set(Doing::Nothing(Instant::now()));
+                answer
+            }
+        }
+    });
+    let io = TokioIo::new(Paced { stream, pace: pace.clone() });
+    let mut connection = pin!(http1::Builder::new().serve_connection(io, service));
+    let mut is_stopping = false;
+    loop {
+        let due = pace.due();
+        tokio::select! {
+            biased;
+            ended = connection.as_mut() => {
+                if let Err(error) = ended {
+                    tracing::debug!(%error, "a connection of the http api broke");
+                }
+                return;
+            }
+            () = stop.cancelled(), if !is_stopping => {
+                is_stopping = true;
+                connection.as_mut().graceful_shutdown();
+            }
+            // The pace changes while it is slept: another look is due after the shortest of its times.
+            () = sleep_until(due.unwrap_or_else(|| Instant::now() + HEADERS_TIMEOUT)) => {
+                if pace.due().is_some_and(|due| due <= Instant::now()) {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// Takes in the body of a request, which has a time and a size for it, before anyone works on it.
+pub(super) async fn whole_body(request: Request, next: Next) -> Response {
+    let (head, body) = request.into_parts();
+    match timeout(BODY_TIMEOUT, to_bytes(body, MAX_BODY_BYTES)).await {
+        Ok(Ok(body)) => next.run(Request::from_parts(head, Body::from(body))).await,
+        Ok(Err(error)) => {
+            let is_too_large = std::error::Error::source(&error)
+                .is_some_and(|cause| cause.is::<http_body_util::LengthLimitError>());
+            let refusal = if is_too_large {
+                let message = format!("the body is larger than {MAX_BODY_BYTES} bytes");
+                Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", message)
+            } else {
+                Refusal::new(StatusCode::BAD_REQUEST, "bad_request", "the body cannot be read")
+            };
+            refusal.into_response()
+        }
+        Err(_) => {
+            let message = format!("the body was not there after {} s", BODY_TIMEOUT.as_secs());
+            Refusal::new(StatusCode::REQUEST_TIMEOUT, "too_slow", message).into_response()
+        }
+    }
+}
+
+/// What a connection does, as far as its time goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Doing {
+    /// No request has begun since; or its peer took something of an answer then.
+    Nothing(Instant),
+    /// The headers of a request have begun to come then, or the connection has.
+    Headers(Instant),
+    /// A request is being answered.
+    Answer,
+}
+
+/// What a connection does now; clones are one and the same.
+#[derive(Clone, Debug)]
+struct Pace(Arc<Mutex<Doing>>);
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self(Arc::new(Mutex::new(Doing::Headers(Instant::now()))))
+    }
+}
+
+impl Pace {
+    fn set(&self, doing: Doing) {
+        *self.lock() = doing;
+    }
+
+    /// Bytes have come.
+    fn received(&self) {
+        let mut doing = self.lock();
+        if let Doing::Nothing(_) = *doing {
+            *doing = Doing::Headers(Instant::now());
+        }
+    }
+
+    /// Bytes were taken.
+    fn sent(&self) {
+        let mut doing = self.lock();
+        if let Doing::Nothing(since) = &mut *doing {
+            *since = Instant::now();
+        }
+    }
+
+    /// When the connection has taken too long.
+    fn due(&self) -> Option<Instant> {
+        match *self.lock() {
+            Doing::Nothing(since) => Some(since + IDLE_TIMEOUT),
+            Doing::Headers(since) => Some(since + HEADERS_TIMEOUT),
+            Doing::Answer => None,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Doing> {
+        self.0.lock().expect("nothing panics while it is held")
+    }
+}
+
+/// A connection whose bytes are noticed.
+struct Paced {
+    stream: TcpStream,
+    pace: Pace,
+}
+
+impl AsyncRead for Paced {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
+        if buf.filled().len() > before {
+            this.pace.received();
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Paced {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let written = ready!(Pin::new(&mut this.stream).poll_write(cx, buf))?;
+        this.pace.sent();
+        Poll::Ready(Ok(written))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::middleware;
+    use axum::routing::{get, post};
+    use std::net::SocketAddr;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::task::JoinHandle;
+
+    /// An API whose one path answers at once, and another after a while that no limit is as long as.
+    async fn api() -> (SocketAddr, CancellationToken, JoinHandle<io::Result<()>>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("bound");
+        let slow = || async {
+            sleep(2 * IDLE_TIMEOUT).await;
+            "late"
+        };
+        let router = Router::new().route("/", get(|| async { "at once" })).route("/slow", get(slow));
+        let router = router.route("/", post(|body: String| async { body }));
+        let router = router.layer(middleware::from_fn(whole_body));
+        let stop = CancellationToken::new();
+        let serving = tokio::spawn(serve(listener, router, stop.clone()));
+        (address, stop, serving)
+    }
+
+    /// What comes until the end of the connection, and how long that took by the paused clock.
+    async fn answer(stream: &mut TcpStream) -> (String, Duration) {
+        let since = Instant::now();
+        let mut text = Vec::new();
+        // A reset is an end, too.
+        let _ = stream.read_to_end(&mut text).await;
+        (String::from_utf8(text).expect("text"), since.elapsed())
+    }
+
+    async fn sent(address: SocketAddr, text: &str) -> TcpStream {
+        let mut stream = TcpStream::connect(address).await.expect("it listens");
+        stream.write_all(text.as_bytes()).await.expect("it reads");
+        stream
+    }
+
+    fn is_about(is: Duration, wanted: Duration) -> bool {
+        is >= wanted && is < wanted + HEADERS_TIMEOUT + Duration::from_secs(1)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn half_a_request_half_a_body_and_an_idle_connection_are_ended_in_their_time() {
+        let (address, _stop, _serving) = api().await;
+        for half in ["", "GET / HTTP/1.1\r\nHos"] {
+            let (text, took) = answer(&mut sent(address, half).await).await;
+            assert!(text.is_empty() && is_about(took, HEADERS_TIMEOUT), "{half}: {text} after {took:?}");
+        }
+        let half = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nabc";
+        let (text, took) = answer(&mut sent(address, half).await).await;
+        assert!(text.starts_with("HTTP/1.1 408 "), "{text}");
+        assert!(took >= BODY_TIMEOUT, "{took:?}");
+        let whole = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+        let (text, took) = answer(&mut sent(address, whole).await).await;
+        assert!(text.ends_with("at once") && is_about(took, IDLE_TIMEOUT), "{text} after {took:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_that_takes_long_is_answered_and_the_connection_serves_on() {
+        let (address, _stop, _serving) = api().await;
+        let mut stream = sent(address, "GET /slow HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        let mut text = vec![0; 1000];
+        let length = stream.read(&mut text).await.expect("it answers");
+        assert!(text[..length].ends_with(b"late"));
+        let again = "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+        stream.write_all(again.as_bytes()).await.expect("it reads");
+        assert!(answer(&mut stream).await.0.ends_with("at once"));
+    }
+
+    #[tokio::test]
+    async fn more_connections_than_there_are_seats_wait_for_one() {
+        let (address, _stop, _serving) = api().await;
+        let mut seated = Vec::new();
+        for _ in 0..MAX_CONNECTIONS {
+            seated.push(sent(address, "GET / HTTP/1.1\r\nHos").await);
+        }
+        let whole = "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+        let mut waits = sent(address, whole).await;
+        let mut first = seated.remove(0);
+        first.write_all(b"t: a\r\nConnection: close\r\n\r\n").await.expect("it reads");
+        assert!(answer(&mut first).await.0.ends_with("at once"));
+        assert!(answer(&mut waits).await.0.ends_with("at once"));
+    }
+
+    #[tokio::test]
+    async fn half_a_request_does_not_hold_up_the_end() {
+        let (address, stop, serving) = api().await;
+        let mut half = sent(address, "GET / HTTP/1.1\r\nHos").await;
+        // Behind it, so that the half is there.
+        let whole = "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+        assert!(answer(&mut sent(address, whole).await).await.0.ends_with("at once"));
+        stop.cancel();
+        let ended =
+            timeout(HEADERS_TIMEOUT / 2, serving).await.expect("it ends before the half runs out of time");
+        ended.expect("no panic").expect("served well");
+        assert_eq!(answer(&mut half).await.0, "");
+    }
+}

@@ -1,0 +1,72 @@
+//! The first start of all pipelines of a configuration.
+//!
+//! All of them are prepared side by side, and what can be refused is looked at before anything is
+//! opened. A plugin that takes its time holds the others up for a moment only: then what is prepared
+//! is opened, and that one follows alone.
+
+use super::AppError;
+use super::NotStarted;
+use super::lines::Phase;
+use super::start::StartError;
+use super::task::Task;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// Longest that pipelines which are prepared wait for others that are not.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// A first start that is not over.
+#[derive(Debug)]
+pub(super) struct Boot {
+    /// When what is prepared is opened, whatever else is not.
+    gate: Instant,
+    is_open: bool,
+    pipelines: usize,
+    /// Those that do not start.
+    failed: Vec<NotStarted>,
+}
+
+impl Boot {
+    pub(super) fn new(pipelines: usize) -> Self {
+        Self { gate: Instant::now() + PATIENCE, is_open: false, pipelines, failed: Vec::new() }
+    }
+}
+
+impl Task {
+    /// Opens what is prepared once everything that can be refused has been looked at, and ends the first
+    /// start once all is decided. Answers with the moment at which to ask again, if nothing happens before.
+    ///
+    /// # Errors
+    /// If no pipeline can start.
+    pub(super) fn advance_boot(&mut self) -> Result<Option<Instant>, AppError> {
+        let Some(boot) = &mut self.boot else { return Ok(None) };
+        let is_undecided = |phase: &Phase| matches!(phase, Phase::Waiting | Phase::Preparing { .. });
+        let is_looked_at = !self.lines.iter().any(|line| line.is_booting && is_undecided(&line.phase));
+        if !boot.is_open && (is_looked_at || Instant::now() >= boot.gate) {
+            boot.is_open = true;
+            for index in 0..self.lines.len() {
+                self.open_line(index);
+            }
+        }
+        let Some(boot) = &mut self.boot else { return Ok(None) };
+        if self.lines.iter().any(|line| line.is_booting) {
+            return Ok((!boot.is_open).then_some(boot.gate));
+        }
+        let failed = std::mem::take(&mut boot.failed);
+        let none_starts = boot.pipelines > 0 && failed.len() == boot.pipelines;
+        self.boot = None;
+        if none_starts { Err(AppError::NoneStarts(failed)) } else { Ok(None) }
+    }
+
+    /// Whether nothing may be opened yet.
+    pub(super) fn is_gate_closed(&self) -> bool {
+        self.boot.as_ref().is_some_and(|boot| !boot.is_open)
+    }
+
+    /// A pipeline of the configuration does not start.
+    pub(super) fn not_booted(&mut self, pipeline: String, error: StartError) {
+        if let Some(boot) = &mut self.boot {
+            boot.failed.push(NotStarted { pipeline, error });
+        }
+    }
+}

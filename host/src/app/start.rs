@@ -1,0 +1,79 @@
+//! Starting a pipeline, in two jobs: everything that can be refused, then everything that is opened.
+//!
+//! Nothing of a pipeline is opened before its plugins have taken their configuration. Who runs the
+//! jobs, and when the second may follow the first, is decided elsewhere.
+
+use super::ends::{Ends, OpenError, Opened};
+use super::job::{Failure, bounded};
+use super::shelf::{self, Ready, Refusal};
+use crate::config;
+use crate::plugin::Plugin;
+use crate::telemetry::Metrics;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+/// Longest that making the instances of a pipeline may take. A guest's own time in `init` is limited far
+/// below; this is for a machine on which a thousand others start at once.
+const PREPARE_DEADLINE: Duration = Duration::from_secs(120);
+/// Longest that opening the files and listeners of a pipeline may take: a share that is away hangs for ever.
+const OPEN_DEADLINE: Duration = Duration::from_secs(30);
+
+/// Why a pipeline does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A plugin cannot serve it as it is configured.
+    #[error(transparent)]
+    Refused(Refusal),
+    /// One of its ends cannot be opened.
+    #[error(transparent)]
+    Open(OpenError),
+    /// Its plugins did not take their configuration in time.
+    #[error("its plugins have not started after {} s", PREPARE_DEADLINE.as_secs())]
+    PrepareTimedOut,
+    /// Its ends did not open in time.
+    #[error("its files and listeners were not open after {} s", OPEN_DEADLINE.as_secs())]
+    OpenTimedOut,
+    /// It met a fault of the host.
+    #[error("starting it met a fault of the host; the log has the panic")]
+    Panicked,
+    /// It was told to stop before.
+    #[error("it was told to stop before it had started")]
+    Cancelled,
+}
+
+impl StartError {
+    /// Whether another version of a plugin may do better.
+    pub(super) fn is_the_plugins(&self) -> bool {
+        matches!(self, Self::Refused(_) | Self::PrepareTimedOut)
+    }
+}
+
+/// Makes the stages of a pipeline, one plugin for each transform.
+pub(super) async fn prepare(
+    pipeline: &config::Pipeline,
+    plugins: &[Plugin],
+    metrics: &Metrics,
+    cancel: &CancellationToken,
+) -> Result<Vec<Ready>, StartError> {
+    let made = bounded(PREPARE_DEADLINE, cancel, shelf::stages(pipeline, plugins, metrics)).await;
+    match made {
+        Ok(made) => made.map_err(StartError::Refused),
+        Err(Failure::TimedOut) => Err(StartError::PrepareTimedOut),
+        Err(Failure::Cancelled) => Err(StartError::Cancelled),
+        Err(Failure::Panicked) => Err(StartError::Panicked),
+    }
+}
+
+/// Opens the ends of a pipeline.
+pub(super) async fn open(
+    pipeline: &config::Pipeline,
+    ends: &Ends,
+    cancel: &CancellationToken,
+) -> Result<Box<Opened>, StartError> {
+    match bounded(OPEN_DEADLINE, cancel, ends.open(pipeline)).await {
+        Ok(opened) => opened.map(Box::new).map_err(StartError::Open),
+        Err(Failure::TimedOut) => Err(StartError::OpenTimedOut),
+        Err(Failure::Cancelled) => Err(StartError::Cancelled),
+        Err(Failure::Panicked) => Err(StartError::Panicked),
+    }
+}
