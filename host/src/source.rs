@@ -87,7 +87,7 @@ impl Source {
     /// Reads no more: what was received before is still there. Closes what nobody needs for replies.
     pub fn poll_stop(&mut self, cx: &mut Context<'_>, code: u16) {
         match self {
-            Self::Client(client) => client.poll_stop(cx, code),
+            Self::Client(client) => client.stop(code),
             Self::Queue(queue) => queue.close(),
             Self::Server(_) => {
                 let _ = self.poll_close(cx, code);

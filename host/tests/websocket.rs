@@ -17,6 +17,10 @@ mod drive;
 mod endings;
 #[path = "websocket/handshake.rs"]
 mod handshake;
+#[path = "websocket/held.rs"]
+mod held;
+#[path = "websocket/last_words.rs"]
+mod last_words;
 #[path = "websocket/payloads.rs"]
 mod payloads;
 #[path = "websocket/reply.rs"]

@@ -223,11 +223,13 @@ impl Player {
         }
         match self.poll_play(cx) {
             Poll::Ready(played) => Poll::Ready(played),
-            Poll::Pending if self.connection.is_dirty() => match self.connection.poll_flush(cx) {
-                Poll::Ready(Err(ending)) => Poll::Ready(Played::Gone(ending)),
-                Poll::Ready(Ok(())) | Poll::Pending => Poll::Pending,
-            },
-            Poll::Pending => Poll::Pending,
+            Poll::Pending => {
+                if self.connection.is_dirty() {
+                    // Where nothing can be written any more, reading finds out why.
+                    let _ = self.connection.poll_flush(cx);
+                }
+                Poll::Pending
+            }
         }
     }
 
@@ -236,19 +238,21 @@ impl Player {
             while let Some(message) = self.waiting.front() {
                 let received_us = message.metadata.received_us();
                 ready!(self.poll_due(cx, received_us));
-                if let Err(ending) = ready!(self.connection.poll_ready(cx)) {
-                    return Poll::Ready(Played::Gone(ending));
+                if ready!(self.connection.poll_ready(cx)).is_err() {
+                    return Poll::Pending;
                 }
                 let sent =
                     self.waiting.pop_front().map_or(Ok(()), |message| self.connection.send(&message.payload));
-                if let Err(ending) = sent {
-                    return Poll::Ready(Played::Gone(ending));
+                if sent.is_err() {
+                    return Poll::Pending;
                 }
                 self.sent += 1;
             }
             if self.has_all {
-                let flushed = ready!(self.connection.poll_flush(cx));
-                return Poll::Ready(flushed.map_or_else(Played::Gone, |()| Played::All));
+                return match ready!(self.connection.poll_flush(cx)) {
+                    Ok(()) => Poll::Ready(Played::All),
+                    Err(_) => Poll::Pending,
+                };
             }
             let (mut batch, mut failed) = (Vec::new(), Vec::new());
             match ready!(self.source.poll_fill(cx, &mut batch, ROOM, &mut failed)) {

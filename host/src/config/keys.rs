@@ -435,7 +435,8 @@ pub static HEARTBEAT: Shape = Shape::Keys(&[&[
         "the answer, which is no message for the pipeline; none is waited for if left out",
     )
     .with_files(),
-    Key::new("timeout", Kind::SOME_DURATION, "no answer for so long reconnects").default("10s"),
+    Key::new("timeout", Kind::SOME_DURATION, "no answer for so long after a beat was due reconnects")
+        .default("10s"),
 ]]);
 
 /// `ping`

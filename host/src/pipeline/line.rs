@@ -405,10 +405,13 @@ impl Line {
             Some(Ok(())) => {}
             Some(Err(Broken(error))) => ending = Ending::Failed(error),
             None => {
+                let unread = self.source.remaining();
+                self.source_metrics.received.inc_by(unread);
+                self.source_place.losses.dropped(Reason::Shutdown, unread);
                 let inside = self.batch.len() + self.routed.len();
                 let at = self.stages.get(self.at).map_or(&self.source_place, Stage::place);
                 at.losses.dropped(Reason::Shutdown, inside as u64);
-                let lost = self.outlets.give_up() + inside as u64;
+                let lost = self.outlets.give_up() + inside as u64 + unread;
                 tracing::error!(pipeline = %self.name, lost, "the grace period ran out");
                 given_up = Some(lost);
             }

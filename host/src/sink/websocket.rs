@@ -11,7 +11,7 @@ use crate::message::{Failed, Message};
 use crate::reason::Reason;
 use crate::telemetry::{EndpointMetrics, SinkMetrics};
 use crate::websocket::{
-    Attachment, Broadcast, Change, Ending, Frame, Link, ListenError, Listeners, Received, WhenExhausted,
+    Attachment, Broadcast, Change, Frame, Link, ListenError, Listeners, Received, WhenExhausted,
 };
 use std::borrow::Cow;
 use std::collections::VecDeque;
@@ -19,7 +19,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-/// Messages fed without a flush, at most; bounds what a loss repeats.
+/// Messages fed without a flush that was done, at most: no loss repeats more, but for the rest of a frame of
+/// several.
 const UNFLUSHED_MESSAGES: usize = 1024;
 /// Bytes fed without a flush, at most: less than the connection collects before it writes by itself,
 /// so that a flush is one big write and no small one follows.
@@ -76,7 +77,7 @@ impl Client {
         endpoint: EndpointMetrics,
     ) -> Self {
         Self {
-            link: Link::new(&config.endpoint, client, WhenExhausted::Persist, endpoint),
+            link: Link::new(&config.endpoint, client, config.packing, WhenExhausted::Persist, endpoint),
             is_checked: config.endpoint.check_connection.is_some(),
             buffer: config.buffer,
             framing: framing(config),
@@ -108,14 +109,11 @@ impl Client {
                     Poll::Pending => break None,
                 }
             };
-            let result = match ending {
-                Some(ending) => Err(ending),
-                None => self.feed(Some(cx)),
+            let Some(ending) = ending else {
+                self.feed(Some(cx));
+                break;
             };
-            match result {
-                Ok(()) => break,
-                Err(ending) => self.link.lose(&ending),
-            }
+            self.link.lose(&ending);
         }
         self.metrics.losses.dropped(Reason::BufferFull, std::mem::take(&mut self.dropped));
     }
@@ -128,11 +126,7 @@ impl Client {
         if self.buffer.when_full != WhenFull::Block || self.has_room() {
             return Poll::Ready(());
         }
-        if let Err(ending) = self.feed(Some(cx)) {
-            self.link.lose(&ending);
-            // The next turn follows it up.
-            cx.waker().wake_by_ref();
-        }
+        self.feed(Some(cx));
         if self.has_room() { Poll::Ready(()) } else { Poll::Pending }
     }
 
@@ -152,12 +146,11 @@ impl Client {
         {
             let frame = self.framing.frame(&message);
             self.fed_bytes += frame.len() + FRAME_HEADER_BYTES;
-            let sent = connection.send(&frame);
+            // Where it cannot be sent, it waits with the rest for what reading finds: the connection's end.
+            let _ = connection.send(&frame);
             self.queue.push_back(message);
             self.fed += 1;
-            if let Err(ending) = sent.and_then(|()| self.flush(None)) {
-                self.link.lose(&ending);
-            }
+            self.flush(None);
             return;
         }
         self.keep(message, failed);
@@ -196,9 +189,7 @@ impl Client {
         self.waiting_bytes += message.payload.len();
         let is_kept = !goes_on || self.link.connection().is_none();
         self.queue.push_back(if is_kept { message.detached() } else { message });
-        if let Err(ending) = self.feed(None) {
-            self.link.lose(&ending);
-        }
+        self.feed(None);
     }
 
     pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>, failed: &mut Vec<Failed>) -> Poll<()> {
@@ -256,11 +247,16 @@ impl Client {
 
     /// Hands on what waits, as far as the peer reads, and flushes if that is due. Without a context it
     /// goes no further than can be told at once.
-    fn feed(&mut self, mut cx: Option<&mut Context<'_>>) -> Result<(), Ending> {
+    fn feed(&mut self, mut cx: Option<&mut Context<'_>>) {
         while self.fed < self.queue.len() && self.is_due(cx.as_deref_mut()) {
-            let Some(connection) = self.link.connection() else { return Ok(()) };
+            if self.has_fed_much() {
+                // It is settled first: a loss must not repeat a whole backlog.
+                self.flush(cx.as_deref_mut());
+            }
+            let has_room = self.fed < UNFLUSHED_MESSAGES;
+            let Some(connection) = self.link.connection().filter(|_| has_room) else { return };
             let is_ready = match cx.as_deref_mut() {
-                Some(cx) => connection.poll_ready(cx)?.is_ready(),
+                Some(cx) => matches!(connection.poll_ready(cx), Poll::Ready(Ok(()))),
                 None => connection.is_ready(),
             };
             if !is_ready {
@@ -278,28 +274,33 @@ impl Client {
             self.waiting_bytes -= fed.map(|message| message.payload.len()).sum::<usize>();
             self.fed += count;
             self.fed_bytes += frame.len() + FRAME_HEADER_BYTES;
-            connection.send(&frame)?;
+            if connection.send(&frame).is_err() {
+                return;
+            }
         }
-        self.flush(cx)
+        self.flush(cx);
+    }
+
+    #[inline]
+    fn has_fed_much(&self) -> bool {
+        self.fed >= UNFLUSHED_MESSAGES || self.fed_bytes >= UNFLUSHED_BYTES
     }
 
     /// Flushes what was fed, if that is due.
     #[inline]
-    fn flush(&mut self, cx: Option<&mut Context<'_>>) -> Result<(), Ending> {
-        let is_much = self.fed >= UNFLUSHED_MESSAGES || self.fed_bytes >= UNFLUSHED_BYTES;
+    fn flush(&mut self, cx: Option<&mut Context<'_>>) {
         if self.fed > 0
-            && (is_much || self.is_flushing && cx.is_some())
+            && (self.has_fed_much() || self.is_flushing && cx.is_some())
             && let Some(connection) = self.link.connection()
         {
             let flushed = match cx {
-                Some(cx) => connection.poll_flush(cx)?,
-                None => connection.try_flush()?,
+                Some(cx) => connection.poll_flush(cx),
+                None => connection.try_flush(),
             };
-            if flushed.is_ready() {
+            if matches!(flushed, Poll::Ready(Ok(()))) {
                 self.settle();
             }
         }
-        Ok(())
     }
 
     /// Whether what waits is to be sent now: it does not gather, or has gathered enough.

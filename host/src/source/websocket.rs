@@ -32,6 +32,7 @@ pub struct Client {
     /// Whether messages are answered on their connection, and what is to be written there.
     is_answered: bool,
     lane: Option<LaneWriter>,
+    /// No more is read than was read before.
     is_stopped: bool,
     failure: Option<String>,
 }
@@ -54,7 +55,7 @@ impl Client {
         metrics: EndpointMetrics,
     ) -> Self {
         Self {
-            link: Link::new(&config.endpoint, client, WhenExhausted::Fail, metrics),
+            link: Link::new(&config.endpoint, client, config.packing, WhenExhausted::Fail, metrics),
             origin: Arc::default(),
             decoding: Decoding::new(config),
             is_checked: config.endpoint.check_connection.is_some(),
@@ -90,7 +91,8 @@ impl Client {
         loop {
             self.follow(cx);
             self.write_back(cx);
-            let Some(connection) = self.link.connection().filter(|_| !self.is_stopped) else { break };
+            let is_stopped = self.is_stopped;
+            let Some(connection) = self.link.connection() else { break };
             let ending = loop {
                 // What fails takes its part of the room: it is work as well.
                 let taken = batch.len() - before + failed.len() - failed_before;
@@ -98,7 +100,12 @@ impl Client {
                     self.link.message();
                     return Poll::Ready(Fill::More);
                 }
-                match connection.poll_receive(cx) {
+                let received = if is_stopped && !connection.is_over() {
+                    connection.take_held().map_or(Poll::Pending, |held| Poll::Ready(Received::Message(held)))
+                } else {
+                    connection.poll_receive(cx)
+                };
+                match received {
                     Poll::Ready(Received::Message(payload)) => {
                         let received_us = *received_us.get_or_insert_with(metadata::now_us);
                         let metadata = Metadata::new(self.origin.clone(), received_us);
@@ -150,20 +157,22 @@ impl Client {
     pub(super) fn poll_hold(&mut self, cx: &mut Context<'_>) {
         self.link.hold();
         self.follow(cx);
+        if !self.is_stopped {
+            self.link.read_held(cx);
+        }
         self.write_back(cx);
     }
 
-    /// Reads no more. A connection on which answers may be due stays open for them.
-    pub(super) fn poll_stop(&mut self, cx: &mut Context<'_>, code: u16) {
-        if self.lane.is_none() {
-            let _ = self.link.poll_close(cx, code);
-        }
+    /// Reads no more, and dials no more. A connection on which answers may be due stays open for them.
+    pub(super) fn stop(&mut self, code: u16) {
         self.is_stopped = true;
+        self.link.stop(self.lane.is_none().then_some(code));
     }
 
     /// Messages that were received and not taken.
-    pub(super) fn remaining(&self) -> u64 {
-        u64::from(self.left.is_some())
+    pub(super) fn remaining(&mut self) -> u64 {
+        let held = self.link.connection().map_or(0, |connection| connection.held_messages());
+        held as u64 + u64::from(self.left.is_some())
     }
 
     pub(super) fn poll_close(&mut self, cx: &mut Context<'_>, code: u16) -> Poll<()> {
@@ -176,15 +185,22 @@ impl Client {
         if let (Some(lane), Some(connection)) = (&mut self.lane, self.link.connection())
             && let Poll::Ready(Err(ending)) = lane.poll_write(cx, connection)
         {
-            self.lose(&ending);
-            self.follow(cx);
+            if ending == Ending::TooSlow {
+                connection.end(Ending::TooSlow);
+            }
+            self.close_lane(&ending);
+        }
+    }
+
+    /// What was to be written on the connection has failed; reading goes on to its end.
+    fn close_lane(&mut self, ending: &Ending) {
+        if let Some(lane) = self.lane.take() {
+            lane.close(ending);
         }
     }
 
     fn lose(&mut self, ending: &Ending) {
-        if let Some(lane) = self.lane.take() {
-            lane.close(ending);
-        }
+        self.close_lane(ending);
         self.link.lose(ending);
     }
 

@@ -8,7 +8,7 @@ use super::guard::BEARER;
 use super::handshake::Handshake;
 use super::has_token;
 use super::server_tls::{PeerCertificate, ServerCertificates};
-use super::stream::Stream;
+use super::stream::{self, Stream};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
@@ -37,9 +37,6 @@ const MAX_HEADERS: usize = 100;
 const MAX_DISCARDED_BYTES: usize = 1 << 20;
 /// Read at once.
 const DISCARDED_AT_ONCE_BYTES: usize = 8 << 10;
-/// What the kernel holds at most that was not yet sent to a peer.
-#[cfg(target_os = "linux")]
-const MAX_UNSENT_BYTES: u32 = 64 << 10;
 /// Whose credentials are asked for.
 const BASIC_CHALLENGE: &str = "Basic realm=\"tidemill\", charset=\"UTF-8\"";
 const BEARER_CHALLENGE: &str = "Bearer realm=\"tidemill\"";
@@ -102,8 +99,7 @@ pub(super) async fn accept_over<T: Send, F: Future<Output = Verdict<T>> + Send>(
     patience: Duration,
     admit: impl Fn(Handshake) -> F + Sync,
 ) -> Option<Accepted<T>> {
-    tcp.set_nodelay(true).ok()?;
-    bound_unsent(&tcp);
+    stream::prepare(&tcp).ok()?;
     let handshakes = async {
         let (stream, certificate) = match certificates {
             Some(certificates) => Box::pin(certificates.accept(tcp)).await?,
@@ -112,15 +108,6 @@ pub(super) async fn accept_over<T: Send, F: Future<Output = Verdict<T>> + Send>(
         upgrade(stream, certificate, admit).await
     };
     tokio::time::timeout(patience, handshakes).await.ok().flatten()
-}
-
-/// What a peer does not read waits here, where policies know of it, and not in megabytes of kernel memory.
-fn bound_unsent(tcp: &TcpStream) {
-    #[cfg(target_os = "linux")]
-    // Without it, a slow peer costs more memory, and gets older messages.
-    let _ = socket2::SockRef::from(tcp).set_tcp_notsent_lowat(MAX_UNSENT_BYTES);
-    #[cfg(not(target_os = "linux"))]
-    let _ = tcp;
 }
 
 /// What was decided about the one request of a connection.

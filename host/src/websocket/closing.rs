@@ -31,9 +31,9 @@ enum Step {
 }
 
 impl Closing {
-    pub(super) fn new() -> Box<Self> {
+    pub(super) fn new() -> Self {
         let deadline = Box::pin(tokio::time::sleep(PATIENCE));
-        Box::new(Self { deadline, step: Step::Flush, discarded_bytes: 0 })
+        Self { deadline, step: Step::Flush, discarded_bytes: 0 }
     }
 
     /// The io's waker must have been set.

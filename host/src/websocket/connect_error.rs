@@ -74,13 +74,7 @@ impl ConnectError {
 
     /// What it says about the next attempt.
     pub fn advice(&self) -> Advice {
-        match self.problem {
-            Problem::Status { status, retry_after, .. } => Advice {
-                slow_down: matches!(status.as_u16(), 401 | 403 | 404),
-                at_least: retry_after.filter(|_| matches!(status.as_u16(), 429 | 503)),
-            },
-            _ => Advice::default(),
-        }
+        self.problem.advice()
     }
 
     /// Where to look, if that is known.
@@ -106,6 +100,13 @@ impl ConnectError {
     }
 }
 
+/// A peer may ask for a pause, and not for ever.
+const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(3600);
+
+/// What `openssl req -x509` makes by default is an authority.
+const NOT_OF_A_SERVER: &str = "make one with `openssl req -x509 -newkey rsa:2048 -nodes -days 365 \
+     -keyout key.pem -out cert.pem -subj /CN=localhost -addext basicConstraints=critical,CA:FALSE \
+     -addext subjectAltName=DNS:localhost,IP:127.0.0.1`, and trust it as `tls.ca`";
 const WRONG_NAME: &str = "`tls.server_name` says which name to check, `tls.ca` whom to trust";
 
 /// A name of a certificate without what rustls puts around it: `DnsName("example.com")`.
@@ -114,6 +115,18 @@ fn bare(name: &str) -> &str {
 }
 
 impl Problem {
+    fn advice(&self) -> Advice {
+        match self {
+            Self::Status { status, retry_after, .. } => Advice {
+                slow_down: matches!(status.as_u16(), 401 | 403 | 404),
+                at_least: retry_after.map(|wait| wait.min(LONGEST_RETRY_AFTER)),
+            },
+            // It is the proxy that is not to be asked again so soon.
+            Self::Proxy { problem, .. } => problem.advice(),
+            _ => Advice::default(),
+        }
+    }
+
     fn outcome(&self) -> ConnectOutcome {
         match self {
             Self::Tcp(_) => ConnectOutcome::Refused,
@@ -160,6 +173,9 @@ impl Problem {
             Why::NotValidForNameContext { presented, .. } => {
                 let names = presented.iter().map(|name| bare(name)).collect::<Vec<_>>().join(", ");
                 (format!("it is for other names: {names}"), WRONG_NAME)
+            }
+            Why::Other(other) if format!("{:?}", other.0) == "CaUsedAsEndEntity" => {
+                ("it is that of an authority (CA:TRUE), which no server may show".to_owned(), NOT_OF_A_SERVER)
             }
             other => (other.to_string(), "renew the server's certificate, or trust another as `tls.ca`"),
         };

@@ -3,22 +3,24 @@
 //! tungstenite reads frames and writes control frames; what it leaves to its user is done here: close
 //! codes on errors, an end that loses no close frame, bounded write buffers, and knowing when bytes are
 //! still to be flushed. Messages are written as whole frames of our own.
-//! Nothing here has timers but the end of a connection and `send_interval`: `keepalive` and `link` are
-//! above.
+//! A connection has two halves. Writing may fail while the peer's last messages and its close frame are
+//! still to be read, so a failed write ends writing alone: every end of a connection is found by reading,
+//! after all that was received before it.
+//! Nothing here has timers but the end of a connection, `send_interval` and a hold: `keepalive` and `link`
+//! are above.
 
 use super::close_code;
 use super::closing::Closing;
+use super::ending::Ending;
+use super::heartbeat::Replies;
+use super::hold::Hold;
 use super::pace::Pace;
 use super::ring::Frames;
-use super::stream::{Io, Stream, Traffic};
-use crate::foreign_text;
-use crate::message::{Failed, Message, Payload};
-use crate::metadata::{self, Metadata, Origin};
-use crate::reason::Reason;
+use super::stream::{Io, Stream, Traffic, WriteError};
+use crate::message::Payload;
 use crate::telemetry::{Dismissal, Gone};
 use bytes::Bytes;
 use std::io::ErrorKind;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio_tungstenite::tungstenite::error::{CapacityError, ProtocolError};
@@ -52,19 +54,22 @@ pub struct Connection {
     sent_messages: u64,
     subprotocol: Option<String>,
     pace: Option<Box<Pace>>,
-    heartbeat: Option<Answers>,
-}
-
-/// The answers to our heartbeats.
-struct Answers {
-    expected: Bytes,
-    received: u64,
+    /// The answers to our heartbeats.
+    replies: Option<Box<Replies>>,
+    /// What was read while messages were held back.
+    hold: Option<Box<Hold>>,
 }
 
 enum Phase {
     Open,
-    Ending(Box<Closing>),
-    Ended,
+    Over(Box<Over>),
+}
+
+/// A connection that has ended, and is seen through.
+struct Over {
+    ending: Ending,
+    /// `None` once that is done.
+    closing: Option<Closing>,
 }
 
 /// What was read.
@@ -76,49 +81,6 @@ pub enum Received {
     Control,
     /// Nothing more will come. [`Connection::poll_closed`] is to be polled until it is done.
     Ended(Ending),
-}
-
-/// How a connection ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Ending {
-    /// The peer sent a close frame.
-    Closed {
-        /// Its code, if it had one.
-        code: Option<u16>,
-        /// Its reason; often "".
-        reason: String,
-    },
-    /// The stream broke, or ended without a close frame.
-    Lost(String),
-    /// The peer sent a frame or message above the limit; it is closed with 1009.
-    TooLarge {
-        /// What it would have been.
-        bytes: usize,
-        /// What is allowed.
-        limit_bytes: usize,
-    },
-    /// The peer broke the protocol; it is closed with this code.
-    Violation {
-        /// 1002 or 1007.
-        code: u16,
-        /// What it did.
-        detail: String,
-    },
-    /// The peer did not answer a ping; it is closed with 1011.
-    Silent,
-    /// The peer did not answer a heartbeat; it is closed with 1011.
-    NoReply,
-    /// No message for `idle_timeout`; the peer is closed with 1000.
-    Idle,
-    /// The peer read too slowly; it is closed with 1013.
-    TooSlow,
-    /// Somebody wanted it closed, with this close frame.
-    Dismissed(Dismissal),
-    /// Our endpoint stops; the peer is closed with this code.
-    Stopped {
-        /// Usually 1001.
-        code: u16,
-    },
 }
 
 impl Connection {
@@ -151,7 +113,8 @@ impl Connection {
             sent_messages: 0,
             subprotocol,
             pace: None,
-            heartbeat: None,
+            replies: None,
+            hold: None,
         }
     }
 
@@ -161,15 +124,15 @@ impl Connection {
         self.pace = Pace::new(first, interval);
     }
 
-    /// Swallows messages that are equal to `reply`, and counts them.
-    pub(super) fn expect_replies(&mut self, reply: Bytes) {
-        self.heartbeat = Some(Answers { expected: reply, received: 0 });
+    /// Swallows the answers to heartbeats, and counts them.
+    pub(super) fn expect_replies(&mut self, replies: Replies) {
+        self.replies = Some(Box::new(replies));
     }
 
-    /// How many messages were swallowed.
+    /// How many answers were swallowed.
     #[inline]
     pub(super) fn replies(&self) -> u64 {
-        self.heartbeat.as_ref().map_or(0, |answers| answers.received)
+        self.replies.as_ref().map_or(0, |replies| replies.received())
     }
 
     /// Whether some of the first messages still wait to be sent.
@@ -201,20 +164,92 @@ impl Connection {
         Gone { received_bytes, sent_bytes, received_messages, sent_messages }
     }
 
-    /// The next thing the peer sent. Answers pings by itself.
+    /// The next thing the peer sent, from what was read while it was held back or from the stream. Answers
+    /// pings by itself.
     #[inline]
     pub fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Received> {
-        if !matches!(self.phase, Phase::Open) {
-            return Poll::Ready(Received::Ended(Ending::already()));
+        match self.take_held() {
+            Some(payload) => Poll::Ready(Received::Message(payload)),
+            None => self.poll_read(cx),
         }
-        self.socket.get_mut().wake(cx.waker());
-        if self.owes_pong {
-            match self.try_flush() {
-                Poll::Ready(Ok(())) => self.owes_pong = false,
-                Poll::Ready(Err(ending)) => return Poll::Ready(Received::Ended(ending)),
-                Poll::Pending => {}
+    }
+
+    /// The next message of those that were read while they were held back, without reading more.
+    #[inline]
+    pub(crate) fn take_held(&mut self) -> Option<Payload> {
+        self.hold.as_mut()?.release()
+    }
+
+    /// How many messages were read while they were held back, and not yet received.
+    pub(crate) fn held_messages(&self) -> usize {
+        self.hold.as_ref().map_or(0, |hold| hold.len())
+    }
+
+    /// Reads on while messages are held back, once that lasts and as far as a hold may go, so that pings are
+    /// answered and the end is seen. Ready once the connection has ended: what was read of it before, and
+    /// then how it ended, is there for [`Self::poll_receive`].
+    pub fn poll_hold(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut hold = self.hold.take().unwrap_or_default();
+        if hold.poll_long(cx).is_ready() {
+            self.socket.get_mut().wake(cx.waker());
+            self.read_held(cx, &mut hold);
+            self.socket.get_mut().allow(usize::MAX);
+        }
+        self.hold = Some(hold);
+        if self.is_over() {
+            let _ = self.poll_closed(cx);
+            return Poll::Ready(());
+        }
+        Poll::Pending
+    }
+
+    fn read_held(&mut self, cx: &mut Context<'_>, hold: &mut Hold) {
+        while !self.is_over() && hold.room() > 0 {
+            self.socket.get_mut().allow(hold.room());
+            let before = self.traffic().received_bytes;
+            let read = self.poll_read(cx);
+            hold.read(self.traffic().received_bytes - before);
+            match read {
+                Poll::Ready(Received::Message(payload)) => hold.push(payload),
+                Poll::Ready(Received::Control | Received::Ended(_)) => {}
+                Poll::Pending => break,
             }
         }
+        self.answer_ping();
+    }
+
+    /// Whether something was received that nobody has looked at yet, as far as is known.
+    pub(super) fn has_unread(&self, cx: &mut Context<'_>) -> bool {
+        self.held_messages() > 0 || self.socket.get_ref().has_unread(cx)
+    }
+
+    /// Whether the connection has ended; what was received before may still wait.
+    #[inline]
+    pub(crate) fn is_over(&self) -> bool {
+        matches!(self.phase, Phase::Over(_))
+    }
+
+    /// How the connection has ended.
+    pub(super) fn ending(&self) -> Option<&Ending> {
+        match &self.phase {
+            Phase::Open => None,
+            Phase::Over(over) => Some(&over.ending),
+        }
+    }
+
+    fn answer_ping(&mut self) {
+        if self.owes_pong && self.try_flush().is_ready() {
+            self.owes_pong = false;
+        }
+    }
+
+    #[inline]
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Received> {
+        if let Phase::Over(over) = &self.phase {
+            return Poll::Ready(Received::Ended(over.ending.clone()));
+        }
+        self.socket.get_mut().wake(cx.waker());
+        self.answer_ping();
         ready!(self.socket.get_mut().poll_readable(cx));
         match self.socket.read() {
             Ok(tungstenite::Message::Text(text)) => {
@@ -229,56 +264,58 @@ impl Connection {
                 Poll::Ready(Received::Control)
             }
             Ok(tungstenite::Message::Close(frame)) => {
-                self.phase = Phase::Ending(Closing::new());
                 let (code, reason) = frame.map_or((None, String::new()), |frame| {
                     (Some(frame.code.into()), frame.reason.as_str().to_owned())
                 });
-                Poll::Ready(Received::Ended(Ending::Closed { code, reason }))
+                Poll::Ready(self.ended(Ending::Closed { code, reason }))
             }
             Err(Error::Io(error)) if error.kind() == ErrorKind::WouldBlock => Poll::Pending,
-            Err(error) => Poll::Ready(Received::Ended(self.fail(error))),
+            Err(error) => {
+                let ending = self.ending_of(error);
+                Poll::Ready(self.ended(ending))
+            }
         }
+    }
+
+    fn ended(&mut self, ending: Ending) -> Received {
+        self.end(ending.clone());
+        Received::Ended(ending)
     }
 
     #[inline]
     fn received(&mut self, payload: Payload) -> Received {
-        match &mut self.heartbeat {
-            Some(answers) if answers.expected == payload.as_bytes() => {
-                answers.received += 1;
-                Received::Control
-            }
-            _ => {
-                self.received_messages += 1;
-                Received::Message(payload)
-            }
+        if let Some(replies) = &mut self.replies
+            && replies.take(payload.as_bytes())
+        {
+            return Received::Control;
         }
+        self.received_messages += 1;
+        Received::Message(payload)
     }
 
     /// Whether one more message may be sent without waiting for the peer or for `send_interval`.
     #[inline]
     pub fn is_ready(&self) -> bool {
-        !self.is_blocked
-            && matches!(self.phase, Phase::Open)
-            && self.pace.as_ref().is_none_or(|pace| pace.is_open())
+        !self.is_blocked && !self.is_over() && self.pace.as_ref().is_none_or(|pace| pace.is_open())
     }
 
     /// Waits until the peer has read enough of what was sent that more may be, and it is time for it.
     ///
     /// # Errors
-    /// The connection broke.
+    /// Nothing can be written any more.
     #[inline]
-    pub fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Ending>> {
+    pub fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WriteError>> {
         if self.pace.is_some() {
             ready!(self.poll_first(cx))?;
         }
-        if self.is_blocked || !matches!(self.phase, Phase::Open) {
+        if self.is_blocked || self.is_over() {
             return self.poll_flush(cx);
         }
         Poll::Ready(Ok(()))
     }
 
     /// Sends the first messages, each at its time, and waits for the time of the next.
-    fn poll_first(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Ending>> {
+    fn poll_first(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WriteError>> {
         loop {
             if self.is_blocked {
                 ready!(self.poll_flush(cx))?;
@@ -296,12 +333,10 @@ impl Connection {
     /// Call only when [`Self::poll_ready`] or [`Self::is_ready`] says so.
     ///
     /// # Errors
-    /// The connection broke.
+    /// Nothing can be written any more.
     #[inline]
-    pub fn send(&mut self, payload: &Payload) -> Result<(), Ending> {
-        if !matches!(self.phase, Phase::Open) {
-            return Err(Ending::already());
-        }
+    pub fn send(&mut self, payload: &Payload) -> Result<(), WriteError> {
+        self.writable()?;
         self.is_dirty = true;
         self.sent_messages += 1;
         let io = self.socket.get_mut();
@@ -311,10 +346,10 @@ impl Connection {
             pace.sent();
             is_due |= pace.is_timed();
         }
-        if is_due && let Poll::Ready(Err(ending)) = self.try_flush() {
-            return Err(ending);
+        match is_due.then(|| self.try_flush()) {
+            Some(Poll::Ready(flushed)) => flushed,
+            Some(Poll::Pending) | None => Ok(()),
         }
-        Ok(())
     }
 
     /// Whether each message waits for its time.
@@ -326,9 +361,9 @@ impl Connection {
     /// Waits until frames may be written with [`Self::send_frames`].
     ///
     /// # Errors
-    /// The connection broke.
+    /// Nothing can be written any more.
     #[inline]
-    pub(super) fn poll_clear(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Ending>> {
+    pub(super) fn poll_clear(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WriteError>> {
         self.socket.get_mut().wake(cx.waker());
         if self.is_ready() && !self.is_dirty { Poll::Ready(Ok(())) } else { self.try_flush() }
     }
@@ -337,23 +372,23 @@ impl Connection {
     /// [`Self::poll_clear`] says so.
     ///
     /// # Errors
-    /// The connection broke.
-    pub(super) fn send_frames(&mut self, frames: Frames) -> Result<(), Ending> {
+    /// Nothing can be written any more.
+    pub(super) fn send_frames(&mut self, frames: Frames) -> Result<(), WriteError> {
         self.is_dirty = true;
         self.sent_messages += frames.count;
         self.socket.get_mut().push_shared(frames.bytes);
         match self.try_flush() {
-            Poll::Ready(Err(ending)) => Err(ending),
-            Poll::Ready(Ok(())) | Poll::Pending => Ok(()),
+            Poll::Ready(flushed) => flushed,
+            Poll::Pending => Ok(()),
         }
     }
 
-    /// Sends a ping. It is written at once, or when the peer reads again.
-    ///
-    /// # Errors
-    /// The connection broke.
-    pub fn ping(&mut self) -> Result<(), Ending> {
-        self.write(tungstenite::Message::Ping(Bytes::new()))
+    /// Sends a ping, to be written by the next flush.
+    pub(super) fn ping(&mut self) {
+        self.is_dirty = true;
+        // A peer that has not read thousands of pings needs no other, and what else may be wrong is found
+        // by the flush.
+        let _ = self.socket.write(tungstenite::Message::Ping(Bytes::new()));
     }
 
     /// Whether something was sent since the last flush was done.
@@ -365,8 +400,8 @@ impl Connection {
     /// Writes all that was sent.
     ///
     /// # Errors
-    /// The connection broke.
-    pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Ending>> {
+    /// Nothing can be written any more.
+    pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WriteError>> {
         self.socket.get_mut().wake(cx.waker());
         self.try_flush()
     }
@@ -374,67 +409,74 @@ impl Connection {
     /// Writes what the socket takes now; the waker is that of the last poll.
     ///
     /// # Errors
-    /// The connection broke.
-    pub fn try_flush(&mut self) -> Poll<Result<(), Ending>> {
-        if !matches!(self.phase, Phase::Open) {
-            return Poll::Ready(Err(Ending::already()));
-        }
+    /// Nothing can be written any more.
+    pub fn try_flush(&mut self) -> Poll<Result<(), WriteError>> {
+        self.writable()?;
         match self.socket.flush() {
-            Ok(()) => {
-                self.is_dirty = false;
-                self.is_blocked = false;
-                Poll::Ready(Ok(()))
-            }
             Err(Error::Io(error)) if error.kind() == ErrorKind::WouldBlock => {
                 self.is_blocked = true;
-                Poll::Pending
+                return Poll::Pending;
             }
-            Err(error) => Poll::Ready(Err(self.fail(error))),
+            Ok(()) => {}
+            Err(error) => {
+                self.is_blocked = true;
+                return Poll::Ready(Err(WriteError::new(error.to_string())));
+            }
+        }
+        // Whoever waits is told, and nobody takes what was written last for delivered.
+        self.is_blocked = self.socket.get_ref().write_error().is_some();
+        self.writable()?;
+        self.is_dirty = false;
+        Poll::Ready(Ok(()))
+    }
+
+    /// # Errors
+    /// Nothing can be written any more.
+    #[inline]
+    pub(super) fn writable(&self) -> Result<(), WriteError> {
+        match (&self.phase, self.socket.get_ref().write_error()) {
+            (Phase::Open, None) => Ok(()),
+            (_, Some(error)) => Err(error.clone()),
+            (Phase::Over(over), None) => Err(WriteError::new(over.ending.to_string())),
         }
     }
 
-    /// Starts the end: what was sent is still written, then a close frame, then nothing more.
+    /// Ends the connection with a close frame of this code and reason.
     pub fn close(&mut self, code: u16, reason: &str) {
-        if matches!(self.phase, Phase::Open) {
+        self.end(Ending::Dismissed(Dismissal { code, reason: reason.to_owned() }));
+    }
+
+    /// Starts the end, if it has none yet: what was sent is still written, then the close frame that this
+    /// ending calls for, then nothing more. What was received before is still there.
+    pub(crate) fn end(&mut self, ending: Ending) {
+        if self.is_over() {
+            return;
+        }
+        if let Some((code, reason)) = ending.close_frame() {
             self.socket.set_config(|config| config.max_write_buffer_size += CLOSE_FRAME_BYTES);
             let reason = &reason[..reason.floor_char_boundary(MAX_REASON_BYTES)];
             // An error shows again when the flush is polled.
             let _ = self.socket.close(Some(CloseFrame { code: code.into(), reason: reason.into() }));
-            self.phase = Phase::Ending(Closing::new());
         }
+        let closing = (!matches!(ending, Ending::Lost(_))).then(Closing::new);
+        self.phase = Phase::Over(Box::new(Over { ending, closing }));
     }
 
     /// Sees the end through: ready once the peer has hung up, or after 5 s or 1 MiB more.
     pub fn poll_closed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.socket.get_mut().wake(cx.waker());
-        if let Phase::Ending(closing) = &mut self.phase {
+        let Phase::Over(over) = &mut self.phase else { return Poll::Pending };
+        if let Some(closing) = &mut over.closing {
             ready!(closing.poll(&mut self.socket, cx));
-            self.phase = Phase::Ended;
+            over.closing = None;
         }
-        match self.phase {
-            Phase::Open => Poll::Pending,
-            Phase::Ending(_) | Phase::Ended => Poll::Ready(()),
-        }
+        Poll::Ready(())
     }
 
-    #[inline]
-    fn write(&mut self, message: tungstenite::Message) -> Result<(), Ending> {
-        self.is_dirty = true;
-        match self.socket.write(message) {
-            Ok(()) => Ok(()),
-            // It has taken the frame, and could not write it yet.
-            Err(Error::Io(error)) if error.kind() == ErrorKind::WouldBlock => {
-                self.is_blocked = true;
-                Ok(())
-            }
-            Err(error) => Err(self.fail(error)),
-        }
-    }
-
-    /// What an error means, and the close frame it calls for.
+    /// What an error of reading means.
     #[cold]
-    fn fail(&mut self, error: Error) -> Ending {
-        let ending = match error {
+    fn ending_of(&self, error: Error) -> Ending {
+        match error {
             Error::Io(error) => Ending::Lost(error.to_string()),
             Error::Capacity(CapacityError::MessageTooLong { size, max_size }) => {
                 Ending::TooLarge { bytes: size, limit_bytes: max_size }
@@ -444,77 +486,15 @@ impl Connection {
             }
             Error::Protocol(ProtocolError::ResetWithoutClosingHandshake)
             | Error::ConnectionClosed
-            | Error::AlreadyClosed => Ending::Lost("the stream ended without a close frame".to_owned()),
+            | Error::AlreadyClosed => {
+                // A reset is told once, to whoever asks first: reading then finds a mere end.
+                let why = self.socket.get_ref().write_error().map(ToString::to_string);
+                Ending::Lost(why.unwrap_or_else(|| "the stream ended without a close frame".to_owned()))
+            }
             Error::Protocol(error) => {
                 Ending::Violation { code: close_code::PROTOCOL, detail: error.to_string() }
             }
             other => Ending::Lost(other.to_string()),
-        };
-        match ending.close_frame() {
-            Some((code, reason)) => self.close(code, &reason),
-            None => self.phase = Phase::Ended,
-        }
-        ending
-    }
-}
-
-impl Ending {
-    /// Of a connection that is used after its end.
-    fn already() -> Self {
-        Self::Lost("already closed".to_owned())
-    }
-
-    /// What a message that was too large to be read is counted and reported as.
-    pub fn failed(&self, origin: &Arc<Origin>) -> Option<Failed> {
-        matches!(self, Self::TooLarge { .. }).then(|| Failed {
-            message: Message {
-                payload: Payload::binary(Bytes::new()),
-                metadata: Metadata::new(origin.clone(), metadata::now_us()),
-            },
-            reason: Reason::TooLarge,
-            detail: self.to_string(),
-        })
-    }
-
-    /// The close frame that we send, if the peer is to get one.
-    pub fn close_frame(&self) -> Option<(u16, String)> {
-        match self {
-            Self::Closed { .. } | Self::Lost(_) => None,
-            Self::TooLarge { limit_bytes, .. } => {
-                Some((close_code::TOO_LARGE, format!("larger than {limit_bytes} bytes")))
-            }
-            Self::Violation { code, detail } => Some((*code, detail.clone())),
-            Self::Silent => Some((close_code::INTERNAL_ERROR, "no answer to a ping".to_owned())),
-            Self::NoReply => Some((close_code::INTERNAL_ERROR, "no answer to a heartbeat".to_owned())),
-            Self::Idle => Some((close_code::NORMAL, "idle".to_owned())),
-            Self::TooSlow => Some((close_code::TRY_AGAIN_LATER, "reads too slowly".to_owned())),
-            Self::Dismissed(Dismissal { code, reason }) => Some((*code, reason.clone())),
-            Self::Stopped { code } => Some((*code, String::new())),
-        }
-    }
-}
-
-impl std::fmt::Display for Ending {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Closed { code: None, .. } => f.write_str("closed by the peer"),
-            Self::Closed { code: Some(code), reason } if reason.is_empty() => {
-                write!(f, "closed by the peer: {code}")
-            }
-            Self::Closed { code: Some(code), reason } => {
-                write!(f, "closed by the peer: {code} {}", foreign_text::shown(reason))
-            }
-            Self::Lost(detail) => write!(f, "lost: {detail}"),
-            Self::TooLarge { bytes, limit_bytes } => {
-                write!(f, "a message of {bytes} bytes is larger than max_message_size ({limit_bytes} bytes)")
-            }
-            Self::Violation { detail, .. } => write!(f, "the peer broke the protocol: {detail}"),
-            Self::Silent => f.write_str("no answer to a ping"),
-            Self::NoReply => f.write_str("no answer to a heartbeat"),
-            Self::Idle => f.write_str("idle"),
-            Self::TooSlow => f.write_str("the peer reads too slowly"),
-            Self::Dismissed(Dismissal { reason, .. }) => f.write_str(reason),
-            Self::Stopped { .. } => f.write_str("stopped"),
         }
     }
 }

@@ -1,14 +1,57 @@
 //! The application's own heartbeat on a dialled connection: when it is due, and whether it was answered.
 //!
-//! Only the answer that was agreed on counts, not other life. Time in which backpressure held reading back
-//! counts for nobody, as with pings.
+//! Only the answer that was agreed on counts, not other life. Its time runs from when the beat was due: a
+//! peer that does not read, so that nothing can be sent, is as dead as one that does not answer. Time in
+//! which backpressure held reading back counts for nobody, as with pings.
 
-use crate::config;
+use super::keepalive::LOOK_AGAIN;
+use crate::config::{self, Packing};
 use crate::message::Payload;
+use crate::packing::Unpacker;
+use bytes::Bytes;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::time::{Instant, Sleep};
+
+/// What a packed answer may be longer than the answer: headers, and a name of a file in them.
+const PACKING_BYTES: usize = 256;
+
+/// The answers to heartbeats, found among all that is received.
+pub(super) struct Replies {
+    expected: Bytes,
+    unpacker: Option<Unpacker>,
+    received: u64,
+}
+
+impl Replies {
+    /// Answers that are equal to `expected`, once unpacked where messages are packed.
+    pub(super) fn new(expected: impl Into<Bytes>, packing: Option<Packing>) -> Self {
+        let expected = expected.into();
+        let unpacker = packing.map(|packing| Unpacker::new(packing, expected.len()));
+        Self { expected, unpacker, received: 0 }
+    }
+
+    /// How many there have been.
+    pub(super) fn received(&self) -> u64 {
+        self.received
+    }
+
+    /// Whether this is one; it is counted.
+    #[inline]
+    pub(super) fn take(&mut self, received: &[u8]) -> bool {
+        let is_reply =
+            self.expected == received || self.unpacker.is_some() && self.unpacks_to_reply(received);
+        self.received += u64::from(is_reply);
+        is_reply
+    }
+
+    fn unpacks_to_reply(&mut self, received: &[u8]) -> bool {
+        let Some(unpacker) = &mut self.unpacker else { return false };
+        received.len() <= self.expected.len() + PACKING_BYTES
+            && unpacker.unpack(received).is_ok_and(|unpacked| unpacked == self.expected)
+    }
+}
 
 /// The heartbeat of one connection.
 pub(super) struct Heartbeat {
@@ -18,7 +61,7 @@ pub(super) struct Heartbeat {
     timeout: Option<Duration>,
     next: Instant,
     is_owed: bool,
-    /// When the first one without an answer was sent, and the answers there had been by then.
+    /// When the first one without an answer was due, and the answers there had been by then.
     unanswered: Option<(Instant, u64)>,
     held_since: Option<Instant>,
     timer: Pin<Box<Sleep>>,
@@ -61,11 +104,16 @@ impl Heartbeat {
     /// Reading goes on.
     pub(super) fn release(&mut self) {
         let Some(held_since) = self.held_since.take() else { return };
-        if let Some((sent, _)) = &mut self.unanswered {
+        if let Some((due, _)) = &mut self.unanswered {
             let now = Instant::now();
-            *sent += now - (*sent).max(held_since).min(now);
+            *due += now - (*due).max(held_since).min(now);
         }
         self.look_again();
+    }
+
+    /// Something was received that may be the answer: looks again when it is read.
+    pub(super) fn look_soon(&mut self) {
+        self.timer.as_mut().reset(Instant::now() + LOOK_AGAIN);
     }
 
     /// `replies` is how many answers have come on this connection.
@@ -74,14 +122,15 @@ impl Heartbeat {
             let now = Instant::now();
             self.see(replies);
             if self.held_since.is_none()
-                && let (Some(timeout), Some((sent, _))) = (self.timeout, self.unanswered)
-                && now >= sent + timeout
+                && let (Some(timeout), Some((due, _))) = (self.timeout, self.unanswered)
+                && now >= due + timeout
             {
                 return Poll::Ready(Beat::NoReply);
             }
             if now >= self.next {
                 self.is_owed = true;
                 self.next = now + self.interval;
+                self.unanswered.get_or_insert((now, replies));
             }
             self.look_again();
         }
@@ -89,11 +138,8 @@ impl Heartbeat {
     }
 
     /// The message was sent.
-    pub(super) fn sent(&mut self, replies: u64) {
+    pub(super) fn sent(&mut self) {
         self.is_owed = false;
-        self.see(replies);
-        self.unanswered.get_or_insert((Instant::now(), replies));
-        self.look_again();
     }
 
     fn see(&mut self, replies: u64) {
@@ -101,7 +147,7 @@ impl Heartbeat {
     }
 
     fn look_again(&mut self) {
-        let answer = self.timeout.zip(self.unanswered).map(|(timeout, (sent, _))| sent + timeout);
+        let answer = self.timeout.zip(self.unanswered).map(|(timeout, (due, _))| due + timeout);
         let answer = answer.filter(|_| self.held_since.is_none());
         self.timer.as_mut().reset(answer.map_or(self.next, |answer| answer.min(self.next)));
     }
@@ -135,9 +181,9 @@ mod tests {
         let mut heartbeat = heartbeat(Some("pong"));
         assert_eq!(next(&mut heartbeat, 0).await, (Beat::Due, 20));
         assert_eq!(next(&mut heartbeat, 0).await, (Beat::Due, 0), "until it is sent");
-        heartbeat.sent(0);
+        heartbeat.sent();
         assert_eq!(next(&mut heartbeat, 1).await, (Beat::Due, 20));
-        heartbeat.sent(1);
+        heartbeat.sent();
         assert_eq!(next(&mut heartbeat, 1).await, (Beat::NoReply, 10));
     }
 
@@ -146,18 +192,38 @@ mod tests {
         let mut heartbeat = heartbeat(None);
         for _ in 0..3 {
             assert_eq!(next(&mut heartbeat, 0).await, (Beat::Due, 20));
-            heartbeat.sent(0);
+            heartbeat.sent();
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_beat_that_cannot_be_sent_has_no_answer_either() {
+        let mut heartbeat = heartbeat(Some("pong"));
+        assert_eq!(next(&mut heartbeat, 0).await, (Beat::Due, 20));
+        tokio::time::advance(Duration::from_secs(10)).await;
+        assert_eq!(next(&mut heartbeat, 0).await, (Beat::NoReply, 0));
+    }
+
+    #[test]
+    fn an_answer_is_compared_as_unpacked() {
+        for packing in [Packing::Gzip, Packing::Zlib, Packing::Zstd] {
+            let mut packer = crate::packing::Packer::new(packing);
+            let mut replies = Replies::new("pong", Some(packing));
+            assert!(replies.take(b"pong") && replies.take(&packer.pack(b"pong")));
+            assert!(!replies.take(&packer.pack(b"ponk")) && !replies.take(&packer.pack(&[b'p'; 5000])));
+            assert_eq!(replies.received(), 2);
+        }
+        assert!(!Replies::new("pong", None).take(&crate::packing::Packer::new(Packing::Gzip).pack(b"pong")));
     }
 
     #[tokio::test(start_paused = true)]
     async fn held_time_does_not_count() {
         let mut heartbeat = heartbeat(Some("pong"));
         assert_eq!(next(&mut heartbeat, 0).await, (Beat::Due, 20));
-        heartbeat.sent(0);
+        heartbeat.sent();
         heartbeat.hold();
         assert_eq!(next(&mut heartbeat, 0).await, (Beat::Due, 20));
-        heartbeat.sent(0);
+        heartbeat.sent();
         tokio::time::advance(Duration::from_secs(5)).await;
         heartbeat.release();
         assert_eq!(next(&mut heartbeat, 0).await, (Beat::NoReply, 10));

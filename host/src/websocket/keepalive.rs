@@ -13,6 +13,9 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::time::{Instant, Sleep};
 
+/// When a peer that seems dead, and has sent something that is not read yet, is looked at again.
+pub(super) const LOOK_AGAIN: Duration = Duration::from_millis(10);
+
 /// The timer of one connection.
 pub(super) struct Keepalive {
     schedule: Schedule,
@@ -58,6 +61,12 @@ impl Keepalive {
     pub(super) fn release(&mut self) {
         if self.schedule.held_since.is_some() {
             self.schedule.release(Instant::now());
+            if let (Some(timer), Some(next)) = (&mut self.timer, self.schedule.next())
+                && next < timer.deadline()
+            {
+                // It was set for what could be due while held.
+                timer.as_mut().reset(next);
+            }
         }
     }
 
@@ -68,6 +77,11 @@ impl Keepalive {
             ready!(timer.as_mut().poll(cx));
             let (life, progress) = (connection.traffic().life, || connection.stream().progress());
             let due = self.schedule.due(Instant::now(), life, progress);
+            if matches!(due, Some(Due::Silent | Due::Idle)) && connection.has_unread(cx) {
+                // It has said something, and is not dead before that was looked at.
+                timer.as_mut().reset(Instant::now() + LOOK_AGAIN);
+                continue;
+            }
             match self.schedule.next() {
                 Some(next) => timer.as_mut().reset(next),
                 None => self.timer = None,

@@ -6,7 +6,8 @@
 //! reply is told to its sink: delivered once a flush that holds it is done, or failed with the
 //! connection.
 
-use super::connection::{Connection, Ending};
+use super::connection::Connection;
+use super::ending::Ending;
 use crate::config::{Peers, SlowPeer};
 use crate::message::{Failed, Message, Payload};
 use crate::metadata::Origin;
@@ -254,7 +255,8 @@ impl LaneWriter {
     /// Writes what waits, and flushes it. Ready when nothing is left; the task is woken for more.
     ///
     /// # Errors
-    /// The connection broke, or its peer is too slow for a sink that disconnects such.
+    /// Nothing can be written any more, or the peer is too slow for a sink that disconnects such. The lane is
+    /// of no use then, and is to be closed.
     #[inline]
     pub fn poll_write(
         &mut self,
@@ -271,13 +273,14 @@ impl LaneWriter {
             if !connection.is_dirty() {
                 self.settle();
             }
-            ready!(ready)?;
+            ready!(ready).map_err(Ending::from)?;
             let most = if connection.is_paced() { 1 } else { TAKEN_AT_ONCE };
             let from = self.lane.take(most, &mut self.sent);
-            self.sent.range(from..).try_for_each(|(reply, _)| connection.send(&reply.frame))?;
+            let sent = self.sent.range(from..).try_for_each(|(reply, _)| connection.send(&reply.frame));
+            sent.map_err(Ending::from)?;
         }
         if !self.sent.is_empty() {
-            ready!(connection.poll_flush(cx))?;
+            ready!(connection.poll_flush(cx)).map_err(Ending::from)?;
             self.settle();
         }
         Poll::Ready(Ok(()))

@@ -2,18 +2,20 @@
 //!
 //! A state machine polled by the end that owns it, source or sink: it has no task of its own. It
 //! sends the first messages, pings, notices silence, and tells its owner of every change in order.
-//! Reading and writing messages is the owner's.
+//! Reading and writing messages is the owner's, and so is finding the end: whatever ends a connection, what
+//! was received before comes first.
 
 use super::connect::{Dial, connect};
 use super::connect_error::{ConnectError, Problem};
-use super::connection::{Connection, Ending};
-use super::heartbeat::{Beat, Heartbeat};
+use super::connection::Connection;
+use super::ending::Ending;
+use super::heartbeat::{Beat, Heartbeat, Replies};
 use super::keepalive::{Due, Keepalive};
 use super::secret::resolved;
 use super::stream::Traffic;
 use super::target;
 use crate::backoff::{Advice, Backoff};
-use crate::config::{Client, Endpoint, EndpointText};
+use crate::config::{Client, Endpoint, EndpointText, Packing};
 use crate::message::Payload;
 use crate::metadata::{CONNECTION, Origin, SOURCE};
 use crate::telemetry::{ConnectOutcome, Connected, EndpointMetrics, EndpointState};
@@ -35,6 +37,10 @@ pub struct Link {
     closing: Vec<Connection>,
     backoff: Backoff,
     next_url: usize,
+    /// How the first dial went, once it is over.
+    first_dial: Option<Result<(), String>>,
+    /// No dial follows.
+    is_stopped: bool,
     is_unavailable: bool,
     shown_state: Option<EndpointState>,
     last_error: Option<String>,
@@ -67,6 +73,8 @@ pub enum WhenExhausted {
 struct Settings {
     endpoint: Endpoint,
     client: Client,
+    /// How the peer's messages are packed.
+    packing: Option<Packing>,
     when_exhausted: WhenExhausted,
 }
 
@@ -100,14 +108,16 @@ struct Established {
 }
 
 impl Link {
-    /// Starts with the first dial, at the first poll.
+    /// Starts with the first dial, at the first poll. `packing` is that of the peer's messages.
     pub fn new(
         endpoint: &Endpoint,
         client: &Client,
+        packing: Option<Packing>,
         when_exhausted: WhenExhausted,
         metrics: EndpointMetrics,
     ) -> Self {
-        let settings = Settings { endpoint: endpoint.clone(), client: client.clone(), when_exhausted };
+        let settings =
+            Settings { endpoint: endpoint.clone(), client: client.clone(), packing, when_exhausted };
         Self::with_connector(settings, metrics, |settings, url| Box::pin(dial(settings, url)))
     }
 
@@ -120,6 +130,8 @@ impl Link {
             state: State::Closed,
             closing: Vec::new(),
             next_url: 0,
+            first_dial: None,
+            is_stopped: false,
             is_unavailable: false,
             shown_state: None,
             last_error: None,
@@ -134,7 +146,8 @@ impl Link {
         link
     }
 
-    /// Goes on with whatever is due: dialling, waiting, pings, ends. Call at every turn, until pending.
+    /// Goes on with whatever is due: dialling, waiting, pings. Call at every turn, until pending, and read
+    /// then: what is due may have ended the connection.
     #[inline]
     pub fn poll_change(&mut self, cx: &mut Context<'_>) -> Poll<Change> {
         if !self.closing.is_empty() {
@@ -142,10 +155,10 @@ impl Link {
         }
         loop {
             match &mut self.state {
-                State::Connected(established) => match established.poll(cx, &self.metrics) {
-                    Poll::Ready(ending) => self.lose(&ending),
-                    Poll::Pending => return Poll::Pending,
-                },
+                State::Connected(established) => {
+                    established.poll(cx, &self.metrics);
+                    return Poll::Pending;
+                }
                 State::Connecting { dialling, url } => {
                     let url = *url;
                     match ready!(dialling.as_mut().poll(cx)) {
@@ -172,11 +185,7 @@ impl Link {
     /// # Errors
     /// It has not, and why.
     pub fn first_dial(&self) -> Poll<Result<(), String>> {
-        match self.state() {
-            EndpointState::Connecting => Poll::Pending,
-            EndpointState::Connected => Poll::Ready(Ok(())),
-            _ => Poll::Ready(Err(self.last_error.clone().unwrap_or_else(|| "not connected".to_owned()))),
-        }
+        self.first_dial.clone().map_or(Poll::Pending, Poll::Ready)
     }
 
     /// The connection, while there is one.
@@ -194,6 +203,13 @@ impl Link {
         if let State::Connected(established) = &mut self.state {
             established.keepalive.message();
             established.count(&self.metrics);
+        }
+    }
+
+    /// Reads on, as far as a hold may go: see [`Connection::poll_hold`].
+    pub fn read_held(&mut self, cx: &mut Context<'_>) {
+        if let State::Connected(established) = &mut self.state {
+            let _ = established.connection.poll_hold(cx);
         }
     }
 
@@ -218,16 +234,18 @@ impl Link {
         }
     }
 
-    /// The owner found the connection at its end. [`Self::poll_change`] says so once more.
+    /// The owner found the connection at its end, after all that was received. [`Self::poll_change`] says
+    /// what comes of it.
     pub fn lose(&mut self, ending: &Ending) {
         let State::Connected(established) = std::mem::replace(&mut self.state, State::Closed) else { return };
-        let Established { mut connection, shown, since, url, counted, .. } = *established;
+        let Established { connection, shown, since, url, counted, .. } = *established;
         self.metrics.detach(&shown);
-        if let Some((code, reason)) = ending.close_frame() {
-            connection.close(code, &reason);
-        }
         count(&self.metrics, counted, connection.traffic());
         self.closing.push(connection);
+        if self.is_stopped {
+            debug!(parent: &self.span, %ending, "connection ended");
+            return self.show(EndpointState::Closed);
+        }
         self.backoff.connection_lived(since.elapsed());
         let why = format!("connection to WebSocket {} {}", self.shown_url(url), said_of(ending));
         warn!(parent: &self.span, error = %why, "connection lost");
@@ -238,16 +256,27 @@ impl Link {
         self.show(EndpointState::Waiting);
     }
 
+    /// Dials no more. With a code, the connection is closed too: what was received of it before is still
+    /// there, and then its end.
+    pub fn stop(&mut self, code: Option<u16>) {
+        self.is_stopped = true;
+        match &mut self.state {
+            State::Connected(established) => {
+                if let Some(code) = code {
+                    established.connection.end(Ending::Stopped { code });
+                }
+            }
+            state => {
+                *state = State::Closed;
+                self.show(EndpointState::Closed);
+            }
+        }
+    }
+
     /// Closes for good; ready once the peer has hung up too.
     pub fn poll_close(&mut self, cx: &mut Context<'_>, code: u16) -> Poll<()> {
-        if let State::Connected(established) = std::mem::replace(&mut self.state, State::Closed) {
-            let Established { mut connection, shown, counted, .. } = *established;
-            self.metrics.detach(&shown);
-            connection.close(code, "");
-            count(&self.metrics, counted, connection.traffic());
-            self.closing.push(connection);
-        }
-        self.show(EndpointState::Closed);
+        self.stop(Some(code));
+        self.lose(&Ending::Stopped { code });
         self.closing.retain_mut(|connection| connection.poll_closed(cx).is_pending());
         if self.closing.is_empty() { Poll::Ready(()) } else { Poll::Pending }
     }
@@ -280,6 +309,7 @@ impl Link {
 
     fn connected(&mut self, dialled: Dialled, url: usize) -> Change {
         info!(parent: &self.span, "connected");
+        self.first_dial.get_or_insert(Ok(()));
         self.metrics.connect(ConnectOutcome::Connected);
         self.show(EndpointState::Connected);
         self.is_unavailable = false;
@@ -304,11 +334,16 @@ impl Link {
     fn refused(&mut self, error: &ConnectError) {
         self.metrics.connect(error.outcome());
         let hint = error.hint().unwrap_or_default();
-        warn!(parent: &self.span, %error, hint, "connecting failed");
+        let advice = error.advice();
+        match advice.at_least {
+            Some(wait) => warn!(parent: &self.span, %error, hint, retry_after = ?wait, "connecting failed"),
+            None => warn!(parent: &self.span, %error, hint, "connecting failed"),
+        }
         let why = error.to_string();
+        self.first_dial.get_or_insert_with(|| Err(why.clone()));
         self.metrics.show_error(&why);
         self.last_error = Some(why.clone());
-        self.state = State::Broken { why, advice: error.advice(), was_connected: false };
+        self.state = State::Broken { why, advice, was_connected: false };
     }
 
     /// After a failure: when to try again, if ever.
@@ -353,40 +388,36 @@ impl Link {
 }
 
 impl Established {
+    /// Sends what is due, and ends the connection if it is time for that: its owner finds the end as it
+    /// reads. A write that fails ends nothing but writing.
     #[inline]
-    fn poll(&mut self, cx: &mut Context<'_>, metrics: &EndpointMetrics) -> Poll<Ending> {
+    fn poll(&mut self, cx: &mut Context<'_>, metrics: &EndpointMetrics) {
+        if self.connection.is_over() {
+            return;
+        }
         if self.connection.has_first() {
-            if let Poll::Ready(Err(ending)) = self.connection.poll_ready(cx) {
-                return Poll::Ready(ending);
-            }
+            let _ = self.connection.poll_ready(cx);
             self.needs_flush = true;
         }
-        if let Poll::Ready(ending) = self.poll_heartbeat(cx) {
-            return Poll::Ready(ending);
-        }
+        self.poll_heartbeat(cx);
         self.count(metrics);
         self.shown.register(cx.waker());
         if let Some(dismissal) = self.shown.dismissal() {
-            return Poll::Ready(Ending::Dismissed(dismissal.clone()));
+            self.connection.end(Ending::Dismissed(dismissal.clone()));
         }
         while let Poll::Ready(due) = self.keepalive.poll(cx, &self.connection) {
             match due {
-                Due::Silent => return Poll::Ready(Ending::Silent),
-                Due::Idle => return Poll::Ready(Ending::Idle),
-                Due::Ping => match self.connection.ping() {
-                    Ok(()) => self.needs_flush = true,
-                    Err(ending) => return Poll::Ready(ending),
-                },
+                Due::Silent => return self.connection.end(Ending::Silent),
+                Due::Idle => return self.connection.end(Ending::Idle),
+                Due::Ping => {
+                    self.connection.ping();
+                    self.needs_flush = true;
+                }
             }
         }
-        if self.needs_flush {
-            match self.connection.poll_flush(cx) {
-                Poll::Ready(Ok(())) => self.needs_flush = false,
-                Poll::Ready(Err(ending)) => return Poll::Ready(ending),
-                Poll::Pending => {}
-            }
+        if self.needs_flush && self.connection.poll_flush(cx).is_ready() {
+            self.needs_flush = false;
         }
-        Poll::Pending
     }
 
     #[inline]
@@ -400,20 +431,18 @@ impl Established {
     }
 
     #[inline]
-    fn poll_heartbeat(&mut self, cx: &mut Context<'_>) -> Poll<Ending> {
-        let Some(heartbeat) = &mut self.heartbeat else { return Poll::Pending };
-        loop {
-            match ready!(heartbeat.poll(cx, self.connection.replies())) {
-                Beat::NoReply => return Poll::Ready(Ending::NoReply),
+    fn poll_heartbeat(&mut self, cx: &mut Context<'_>) {
+        let Some(heartbeat) = &mut self.heartbeat else { return };
+        while let Poll::Ready(beat) = heartbeat.poll(cx, self.connection.replies()) {
+            match beat {
+                Beat::NoReply if self.connection.has_unread(cx) => heartbeat.look_soon(),
+                Beat::NoReply => return self.connection.end(Ending::NoReply),
                 Beat::Due => {
-                    let sent = match ready!(self.connection.poll_ready(cx)) {
-                        Ok(()) => self.connection.send(heartbeat.message()),
-                        Err(ending) => Err(ending),
-                    };
-                    if let Err(ending) = sent {
-                        return Poll::Ready(ending);
+                    if !matches!(self.connection.poll_ready(cx), Poll::Ready(Ok(()))) {
+                        return;
                     }
-                    heartbeat.sent(self.connection.replies());
+                    let _ = self.connection.send(heartbeat.message());
+                    heartbeat.sent();
                     self.needs_flush = true;
                 }
             }
@@ -448,7 +477,7 @@ async fn dial(settings: Arc<Settings>, url: usize) -> Result<Dialled, ConnectErr
     let mut connection = connect(Dial::of(endpoint, client, url)).await?;
     connection.begin_with(first, client.send_interval);
     if let Some(reply) = reply {
-        connection.expect_replies(reply.expose().to_owned().into());
+        connection.expect_replies(Replies::new(reply.expose().to_owned(), settings.packing));
     }
     let heartbeat =
         heartbeat.map(|(config, message)| Heartbeat::new(config, Payload::text(message.expose())));

@@ -1,12 +1,15 @@
 //! One accepted connection: its task reads for the sources of its path and writes for the sinks.
 //!
 //! It reads until nothing is there or a chunk is full, and hands chunks on through bounded channels;
-//! while one of them is full it does not read, and that is the backpressure. It takes from each sink's
-//! broadcast what the peer has room for, and flushes once.
+//! while one of them is full it does not read, and that is the backpressure: but for a bounded piece, so
+//! that pings are answered and the end is seen. It takes from each sink's broadcast what the peer has room
+//! for, and flushes once. A write that fails takes the peer from the sinks alone: what it had sent is read
+//! to its end.
 
 use super::broadcast::Next;
 use super::close_code;
-use super::connection::{Connection, Ending, Received};
+use super::connection::{Connection, Received};
+use super::ending::Ending;
 use super::handshake::Handshake;
 use super::keepalive::{Due, Keepalive};
 use super::lane::LaneWriter;
@@ -59,6 +62,10 @@ pub(super) struct Peer {
     chunk: Arrivals,
     chunk_bytes: usize,
     counted: Traffic,
+    /// Nothing can be written any more.
+    is_unwritable: bool,
+    /// All that was received is in the chunk, or was.
+    is_read_out: bool,
     ending: Option<Ending>,
 }
 
@@ -103,6 +110,8 @@ impl Peer {
             chunk: Arrivals::default(),
             chunk_bytes: 0,
             counted: Traffic::default(),
+            is_unwritable: false,
+            is_read_out: false,
             ending: None,
         }
     }
@@ -125,35 +134,51 @@ impl Peer {
             Some(ending) => ending,
             None => {
                 let ending = ready!(self.poll_open(cx));
-                let reason =
-                    if matches!(ending, Ending::TooSlow) { Reason::SlowPeer } else { Reason::PeerClosed };
-                if let Some((code, text)) = ending.close_frame() {
-                    self.connection.close(code, &text);
-                }
-                if let Some(lane) = self.lane.take() {
-                    lane.close(&ending);
-                }
-                self.ending = Some(ending.clone());
-                let is_fault = !matches!(
-                    ending,
-                    Ending::Closed { .. } | Ending::Stopped { .. } | Ending::Dismissed(_) | Ending::Idle
-                );
-                for membership in self.members.iter_mut().filter(|membership| membership.is_served) {
-                    membership.member.farewell(self.id, &self.shown, reason);
-                    membership.is_served = false;
-                    if is_fault {
-                        membership.member.metrics.show_error(&format!("peer {}: {ending}", self.address));
-                    }
-                }
+                self.leave(&ending);
                 ending
             }
         };
         // What it had sent before it went still goes to the sources.
-        let delivered = self.poll_deliver(cx);
+        let delivered = self.poll_rest(cx);
         ready!(self.connection.poll_closed(cx));
         ready!(delivered);
         self.count();
         Poll::Ready(ending)
+    }
+
+    /// Ends the connection, and takes the peer from the endpoints.
+    fn leave(&mut self, ending: &Ending) {
+        self.ending = Some(ending.clone());
+        self.connection.end(ending.clone());
+        if let Some(lane) = self.lane.take() {
+            lane.close(ending);
+        }
+        let reason = if matches!(ending, Ending::TooSlow) { Reason::SlowPeer } else { Reason::PeerClosed };
+        let is_fault = !matches!(
+            ending,
+            Ending::Closed { .. } | Ending::Stopped { .. } | Ending::Dismissed(_) | Ending::Idle
+        );
+        for membership in self.members.iter_mut().filter(|membership| membership.is_served) {
+            membership.member.farewell(self.id, &self.shown, reason);
+            membership.is_served = false;
+            if is_fault {
+                membership.member.metrics.show_error(&format!("peer {}: {ending}", self.address));
+            }
+        }
+    }
+
+    /// Takes the peer from all that writes to it.
+    fn stop_writing(&mut self, ending: &Ending) {
+        self.is_unwritable = true;
+        if let Some(lane) = self.lane.take() {
+            lane.close(ending);
+        }
+        for membership in &mut self.members {
+            if matches!(membership.member.end, End::Sink(_)) && membership.is_served {
+                membership.member.farewell(self.id, &self.shown, Reason::PeerClosed);
+                membership.is_served = false;
+            }
+        }
     }
 
     fn poll_open(&mut self, cx: &mut Context<'_>) -> Poll<Ending> {
@@ -161,8 +186,13 @@ impl Peer {
         if let Some(dismissal) = self.shown.dismissal() {
             return Poll::Ready(Ending::Dismissed(dismissal.clone()));
         }
-        if let Poll::Ready(Err(ending)) = self.poll_write(cx) {
-            return Poll::Ready(ending);
+        if !self.is_unwritable
+            && let Poll::Ready(Err(ending)) = self.poll_write(cx)
+        {
+            if ending == Ending::TooSlow {
+                return Poll::Ready(ending);
+            }
+            self.stop_writing(&ending);
         }
         if let Some(code) = closing {
             return Poll::Ready(Ending::Stopped { code });
@@ -176,11 +206,9 @@ impl Peer {
                 Due::Silent => return Poll::Ready(Ending::Silent),
                 Due::Idle => return Poll::Ready(Ending::Idle),
                 Due::Ping => {
-                    if let Err(ending) = self.connection.ping() {
-                        return Poll::Ready(ending);
-                    }
-                    if let Poll::Ready(Err(ending)) = self.connection.poll_flush(cx) {
-                        return Poll::Ready(ending);
+                    self.connection.ping();
+                    if let Poll::Ready(Err(error)) = self.connection.poll_flush(cx) {
+                        self.stop_writing(&error.into());
                     }
                 }
             }
@@ -208,6 +236,10 @@ impl Peer {
         self.members.reserve_exact(members.len().saturating_sub(self.members.len()));
         for member in members {
             if self.members.iter().any(|old| old.member.id == member.id) {
+                continue;
+            }
+            if self.is_unwritable && matches!(member.end, End::Sink(_)) {
+                self.members.push(Membership { member, inlet: None, is_served: false, is_finished: true });
                 continue;
             }
             let origin = self.origin(&member);
@@ -265,14 +297,15 @@ impl Peer {
                 Poll::Pending => return self.poll_too_slow(cx),
             }
             match self.connection.poll_clear(cx) {
-                Poll::Ready(result) => result?,
+                Poll::Ready(result) => result.map_err(Ending::from)?,
                 Poll::Pending => return self.poll_too_slow(cx),
             }
             let greetings = std::mem::take(&mut self.greetings);
             if !greetings.is_empty() {
-                greetings.iter().try_for_each(|greeting| self.connection.send(greeting))?;
+                let sent = greetings.iter().try_for_each(|greeting| self.connection.send(greeting));
+                sent.map_err(Ending::from)?;
             } else if let Some(frames) = self.next_frames(cx)? {
-                self.connection.send_frames(frames)?;
+                self.connection.send_frames(frames).map_err(Ending::from)?;
             } else {
                 break;
             }
@@ -314,39 +347,65 @@ impl Peer {
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Ending> {
         for _ in 0..CHUNKS_A_TURN {
             if self.poll_deliver(cx).is_pending() {
-                self.keepalive.hold();
-                return Poll::Pending;
+                return self.poll_held(cx);
             }
             self.keepalive.release();
-            let mut received_us = None;
-            while self.chunk.messages.len() < CHUNK_MESSAGES && self.chunk_bytes < CHUNK_BYTES {
-                match self.connection.poll_receive(cx) {
-                    Poll::Ready(Received::Message(payload)) => {
-                        self.chunk_bytes += payload.len();
-                        let received_us = *received_us.get_or_insert_with(metadata::now_us);
-                        let metadata = Metadata::new(self.origin.clone(), received_us);
-                        self.chunk.messages.push(Message { payload, metadata });
+            match self.poll_chunk(cx) {
+                Poll::Ready(Some(ending)) => return Poll::Ready(ending),
+                Poll::Ready(None) => self.keepalive.message(),
+                Poll::Pending => {
+                    if !self.chunk.messages.is_empty() {
+                        self.keepalive.message();
                     }
-                    Poll::Ready(Received::Control) => {}
-                    Poll::Ready(Received::Ended(ending)) => {
-                        self.chunk.failed.extend(ending.failed(&self.origin));
-                        return Poll::Ready(ending);
+                    if self.poll_deliver(cx).is_pending() {
+                        return self.poll_held(cx);
                     }
-                    Poll::Pending => {
-                        if !self.chunk.messages.is_empty() {
-                            self.keepalive.message();
-                        }
-                        if self.poll_deliver(cx).is_pending() {
-                            self.keepalive.hold();
-                        }
-                        return Poll::Pending;
-                    }
+                    return Poll::Pending;
                 }
             }
-            self.keepalive.message();
         }
         cx.waker().wake_by_ref();
         Poll::Pending
+    }
+
+    /// Holds messages back, and sees whether the connection ends meanwhile.
+    fn poll_held(&mut self, cx: &mut Context<'_>) -> Poll<Ending> {
+        self.keepalive.hold();
+        ready!(self.connection.poll_hold(cx));
+        self.connection.ending().map_or(Poll::Pending, |ending| Poll::Ready(ending.clone()))
+    }
+
+    /// Reads until the chunk is full, or the connection has ended; pending if there is nothing more.
+    fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<Ending>> {
+        let mut received_us = None;
+        while self.chunk.messages.len() < CHUNK_MESSAGES && self.chunk_bytes < CHUNK_BYTES {
+            match ready!(self.connection.poll_receive(cx)) {
+                Received::Message(payload) => {
+                    self.chunk_bytes += payload.len();
+                    let received_us = *received_us.get_or_insert_with(metadata::now_us);
+                    let metadata = Metadata::new(self.origin.clone(), received_us);
+                    self.chunk.messages.push(Message { payload, metadata });
+                }
+                Received::Control => {}
+                Received::Ended(ending) => {
+                    self.is_read_out = true;
+                    self.chunk.failed.extend(ending.failed(&self.origin));
+                    return Poll::Ready(Some(ending));
+                }
+            }
+        }
+        Poll::Ready(None)
+    }
+
+    /// After the end: hands on what was received before it.
+    fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            ready!(self.poll_deliver(cx));
+            if self.is_read_out {
+                return Poll::Ready(());
+            }
+            ready!(self.poll_chunk(cx));
+        }
     }
 
     /// Hands the chunk to every source; ready once there is none.

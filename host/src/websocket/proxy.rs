@@ -5,6 +5,7 @@
 
 use super::connect_error::Problem;
 use super::exchange::exchange;
+use super::tcp;
 use crate::config::{Proxies, Redacted, WebSocketUrl, is_loopback};
 use hyper::header::{self, HeaderValue};
 use hyper::{Request, StatusCode, Uri};
@@ -20,14 +21,8 @@ pub(super) async fn connect_tcp(target: &WebSocketUrl, proxies: &Proxies) -> Res
             let tunnel = tunnel(&proxy, target).await;
             tunnel.map_err(|problem| Problem::Proxy { proxy: shown, problem: Box::new(problem) })
         }
-        None => straight(&target.host, target.port).await,
+        None => tcp::connect(&target.host, target.port).await.map_err(Problem::Tcp),
     }
-}
-
-async fn straight(host: &str, port: u16) -> Result<TcpStream, Problem> {
-    let tcp = TcpStream::connect((host, port)).await.map_err(Problem::Tcp)?;
-    tcp.set_nodelay(true).map_err(Problem::Tcp)?;
-    Ok(tcp)
 }
 
 /// The proxy for a target, without its user and password in what it shows.
@@ -47,7 +42,8 @@ async fn tunnel(proxy: &Intercept, target: &WebSocketUrl) -> Result<TcpStream, P
         return Err(unusable("only a proxy at http:// can be used"));
     }
     let host = uri.host().ok_or_else(|| unusable("its url has no host"))?;
-    let tcp = straight(host.trim_matches(['[', ']']), uri.port_u16().unwrap_or(80)).await?;
+    let tcp = tcp::connect(host.trim_matches(['[', ']']), uri.port_u16().unwrap_or(80)).await;
+    let tcp = tcp.map_err(Problem::Tcp)?;
     let address = target.address();
     let mut request = Request::connect(&address).header(header::HOST, &address);
     if let Some(credentials) = proxy.basic_auth() {

@@ -45,11 +45,18 @@ impl ReadAhead {
         Some(length)
     }
 
-    /// Reads into a borrowed buffer; call only when [`Self::take`] has nothing. 0 is the stream's end.
-    pub(super) fn poll_fill(&mut self, stream: &mut Stream, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    /// Reads at most so many bytes into a borrowed buffer; call only when [`Self::take`] has nothing. 0 is
+    /// the stream's end.
+    pub(super) fn poll_fill(
+        &mut self,
+        stream: &mut Stream,
+        cx: &mut Context<'_>,
+        most: usize,
+    ) -> Poll<io::Result<usize>> {
         let mut buffer =
             POOL.with_borrow_mut(Vec::pop).unwrap_or_else(|| vec![0; BUFFER_BYTES].into_boxed_slice());
-        let result = poll_read(stream, cx, &mut buffer);
+        let most = most.min(buffer.len());
+        let result = poll_read(stream, cx, &mut buffer[..most]);
         match result {
             Poll::Ready(Ok(length)) if length > 0 => {
                 (self.start, self.end) = (0, length);

@@ -1,7 +1,9 @@
 //! The byte stream under a connection: TCP, or TLS over it; and what has gone through it.
 //!
 //! tungstenite reads and writes as if the socket were blocking, and takes `WouldBlock` for "not
-//! now". A connection belongs to one task, so one waker serves both directions.
+//! now". A connection belongs to one task, so one waker serves both directions. A write that fails ends
+//! the writing half alone: what the peer sent before it left is still to be read, so tungstenite is not
+//! told, and what is written from then on goes nowhere.
 
 use super::frame::{self, Masks};
 use super::progress::Progress;
@@ -18,6 +20,23 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsStream;
 use x509_parser::prelude::{FromDer, X509Certificate};
+
+/// What the kernel holds at most that was not yet sent to a peer.
+#[cfg(target_os = "linux")]
+const MAX_UNSENT_BYTES: u32 = 64 << 10;
+
+/// Makes a TCP connection what ours are: small writes go out at once, and what a peer does not read waits
+/// with us, where policies know of it and nothing counts as delivered, and not in megabytes of the kernel's.
+///
+/// # Errors
+/// The connection is gone already.
+pub(super) fn prepare(tcp: &TcpStream) -> io::Result<()> {
+    tcp.set_nodelay(true)?;
+    #[cfg(target_os = "linux")]
+    // Without it, a slow peer costs more memory, and gets older messages.
+    let _ = socket2::SockRef::from(tcp).set_tcp_notsent_lowat(MAX_UNSENT_BYTES);
+    Ok(())
+}
 
 /// TCP, or TLS over it. An enum, so that the plain path costs no dynamic call.
 pub(super) enum Stream {
@@ -117,7 +136,11 @@ pub(super) struct Io {
     stream: Stream,
     waker: Waker,
     is_write_blocked: bool,
+    /// Why nothing can be written any more.
+    write_error: Option<WriteError>,
     read_ahead: ReadAhead,
+    /// How many bytes may still be read from the stream; the rest waits there.
+    allowance: usize,
     outgoing: Outgoing,
     /// tungstenite has written a part of what it has: the rest comes before anything else.
     is_interrupted: bool,
@@ -173,6 +196,27 @@ impl Outgoing {
     }
 }
 
+/// The writing half of a connection has ended. What the peer sent before can still be read, and the end
+/// of the connection is found there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WriteError {
+    detail: String,
+}
+
+impl WriteError {
+    pub(super) fn new(detail: impl Into<String>) -> Self {
+        Self { detail: detail.into() }
+    }
+}
+
+impl std::fmt::Display for WriteError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.detail)
+    }
+}
+
+impl std::error::Error for WriteError {}
+
 /// What has gone through a connection since it began.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Traffic {
@@ -194,7 +238,9 @@ impl Io {
             stream,
             waker: Waker::noop().clone(),
             is_write_blocked: false,
+            write_error: None,
             read_ahead: ReadAhead::default(),
+            allowance: usize::MAX,
             outgoing,
             is_interrupted: false,
             is_drained: false,
@@ -222,8 +268,24 @@ impl Io {
         Poll::Ready(())
     }
 
+    /// Whether bytes wait to be read, as far as is known.
+    pub(super) fn has_unread(&self, cx: &mut Context<'_>) -> bool {
+        !self.is_drained || self.stream.tcp().poll_read_ready(cx).is_ready()
+    }
+
+    /// From now on no more than so many bytes are read from the stream.
+    pub(super) fn allow(&mut self, bytes: usize) {
+        self.allowance = bytes;
+    }
+
     pub(super) fn stream(&self) -> &Stream {
         &self.stream
+    }
+
+    /// Why nothing can be written any more.
+    #[inline]
+    pub(super) fn write_error(&self) -> Option<&WriteError> {
+        self.write_error.as_ref()
     }
 
     /// Appends the frame of a message to what is to be written; a flush writes it.
@@ -255,21 +317,32 @@ impl Io {
         result
     }
 
+    /// Writes what the stream takes; the only error is `WouldBlock`.
     #[inline]
     fn write_some(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.write_error.is_some() {
+            return Ok(bytes.len());
+        }
         match Pin::new(&mut self.stream).poll_write(&mut Context::from_waker(&self.waker), bytes) {
-            Poll::Ready(Ok(0)) => Err(ErrorKind::WriteZero.into()),
-            Poll::Ready(Ok(length)) => {
+            Poll::Ready(Ok(length)) if length > 0 => {
                 self.traffic.sent_bytes += length as u64;
                 self.traffic.life += u64::from(std::mem::take(&mut self.is_write_blocked));
                 Ok(length)
             }
-            Poll::Ready(Err(error)) => Err(error),
+            Poll::Ready(Ok(_)) => Ok(self.end_writing(&ErrorKind::WriteZero.into(), bytes.len())),
+            Poll::Ready(Err(error)) => Ok(self.end_writing(&error, bytes.len())),
             Poll::Pending => {
                 self.is_write_blocked = true;
                 Err(ErrorKind::WouldBlock.into())
             }
         }
+    }
+
+    /// So many bytes, and all that follow, go nowhere.
+    #[cold]
+    fn end_writing(&mut self, error: &io::Error, length: usize) -> usize {
+        self.write_error.get_or_insert_with(|| WriteError::new(error.to_string()));
+        length
     }
 
     pub(super) fn traffic(&self) -> Traffic {
@@ -287,12 +360,19 @@ impl Read for Io {
         if let Some(length) = self.read_ahead.take(bytes) {
             return Ok(length);
         }
+        if self.allowance == 0 {
+            return Err(ErrorKind::WouldBlock.into());
+        }
         let mut cx = Context::from_waker(&self.waker);
-        let Poll::Ready(result) = self.read_ahead.poll_fill(&mut self.stream, &mut cx) else {
+        let Poll::Ready(result) = self.read_ahead.poll_fill(&mut self.stream, &mut cx, self.allowance) else {
             self.is_drained = true;
             return Err(ErrorKind::WouldBlock.into());
         };
-        self.traffic.received_bytes += result? as u64;
+        let length = result?;
+        if self.allowance != usize::MAX {
+            self.allowance -= length;
+        }
+        self.traffic.received_bytes += length as u64;
         self.traffic.life += 1;
         Ok(self.read_ahead.take(bytes).unwrap_or(0))
     }
@@ -323,8 +403,15 @@ impl Write for Io {
     #[inline]
     fn flush(&mut self) -> io::Result<()> {
         self.write_messages()?;
+        if self.write_error.is_some() {
+            return Ok(());
+        }
         match Pin::new(&mut self.stream).poll_flush(&mut Context::from_waker(&self.waker)) {
-            Poll::Ready(result) => result,
+            Poll::Ready(Ok(())) => Ok(()),
+            Poll::Ready(Err(error)) => {
+                self.end_writing(&error, 0);
+                Ok(())
+            }
             Poll::Pending => Err(ErrorKind::WouldBlock.into()),
         }
     }

@@ -8,7 +8,8 @@ use crate::drive::{
 };
 use futures_util::SinkExt;
 use std::time::Duration;
-use tidemill::config::{Buffer, Endpoint, EndpointText, Environment, Heartbeat, Proxies, Server};
+use tidemill::config::{Buffer, Endpoint, EndpointText, Environment, Heartbeat, Packing, Proxies, Server};
+use tidemill::packing::Packer;
 use tidemill::telemetry::{ConnectOutcome, Metrics};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -242,6 +243,41 @@ async fn an_answered_heartbeat_is_swallowed_and_an_unanswered_one_reconnects() {
     with_source(&mut source, &mut seen, closed).await;
     drop(peer);
     with_source(&mut source, &mut seen, accept(&listener)).await;
+}
+
+#[tokio::test]
+async fn a_packed_answer_to_a_heartbeat_is_swallowed_too() {
+    let (listener, url) = listener().await;
+    let mut endpoint = client_endpoint(&url);
+    client_of(&mut endpoint).heartbeat = heartbeat(Some("yes"));
+    let mut config = crate::drive::source_config(endpoint);
+    config.packing = Some(Packing::Gzip);
+    let mut source = crate::drive::client_source(config, &Metrics::default());
+    let mut seen = Seen::default();
+    let mut packer = Packer::new(Packing::Gzip);
+    let mut peer = with_source(&mut source, &mut seen, accept(&listener)).await;
+    // Ten answers take longer than the timeout of one.
+    for _ in 0..10 {
+        assert_eq!(with_source(&mut source, &mut seen, next_text(&mut peer)).await, "are you there");
+        soon(peer.send(Message::binary(packer.pack(b"yes")))).await.expect("it is read");
+    }
+    soon(peer.send(Message::binary(packer.pack(b"news")))).await.expect("it is read");
+    fill_until(&mut source, &mut seen, |seen| !seen.messages.is_empty()).await;
+    assert_eq!(seen.texts(), ["news"]);
+}
+
+#[tokio::test]
+async fn a_peer_that_reads_nothing_misses_its_heartbeat_though_none_can_be_sent() {
+    let (listener, url) = listener().await;
+    let mut endpoint = client_endpoint(&url);
+    endpoint.ping = None;
+    client_of(&mut endpoint).heartbeat = heartbeat(Some("yes"));
+    let mut sink = sink_of(endpoint, Buffer::default(), &Metrics::default());
+    let mut failed = Vec::new();
+    let _blocked = with_sink(&mut sink, &mut failed, accept(&listener)).await;
+    // More than the kernels of both sides take.
+    push(&mut sink, &mut failed, &[&"x".repeat(32 << 20)]).await;
+    with_sink(&mut sink, &mut failed, accept(&listener)).await;
 }
 
 /// The code of a close frame, if that is what comes next.

@@ -204,6 +204,69 @@ async fn a_peer_that_resets_in_the_middle_of_a_flush_costs_a_repetition_at_most(
 }
 
 #[tokio::test]
+async fn what_waited_for_a_connection_is_settled_piece_by_piece() {
+    const MESSAGES: u64 = 20_000;
+    /// What a loss may repeat, and as much that may be on its way to be written.
+    const UNSETTLED: u64 = 2 * 1024;
+    let (listener, url) = listener().await;
+    let metrics = Metrics::default();
+    let buffer = Buffer { capacity: usize::MAX, ..Buffer::default() };
+    let mut sink = sink_of(client_endpoint(&url), buffer, &metrics);
+    let mut failed = Vec::new();
+    for _ in 0..MESSAGES {
+        sink.push(message("waits"), &mut failed);
+    }
+    let mut peer = with_sink(&mut sink, &mut failed, accept(&listener)).await;
+    let delivered =
+        || metric(&metrics, &["tidemill_messages_delivered_total{"]).parse::<u64>().expect("a count");
+    for received in 1..=MESSAGES {
+        let mut next = std::pin::pin!(next_text(&mut peer));
+        // Driven and never flushed, as under a source that always has more.
+        let text = soon(poll_fn(|cx| {
+            sink.poll_drive(cx, &mut failed);
+            next.as_mut().poll(cx)
+        }));
+        assert_eq!(text.await, "waits");
+        assert!(delivered() + UNSETTLED >= received, "{received} received, {} delivered", delivered());
+    }
+}
+
+#[tokio::test]
+async fn what_a_peer_does_not_read_is_not_delivered_by_the_megabyte() {
+    /// What the peer's kernel takes, and what ours may have that was not sent yet.
+    const MOST_BYTES: usize = 1 << 20;
+    let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
+    socket.set_recv_buffer_size(64 << 10).expect("it is not connected");
+    socket.bind("127.0.0.1:0".parse().expect("an address")).expect("a free port");
+    let listener = socket.listen(8).expect("it is bound");
+    let url = format!("ws://{}/", listener.local_addr().expect("bound"));
+    let metrics = Metrics::default();
+    let mut sink = sink_of(client_endpoint(&url), Buffer { capacity: 64, ..Buffer::default() }, &metrics);
+    let mut failed = Vec::new();
+    let _peer = with_sink(&mut sink, &mut failed, accept(&listener)).await;
+    let text = "x".repeat(1 << 10);
+    let mut cx = Context::from_waker(Waker::noop());
+    // As much as the sink takes, until it takes no more for a while.
+    let mut refusals = 0;
+    while refusals < 1000 {
+        let _ = sink.poll_flush(&mut cx, &mut failed);
+        match sink.poll_ready(&mut cx) {
+            Poll::Ready(()) => {
+                sink.push(message(&text), &mut failed);
+                refusals = 0;
+            }
+            Poll::Pending => {
+                refusals += 1;
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+    let delivered = metric(&metrics, &["tidemill_messages_delivered_total{"]);
+    let delivered: usize = delivered.parse().expect("a count");
+    assert!(delivered > 0 && delivered * text.len() <= MOST_BYTES, "{delivered} KiB are delivered");
+}
+
+#[tokio::test]
 async fn a_sink_with_nothing_to_send_answers_pings_and_sees_the_close() {
     use futures_util::{SinkExt, StreamExt};
     use tokio_tungstenite::tungstenite::Message;

@@ -5,7 +5,7 @@ use crate::drive::{
     next_text, soon, source_of, with_source,
 };
 use futures_util::SinkExt;
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::task::Poll;
 use std::time::Duration;
 use tidemill::config::{Endpoint, Ping};
@@ -202,6 +202,51 @@ async fn held_reading_counts_against_nobody() {
     send(&mut peer, Message::text("still here")).await;
     fill_until(&mut source, &mut seen, |seen| !seen.messages.is_empty()).await;
     assert_eq!(seen.texts(), ["still here"]);
+}
+
+#[tokio::test]
+async fn a_dial_that_succeeded_is_a_check_that_is_met_though_the_connection_is_gone() {
+    let (listener, url) = listener().await;
+    let metrics = Metrics::default();
+    let mut endpoint = client_endpoint(&url);
+    client_of(&mut endpoint).reconnect.delay = Duration::from_secs(3600);
+    client_of(&mut endpoint).reconnect.max_delay = Duration::from_secs(3600);
+    endpoint.check_connection = Some(Duration::from_secs(10));
+    let mut source = source_of(endpoint, &metrics);
+    let mut seen = Seen::default();
+    drop(with_source(&mut source, &mut seen, accept(&listener)).await);
+    let lost = crate::drive::until_metric(&metrics, &["tidemill_connections{", "\"waiting\""], "1");
+    with_source(&mut source, &mut seen, lost).await;
+    assert_eq!(soon(poll_fn(|cx| source.poll_connected(cx))).await, Ok(()));
+}
+
+#[tokio::test]
+async fn a_source_that_drains_dials_no_more() {
+    let (listener, url) = listener().await;
+    let metrics = Metrics::default();
+    let mut endpoint = client_endpoint(&url);
+    endpoint.ping = Some(Ping { interval: Duration::from_millis(200), timeout: Duration::from_millis(200) });
+    let mut source = source_of(endpoint, &metrics);
+    let mut seen = Seen::default();
+    let _silent = with_source(&mut source, &mut seen, accept(&listener)).await;
+    let connected = crate::drive::until_metric(&metrics, &["tidemill_connections{", "\"connected\""], "1");
+    with_source(&mut source, &mut seen, connected).await;
+    // It stays open for replies, and then the peer turns out to be dead.
+    let closed = crate::drive::until_metric(&metrics, &["tidemill_connections{", "\"closed\""], "1");
+    let mut closed = std::pin::pin!(closed);
+    soon(poll_fn(|cx| {
+        source.poll_stop(cx, 1001);
+        let _ = source.poll_fill(cx, &mut seen.messages, crate::drive::ROOM, &mut seen.failed);
+        closed.as_mut().poll(cx)
+    }))
+    .await;
+    tokio::time::pause();
+    let drained = poll_fn(|cx| {
+        source.poll_hold(cx);
+        Poll::<()>::Pending
+    });
+    tokio::time::timeout(Duration::from_secs(60), drained).await.expect_err("nothing happens");
+    assert_eq!(metric(&metrics, &["tidemill_connects_total{", "\"connected\""]), "1");
 }
 
 #[tokio::test]

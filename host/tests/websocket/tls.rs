@@ -17,7 +17,7 @@ use tidemill::websocket::{ConnectError, Dial, connect};
 use tokio_rustls::TlsAcceptor;
 use tokio_tungstenite::accept_async;
 
-fn ca(authority: &Authority) -> Pem {
+pub(crate) fn ca(authority: &Authority) -> Pem {
     base64(&authority.certificate)
 }
 
@@ -26,7 +26,7 @@ fn base64(pem: &str) -> Pem {
 }
 
 /// The provider's default is nobody's to choose here: two are linked into some builds.
-fn server_config(certified: &Certified, clients: Option<&Authority>) -> Arc<rustls::ServerConfig> {
+pub(crate) fn server_config(certified: &Certified, clients: Option<&Authority>) -> Arc<rustls::ServerConfig> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = rustls::ServerConfig::builder_with_provider(provider.clone());
     let builder = builder.with_safe_default_protocol_versions().unwrap();
@@ -100,6 +100,41 @@ async fn a_ca_is_trusted_as_a_file_and_in_base64() {
     let error = error.err().expect("there is no root").to_string();
     let text = format!("no usable certificate in {}: No such file or directory (os error 2)", file.display());
     assert!(error.ends_with(&text), "{error}");
+}
+
+/// A certificate that nobody else has signed.
+fn self_signed(is_ca: rcgen::IsCa) -> Certified {
+    let mut params = rcgen::CertificateParams::new(["localhost".to_owned()]).unwrap();
+    params.is_ca = is_ca;
+    let key = rcgen::KeyPair::generate().unwrap();
+    Certified { certificate: params.self_signed(&key).unwrap().pem(), key: key.serialize_pem() }
+}
+
+#[tokio::test]
+async fn the_certificate_that_openssl_makes_by_default_is_refused_with_the_command_for_a_right_one() {
+    for (is_ca, is_right) in [
+        (rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained), false),
+        // What the command of the hint makes.
+        (rcgen::IsCa::ExplicitNoCa, true),
+    ] {
+        let certified = self_signed(is_ca);
+        let trust = |endpoint: &mut Endpoint| {
+            client_of(endpoint).tls.ca = Some(base64(&certified.certificate));
+        };
+        let result = dialled(server_config(&certified, None), trust).await;
+        let Err(error) = result else {
+            assert!(is_right);
+            continue;
+        };
+        let text = error.to_string();
+        let why = "certificate verify failed: it is that of an authority (CA:TRUE), which no server may show";
+        assert!(!is_right && text.ends_with(why), "{text}");
+        let hint = error.hint().unwrap();
+        assert!(
+            hint.contains("openssl req -x509") && hint.contains("CA:FALSE") && !hint.contains("  "),
+            "{hint}"
+        );
+    }
 }
 
 #[tokio::test]

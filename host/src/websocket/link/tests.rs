@@ -31,7 +31,7 @@ fn link(when_exhausted: WhenExhausted, change: impl FnOnce(&mut Reconnect)) -> (
     client.reconnect.jitter = 0.0;
     change(&mut client.reconnect);
     let metrics = Metrics::default();
-    let settings = Settings { endpoint, client, when_exhausted };
+    let settings = Settings { endpoint, client, packing: None, when_exhausted };
     let link = Link::with_connector(settings, metrics.endpoint("p", "source"), refuse);
     (link, metrics)
 }
@@ -60,6 +60,15 @@ async fn what_the_peer_says_decides_about_the_wait() {
     let (mut link, _) = link(WhenExhausted::Fail, |_| {});
     // Two refusals that last, one that names a time, and one whose time is shorter than ours.
     assert_eq!(waits(&mut link, 6).await, [30, 30, 90, 8, 16]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_time_to_wait_counts_whatever_the_refusal_and_up_to_an_hour() {
+    let of_proxy = Problem::Proxy { proxy: "http://p".to_owned(), problem: Box::new(status(407, Some(50))) };
+    let answers = [status(418, Some(40)), status(301, Some(45)), of_proxy, status(404, Some(u64::MAX))];
+    ANSWERS.set(answers.into_iter().rev().collect());
+    let (mut link, _) = link(WhenExhausted::Fail, |_| {});
+    assert_eq!(waits(&mut link, 5).await, [40, 45, 50, 3600]);
 }
 
 #[tokio::test(start_paused = true)]
