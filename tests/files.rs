@@ -338,6 +338,32 @@ fn a_standard_output_that_nobody_takes_from_holds_the_end_up_no_longer_than_the_
     assert!(log.contains("the grace period ran out"), "{log}");
 }
 
+#[test]
+fn a_log_that_nobody_takes_from_holds_up_neither_messages_nor_the_end() {
+    let folder = Folder::default();
+    make_fifo(&folder.path("fifo"));
+    // A pipe that has no room from the start on.
+    let (_reader, mut log) = std::io::pipe().unwrap();
+    let mode = rustix::fs::fcntl_getfl(&log).unwrap();
+    rustix::fs::fcntl_setfl(&log, mode | rustix::fs::OFlags::NONBLOCK).unwrap();
+    while log.write(&[b'x'; 4096]).is_ok() {}
+    while log.write(b"x").is_ok() {}
+    rustix::fs::fcntl_setfl(&log, mode).unwrap();
+    let config = pipeline("type = \"file\", path = \"fifo\"", "type = \"file\", path = \"out.jsonl\"");
+    let mut child = start(&folder, &config, |command| {
+        command.arg("-v").stderr(log);
+    });
+    let mut writer = OpenOptions::new().write(true).open(folder.path("fifo")).unwrap();
+    writer.write_all(lines(0..100).as_bytes()).unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    while fs::read_to_string(folder.path("out.jsonl")).unwrap_or_default() != lines(0..100) {
+        assert!(Instant::now() < deadline, "messages do not go through");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    terminate(&child);
+    assert_eq!(exit_code(&mut child), Some(0));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_peer_packs_small_takes_no_more_memory_than_the_bounds_say() {
     const BOMBS: usize = 40;

@@ -21,7 +21,7 @@ pub use speed::Speed;
 use crate::config::{self, ConfigErrors, Environment, Loaded};
 use crate::plugin::{CONTRACT_VERSION, WASMTIME_VERSION};
 use crate::shutdown::Shutdown;
-use crate::telemetry::{LogFormat, init_log};
+use crate::telemetry::{LogFormat, flush_log, init_log, say};
 use crate::websocket;
 use clap::{Parser, Subcommand, ValueEnum};
 use std::fmt::Display;
@@ -30,6 +30,10 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::LazyLock;
 use std::time::Duration;
+
+/// How long the end of the process waits for its last words to be read: not at all by those who have
+/// stopped reading.
+const LOG_PATIENCE: Duration = Duration::from_millis(250);
 
 static VERSION: LazyLock<String> = LazyLock::new(|| {
     let version = env!("CARGO_PKG_VERSION");
@@ -110,6 +114,7 @@ pub fn main() -> ExitCode {
         Command::Replay(replay) => replay.execute(),
         Command::Demo(demo) => demo.execute(),
     };
+    flush_log(LOG_PATIENCE);
     exit.into()
 }
 
@@ -164,11 +169,12 @@ fn url(text: &str) -> Result<String, String> {
 /// Says what went wrong, on standard error.
 fn complain(error: impl Display) {
     // Where nobody listens, the exit code remains.
-    let _ = writeln!(io::stderr(), "error: {error}");
+    say(&format!("error: {error}\n"), LOG_PATIENCE);
 }
 
-/// Says something on standard error as it is.
+/// Says something on standard error as it is, however long it takes somebody to read it.
 fn tell(text: impl Display) {
+    flush_log(LOG_PATIENCE);
     let _ = write!(io::stderr(), "{text}");
 }
 

@@ -6,6 +6,7 @@
 mod connections;
 mod guest_metrics;
 mod log;
+mod log_stream;
 mod metric_changes;
 mod metrics;
 mod rate_limit;
@@ -14,6 +15,7 @@ mod status;
 pub use connections::{Connected, ConnectionView, Connections, Dismissal, EndpointView, Gone};
 pub use guest_metrics::GuestMetrics;
 pub use log::{LogFormat, init as init_log};
+pub use log_stream::{flush as flush_log, say};
 pub use metric_changes::MetricChanges;
 pub use metrics::{
     ConnectOutcome, EndpointMetrics, EndpointState, LossCounts, Losses, Metrics, SinkMetrics, SourceMetrics,

@@ -2,6 +2,7 @@
 //!
 //! Whatever is logged, a line of the log is one line: fields may quote what others wrote.
 
+use super::log_stream::LogStream;
 use crate::foreign_text;
 use std::fmt::{self, Debug};
 use std::io::{self, IsTerminal as _};
@@ -32,15 +33,18 @@ const NAME_STYLE: (&str, &str) = ("\x1b[3m", "\x1b[0m");
 /// and with `is_verbose` more.
 ///
 /// # Errors
-/// If `RUST_LOG` is set and cannot be read: what is wrong with it.
+/// If `RUST_LOG` is set and cannot be read, or nothing can write the log: what is wrong.
 pub fn init(format: LogFormat, is_verbose: bool) -> Result<(), String> {
     let default = if is_verbose { "info,tidemill=debug,guest=debug" } else { "info" };
     let wanted = std::env::var(FILTER).ok().filter(|wanted| !wanted.is_empty());
     let filter = EnvFilter::try_new(wanted.as_deref().unwrap_or(default))
         .map_err(|error| format!("failed to read {FILTER}: {error}"))?;
+    let stream = LogStream::start().map_err(|error| format!("failed to start the log: {error}"))?;
     // Where nobody reads the log, that cannot be told anyone either: saying so on standard error panics.
-    let log =
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).log_internal_errors(false);
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(move || stream)
+        .log_internal_errors(false);
     // A log that was started before is whoever's started it.
     let _ = match format {
         LogFormat::Text => {
