@@ -11,10 +11,12 @@ use crate::message::{Failed, Message};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 /// Chunks that may wait; of a file, each what was read at once.
 const CHUNKS: usize = 8;
+/// Bytes of messages that wait, from which on nothing more is read: chunks of long lines are few.
+const QUEUE_BYTES: usize = 4 << 20;
 
 /// What a feeder pushes at once.
 #[derive(Debug, Default)]
@@ -30,8 +32,7 @@ pub struct Chunk {
 pub struct Queue {
     receiver: mpsc::Receiver<Result<Chunk, String>>,
     chunks: Chunks,
-    /// Messages that were pushed, and that `chunks` has not taken.
-    pushed: Arc<AtomicUsize>,
+    pushed: Arc<Pushed>,
     interrupt: Option<Interrupt>,
     carries_time: bool,
 }
@@ -40,14 +41,23 @@ pub struct Queue {
 #[derive(Clone, Debug)]
 pub struct Feed {
     sender: mpsc::Sender<Result<Chunk, String>>,
-    pushed: Arc<AtomicUsize>,
+    pushed: Arc<Pushed>,
+}
+
+/// What was pushed and not taken.
+#[derive(Debug, Default)]
+struct Pushed {
+    messages: AtomicUsize,
+    bytes: AtomicUsize,
+    /// Told when some of it is taken.
+    taken: Notify,
 }
 
 /// A place in the queue for one chunk.
 #[derive(Debug)]
 pub struct Place<'a> {
     permit: mpsc::Permit<'a, Result<Chunk, String>>,
-    pushed: &'a AtomicUsize,
+    pushed: &'a Pushed,
 }
 
 /// The pipeline takes no more.
@@ -58,7 +68,7 @@ pub struct Closed;
 /// A queue and its feed.
 pub fn queue() -> (Feed, Queue) {
     let (sender, receiver) = mpsc::channel(CHUNKS);
-    let pushed = Arc::<AtomicUsize>::default();
+    let pushed = Arc::<Pushed>::default();
     let queue = Queue {
         receiver,
         chunks: Chunks::default(),
@@ -73,6 +83,35 @@ impl Chunk {
     fn len(&self) -> usize {
         self.messages.len() + self.failed.len()
     }
+
+    fn bytes(&self) -> usize {
+        let failed = self.failed.iter().map(|failed| &failed.message);
+        self.messages.iter().chain(failed).map(|message| message.payload.len()).sum()
+    }
+}
+
+impl Pushed {
+    fn add(&self, chunk: &Chunk) {
+        self.messages.fetch_add(chunk.len(), Ordering::Relaxed);
+        self.bytes.fetch_add(chunk.bytes(), Ordering::Relaxed);
+    }
+
+    fn remove(&self, chunk: &Chunk) {
+        self.messages.fetch_sub(chunk.len(), Ordering::Relaxed);
+        self.bytes.fetch_sub(chunk.bytes(), Ordering::Relaxed);
+        self.taken.notify_waiters();
+    }
+
+    /// Resolves once there is room for more.
+    async fn room(&self) {
+        loop {
+            let taken = self.taken.notified();
+            if self.bytes.load(Ordering::Relaxed) < QUEUE_BYTES {
+                return;
+            }
+            taken.await;
+        }
+    }
 }
 
 impl Feed {
@@ -84,6 +123,11 @@ impl Feed {
     /// # Cancel safety
     /// Nothing is lost if the future is dropped.
     pub async fn reserve(&self) -> Result<Place<'_>, Closed> {
+        tokio::select! {
+            biased;
+            () = self.sender.closed() => return Err(Closed),
+            () = self.pushed.room() => {}
+        }
         let permit = self.sender.reserve().await.map_err(|_| Closed)?;
         Ok(Place { permit, pushed: &self.pushed })
     }
@@ -126,7 +170,7 @@ impl Feed {
 impl Place<'_> {
     /// Puts a chunk there.
     pub fn push(self, chunk: Chunk) {
-        self.pushed.fetch_add(chunk.len(), Ordering::Relaxed);
+        self.pushed.add(&chunk);
         self.permit.send(Ok(chunk));
     }
 }
@@ -157,7 +201,7 @@ impl Queue {
         chunks.poll_fill(Filling { batch, room, failed }, Ok, || {
             receiver.poll_recv(cx).map(|chunk| match chunk {
                 Some(Ok(chunk)) => {
-                    pushed.fetch_sub(chunk.len(), Ordering::Relaxed);
+                    pushed.remove(&chunk);
                     Next::Chunk(chunk.messages, chunk.failed)
                 }
                 Some(Err(error)) => Next::End(Fill::Failed(error)),
@@ -184,6 +228,46 @@ impl Queue {
     /// Messages that were pushed and not taken. The feeder can push no more.
     pub(super) fn remaining(&mut self) -> u64 {
         self.close();
-        self.chunks.remaining() + self.pushed.load(Ordering::Relaxed) as u64
+        self.chunks.remaining() + self.pushed.messages.load(Ordering::Relaxed) as u64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::Payload;
+    use crate::metadata::Metadata;
+    use futures_util::FutureExt as _;
+    use std::future::poll_fn;
+
+    fn chunk(bytes: usize) -> Chunk {
+        let payload = Payload::binary(vec![0; bytes]);
+        Chunk {
+            messages: vec![Message { payload, metadata: Metadata::without_origin(0) }],
+            ..Chunk::default()
+        }
+    }
+
+    #[tokio::test]
+    async fn chunks_that_wait_are_bounded_in_bytes_too() {
+        let (feed, mut queue) = queue();
+        feed.push(chunk(5 << 20)).await.expect("nothing waits");
+        assert!(feed.reserve().now_or_never().is_none());
+        let (mut batch, mut failed) = (Vec::new(), Vec::new());
+        let room = Room { messages: 1, bytes: 1 << 20 };
+        poll_fn(|cx| queue.poll_fill(cx, &mut batch, room, &mut failed)).await;
+        feed.push(chunk(1)).await.expect("there is room again");
+    }
+
+    #[tokio::test]
+    async fn a_place_that_was_given_is_good_after_the_close_and_what_nobody_took_is_told() {
+        let (feed, mut queue) = queue();
+        let place = feed.reserve().await.expect("it is open");
+        queue.close();
+        assert_eq!(feed.reserve().await.expect_err("it is closed"), Closed);
+        assert!(poll_fn(|cx| Poll::Ready(queue.poll_close(cx))).await.is_pending());
+        place.push(chunk(1));
+        poll_fn(|cx| queue.poll_close(cx)).await;
+        assert_eq!(queue.remaining(), 1);
     }
 }

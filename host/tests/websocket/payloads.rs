@@ -6,11 +6,13 @@ use crate::drive::{
     until_metric, with_sink, with_source,
 };
 use futures_util::{SinkExt, StreamExt};
+use std::future::poll_fn;
 use tidemill::config::{Buffer, Codec, Packing, Peers};
 use tidemill::message::Message;
 use tidemill::metadata::{Metadata, Origin, SOURCE};
 use tidemill::packing::{Packer, Unpacker};
 use tidemill::reason::Reason;
+use tidemill::source::{Fill, Room, Source};
 use tidemill::telemetry::Metrics;
 use tidemill::websocket::Listeners;
 use tokio_tungstenite::tungstenite;
@@ -89,6 +91,58 @@ async fn the_codec_looks_at_what_was_unpacked() {
     fill_until(&mut source, &mut seen, |seen| !seen.messages.is_empty()).await;
     assert_eq!(seen.messages[0].payload.as_text(), Some("text"));
     assert_eq!(seen.failed[0].detail, "not UTF-8");
+}
+
+/// Fills batches until so many messages have failed; none has more than there is room for.
+async fn fail_until(source: &mut Source, room: Room, failures: usize) {
+    let mut seen = 0;
+    while seen < failures {
+        let (mut messages, mut failed) = (Vec::new(), Vec::new());
+        let fill = soon(poll_fn(|cx| source.poll_fill(cx, &mut messages, room, &mut failed))).await;
+        assert!(matches!(fill, Fill::More | Fill::Drained), "{fill:?}");
+        assert!(messages.is_empty() && failed.len() <= room.messages, "{} in one batch", failed.len());
+        assert!(failed.iter().all(|failed| failed.reason == Reason::Decode), "{failed:?}");
+        seen += failed.len();
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_json_or_no_utf8_fails_and_a_flood_of_it_fills_batches_like_messages() {
+    const FLOOD: usize = 5_000;
+    let room = Room { messages: 64, bytes: 1 << 20 };
+    let rubbish = |n| match n % 2 {
+        0 => tungstenite::Message::text("{"),
+        _ => tungstenite::Message::binary(&b"{\"name\":\"caf\xe9\"}"[..]),
+    };
+    let (listener, url) = listener().await;
+    let mut config = source_config(client_endpoint(&url));
+    config.codec = Codec::Json;
+    let (mut source, mut seen) = (client_source(config, &Metrics::default()), Seen::default());
+    let mut peer = with_source(&mut source, &mut seen, accept(&listener)).await;
+    let sending = tokio::spawn(async move {
+        for n in 0..FLOOD {
+            peer.feed(rubbish(n)).await.expect("it is read");
+        }
+        peer.flush().await.expect("it is read");
+        peer
+    });
+    fail_until(&mut source, room, FLOOD).await;
+    sending.await.expect("it does not panic");
+
+    let listeners = Listeners::default();
+    let mut config = source_config(server_endpoint("/"));
+    config.codec = Codec::Json;
+    let (mut source, address) = open_source(&listeners, config, &Metrics::default()).await;
+    let mut peer = dial(address, "/").await;
+    let sending = tokio::spawn(async move {
+        for n in 0..FLOOD {
+            peer.feed(rubbish(n)).await.expect("it is read");
+        }
+        peer.flush().await.expect("it is read");
+        peer
+    });
+    fail_until(&mut source, room, FLOOD).await;
+    sending.await.expect("it does not panic");
 }
 
 fn from_somewhere(text: &str) -> Message {
