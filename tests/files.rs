@@ -208,8 +208,8 @@ fn a_torn_last_line_is_ended_and_told_before_anything_is_appended() {
 fn a_fifo_as_a_source_holds_up_neither_the_api_nor_the_end() {
     let folder = Folder::default();
     make_fifo(&folder.path("fifo"));
-    let host =
-        folder.run(&pipeline("type = \"file\", path = \"fifo\"", "type = \"file\", path = \"out.jsonl\""));
+    let config = pipeline("type = \"file\", path = \"fifo\"", "type = \"file\", path = \"out.jsonl\"");
+    let host = folder.run(&format!("token = \"t\"\n{config}")).with_token("t");
     let second = serde_json::json!({
         "name": "second",
         "source": { "type": "file", "path": folder.path("fifo") },

@@ -61,9 +61,10 @@ pub enum AppError {
     /// Pipelines failed.
     #[error("failed: {0}")]
     Failed(String),
-    /// The grace period ran out before these pipelines had ended; with the messages that they gave up.
-    #[error("the grace period ran out: {}", given_up(.0))]
-    GraceRanOut(Vec<(String, u64)>),
+    /// These pipelines had to end before everything in them had reached its end: the grace period ran out, or
+    /// a plugin failed again and again. With the messages that they gave up.
+    #[error("the host has stopped before all messages reached their end: {}", given_up(.0))]
+    GaveUp(Vec<(String, u64)>),
 }
 
 impl AppError {

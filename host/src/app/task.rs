@@ -56,7 +56,7 @@ pub(super) struct Task {
     commands: mpsc::Receiver<Command>,
     /// Nobody is left who could tell it anything.
     is_alone: bool,
-    /// Pipelines that the grace period of the shutdown cut off, and the messages that they gave up.
+    /// Pipelines that the shutdown cut off, and the messages that they gave up.
     cut_off: Vec<(String, u64)>,
     is_stopping: bool,
     admin: Option<Served>,
@@ -234,13 +234,12 @@ impl Task {
         match (self.cut_off.is_empty(), failures.is_empty()) {
             (true, true) => Ok(()),
             (true, false) => Err(AppError::Failed(failures.join("; "))),
-            (false, _) => Err(AppError::GraceRanOut(self.cut_off)),
+            (false, _) => Err(AppError::GaveUp(self.cut_off)),
         }
     }
 
-    /// A pipeline's stop outlasted its grace period. At the end of the host, that is its failure.
+    /// A pipeline ended before what was in it. At the end of the host, that is its failure.
     pub(super) fn cut_off(&mut self, pipeline: &str, given_up: u64) {
-        tracing::error!(pipeline, messages = given_up, "the grace period ran out: messages are given up");
         if self.is_stopping {
             self.cut_off.push((pipeline.to_owned(), given_up));
         }

@@ -5,6 +5,7 @@
 
 use super::Exit;
 use crate::shutdown::Shutdown;
+use crate::telemetry::flush_log;
 use std::io;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -13,8 +14,11 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-/// How long after its grace period a shutdown that does not end is ended. It is to be over within a second.
-const OVERTIME: Duration = Duration::from_millis(900);
+/// How long after its grace period a shutdown that does not end is ended. The process is to
+/// be over within a second of it, its last words included.
+const OVERTIME: Duration = Duration::from_millis(700);
+/// For the line that says so.
+const LAST_WORDS: Duration = Duration::from_millis(50);
 
 /// Waits for signals until it is dropped.
 #[derive(Debug)]
@@ -69,8 +73,8 @@ async fn obey(mut interrupt: Signal, mut terminate: Signal, shutdown: Shutdown, 
         }
     };
     next().await;
-    tracing::info!("shutting down");
     shutdown.request();
+    tracing::info!("shutting down");
     let overdue = async {
         match grace {
             Some(grace) => sleep(grace + OVERTIME).await,
@@ -81,6 +85,7 @@ async fn obey(mut interrupt: Signal, mut terminate: Signal, shutdown: Shutdown, 
         () = next() => Exit::Interrupted,
         () = overdue => {
             tracing::error!("something in the host hangs and does not end with it");
+            flush_log(LAST_WORDS);
             Exit::Failure
         }
     };

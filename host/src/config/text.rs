@@ -3,8 +3,10 @@
 use super::redacted::{HIDDEN, Redacted};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use std::fs::File;
+use rustix::fs::OFlags;
+use std::fs::OpenOptions;
 use std::io::{self, Read as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 /// Longer files are no secrets.
@@ -175,7 +177,9 @@ fn quoted(text: &str) -> String {
 
 /// The text of a file: no pipe or device, which might never end.
 fn read(path: &Path) -> io::Result<String> {
-    let file = File::open(path)?;
+    // Opening a pipe would wait for its writer.
+    let at_once = OFlags::NONBLOCK.bits().cast_signed();
+    let file = OpenOptions::new().read(true).custom_flags(at_once).open(path)?;
     if !file.metadata()?.is_file() {
         return Err(io::Error::other("it is not a file"));
     }
@@ -313,8 +317,11 @@ mod tests {
         assert_eq!(text.resolve().expect("it is there").expose(), "Bearer !");
         let error = text.resolve_credential().expect_err("it is empty").to_string();
         assert_eq!(error, format!("failed to read {}: it is empty", path.display()));
-        let folder = EndpointText::file(folder.path());
-        assert!(folder.resolve().expect_err("no file").to_string().ends_with(": it is not a file"));
+        let pipe = folder.path().join("pipe");
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().expect("it runs").success());
+        for none in [EndpointText::file(&pipe), EndpointText::file(folder.path())] {
+            assert!(none.resolve().expect_err("no file").to_string().ends_with(": it is not a file"));
+        }
     }
 
     #[test]
