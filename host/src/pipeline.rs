@@ -3,21 +3,26 @@
 //! Built from parts that are ready to run, it owns them in one task ([`Line`]) until it ends. It
 //! knows sources, sinks and plugins by their common faces only; who makes them is no matter here.
 
+mod control;
 mod dead_letters;
+mod ends;
 mod line;
 mod merge;
 mod outlets;
+mod recovery;
 mod stage;
 
-pub use line::{Control, Ended, Ending, Line, Swap, Swapped};
+pub use control::{Control, Ended, Ending, Swap, Swapped};
+pub use line::Line;
 pub use stage::CarriedState;
 
 use crate::config::{self, DEAD_LETTER, SOURCE};
 use crate::plugin::{Instance, Setup};
 use crate::sink::Sink;
 use crate::source::Source;
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, SourceMetrics};
 use dead_letters::{DeadLetterSink, DeadLetters, Place};
+use ends::Ends;
 use outlets::{Outlet, Outlets};
 use stage::Stage;
 use std::sync::Arc;
@@ -44,7 +49,6 @@ pub struct Parts {
 /// A pipeline that is ready to run, and the channel it listens to.
 pub fn build(parts: Parts, metrics: &Metrics) -> (Line, mpsc::Sender<Control>) {
     let Parts { name, source, transforms, sinks, dead_letter } = parts;
-    let place = |stage: Arc<str>| Place { losses: metrics.losses(&name, &stage), stage, plugin: None };
     let stages: Vec<Stage> = transforms
         .into_iter()
         .map(|(transform, setup, instance)| {
@@ -55,8 +59,8 @@ pub fn build(parts: Parts, metrics: &Metrics) -> (Line, mpsc::Sender<Control>) {
     let outlets = sinks
         .into_iter()
         .map(|(sink_name, takes, sink)| {
-            let metrics = metrics.sink(&name, &sink_name);
-            Outlet { sink, takes, place: place(sink_name), metrics }
+            let account = metrics.sink(&name, &sink_name).account;
+            Outlet { sink, takes, place: Place { stage: sink_name, account, plugin: None } }
         })
         .collect();
     let dead_letter =
@@ -65,7 +69,8 @@ pub fn build(parts: Parts, metrics: &Metrics) -> (Line, mpsc::Sender<Control>) {
     let outputs = stages.last().map_or(&[][..], Stage::outputs).to_vec();
     let outlets = Outlets::new(outlets, dead_letters, &outputs);
     let (sender, control) = mpsc::channel(CONTROLS);
-    let source_metrics = metrics.source(&name);
-    let source_place = place(SOURCE.into());
-    (Line::new(name, source, source_place, source_metrics, stages, outlets, control), sender)
+    let SourceMetrics { account, paused } = metrics.source(&name);
+    let place = Place { stage: SOURCE.into(), account, plugin: None };
+    let ends = Ends::new(source, place, paused, outlets, control);
+    (Line::new(name.clone(), metrics.ledger(&name), ends, stages), sender)
 }

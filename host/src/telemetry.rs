@@ -3,6 +3,7 @@
 //! Nothing here knows a pipeline; the layers above ask for the counters of their labels once, and
 //! add to them once a batch.
 
+mod accounts;
 mod connections;
 mod guest_metrics;
 mod log;
@@ -12,14 +13,15 @@ mod metrics;
 mod rate_limit;
 mod status;
 
+pub use accounts::{Account, Counts, Ledger, LossCounts, Settled};
 pub use connections::{Connected, ConnectionView, Connections, Dismissal, EndpointView, Gone};
 pub use guest_metrics::GuestMetrics;
 pub use log::{LogFormat, init as init_log};
 pub use log_stream::{flush as flush_log, say};
 pub use metric_changes::MetricChanges;
 pub use metrics::{
-    ConnectOutcome, EndpointMetrics, EndpointState, LossCounts, Losses, Metrics, SinkMetrics, SourceMetrics,
-    StageCounts, StageMetrics, SwapOutcome,
+    ConnectOutcome, EndpointMetrics, EndpointState, Metrics, SecondsCounter, SinkMetrics, SourceMetrics,
+    StageMetrics, SwapOutcome,
 };
 pub use rate_limit::RateLimit;
 pub use status::{Described, PipelineState, Status};

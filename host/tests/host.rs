@@ -155,7 +155,7 @@ async fn a_host_ends_by_itself_when_its_pipelines_have_and_nobody_can_tell_it_an
     let metrics = host.metrics().clone();
     soon(host.ended()).await.expect("it ends well");
     assert_eq!(std::fs::read_to_string(&output).expect("written"), "{\"a\":1}\n{\"a\":2}\n");
-    assert_eq!(metrics.sink("copy", "sink0").delivered.get(), 2);
+    assert_eq!(metrics.delivered_count("copy", "sink0"), 2);
 }
 
 #[tokio::test]

@@ -92,9 +92,11 @@ fn counters(metrics: &Metrics, pipeline: &config::Pipeline) -> Value {
         .iter()
         .map(|transform| {
             let counts = metrics.stage_counts(name, &transform.name);
+            let settled = counts.settled;
             let counts = json!({
-                "in": counts.received, "passed": counts.passed, "filtered": counts.filtered,
-                "forwarded": counts.forwarded, "emitted": counts.emitted,
+                "in": counts.entered, "passed": settled.passed, "filtered": settled.filtered,
+                "forwarded": settled.forwarded, "emitted": settled.emitted, "in_flight": counts.in_flight,
+                "paused": metrics.is_paused(name, &transform.name),
             });
             (transform.name.clone(), counts)
         })

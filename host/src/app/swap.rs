@@ -215,6 +215,7 @@ async fn exchange(each: &Use, next: Instance) -> Option<(UseVerdict, Option<Inst
             verdict.outcome = Outcome::Swapped;
             verdict.state = Some(match state {
                 CarriedState::Carried => "carried",
+                CarriedState::Older => "older",
                 CarriedState::Fresh => "fresh",
                 CarriedState::None => "none",
             });

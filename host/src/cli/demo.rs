@@ -138,8 +138,8 @@ impl Demo {
         };
         ended.map_err(|error| format!("the host panicked: {error}"))?.map_err(|error| error.to_string())?;
         Ok(Round {
-            received: metrics.source(PIPELINE).received.get(),
-            delivered: metrics.sink(PIPELINE, "served").delivered.get(),
+            received: metrics.received_count(PIPELINE),
+            delivered: metrics.delivered_count(PIPELINE, "served"),
             windows,
             took: started.elapsed(),
         })
@@ -264,13 +264,13 @@ impl Show {
 
     /// Keeps the count of messages up to date; never ends.
     fn follow(&self, metrics: &Arc<Metrics>) -> impl Future<Output = std::convert::Infallible> + use<> {
-        let (bar, received, url) = (self.bar.clone(), metrics.source(PIPELINE).received, self.url.clone());
+        let (bar, metrics, url) = (self.bar.clone(), metrics.clone(), self.url.clone());
         async move {
             loop {
                 if let Some(bar) = &bar {
                     bar.set_message(format!(
                         "{} messages received; serving {url}",
-                        HumanCount(received.get())
+                        HumanCount(metrics.received_count(PIPELINE))
                     ));
                     bar.tick();
                 }

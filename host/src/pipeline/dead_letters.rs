@@ -9,7 +9,7 @@ use crate::message::{Failed, Message, Payload};
 use crate::metadata::{Metadata, now_us};
 use crate::reason::Reason;
 use crate::sink::Sink;
-use crate::telemetry::{Losses, RateLimit, SinkMetrics};
+use crate::telemetry::{Account, RateLimit, SinkMetrics};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use serde::Serialize;
@@ -27,8 +27,8 @@ const LOG_INTERVAL: Duration = Duration::from_secs(1);
 pub(super) struct Place {
     /// The label of the source, the transform or the sink.
     pub(super) stage: Arc<str>,
-    /// Its counters.
-    pub(super) losses: Losses,
+    /// Where its messages are.
+    pub(super) account: Account,
     /// The plugin and its version, of a transform.
     pub(super) plugin: Option<(Arc<str>, Arc<str>)>,
 }
@@ -56,7 +56,7 @@ pub(super) struct DeadLetters {
 /// What to count once it is known what became of a letter.
 #[derive(Debug)]
 struct Counts {
-    losses: Losses,
+    account: Account,
     reason: Reason,
 }
 
@@ -83,7 +83,7 @@ impl DeadLetters {
     pub(super) fn new(pipeline: Arc<str>, sink: Option<DeadLetterSink>) -> Self {
         Self {
             pipeline,
-            delivered_before: sink.as_ref().map_or(0, |sink| sink.metrics.delivered.get()),
+            delivered_before: sink.as_ref().map_or(0, |sink| sink.metrics.account.counts().delivered),
             sink,
             waiting: VecDeque::new(),
             taken: VecDeque::new(),
@@ -94,15 +94,16 @@ impl DeadLetters {
     /// Takes messages that failed at a place.
     pub(super) fn take(&mut self, place: &Place, failed: impl IntoIterator<Item = Failed>) {
         for failed in failed {
-            if self.sink.is_some() {
+            if let Some(sink) = &self.sink {
+                sink.metrics.account.entered(1);
                 let letter = Message {
                     payload: Payload::text(self.letter(place, &failed)),
                     metadata: Metadata::without_origin(now_us()),
                 };
-                self.waiting
-                    .push_back((letter, Counts { losses: place.losses.clone(), reason: failed.reason }));
+                let counts = Counts { account: place.account.clone(), reason: failed.reason };
+                self.waiting.push_back((letter, counts));
             } else {
-                place.losses.dropped(failed.reason, 1);
+                place.account.dropped(failed.reason, 1);
                 if let Some(held_back) = self.log.allow() {
                     tracing::warn!(
                         pipeline = %self.pipeline, stage = %place.stage, reason = %failed.reason,
@@ -155,32 +156,23 @@ impl DeadLetters {
         closed
     }
 
-    /// Counts what is neither written nor lost as lost: the grace period has run out.
-    pub(super) fn give_up(&mut self) -> u64 {
-        let waiting = self.waiting.drain(..).map(|(_, counts)| counts);
-        let given_up: Vec<Counts> = waiting.chain(self.taken.drain(..)).collect();
-        for counts in &given_up {
-            counts.losses.dropped(counts.reason, 1);
-        }
-        given_up.len() as u64
-    }
-
     /// Of the letters the sink has finished with, those it says it delivered are written; the rest
     /// is lost.
     fn settle(&mut self, failed: &[Failed]) {
         let Some(dead) = &self.sink else { return };
-        let delivered = dead.metrics.delivered.get();
+        let delivered = dead.metrics.account.counts().delivered;
         let mut written = delivered - self.delivered_before;
         self.delivered_before = delivered;
         let finished = self.taken.len().saturating_sub(dead.sink.in_flight());
         for counts in self.taken.drain(..finished) {
             if written > 0 {
                 written -= 1;
-                counts.losses.dead_lettered(counts.reason, 1);
+                counts.account.dead_lettered(counts.reason, 1);
             } else {
-                counts.losses.dropped(counts.reason, 1);
+                counts.account.dropped(counts.reason, 1);
             }
         }
+        dead.metrics.account.dropped(Reason::SinkUnavailable, failed.len() as u64);
         if let Some(first) = failed.first()
             && let Some(held_back) = self.log.allow()
         {

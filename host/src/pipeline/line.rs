@@ -1,386 +1,411 @@
 //! The one task of a pipeline: source, stages and sinks in a straight line, without a queue between.
 //!
-//! Each turn drives the sinks and hands on what waits for them; only when nothing waits does it look
-//! at its control channel, its timers and its source. Not looking at the source is the
-//! backpressure. A call of a plugin that gives its thread back halfway is polled together with the
-//! sinks, so that sockets live on while a plugin takes its time.
+//! Each turn drives the sinks and hands on what waits for them; only when nothing waits does it look at
+//! its timers and its source. Not looking at the source is the backpressure. Messages go through the
+//! stages call by call, the last stage that has any first; between two calls, and while one lasts, the
+//! pipeline sees what it is told.
 
-use super::dead_letters::Place;
-use super::outlets::{Outlets, Routed};
-use super::stage::{Broken, CarriedState, Stage, Verdict};
-use crate::message::{Failed, Message};
-use crate::plugin::{Fault, Instance};
-use crate::reason::Reason;
-use crate::source::{Fill, Room, Source};
-use crate::telemetry::SourceMetrics;
+use super::control::{Ended, Ending, Swap, Swapped};
+use super::ends::{Ends, GraceOver, Timer};
+use super::outlets::Routed;
+use super::stage::{Broken, Due, Given, Stage, Verdict};
+use crate::message::Message;
+use crate::metadata::now_us;
+use crate::source::{Fill, Room};
+use crate::telemetry::{Ledger, Settled};
 use crate::websocket::close_code::{GOING_AWAY, INTERNAL_ERROR};
-use std::future::poll_fn;
-use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
-use tokio::sync::{mpsc, oneshot};
-use tokio::time::Sleep;
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// A batch of a pipeline without transforms.
 const PLAIN_ROOM: Room = Room { messages: 256, bytes: 1 << 20 };
 /// How often the time in which reading is held back is counted while it lasts.
 const PAUSE_COUNTED: Duration = Duration::from_secs(1);
-/// How long a timer that is not set is set to.
-const FAR: Duration = Duration::from_secs(365 * 24 * 3600);
-
-/// What a pipeline is told while it runs.
-#[derive(Debug)]
-pub enum Control {
-    /// Exchange the version of a plugin that a stage runs.
-    Swap(Box<Swap>),
-    /// Stop reading, finish what is in flight until the deadline, close.
-    Stop {
-        /// When what is still in flight is given up.
-        deadline: tokio::time::Instant,
-    },
-}
-
-/// A version of a plugin that is ready to take over.
-#[derive(Debug)]
-pub struct Swap {
-    /// The number of the stage.
-    pub stage: usize,
-    /// The new version, initialised with the stage's configuration.
-    pub next: Instance,
-    /// Whether it starts without the state of the old one.
-    pub fresh: bool,
-    /// Where the verdict goes.
-    pub verdict: oneshot::Sender<Swapped>,
-}
-
-/// How a swap went at one stage.
-#[derive(Debug)]
-pub struct Swapped {
-    /// What became of the state, or why the old version runs on.
-    pub outcome: Result<CarriedState, Fault>,
-    /// How long the pipeline stood still.
-    pub pause: Duration,
-    /// The instance that is not needed any more; dropping it takes time.
-    pub retired: Option<Instance>,
-}
-
-/// How a pipeline ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Ending {
-    /// Its source ended.
-    Finished,
-    /// It was told to.
-    Stopped,
-    /// It could not go on.
-    Failed(String),
-}
-
-/// A running pipeline's account of its end.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Ended {
-    /// Why.
-    pub ending: Ending,
-    /// Messages that were still in flight when the grace period ran out; `None` if it did not.
-    pub given_up: Option<u64>,
-}
+/// How long ends may take to say goodbye once the grace period has run out.
+const LAST_GOODBYE: Duration = Duration::from_millis(500);
 
 /// A pipeline that is ready to run.
 #[derive(Debug)]
 pub struct Line {
     name: Arc<str>,
-    source: Source,
-    source_place: Place,
-    source_metrics: SourceMetrics,
+    ends: Ends,
     stages: Vec<Stage>,
-    outlets: Outlets,
-    control: mpsc::Receiver<Control>,
     batch: Vec<Message>,
-    routed: Vec<Routed>,
-    failed: Vec<Failed>,
-    /// The stage that works on the batch, or did last.
-    at: usize,
-    paused_since: Option<Instant>,
-    timer: Pin<Box<Sleep>>,
-    /// The moment the timer is set to; `None` is far away.
-    timer_due: Option<tokio::time::Instant>,
+    given: Given,
+    timer: Timer,
+    /// Nothing waited for the sinks when they were last looked at, and nothing was given since.
+    is_clear: bool,
+    /// A timer was called since the source last had its turn.
+    is_sources_turn: bool,
+    /// The time that plugins are told: of the last message, where messages carry one of their own.
+    time_us: Option<u64>,
+    /// Messages that waited for a plugin which fails again and again when the stop came.
+    abandoned: u64,
+    /// Ends the accounts when everything else here is gone.
+    ledger: OpenLedger,
+}
+
+/// The accounts of a running pipeline. Whatever is in flight when it goes, by a panic too, is counted as
+/// given up.
+#[derive(Debug)]
+struct OpenLedger(Ledger);
+
+impl Drop for OpenLedger {
+    fn drop(&mut self) {
+        self.0.give_up();
+    }
 }
 
 /// What a turn came to.
 enum Turn {
     Filled(Fill),
-    Tick(usize),
-    Control(Option<Control>),
+    Due(usize, Due),
+    /// There is a swap or a stop, room for the next call, or the end of a pause.
+    Look,
+    /// A sink cannot go on.
     Failed(String),
 }
 
-/// What waiting for the ends came to.
-enum Connecting {
-    Done(Result<(), String>),
-    Control(Option<Control>),
+/// What a pipeline does about messages that wait for a plugin which fails again and again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reading {
+    On,
+    Over,
 }
 
 /// How a pipeline comes to its end.
 struct Close {
     ending: Ending,
-    /// When what is in flight is given up; a stop sets it.
-    deadline: Option<tokio::time::Instant>,
     /// Whether what the source received before is still put through.
     reads_rest: bool,
-    /// Whether the plugins are told; not if one of them is why.
+    /// Whether the plugins are told.
     finishes: bool,
 }
 
 impl Close {
     fn finished() -> Self {
-        Self { ending: Ending::Finished, deadline: None, reads_rest: false, finishes: true }
+        Self { ending: Ending::Finished, reads_rest: false, finishes: true }
     }
 
-    fn stopped(deadline: tokio::time::Instant) -> Self {
-        Self { ending: Ending::Stopped, deadline: Some(deadline), reads_rest: true, finishes: true }
+    fn stopped() -> Self {
+        Self { ending: Ending::Stopped, reads_rest: true, finishes: true }
     }
 
-    fn failed(error: String) -> Self {
-        Self { ending: Ending::Failed(error), ..Self::finished() }
+    fn failed(error: impl Into<String>) -> Self {
+        Self { ending: Ending::Failed(error.into()), ..Self::finished() }
     }
 
     fn unconnected(error: String) -> Self {
-        Self { ending: Ending::Failed(error), finishes: false, ..Self::finished() }
+        Self { finishes: false, ..Self::failed(error) }
     }
 
-    fn broken(Broken(error): Broken) -> Self {
-        Self { ending: Ending::Failed(error), finishes: false, ..Self::finished() }
+    fn told_to_stop_by_a_failure() -> Self {
+        Self::failed(STOPPED_BY_A_FAILURE)
     }
 }
 
+const STOPPED_BY_A_FAILURE: &str = "a message failed where on_error is \"stop\"";
+
 impl Line {
-    pub(super) fn new(
-        name: Arc<str>,
-        source: Source,
-        source_place: Place,
-        source_metrics: SourceMetrics,
-        stages: Vec<Stage>,
-        outlets: Outlets,
-        control: mpsc::Receiver<Control>,
-    ) -> Self {
+    pub(super) fn new(name: Arc<str>, ledger: Ledger, ends: Ends, stages: Vec<Stage>) -> Self {
         Self {
             name,
-            source,
-            source_place,
-            source_metrics,
+            ends,
             stages,
-            outlets,
-            control,
             batch: Vec::new(),
-            routed: Vec::new(),
-            failed: Vec::new(),
-            at: 0,
-            paused_since: None,
-            timer: Box::pin(tokio::time::sleep(FAR)),
-            timer_due: None,
+            given: Given::default(),
+            timer: Timer::new(),
+            is_clear: false,
+            is_sources_turn: false,
+            time_us: None,
+            abandoned: 0,
+            ledger: OpenLedger(ledger),
         }
     }
 
     /// Runs until the source ends, a stop, or an error; then drains and closes. `connected` is called
     /// once all ends are connected that are to be before anything flows.
     pub async fn run(mut self, connected: impl FnOnce() + Send) -> Ended {
-        let close = match self.connect().await {
+        let mut ending = Ending::Stopped;
+        let ended = self.live(connected, &mut ending).await;
+        let mut is_late = false;
+        if let Err(GraceOver) = ended {
+            is_late = true;
+            let goodbye = std::future::poll_fn(|cx| self.ends.poll_close(cx, GOING_AWAY));
+            // Who does not read it now does not get it.
+            let _ = tokio::time::timeout(LAST_GOODBYE, goodbye).await;
+        }
+        let Self { name, mut ends, stages, ledger, abandoned, .. } = self;
+        // Received, and never taken: of a source that was not read to its end.
+        ends.source_place.account.entered(ends.source.remaining());
+        drop((ends, stages));
+        let lost = ledger.0.give_up() + abandoned;
+        let given_up = (is_late || lost > 0).then_some(lost);
+        if is_late {
+            tracing::error!(pipeline = %name, lost, "the grace period ran out");
+        } else if lost > 0 {
+            tracing::error!(pipeline = %name, lost, "messages were given up");
+        }
+        Ended { ending, given_up }
+    }
+
+    /// Everything from the first dial to the last close. `ending` is how it ends, as far as is known.
+    async fn live(&mut self, connected: impl FnOnce() + Send, ending: &mut Ending) -> Result<(), GraceOver> {
+        let close = match self.connect().await? {
             None => {
                 connected();
-                self.flow().await
+                self.flow().await?
             }
             Some(close) => close,
         };
-        self.drain(close).await
+        tracing::debug!(pipeline = %self.name, ending = ?close.ending, "draining");
+        *ending = close.ending;
+        let code = if matches!(ending, Ending::Failed(_)) { INTERNAL_ERROR } else { GOING_AWAY };
+        if close.reads_rest {
+            self.read_rest(code, ending).await?;
+        }
+        self.work_off(ending).await?;
+        if close.finishes
+            && let Err(Broken(error)) = self.finish(ending).await?
+        {
+            tracing::error!(pipeline = %self.name, error, "plugin failed at the end");
+            *ending = Ending::Failed(error);
+        }
+        self.ends
+            .until(|ends, cx| {
+                // Replies go out on the source's connection.
+                ends.source.poll_hold(cx);
+                ends.outlets.poll_drain(cx)
+            })
+            .await?;
+        self.ends.until(|ends, cx| ends.poll_close(cx, code)).await
     }
 
     /// Waits for the ends that must be connected first.
-    async fn connect(&mut self) -> Option<Close> {
+    async fn connect(&mut self) -> Result<Option<Close>, GraceOver> {
         loop {
-            match poll_fn(|cx| self.poll_connect(cx)).await {
-                Connecting::Done(Ok(())) => return None,
-                Connecting::Done(Err(error)) => return Some(Close::unconnected(error)),
-                Connecting::Control(Some(Control::Swap(swap))) => self.swap(*swap).await,
-                Connecting::Control(Some(Control::Stop { deadline })) => {
-                    return Some(Close::stopped(deadline));
+            let connected = self.ends.until(|ends, cx| {
+                ends.poll_control(cx);
+                if !ends.swaps.is_empty() || ends.stop().is_some() {
+                    return Poll::Ready(None);
                 }
-                Connecting::Control(None) => return Some(Close::stopped(tokio::time::Instant::now())),
+                let sinks = ends.outlets.poll_connected(cx);
+                let source = ends.source.poll_connected(cx).map_err(|error| format!("source: {error}"));
+                match (sinks, source) {
+                    (Poll::Ready(Err(error)), _) | (_, Poll::Ready(Err(error))) => {
+                        Poll::Ready(Some(Err(error)))
+                    }
+                    (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => Poll::Ready(Some(Ok(()))),
+                    _ => Poll::Pending,
+                }
+            });
+            match connected.await? {
+                Some(Ok(())) => return Ok(None),
+                Some(Err(error)) => return Ok(Some(Close::unconnected(error))),
+                None => {}
+            }
+            self.swap_all().await?;
+            if self.ends.stop().is_some() {
+                return Ok(Some(Close::stopped()));
             }
         }
     }
 
-    fn poll_connect(&mut self, cx: &mut Context<'_>) -> Poll<Connecting> {
-        if let Poll::Ready(control) = self.control.poll_recv(cx) {
-            return Poll::Ready(Connecting::Control(control));
-        }
-        let sinks = self.outlets.poll_connected(cx);
-        let source = self.source.poll_connected(cx).map_err(|error| format!("source: {error}"));
-        match (sinks, source) {
-            (Poll::Ready(Err(error)), _) | (_, Poll::Ready(Err(error))) => {
-                Poll::Ready(Connecting::Done(Err(error)))
-            }
-            (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => Poll::Ready(Connecting::Done(Ok(()))),
-            _ => Poll::Pending,
-        }
-    }
-
-    async fn flow(&mut self) -> Close {
+    /// Messages flow until there is a reason to end.
+    async fn flow(&mut self) -> Result<Close, GraceOver> {
         loop {
-            let (result, fill) = match poll_fn(|cx| self.poll_turn(cx)).await {
+            match self.turn(Reading::On).await? {
                 Turn::Filled(fill) => {
-                    self.count_filled();
-                    (self.advance(0).await, fill)
+                    self.take_batch();
+                    match fill {
+                        Fill::More | Fill::Drained => {}
+                        Fill::Ended => return Ok(Close::finished()),
+                        Fill::Failed(error) => return Ok(Close::failed(error)),
+                    }
                 }
-                Turn::Tick(stage) => (self.tick(stage).await, Fill::More),
-                Turn::Control(Some(Control::Swap(swap))) => {
-                    self.swap(*swap).await;
-                    continue;
-                }
-                Turn::Control(Some(Control::Stop { deadline })) => return Close::stopped(deadline),
-                Turn::Control(None) => return Close::stopped(tokio::time::Instant::now()),
-                Turn::Failed(error) => return Close::failed(error),
-            };
-            match (result, fill) {
-                (Err(broken), _) => return Close::broken(broken),
-                (Ok(Verdict::Stop), _) => {
-                    return Close::failed("a message failed where on_error is \"stop\"".into());
-                }
-                (Ok(Verdict::GoOn), Fill::Ended) => return Close::finished(),
-                (Ok(Verdict::GoOn), Fill::Failed(error)) => return Close::failed(error),
-                (Ok(Verdict::GoOn), Fill::More | Fill::Drained) => {}
+                Turn::Due(stage, due) => self.do_due(stage, due).await?,
+                Turn::Look => {}
+                Turn::Failed(error) => return Ok(Close::failed(error)),
+            }
+            if self.work(Reading::On).await? == Verdict::Stop {
+                return Ok(Close::told_to_stop_by_a_failure());
+            }
+            if self.ends.stop().is_some() {
+                return Ok(Close::stopped());
             }
         }
     }
 
     /// Ready with the next thing to do; until then it drives the ends.
-    fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<Turn> {
-        let clear = self.outlets.poll_drive(cx).is_ready();
-        // A swap waits for a batch boundary, not for room: here no message is inside a stage.
-        if let Poll::Ready(control) = self.control.poll_recv(cx) {
-            return Poll::Ready(Turn::Control(control));
-        }
-        if let Some(error) = self.outlets.failure() {
-            return Poll::Ready(Turn::Failed(error));
-        }
-        self.count_pause(!clear);
-        if !clear {
-            self.source.poll_hold(cx);
-            let _ = self.poll_timer(cx, Some(tokio::time::Instant::now() + PAUSE_COUNTED));
-            return Poll::Pending;
-        }
-        let due = self.stages.iter().enumerate().filter_map(|(n, stage)| Some((stage.next_tick()?, n))).min();
-        if let Some((due, stage)) = due
-            && self.poll_timer(cx, Some(due)).is_ready()
+    async fn turn(&mut self, reading: Reading) -> Result<Turn, GraceOver> {
+        let Self { ends, stages, batch, given, timer, is_clear, is_sources_turn, time_us, .. } = self;
+        // By move: the stages are borrowed for this alone, since instances are not to be shared.
+        ends.until(move |ends, cx| {
+            *is_clear = ends.outlets.poll_drive(cx).is_ready();
+            ends.poll_control(cx);
+            if !ends.swaps.is_empty() || (reading == Reading::On && ends.stop().is_some()) {
+                return Poll::Ready(Turn::Look);
+            }
+            if let Some(error) = ends.outlets.failure() {
+                return Poll::Ready(Turn::Failed(error));
+            }
+            // The last stage that has messages is the next to work, once there is room behind it.
+            let waiting = stages.iter().rev().find(|stage| stage.has_work());
+            let pause = waiting.and_then(Stage::paused_until);
+            if waiting.is_some() && *is_clear && pause.is_none() {
+                return Poll::Ready(Turn::Look);
+            }
+            let is_held = !*is_clear || waiting.is_some();
+            ends.count_pause(is_held);
+            // Plugins whose messages carry a time of their own have none before the first message.
+            let may_tick = !is_held && (time_us.is_some() || !ends.source.carries_time());
+            let due = stages.iter().enumerate().filter_map(|(n, stage)| Some((stage.due(may_tick)?, n)));
+            let due = due.min_by_key(|((at, _), _)| *at);
+            let due_now = |timer: &mut Timer, cx: &mut Context<'_>| match due {
+                Some(((at, due), stage)) => {
+                    timer.poll(cx, Some(at)).is_ready().then_some(Turn::Due(stage, due))
+                }
+                None => None,
+            };
+            if is_held {
+                ends.source.poll_hold(cx);
+                if let Some(due) = due_now(timer, cx) {
+                    return Poll::Ready(due);
+                }
+                let next = [Some(Instant::now() + PAUSE_COUNTED), pause, due.map(|((at, _), _)| at)];
+                return timer.poll(cx, next.into_iter().flatten().min()).map(|()| Turn::Look);
+            }
+            let mut due_now = due_now(timer, cx);
+            if !*is_sources_turn && let Some(due) = due_now.take() {
+                *is_sources_turn = true;
+                return Poll::Ready(due);
+            }
+            *is_sources_turn = false;
+            let room = stages.first().map_or(PLAIN_ROOM, Stage::room);
+            let filled = ends.source.poll_fill(cx, batch, room, &mut given.failed);
+            if !matches!(filled, Poll::Ready(Fill::More)) {
+                // Nothing more is there to write with it. What this batch gives is flushed when the
+                // next turn finds the source empty.
+                let _ = ends.outlets.poll_flush(cx);
+            }
+            match (filled, due_now) {
+                (Poll::Ready(fill), _) => Poll::Ready(Turn::Filled(fill)),
+                (Poll::Pending, Some(due)) => {
+                    *is_sources_turn = true;
+                    Poll::Ready(due)
+                }
+                (Poll::Pending, None) => Poll::Pending,
+            }
+        })
+        .await
+    }
+
+    /// Gives what the source has received to the first stage, or to the sinks.
+    fn take_batch(&mut self) {
+        let Self { ends, stages, batch, given, time_us, .. } = self;
+        if ends.source.carries_time()
+            && let Some(last) = batch.last()
         {
-            return Poll::Ready(Turn::Tick(stage));
+            *time_us = Some(last.metadata.received_us());
         }
-        let room = self.stages.first().map_or(PLAIN_ROOM, Stage::room);
-        let filled = self.source.poll_fill(cx, &mut self.batch, room, &mut self.failed);
-        if !matches!(filled, Poll::Ready(Fill::More)) {
-            // Nothing more is there to write with it. What this batch gives is flushed when the
-            // next turn finds the source empty.
-            let _ = self.outlets.poll_flush(cx);
-        }
-        filled.map(Turn::Filled)
-    }
-
-    /// Sets the timer and polls it. It is the only one of the line: what is due later is set later.
-    fn poll_timer(&mut self, cx: &mut Context<'_>, due: Option<tokio::time::Instant>) -> Poll<()> {
-        if self.timer_due != due {
-            self.timer_due = due;
-            self.timer.as_mut().reset(due.unwrap_or_else(|| tokio::time::Instant::now() + FAR));
-        }
-        self.timer.as_mut().poll(cx)
-    }
-
-    fn count_filled(&mut self) {
-        let received = self.batch.len() + self.failed.len();
-        self.source_metrics.received.inc_by(received as u64);
-        self.outlets.dead_letters.take(&self.source_place, self.failed.drain(..));
-    }
-
-    fn count_pause(&mut self, is_paused: bool) {
-        if !is_paused && self.paused_since.is_none() {
-            return;
-        }
-        let now = Instant::now();
-        if let Some(since) = self.paused_since {
-            self.source_metrics.paused.inc_by((now - since).as_secs_f64());
-        }
-        self.paused_since = is_paused.then_some(now);
-    }
-
-    /// Puts the batch through the stages from number `first`, and what comes out into the outbox.
-    async fn advance(&mut self, first: usize) -> Result<Verdict, Broken> {
-        let mut verdict = Verdict::GoOn;
-        for number in first..self.stages.len() {
-            self.at = number;
-            let stage = &mut self.stages[number];
-            let work = stage.process(&mut self.batch, &mut self.routed, &mut self.failed);
-            let done = driving(&mut self.outlets, &mut self.source, work).await;
-            self.hand_over(number);
-            if done? == Verdict::Stop {
-                verdict = Verdict::Stop;
+        let taken = batch.len() as u64;
+        let received = taken + given.failed.len() as u64;
+        let settled = Settled { passed: taken, ..Settled::default() };
+        let account = &ends.source_place.account;
+        match stages.first_mut() {
+            Some(first) => {
+                account.received(received, settled, [(first.account(), taken)]);
+                first.inbox().extend(batch.drain(..));
+            }
+            None => {
+                given.routed.extend(batch.drain(..).map(|message| Routed { output: 0, message }));
+                ends.outlets.take(account, received, settled, &mut given.routed);
+                self.is_clear = false;
             }
         }
-        if self.stages.is_empty() {
-            self.routed.extend(self.batch.drain(..).map(|message| Routed { output: 0, message }));
-            self.outlets.take(&mut self.routed, &self.source_place.losses);
+        ends.outlets.dead_letters.take(&ends.source_place, given.failed.drain(..));
+    }
+
+    /// Works off what waits for the stages, call by call, while nothing waits behind them. Ends early for a
+    /// swap it has made, a stop, or a stage whose plugin fails again and again.
+    async fn work(&mut self, reading: Reading) -> Result<Verdict, GraceOver> {
+        let mut verdict = Verdict::GoOn;
+        loop {
+            self.swap_all().await?;
+            let Some(number) = self.stages.iter().rposition(Stage::has_work) else { break };
+            let stage = &mut self.stages[number];
+            let is_stopping = reading == Reading::On && self.ends.stop().is_some();
+            if !self.is_clear || is_stopping || stage.paused_until().is_some() {
+                break;
+            }
+            if self.ends.during(stage.work(self.time_us, &mut self.given)).await? == Verdict::Stop {
+                verdict = Verdict::Stop;
+            }
+            self.hand_over(number);
         }
         Ok(verdict)
     }
 
-    /// Gives the output of a stage to the next one, or to the sinks.
-    fn hand_over(&mut self, number: usize) {
-        let place = self.stages[number].place();
-        self.outlets.dead_letters.take(place, self.failed.drain(..));
-        if number + 1 == self.stages.len() {
-            self.outlets.take(&mut self.routed, &place.losses);
-            return;
-        }
-        let mut untaken = 0;
-        for Routed { output, message } in self.routed.drain(..) {
-            // Only the last transform has sinks for its named outputs.
-            if output == 0 {
-                self.batch.push(message);
-            } else {
-                untaken += 1;
+    async fn do_due(&mut self, number: usize, due: Due) -> Result<(), GraceOver> {
+        let stage = &mut self.stages[number];
+        match due {
+            Due::Snapshot => self.ends.during(stage.save()).await,
+            Due::Tick => {
+                let now_us = self.time_us.unwrap_or_else(now_us);
+                self.ends.during(stage.tick(self.time_us, now_us, &mut self.given)).await?;
+                self.hand_over(number);
+                Ok(())
             }
         }
-        place.losses.dropped(Reason::NoOutput, untaken);
     }
 
-    async fn tick(&mut self, number: usize) -> Result<Verdict, Broken> {
-        let work = self.stages[number].tick(&mut self.routed);
-        driving(&mut self.outlets, &mut self.source, work).await?;
-        self.hand_over(number);
-        self.advance_rest(number + 1).await
+    /// Gives the output of a stage to the next one, or to the sinks.
+    fn hand_over(&mut self, number: usize) {
+        let Self { ends, stages, given, is_clear, .. } = self;
+        let mut settled = std::mem::take(&mut given.settled);
+        if number + 1 == stages.len() {
+            if !given.routed.is_empty() {
+                *is_clear = false;
+            }
+            ends.outlets.take(stages[number].account(), 0, settled, &mut given.routed);
+        } else {
+            let [.., stage, next] = &mut stages[..number + 2] else { return };
+            let before = next.inbox().len();
+            for Routed { output, message } in given.routed.drain(..) {
+                // Only the last transform has sinks for its named outputs.
+                if output == 0 {
+                    next.inbox().push_back(message);
+                } else {
+                    settled.untaken += 1;
+                }
+            }
+            let onward = (next.inbox().len() - before) as u64;
+            stage.account().hand_on(settled, [(next.account(), onward)]);
+        }
+        if !given.failed.is_empty() {
+            *is_clear = false;
+            ends.outlets.dead_letters.take(stages[number].place(), given.failed.drain(..));
+        }
     }
 
-    async fn finish(&mut self) -> Result<(), Broken> {
-        for number in 0..self.stages.len() {
-            let work = self.stages[number].finish(&mut self.routed);
-            driving(&mut self.outlets, &mut self.source, work).await?;
-            self.hand_over(number);
-            self.advance_rest(number + 1).await?;
+    async fn swap_all(&mut self) -> Result<(), GraceOver> {
+        while let Some(swap) = self.ends.swaps.pop_front() {
+            self.swap(swap).await?;
         }
         Ok(())
     }
 
-    async fn advance_rest(&mut self, first: usize) -> Result<Verdict, Broken> {
-        if first < self.stages.len() { self.advance(first).await } else { Ok(Verdict::GoOn) }
-    }
-
-    async fn swap(&mut self, swap: Swap) {
+    async fn swap(&mut self, swap: Swap) -> Result<(), GraceOver> {
         let Swap { stage: number, next, fresh, verdict } = swap;
         let started = Instant::now();
-        let work = self.stages[number].swap(next, fresh);
-        let result = driving(&mut self.outlets, &mut self.source, work).await;
+        let result = self.ends.during(self.stages[number].swap(next, fresh)).await?;
         let pause = started.elapsed();
         let swapped = match result {
             Ok((retired, state)) => {
                 if number + 1 == self.stages.len() {
-                    self.outlets.set_outputs(self.stages[number].outputs());
+                    self.ends.outlets.set_outputs(self.stages[number].outputs());
                 }
                 Swapped { outcome: Ok(state), pause, retired }
             }
@@ -388,114 +413,78 @@ impl Line {
         };
         // Whoever asked may have given up; the swap stands all the same.
         let _ = verdict.send(swapped);
-    }
-
-    /// Finishes what is in flight, closes the ends, and accounts for what could not be finished.
-    async fn drain(mut self, close: Close) -> Ended {
-        let Close { mut ending, deadline, reads_rest, finishes } = close;
-        tracing::debug!(pipeline = %self.name, ?ending, "draining");
-        let mut control = std::mem::replace(&mut self.control, mpsc::channel(1).1);
-        let code = if matches!(ending, Ending::Failed(_)) { INTERNAL_ERROR } else { GOING_AWAY };
-        let drained = {
-            let work = pin!(self.finish_all(reads_rest, finishes, code));
-            until(work, deadline, &mut control).await
-        };
-        let mut given_up = None;
-        match drained {
-            Some(Ok(())) => {}
-            Some(Err(Broken(error))) => ending = Ending::Failed(error),
-            None => {
-                let unread = self.source.remaining();
-                self.source_metrics.received.inc_by(unread);
-                self.source_place.losses.dropped(Reason::Shutdown, unread);
-                let inside = self.batch.len() + self.routed.len();
-                let at = self.stages.get(self.at).map_or(&self.source_place, Stage::place);
-                at.losses.dropped(Reason::Shutdown, inside as u64);
-                let lost = self.outlets.give_up() + inside as u64 + unread;
-                tracing::error!(pipeline = %self.name, lost, "the grace period ran out");
-                given_up = Some(lost);
-            }
-        }
-        Ended { ending, given_up }
-    }
-
-    async fn finish_all(&mut self, reads_rest: bool, finishes: bool, code: u16) -> Result<(), Broken> {
-        let mut result = Ok(());
-        if reads_rest {
-            result = self.read_rest(code).await;
-        }
-        if finishes && result.is_ok() {
-            result = self.finish().await;
-        }
-        poll_fn(|cx| {
-            // Replies go out on the source's connection.
-            self.source.poll_hold(cx);
-            self.outlets.poll_drain(cx)
-        })
-        .await;
-        let mut source_closed = false;
-        poll_fn(|cx| {
-            source_closed = source_closed || self.source.poll_close(cx, code).is_ready();
-            let sinks_closed = self.outlets.poll_close(cx, code).is_ready();
-            if source_closed && sinks_closed { Poll::Ready(()) } else { Poll::Pending }
-        })
-        .await;
-        result
+        Ok(())
     }
 
     /// Stops the source and puts through what it had received before.
-    async fn read_rest(&mut self, code: u16) -> Result<(), Broken> {
-        let room = self.stages.first().map_or(PLAIN_ROOM, Stage::room);
+    async fn read_rest(&mut self, code: u16, ending: &mut Ending) -> Result<(), GraceOver> {
         loop {
-            let fill = poll_fn(|cx| {
-                let clear = self.outlets.poll_drive(cx).is_ready();
-                self.source.poll_stop(cx, code);
+            self.work_off(ending).await?;
+            let room = self.stages.first().map_or(PLAIN_ROOM, Stage::room);
+            let Self { ends, batch, given, .. } = self;
+            let fill = ends.until(|ends, cx| {
+                let clear = ends.outlets.poll_drive(cx).is_ready();
+                ends.source.poll_stop(cx, code);
                 if !clear {
                     return Poll::Pending;
                 }
-                self.source.poll_fill(cx, &mut self.batch, room, &mut self.failed)
-            })
-            .await;
-            self.count_filled();
-            self.advance(0).await?;
+                ends.source.poll_fill(cx, batch, room, &mut given.failed)
+            });
+            let fill = fill.await?;
+            self.take_batch();
             if matches!(fill, Fill::Ended | Fill::Failed(_)) {
                 return Ok(());
             }
         }
     }
-}
 
-/// Polls the call of a plugin, and while it has given its thread back, the ends.
-async fn driving<F: Future>(outlets: &mut Outlets, source: &mut Source, call: F) -> F::Output {
-    let mut call = pin!(call);
-    poll_fn(|cx| {
-        let called = call.as_mut().poll(cx);
-        if called.is_pending() {
-            let _ = outlets.poll_drive(cx);
-            source.poll_hold(cx);
+    /// Waits until no stage has messages. Nothing is read meanwhile, and no timer called. Once a stop was
+    /// asked for, what waits for a plugin which fails again and again is given up.
+    async fn work_off(&mut self, ending: &mut Ending) -> Result<(), GraceOver> {
+        while self.stages.iter().any(Stage::has_work) {
+            if self.work(Reading::Over).await? == Verdict::Stop && !matches!(ending, Ending::Failed(_)) {
+                *ending = Ending::Failed(STOPPED_BY_A_FAILURE.into());
+            }
+            if self.ends.stop().is_some() {
+                for stage in self.stages.iter_mut().filter(|stage| stage.paused_until().is_some()) {
+                    self.abandoned += stage.abandon();
+                }
+            }
+            if self.stages.iter().any(Stage::has_work) {
+                self.wait_for_room().await?;
+            }
         }
-        called
-    })
-    .await
-}
+        Ok(())
+    }
 
-/// Awaits the work until the deadline, which a stop may set while it lasts.
-async fn until<F: Future>(
-    mut work: Pin<&mut F>,
-    mut deadline: Option<tokio::time::Instant>,
-    control: &mut mpsc::Receiver<Control>,
-) -> Option<F::Output> {
-    loop {
-        let due = deadline.unwrap_or_else(|| tokio::time::Instant::now() + FAR);
-        tokio::select! {
-            biased;
-            output = &mut work => return Some(output),
-            () = tokio::time::sleep_until(due) => return None,
-            told = control.recv(), if deadline.is_none() => match told {
-                Some(Control::Stop { deadline: given }) => deadline = Some(given),
-                Some(Control::Swap(_)) => {}
-                None => deadline = Some(tokio::time::Instant::now()),
-            },
+    /// Waits until the sinks have taken what waits for them, a pause is over, or something is told.
+    async fn wait_for_room(&mut self) -> Result<(), GraceOver> {
+        let Self { ends, stages, timer, is_clear, .. } = self;
+        let was_stopped = ends.stop().is_some();
+        let pause = stages.iter().rev().find(|stage| stage.has_work()).and_then(Stage::paused_until);
+        ends.until(|ends, cx| {
+            *is_clear = ends.outlets.poll_drive(cx).is_ready();
+            ends.source.poll_hold(cx);
+            ends.poll_control(cx);
+            let is_told = !ends.swaps.is_empty() || ends.stop().is_some() != was_stopped;
+            let is_over = pause.is_none_or(|pause| timer.poll(cx, Some(pause)).is_ready());
+            if is_told || (*is_clear && is_over) { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await
+    }
+
+    /// Tells each plugin in turn that no message will follow. The first one that fails at it ends that.
+    async fn finish(&mut self, ending: &mut Ending) -> Result<Result<(), Broken>, GraceOver> {
+        let mut result = Ok(());
+        for number in 0..self.stages.len() {
+            let finished =
+                self.ends.during(self.stages[number].finish(self.time_us, &mut self.given)).await?;
+            self.hand_over(number);
+            self.work_off(ending).await?;
+            if finished.is_err() && result.is_ok() {
+                result = finished;
+            }
         }
+        Ok(result)
     }
 }

@@ -6,44 +6,36 @@ use crate::message::{Failed, Message};
 use crate::metadata::{Metadata, now_us};
 use crate::plugin::{Emissions, Forward, Outcome};
 use crate::reason::Reason;
-
-/// How many messages of a batch ended how, and how many came out.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Counted {
-    pub(super) forwarded: u64,
-    pub(super) emitted: u64,
-    pub(super) passed: u64,
-    pub(super) filtered: u64,
-    pub(super) rejected: u64,
-}
+use crate::telemetry::Settled;
 
 /// Appends what goes on to `routed`, by origin; of one origin the forwarded message first. What was
-/// rejected goes where `on_error` says.
+/// rejected goes where `on_error` says. Says what became of the messages, and how many were rejected.
 pub(super) fn outcome(
-    messages: std::vec::Drain<'_, Message>,
+    messages: impl ExactSizeIterator<Item = Message>,
     outcome: Outcome,
     on_error: OnError,
     routed: &mut Vec<Routed>,
     failed: &mut Vec<Failed>,
-) -> Counted {
+) -> (Settled, u64) {
     let received = messages.len() as u64;
     let Outcome { forward, forward_outputs, emissions, mut rejections } = outcome;
     if matches!(forward, Forward::All) && emissions.is_empty() && forward_outputs.is_empty() {
         routed.extend(messages.map(|message| Routed { output: 0, message }));
-        return Counted { forwarded: received, passed: received, ..Counted::default() };
+        return (Settled { forwarded: received, passed: received, ..Settled::default() }, 0);
     }
     rejections.sort_unstable_by_key(|rejection| rejection.message);
     let mut rejections = rejections.into_iter().peekable();
     let mut forwards = Forwards { forward, outputs: forward_outputs, next: 0 };
     let mut emission = 0;
-    let mut counted = Counted { emitted: emissions.len() as u64, ..Counted::default() };
+    let mut settled = Settled { emitted: emissions.len() as u64, ..Settled::default() };
+    let mut rejected = 0;
     for (index, message) in messages.enumerate() {
         if let Some(rejection) = rejections.next_if(|rejection| rejection.message as usize == index) {
-            counted.rejected += 1;
+            rejected += 1;
             match on_error {
                 OnError::Pass => {
-                    counted.forwarded += 1;
-                    counted.passed += 1;
+                    settled.forwarded += 1;
+                    settled.passed += 1;
                     routed.push(Routed { output: 0, message });
                 }
                 _ => failed.push(Failed { message, reason: Reason::Rejected, detail: rejection.reason }),
@@ -55,9 +47,9 @@ pub(super) fn outcome(
         while emission < emissions.len() && emissions.origin(emission) == Some(index) {
             emission += 1;
         }
-        counted.forwarded += u64::from(output.is_some());
-        counted.passed += u64::from(output.is_some() || emission > first);
-        counted.filtered += u64::from(output.is_none() && emission == first);
+        settled.forwarded += u64::from(output.is_some());
+        settled.passed += u64::from(output.is_some() || emission > first);
+        settled.filtered += u64::from(output.is_none() && emission == first);
         if emission == first {
             routed.extend(output.map(|output| Routed { output, message }));
             continue;
@@ -66,7 +58,7 @@ pub(super) fn outcome(
         routed.extend(output.map(|output| Routed { output, message }));
         routed.extend((first..emission).map(|n| emitted(&emissions, n, metadata.clone())));
     }
-    counted
+    (settled, rejected)
 }
 
 /// Appends emissions that have no origin, those of a timer or of the end.

@@ -7,9 +7,8 @@
 use super::dead_letters::{DeadLetters, Place};
 use crate::config::{MAX_SINKS, Outputs};
 use crate::message::{Failed, Message};
-use crate::reason::Reason;
 use crate::sink::Sink;
-use crate::telemetry::{Losses, SinkMetrics};
+use crate::telemetry::{Account, Settled};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -18,6 +17,8 @@ use std::task::{Context, Poll};
 /// full load stay bounded.
 const FLUSH_MESSAGES: usize = 1024;
 const FLUSH_BYTES: usize = 128 << 10;
+/// Messages that are handed on in one go: other tasks on the thread run in between.
+const HAND_ON_MESSAGES: usize = 4096;
 
 /// A message, and the output by which it left its transform: 0 is "default".
 #[derive(Debug)]
@@ -32,7 +33,6 @@ pub(super) struct Outlet {
     pub(super) sink: Sink,
     pub(super) takes: Outputs,
     pub(super) place: Place,
-    pub(super) metrics: SinkMetrics,
 }
 
 /// All sinks of a pipeline, and what waits for them.
@@ -42,6 +42,8 @@ pub(super) struct Outlets {
     outbox: VecDeque<Routed>,
     /// For each output of the last transform, one bit for each sink that takes it.
     takers: Vec<u64>,
+    /// How many of the messages that are taken leave by each output.
+    leaving: Vec<u64>,
     pub(super) dead_letters: DeadLetters,
     failed: Vec<Failed>,
     flush: Flush,
@@ -62,6 +64,7 @@ impl Outlets {
             outlets,
             outbox: VecDeque::new(),
             takers: Vec::new(),
+            leaving: Vec::new(),
             dead_letters,
             failed: Vec::new(),
             flush: Flush::default(),
@@ -100,13 +103,34 @@ impl Outlets {
         self.takers.get(usize::from(output)).copied().unwrap_or(0)
     }
 
-    /// Takes the output of the last transform; `losses` counts there what no sink takes.
-    pub(super) fn take(&mut self, routed: &mut Vec<Routed>, losses: &Losses) {
-        if routed.iter().any(|routed| self.takers(routed.output) == 0) {
-            let before = routed.len();
-            routed.retain(|routed| self.takers(routed.output) != 0);
-            losses.dropped(Reason::NoOutput, (before - routed.len()) as u64);
+    /// Takes what the last transform, or the source where there is none, has given: `from` is its account,
+    /// `received` what came in there just now. What no sink takes ends here.
+    pub(super) fn take(
+        &mut self,
+        from: &Account,
+        received: u64,
+        mut settled: Settled,
+        routed: &mut Vec<Routed>,
+    ) {
+        self.leaving.clear();
+        self.leaving.resize(self.takers.len(), 0);
+        for Routed { output, .. } in &*routed {
+            match self.leaving.get_mut(usize::from(*output)) {
+                Some(leaving) => *leaving += 1,
+                None => settled.untaken += 1,
+            }
         }
+        let leaving = || self.leaving.iter().zip(&self.takers);
+        settled.untaken +=
+            leaving().filter(|(_, takers)| **takers == 0).map(|(leaving, _)| leaving).sum::<u64>();
+        if settled.untaken > 0 {
+            routed.retain(|routed| self.takers(routed.output) != 0);
+        }
+        let onward = self.outlets.iter().enumerate().map(|(n, outlet)| {
+            let taken = leaving().filter(|(_, takers)| **takers & (1 << n) != 0).map(|(leaving, _)| leaving);
+            (&outlet.place.account, taken.sum())
+        });
+        from.received(received, settled, onward);
         if self.outbox.is_empty() {
             let spent = std::mem::take(&mut self.outbox);
             self.outbox = std::mem::replace(routed, spent.into()).into();
@@ -130,9 +154,6 @@ impl Outlets {
         }
         if self.flush.wanted {
             let _ = self.poll_flush(cx);
-        }
-        for outlet in &self.outlets {
-            outlet.metrics.in_flight.set(outlet.sink.in_flight() as i64);
         }
         let room = self.dead_letters.poll_drive(cx);
         if self.outbox.is_empty() { room } else { Poll::Pending }
@@ -165,7 +186,6 @@ impl Outlets {
         let mut flushed = self.outbox.is_empty();
         for outlet in &mut self.outlets {
             flushed &= outlet.sink.poll_flush(cx, &mut self.failed).is_ready();
-            outlet.metrics.in_flight.set(outlet.sink.in_flight() as i64);
             if !self.failed.is_empty() {
                 self.dead_letters.take(&outlet.place, self.failed.drain(..));
             }
@@ -194,21 +214,14 @@ impl Outlets {
         if closed { Poll::Ready(()) } else { Poll::Pending }
     }
 
-    /// Counts what has not reached its end as dropped: the grace period has run out.
-    pub(super) fn give_up(&mut self) -> u64 {
-        let mut given_up = self.dead_letters.give_up();
-        for (n, outlet) in self.outlets.iter().enumerate() {
-            let waiting = self.outbox.iter().filter(|waiting| self.takers(waiting.output) & (1 << n) != 0);
-            let lost = (waiting.count() + outlet.sink.in_flight()) as u64;
-            outlet.place.losses.dropped(Reason::Shutdown, lost);
-            given_up += lost;
-        }
-        self.outbox.clear();
-        given_up
-    }
-
     fn hand_on(&mut self, cx: &mut Context<'_>) {
+        let mut left = HAND_ON_MESSAGES;
         while let Some(waiting) = self.outbox.front() {
+            if left == 0 {
+                cx.waker().wake_by_ref();
+                return;
+            }
+            left -= 1;
             let takers = self.takers(waiting.output);
             for n in bits(takers) {
                 if self.outlets[n].sink.poll_ready(cx).is_pending() {

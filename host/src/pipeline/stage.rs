@@ -1,25 +1,26 @@
-//! A transform: an instance of a plugin, and what happens when it fails.
+//! A transform: the messages that wait for it, an instance of a plugin, and what happens when that fails.
 //!
-//! A batch goes through in pieces, each one call. A piece that faults costs the instance; a new one
-//! gets the last good snapshot, and the piece is tried in halves until the message at fault is
-//! alone. That one goes where `on_error` says; the others go on.
+//! The messages go through in pieces, each one call. A piece that faults costs the instance; a new one
+//! gets the last good snapshot, and the piece is tried in halves until the message at fault is alone. That
+//! one goes where `on_error` says; the others go on. When state is saved, and when a plugin that fails
+//! gets its next chance, says `recovery.rs`.
+
+mod room;
 
 use super::dead_letters::Place;
-use super::merge::{self, Counted};
+use super::merge;
 use super::outlets::Routed;
+use super::recovery::{Circuit, LastGood};
 use crate::config::{self, OnError};
 use crate::message::{Failed, Message};
-use crate::metadata::now_us;
 use crate::plugin::{Emissions, Fault, FaultKind, Instance, Plugin, Setup};
 use crate::reason::Reason;
-use crate::telemetry::StageMetrics;
+use crate::telemetry::{Account, Settled, StageMetrics};
+use room::Room;
+use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
-
-/// A snapshot is at most so old while messages flow.
-const SNAPSHOT_INTERVAL: Duration = Duration::from_secs(1);
-/// So many calls in a row within the deadline double the size of a batch again that was halved.
-const CALLS_TO_RECOVER: u32 = 64;
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// One transform of a running pipeline.
 #[derive(Debug)]
@@ -31,28 +32,26 @@ pub(super) struct Stage {
     plugin: Plugin,
     /// None after a fault, until the next call.
     instance: Option<Instance>,
+    /// The named outputs of the version that runs.
+    outputs: Vec<Arc<str>>,
+    /// Messages that came in and were not dealt with.
+    inbox: VecDeque<Message>,
+    /// How long the pieces of the inbox are that were cut by a fault, the next one last.
+    pieces: Vec<usize>,
     last_good: LastGood,
-    next_tick: Option<tokio::time::Instant>,
+    circuit: Circuit,
+    next_tick: Option<Instant>,
     place: Place,
     metrics: StageMetrics,
-    /// How long the pieces of the current batch are that were cut by a fault, the next one last.
-    pieces: Vec<usize>,
-}
-
-/// The state that a new instance starts with after a fault.
-#[derive(Debug)]
-struct LastGood {
-    snapshot: Option<Vec<u8>>,
-    taken: Instant,
-    /// Whether a call was accepted since it was taken.
-    is_stale: bool,
 }
 
 /// How the state of the old version reached the new one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CarriedState {
-    /// As the old version was at the swap, or as the last good snapshot has it.
+    /// As the old version was at the swap.
     Carried,
+    /// As the last good snapshot of the old version has it: what came since is lost.
+    Older,
     /// There was state, but it could not be had.
     Fresh,
     /// There was none.
@@ -63,12 +62,29 @@ pub enum CarriedState {
 #[derive(Debug)]
 pub(super) struct Broken(pub(super) String);
 
-/// Whether a pipeline goes on after a batch.
+/// Whether a pipeline goes on after a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     GoOn,
     /// A message failed and `on_error` is `stop`.
     Stop,
+}
+
+/// What a stage does at a time of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Due {
+    /// Calls the plugin's timer.
+    Tick,
+    /// Saves the plugin's state.
+    Snapshot,
+}
+
+/// What calls give: messages on their way on, and messages that failed.
+#[derive(Debug, Default)]
+pub(super) struct Given {
+    pub(super) settled: Settled,
+    pub(super) routed: Vec<Routed>,
+    pub(super) failed: Vec<Failed>,
 }
 
 impl Stage {
@@ -79,20 +95,23 @@ impl Stage {
         instance: Instance,
         metrics: StageMetrics,
     ) -> Self {
-        let plugin = instance.plugin().clone();
         let mut this = Self {
-            place: Place { stage: setup.transform.clone(), losses: metrics.losses.clone(), plugin: None },
+            place: Place { stage: setup.transform.clone(), account: metrics.account.clone(), plugin: None },
             setup,
             on_error: transform.on_error,
             tick: transform.tick,
             room: Room::new(transform.max_batch, transform.max_batch_bytes),
-            plugin,
+            plugin: instance.plugin().clone(),
             instance: None,
-            last_good: LastGood { snapshot: None, taken: Instant::now(), is_stale: false },
+            outputs: instance.description().outputs.clone(),
+            inbox: VecDeque::new(),
+            pieces: Vec::new(),
+            last_good: LastGood::new(None, Instant::now()),
+            circuit: Circuit::default(),
             next_tick: None,
             metrics,
-            pieces: Vec::new(),
         };
+        this.metrics.paused.set(0);
         this.install(instance);
         this
     }
@@ -102,130 +121,196 @@ impl Stage {
         &self.place
     }
 
+    /// The account of what came in here.
+    pub(super) fn account(&self) -> &Account {
+        &self.metrics.account
+    }
+
     /// The named outputs of the version that runs.
     pub(super) fn outputs(&self) -> &[Arc<str>] {
-        self.instance.as_ref().map_or(&[], |instance| &instance.description().outputs)
+        &self.outputs
     }
 
     /// How much a source may put into a batch for this stage.
     pub(super) fn room(&self) -> crate::source::Room {
-        crate::source::Room { messages: self.room.messages, bytes: self.room.max_bytes }
+        self.room.of_batch()
     }
 
-    /// When the timer is due.
-    pub(super) fn next_tick(&self) -> Option<tokio::time::Instant> {
-        self.next_tick
+    /// What waits for this stage.
+    pub(super) fn inbox(&mut self) -> &mut VecDeque<Message> {
+        &mut self.inbox
     }
 
-    /// Puts a batch through, which is empty afterwards.
-    pub(super) async fn process(
-        &mut self,
-        batch: &mut Vec<Message>,
-        routed: &mut Vec<Routed>,
-        failed: &mut Vec<Failed>,
-    ) -> Result<Verdict, Broken> {
-        self.metrics.received.inc_by(batch.len() as u64);
-        self.metrics.in_flight.set(batch.len() as i64);
-        let failed_before = failed.len();
-        while !batch.is_empty() {
-            let piece = self.pieces.pop().unwrap_or_else(|| self.room.piece(batch));
-            self.refresh_snapshot().await;
-            let instance = match &mut self.instance {
-                Some(instance) => instance,
-                None => match self.restart().await {
-                    Ok(instance) => instance,
-                    Err(broken) => {
-                        failed.extend(batch.drain(..).map(|message| Failed {
-                            message,
-                            reason: Reason::Trap,
-                            detail: broken.0.clone(),
-                        }));
-                        self.metrics.in_flight.set(0);
-                        return Err(broken);
-                    }
-                },
-            };
-            let result = instance.process(&batch[..piece]).await;
-            self.called(&result);
-            match result {
-                Ok(outcome) => {
-                    self.room.recover();
-                    let counted =
-                        merge::outcome(batch.drain(..piece), outcome, self.on_error, routed, failed);
-                    self.count(&counted);
-                }
-                Err(fault) => {
-                    self.faulted(&fault);
-                    if piece > 1 {
-                        self.pieces.push(piece - piece / 2);
-                        self.pieces.push(piece / 2);
-                    } else {
-                        self.fail(batch.remove(0), fault, routed, failed);
-                    }
-                }
-            }
-        }
+    /// Whether messages wait.
+    pub(super) fn has_work(&self) -> bool {
+        !self.inbox.is_empty()
+    }
+
+    /// Until when the messages wait since the plugin fails again and again.
+    pub(super) fn paused_until(&self) -> Option<Instant> {
+        self.circuit.open_until().filter(|_| self.circuit.is_open())
+    }
+
+    /// What it has to do next at a time of its own, and when.
+    pub(super) fn due(&self, may_tick: bool) -> Option<(Instant, Due)> {
+        let tick =
+            self.next_tick.filter(|_| may_tick && !self.circuit.is_trial()).map(|due| (due, Due::Tick));
+        let snapshot = self.last_good.due().filter(|_| self.instance.is_some());
+        let snapshot = snapshot.map(|due| (due, Due::Snapshot));
+        [tick, snapshot].into_iter().flatten().min_by_key(|(due, _)| *due)
+    }
+
+    /// Drops what waits here: the pipeline stops, and the plugin fails again and again.
+    pub(super) fn abandon(&mut self) -> u64 {
+        let waiting = self.inbox.drain(..).len() as u64;
+        self.metrics.account.dropped(Reason::Shutdown, waiting);
         self.pieces.clear();
-        self.metrics.in_flight.set(0);
-        let has_failed = failed.len() > failed_before;
-        if self.on_error == OnError::Drop {
-            for failed in failed.drain(failed_before..) {
-                self.place.losses.dropped(failed.reason, 1);
+        waiting
+    }
+
+    /// Gives the plugin the next piece of what waits. `time_us` is the time it is told, if it is not the
+    /// wall's.
+    ///
+    /// # Cancel safety
+    /// The instance is gone if the future is dropped, no message is.
+    pub(super) async fn work(&mut self, time_us: Option<u64>, given: &mut Given) -> Verdict {
+        let Ok(()) = self.start_if_needed().await else { return Verdict::GoOn };
+        let piece = if self.circuit.is_trial() {
+            1
+        } else {
+            self.pieces.pop().unwrap_or_else(|| self.room.piece(&self.inbox))
+        };
+        let Some(instance) = &mut self.instance else { return Verdict::GoOn };
+        instance.set_time(time_us);
+        let result = instance.process(&self.inbox.make_contiguous()[..piece]).await;
+        self.called(&result);
+        let failed_before = given.failed.len();
+        match result {
+            Ok(outcome) => {
+                self.room.recover();
+                let (settled, rejected) = merge::outcome(
+                    self.inbox.drain(..piece),
+                    outcome,
+                    self.on_error,
+                    &mut given.routed,
+                    &mut given.failed,
+                );
+                given.settled = settled;
+                if rejected > 0 {
+                    self.metrics.faulted("rejected", rejected);
+                }
+                // The next piece of a batch that faulted may fault too: what was accepted is kept.
+                if !self.pieces.is_empty() && self.last_good.is_worth_saving() {
+                    self.save().await;
+                }
+            }
+            Err(fault) => {
+                self.faulted(&fault);
+                if fault.kind == FaultKind::Deadline {
+                    self.room.halve();
+                }
+                if piece > 1 {
+                    self.pieces.push(piece - piece / 2);
+                    self.pieces.push(piece / 2);
+                } else if let Some(message) = self.inbox.pop_front() {
+                    self.fail(message, fault, given);
+                    self.count_against();
+                }
             }
         }
-        Ok(if has_failed && self.on_error == OnError::Stop { Verdict::Stop } else { Verdict::GoOn })
+        self.end(failed_before, given)
     }
 
-    /// Calls the timer, which was due.
-    pub(super) async fn tick(&mut self, routed: &mut Vec<Routed>) -> Result<(), Broken> {
-        self.next_tick = self.interval().map(|interval| tokio::time::Instant::now() + interval);
-        let instance = match &mut self.instance {
-            Some(instance) => instance,
-            None => self.restart().await?,
-        };
-        let result = instance.tick(now_us()).await;
-        self.called(&result);
-        self.emit(result, routed);
-        Ok(())
+    /// Calls the plugin's timer, which was due.
+    ///
+    /// # Cancel safety
+    /// As [`Stage::work`].
+    pub(super) async fn tick(&mut self, time_us: Option<u64>, now_us: u64, given: &mut Given) {
+        if let Ok(()) = self.start_if_needed().await
+            && let Some(instance) = &mut self.instance
+        {
+            instance.set_time(time_us);
+            let result = instance.tick(now_us).await;
+            self.called(&result);
+            if let Err(fault) = self.emit(result, given) {
+                self.faulted(&fault);
+                self.count_against();
+            }
+        }
+        self.next_tick = self.interval().map(|interval| Instant::now() + interval);
     }
 
-    /// Tells the plugin that no message will follow.
-    pub(super) async fn finish(&mut self, routed: &mut Vec<Routed>) -> Result<(), Broken> {
+    /// Tells the plugin that no message will follow; once more on a new instance if it faults.
+    ///
+    /// # Errors
+    /// If it faults again. What it had gathered is lost.
+    ///
+    /// # Cancel safety
+    /// As [`Stage::work`].
+    pub(super) async fn finish(&mut self, time_us: Option<u64>, given: &mut Given) -> Result<(), Broken> {
         self.next_tick = None;
-        let instance = match &mut self.instance {
-            Some(instance) => instance,
-            None => self.restart().await?,
-        };
-        let result = instance.finish().await;
-        self.called(&result);
-        self.emit(result, routed);
-        Ok(())
+        let mut result = Ok(());
+        for _ in 0..2 {
+            result = match self.start().await {
+                Ok(instance) => {
+                    instance.set_time(time_us);
+                    let finished = instance.finish().await;
+                    self.called(&finished);
+                    self.emit(finished, given)
+                }
+                Err(fault) => Err(fault),
+            };
+            match &result {
+                Ok(()) => break,
+                Err(fault) => self.faulted(fault),
+            }
+        }
+        result.map_err(|fault| {
+            let transform = &self.setup.transform;
+            let plugin = self.plugin.name();
+            Broken(format!(
+                "plugin {plugin} failed at the end, what transform {transform} had gathered is lost: {fault}"
+            ))
+        })
+    }
+
+    /// Saves the plugin's state, which is due.
+    ///
+    /// # Cancel safety
+    /// As [`Stage::work`].
+    pub(super) async fn save(&mut self) {
+        // A fault is counted and logged; the snapshot before remains the last good one.
+        let _ = self.take_snapshot().await;
     }
 
     /// Exchanges the running version for `next`, which is initialised. State is carried over unless
     /// `fresh` is asked for. Gives back the instance that runs no more, to be dropped elsewhere, and
     /// how the state fared; on an error, that is `next`, and the old version runs on.
+    ///
+    /// # Cancel safety
+    /// As [`Stage::work`].
     pub(super) async fn swap(
         &mut self,
         mut next: Instance,
         fresh: bool,
     ) -> Result<(Option<Instance>, CarriedState), (Instance, Fault)> {
         let started = Instant::now();
-        let (state, snapshot) = if fresh {
-            (CarriedState::Fresh, None)
+        let state = if fresh {
+            CarriedState::Fresh
+        } else if self.instance.is_none() {
+            self.older()
         } else {
             match self.take_snapshot().await {
-                Ok(snapshot) => {
-                    let state = if snapshot.is_some() { CarriedState::Carried } else { CarriedState::None };
-                    (state, snapshot)
-                }
-                Err(fault) if self.instance.is_some() => return Err((next, fault)),
-                Err(_) => match self.last_good.snapshot.clone() {
-                    Some(last_good) => (CarriedState::Carried, Some(last_good)),
-                    None => (CarriedState::Fresh, None),
+                Ok(()) if self.last_good.snapshot().is_some() => CarriedState::Carried,
+                Ok(()) => CarriedState::None,
+                Err(fault) if fault.is_refusal => return Err((next, fault)),
+                Err(_) => match self.older() {
+                    CarriedState::None => CarriedState::Fresh,
+                    older => older,
                 },
             }
         };
+        let snapshot = if fresh { None } else { self.last_good.snapshot().cloned() };
         if let Some(snapshot) = &snapshot
             && let Err(fault) = next.restore(snapshot).await
         {
@@ -233,17 +318,35 @@ impl Stage {
         }
         let old = self.instance.take();
         self.plugin = next.plugin().clone();
-        self.last_good = LastGood { snapshot, taken: Instant::now(), is_stale: false };
+        self.outputs.clone_from(&next.description().outputs);
+        self.last_good = LastGood::new(snapshot, Instant::now());
         self.install(next);
+        self.close_circuit();
         self.metrics.swap_duration.observe(started.elapsed().as_secs_f64());
         Ok((old, state))
+    }
+
+    /// How a new version fares that gets the last good snapshot.
+    fn older(&self) -> CarriedState {
+        if self.last_good.snapshot().is_some() { CarriedState::Older } else { CarriedState::None }
+    }
+
+    /// What is done after each call with what has failed in it.
+    fn end(&self, failed_before: usize, given: &mut Given) -> Verdict {
+        let has_failed = given.failed.len() > failed_before;
+        if self.on_error == OnError::Drop {
+            for failed in given.failed.drain(failed_before..) {
+                self.metrics.account.dropped(failed.reason, 1);
+            }
+        }
+        if has_failed && self.on_error == OnError::Stop { Verdict::Stop } else { Verdict::GoOn }
     }
 
     fn install(&mut self, instance: Instance) {
         self.place.plugin = Some((instance.plugin().name().clone(), instance.plugin().version().clone()));
         self.metrics.memory_bytes.set(instance.memory_bytes() as i64);
         self.instance = Some(instance);
-        let due = self.interval().map(|interval| tokio::time::Instant::now() + interval);
+        let due = self.interval().map(|interval| Instant::now() + interval);
         self.next_tick = self.next_tick.min(due).or(due);
     }
 
@@ -252,59 +355,67 @@ impl Stage {
         self.tick.or(asked).filter(|interval| !interval.is_zero())
     }
 
-    /// A new instance after a fault, with the last good snapshot; if that is refused now, without.
-    async fn restart(&mut self) -> Result<&mut Instance, Broken> {
-        let broken =
-            |fault: Fault| Broken(format!("plugin {} does not start again: {fault}", self.plugin.name()));
-        let mut instance = self.plugin.instantiate(&self.setup).await.map_err(broken)?;
-        if let Some(snapshot) = &self.last_good.snapshot
-            && let Err(fault) = instance.restore(snapshot).await
-        {
-            tracing::error!(plugin = %self.plugin.name(), transform = %self.setup.transform, %fault,
-                "the plugin refuses its own snapshot after a fault and starts without state");
-            self.metrics.faulted(fault.kind.as_str(), 1);
-            self.last_good.snapshot = None;
-            instance = self.plugin.instantiate(&self.setup).await.map_err(broken)?;
+    /// The same as [`Stage::start`]; where no instance starts, the messages wait.
+    async fn start_if_needed(&mut self) -> Result<(), ()> {
+        let Err(fault) = self.start().await.map(drop) else { return Ok(()) };
+        let pause = self.circuit.does_not_start(Instant::now());
+        self.metrics.faulted(fault.kind.as_str(), 1);
+        self.show_pause(pause, Some(&fault));
+        Err(())
+    }
+
+    /// The running instance, or a new one after a fault, with the last good snapshot; if that is refused
+    /// now, without.
+    async fn start(&mut self) -> Result<&mut Instance, Fault> {
+        if self.instance.is_none() {
+            let mut instance = self.instantiate().await?;
+            if let Some(snapshot) = self.last_good.snapshot()
+                && let Err(fault) = instance.restore(snapshot).await
+            {
+                tracing::error!(plugin = %self.plugin.name(), transform = %self.setup.transform, %fault,
+                    "the plugin refuses its own snapshot after a fault and starts without state");
+                self.metrics.faulted(fault.kind.as_str(), 1);
+                self.metrics.state_lost.inc();
+                self.last_good.forget();
+                instance = self.instantiate().await?;
+            }
+            self.install(instance);
         }
-        self.install(instance);
         Ok(self.instance.as_mut().expect("it was just installed"))
     }
 
-    async fn refresh_snapshot(&mut self) {
-        // The end of the last call is near enough to now, and costs no look at the clock.
-        let is_due =
-            |instance: &Instance| instance.last_call().ended >= self.last_good.taken + SNAPSHOT_INTERVAL;
-        if self.last_good.is_stale && self.instance.as_ref().is_some_and(is_due) {
-            // A fault is counted and logged; the snapshot before remains the last good one.
-            let _ = self.take_snapshot().await;
-            self.last_good.taken = Instant::now();
+    /// A new instance of the version that runs. The sinks were told its outputs: it must have the same.
+    async fn instantiate(&mut self) -> Result<Instance, Fault> {
+        let instance = self.plugin.instantiate(&self.setup).await?;
+        if instance.description().outputs != self.outputs {
+            let detail = "init described other outputs than it did before, with the same configuration";
+            return Err(Fault::new(FaultKind::Init, detail));
         }
+        Ok(instance)
     }
 
-    /// The state now. A fault costs the instance; a refusal does not.
-    async fn take_snapshot(&mut self) -> Result<Option<Vec<u8>>, Fault> {
-        let Some(instance) = &mut self.instance else {
-            return Ok(self.last_good.snapshot.clone());
-        };
-        match instance.snapshot().await {
+    /// Makes the state now the last good one. A fault costs the instance; a refusal does not.
+    async fn take_snapshot(&mut self) -> Result<(), Fault> {
+        let Some(instance) = &mut self.instance else { return Ok(()) };
+        let fault = match instance.snapshot().await {
             Ok(snapshot) => {
-                self.last_good =
-                    LastGood { snapshot: snapshot.clone(), taken: Instant::now(), is_stale: false };
-                Ok(snapshot)
+                self.metrics.snapshot_bytes.set(snapshot.as_ref().map_or(0, Vec::len) as i64);
+                self.last_good.saved(snapshot, Instant::now());
+                return Ok(());
             }
-            Err(fault) => {
-                if fault.is_refusal {
-                    self.metrics.faulted(fault.kind.as_str(), 1);
-                    tracing::warn!(plugin = %self.plugin.name(), transform = %self.setup.transform, %fault,
-                        "the plugin gives no snapshot");
-                } else {
-                    self.faulted(&fault);
-                }
-                Err(fault)
-            }
+            Err(fault) => fault,
+        };
+        self.metrics.faulted(fault.kind.as_str(), 1);
+        let next_try_s = self.last_good.failed(Instant::now()).as_secs();
+        tracing::warn!(plugin = %self.plugin.name(), transform = %self.setup.transform, %fault, next_try_s,
+            "the plugin gives no snapshot; a fault would cost the state since the last one");
+        if !fault.is_refusal {
+            self.give_instance_up();
         }
+        Err(fault)
     }
 
+    #[inline]
     fn called<T>(&mut self, result: &Result<T, Fault>) {
         let Some(instance) = &self.instance else { return };
         let call = instance.last_call();
@@ -313,7 +424,12 @@ impl Stage {
         self.metrics.memory_bytes.set(instance.memory_bytes() as i64);
         if result.is_ok() {
             self.metrics.calls_ok.inc();
-            self.last_good.is_stale = true;
+            self.last_good.change();
+            if self.circuit.succeeded() {
+                self.close_circuit();
+                tracing::info!(plugin = %self.plugin.name(), transform = %self.setup.transform,
+                    "the plugin works again");
+            }
         } else {
             self.metrics.calls_failed.inc();
         }
@@ -321,51 +437,59 @@ impl Stage {
 
     /// Throws the instance away.
     fn faulted(&mut self, fault: &Fault) {
-        self.instance = None;
         self.metrics.faulted(fault.kind.as_str(), 1);
         tracing::warn!(plugin = %self.plugin.name(), transform = %self.setup.transform, %fault, "plugin fault");
-        if self.last_good.is_stale {
-            self.last_good.is_stale = false;
-            if self.last_good.snapshot.is_some() {
-                self.metrics.state_lost.inc();
-                let age_ms = self.last_good.taken.elapsed().as_millis();
-                tracing::warn!(plugin = %self.plugin.name(), transform = %self.setup.transform, age_ms,
-                    "the plugin's state goes back to its last snapshot");
-            }
-        }
-        if fault.kind == FaultKind::Deadline {
-            self.room.halve();
+        self.give_instance_up();
+    }
+
+    fn give_instance_up(&mut self) {
+        self.instance = None;
+        if self.last_good.lost() {
+            self.metrics.state_lost.inc();
+            let age_ms = self.last_good.age().as_millis();
+            tracing::warn!(plugin = %self.plugin.name(), transform = %self.setup.transform, age_ms,
+                "the plugin's state goes back to its last snapshot");
         }
     }
 
-    fn fail(&mut self, message: Message, fault: Fault, routed: &mut Vec<Routed>, failed: &mut Vec<Failed>) {
+    /// A fault for which there is nothing smaller to try.
+    fn count_against(&mut self) {
+        if let Some(pause) = self.circuit.faulted(Instant::now()) {
+            self.pieces.clear();
+            self.show_pause(pause, None);
+        }
+    }
+
+    fn show_pause(&self, pause: Duration, fault: Option<&Fault>) {
+        self.metrics.paused.set(1);
+        if !self.circuit.has_reopened() {
+            let fault = fault.map(tracing::field::display);
+            tracing::error!(plugin = %self.plugin.name(), transform = %self.setup.transform, fault,
+                pause_s = pause.as_secs(),
+                "the plugin fails again and again; its messages wait, and one is tried from time to time");
+        }
+    }
+
+    fn close_circuit(&mut self) {
+        self.circuit = Circuit::default();
+        self.metrics.paused.set(0);
+    }
+
+    fn fail(&mut self, message: Message, fault: Fault, given: &mut Given) {
         if self.on_error == OnError::Pass {
-            self.metrics.passed.inc();
-            self.metrics.forwarded.inc();
-            routed.push(Routed { output: 0, message });
+            given.settled.passed += 1;
+            given.settled.forwarded += 1;
+            given.routed.push(Routed { output: 0, message });
         } else {
-            failed.push(Failed { message, reason: reason(fault.kind), detail: fault.detail });
+            given.failed.push(Failed { message, reason: reason(fault.kind), detail: fault.detail });
         }
     }
 
-    fn emit(&mut self, result: Result<Emissions, Fault>, routed: &mut Vec<Routed>) {
-        match result {
-            Ok(emissions) => {
-                self.metrics.emitted.inc_by(emissions.len() as u64);
-                merge::without_origin(&emissions, routed);
-            }
-            Err(fault) => self.faulted(&fault),
-        }
-    }
-
-    fn count(&self, counted: &Counted) {
-        self.metrics.forwarded.inc_by(counted.forwarded);
-        self.metrics.emitted.inc_by(counted.emitted);
-        self.metrics.passed.inc_by(counted.passed);
-        self.metrics.filtered.inc_by(counted.filtered);
-        if counted.rejected > 0 {
-            self.metrics.faulted("rejected", counted.rejected);
-        }
+    fn emit(&mut self, result: Result<Emissions, Fault>, given: &mut Given) -> Result<(), Fault> {
+        let emissions = result?;
+        given.settled.emitted += emissions.len() as u64;
+        merge::without_origin(&emissions, &mut given.routed);
+        Ok(())
     }
 }
 
@@ -376,84 +500,5 @@ fn reason(kind: FaultKind) -> Reason {
         FaultKind::Output => Reason::Output,
         FaultKind::Invalid => Reason::Invalid,
         FaultKind::Trap | FaultKind::Init | FaultKind::Snapshot | FaultKind::Restore => Reason::Trap,
-    }
-}
-
-/// How much goes into one call. A call that runs out of time halves it; many that do not, double it
-/// again, up to what the configuration says.
-#[derive(Debug)]
-struct Room {
-    messages: usize,
-    max_messages: usize,
-    max_bytes: usize,
-    calls: u32,
-}
-
-impl Room {
-    fn new(max_messages: usize, max_bytes: usize) -> Self {
-        Self { messages: max_messages, max_messages, max_bytes, calls: 0 }
-    }
-
-    /// How many messages from the front go into the next call: at least one.
-    fn piece(&self, batch: &[Message]) -> usize {
-        let mut bytes = 0;
-        let fits = batch.iter().take(self.messages).take_while(|message| {
-            bytes += message.payload.len();
-            bytes <= self.max_bytes
-        });
-        fits.count().max(1)
-    }
-
-    fn halve(&mut self) {
-        self.messages = (self.messages / 2).max(1);
-        self.calls = 0;
-    }
-
-    fn recover(&mut self) {
-        if self.messages < self.max_messages {
-            self.calls += 1;
-            if self.calls >= CALLS_TO_RECOVER {
-                self.calls = 0;
-                self.messages = (self.messages * 2).min(self.max_messages);
-            }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::message::Payload;
-    use crate::metadata::Metadata;
-
-    fn messages(lengths: &[usize]) -> Vec<Message> {
-        let message = |length: &usize| Message {
-            payload: Payload::text("x".repeat(*length)),
-            metadata: Metadata::without_origin(0),
-        };
-        lengths.iter().map(message).collect()
-    }
-
-    #[test]
-    fn a_piece_keeps_to_messages_and_bytes_but_one_larger_message_goes_alone() {
-        let room = Room::new(3, 10);
-        assert_eq!(room.piece(&messages(&[1, 1, 1, 1])), 3);
-        assert_eq!(room.piece(&messages(&[4, 6, 1])), 2);
-        assert_eq!(room.piece(&messages(&[4, 7, 1])), 1);
-        assert_eq!(room.piece(&messages(&[11, 1])), 1);
-    }
-
-    #[test]
-    fn a_halved_room_recovers_after_many_calls_in_time() {
-        let mut room = Room::new(256, 1 << 20);
-        room.halve();
-        room.halve();
-        assert_eq!(room.messages, 64);
-        for _ in 0..CALLS_TO_RECOVER {
-            room.recover();
-        }
-        assert_eq!(room.messages, 128);
-        (0..9).for_each(|_| room.halve());
-        assert_eq!(room.messages, 1);
     }
 }

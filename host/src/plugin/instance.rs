@@ -197,6 +197,13 @@ impl Instance {
         self.meter.last_call()
     }
 
+    /// Sets the time that the guest is told from now on, in microseconds since the Unix epoch: that of the
+    /// messages where they carry one, `None` for the wall's.
+    #[inline]
+    pub fn set_time(&mut self, time_us: Option<u64>) {
+        self.store.data_mut().time_us = time_us;
+    }
+
     /// Gives the guest a batch.
     ///
     /// # Errors

@@ -394,7 +394,7 @@ mod tests {
             let mut failed = Vec::new();
             poll_fn(|cx| sink.poll_close(cx, 1001, &mut failed)).await;
         }
-        assert_eq!(metrics.sink("p", "s").delivered.get(), 2_000);
+        assert_eq!(metrics.delivered_count("p", "s"), 2_000);
         let mut text = String::new();
         let mut unpacked = flate2::read::MultiGzDecoder::new(File::open(&*path).expect("it is there"));
         io::Read::read_to_string(&mut unpacked, &mut text).expect("it unpacks");

@@ -256,7 +256,7 @@ impl Queue {
         drop(given);
         self.in_flight -= usize::try_from(delivered).unwrap_or(usize::MAX);
         self.bytes -= bytes;
-        self.metrics.delivered.inc_by(delivered);
+        self.metrics.account.delivered(delivered);
         self.failed.extend(failed);
         if has_ended && !self.has_ended {
             self.has_ended = true;
@@ -264,7 +264,7 @@ impl Queue {
             // A worker that ended as it should has answered for all it took.
             let lost = self.in_flight - self.failed.len() - self.batch.messages.len();
             self.in_flight -= lost;
-            self.metrics.losses.dropped(Reason::SinkUnavailable, lost as u64);
+            self.metrics.account.dropped(Reason::SinkUnavailable, lost as u64);
         }
     }
 
@@ -340,7 +340,7 @@ mod tests {
         let mut failed = Vec::new();
         poll_fn(|cx| queue.poll_flush(cx, &mut failed)).await;
         assert_eq!((queue.in_flight(), failed.len()), (0, 128_000));
-        assert_eq!(queue.metrics.delivered.get(), 128_000);
+        assert_eq!(queue.metrics.account.counts().delivered, 128_000);
     }
 
     #[tokio::test]

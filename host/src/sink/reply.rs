@@ -58,7 +58,7 @@ impl Reply {
     pub(super) fn poll_drive(&mut self, cx: &mut Context<'_>, failed: &mut Vec<Failed>) {
         if let Some(settled) = self.account.news(cx) {
             self.in_flight -= usize::try_from(settled.delivered).unwrap_or(usize::MAX) + settled.failed.len();
-            self.metrics.delivered.inc_by(settled.delivered);
+            self.metrics.account.delivered(settled.delivered);
             failed.extend(settled.failed);
         }
         if let Some((reply, origin)) = self.held.take() {
@@ -111,7 +111,7 @@ impl Reply {
         match pushed {
             Pushed::Taken { dropped } => {
                 self.in_flight -= usize::try_from(dropped).unwrap_or(usize::MAX);
-                self.metrics.losses.dropped(Reason::SlowPeer, dropped);
+                self.metrics.account.dropped(Reason::SlowPeer, dropped);
             }
             Pushed::Full(reply) => self.held = Some((reply, origin)),
             Pushed::Refused(refused) => {

@@ -115,7 +115,7 @@ impl Client {
             };
             self.link.lose(&ending);
         }
-        self.metrics.losses.dropped(Reason::BufferFull, std::mem::take(&mut self.dropped));
+        self.metrics.account.dropped(Reason::BufferFull, std::mem::take(&mut self.dropped));
     }
 
     pub(super) fn poll_connected(&self) -> Poll<Result<(), String>> {
@@ -316,7 +316,7 @@ impl Client {
 
     /// A flush is done: what was fed is delivered.
     fn settle(&mut self) {
-        self.metrics.delivered.inc_by(self.fed as u64);
+        self.metrics.account.delivered(self.fed as u64);
         self.queue.drain(..self.fed);
         (self.fed, self.fed_bytes) = (0, 0);
         self.link.message();
@@ -472,9 +472,9 @@ impl Server {
         }
         (self.frame_messages, self.frame_bytes) = (0, 0);
         let published = self.broadcast.publish(&mut self.frames);
-        self.metrics.delivered.inc_by(published.delivered);
-        self.metrics.losses.dropped(Reason::NoPeers, published.no_peers);
-        self.metrics.losses.dropped(Reason::SlowPeer, published.slow_peers);
+        self.metrics.account.delivered(published.delivered);
+        self.metrics.account.dropped(Reason::NoPeers, published.no_peers);
+        self.metrics.account.dropped(Reason::SlowPeer, published.slow_peers);
         Poll::Ready(())
     }
 }

@@ -1,13 +1,10 @@
 //! The metrics of the host, and the counters that each part of a pipeline adds to.
 //!
-//! Every message ends in exactly one of these counters. Parts get a handle of their own for their
-//! labels once, so that counting is one atomic addition; what is counted per message is added up
-//! and added once a batch.
+//! Parts get a handle of their own for their labels once, so that counting is one addition; what is
+//! counted per message is added up and added once a batch. Where messages are is counted by
+//! `accounts.rs`; everything else is here.
 
-mod counts;
-
-pub use counts::{LossCounts, StageCounts};
-
+use super::accounts::{Account, Accounts, Counts, Ledger, LossCounts};
 use super::connections::{Connected, Connections, Row};
 use super::guest_metrics::{GuestMetrics, GuestRegistry};
 use crate::config::SOURCE;
@@ -24,7 +21,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 
 /// A counter of seconds.
-type SecondsCounter = Counter<f64, AtomicU64>;
+pub type SecondsCounter = Counter<f64, AtomicU64>;
 
 /// Label names and values.
 pub(super) type Labels = Vec<(&'static str, String)>;
@@ -50,16 +47,7 @@ type HistogramFamily = Family<Labels, Histogram, SecondsHistogram>;
 pub struct Metrics {
     registry: Mutex<Registry>,
     guests: GuestRegistry,
-    received: Family<Labels, Counter>,
-    stage_in: Family<Labels, Counter>,
-    forwarded: Family<Labels, Counter>,
-    emitted: Family<Labels, Counter>,
-    passed: Family<Labels, Counter>,
-    filtered: Family<Labels, Counter>,
-    delivered: Family<Labels, Counter>,
-    dropped: Family<Labels, Counter>,
-    dead_lettered: Family<Labels, Counter>,
-    in_flight: Family<Labels, Gauge>,
+    accounts: Accounts,
     peer_dropped: Family<Labels, Counter>,
     replayed: Family<Labels, Counter>,
     calls: Family<Labels, Counter>,
@@ -68,6 +56,8 @@ pub struct Metrics {
     memory: Family<Labels, Gauge>,
     faults: Family<Labels, Counter>,
     state_lost: Family<Labels, Counter>,
+    snapshot_bytes: Family<Labels, Gauge>,
+    plugin_paused: Family<Labels, Gauge>,
     swaps: Family<Labels, Counter>,
     swap_duration: HistogramFamily,
     pipelines: Family<Labels, Gauge>,
@@ -103,21 +93,10 @@ impl Default for Metrics {
     fn default() -> Self {
         let mut registry = Registry::with_prefix("tidemill");
         let r = &mut registry;
+        let accounts = Accounts::default();
+        r.register_collector(Box::new(accounts.clone()));
         Self {
-            received: family(r, "messages_received", "Messages a source received"),
-            stage_in: family(r, "stage_messages_in", "Messages given to a transform"),
-            forwarded: family(r, "messages_forwarded", "Messages a transform passed on unchanged"),
-            emitted: family(r, "messages_emitted", "New messages a transform sent out"),
-            passed: family(r, "messages_passed", "Messages that gave one or more outputs"),
-            filtered: family(r, "messages_filtered", "Messages that gave no output"),
-            delivered: family(r, "messages_delivered", "Messages a sink delivered"),
-            dropped: family(r, "messages_dropped", "Messages lost, and why"),
-            dead_lettered: family(
-                r,
-                "messages_dead_lettered",
-                "Messages written to the dead letters, and why",
-            ),
-            in_flight: family(r, "messages_in_flight", "Messages inside a stage"),
+            accounts,
             peer_dropped: family(
                 r,
                 "peer_messages_dropped",
@@ -134,6 +113,16 @@ impl Default for Metrics {
                 "plugin_state_lost",
                 "Faults after which state since the last snapshot was lost",
             ),
+            snapshot_bytes: family(
+                r,
+                "plugin_snapshot_bytes",
+                "Length of the last good snapshot of a plugin",
+            ),
+            plugin_paused: family(
+                r,
+                "plugin_paused",
+                "1 while messages wait since a plugin fails again and again",
+            ),
             swaps: family(r, "plugin_swaps", "Swaps of a plugin"),
             swap_duration: histograms(r, "plugin_swap_duration_seconds", "Pause of a pipeline at a swap"),
             pipelines: family(r, "pipelines", "1 for the state that a pipeline is in"),
@@ -149,7 +138,7 @@ impl Default for Metrics {
     }
 }
 
-fn labels<const N: usize>(pairs: [(&'static str, &str); N]) -> Labels {
+pub(super) fn labels<const N: usize>(pairs: [(&'static str, &str); N]) -> Labels {
     pairs.into_iter().map(|(name, value)| (name, value.to_owned())).collect()
 }
 
@@ -162,16 +151,16 @@ impl Metrics {
         text
     }
 
+    /// The accounts of a pipeline as a whole.
+    pub fn ledger(&self, pipeline: &str) -> Ledger {
+        self.accounts.ledger(pipeline)
+    }
+
     /// The counters of a pipeline's source.
     pub fn source(&self, pipeline: &str) -> SourceMetrics {
-        let of = labels([("pipeline", pipeline)]);
         SourceMetrics {
-            received: self.received.get_or_create_owned(&of),
-            paused: self.paused.get_or_create_owned(&of),
-            in_flight: self
-                .in_flight
-                .get_or_create_owned(&labels([("pipeline", pipeline), ("stage", SOURCE)])),
-            losses: self.losses(pipeline, SOURCE),
+            account: self.accounts.source(pipeline),
+            paused: self.paused.get_or_create_owned(&labels([("pipeline", pipeline)])),
         }
     }
 
@@ -185,22 +174,16 @@ impl Metrics {
             self.calls.get_or_create_owned(&of)
         };
         StageMetrics {
-            received: self.stage_in.get_or_create_owned(&of),
-            forwarded: self.forwarded.get_or_create_owned(&of),
-            emitted: self.emitted.get_or_create_owned(&of),
-            passed: self.passed.get_or_create_owned(&of),
-            filtered: self.filtered.get_or_create_owned(&of),
-            in_flight: self
-                .in_flight
-                .get_or_create_owned(&labels([("pipeline", pipeline), ("stage", transform)])),
+            account: self.accounts.transform(pipeline, transform),
             calls_ok: outcome("ok"),
             calls_failed: outcome("fault"),
             call_duration: self.call_duration.get_or_create_owned(&with_plugin),
             cpu: self.cpu.get_or_create_owned(&with_plugin),
             memory_bytes: self.memory.get_or_create_owned(&with_plugin),
             state_lost: self.state_lost.get_or_create_owned(&with_plugin),
+            snapshot_bytes: self.snapshot_bytes.get_or_create_owned(&with_plugin),
+            paused: self.plugin_paused.get_or_create_owned(&of),
             swap_duration: self.swap_duration.get_or_create_owned(&with_plugin),
-            losses: self.losses(pipeline, transform),
             faults: self.faults.clone(),
             of_faults: with_plugin,
         }
@@ -210,22 +193,37 @@ impl Metrics {
     pub fn sink(&self, pipeline: &str, sink: &str) -> SinkMetrics {
         let of = labels([("pipeline", pipeline), ("sink", sink)]);
         SinkMetrics {
-            delivered: self.delivered.get_or_create_owned(&of),
+            account: self.accounts.sink(pipeline, sink),
             replayed: self.replayed.get_or_create_owned(&of),
-            in_flight: self.in_flight.get_or_create_owned(&labels([("pipeline", pipeline), ("stage", sink)])),
-            losses: self.losses(pipeline, sink),
             peer_dropped: self.peer_dropped.clone(),
             of_peers: of,
         }
     }
 
-    /// The counters of what is lost at a stage: the source, a transform or a sink.
-    pub fn losses(&self, pipeline: &str, stage: &str) -> Losses {
-        Losses {
-            dropped: self.dropped.clone(),
-            dead_lettered: self.dead_lettered.clone(),
-            of: labels([("pipeline", pipeline), ("stage", stage)]),
-        }
+    /// Messages the source of a pipeline has received.
+    pub fn received_count(&self, pipeline: &str) -> u64 {
+        self.accounts.counts(pipeline, SOURCE).entered
+    }
+
+    /// Messages a sink has delivered.
+    pub fn delivered_count(&self, pipeline: &str, sink: &str) -> u64 {
+        self.accounts.counts(pipeline, sink).delivered
+    }
+
+    /// What a transform has counted.
+    pub fn stage_counts(&self, pipeline: &str, transform: &str) -> Counts {
+        self.accounts.counts(pipeline, transform)
+    }
+
+    /// Whether the messages of a transform wait, since its plugin fails again and again.
+    pub fn is_paused(&self, pipeline: &str, transform: &str) -> bool {
+        let of = labels([("pipeline", pipeline), ("transform", transform)]);
+        self.plugin_paused.get(&of).is_some_and(|paused| paused.get() != 0)
+    }
+
+    /// What was lost at a place, the source, a transform or a sink, for one reason.
+    pub fn loss_counts(&self, pipeline: &str, place: &str, reason: Reason) -> LossCounts {
+        self.accounts.losses(pipeline, place, reason)
     }
 
     /// The counters of an endpoint: `source`, or a sink's name.
@@ -287,31 +285,17 @@ impl SwapOutcome {
 /// What a source counts.
 #[derive(Clone, Debug)]
 pub struct SourceMetrics {
-    /// Messages received.
-    pub received: Counter,
+    /// Where its messages are.
+    pub account: Account,
     /// Seconds in which backpressure held reading back.
     pub paused: SecondsCounter,
-    /// Messages received and not yet handed on.
-    pub in_flight: Gauge,
-    /// Messages that failed.
-    pub losses: Losses,
 }
 
 /// What a transform counts.
 #[derive(Clone, Debug)]
 pub struct StageMetrics {
-    /// Messages given to it.
-    pub received: Counter,
-    /// Messages out, unchanged.
-    pub forwarded: Counter,
-    /// Messages out, new.
-    pub emitted: Counter,
-    /// Messages in that gave one or more outputs.
-    pub passed: Counter,
-    /// Messages in that gave none.
-    pub filtered: Counter,
-    /// Messages in whose end is not known yet.
-    pub in_flight: Gauge,
+    /// Where its messages are.
+    pub account: Account,
     /// Calls that were accepted.
     pub calls_ok: Counter,
     /// Calls that ended in a fault.
@@ -324,10 +308,12 @@ pub struct StageMetrics {
     pub memory_bytes: Gauge,
     /// Faults after which state was lost.
     pub state_lost: Counter,
+    /// Length of the last good snapshot, in bytes.
+    pub snapshot_bytes: Gauge,
+    /// 1 while its messages wait, since the plugin fails again and again.
+    pub paused: Gauge,
     /// Pause at a swap, in seconds.
     pub swap_duration: Histogram,
-    /// Messages that failed.
-    pub losses: Losses,
     faults: Family<Labels, Counter>,
     of_faults: Labels,
 }
@@ -344,14 +330,10 @@ impl StageMetrics {
 /// What a sink counts.
 #[derive(Clone, Debug)]
 pub struct SinkMetrics {
-    /// Messages delivered.
-    pub delivered: Counter,
+    /// Where its messages are.
+    pub account: Account,
     /// Messages sent again to new peers, messages times peers.
     pub replayed: Counter,
-    /// Messages taken whose end is not known yet.
-    pub in_flight: Gauge,
-    /// Messages that failed.
-    pub losses: Losses,
     peer_dropped: Family<Labels, Counter>,
     of_peers: Labels,
 }
@@ -362,34 +344,6 @@ impl SinkMetrics {
         let mut of = self.of_peers.clone();
         of.push(("reason", reason.as_str().to_owned()));
         self.peer_dropped.get_or_create_owned(&of).inc_by(count);
-    }
-}
-
-/// What is lost at a stage, by reason.
-#[derive(Clone, Debug)]
-pub struct Losses {
-    dropped: Family<Labels, Counter>,
-    dead_lettered: Family<Labels, Counter>,
-    of: Labels,
-}
-
-impl Losses {
-    /// Counts messages that were dropped.
-    pub fn dropped(&self, reason: Reason, count: u64) {
-        self.count(&self.dropped, reason, count);
-    }
-
-    /// Counts messages that were written to the dead letters.
-    pub fn dead_lettered(&self, reason: Reason, count: u64) {
-        self.count(&self.dead_lettered, reason, count);
-    }
-
-    fn count(&self, family: &Family<Labels, Counter>, reason: Reason, count: u64) {
-        if count > 0 {
-            let mut of = self.of.clone();
-            of.push(("reason", reason.as_str().to_owned()));
-            family.get_or_create_owned(&of).inc_by(count);
-        }
     }
 }
 

@@ -1,0 +1,64 @@
+//! What a running pipeline is told, and how it answers.
+
+use super::stage::CarriedState;
+use crate::plugin::{Fault, Instance};
+use std::time::Duration;
+use tokio::sync::oneshot;
+
+/// What a pipeline is told while it runs. It looks at its control channel at any moment, also while a
+/// plugin works.
+#[derive(Debug)]
+pub enum Control {
+    /// Exchange the version of a plugin that a stage runs, before the next call of that plugin.
+    Swap(Box<Swap>),
+    /// Stop reading, finish what is in flight until the deadline, close.
+    Stop {
+        /// When what is still in flight is given up.
+        deadline: tokio::time::Instant,
+    },
+}
+
+/// A version of a plugin that is ready to take over.
+#[derive(Debug)]
+pub struct Swap {
+    /// The number of the stage.
+    pub stage: usize,
+    /// The new version, initialised with the stage's configuration.
+    pub next: Instance,
+    /// Whether it starts without the state of the old one.
+    pub fresh: bool,
+    /// Where the verdict goes. It is dropped unanswered where the pipeline ends before the swap.
+    pub verdict: oneshot::Sender<Swapped>,
+}
+
+/// How a swap went at one stage.
+#[derive(Debug)]
+pub struct Swapped {
+    /// What became of the state, or why the old version runs on.
+    pub outcome: Result<CarriedState, Fault>,
+    /// How long the pipeline stood still.
+    pub pause: Duration,
+    /// The instance that is not needed any more; dropping it takes time.
+    pub retired: Option<Instance>,
+}
+
+/// How a pipeline ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// Its source ended.
+    Finished,
+    /// It was told to.
+    Stopped,
+    /// It could not go on.
+    Failed(String),
+}
+
+/// A running pipeline's account of its end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// Why.
+    pub ending: Ending,
+    /// Messages that were still in flight when the grace period ran out, or that waited for a plugin which
+    /// fails again and again when the stop came; `None` if everything reached its end.
+    pub given_up: Option<u64>,
+}

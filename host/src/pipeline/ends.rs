@@ -1,0 +1,165 @@
+//! The ends of a pipeline, and what it is told: everything that goes on while a plugin works.
+//!
+//! Whoever waits for something in a pipeline waits here, so that its sinks are driven, its source is
+//! held, and swaps and stops are seen at any moment. When the grace period of a stop runs out, every
+//! wait ends with [`GraceOver`].
+
+use super::control::{Control, Swap};
+use super::dead_letters::Place;
+use super::outlets::Outlets;
+use crate::source::Source;
+use crate::telemetry::SecondsCounter;
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, Sleep};
+
+/// How long a timer that is not set is set to.
+const FAR: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// The grace period of a stop has run out.
+#[derive(Debug)]
+pub(super) struct GraceOver;
+
+/// What a pipeline has beside its stages.
+#[derive(Debug)]
+pub(super) struct Ends {
+    pub(super) source: Source,
+    pub(super) source_place: Place,
+    pub(super) outlets: Outlets,
+    /// Swaps that were asked for, and wait until no plugin works.
+    pub(super) swaps: VecDeque<Swap>,
+    control: mpsc::Receiver<Control>,
+    /// When what is in flight is given up; a stop sets it.
+    deadline: Option<Instant>,
+    deadline_timer: Timer,
+    paused: SecondsCounter,
+    paused_since: Option<Instant>,
+    is_source_closed: bool,
+}
+
+impl Ends {
+    pub(super) fn new(
+        source: Source,
+        source_place: Place,
+        paused: SecondsCounter,
+        outlets: Outlets,
+        control: mpsc::Receiver<Control>,
+    ) -> Self {
+        Self {
+            source,
+            source_place,
+            outlets,
+            swaps: VecDeque::new(),
+            control,
+            deadline: None,
+            deadline_timer: Timer::new(),
+            paused,
+            paused_since: None,
+            is_source_closed: false,
+        }
+    }
+
+    /// When what is in flight is given up, if a stop was asked for.
+    pub(super) fn stop(&self) -> Option<Instant> {
+        self.deadline
+    }
+
+    /// Takes what the pipeline is told. Whoever polls this is woken when there is more.
+    pub(super) fn poll_control(&mut self, cx: &mut Context<'_>) {
+        while self.deadline.is_none() {
+            match self.control.poll_recv(cx) {
+                Poll::Ready(Some(Control::Swap(swap))) => self.swaps.push_back(*swap),
+                Poll::Ready(Some(Control::Stop { deadline })) => self.deadline = Some(deadline),
+                Poll::Ready(None) => self.deadline = Some(Instant::now()),
+                Poll::Pending => return,
+            }
+        }
+        // A swap may still repair what keeps the pipeline from its end.
+        while let Poll::Ready(Some(control)) = self.control.poll_recv(cx) {
+            if let Control::Swap(swap) = control {
+                self.swaps.push_back(*swap);
+            }
+        }
+    }
+
+    /// Waits for the call of a plugin. While it has given its thread back, the ends are driven.
+    pub(super) async fn during<F: Future>(&mut self, call: F) -> Result<F::Output, GraceOver> {
+        let mut call = pin!(call);
+        poll_fn(|cx| {
+            if let Poll::Ready(output) = call.as_mut().poll(cx) {
+                return Poll::Ready(Ok(output));
+            }
+            let _ = self.outlets.poll_drive(cx);
+            self.source.poll_hold(cx);
+            self.poll_grace(cx).map(Err)
+        })
+        .await
+    }
+
+    /// Waits until `poll` is ready.
+    pub(super) async fn until<T>(
+        &mut self,
+        mut poll: impl FnMut(&mut Self, &mut Context<'_>) -> Poll<T>,
+    ) -> Result<T, GraceOver> {
+        poll_fn(|cx| match poll(self, cx) {
+            Poll::Ready(output) => Poll::Ready(Ok(output)),
+            Poll::Pending => self.poll_grace(cx).map(Err),
+        })
+        .await
+    }
+
+    /// Sees what the pipeline is told. Ready when the grace period of a stop has run out.
+    fn poll_grace(&mut self, cx: &mut Context<'_>) -> Poll<GraceOver> {
+        self.poll_control(cx);
+        match self.deadline {
+            None => Poll::Pending,
+            deadline => self.deadline_timer.poll(cx, deadline).map(|()| GraceOver),
+        }
+    }
+
+    /// Notes whether backpressure holds reading back, and counts for how long it does.
+    pub(super) fn count_pause(&mut self, is_paused: bool) {
+        if !is_paused && self.paused_since.is_none() {
+            return;
+        }
+        let now = Instant::now();
+        if let Some(since) = self.paused_since {
+            self.paused.inc_by((now - since).as_secs_f64());
+        }
+        self.paused_since = is_paused.then_some(now);
+    }
+
+    /// Closes source and sinks with the close code. Ready once all are closed.
+    pub(super) fn poll_close(&mut self, cx: &mut Context<'_>, code: u16) -> Poll<()> {
+        self.is_source_closed = self.is_source_closed || self.source.poll_close(cx, code).is_ready();
+        let sinks = self.outlets.poll_close(cx, code);
+        if self.is_source_closed && sinks.is_ready() { Poll::Ready(()) } else { Poll::Pending }
+    }
+}
+
+/// A timer that is set anew where it is polled.
+#[derive(Debug)]
+pub(super) struct Timer {
+    sleep: Pin<Box<Sleep>>,
+    /// The moment it is set to; `None` is far away.
+    due: Option<Instant>,
+}
+
+impl Timer {
+    pub(super) fn new() -> Self {
+        Self { sleep: Box::pin(tokio::time::sleep(FAR)), due: None }
+    }
+
+    /// Ready once it is `due`.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>, due: Option<Instant>) -> Poll<()> {
+        if self.due != due {
+            self.due = due;
+            self.sleep.as_mut().reset(due.unwrap_or_else(|| Instant::now() + FAR));
+        }
+        self.sleep.as_mut().poll(cx)
+    }
+}
