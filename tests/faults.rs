@@ -3,7 +3,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use tidemill_tests::host::{Folder, Host};
+use std::process::Command;
+use tidemill_tests::exposition::mistakes;
+use tidemill_tests::host::{Folder, Host, binary};
 use tidemill_tests::peers::{Collector, Feed};
 use tidemill_tests::{guest, plugin};
 
@@ -132,6 +134,121 @@ async fn a_log_flood_is_cut_down_and_costs_nothing() {
     assert!(ended.status.success(), "{}", ended.log);
     let guest_lines = ended.log.lines().filter(|line| line.contains("\"target\":\"guest\"")).count();
     assert!(0 < guest_lines && guest_lines < 1000, "{guest_lines} lines of the guest were logged");
+}
+
+#[tokio::test]
+async fn a_guest_that_sleeps_and_spins_in_turn_costs_one_message() {
+    poisoned("sleep_and_spin", "deadline", "deadline").await;
+}
+
+#[tokio::test]
+async fn emissions_that_would_fill_the_host_cost_one_message() {
+    poisoned("empty_emissions", "output", "output").await;
+}
+
+#[tokio::test]
+async fn metrics_of_a_hostile_guest_are_read_by_every_collector() {
+    for behaviour in ["metric_clashes", "metric_names", "metric_changes"] {
+        let mut scene = scene(behaviour).await;
+        for text in ["poison", "poison", "after"] {
+            scene.hostile.0.text(text).await;
+            assert_eq!(scene.hostile.1.text().await, text);
+        }
+        let metrics = scene.host.metrics();
+        assert_eq!(mistakes(&metrics.text), Vec::<String>::new(), "{behaviour}\n{}", metrics.text);
+        let ended = scene.host.stop();
+        assert!(ended.status.success(), "{}", ended.log);
+        let told = ended.log.matches("is not kept").count();
+        assert!(told <= 64, "{told} refusals in the log");
+        if behaviour == "metric_clashes" {
+            let late = "tidemill_guest_late_total{pipeline=\"hostile\",transform=\"hostile\"} 4.0";
+            assert!(metrics.text.contains(late), "{}", metrics.text);
+            for name in ["took_bucket", "late_total", "Not A Name"] {
+                assert!(ended.log.contains(name), "{name}: {}", ended.log);
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_guest_that_quotes_its_configuration_shows_no_secret_anywhere() {
+    const SECRET: &str = "s3cr3t_of_the_host";
+    let folder = Folder::default();
+    folder.install("hostile", &guest("hostile").expect("guests in Rust are built"));
+    let feed = Feed::open().await;
+    let host = folder.run(&format!(
+        r#"
+        [[pipelines]]
+        name = "hostile"
+        source = {{ type = "websocket", url = "{}" }}
+        sinks = [{{ type = "stdout" }}]
+        dead_letter = {{ type = "file", path = "dead.jsonl", format = "jsonl" }}
+        [[pipelines.transforms]]
+        plugin = "hostile"
+        config = {{ behaviour = "quote_config", token = "${{TIDEMILL_NO_SUCH_VARIABLE:-{SECRET}}}" }}
+        on_error = "dead_letter"
+        "#,
+        feed.url(),
+    ));
+    feed.text("poison").await;
+    let metrics = host.wait_until("the dead letter is written", |now| {
+        now.count("tidemill_messages_dead_lettered_total", &["pipeline=\"hostile\""]) == 1
+    });
+    let (_, ready) = host.get("/readyz");
+    let (_, pipelines) = host.get("/api/v1/pipelines/hostile");
+    let ended = host.stop();
+    let letters = std::fs::read_to_string(folder.path("dead.jsonl")).unwrap();
+    assert!(letters.contains("***") && ended.log.contains("***"), "{letters}{}", ended.log);
+    for shown in [metrics.text, ready, pipelines, ended.log, letters] {
+        assert!(!shown.contains(SECRET), "{shown}");
+    }
+}
+
+#[tokio::test]
+async fn a_guest_cannot_forge_a_line_of_the_log() {
+    let folder = Folder::default();
+    folder.install("hostile", &guest("hostile").expect("guests in Rust are built"));
+    std::fs::write(
+        folder.path("tidemill.toml"),
+        r#"
+        [[pipelines]]
+        name = "hostile"
+        source = { type = "file", path = "in.jsonl" }
+        transforms = [{ plugin = "hostile", config = { behaviour = "forge" } }]
+        sinks = [{ type = "stdout" }]
+        "#,
+    )
+    .unwrap();
+    std::fs::write(folder.path("in.jsonl"), "poison\n".repeat(200)).unwrap();
+    let ran = Command::new(binary())
+        .args(["run", "--log-format", "text"])
+        .current_dir(folder.path(""))
+        .output()
+        .unwrap();
+    let log = String::from_utf8(ran.stderr).unwrap();
+    assert!(log.contains("forged by a guest"), "{log}");
+    assert!(!log.contains('\x1b'), "{log}");
+    assert!(!log.lines().any(|line| line.starts_with("2030-01-01")), "{log}");
+}
+
+#[tokio::test]
+async fn a_plugin_that_is_run_alone_finds_its_code_again() {
+    let folder = Folder::default();
+    let run = || {
+        let file = plugin("forward");
+        let mut run = Command::new(binary());
+        let ran = run.args(["plugin", "run"]).arg(file).current_dir(folder.path("")).output().unwrap();
+        assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+    };
+    let code = || {
+        let entries = std::fs::read_dir(folder.path(".tidemill/cache")).unwrap();
+        let metadata = |entry: std::io::Result<std::fs::DirEntry>| entry.unwrap().metadata().unwrap();
+        entries.map(|entry| metadata(entry).created().unwrap()).collect::<Vec<_>>()
+    };
+    run();
+    let first = code();
+    run();
+    assert_eq!((first.len(), code()), (1, first));
 }
 
 #[tokio::test]

@@ -5,8 +5,9 @@
 
 use std::pin::pin;
 use std::time::Duration;
-use tidemill::config::Limits;
+use tidemill::config::{Limits, Redacted};
 use tidemill::plugin::{FaultKind, Forward, Instance, Plugin, Problem, Setup};
+use tidemill::telemetry::Metrics;
 use tidemill_tests::{engine, guest, load, setup, texts};
 
 /// Enough for everything that ends by itself on a busy machine, too little for a test to wait for.
@@ -28,6 +29,11 @@ async fn start(behaviour: &str, place: &str) -> Instance {
 /// What `process` ends in when a message says `poison`; checks that the instance is no longer used,
 /// and that another one is not harmed.
 async fn poisoned(behaviour: &str) -> FaultKind {
+    fault(behaviour).await.0
+}
+
+/// The same, with what it says.
+async fn fault(behaviour: &str) -> (FaultKind, String) {
     let mut instance = start(behaviour, "process").await;
     let honest = texts(["one", "two"]);
     assert_eq!(instance.process(&honest).await.unwrap().forward, Forward::All);
@@ -37,12 +43,36 @@ async fn poisoned(behaviour: &str) -> FaultKind {
     instance.process(&honest).await.expect_err("an instance at fault is not called again");
     let mut next = start(behaviour, "process").await;
     assert_eq!(next.process(&honest).await.unwrap().forward, Forward::All);
-    fault.kind
+    (fault.kind, fault.detail)
 }
 
 #[tokio::test]
 async fn an_endless_loop_ends_at_its_deadline() {
     assert_eq!(poisoned("endless_loop").await, FaultKind::Deadline);
+}
+
+#[tokio::test]
+async fn a_guest_that_sleeps_and_spins_in_turn_ends_at_its_deadline() {
+    assert_eq!(poisoned("sleep_and_spin").await, FaultKind::Deadline);
+    let init = hostile().instantiate(&order("sleep_and_spin", "init")).await.unwrap_err();
+    assert_eq!(init.kind, FaultKind::Init);
+    assert!(init.detail.contains("longer than 5s"), "{init}");
+}
+
+#[tokio::test]
+async fn what_a_guest_may_have_of_wasi_it_has() {
+    let mut instance = start("seed_and_wait", "process").await;
+    for _ in 0..3 {
+        assert_eq!(instance.process(&texts(["poison"])).await.unwrap().forward, Forward::All);
+    }
+}
+
+#[tokio::test]
+async fn random_bytes_and_handles_are_no_way_to_work_without_an_end() {
+    let (kind, detail) = fault("random_flood").await;
+    assert_eq!(kind, FaultKind::Trap, "{detail}");
+    let (kind, detail) = fault("handle_flood").await;
+    assert_eq!(kind, FaultKind::Trap, "{detail}");
 }
 
 #[tokio::test]
@@ -59,6 +89,130 @@ async fn a_deep_recursion_ends_in_a_trap() {
 async fn a_panic_and_an_error_end_in_a_trap() {
     assert_eq!(poisoned("panic").await, FaultKind::Trap);
     assert_eq!(poisoned("error").await, FaultKind::Trap);
+}
+
+#[tokio::test]
+async fn the_detail_of_a_panic_is_its_message_and_where_it_happened() {
+    let (_, detail) = fault("panic").await;
+    assert!(detail.starts_with("panicked at "), "{detail}");
+    let (message, frames) = detail.split_once("; process: ").unwrap();
+    assert!(message.ends_with("a panic that was asked for"), "{detail}");
+    assert!(frames.contains(", in guest_hostile::acts::"), "{detail}");
+    for own in ["core::", "std::", "rust_", "_ZN", "_R", "cabi_"] {
+        assert!(!frames.contains(own), "{own} in {detail}");
+    }
+}
+
+#[tokio::test]
+async fn what_a_guest_says_of_a_fault_is_one_line() {
+    let (_, detail) = fault("forge").await;
+    assert!(!detail.contains(['\n', '\x1b']), "{detail}");
+    assert!(detail.contains(r"first line\n2030-01-01"), "{detail}");
+}
+
+#[tokio::test]
+async fn a_guest_that_quotes_its_configuration_shows_no_secret() {
+    const SECRET: &str = "s3cr3t_of_the_host";
+    let told = |behaviour: &str, place: &str| {
+        let config = format!(r#"{{"behaviour":"{behaviour}","where":"{place}","token":"{SECRET}"}}"#);
+        let shown = config.replace(SECRET, "***");
+        Setup { config: Redacted::new(config, shown), ..order(behaviour, place) }
+    };
+    for (behaviour, place) in [("quote_config", "init"), ("quote_config_in_a_panic", "init")] {
+        let refused = hostile().instantiate(&told(behaviour, place)).await.unwrap_err();
+        assert!(refused.detail.contains("***") && !refused.detail.contains(SECRET), "{refused}");
+    }
+    for place in ["process", "tick", "finish", "snapshot", "restore"] {
+        for behaviour in ["quote_config", "quote_config_in_a_panic"] {
+            let mut instance = hostile().instantiate(&told(behaviour, place)).await.unwrap();
+            let fault = match place {
+                "process" => instance.process(&texts(["poison"])).await.map(drop),
+                "tick" => instance.tick(1).await.map(drop),
+                "finish" => instance.finish().await.map(drop),
+                "snapshot" => instance.snapshot().await.map(drop),
+                _ => instance.restore(b"").await,
+            };
+            let fault = fault.unwrap_err();
+            assert!(fault.detail.contains("***") && !fault.detail.contains(SECRET), "{place}: {fault}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn names_that_a_guest_describes_are_bounded_in_number_and_length() {
+    for behaviour in ["many_outputs", "many_reads", "long_output", "long_write"] {
+        let fault = hostile().instantiate(&order(behaviour, "init")).await.unwrap_err();
+        assert_eq!(fault.kind, FaultKind::Init);
+        assert!(fault.detail.contains("more than") && fault.detail.len() < 1000, "{fault}");
+    }
+}
+
+#[tokio::test]
+async fn every_change_of_metrics_counts_and_names_are_bounded() {
+    let metrics = Metrics::default();
+    let run = async |behaviour: &str| {
+        let setup = Setup { metrics: metrics.guest("test", behaviour), ..order(behaviour, "process") };
+        let mut instance = hostile().instantiate(&setup).await.unwrap();
+        instance.process(&texts(["poison"])).await.unwrap();
+    };
+    run("metric_changes").await;
+    let text = metrics.encode();
+    for (name, value) in [("seen_total", "10000.0"), ("done_total", "1.0"), ("took_count", "10000")] {
+        let sample =
+            format!("tidemill_guest_{name}{{pipeline=\"test\",transform=\"metric_changes\"}} {value}");
+        assert!(text.contains(&sample), "{sample} in\n{text}");
+    }
+    run("metric_names").await;
+    let names = metrics.encode().lines().filter(|line| line.starts_with("tidemill_guest_name_")).count();
+    assert_eq!(names, 64);
+}
+
+#[tokio::test]
+async fn the_state_of_a_transform_is_bounded() {
+    // Time enough to copy 64 MiB on a busy machine.
+    let limits = Limits { deadline: Duration::from_secs(20), ..Limits::default() };
+    let setup = Setup { limits, ..order("state_flood", "process") };
+    let mut instance = hostile().instantiate(&setup).await.unwrap();
+    instance.process(&texts(["poison"])).await.unwrap();
+    assert_eq!(setup.state.len(), 63, "values of 1 MiB in 64 MiB, with what an entry costs");
+}
+
+#[tokio::test]
+async fn a_snapshot_has_memory_of_its_own_and_does_not_cost_the_instance() {
+    let mut instance = start("nearly_full", "process").await;
+    let honest = texts(["one"]);
+    instance.process(&texts(["poison"])).await.unwrap();
+    let limit = Limits::default().memory_bytes;
+    for _ in 0..3 {
+        let snapshot = instance.snapshot().await.unwrap().unwrap();
+        assert_eq!(snapshot.len(), 12 << 20);
+        assert!(instance.memory_bytes() > limit && instance.memory_bytes() <= 2 * limit);
+        instance.process(&honest).await.unwrap();
+    }
+    let mut next = start("nearly_full", "process").await;
+    next.restore(&vec![1; 30 << 20]).await.unwrap();
+    next.process(&honest).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_snapshot_that_is_too_large_is_a_refusal_and_the_instance_lives() {
+    let mut instance = start("huge_snapshot", "process").await;
+    for _ in 0..2 {
+        let refused = instance.snapshot().await.unwrap_err();
+        assert_eq!((refused.kind, refused.is_refusal), (FaultKind::Snapshot, true), "{refused}");
+        assert_eq!(instance.process(&texts(["one"])).await.unwrap().forward, Forward::All);
+    }
+}
+
+#[tokio::test]
+async fn what_is_little_to_return_and_much_to_keep_ends_at_the_limit_of_output() {
+    for behaviour in ["empty_emissions", "empty_emissions_each", "tiny_values"] {
+        let (kind, detail) = fault(behaviour).await;
+        assert_eq!(kind, FaultKind::Output, "{behaviour}: {detail}");
+    }
+    let mut shared = start("shared_value", "process").await;
+    let emissions = shared.process(&texts(["poison"])).await.unwrap().emissions;
+    assert_eq!(emissions.len(), 3_000);
 }
 
 #[tokio::test]
@@ -189,6 +343,23 @@ fn a_file_cut_short_is_refused() {
             problem => matches!(problem, Problem::Truncated(_) | Problem::Malformed(_)) && length != 0,
         };
         assert!(expected, "{length} bytes: {error}");
+    }
+}
+
+#[test]
+fn proposals_to_webassembly_that_no_plugin_needs_are_off() {
+    for module in [
+        "(memory i64 1)",
+        "(table i64 1 funcref)",
+        "(memory 1) (memory 1)",
+        "(memory 1 1 shared)",
+        "(tag)",
+        "(func $f return_call $f)",
+        "(type (struct))",
+    ] {
+        let wasm = wat::parse_str(format!("(component (core module {module}))")).unwrap();
+        let problem = engine().load("modern", &wasm).unwrap_err().problem;
+        assert!(matches!(problem, Problem::Malformed(_)), "{module}: {problem}");
     }
 }
 

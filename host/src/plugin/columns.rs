@@ -272,6 +272,20 @@ mod tests {
     }
 
     #[test]
+    fn what_would_not_fit_into_the_guest_is_not_packed() {
+        let origin = Origin::new([("room", "7")]);
+        let mut two =
+            [message(Payload::text("1234"), &origin, 1), message(Payload::text("5678"), &origin, 2)];
+        assert!(columns(Form::Packed, &["room"]).fill(&two, 8).is_some());
+        assert!(columns(Form::Packed, &["room"]).fill(&two, 7).is_none());
+        let shared: Arc<[crate::metadata::Entry]> = [("room".into(), "x".repeat(100).into())].into();
+        two.iter_mut().for_each(|message| message.metadata.set_shared(&shared));
+        assert!(columns(Form::Packed, &["room"]).fill(&two, 208).is_some());
+        assert!(columns(Form::Packed, &["room"]).fill(&two, 207).is_none());
+        assert!(columns(Form::Each, &["room"]).fill(&two, 199).is_none());
+    }
+
+    #[test]
     fn each_payload_is_a_value() {
         let origin = Origin::new([("room", "7")]);
         let mut columns = columns(Form::Each, &["room"]);

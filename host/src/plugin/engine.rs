@@ -300,7 +300,7 @@ impl Plugin {
 /// Instances are mapped when they are made. A pool of mappings was measured against it, with up to
 /// 1,000 instances of `forward`: 0.1 ms an instance and 60 KB of memory either way, and the pool needs
 /// a bound on instances and on the size of their memories that nobody has asked for.
-fn config() -> Config {
+pub(super) fn config() -> Config {
     let mut config = Config::new();
     config
         .cranelift_opt_level(OptLevel::Speed)
@@ -415,6 +415,24 @@ mod tests {
         let whole = component(None, Some("a:b/c"));
         assert!(matches!(problem(&whole[..whole.len() - 3]), Problem::Truncated(_)));
         assert!(matches!(problem(&[&whole[..], &[99, 0]].concat()), Problem::Malformed(_)));
+    }
+
+    #[test]
+    fn only_who_asks_for_it_loses_priority() {
+        let niceness = || {
+            let thread = Some(rustix::thread::gettid());
+            rustix::process::getpriority_process(thread).expect("a thread has one")
+        };
+        let wasm = component(None, None);
+        let engine = Engine::try_new(None).unwrap();
+        let before = niceness();
+        engine.load("p", &wasm).unwrap_err();
+        assert_eq!(niceness(), before);
+        let beside = std::thread::spawn(move || {
+            engine.load_standing_back("p", &wasm).unwrap_err();
+            niceness()
+        });
+        assert_eq!(beside.join().unwrap(), NICENESS);
     }
 
     #[test]

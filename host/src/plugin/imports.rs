@@ -77,7 +77,7 @@ impl Host {
     /// A call begins.
     pub(super) fn begin(&mut self, is_carrying: bool) {
         self.limiter.begin(is_carrying);
-        self.log.last_words().clear();
+        self.log.begin_call();
     }
 
     /// The outcome of a call was accepted: what it changed counts.
@@ -91,7 +91,7 @@ impl Host {
     /// What the guest said in a call that failed, of why it did.
     pub(super) fn last_words(&self) -> Option<String> {
         self.wasi.end_lines();
-        self.log.last_words().take()
+        self.log.take_last_words()
     }
 
     /// A name of a metric, which must not be what the guest may not show.
@@ -113,7 +113,7 @@ impl log::Host for Host {
             log::Level::Error => Level::ERROR,
         };
         if level == Level::ERROR {
-            self.log.last_words().logged(&text);
+            self.log.note(|words| words.logged(&text));
         }
         self.log.write(level, &text);
     }

@@ -16,13 +16,6 @@ pub(super) struct LastWords {
 }
 
 impl LastWords {
-    /// A call begins.
-    pub(super) fn clear(&mut self) {
-        if self.panic.is_some() || self.printed.is_some() {
-            *self = Self::default();
-        }
-    }
-
     /// A line of the log.
     pub(super) fn logged(&mut self, text: &str) {
         if is_panic(text) {

@@ -7,6 +7,7 @@
 use super::Setup;
 use super::last_words::LastWords;
 use crate::config::Redacted;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 use tracing::Level;
@@ -53,7 +54,15 @@ pub(super) struct GuestLog {
     plugin: Arc<str>,
     budget: Arc<Mutex<LogBudget>>,
     config: Arc<Redacted>,
-    last_words: Arc<Mutex<LastWords>>,
+    said: Arc<Said>,
+}
+
+/// What was said in the current call that tells why it fails.
+#[derive(Debug, Default)]
+struct Said {
+    /// Whether there is anything: most calls say nothing, and need no lock to find out.
+    is_anything: AtomicBool,
+    last_words: Mutex<LastWords>,
 }
 
 impl GuestLog {
@@ -65,7 +74,7 @@ impl GuestLog {
             plugin: plugin.clone(),
             budget: setup.state.log(),
             config: Arc::new(setup.config.clone()),
-            last_words: Arc::default(),
+            said: Arc::default(),
         }
     }
 
@@ -74,9 +83,24 @@ impl GuestLog {
         &self.config
     }
 
+    /// A call begins: what was said before has nothing to do with it.
+    #[inline]
+    pub(super) fn begin_call(&self) {
+        if self.said.is_anything.load(Relaxed) {
+            self.take_last_words();
+        }
+    }
+
+    /// Notes what may tell why a call fails.
+    pub(super) fn note(&self, note: impl FnOnce(&mut LastWords)) {
+        self.said.is_anything.store(true, Relaxed);
+        note(&mut self.said.last_words.lock().expect("nothing panics while it is held"));
+    }
+
     /// What was said in the current call that tells why it fails.
-    pub(super) fn last_words(&self) -> std::sync::MutexGuard<'_, LastWords> {
-        self.last_words.lock().expect("nothing panics while it is held")
+    pub(super) fn take_last_words(&self) -> Option<String> {
+        self.said.is_anything.store(false, Relaxed);
+        self.said.last_words.lock().expect("nothing panics while it is held").take()
     }
 
     /// Writes one line.
@@ -145,7 +169,7 @@ mod tests {
             plugin: "t".into(),
             budget: budget.clone(),
             config: Arc::new("{}".into()),
-            last_words: Arc::default(),
+            said: Arc::default(),
         };
         let only_info = tracing_subscriber::fmt().with_max_level(Level::INFO).with_writer(std::io::sink);
         tracing::subscriber::with_default(only_info.finish(), || {

@@ -213,6 +213,52 @@ mod tests {
         }
     }
 
+    /// Grows a memory by 50 MiB and has a table's growth fail, forty times in turn; says how large the
+    /// memory is in the end.
+    const ESCAPE: &str = r#"(module
+        (memory 1) (table $t 1 funcref)
+        (func (export "run") (result i32) (local $i i32)
+            (loop $again
+                (drop (memory.grow (i32.const 800)))
+                (drop (table.grow $t (ref.null func) (i32.const -1)))
+                (local.set $i (i32.add (local.get $i) (i32.const 1)))
+                (br_if $again (i32.lt_u (local.get $i) (i32.const 40))))
+            (memory.size)))"#;
+
+    #[test]
+    fn a_growth_that_fails_gives_nothing_back_that_others_took() {
+        let engine = wasmtime::Engine::new(&super::super::engine::config()).unwrap();
+        let module = wasmtime::Module::new(&engine, wat::parse_str(ESCAPE).unwrap()).unwrap();
+        let mut store = wasmtime::Store::new(&engine, MemoryLimiter::new(64 << 20));
+        store.limiter(|limiter| limiter);
+        store.set_epoch_deadline(u64::MAX / 2);
+        let instance = wasmtime::Instance::new(&mut store, &module, &[]).unwrap();
+        let run = instance.get_typed_func::<(), i32>(&mut store, "run").unwrap();
+        let pages = run.call(&mut store, ()).unwrap();
+        assert_eq!(pages, 801, "one growth of 50 MiB fits into 64 MiB, the second does not");
+    }
+
+    #[test]
+    fn a_component_has_no_more_parts_than_it_may() {
+        let engine = wasmtime::Engine::new(&super::super::engine::config()).unwrap();
+        let parts = |count: usize, part: &str| {
+            let instances = "(core instance (instantiate $m))".repeat(count);
+            let wasm = wat::parse_str(format!("(component (core module $m {part}) {instances})")).unwrap();
+            let component = wasmtime::component::Component::new(&engine, wasm).unwrap();
+            let mut store = wasmtime::Store::new(&engine, MemoryLimiter::new(64 << 20));
+            store.limiter(|limiter| limiter);
+            store.set_epoch_deadline(u64::MAX / 2);
+            let linker = wasmtime::component::Linker::new(&engine);
+            linker.instantiate(&mut store, &component).map(drop)
+        };
+        assert!(parts(MAX_MEMORIES, "(memory 1)").is_ok());
+        assert!(parts(MAX_MEMORIES + 1, "(memory 1)").is_err());
+        assert!(parts(MAX_PARTS - 1, "").is_ok());
+        assert!(parts(MAX_PARTS + 1, "").is_err());
+        assert!(parts(1, "(table 1000 funcref)").is_ok());
+        assert!(parts(1, "(table 9000000 funcref)").is_err(), "its slots would take more than 64 MiB");
+    }
+
     fn fail(limiter: &mut MemoryLimiter, is_table: bool) {
         let error = wasmtime::Error::msg("no memory");
         let told =

@@ -14,7 +14,7 @@ const MAX_STATE_BYTES: usize = 64 << 20;
 /// Longest key.
 const MAX_KEY_BYTES: usize = 1 << 10;
 /// What an entry costs beside its key and value, so that many small ones are bounded too.
-const ENTRY_BYTES: usize = 64;
+const ENTRY_BYTES: usize = 128;
 
 /// Key-value state of one transform, and how much its plugin may still log. A cheap handle.
 #[derive(Clone, Debug, Default)]

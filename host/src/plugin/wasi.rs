@@ -21,8 +21,9 @@ const WRITE_BYTES: usize = 64 << 10;
 const MAX_LINE_BYTES: usize = 64 << 10;
 /// Most random bytes in one call, which cannot be interrupted: more than any seed or key, and no work.
 const MAX_RANDOM_BYTES: u64 = 64 << 10;
-/// Most handles (of streams, of things to wait for) that an instance may have at a time.
-const MAX_HANDLES: usize = 1024;
+/// Most handles (of streams, of things to wait for) that an instance may have at a time. What can be waited
+/// for takes two.
+const MAX_HANDLES: usize = 4096;
 
 /// What WASI has of an instance.
 pub(super) struct Wasi {
@@ -86,7 +87,7 @@ impl Lines {
         if !line.is_empty() {
             let line = String::from_utf8_lossy(&line);
             if self.level == Level::WARN {
-                self.log.last_words().printed(&line);
+                self.log.note(|words| words.printed(&line));
             }
             self.log.write(self.level, &line);
         }

@@ -5,16 +5,55 @@
 
 mod acts;
 mod lies;
+mod state;
 
 use bindings::exports::tidemill::plugin::transformer::Guest;
-use bindings::tidemill::plugin::state;
+use bindings::tidemill::plugin::log;
 use bindings::tidemill::plugin::types::{
     Batch, Description, Emissions, Form, Forward, Outcome, Packed, Payloads,
 };
 use std::cell::RefCell;
 
 mod bindings {
-    wit_bindgen::generate!({ path: "../../../wit", world: "transform", pub_export_macro: true });
+    // What the contract gives, and of WASI what can be abused.
+    wit_bindgen::generate!({
+        path: "../../../wit",
+        inline: r#"
+            package test:hostile;
+
+            world hostile {
+                include tidemill:plugin/transform@0.1.0;
+                import wasi:io/poll@0.2.0;
+                import wasi:clocks/monotonic-clock@0.2.0;
+                import wasi:random/random@0.2.0;
+            }
+
+            package wasi:io@0.2.0 {
+                interface poll {
+                    resource pollable {
+                        block: func();
+                    }
+                }
+            }
+
+            package wasi:clocks@0.2.0 {
+                interface monotonic-clock {
+                    use wasi:io/poll@0.2.0.{pollable};
+                    type duration = u64;
+                    subscribe-duration: func(when: duration) -> pollable;
+                }
+            }
+
+            package wasi:random@0.2.0 {
+                interface random {
+                    get-random-bytes: func(len: u64) -> list<u8>;
+                }
+            }
+        "#,
+        world: "test:hostile/hostile",
+        generate_all,
+        pub_export_macro: true,
+    });
 }
 
 /// What the message that is waited for says.
@@ -36,6 +75,8 @@ fn process() -> String {
 
 thread_local! {
     static ORDER: RefCell<Option<Order>> = const { RefCell::new(None) };
+    /// The configuration as it came, for whoever quotes it.
+    static CONFIG: RefCell<String> = const { RefCell::new(String::new()) };
 }
 
 impl Order {
@@ -58,16 +99,24 @@ mod component {
 
 impl Guest for Hostile {
     fn init(config: String, _facts: Vec<(String, String)>) -> Result<Description, String> {
+        // As the SDK does.
+        std::panic::set_hook(Box::new(|panic| log::write(log::Level::Error, &panic.to_string())));
         let order: Order = serde_json::from_str(&config).map_err(|error| error.to_string())?;
-        if !acts::is_known(&order.behaviour) && !lies::is_known(&order.behaviour) {
+        let is_known = acts::is_known(&order.behaviour)
+            || lies::is_known(&order.behaviour)
+            || lies::is_description(&order.behaviour)
+            || state::is_known(&order.behaviour);
+        if !is_known {
             return Err(format!("no such behaviour: {}", order.behaviour));
         }
+        CONFIG.set(config);
         ORDER.set(Some(order));
         act_at("init")?;
+        let (outputs, reads, writes) = lies::names(Order::at("init").as_deref());
         Ok(Description {
-            outputs: vec!["side".into()],
-            reads: Vec::new(),
-            writes: vec!["mark".into()],
+            outputs,
+            reads,
+            writes,
             payloads: Form::Packed,
             times: false,
             tick_ms: 10,
@@ -85,7 +134,7 @@ impl Guest for Hostile {
             rejections: Vec::new(),
         };
         if messages == [REMEMBERED] {
-            let value = state::get(acts::STATE_KEY).unwrap_or_default();
+            let value = bindings::tidemill::plugin::state::get(acts::STATE_KEY).unwrap_or_default();
             let emissions = Some(lies::emissions(&[value.as_slice()]));
             return Ok(Outcome { forward: Forward::Nothing, emissions, ..honest });
         }
@@ -93,6 +142,9 @@ impl Guest for Hostile {
             return Ok(honest);
         }
         act_at("process")?;
+        if let Some(behaviour) = Order::at("process") {
+            state::fill(&behaviour);
+        }
         Ok(Order::at("process").and_then(|lie| lies::tell(&lie, &messages)).unwrap_or(honest))
     }
 
@@ -108,7 +160,7 @@ impl Guest for Hostile {
 
     fn snapshot() -> Result<Option<Vec<u8>>, String> {
         act_at("snapshot")?;
-        Ok(Some(b"hostile".to_vec()))
+        Ok(Some(state::snapshot(Order::at("process").as_deref())))
     }
 
     fn restore(_snapshot: Vec<u8>) -> Result<(), String> {

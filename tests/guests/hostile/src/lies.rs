@@ -10,6 +10,23 @@ const FLOOD_BYTES: usize = 20 << 20;
 /// One of many that are too much together.
 const FLOOD_PIECE_BYTES: usize = 64 << 10;
 
+/// Emissions of which each is next to nothing, and all are a great deal.
+const MANY: usize = 1_000_000;
+/// Emissions that share one value, and how long that is.
+const SHARING: usize = 3_000;
+const SHARED_BYTES: usize = 1 << 20;
+/// Emissions with a small value of their own.
+const SETTINGS: u32 = 300_000;
+/// Emissions that fill the 16 MiB which may be returned: with payloads in a row, with payloads of their own,
+/// with metadata of their own.
+const HONEST: usize = 110_000;
+const HONEST_BYTES: usize = 20;
+const HONEST_EACH: usize = 80_000;
+const HONEST_VALUES: usize = 60_000;
+/// More names than there may be, and one that is longer.
+const NAMES: usize = 2_000;
+const NAME_BYTES: usize = 10_000;
+
 type Lie = fn(&mut Outcome);
 
 const LIES: &[(&str, Lie)] = &[
@@ -81,6 +98,57 @@ const LIES: &[(&str, Lie)] = &[
     ("rejected_and_emitted", |outcome| reject(outcome, &[0])),
     // In `process` this is the truth. In `tick` and `finish` there is nothing to come from.
     ("origins", |_| {}),
+    ("empty_emissions", |outcome| {
+        let emissions = emitted(outcome);
+        emissions.payloads = Payloads::Packed(Packed { data: Vec::new(), ends: vec![0; MANY], binary: None });
+        emissions.origins = vec![0; MANY];
+    }),
+    ("empty_emissions_each", |outcome| {
+        let emissions = emitted(outcome);
+        emissions.payloads = Payloads::Each(vec![Payload::Text(String::new()); MANY / 4]);
+        emissions.origins = vec![0; MANY / 4];
+    }),
+    ("tiny_values", |outcome| {
+        let emissions = emitted(outcome);
+        let count = SETTINGS as usize;
+        emissions.payloads =
+            Payloads::Packed(Packed { data: Vec::new(), ends: vec![0; count], binary: None });
+        emissions.origins = vec![0; count];
+        let setting = |emission| Setting { emission, value: "v".into() };
+        emissions.metadata = vec![Writing::Sparse((0..SETTINGS).map(setting).collect())];
+    }),
+    ("many_rejections", |outcome| {
+        outcome.emissions = None;
+        let rejection = Rejection { message: 0, reason: String::new() };
+        outcome.rejections = vec![rejection; MANY / 4];
+    }),
+    // As much as may be, in three ways.
+    ("honest_output", |outcome| {
+        let payloads = packed(outcome);
+        payloads.data.resize(HONEST * HONEST_BYTES, b'x');
+        payloads.ends = (1..).take(HONEST).map(|n: u32| n * HONEST_BYTES as u32).collect();
+        emitted(outcome).origins = vec![0; HONEST];
+    }),
+    ("honest_output_each", |outcome| {
+        let emissions = emitted(outcome);
+        emissions.payloads = Payloads::Each(vec![Payload::Text("x".into()); HONEST_EACH]);
+        emissions.origins = vec![0; HONEST_EACH];
+    }),
+    ("honest_values", |outcome| {
+        let emissions = emitted(outcome);
+        let payloads = Packed { data: Vec::new(), ends: vec![0; HONEST_VALUES], binary: None };
+        emissions.payloads = Payloads::Packed(payloads);
+        emissions.origins = vec![0; HONEST_VALUES];
+        emissions.metadata = vec![Writing::Each(vec!["v".into(); HONEST_VALUES])];
+    }),
+    // Nothing is wrong with this, as long as nobody copies the value.
+    ("shared_value", |outcome| {
+        let emissions = emitted(outcome);
+        emissions.payloads =
+            Payloads::Packed(Packed { data: Vec::new(), ends: vec![0; SHARING], binary: None });
+        emissions.origins = vec![0; SHARING];
+        emissions.metadata = vec![Writing::Same("x".repeat(SHARED_BYTES))];
+    }),
     ("output_flood", |outcome| {
         let payloads = packed(outcome);
         payloads.data.resize(FLOOD_BYTES, b'x');
@@ -97,6 +165,25 @@ const LIES: &[(&str, Lie)] = &[
 
 pub(crate) fn is_known(name: &str) -> bool {
     LIES.iter().any(|(known, _)| *known == name)
+}
+
+pub(crate) fn is_description(name: &str) -> bool {
+    matches!(name, "many_outputs" | "many_reads" | "long_output" | "long_write")
+}
+
+/// The outputs, and the keys that are read and written, that a behaviour describes.
+pub(crate) fn names(behaviour: Option<&str>) -> (Vec<String>, Vec<String>, Vec<String>) {
+    let many = || (0..NAMES).map(|n| n.to_string()).collect();
+    let long = || vec!["x".repeat(NAME_BYTES)];
+    let (mut outputs, mut reads, mut writes) = (vec!["side".to_owned()], Vec::new(), vec!["mark".to_owned()]);
+    match behaviour {
+        Some("many_outputs") => outputs = many(),
+        Some("many_reads") => reads = many(),
+        Some("long_output") => outputs = long(),
+        Some("long_write") => writes = long(),
+        _ => {}
+    }
+    (outputs, reads, writes)
 }
 
 /// The outcome that `name` stands for; `None` if it is not a lie.
