@@ -4,10 +4,15 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::process::Command;
+use std::time::{Duration, Instant};
 use tidemill_tests::exposition::mistakes;
-use tidemill_tests::host::{Folder, Host, binary};
+use tidemill_tests::host::{Folder, Host, PATIENCE, binary};
 use tidemill_tests::peers::{Collector, Feed};
 use tidemill_tests::{guest, plugin};
+use tokio::net::TcpListener;
+use tokio_tungstenite::accept_async;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 /// Messages through each pipeline; one in a thousand is poison.
 const MESSAGES: usize = 3000;
@@ -170,7 +175,7 @@ async fn metrics_of_a_hostile_guest_are_read_by_every_collector() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_guest_that_quotes_its_configuration_shows_no_secret_anywhere() {
     const SECRET: &str = "s3cr3t_of_the_host";
     let folder = Folder::default();
@@ -229,6 +234,39 @@ async fn a_guest_cannot_forge_a_line_of_the_log() {
     assert!(log.contains("forged by a guest"), "{log}");
     assert!(!log.contains('\x1b'), "{log}");
     assert!(!log.lines().any(|line| line.starts_with("2030-01-01")), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_cannot_forge_a_line_of_the_log_with_its_close_reason() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let folder = Folder::default();
+    let config = format!(
+        r#"
+        [[pipelines]]
+        name = "p"
+        source = {{ type = "websocket", url = "ws://{}/" }}
+        sinks = [{{ type = "stdout" }}]
+        "#,
+        listener.local_addr().unwrap()
+    );
+    std::fs::write(folder.path("tidemill.toml"), config).unwrap();
+    let mut command = Command::new(binary());
+    let host = Host::start(command.args(["run", "--log-format", "text"]).current_dir(folder.path("")));
+    let (stream, _) = listener.accept().await.unwrap();
+    let mut peer = accept_async(stream).await.unwrap();
+    let reason = "bad\n2030-01-01T00:00:00.000000Z ERROR tidemill: forged \x1b[31m".into();
+    peer.close(Some(CloseFrame { code: CloseCode::Policy, reason })).await.unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    while !host.log().contains("connection lost") {
+        assert!(Instant::now() < deadline, "{}", host.log());
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let log = host.stop().log;
+    assert!(
+        log.contains(r"1008 bad\n2030-01-01T00:00:00.000000Z ERROR tidemill: forged \u{1b}[31m"),
+        "{log}"
+    );
+    assert!(!log.contains('\x1b') && !log.lines().any(|line| line.starts_with("2030-01-01")), "{log}");
 }
 
 #[tokio::test]
