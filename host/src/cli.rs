@@ -11,6 +11,7 @@ mod probe;
 mod record;
 mod replay;
 mod run;
+mod schema;
 mod signals;
 mod speed;
 
@@ -67,6 +68,8 @@ enum Command {
     /// Say what is wrong with a configuration, and with the plugins it names.
     #[command(visible_alias = "validate")]
     Check(check::Check),
+    /// Print the JSON Schema of the configuration file.
+    Schema(schema::Schema),
     /// Work with a plugin.
     #[command(subcommand)]
     Plugin(Plugin),
@@ -108,6 +111,7 @@ pub fn main() -> ExitCode {
     let exit = match cli.command {
         Command::Run(run) => run.execute(),
         Command::Check(check) => check.execute(),
+        Command::Schema(schema) => schema.execute(),
         Command::Plugin(Plugin::Run(run)) => run.execute(),
         Command::Probe(probe) => probe.execute(),
         Command::Record(record) => record.execute(),

@@ -5,12 +5,9 @@
 //! the configuration; `docs/configuration.md` has every key. `GOLDEN=write cargo test -p tidemill --test
 //! config` writes them anew.
 
-#[path = "config/reference.rs"]
-mod reference;
-
 use std::fs;
 use std::path::{Path, PathBuf};
-use tidemill::config::{Config, Environment, Format, Pipeline, Source, load, parse};
+use tidemill::config::{Config, Environment, Format, Pipeline, Source, load, parse, reference, schema};
 
 fn environment() -> Environment {
     let variables = [
@@ -71,12 +68,38 @@ fn every_key_is_in_the_documentation_as_the_table_has_it() {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/configuration.md");
     let text = fs::read_to_string(&file).unwrap();
     let (introduction, rest) = text.split_once(MARK).expect("the mark is there");
-    let reference = reference::reference();
+    let reference = reference();
     if std::env::var_os("GOLDEN").is_some() {
         fs::write(&file, format!("{introduction}{MARK}{reference}")).unwrap();
     } else {
         assert!(rest == reference, "{} should end in:\n{reference}", file.display());
     }
+}
+
+#[test]
+fn the_schema_has_every_key_with_its_type_range_and_default() {
+    let schema = schema();
+    let port = &schema["properties"]["server"]["properties"]["port"];
+    assert_eq!(port["anyOf"][0], serde_json::json!({ "type": "integer", "minimum": 0, "maximum": 65535 }));
+    assert_eq!((port["default"].as_i64(), port["description"].as_str().is_some()), (Some(10081), true));
+    assert_eq!(schema["additionalProperties"], false);
+    let pipeline = &schema["properties"]["pipelines"]["items"];
+    assert_eq!(pipeline["required"], serde_json::json!(["name", "source", "sinks"]));
+    let sources = pipeline["properties"]["source"]["oneOf"].as_array().expect("choices");
+    let of = |case: &serde_json::Value| {
+        let word = |tag: &str| case["properties"][tag]["const"].as_str().unwrap_or_default().to_owned();
+        (word("type"), word("mode"), case["properties"]["url"].is_object(), case["required"].to_string())
+    };
+    let client = r#"["type","url"]"#;
+    let cases = [
+        ("websocket", "client", true, client),
+        ("websocket", "server", false, r#"["type","mode"]"#),
+        ("file", "", false, r#"["type","path"]"#),
+        ("stdin", "", false, r#"["type"]"#),
+    ];
+    let expected =
+        cases.map(|(kind, mode, url, required)| (kind.to_owned(), mode.to_owned(), url, required.to_owned()));
+    assert_eq!(sources.iter().map(of).collect::<Vec<_>>(), expected);
 }
 
 #[test]
@@ -183,8 +206,8 @@ fn paths_are_relative_to_the_file() {
     let config = load(&file, &environment()).unwrap().config;
     assert_eq!(*config.plugins.dir, *folder.path().join("plugins"));
     assert_eq!(*config.plugins.cache, *Path::new("/var/cache/tidemill"));
-    let Source::File { path, .. } = &config.pipelines[0].source else { panic!("a file") };
-    assert_eq!(**path, folder.path().join("../in.jsonl"));
+    let Source::File(file) = &config.pipelines[0].source else { panic!("a file") };
+    assert_eq!(*file.path, folder.path().join("../in.jsonl"));
 }
 
 /// The configuration of a text that must be right.
@@ -219,8 +242,8 @@ fn what_is_left_out_is_what_the_types_have_as_default() {
     assert_eq!((server.peers, server.message_type), (Peers::default(), MessageType::Auto));
     let SinkKind::WebSocket(client) = &pipeline.sinks[1].kind else { panic!("a socket") };
     assert_eq!((&client.endpoint, client.buffer), (&Endpoint::client("ws://b/"), Buffer::default()));
-    let SinkKind::File { format, append, .. } = pipeline.dead_letter.unwrap().kind else { panic!("a file") };
-    assert_eq!((format, append), (Format::Jsonl, true));
+    let SinkKind::File(file) = pipeline.dead_letter.unwrap().kind else { panic!("a file") };
+    assert_eq!((file.format, file.append), (Format::Jsonl, true));
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! Makes the sources and sinks of a pipeline, as its configuration says.
 
-use crate::config::{self, DEAD_LETTER, Mode, SOURCE, SinkKind, WebSocketSource};
+use crate::config::{
+    self, DEAD_LETTER, FileSink, FileSource, Mode, SOURCE, SinkKind, StdinSource, StdoutSink, WebSocketSource,
+};
 use crate::sink::{self, Sink};
 use crate::source::{self, Source};
 use crate::telemetry::Metrics;
@@ -124,10 +126,10 @@ impl Ends {
                     }
                 }
             }
-            config::Source::File { path, format } => {
+            config::Source::File(FileSource { path, format }) => {
                 source::lines::file(path, *format).await.map_err(|error| failed(format!("{path}: {error}")))
             }
-            config::Source::Stdin { format } => {
+            config::Source::Stdin(StdinSource { format }) => {
                 source::lines::stdin(*format).map_err(|error| failed(error.to_string()))
             }
         }
@@ -153,10 +155,12 @@ impl Ends {
                 }
             }
             SinkKind::Reply(_) => Err(failed("a dead letter has no connection to go back on".to_owned())),
-            SinkKind::File { path, format, append } => sink::lines::file(path, *format, *append, metrics)
-                .await
-                .map_err(|error| failed(format!("{path}: {error}"))),
-            SinkKind::Stdout { format } => {
+            SinkKind::File(FileSink { path, format, append }) => {
+                sink::lines::file(path, *format, *append, metrics)
+                    .await
+                    .map_err(|error| failed(format!("{path}: {error}")))
+            }
+            SinkKind::Stdout(StdoutSink { format }) => {
                 sink::lines::stdout(*format, metrics).map_err(|error| failed(error.to_string()))
             }
         }

@@ -1,90 +1,174 @@
 //! What the server endpoints of a file have to do with each other: those of one address share a
 //! listener, and those of one path its peers.
 
+use super::endpoint::{EndpointAt, mode};
+use super::listen::ListenAt;
 use super::path::PathPattern;
-use super::report::Report;
-use super::section::{Section, Span};
-use super::{
-    Config, Endpoint, Environment, Listen, Mode, Pipeline, Proxies, Server, SinkKind, Source, is_loopback,
-};
+use super::pipeline::{DeadLetterKindAt, PipelineAt, SinkKindAt, dead_letter_kind, sink_kind, source};
+use super::report::{Report, Span};
+use super::{Config, Endpoint, Listen, Mode, Pipeline, Server, SinkKind, Source, is_loopback};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// The keys that the endpoints of one path have in common: one that leaves a key out takes it from
-/// another.
-const SHARED: [&str; 6] =
-    ["subprotocols", "ping", "idle_timeout", "max_message_size", "auth", "allowed_origins"];
-
-/// A server endpoint of the file.
-pub(super) struct Served {
-    endpoint: Endpoint,
-    /// What its path says; `None` if that is wrong, or it is one that dials.
-    pattern: Option<PathPattern>,
-    /// Where its path is written, or its table.
-    path: Span,
-    /// Where its address is written, as far as it is.
-    address: Span,
-    /// Where its TLS is written, if it is.
-    tls: Option<Span>,
-    /// Where each of [`SHARED`] is written, if it is.
-    written: [Option<Span>; SHARED.len()],
+/// A key that the endpoints of one path have in common: one that leaves it out takes it from another.
+struct Shared {
+    name: &'static str,
+    /// Where it is written.
+    at: fn(&EndpointAt, &ListenAt) -> Option<Span>,
+    is_same: fn(&Endpoint, &Endpoint) -> bool,
+    take: fn(&Endpoint, &mut Endpoint),
 }
 
-impl Served {
+const SHARED: [Shared; 6] = [
+    Shared {
+        name: "subprotocols",
+        at: |at, _| at.subprotocols.as_ref().map(|at| at.whole.clone()),
+        is_same: |a, b| a.subprotocols == b.subprotocols,
+        take: |from, to| to.subprotocols.clone_from(&from.subprotocols),
+    },
+    Shared {
+        name: "ping",
+        at: |at, _| at.ping.as_ref().map(|at| at.header.clone()),
+        is_same: |a, b| a.ping == b.ping,
+        take: |from, to| to.ping = from.ping,
+    },
+    Shared {
+        name: "idle_timeout",
+        at: |at, _| at.idle_timeout.clone(),
+        is_same: |a, b| a.idle_timeout == b.idle_timeout,
+        take: |from, to| to.idle_timeout = from.idle_timeout,
+    },
+    Shared {
+        name: "max_message_size",
+        at: |at, _| at.max_message_size_bytes.clone(),
+        is_same: |a, b| a.max_message_size_bytes == b.max_message_size_bytes,
+        take: |from, to| to.max_message_size_bytes = from.max_message_size_bytes,
+    },
+    Shared {
+        name: "auth",
+        at: |_, at| at.auth.as_ref().map(|at| at.header.clone()),
+        is_same: |a, b| a.listen().map(|listen| &listen.auth) == b.listen().map(|listen| &listen.auth),
+        take: |from, to| {
+            if let (Mode::Server(from), Mode::Server(to)) = (&from.mode, &mut to.mode) {
+                to.auth.clone_from(&from.auth);
+            }
+        },
+    },
+    Shared {
+        name: "allowed_origins",
+        at: |_, at| at.allowed_origins.as_ref().map(|at| at.whole.clone()),
+        is_same: |a, b| {
+            a.listen().map(|listen| &listen.allowed_origins)
+                == b.listen().map(|listen| &listen.allowed_origins)
+        },
+        take: |from, to| {
+            if let (Mode::Server(from), Mode::Server(to)) = (&from.mode, &mut to.mode) {
+                to.allowed_origins.clone_from(&from.allowed_origins);
+            }
+        },
+    },
+];
+
+/// A server endpoint, with where its keys are written.
+pub(super) struct Served<'c> {
+    endpoint: &'c mut Endpoint,
+    /// What its path says; `None` if that is wrong.
+    pattern: Option<PathPattern>,
+    at: &'c EndpointAt,
+    listen_at: &'c ListenAt,
+}
+
+impl<'c> Served<'c> {
     /// `None` if it is one that dials.
-    pub(super) fn new(section: &Section, endpoint: &Endpoint) -> Option<Self> {
-        let listen = endpoint.listen()?;
-        let address = ["port", "host"].into_iter().find(|key| section.is_written(key)).unwrap_or("path");
-        Some(Self {
-            endpoint: endpoint.clone(),
-            pattern: PathPattern::parse(&listen.path).ok(),
-            path: section.span("path"),
-            address: section.span(address),
-            tls: section.is_written("tls").then(|| section.span("tls")),
-            written: SHARED.map(|key| section.is_written(key).then(|| section.span(key))),
-        })
+    fn new(endpoint: &'c mut Endpoint, at: &'c EndpointAt) -> Option<Self> {
+        let Some(mode::At::Server(listen_at)) = &at.mode.case else { return None };
+        let pattern = PathPattern::parse(&endpoint.listen()?.path).ok();
+        Some(Self { endpoint, pattern, at, listen_at })
     }
 
     fn listen(&self) -> Option<&Listen> {
         self.endpoint.listen()
+    }
+
+    fn written(&self, key: &Shared) -> Option<Span> {
+        (key.at)(self.at, self.listen_at)
+    }
+
+    /// Where its path is written, or its table.
+    fn path_at(&self) -> &Span {
+        self.listen_at.path.as_ref().unwrap_or(&self.at.header)
+    }
+
+    /// Where its address is written, as far as it is.
+    fn address_at(&self) -> &Span {
+        self.listen_at.port.as_ref().or(self.listen_at.host.as_ref()).unwrap_or(self.path_at())
+    }
+
+    /// Where its TLS is written, if it is.
+    fn tls_at(&self) -> Option<&Span> {
+        self.listen_at.tls.as_ref().map(|at| &at.header)
+    }
+
+    fn address(&self) -> Option<Address> {
+        self.listen().map(|listen| (listen.host.expose().to_owned(), listen.port))
     }
 }
 
 /// An address, as endpoints are grouped by it.
 type Address = (String, u16);
 
-fn address(served: &Served) -> Option<Address> {
-    served.listen().map(|listen| (listen.host.expose().to_owned(), listen.port))
+/// The server endpoints of a pipeline.
+pub(super) fn served<'c>(pipeline: &'c mut Pipeline, at: &'c PipelineAt) -> Vec<Served<'c>> {
+    let mut served = Vec::new();
+    if let (Source::WebSocket(websocket), Some(source::At::WebSocket(at))) =
+        (&mut pipeline.source, at.source.as_ref().and_then(|at| at.case.as_ref()))
+    {
+        served.extend(Served::new(&mut websocket.endpoint, &at.endpoint));
+    }
+    let of_sink = |kind: &'c SinkKindAt| match &kind.case {
+        Some(sink_kind::At::WebSocket(at)) => Some(&at.endpoint),
+        _ => None,
+    };
+    let of_dead_letter = |kind: &'c DeadLetterKindAt| match &kind.case {
+        Some(dead_letter_kind::At::WebSocket(at)) => Some(&at.endpoint),
+        _ => None,
+    };
+    let sinks = at.sinks.iter().flat_map(|at| &at.each).map(|at| of_sink(&at.kind));
+    let sinks = pipeline.sinks.iter_mut().zip(sinks);
+    let dead_letter = at.dead_letter.iter().map(|at| of_dead_letter(&at.kind));
+    for (sink, at) in sinks.chain(pipeline.dead_letter.iter_mut().zip(dead_letter)) {
+        if let (SinkKind::WebSocket(websocket), Some(at)) = (&mut sink.kind, at) {
+            served.extend(Served::new(&mut websocket.endpoint, at));
+        }
+    }
+    served
 }
 
 /// Where endpoints share an address or a path, reports what they disagree on, and gives each what it
 /// left out and another has.
-pub(super) fn agree(report: &mut Report<'_>, server: &Server, served: &mut [Served]) {
+pub(super) fn agree(report: &mut Report<'_>, server: &Server, served: &mut [Served<'_>]) {
     agree_on_tls(report, server, served);
-    warn_of_two_names(report, served);
+    report_two_names(report, served);
     let mut groups: BTreeMap<(Address, PathPattern), Vec<usize>> = BTreeMap::new();
     for (index, here) in served.iter().enumerate() {
-        if let Some(path) = address(here).zip(here.pattern.clone()) {
+        if let Some(path) = here.address().zip(here.pattern.clone()) {
             groups.entry(path).or_default().push(index);
         }
     }
     for group in groups.into_values().filter(|group| group.len() > 1) {
-        for (key, name) in SHARED.into_iter().enumerate() {
-            let mut writers = group.iter().filter(|index| served[**index].written[key].is_some());
-            let Some(first) = writers.next() else { continue };
-            let there = served[*first].endpoint.clone();
-            for here in writers.map(|index| &served[*index]) {
-                let (Some(at), Some(first)) = (&here.written[key], &served[*first].written[key]) else {
-                    continue;
-                };
-                if !is_same(name, &there, &here.endpoint) {
-                    let first = report.name(first);
+        for key in &SHARED {
+            let mut writers = group.iter().filter_map(|index| Some((*index, served[*index].written(key)?)));
+            let Some((first, first_at)) = writers.next() else { continue };
+            let there = served[first].endpoint.clone();
+            for (here, at) in writers {
+                if !(key.is_same)(&there, &*served[here].endpoint) {
+                    let (name, first) = (key.name, report.name(&first_at));
                     let message = format!("`{name}` differs from {first}, which has the same path");
-                    report.error_with_hint(at, message, "leave it out of one of the two");
+                    report.error_with_hint(&at, message, "leave it out of one of the two");
                 }
             }
             for index in &group {
-                if served[*index].written[key].is_none() {
-                    take(name, &there, &mut served[*index].endpoint);
+                if served[*index].written(key).is_none() {
+                    (key.take)(&there, &mut *served[*index].endpoint);
                 }
             }
         }
@@ -92,11 +176,11 @@ pub(super) fn agree(report: &mut Report<'_>, server: &Server, served: &mut [Serv
 }
 
 /// Reports paths of one address that differ in the names of their segments alone.
-fn warn_of_two_names(report: &mut Report<'_>, served: &[Served]) {
+fn report_two_names(report: &mut Report<'_>, served: &[Served<'_>]) {
     // The first endpoint of an address and form, and the first that names a segment otherwise.
     let mut firsts: BTreeMap<(Address, PathPattern), (usize, Option<usize>)> = BTreeMap::new();
     for (index, here) in served.iter().enumerate() {
-        let Some((address, pattern)) = address(here).zip(here.pattern.as_ref()) else { continue };
+        let Some((address, pattern)) = here.address().zip(here.pattern.as_ref()) else { continue };
         let (first, other) = firsts.entry((address, pattern.without_names())).or_insert((index, None));
         let is_otherwise = served[*first].pattern.as_ref() != Some(pattern);
         let there = if is_otherwise { Some(*first) } else { *other };
@@ -104,77 +188,38 @@ fn warn_of_two_names(report: &mut Report<'_>, served: &[Served]) {
             *other = Some(index);
         }
         if let Some(there) = there {
-            let other = report.name(&served[there].path);
+            let other = report.name(served[there].path_at());
             let message = format!("the same paths lead to {other}, which gives a segment another name");
-            report.error_with_hint(&here.path, message, "write both paths alike");
+            report.error_with_hint(here.path_at(), message, "write both paths alike");
         }
     }
 }
 
-impl Endpoint {
-    /// A key on which two endpoints of one path do not agree. What has its default counts as left out,
-    /// and what is left out is taken from whoever is there.
-    pub fn differs_from(&self, there: &Self) -> Option<&'static str> {
-        let listen = self.listen()?;
-        let server = Server { host: listen.host.clone(), port: listen.port, ..Server::default() };
-        let defaults = Self::server("/", &server);
-        SHARED.into_iter().find(|key| !is_same(key, self, there) && !is_same(key, self, &defaults))
-    }
-}
-
-fn is_same(key: &str, a: &Endpoint, b: &Endpoint) -> bool {
-    let (here, there) = (a.listen(), b.listen());
-    match key {
-        "subprotocols" => a.subprotocols == b.subprotocols,
-        "ping" => a.ping == b.ping,
-        "idle_timeout" => a.idle_timeout == b.idle_timeout,
-        "max_message_size" => a.max_message_size_bytes == b.max_message_size_bytes,
-        "auth" => here.map(|listen| &listen.auth) == there.map(|listen| &listen.auth),
-        _ => here.map(|listen| &listen.allowed_origins) == there.map(|listen| &listen.allowed_origins),
-    }
-}
-
-fn take(key: &str, from: &Endpoint, to: &mut Endpoint) {
-    match key {
-        "subprotocols" => to.subprotocols.clone_from(&from.subprotocols),
-        "ping" => to.ping = from.ping,
-        "idle_timeout" => to.idle_timeout = from.idle_timeout,
-        "max_message_size" => to.max_message_size_bytes = from.max_message_size_bytes,
-        _ => {
-            let (Mode::Server(from), Mode::Server(to)) = (&from.mode, &mut to.mode) else { return };
-            match key {
-                "auth" => to.auth.clone_from(&from.auth),
-                _ => to.allowed_origins.clone_from(&from.allowed_origins),
-            }
-        }
-    }
-}
-
-fn agree_on_tls(report: &mut Report<'_>, server: &Server, served: &mut [Served]) {
+fn agree_on_tls(report: &mut Report<'_>, server: &Server, served: &mut [Served<'_>]) {
     let mut firsts: BTreeMap<Address, usize> = BTreeMap::new();
     for (index, here) in served.iter().enumerate() {
-        if let (Some(address), Some(_)) = (address(here), &here.tls) {
+        if let (Some(address), Some(_)) = (here.address(), here.tls_at()) {
             firsts.entry(address).or_insert(index);
         }
     }
     for index in 0..served.len() {
         let here = &served[index];
-        let Some(address) = address(here) else { continue };
+        let Some(address) = here.address() else { continue };
         let there = firsts.get(&address).map(|first| &served[*first]);
-        let tls = match (&here.tls, there) {
+        let tls = match (here.tls_at(), there) {
             (Some(at), Some(there)) => {
                 if there.listen().map(|listen| &listen.tls) != here.listen().map(|listen| &listen.tls) {
-                    let first = report.name(there.tls.as_ref().unwrap_or(&there.path));
+                    let first = report.name(there.tls_at().unwrap_or(there.path_at()));
                     let message = format!("`tls` differs from {first}, which has the same address");
                     report.error_with_hint(at, message, "leave it out of one of the two");
                 }
                 continue;
             }
             (_, Some(there)) => there.listen().and_then(|listen| listen.tls.clone()),
-            _ => server
-                .tls
-                .clone()
-                .filter(|_| (address.0.as_str(), address.1) == (server.host.expose(), server.port)),
+            _ => {
+                let is_its = (address.0.as_str(), address.1) == (server.host.expose(), server.port);
+                server.tls.clone().filter(|_| is_its)
+            }
         };
         if let Mode::Server(listen) = &mut served[index].endpoint.mode {
             listen.tls = tls;
@@ -182,69 +227,8 @@ fn agree_on_tls(report: &mut Report<'_>, server: &Server, served: &mut [Served])
     }
 }
 
-/// Gives the server endpoints of a configuration what they agreed on; `served` has them in the order
-/// of the configuration.
-pub(super) fn settle(pipelines: &mut [Pipeline], served: Vec<Served>) {
-    let endpoints = pipelines.iter_mut().flat_map(endpoints);
-    let ours = endpoints.filter(|endpoint| matches!(endpoint.mode, Mode::Server(_)));
-    for (endpoint, served) in ours.zip(served) {
-        *endpoint = served.endpoint;
-    }
-}
-
-impl Config {
-    /// The addresses that its server endpoints are reached at, each once.
-    pub fn listeners(&self) -> BTreeSet<(&str, u16)> {
-        let sources = self.pipelines.iter().filter_map(|pipeline| match &pipeline.source {
-            Source::WebSocket(source) => Some(&source.endpoint),
-            _ => None,
-        });
-        let sinks =
-            self.pipelines.iter().flat_map(|pipeline| pipeline.sinks.iter().chain(&pipeline.dead_letter));
-        let sinks = sinks.filter_map(|sink| match &sink.kind {
-            SinkKind::WebSocket(sink) => Some(&sink.endpoint),
-            _ => None,
-        });
-        let listens = sources.chain(sinks).filter_map(Endpoint::listen);
-        listens.map(Listen::address).collect()
-    }
-}
-
-impl Listen {
-    /// The host and the port, as they are.
-    pub fn address(&self) -> (&str, u16) {
-        (self.host.expose(), self.port)
-    }
-}
-
-/// Gives endpoints that dial the proxies of the environment.
-pub(super) fn set_proxies<'e>(
-    endpoints: impl IntoIterator<Item = &'e mut Endpoint>,
-    environment: &Environment,
-) {
-    for endpoint in endpoints {
-        if let Mode::Client(client) = &mut endpoint.mode {
-            client.proxies = Proxies::of(environment);
-        }
-    }
-}
-
-/// The WebSocket endpoints of a pipeline: its source's, its sinks', its dead letters'.
-pub(super) fn endpoints(pipeline: &mut Pipeline) -> Vec<&mut Endpoint> {
-    let source = match &mut pipeline.source {
-        Source::WebSocket(source) => Some(&mut source.endpoint),
-        _ => None,
-    };
-    let sinks = pipeline.sinks.iter_mut().chain(&mut pipeline.dead_letter);
-    let sinks = sinks.filter_map(|sink| match &mut sink.kind {
-        SinkKind::WebSocket(sink) => Some(&mut sink.endpoint),
-        _ => None,
-    });
-    source.into_iter().chain(sinks).collect()
-}
-
 /// Warns of listeners that any machine may reach.
-pub(super) fn warn_of_open_doors(report: &mut Report<'_>, served: &[Served]) {
+pub(super) fn warn_of_open_doors(report: &mut Report<'_>, served: &[Served<'_>]) {
     let mut seen = BTreeSet::new();
     for served in served {
         let Some(listen) = served.listen() else { continue };
@@ -260,9 +244,36 @@ pub(super) fn warn_of_open_doors(report: &mut Report<'_>, served: &[Served]) {
             continue;
         }
         report.warning(
-            &served.address,
+            served.address_at(),
             format!("anyone who reaches {} port {} may connect", listen.host, listen.port),
             "`auth` asks for a token or a password, and host = \"127.0.0.1\" lets only this machine in",
         );
+    }
+}
+
+impl Endpoint {
+    /// A key on which two endpoints of one path do not agree. What has its default counts as left out,
+    /// and what is left out is taken from whoever is there.
+    pub fn differs_from(&self, there: &Self) -> Option<&'static str> {
+        let listen = self.listen()?;
+        let server = Server { host: listen.host.clone(), port: listen.port, ..Server::default() };
+        let defaults = Self::server("/", &server);
+        let differs = |key: &&Shared| !(key.is_same)(self, there) && !(key.is_same)(self, &defaults);
+        SHARED.iter().find(differs).map(|key| key.name)
+    }
+}
+
+impl Config {
+    /// The addresses that its server endpoints are reached at, each once.
+    pub fn listeners(&self) -> BTreeSet<(&str, u16)> {
+        let endpoints = self.pipelines.iter().flat_map(Pipeline::endpoints);
+        endpoints.filter_map(|(_, endpoint)| endpoint.listen()).map(Listen::address).collect()
+    }
+}
+
+impl Listen {
+    /// The host and the port, as they are.
+    pub fn address(&self) -> (&str, u16) {
+        (self.host.expose(), self.port)
     }
 }

@@ -1,20 +1,26 @@
 //! The credentials that a server endpoint asks for. None of them is ever shown.
 
-use super::endpoint::is_token;
+use super::client::is_token;
+use super::form::{Element, Entry, List, Map};
+use super::listen::FromHandshake;
+use super::read::Reader;
 use super::redacted::HIDDEN;
-use super::report::Report;
-use super::section::Section;
-use super::{EndpointText, FromHandshake, Redacted};
+use super::report::Span;
+use super::{EndpointText, Redacted};
 
-/// Who may connect: whoever has one of these.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Auth {
-    /// Tokens.
-    pub bearer: Vec<EndpointText>,
-    /// Where a token may stand in the handshake.
-    pub bearer_from: Vec<BearerFrom>,
-    /// Users and their passwords, of basic authentication (RFC 7617).
-    pub basic: Vec<(String, EndpointText)>,
+table! {
+    /// Who may connect: whoever has one of these.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct Auth / AuthAt {
+        /// tokens, each of which lets in
+        bearer: Vec<EndpointText> = key(List<Token>, settled());
+        /// where a token may stand: "header", "query:NAME", "cookie:NAME", "subprotocol"
+        bearer_from: Vec<BearerFrom> = key(List<BearerFrom>, default(vec![BearerFrom::Header]));
+        /// users, and the password of each
+        basic: Vec<(String, EndpointText)> = key(Map<Password>, settled());
+    }
+    later ["forward", "jwt"];
+    check check_auth;
 }
 
 /// Where a token may stand in the handshake.
@@ -57,67 +63,101 @@ impl Auth {
     }
 }
 
-pub(super) fn auth(report: &mut Report<'_>, section: &Section) -> Auth {
-    let mut auth = Auth { bearer: Vec::new(), bearer_from: Vec::new(), basic: Vec::new() };
-    for (place, at) in section.texts("bearer_from") {
-        match bearer_from(place.known().expose()) {
-            Some(place) => auth.bearer_from.push(place),
-            None => report.error_with_hint(
-                at,
-                format!("`bearer_from` must say where a token stands, got \"{place}\""),
-                "\"header\", \"query:NAME\", \"cookie:NAME\" or \"subprotocol\"",
-            ),
-        }
-    }
-    for (token, at) in section.texts("bearer") {
+fn check_auth(auth: &mut Auth, at: &AuthAt, reader: &mut Reader<'_, '_>) {
+    let places = at.bearer.iter().flat_map(|at| &at.each);
+    for (token, at) in auth.bearer.iter().zip(places) {
         let (known, is_in_file) = (token.known().expose(), token.has_files());
-        if known.trim().is_empty() && !is_in_file {
-            report.error(at, "`bearer` has an empty token");
-        } else if auth.bearer_from.contains(&BearerFrom::Subprotocol)
-            && !is_token(known)
-            && !(known.is_empty() && is_in_file)
+        if auth.bearer_from.contains(&BearerFrom::Subprotocol) && !known.trim().is_empty() && !is_token(known)
         {
             let message = "this token cannot be offered as a subprotocol";
-            report.error_with_hint(at, message, "use letters, digits, `-`, `_` and `.` alone");
+            reader.report.error_with_hint(at, message, "use letters, digits, `-`, `_` and `.` alone");
+        } else if known.trim().is_empty() && !is_in_file {
+            reader.report.error(at, "`bearer` has an empty token");
         }
-        auth.bearer.push(token.hidden());
     }
-    for (user, password, at) in section.map("basic") {
-        if user.contains(':') || user.contains(char::is_control) {
-            report.error(at, "a user of `basic` has no colon and no control characters in its name");
-        } else if password.known().expose().is_empty() && !password.has_files() {
-            report.error(at, format!("the password of `{user}` is empty"));
+    match &at.bearer_from {
+        Some(places) if auth.bearer.is_empty() => {
+            reader.report.error(&places.whole, "`bearer_from` without a token in `bearer`");
         }
-        auth.basic.push((user.clone(), password.hidden()));
-    }
-    if !section.is_known {
-        return auth;
-    }
-    if section.is_written("bearer_from")
-        && (section.texts("bearer_from").is_empty() || auth.bearer.is_empty())
-    {
-        let message = if auth.bearer.is_empty() {
-            "`bearer_from` without a token in `bearer`"
-        } else {
-            "`bearer_from` is empty: no token could be found"
-        };
-        report.error(&section.span("bearer_from"), message);
-    } else if auth.bearer.is_empty() && auth.basic.is_empty() {
-        let hint = "bearer = [\"${TOKEN}\"], or basic = { user = \"${PASSWORD}\" }";
-        report.error_with_hint(&section.header, "`auth` lets nobody in", hint);
-    }
-    auth
-}
-
-fn bearer_from(text: &str) -> Option<BearerFrom> {
-    match text {
-        "header" => return Some(BearerFrom::Header),
-        "subprotocol" => return Some(BearerFrom::Subprotocol),
+        Some(places) if places.written == 0 => {
+            reader.report.error(&places.whole, "`bearer_from` is empty: no token could be found");
+        }
+        _ if auth.bearer.is_empty() && auth.basic.is_empty() => {
+            let hint = "bearer = [\"${TOKEN}\"], or basic = { user = \"${PASSWORD}\" }";
+            reader.report.error_with_hint(&at.header, "`auth` lets nobody in", hint);
+        }
         _ => {}
     }
-    match text.split_once(':').filter(|(_, name)| !name.is_empty())? {
-        ("query", name) => Some(BearerFrom::Query(name.to_owned())),
-        ("cookie", name) => Some(BearerFrom::Cookie(name.to_owned())),
-        _ => None,
+}
+
+/// A token that lets in.
+pub(super) struct Token;
+
+impl Element for Token {
+    type Value = EndpointText;
+    const TAKES_FILES: bool = true;
+
+    fn of(_: &mut Reader<'_, '_>, _: &str, text: EndpointText, _: &Span) -> Option<EndpointText> {
+        Some(text.hidden())
+    }
+
+    fn show(_: &EndpointText) -> String {
+        HIDDEN.to_owned()
+    }
+}
+
+/// The password of a user.
+pub(super) struct Password;
+
+impl Entry for Password {
+    type Value = EndpointText;
+    const TAKES_FILES: bool = true;
+
+    fn of(
+        reader: &mut Reader<'_, '_>,
+        user: &str,
+        password: EndpointText,
+        at: &Span,
+    ) -> Option<EndpointText> {
+        if user.contains(':') || user.contains(char::is_control) {
+            let message = "a user of `basic` has no colon and no control characters in its name";
+            reader.report.error(at, message);
+        } else if password.known().expose().is_empty() && !password.has_files() {
+            reader.report.error(at, format!("the password of `{user}` is empty"));
+        }
+        Some(password.hidden())
+    }
+}
+
+impl Element for BearerFrom {
+    type Value = Self;
+
+    fn of(reader: &mut Reader<'_, '_>, key: &str, text: EndpointText, at: &Span) -> Option<Self> {
+        let place = match text.known().expose() {
+            "header" => Some(Self::Header),
+            "subprotocol" => Some(Self::Subprotocol),
+            other => match other.split_once(':').filter(|(_, name)| !name.is_empty()) {
+                Some(("query", name)) => Some(Self::Query(name.to_owned())),
+                Some(("cookie", name)) => Some(Self::Cookie(name.to_owned())),
+                _ => None,
+            },
+        };
+        if place.is_none() {
+            reader.report.error_with_hint(
+                at,
+                format!("`{key}` must say where a token stands, got \"{text}\""),
+                "\"header\", \"query:NAME\", \"cookie:NAME\" or \"subprotocol\"",
+            );
+        }
+        place
+    }
+
+    fn show(value: &Self) -> String {
+        match value {
+            Self::Header => "\"header\"".to_owned(),
+            Self::Query(name) => format!("\"query:{name}\""),
+            Self::Cookie(name) => format!("\"cookie:{name}\""),
+            Self::Subprotocol => "\"subprotocol\"".to_owned(),
+        }
     }
 }

@@ -3,17 +3,17 @@
 //! The JSON is written as the TOML that means the same, so that one table of keys, one set of
 //! variables and one set of errors holds for both; errors are named by JSON pointers (RFC 6901).
 
-use super::check::Checker;
 use super::file::syntax;
-use super::report::{Finding, Report};
-use super::section::{Section, Span};
-use super::shape::Shape;
-use super::{Endpoint, Environment, Pipeline, Server, agree, build, endpoint, keys, written};
+use super::pipeline::{PipelineAt, SinkAt, SourceAt};
+use super::report::{Finding, Report, Span};
+use super::shape::{self, Shape};
+use super::table::Table as _;
+use super::{Endpoint, Environment, Pipeline, Server, Sink, SinkKind, Source, agree, read, written};
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 use std::fmt::{self, Write as _};
 use std::path::{Path, PathBuf};
-use toml::de::{DeString, DeTable};
+use toml::de::DeTable;
 
 /// The key that the body has in the TOML it is written as.
 const BODY: &str = "body";
@@ -56,18 +56,11 @@ impl Reader {
     /// # Errors
     /// All that is wrong with it.
     pub fn pipeline(&self, body: &[u8], server: &Server) -> Result<Pipeline, BodyError> {
-        let (mut pipeline, shown) = self.read(
-            body,
-            |_| &keys::PIPELINE,
-            |report, section| {
-                let mut served = Vec::new();
-                let mut pipeline = build::pipeline(report, section, server, &mut served)?;
-                agree::agree(report, server, &mut served);
-                agree::settle(std::slice::from_mut(&mut pipeline), served);
-                Some(pipeline)
-            },
-        )?;
-        agree::set_proxies(agree::endpoints(&mut pipeline), &self.environment);
+        let (mut pipeline, shown) = self.read(body, server, |reader, table, at| {
+            let (mut pipeline, at): (Pipeline, PipelineAt) = reader.table(table, at);
+            agree::agree(reader.report, server, &mut agree::served(&mut pipeline, &at));
+            Some(pipeline)
+        })?;
         pipeline.written = Some(shown);
         Ok(pipeline)
     }
@@ -77,25 +70,37 @@ impl Reader {
     /// # Errors
     /// All that is wrong with it, or that it is no WebSocket endpoint.
     pub fn endpoint(&self, body: &[u8], server: &Server) -> Result<Endpoint, BodyError> {
-        let make = |report: &mut Report<'_>, section: &Section| {
-            if section.is_known && section.word("type") != "websocket" {
+        let make = |reader: &mut read::Reader<'_, '_>, table: &DeTable<'_>, at: &Span| {
+            let (endpoint, tag) = if is_sink(table) {
+                let (sink, at): (Sink, SinkAt) = reader.table(table, at);
+                let endpoint = match sink.kind {
+                    SinkKind::WebSocket(sink) => Some(sink.endpoint),
+                    _ => None,
+                };
+                (endpoint, at.kind.tag)
+            } else {
+                let (source, at): (Source, SourceAt) = reader.table(table, at);
+                let endpoint = match source {
+                    Source::WebSocket(source) => Some(source.endpoint),
+                    _ => None,
+                };
+                (endpoint, at.tag)
+            };
+            if let (None, Some(tag)) = (&endpoint, tag) {
                 let message = "only an endpoint of `type = \"websocket\"` connects to something";
-                report.error(&section.span("type"), message);
-                return None;
+                reader.report.error(&tag, message);
             }
-            endpoint::endpoint(report, section, server, &mut Vec::new())
+            endpoint
         };
-        let (mut endpoint, _) = self.read(body, shape_of_end, make)?;
-        agree::set_proxies([&mut endpoint], &self.environment);
-        Ok(endpoint)
+        self.read(body, server, make).map(|(endpoint, _)| endpoint)
     }
 
-    /// Checks a body against a shape, and makes something of it; answers how it may be shown, too.
+    /// Makes something of a body; answers how it may be shown, too.
     fn read<T>(
         &self,
         body: &[u8],
-        shape: impl FnOnce(&DeTable<'_>) -> &'static Shape,
-        make: impl FnOnce(&mut Report<'_>, &Section) -> Option<T>,
+        server: &Server,
+        make: impl FnOnce(&mut read::Reader<'_, '_>, &DeTable<'_>, &Span) -> Option<T>,
     ) -> Result<(T, Value), BodyError> {
         let translated = Translation::of(body)?;
         let mut report = Report::of_body(&self.folder, &translated);
@@ -106,13 +111,12 @@ impl Reader {
                 report.error(&value.span(), "the body must be a JSON object");
                 return None;
             };
-            let mut checker = Checker { report: &mut report, environment: &self.environment };
-            let section = checker.section(shape(table), table, &value.span());
-            make(&mut report, &section)
+            let mut reader = read::Reader::new(&mut report, &self.environment).with_server(server);
+            make(&mut reader, table, &value.span())
         });
-        let shown = value.filter(|_| report.errors.is_empty()).and_then(|value| {
-            written::shown(&mut Checker { report: &mut report, environment: &self.environment }, value)
-        });
+        let shown = value.filter(|_| report.errors.is_empty());
+        let shown = shown
+            .and_then(|value| written::shown(&mut read::Reader::new(&mut report, &self.environment), value));
         match (made, shown) {
             (Some(made), Some(shown)) if report.errors.is_empty() => Ok((made, shown)),
             _ => Err(translated.wrong(report.errors)),
@@ -120,13 +124,11 @@ impl Reader {
     }
 }
 
-/// Of a table that may be a source's or a sink's: a sink's, if it has a key that only sinks have.
-fn shape_of_end(table: &DeTable<'_>) -> &'static Shape {
-    let knows =
-        |shape: &'static Shape, name: &DeString<'_>| shape.all_keys().iter().any(|key| key.name == *name);
+/// Whether a table that may be a source's or a sink's is a sink's: if it has a key that only sinks have.
+fn is_sink(table: &DeTable<'_>) -> bool {
+    let knows = |shape: &'static Shape, name: &str| shape::has(&shape.parts, name);
     let mut names = table.keys().map(|name| name.get_ref());
-    let is_sink = names.any(|name| knows(&keys::SINK, name) && !knows(&keys::SOURCE, name));
-    if is_sink { &keys::SINK } else { &keys::SOURCE }
+    names.any(|name| knows(Sink::shape(), name) && !knows(Source::shape(), name))
 }
 
 impl fmt::Debug for Reader {

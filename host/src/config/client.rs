@@ -1,12 +1,16 @@
 //! What only client endpoints have: where they dial, whom they trust, and when they try again.
 
-use super::endpoint::is_token;
-use super::listen::is_host;
-use super::report::Report;
-use super::section::{Section, Span};
-use super::{
-    Client, ClientTls, Endpoint, EndpointText, Heartbeat, Identity, Mode, Pem, Reconnect, WebSocketUrl,
+use super::form::{
+    AnyDuration, AnyText, Element, Entry, Flag, Limit, ListAt, Map, One, PathOf, Share, SomeDuration, Sub,
+    SubAs, TextOfFiles,
 };
+use super::listen::is_host;
+use super::read::Reader;
+use super::report::Span;
+use super::shape::Kind;
+use super::table::{Becomes, Form, Item, Read};
+use super::{EndpointText, Environment, FilePath, Identity, Pem, Redacted, WebSocketUrl};
+use std::time::Duration;
 
 /// Headers that the handshake itself sets.
 const RESERVED: [&str; 7] = [
@@ -19,120 +23,283 @@ const RESERVED: [&str; 7] = [
     "sec-websocket-protocol",
 ];
 
-pub(super) fn client(report: &mut Report<'_>, section: &Section) -> Option<Client> {
-    let urls = section.texts("url");
-    urls.iter().for_each(|(text, at)| url(report, text, at));
-    let mut headers = Vec::new();
-    for (name, value, at) in section.map("headers") {
-        header(report, name, value, at);
-        headers.push((name.clone(), value.clone()));
+table! {
+    /// What a client endpoint dials, and how.
+    #[derive(Clone, Debug, PartialEq)]
+    pub struct Client / ClientAt {
+        /// ws:// or wss://; of a list each attempt takes the next
+        urls: Vec<EndpointText> = key("url", Urls, required);
+        /// headers that are sent in the handshake
+        headers: Vec<(String, EndpointText)> = key(Map<Header>, default(Vec::new()));
+        /// longest time for TCP, TLS and handshake together
+        connect_timeout: Duration = key(SomeDuration, default(Duration::from_secs(10)));
+        /// for wss://: whom to trust, and who we are
+        tls: ClientTls = key(SubAs<ClientTlsKeys, ClientTls>, default(ClientTls::default()));
+        /// when a connection that was lost or refused is dialled again
+        reconnect: Reconnect = key(Sub<Reconnect>, default(Reconnect::default()));
+        /// least time between two messages we send
+        send_interval: Duration = key(AnyDuration, default(Duration::ZERO));
+        /// a message of the application that is sent again and again; none if left out
+        heartbeat: Option<Heartbeat> = key(Sub<Heartbeat>, optional);
     }
-    let Endpoint { mode: Mode::Client(defaults), .. } = Endpoint::client("") else { return None };
-    let client = Client {
-        urls: urls.iter().map(|(url, _)| url.clone()).collect(),
-        headers,
-        connect_timeout: section.duration("connect_timeout").unwrap_or(defaults.connect_timeout),
-        tls: section.section("tls").map_or(defaults.tls, |section| tls(report, section)),
-        reconnect: section
-            .section("reconnect")
-            .map_or(defaults.reconnect, |section| reconnect(report, section)),
-        send_interval: section.duration("send_interval").unwrap_or_default(),
-        heartbeat: section.section("heartbeat").and_then(heartbeat),
-        proxies: defaults.proxies,
-    };
-    (!client.urls.is_empty()).then_some(client)
+    beside {
+        /// The proxies to go through.
+        proxies: Proxies;
+    }
+    later ["before_connect"];
+    check set_proxies;
 }
 
-fn tls(report: &mut Report<'_>, section: &Section) -> ClientTls {
-    let ca = pem(report, section, "ca", "ca_base64");
-    let cert = pem(report, section, "cert", "cert_base64");
-    let key = pem(report, section, "key", "key_base64");
-    let lacks = match (&cert, &key) {
-        (Some(_), None) => Some(("cert", "key")),
-        (None, Some(_)) => Some(("key", "cert")),
-        _ => None,
-    };
-    if let Some((there, missing)) = lacks {
-        let base64 = format!("{there}_base64");
-        let at = section.span(if section.is_written(there) { there } else { &base64 });
-        let message = format!("a `{there}` is of no use without its `{missing}`");
-        report.error_with_hint(&at, message, format!("give `{missing}` or `{missing}_base64` too"));
+fn set_proxies(client: &mut Client, _: &ClientAt, reader: &mut Reader<'_, '_>) {
+    client.proxies = Proxies::of(reader.environment());
+}
+
+/// One url, or several.
+pub(super) struct Urls;
+
+impl Form for Urls {
+    type Value = Vec<EndpointText>;
+    type At = ListAt;
+    const TAKES_FILES: bool = true;
+    const KIND: Kind = Kind::TextOrTexts;
+
+    fn read(reader: &mut Reader<'_, '_>, key: &str, value: &Item<'_>) -> Read<Self> {
+        let at = value.span();
+        let texts = if value.get_ref().is_str() {
+            vec![(reader.text(key, Self::KIND, true, value)?, at.clone())]
+        } else {
+            reader.texts(key, Self::KIND, true, value)?
+        };
+        if texts.is_empty() {
+            reader.report.error(&at, format!("`{key}` is empty"));
+            return None;
+        }
+        texts.iter().for_each(|(url, at)| check_url(reader, url, at));
+        let written = texts.len();
+        let (urls, each) = texts.into_iter().unzip();
+        Some((urls, ListAt { whole: at, each, written }))
     }
-    let server_name = section.text("server_name").cloned();
-    if let Some(name) = &server_name
-        && !is_host(name.expose())
-    {
-        let message = format!("`server_name` must be a name or an IP address, got \"{name}\"");
-        report.error(&section.span("server_name"), message);
-    }
-    ClientTls {
-        ca,
-        identity: cert.zip(key).map(|(cert, key)| Identity { cert, key }),
-        insecure_skip_verify: section.bool("insecure_skip_verify"),
-        server_name,
+
+    fn show(_: &Vec<EndpointText>) -> String {
+        "[]".to_owned()
     }
 }
 
-/// A file, or its content in base64; where both are written, the file.
-fn pem(report: &mut Report<'_>, section: &Section, file: &str, base64: &str) -> Option<Pem> {
-    if let Some(text) = section.endpoint_text(base64).filter(|text| !text.has_files())
-        && let Err(what) = Pem::decode(text.known().expose())
-    {
-        report.error(&section.span(base64), format!("`{base64}` is {what}"));
-    }
-    let file = section.path(file).cloned().map(Pem::File);
-    file.or_else(|| section.endpoint_text(base64).cloned().map(Pem::Base64))
-}
-
-/// `None` where a key that it needs is missing, which was reported.
-fn heartbeat(section: &Section) -> Option<Heartbeat> {
-    Some(Heartbeat {
-        interval: section.duration("interval")?,
-        message: section.endpoint_text("message")?.clone(),
-        reply: section.endpoint_text("reply").cloned(),
-        timeout: section.duration("timeout")?,
-    })
-}
-
-fn reconnect(report: &mut Report<'_>, section: &Section) -> Reconnect {
-    let defaults = Reconnect::default();
-    let reconnect = Reconnect {
-        enabled: section.bool("enabled"),
-        delay: section.duration("delay").unwrap_or(defaults.delay),
-        max_delay: section.duration("max_delay").unwrap_or(defaults.max_delay),
-        max_attempts: section.integer("max_attempts").and_then(|attempts| u32::try_from(attempts).ok()),
-        jitter: section.number("jitter"),
-        reset_after: section.duration("reset_after").unwrap_or(defaults.reset_after),
-    };
-    if reconnect.delay > reconnect.max_delay {
-        let at = section.span(if section.is_written("delay") { "delay" } else { "max_delay" });
-        let hint = "every attempt waits `max_delay`";
-        report.warning(&at, "`delay` is longer than `max_delay`", hint);
-    }
-    reconnect
-}
-
-fn url(report: &mut Report<'_>, url: &EndpointText, at: &Span) {
+fn check_url(reader: &mut Reader<'_, '_>, url: &EndpointText, at: &Span) {
     // One that begins with the text of a file is looked at when it is dialled.
     let Some(text) = url.sketch() else { return };
     let Err(error) = WebSocketUrl::parse(&text) else { return };
     match error.hint() {
-        Some(hint) => report.error_with_hint(at, error.of(url), hint),
-        None => report.error(at, error.of(url)),
+        Some(hint) => reader.report.error_with_hint(at, error.of(url), hint),
+        None => reader.report.error(at, error.of(url)),
     }
 }
 
-fn header(report: &mut Report<'_>, name: &str, value: &EndpointText, at: &Span) {
-    if !is_token(name) {
-        report.error(at, format!("\"{name}\" is not the name of a header"));
-    } else if RESERVED.contains(&&*name.to_ascii_lowercase()) {
-        let message = format!("the header `{name}` is set by the handshake itself");
-        if name.eq_ignore_ascii_case("sec-websocket-protocol") {
-            report.error_with_hint(at, message, "use the key `subprotocols`");
-        } else {
-            report.error(at, message);
+/// A header of the handshake.
+pub(super) struct Header;
+
+impl Entry for Header {
+    type Value = EndpointText;
+    const TAKES_FILES: bool = true;
+
+    fn of(reader: &mut Reader<'_, '_>, name: &str, value: EndpointText, at: &Span) -> Option<EndpointText> {
+        if !is_token(name) {
+            reader.report.error(at, format!("\"{name}\" is not the name of a header"));
+        } else if RESERVED.contains(&&*name.to_ascii_lowercase()) {
+            let message = format!("the header `{name}` is set by the handshake itself");
+            if name.eq_ignore_ascii_case("sec-websocket-protocol") {
+                reader.report.error_with_hint(at, message, "use the key `subprotocols`");
+            } else {
+                reader.report.error(at, message);
+            }
+        } else if value.known().expose().contains(|c: char| c.is_control() && c != '\t') {
+            let message = format!("the value of the header `{name}` must have no control characters");
+            reader.report.error(at, message);
         }
-    } else if value.known().expose().contains(|c: char| c.is_control() && c != '\t') {
-        report.error(at, format!("the value of the header `{name}` must have no control characters"));
+        Some(value)
     }
+}
+
+table! {
+    /// A message that is sent again and again, and its answer.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct Heartbeat / HeartbeatAt {
+        /// between two messages
+        interval: Duration = key(SomeDuration, required);
+        /// what is sent
+        message: EndpointText = key(TextOfFiles, required);
+        /// the answer, which is no message for the pipeline; none is waited for if left out
+        reply: Option<EndpointText> = key(TextOfFiles, optional);
+        /// no answer for so long after a beat was due reconnects
+        timeout: Duration = key(SomeDuration, default(Duration::from_secs(10)));
+    }
+}
+
+table! {
+    /// The schedule of reconnection.
+    #[derive(Clone, Copy, Debug, PartialEq)]
+    pub struct Reconnect / ReconnectAt {
+        /// whether it is dialled again; if not, the first loss or refusal is a failure
+        enabled: bool = key(Flag, default(true));
+        /// before the first attempt; doubles with each
+        delay: Duration = key(SomeDuration, default(Duration::from_secs(1)));
+        /// the longest delay
+        max_delay: Duration = key(SomeDuration, default(Duration::from_secs(30)));
+        /// most attempts in a row, after which it has failed; -1 is no limit
+        max_attempts: Option<u32> = key(Limit, default(None));
+        /// how much a delay d varies: it is anything from d(1 - jitter) to d(1 + jitter)
+        jitter: f64 = key(Share, default(0.1));
+        /// attempts count from 1 again after a connection that lived so long
+        reset_after: Duration = key(AnyDuration, default(Duration::from_secs(10)));
+    }
+    check warn_of_delays;
+}
+
+fn warn_of_delays(reconnect: &mut Reconnect, at: &ReconnectAt, reader: &mut Reader<'_, '_>) {
+    if reconnect.delay > reconnect.max_delay {
+        let at = at.delay.as_ref().or(at.max_delay.as_ref()).unwrap_or(&at.header);
+        reader.report.warning(at, "`delay` is longer than `max_delay`", "every attempt waits `max_delay`");
+    }
+}
+
+/// TLS of what we dial. Its files are read at every dial, so that renewed ones count from the next on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ClientTls {
+    /// The roots to trust; `None` is the system's.
+    pub ca: Option<Pem>,
+    /// Our certificate, for servers that ask for one.
+    pub identity: Option<Identity>,
+    /// Whether the peer's certificate is taken unseen.
+    pub insecure_skip_verify: bool,
+    /// The name to ask for and to check; `None` is the url's host.
+    pub server_name: Option<Redacted>,
+}
+
+table! {
+    /// `tls` of a client endpoint.
+    pub(super) struct ClientTlsKeys / ClientTlsAt {
+        /// roots to trust instead of the system's, PEM
+        ca: Option<FilePath> = key(PathOf, optional);
+        /// our certificate chain for servers that ask for one, PEM
+        cert: Option<FilePath> = key(PathOf, optional);
+        /// its private key, PEM
+        key: Option<FilePath> = key(PathOf, optional);
+        /// like ca, base64 of PEM
+        ca_base64: Option<EndpointText> = key(One<Base64>, optional);
+        /// like cert, base64 of PEM
+        cert_base64: Option<EndpointText> = key(One<Base64>, optional);
+        /// like key, base64 of PEM
+        key_base64: Option<EndpointText> = key(One<Base64>, optional);
+        /// whether any certificate is taken, which is for tests
+        insecure_skip_verify: bool = key(Flag, default(false));
+        /// the name to ask for and to check; the host of the url if left out
+        server_name: Option<Redacted> = key(One<ServerName>, optional);
+    }
+    check check_identity;
+}
+
+/// Reports a certificate without its key, and a key without its certificate.
+fn check_identity(keys: &mut ClientTlsKeys, at: &ClientTlsAt, reader: &mut Reader<'_, '_>) {
+    let (cert, key) =
+        (at.cert.as_ref().or(at.cert_base64.as_ref()), at.key.as_ref().or(at.key_base64.as_ref()));
+    let has_cert = keys.cert.is_some() || keys.cert_base64.is_some();
+    let has_key = keys.key.is_some() || keys.key_base64.is_some();
+    let (there, missing, at) = match (cert, key) {
+        (Some(at), _) if has_cert && !has_key => ("cert", "key", at),
+        (_, Some(at)) if has_key && !has_cert => ("key", "cert", at),
+        _ => return,
+    };
+    let message = format!("a `{there}` is of no use without its `{missing}`");
+    reader.report.error_with_hint(at, message, format!("give `{missing}` or `{missing}_base64` too"));
+}
+
+impl Becomes<ClientTls> for ClientTlsKeys {
+    /// Where both a file and its content are written, the file counts.
+    fn become_it(self) -> ClientTls {
+        let pem = |file: Option<FilePath>, base64: Option<EndpointText>| {
+            file.map(Pem::File).or_else(|| base64.map(Pem::Base64))
+        };
+        let (cert, key) = (pem(self.cert, self.cert_base64), pem(self.key, self.key_base64));
+        ClientTls {
+            ca: pem(self.ca, self.ca_base64),
+            identity: cert.zip(key).map(|(cert, key)| Identity { cert, key }),
+            insecure_skip_verify: self.insecure_skip_verify,
+            server_name: self.server_name,
+        }
+    }
+}
+
+/// The base64 of PEM.
+pub(super) struct Base64;
+
+impl Element for Base64 {
+    type Value = EndpointText;
+    const TAKES_FILES: bool = true;
+
+    fn of(reader: &mut Reader<'_, '_>, key: &str, text: EndpointText, at: &Span) -> Option<EndpointText> {
+        if !text.has_files()
+            && let Err(what) = Pem::decode(text.known().expose())
+        {
+            reader.report.error(at, format!("`{key}` is {what}"));
+        }
+        Some(text)
+    }
+
+    fn show(_: &EndpointText) -> String {
+        String::new()
+    }
+}
+
+/// The name that a certificate must have.
+pub(super) struct ServerName;
+
+impl Element for ServerName {
+    type Value = Redacted;
+
+    fn of(reader: &mut Reader<'_, '_>, key: &str, name: EndpointText, at: &Span) -> Option<Redacted> {
+        if !is_host(name.known().expose()) {
+            let message = format!("`{key}` must be a name or an IP address, got \"{name}\"");
+            reader.report.error(at, message);
+        }
+        Some(name.known().clone())
+    }
+
+    fn show(value: &Redacted) -> String {
+        AnyText::show(value)
+    }
+}
+
+/// The HTTP proxies that the environment names; none by default. This machine is always reached straight.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Proxies {
+    /// The url of the proxy for `ws://`, `http://` with or without user and password.
+    pub ws: Option<Redacted>,
+    /// The same for `wss://`.
+    pub wss: Option<Redacted>,
+    /// Hosts, domains and networks that need none, separated by commas; `*` is all.
+    pub except: String,
+}
+
+impl Proxies {
+    /// The proxies of `HTTP_PROXY` (for `ws://`), `HTTPS_PROXY` (for `wss://`), `ALL_PROXY` (for what has
+    /// none of its own), and `NO_PROXY`, in upper or in lower case.
+    pub fn of(environment: &Environment) -> Self {
+        let set = |name: &str| {
+            let value = environment.get(name).or_else(|| environment.get(&name.to_lowercase()));
+            value.filter(|value| !value.trim().is_empty())
+        };
+        let proxy = |name| set(name).or_else(|| set("ALL_PROXY")).map(|url| Redacted::new(url, "***"));
+        Self {
+            ws: proxy("HTTP_PROXY"),
+            wss: proxy("HTTPS_PROXY"),
+            except: set("NO_PROXY").cloned().unwrap_or_default(),
+        }
+    }
+}
+
+with_defaults!(Reconnect);
+
+/// Whether this is a `token` of RFC 9110.
+pub(super) fn is_token(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
 }

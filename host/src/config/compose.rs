@@ -3,8 +3,8 @@
 //! Every field is public: what differs from the defaults is set after.
 
 use super::{
-    Buffer, Codec, Endpoint, FilePath, Format, MessageType, Outputs, Peers, Pipeline, ReplySink, Sink,
-    SinkKind, Source, Transform, WebSocketSink, WebSocketSource,
+    Endpoint, FilePath, FileSink, FileSource, Format, Outputs, Pipeline, ReplySink, Sink, SinkKind, Source,
+    Transform, WebSocketSink, WebSocketSource,
 };
 use std::path::PathBuf;
 
@@ -77,36 +77,14 @@ impl Sink {
 impl Source {
     /// The lines of a file, packed if it ends in `.gz`.
     pub fn file(path: impl Into<PathBuf>, format: Format) -> Self {
-        Self::File { path: FilePath::plain(path), format }
+        Self::File(FileSource { path: FilePath::plain(path), format })
     }
 }
 
 impl SinkKind {
     /// Lines added to a file, packed if it ends in `.gz`.
     pub fn file(path: impl Into<PathBuf>, format: Format) -> Self {
-        Self::File { path: FilePath::plain(path), format, append: true }
-    }
-}
-
-impl WebSocketSource {
-    /// A source with the defaults of every key.
-    pub fn new(endpoint: Endpoint) -> Self {
-        Self { endpoint, codec: Codec::Auto, packing: None }
-    }
-}
-
-impl WebSocketSink {
-    /// A sink with the defaults of every key.
-    pub fn new(endpoint: Endpoint) -> Self {
-        Self {
-            endpoint,
-            message_type: MessageType::Auto,
-            include_metadata: false,
-            packing: None,
-            batch: None,
-            buffer: Buffer::default(),
-            peers: Peers::default(),
-        }
+        Self::File(FileSink { path: FilePath::plain(path), format, append: true })
     }
 }
 
@@ -119,17 +97,6 @@ impl From<WebSocketSource> for Source {
 impl From<Endpoint> for Source {
     fn from(endpoint: Endpoint) -> Self {
         WebSocketSource::new(endpoint).into()
-    }
-}
-
-impl Default for ReplySink {
-    fn default() -> Self {
-        Self {
-            message_type: MessageType::Auto,
-            include_metadata: false,
-            packing: None,
-            peers: Peers::default(),
-        }
     }
 }
 

@@ -1,170 +1,434 @@
-//! WebSocket endpoints out of checked tables; what only those that dial have is `client.rs`'s, what only
-//! those that accept have `listen.rs`'s.
+//! WebSocket endpoints: what sources and sinks have in common, and what each has of its own. What only
+//! those that dial have is `client.rs`'s, what only those that accept `listen.rs`'s.
 
-use super::agree::Served;
-use super::client::client;
-use super::listen::listen;
-use super::report::Report;
-use super::section::Section;
-use super::{
-    Batch, Buffer, Codec, Endpoint, MessageType, Mode, Packing, Peers, Ping, ReplySink, Server, SlowPeer,
-    WebSocketSink, WebSocketSource, WhenFull, WhenNoPeers,
-};
+use super::client::{Client, is_token};
+use super::form::{AnyDuration, Bytes, Element, Flag, GIB, List, MOST_MESSAGES, Memory, Messages};
+use super::form::{Count, Queue, SomeDuration, Sub, SubAs, Word};
+use super::listen::Listen;
+use super::read::{self, Reader};
+use super::report::Span;
+use super::shape::Kind;
+use super::table::{Becomes, Form, Item, Read, Words};
+use super::{EndpointText, Redacted, Server};
+use std::fmt;
+use std::time::Duration;
 
-pub(super) fn source(
-    report: &mut Report<'_>,
-    section: &Section,
-    server: &Server,
-    served: &mut Vec<Served>,
-) -> Option<WebSocketSource> {
-    let codec = match section.word("codec") {
-        "json" => Codec::Json,
-        "text" => Codec::Text,
-        "bytes" => Codec::Bytes,
-        _ => Codec::Auto,
+/// The default of `max_message_size`, in bytes: of whom we dialled, and of whom we accepted.
+const CLIENT_MESSAGE_BYTES: usize = 16 << 20;
+const SERVER_MESSAGE_BYTES: usize = 1 << 20;
+
+/// Bytes that may wait, which is no one message.
+type BufferBytes = Memory<1, { 64 * GIB }>;
+
+table! {
+    /// A WebSocket endpoint, source or sink.
+    #[derive(Clone, Debug, PartialEq)]
+    pub struct Endpoint / EndpointAt {
+        /// Who dials.
+        mode: Mode = flat(Mode);
+        /// client: offered, of which the server must choose one; server: accepted, the first that a peer
+        /// offers
+        subprotocols: Vec<Redacted> = key(List<Subprotocol>, default(Vec::new()));
+        /// client: sent after every connect; server: to every new peer; a table is sent as JSON
+        on_connect: Vec<EndpointText> = key(Messages, default(Vec::new()));
+        /// WebSocket pings, which tell a silent peer from an idle one
+        ping: Option<Ping> = key(SubAs<Ping, Option<Ping>>, default(Some(Ping::default())));
+        /// no message for so long ends a connection; no limit if left out
+        idle_timeout: Option<Duration> = key(SomeDuration, optional);
+        /// a larger message ends its connection with 1009; a payload that unpacks to more is lost alone
+        max_message_size_bytes: usize =
+            key("max_message_size", Bytes, settled("`\"16MiB\"` client, `\"1MiB\"` server"));
+        /// whether the pipeline starts only once the endpoint is connected, and fails otherwise; server:
+        /// once a peer is
+        check_connection: Option<Duration> = key(CheckConnection, default(None));
+    }
+    later ["compression", "compression_level", "compression_min_size", "compression_context"];
+    check settle_endpoint;
+}
+
+/// Fills in what depends on who dials.
+fn settle_endpoint(endpoint: &mut Endpoint, at: &EndpointAt, _: &mut Reader<'_, '_>) {
+    let (patience, most) = match &endpoint.mode {
+        Mode::Client(client) => (client.connect_timeout, CLIENT_MESSAGE_BYTES),
+        Mode::Server(listen) => (listen.connect_timeout, SERVER_MESSAGE_BYTES),
     };
-    let packing = packing(section);
-    Some(WebSocketSource { endpoint: endpoint(report, section, server, served)?, codec, packing })
-}
-
-pub(super) fn sink(
-    report: &mut Report<'_>,
-    section: &Section,
-    server: &Server,
-    served: &mut Vec<Served>,
-) -> Option<WebSocketSink> {
-    let (message_type, packing) = frames(report, section);
-    let buffer = section.section("buffer").map(buffer).unwrap_or_default();
-    let peers = if section.word("mode") == "server" {
-        Peers {
-            buffer_bytes: section.memory("peer_buffer_bytes"),
-            when_none: match section.word("when_no_peers") {
-                "wait" => WhenNoPeers::Wait,
-                _ => WhenNoPeers::Drop,
-            },
-            replay: section.count("replay"),
-            ..peers(section)
-        }
-    } else {
-        Peers::default()
-    };
-    Some(WebSocketSink {
-        endpoint: endpoint(report, section, server, served)?,
-        message_type,
-        include_metadata: section.bool("include_metadata"),
-        packing,
-        batch: section.section("batch").and_then(batch),
-        buffer,
-        peers,
-    })
-}
-
-fn batch(section: &Section) -> Option<Batch> {
-    let max_messages = section.count("max_messages");
-    let linger = section.duration("linger").unwrap_or_default();
-    let batch = Batch { max_messages, linger, max_bytes: section.memory("max_bytes") };
-    (max_messages > 1).then_some(batch)
-}
-
-pub(super) fn reply(report: &mut Report<'_>, section: &Section) -> ReplySink {
-    let (message_type, packing) = frames(report, section);
-    let include_metadata = section.bool("include_metadata");
-    ReplySink { message_type, include_metadata, packing, peers: peers(section) }
-}
-
-/// The frames a sink sends, and how they are packed.
-fn frames(report: &mut Report<'_>, section: &Section) -> (MessageType, Option<Packing>) {
-    let (message_type, packing) = (message_type(section), packing(section));
-    if message_type == MessageType::Text && packing.is_some() {
-        let hint = "leave one of the two out";
-        let at = section.span("message_type");
-        report.warning(&at, "what is packed by `payload_compression` goes out in binary frames", hint);
-    }
-    (message_type, packing)
-}
-
-fn message_type(section: &Section) -> MessageType {
-    match section.word("message_type") {
-        "text" => MessageType::Text,
-        "binary" => MessageType::Binary,
-        _ => MessageType::Auto,
+    endpoint.check_connection = endpoint.check_connection.map(|_| patience);
+    if at.max_message_size_bytes.is_none() {
+        endpoint.max_message_size_bytes = most;
     }
 }
 
-fn packing(section: &Section) -> Option<Packing> {
-    match section.word("payload_compression") {
-        "gzip" => Some(Packing::Gzip),
-        "zlib" => Some(Packing::Zlib),
-        "zstd" => Some(Packing::Zstd),
-        _ => None,
+choices! {
+    /// Who dials.
+    #[derive(Clone, Debug, PartialEq)]
+    #[expect(clippy::large_enum_variant, reason = "few are ever made, and none is moved in a loop")]
+    pub enum Mode / ModeAt / mode by "mode" "client dials a url, server accepts on a path" default("client") {
+        /// Tidemill dials the peer.
+        "client" => Client(Client);
+        /// Peers dial Tidemill.
+        "server" => Server(Listen);
     }
 }
 
-fn buffer(section: &Section) -> Buffer {
-    Buffer {
-        capacity: section.count("capacity"),
-        max_bytes: section.memory("max_bytes"),
-        when_full: match section.word("when_full") {
-            "drop_oldest" => WhenFull::DropOldest,
-            "drop_newest" => WhenFull::DropNewest,
-            _ => WhenFull::Block,
-        },
+impl Endpoint {
+    /// A client endpoint with the defaults of every key.
+    pub fn client(url: impl Into<String>) -> Self {
+        let client = Client { urls: vec![EndpointText::plain(url)], ..read::blank() };
+        Self { mode: Mode::Client(client), ..read::blank() }
     }
-}
 
-/// What may wait for one peer, of every kind of sink that has peers.
-fn peers(section: &Section) -> Peers {
-    Peers {
-        buffer: section.count("peer_buffer"),
-        slow: match section.word("slow_peer") {
-            "drop_newest" => SlowPeer::DropNewest,
-            "disconnect" => SlowPeer::Disconnect,
-            "block" => SlowPeer::Block,
-            _ => SlowPeer::DropOldest,
-        },
-        ..Peers::default()
+    /// A server endpoint with the defaults of every key and of `server`.
+    pub fn server(path: impl Into<String>, server: &Server) -> Self {
+        let listen = Listen { path: Redacted::plain(path), ..read::blank_with(server) };
+        Self { mode: Mode::Server(listen), max_message_size_bytes: SERVER_MESSAGE_BYTES, ..read::blank() }
     }
-}
 
-/// What source and sink endpoints have in common. `None` where the mode is wrong or there is no url.
-pub(super) fn endpoint(
-    report: &mut Report<'_>,
-    section: &Section,
-    server: &Server,
-    served: &mut Vec<Served>,
-) -> Option<Endpoint> {
-    let mode = match section.word("mode") {
-        "client" => Mode::Client(client(report, section)?),
-        "server" => Mode::Server(listen(report, section, server)),
-        _ => return None,
-    };
-    for (name, at) in section.texts("subprotocols") {
-        if !is_token(name.known().expose()) {
-            report.error(at, format!("\"{name}\" is not the name of a subprotocol"));
+    /// Where peers reach it, if it accepts.
+    pub fn listen(&self) -> Option<&Listen> {
+        match &self.mode {
+            Mode::Server(listen) => Some(listen),
+            Mode::Client(_) => None,
         }
     }
-    let subprotocols = section.texts("subprotocols").iter().map(|(name, _)| name.known().clone());
-    let on_connect = section.texts("on_connect").iter().map(|(message, _)| message.clone());
-    let endpoint = Endpoint {
-        mode,
-        subprotocols: subprotocols.collect(),
-        on_connect: on_connect.collect(),
-        ping: section.section("ping").and_then(ping),
-        idle_timeout: section.duration("idle_timeout"),
-        max_message_size_bytes: section.memory("max_message_size"),
-        check_connection: section.duration("connect_timeout").filter(|_| section.bool("check_connection")),
-    };
-    served.extend(Served::new(section, &endpoint));
-    Some(endpoint)
 }
 
-fn ping(section: &Section) -> Option<Ping> {
-    let interval = section.duration("interval").filter(|interval| !interval.is_zero())?;
-    let timeout = section.duration("timeout").unwrap_or(Ping::default().timeout);
-    Some(Ping { interval, timeout })
+/// A flag that the longest wait belongs to, which another key says.
+pub(super) struct CheckConnection;
+
+impl Form for CheckConnection {
+    type Value = Option<Duration>;
+    type At = Span;
+    const KIND: Kind = Flag::KIND;
+
+    fn read(reader: &mut Reader<'_, '_>, key: &str, value: &Item<'_>) -> Read<Self> {
+        let (flag, at) = Flag::read(reader, key, value)?;
+        Some((flag.then_some(Duration::ZERO), at))
+    }
+
+    fn show(value: &Option<Duration>) -> String {
+        Flag::show(&value.is_some())
+    }
 }
 
-/// Whether this is a `token` of RFC 9110.
-pub(super) fn is_token(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
+/// The name of a subprotocol.
+pub(super) struct Subprotocol;
+
+impl Element for Subprotocol {
+    type Value = Redacted;
+
+    fn of(reader: &mut Reader<'_, '_>, _: &str, text: EndpointText, at: &Span) -> Option<Redacted> {
+        if !is_token(text.known().expose()) {
+            reader.report.error(at, format!("\"{text}\" is not the name of a subprotocol"));
+        }
+        Some(text.known().clone())
+    }
+
+    fn show(value: &Redacted) -> String {
+        format!("\"{value}\"")
+    }
 }
+
+table! {
+    /// Keeping an idle connection alive, and noticing a dead one.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct Ping / PingAt {
+        /// between two pings; 0s turns them off
+        interval: Duration = key(AnyDuration, default(Duration::from_secs(30)));
+        /// nothing received for so long after one ends the connection, unless the peer still reads what came
+        /// before
+        timeout: Duration = key(SomeDuration, default(Duration::from_secs(10)));
+    }
+}
+
+impl Becomes<Option<Self>> for Ping {
+    fn become_it(self) -> Option<Self> {
+        (!self.interval.is_zero()).then_some(self)
+    }
+}
+
+table! {
+    /// A WebSocket source.
+    #[derive(Clone, Debug, PartialEq)]
+    pub struct WebSocketSource / WebSocketSourceAt {
+        /// Where and how.
+        endpoint: Endpoint = flat(Endpoint);
+        /// what a payload must be, or it goes to the dead letters; auto takes all as it comes, bytes all as
+        /// binary
+        codec: Codec = key(Word<Codec>, default(Codec::Auto));
+        /// How payloads come packed.
+        packing: Option<Packing> = shared(PayloadCompression);
+    }
+    later ["receive_limit", "ack", "window"];
+}
+
+words! {
+    /// What a payload must be.
+    pub enum Codec {
+        /// As the frame came, unread.
+        Auto = "auto",
+        /// JSON, else a decode failure.
+        Json = "json",
+        /// UTF-8, else a decode failure; text from here on.
+        Text = "text",
+        /// Binary from here on.
+        Bytes = "bytes",
+    }
+}
+
+shared_key! {
+    /// how payloads are packed within their frames
+    PayloadCompression = key("payload_compression", Word<Option<Packing>>, default(None));
+}
+
+words! {
+    /// How payloads are packed, each for itself.
+    pub enum Packing {
+        /// RFC 1952.
+        Gzip = "gzip",
+        /// RFC 1950.
+        Zlib = "zlib",
+        /// RFC 8878.
+        Zstd = "zstd",
+    }
+}
+
+impl Words for Option<Packing> {
+    const LATER: &'static [&'static str] = Packing::LATER;
+
+    fn all() -> Vec<(&'static str, Self)> {
+        let packed = Packing::all().into_iter().map(|(word, packing)| (word, Some(packing)));
+        std::iter::once(("none", None)).chain(packed).collect()
+    }
+}
+
+impl fmt::Display for Packing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let word = Self::all().into_iter().find(|(_, packing)| packing == self);
+        f.write_str(word.map_or("", |(word, _)| word))
+    }
+}
+
+table! {
+    /// A WebSocket sink.
+    #[derive(Clone, Debug, PartialEq)]
+    pub struct WebSocketSink / WebSocketSinkAt {
+        /// Where and how.
+        endpoint: Endpoint = flat(Endpoint);
+        /// The frame type messages are sent as.
+        message_type: MessageType = shared(FrameType);
+        /// Whether metadata is added to messages that are JSON objects.
+        include_metadata: bool = shared(IncludeMetadata);
+        /// How frames are packed; packed ones are binary.
+        packing: Option<Packing> = shared(PayloadCompression);
+        /// several messages in one frame; each has its own if left out
+        batch: Option<Batch> = key(SubAs<Batch, Option<Batch>>, settled());
+        /// the messages that wait for the connection
+        buffer: Buffer = only(mode::Client, key(Sub<Buffer>, default(Buffer::default())));
+        /// What waits for a server's peer, each.
+        peers: Peers = only(mode::Server, flat(Peers));
+    }
+    check warn_of_packed_text;
+}
+
+fn warn_of_packed_text(sink: &mut WebSocketSink, at: &WebSocketSinkAt, reader: &mut Reader<'_, '_>) {
+    warn_of_packed(sink.message_type, sink.packing, at.message_type.as_ref(), reader);
+}
+
+/// Warns where what is packed is to go out as text.
+fn warn_of_packed(
+    frames: MessageType,
+    packing: Option<Packing>,
+    at: Option<&Span>,
+    reader: &mut Reader<'_, '_>,
+) {
+    if let (MessageType::Text, Some(_), Some(at)) = (frames, packing, at) {
+        let message = "what is packed by `payload_compression` goes out in binary frames";
+        reader.report.warning(at, message, "leave one of the two out");
+    }
+}
+
+impl WebSocketSource {
+    /// A source with the defaults of every key.
+    pub fn new(endpoint: Endpoint) -> Self {
+        Self { endpoint, ..read::blank() }
+    }
+}
+
+impl WebSocketSink {
+    /// A sink with the defaults of every key.
+    pub fn new(endpoint: Endpoint) -> Self {
+        Self { endpoint, ..read::blank() }
+    }
+}
+
+table! {
+    /// A sink that answers on the connection a message came on.
+    #[derive(Clone, Debug, PartialEq)]
+    pub struct ReplySink / ReplySinkAt {
+        /// The frame type messages are sent as.
+        message_type: MessageType = shared(FrameType);
+        /// Whether metadata is added to messages that are JSON objects.
+        include_metadata: bool = shared(IncludeMetadata);
+        /// How frames are packed; packed ones are binary.
+        packing: Option<Packing> = shared(PayloadCompression);
+        /// What waits for one connection; of this `buffer`, `buffer_bytes` and `slow` count.
+        peers: Peers = flat_as(ReplyPeers);
+    }
+    check warn_of_packed_replies;
+}
+
+fn warn_of_packed_replies(sink: &mut ReplySink, at: &ReplySinkAt, reader: &mut Reader<'_, '_>) {
+    warn_of_packed(sink.message_type, sink.packing, at.message_type.as_ref(), reader);
+}
+
+shared_key! {
+    /// the frames that messages are sent as; auto: as the message is
+    FrameType = key("message_type", Word<MessageType>, default(MessageType::Auto));
+}
+
+shared_key! {
+    /// whether metadata is added to a JSON object
+    IncludeMetadata = key("include_metadata", Flag, default(false));
+}
+
+words! {
+    /// The frame type messages are sent as.
+    pub enum MessageType {
+        /// As the message is.
+        Auto = "auto",
+        /// Text frames; what is not UTF-8 goes to the dead letters.
+        Text = "text",
+        /// Binary frames.
+        Binary = "binary",
+    }
+}
+
+table! {
+    /// Messages that share a frame.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct Batch / BatchAt {
+        /// most messages in a frame; more than one makes every frame a JSON array
+        max_messages: usize = key(Queue, default(1));
+        /// longest wait for more messages
+        linger: Duration = key(AnyDuration, default(Duration::ZERO));
+        /// most bytes in a frame
+        max_bytes: usize = key(Bytes, default(1 << 20));
+    }
+}
+
+impl Becomes<Option<Self>> for Batch {
+    fn become_it(self) -> Option<Self> {
+        (self.max_messages > 1).then_some(self)
+    }
+}
+
+table! {
+    /// A client sink's queue in memory.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct Buffer / BufferAt {
+        /// most messages
+        capacity: usize = key(Queue, default(1024));
+        /// most payload bytes
+        max_bytes: usize = key(BufferBytes, default(64 << 20));
+        /// what happens when there is one more; block holds the source
+        when_full: WhenFull = key(Word<WhenFull>, default(WhenFull::Block));
+    }
+    unused {
+        /// where messages wait
+        kind = key("type", Word<BufferKind>, default(BufferKind::Memory));
+    }
+    later ["path", "max_size", "fsync"];
+}
+
+words! {
+    /// Where the messages of a queue wait.
+    enum BufferKind {
+        /// In memory.
+        Memory = "memory",
+    }
+    later ["disk"];
+}
+
+words! {
+    /// What happens at a full queue.
+    pub enum WhenFull {
+        /// The pipeline waits.
+        Block = "block",
+        /// The oldest in the queue makes room.
+        DropOldest = "drop_oldest",
+        /// The new one is dropped.
+        DropNewest = "drop_newest",
+    }
+}
+
+table! {
+    /// How a server sink treats its peers.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct Peers / PeersAt {
+        /// Most messages that wait for one peer.
+        buffer: usize = shared(PeerBuffer);
+        /// most bytes that wait for one peer
+        buffer_bytes: usize = key("peer_buffer_bytes", BufferBytes, default(8 << 20));
+        /// What happens to a peer that reads too slowly.
+        slow: SlowPeer = shared(SlowPeers);
+        /// what happens to messages while nobody is connected; wait holds the source
+        when_none: WhenNoPeers = key("when_no_peers", Word<WhenNoPeers>, default(WhenNoPeers::Drop));
+        /// so many of the last messages are the first that a new peer gets
+        replay: usize = key(Count<0, MOST_MESSAGES>, default(0));
+    }
+    later ["topic", "max_rate", "resume", "exclude_sender"];
+}
+
+table! {
+    /// What may wait for the connection that a reply goes to.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub(super) struct ReplyPeers / ReplyPeersAt {
+        /// Most messages that wait for it.
+        buffer: usize = shared(PeerBuffer);
+        /// What happens if it reads too slowly.
+        slow: SlowPeer = shared(SlowPeers);
+    }
+}
+
+impl Becomes<Peers> for ReplyPeers {
+    fn become_it(self) -> Peers {
+        Peers { buffer: self.buffer, slow: self.slow, ..Peers::default() }
+    }
+}
+
+shared_key! {
+    /// most messages that wait for one peer
+    PeerBuffer = key("peer_buffer", Queue, default(1024));
+}
+
+shared_key! {
+    /// what happens when more would wait: disconnect closes the peer with 1013, block holds the source
+    SlowPeers = key("slow_peer", Word<SlowPeer>, default(SlowPeer::DropOldest));
+}
+
+words! {
+    /// What happens to a peer whose queue is full.
+    pub enum SlowPeer {
+        /// It misses the oldest.
+        DropOldest = "drop_oldest",
+        /// It misses the newest.
+        DropNewest = "drop_newest",
+        /// It is disconnected, with code 1013.
+        Disconnect = "disconnect",
+        /// The pipeline waits for it.
+        Block = "block",
+    }
+    later ["conflate"];
+}
+
+words! {
+    /// What happens to messages while there is no peer.
+    pub enum WhenNoPeers {
+        /// They are dropped, and counted.
+        Drop = "drop",
+        /// The pipeline waits.
+        Wait = "wait",
+    }
+}
+
+with_defaults!(Ping, ReplySink, Buffer, Peers);

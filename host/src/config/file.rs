@@ -1,12 +1,13 @@
-//! Reads a configuration file: text, TOML with positions, checked tables, domain types.
+//! Reads a configuration file: text, TOML with positions, tables as they are declared.
 //!
 //! Nothing but the file is read; the environment is handed in. All errors of a file come at once, but for
 //! errors of syntax, after which nobody can tell what the rest means.
 
-use super::check::Checker;
 use super::error::{ConfigError, ConfigErrors};
+use super::read::Reader;
 use super::report::Report;
-use super::{Config, Environment, Places, agree, build, keys, written};
+use super::root::ConfigAt;
+use super::{Config, Environment, Places, written};
 use std::path::Path;
 use toml::Spanned;
 use toml::de::DeTable;
@@ -57,18 +58,17 @@ pub fn parse(path: &Path, bytes: &[u8], environment: &Environment) -> Result<Loa
         return Err(report.into_errors());
     }
     let Some(document) = syntax(&mut report, &text) else { return Err(report.into_errors()) };
-    let mut checker = Checker { report: &mut report, environment };
-    let root = checker.section(&keys::ROOT, document.get_ref(), &(0..0));
-    let mut config = build::config(&mut report, &root);
-    agree::set_proxies(config.pipelines.iter_mut().flat_map(agree::endpoints), environment);
+    let (mut config, at): (Config, ConfigAt) =
+        Reader::new(&mut report, environment).table(document.get_ref(), &(0..0));
     if !report.errors.is_empty() {
         return Err(report.into_errors());
     }
     let written = document.get_ref().get("pipelines").and_then(|value| value.get_ref().as_array());
     for (pipeline, table) in config.pipelines.iter_mut().zip(written.into_iter().flat_map(|all| all.iter())) {
-        pipeline.written = written::shown(&mut Checker { report: &mut report, environment }, table);
+        pipeline.written = written::shown(&mut Reader::new(&mut report, environment), table);
     }
-    let places = Places::of(path, &text, &root);
+    let pipelines = at.pipelines.as_ref().map_or(&[] as &[_], |at| &at.each);
+    let places = Places::of(path, &text, &config.pipelines, pipelines);
     Ok(Loaded { config, warnings: report.into_warnings(), places })
 }
 

@@ -4,31 +4,31 @@
 //! the second of the two texts.
 
 use super::EndpointText;
-use super::check::{Checker, in_file_order};
+use super::form::integer;
 use super::interpolate::Filled;
-use super::shape::Key;
-use super::value::integer;
+use super::read::{Reader, in_file_order};
 use toml::Spanned;
 use toml::de::DeValue;
 
-/// Writes the value of a key, or a part of it, as JSON: `part` is what errors name. `false` if something in it was reported.
+/// Writes the value of a key, or a part of it, as JSON: `part` is what errors name. `false` if something in
+/// it was reported.
 pub(super) fn write(
-    checker: &mut Checker<'_, '_>,
-    key: &Key,
+    reader: &mut Reader<'_, '_>,
+    takes_files: bool,
     part: &str,
     value: &Spanned<DeValue<'_>>,
     json: &mut EndpointText,
 ) -> bool {
     match value.get_ref() {
         DeValue::String(text) => {
-            let filled = checker.fill(part, key.takes_files, text, &value.span());
+            let filled = reader.fill(part, takes_files, text, &value.span());
             let Some(Filled { text, .. }) = filled else { return false };
             json.push_quoted(&text);
         }
         DeValue::Integer(number) => match integer(number) {
             Some(number) => json.push(&number.to_string()),
             None => {
-                checker
+                reader
                     .report
                     .error(&value.span(), format!("a number in `{part}` is larger than 64 bits hold"));
                 return false;
@@ -37,7 +37,7 @@ pub(super) fn write(
         DeValue::Float(number) => match number.as_str().parse::<f64>() {
             Ok(number) if number.is_finite() => json.push(&serde_json::Value::from(number).to_string()),
             _ => {
-                checker
+                reader
                     .report
                     .error(&value.span(), format!("a number in `{part}` is one that JSON does not have"));
                 return false;
@@ -50,7 +50,7 @@ pub(super) fn write(
             json.push("[");
             for (index, element) in elements.iter().enumerate() {
                 separate(index, json);
-                is_right &= write(checker, key, part, element, json);
+                is_right &= write(reader, takes_files, part, element, json);
             }
             json.push("]");
             return is_right;
@@ -62,7 +62,7 @@ pub(super) fn write(
                 separate(index, json);
                 let name_and_colon = quoted(name.get_ref()) + ":";
                 json.push(&name_and_colon);
-                is_right &= write(checker, key, name.get_ref(), value, json);
+                is_right &= write(reader, takes_files, name.get_ref(), value, json);
             }
             json.push("}");
             return is_right;

@@ -2,7 +2,8 @@
 //! plugin that is not there, an output that it does not have.
 
 use super::error::{ConfigError, Lines};
-use super::section::{Section, Span};
+use super::pipeline::{Pipeline, PipelineAt, SinkAt};
+use super::report::Span;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -42,21 +43,22 @@ struct PipelinePlaces {
 }
 
 impl Places {
-    /// The places of a file that has no error.
-    pub(super) fn of(file: &Path, text: &str, root: &Section) -> Self {
-        let pipelines = root.sections("pipelines").iter().filter_map(|section| {
-            let transforms = section.sections("transforms").iter().map(|transform| {
-                let config = transform.is_written("config").then(|| transform.span("config"));
-                (transform.span("plugin"), config)
-            });
-            let sinks = section.sections("sinks").iter();
-            let sinks = sinks.map(|sink| sink.texts("outputs").iter().map(|(_, at)| at.clone()).collect());
+    /// The places of a file that has no error, and of its pipelines.
+    pub(super) fn of(file: &Path, text: &str, pipelines: &[Pipeline], at: &[PipelineAt]) -> Self {
+        let pipelines = pipelines.iter().zip(at).map(|(pipeline, at)| {
+            let transforms = at
+                .transforms
+                .iter()
+                .flat_map(|at| &at.each)
+                .map(|at| (at.plugin.clone().unwrap_or_else(|| at.header.clone()), at.config.clone()));
+            let outputs = |at: &SinkAt| at.outputs.iter().flat_map(|at| at.each.clone()).collect();
+            let sinks = at.sinks.iter().flat_map(|at| &at.each).map(outputs);
             let places = PipelinePlaces {
-                header: section.header.clone(),
+                header: at.header.clone(),
                 transforms: transforms.collect(),
                 sinks: sinks.collect(),
             };
-            Some((section.text("name")?.shown().to_owned(), places))
+            (pipeline.name.clone(), places)
         });
         Self { file: file.to_owned(), text: text.into(), pipelines: pipelines.collect() }
     }

@@ -11,7 +11,7 @@ pub(super) const HIDDEN: &str = "***";
 const MIN_PART_CHARS: usize = 4;
 
 /// A string of the configuration, some of which may have come from `${}` and is never shown.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub struct Redacted {
     pub(super) value: String,
     pub(super) shown: String,

@@ -2,8 +2,11 @@
 
 use super::body::Translation;
 use super::error::{ConfigError, ConfigErrors, Lines, sort};
-use super::section::Span;
+use std::ops::Range;
 use std::path::Path;
+
+/// A range of bytes of the text.
+pub(super) type Span = Range<usize>;
 
 /// What is read, and what was found in it so far.
 pub(super) struct Report<'a> {

@@ -1,41 +1,71 @@
-//! What a table of the configuration file may hold: the vocabulary that `keys.rs` is written in.
+//! What a table of the configuration file may hold, as data: for errors that name what is known, for the
+//! reference and for the JSON Schema.
 //!
-//! A shape is data. The reader in `check.rs` checks a file against it; anything else that needs to
-//! know the keys, a JSON Schema say, can be made of it as well.
+//! A shape is made of the declaration of its table (`table.rs`), and of nothing else.
 
 use std::time::Duration;
 
+/// The keys of a table.
+#[derive(Debug)]
+pub(super) struct Shape {
+    pub(super) parts: Vec<Part>,
+}
+
+/// A part of a table.
+#[derive(Clone, Debug)]
+pub(super) enum Part {
+    /// A key.
+    Key(Key),
+    /// A key whose value decides about others.
+    Choice { tag: Key, cases: Vec<Case> },
+    /// Keys that the table has in one case alone.
+    Only { case: CaseOf, parts: Vec<Part> },
+    /// A key that is known and not built yet: it is refused by name.
+    Later(&'static str),
+}
+
+/// What one value of a deciding key leads to.
+#[derive(Clone, Debug)]
+pub(super) struct Case {
+    pub(super) word: &'static str,
+    /// `None` where this version does not do it.
+    pub(super) parts: Option<Vec<Part>>,
+}
+
+/// A deciding key, and a value of it.
+pub(super) type CaseOf = (&'static str, &'static str);
+
 /// One key of a table.
-#[derive(Clone, Copy, Debug)]
-pub struct Key {
+#[derive(Clone, Debug)]
+pub(super) struct Key {
     /// The key as it is written.
-    pub name: &'static str,
+    pub(super) name: &'static str,
     /// What its value must be.
-    pub kind: Kind,
+    pub(super) kind: Kind,
     /// What stands for it where it is left out.
-    pub absent: Absent,
+    pub(super) absent: Absent,
     /// What it does, in one line.
-    pub doc: &'static str,
-    /// Whether this version does it; a key that is known and not built is refused by name.
-    pub built: bool,
+    pub(super) doc: &'static str,
     /// Whether `${file:PATH}` may stand in its strings.
-    pub takes_files: bool,
+    pub(super) takes_files: bool,
 }
 
 /// What a key that is left out means.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Absent {
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Absent {
     /// It is an error.
     Required,
     /// There is none of it, or another key decides.
     None,
-    /// This value, written as in a file but without quotes; `{}` is a table of its keys' defaults.
-    Default(&'static str),
+    /// This value, as a file would have it.
+    Default(String),
+    /// What this says.
+    Settled(&'static str),
 }
 
 /// What a value must be.
 #[derive(Clone, Copy, Debug)]
-pub enum Kind {
+pub(super) enum Kind {
     /// Any string.
     Text,
     /// A file or folder, relative to the configuration file.
@@ -51,7 +81,7 @@ pub enum Kind {
     /// A string such as `"64KiB"`, in bytes, both ends included.
     Size(u64, u64),
     /// One of these strings.
-    OneOf(&'static [Word]),
+    OneOf(fn() -> Vec<&'static str>),
     /// A list of strings.
     Texts,
     /// A string or a list of strings, at least one.
@@ -63,90 +93,14 @@ pub enum Kind {
     /// Any table, passed on as JSON.
     Json,
     /// A table of this shape.
-    Table(&'static Shape),
+    Table(fn() -> &'static Shape),
     /// An array of tables of this shape.
-    Tables(&'static Shape),
-}
-
-/// One of the strings that a value may be.
-#[derive(Clone, Copy, Debug)]
-pub struct Word {
-    /// The string.
-    pub text: &'static str,
-    /// Whether this version does it.
-    pub built: bool,
-}
-
-/// The keys of a table, some of which may depend on what another key says.
-#[derive(Clone, Copy, Debug)]
-pub enum Shape {
-    /// These keys, in groups that several shapes share.
-    Keys(&'static [&'static [Key]]),
-    /// The value of one key decides about the others.
-    Choice {
-        /// The key that decides.
-        tag: Key,
-        /// What each of its values leads to.
-        cases: &'static [Case],
-    },
-}
-
-/// What one value of a deciding key leads to.
-#[derive(Clone, Copy, Debug)]
-pub struct Case {
-    /// The value.
-    pub word: &'static str,
-    /// The keys it brings; `None` where this version does not do it.
-    pub shape: Option<&'static Shape>,
-}
-
-impl Key {
-    /// An optional key without a default.
-    pub const fn new(name: &'static str, kind: Kind, doc: &'static str) -> Self {
-        Self { name, kind, absent: Absent::None, doc, built: true, takes_files: false }
-    }
-
-    /// The same, needed.
-    pub const fn required(self) -> Self {
-        Self { absent: Absent::Required, ..self }
-    }
-
-    /// The same, with a default.
-    pub const fn default(self, text: &'static str) -> Self {
-        Self { absent: Absent::Default(text), ..self }
-    }
-
-    /// The same, not built yet.
-    pub const fn later(self) -> Self {
-        Self { built: false, ..self }
-    }
-
-    /// The same, and the texts of files may stand in it.
-    pub const fn with_files(self) -> Self {
-        Self { takes_files: true, ..self }
-    }
-}
-
-impl Word {
-    /// A string that is understood.
-    pub const fn new(text: &'static str) -> Self {
-        Self { text, built: true }
-    }
-
-    /// A string that is known and not built yet.
-    pub const fn later(text: &'static str) -> Self {
-        Self { text, built: false }
-    }
+    Tables(fn() -> &'static Shape),
 }
 
 impl Kind {
-    /// A duration that may be nothing.
-    pub const ANY_DURATION: Self = Self::Duration(Duration::ZERO);
-    /// A duration that must be something.
-    pub const SOME_DURATION: Self = Self::Duration(Duration::from_nanos(1));
-
     /// The kind in words, after "must be".
-    pub fn describe(&self) -> &'static str {
+    pub(super) fn describe(&self) -> &'static str {
         match self {
             Self::Text | Self::Path | Self::OneOf(_) => "a string",
             Self::Bool => "true or false",
@@ -164,50 +118,96 @@ impl Kind {
     }
 }
 
-impl Shape {
-    /// Every key that a table of this shape may have, whatever its deciding keys say, each name once.
-    pub fn all_keys(&'static self) -> Vec<&'static Key> {
-        let mut keys = Vec::new();
-        self.collect(&mut keys);
-        keys
-    }
+/// A name that a table may have.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Known<'s> {
+    Key(&'s Key),
+    Later(&'static str),
+}
 
-    /// The deciding key and its value under which `key` may be written, if it is one of this shape;
-    /// `chosen` tells what the deciding keys of a table say, and as many as can be stay as they are.
-    pub fn case_with<'a>(
-        &'static self,
-        key: &str,
-        chosen: impl Fn(&str) -> &'a str + Copy,
-    ) -> Option<(&'static str, &'static str)> {
-        let Self::Choice { tag, cases } = self else { return None };
-        let mut with_key = cases.iter().filter_map(|case| {
-            let shape = case.shape?;
-            shape.all_keys().iter().any(|known| known.name == key).then_some((case.word, shape))
-        });
-        let here = with_key.clone().find(|(word, _)| *word == chosen(tag.name));
-        match here {
-            Some((_, shape)) => shape.case_with(key, chosen),
-            None => {
-                let simple = with_key.clone().find(|(_, shape)| matches!(shape, Self::Keys(_)));
-                simple.or_else(|| with_key.next()).map(|(word, _)| (tag.name, word))
-            }
-        }
-    }
-
-    fn collect(&'static self, into: &mut Vec<&'static Key>) {
-        let mut add = |key: &'static Key| {
-            if into.iter().all(|known| known.name != key.name) {
-                into.push(key);
-            }
-        };
+impl Known<'_> {
+    pub(super) fn name(&self) -> &'static str {
         match self {
-            Self::Keys(groups) => groups.iter().copied().flatten().for_each(add),
-            Self::Choice { tag, cases } => {
-                add(tag);
-                cases.iter().filter_map(|case| case.shape).for_each(|shape| shape.collect(into));
-            }
+            Self::Key(key) => key.name,
+            Self::Later(name) => name,
         }
     }
+}
+
+/// The names that a table may have whose deciding keys say this.
+pub(super) fn known<'s>(parts: &'s [Part], chosen: &[CaseOf]) -> Vec<Known<'s>> {
+    let mut names = Vec::new();
+    collect(parts, &|case| chosen.contains(&case), &mut names);
+    names
+}
+
+/// Whether a table may have a key that this version does, whatever its deciding keys say.
+pub(super) fn has(parts: &[Part], name: &str) -> bool {
+    let mut names = Vec::new();
+    collect(parts, &|_| true, &mut names);
+    names.iter().any(|known| matches!(known, Known::Key(key) if key.name == name))
+}
+
+fn collect<'s>(parts: &'s [Part], is_chosen: &dyn Fn(CaseOf) -> bool, into: &mut Vec<Known<'s>>) {
+    for part in parts {
+        match part {
+            Part::Key(key) => into.push(Known::Key(key)),
+            Part::Later(name) => into.push(Known::Later(name)),
+            Part::Choice { tag, cases } => {
+                into.push(Known::Key(tag));
+                for case in cases.iter().filter(|case| is_chosen((tag.name, case.word))) {
+                    collect(case.parts.as_deref().unwrap_or_default(), is_chosen, into);
+                }
+            }
+            Part::Only { case, parts } if is_chosen(*case) => collect(parts, is_chosen, into),
+            Part::Only { .. } => {}
+        }
+    }
+}
+
+/// The deciding key and its value under which a table may have `name`, where it is not the value that the
+/// table has; as many of the deciding keys as can be stay as they are.
+pub(super) fn case_with(parts: &[Part], name: &str, chosen: &[CaseOf]) -> Option<CaseOf> {
+    let mut others: Vec<(CaseOf, bool)> = Vec::new();
+    for part in parts {
+        match part {
+            Part::Choice { tag, cases } => {
+                for case in cases {
+                    let Some(parts) = case.parts.as_deref().filter(|parts| has(parts, name)) else {
+                        continue;
+                    };
+                    let here = (tag.name, case.word);
+                    if chosen.contains(&here) {
+                        return case_with(parts, name, chosen);
+                    }
+                    let is_simple = !parts.iter().any(|part| matches!(part, Part::Choice { .. }));
+                    others.push((here, is_simple));
+                }
+            }
+            Part::Only { case, parts } if has(parts, name) => others.push((*case, true)),
+            _ => {}
+        }
+    }
+    others.iter().find(|(_, is_simple)| *is_simple).or(others.first()).map(|(case, _)| *case)
+}
+
+/// Every choice that the deciding keys of a table can make together, of those that this version does.
+pub(super) fn choices(parts: &[Part]) -> Vec<Vec<CaseOf>> {
+    let mut all = vec![Vec::new()];
+    for part in parts {
+        let Part::Choice { tag, cases } = part else { continue };
+        let built = cases.iter().filter_map(|case| Some((case.word, case.parts.as_deref()?)));
+        let ways: Vec<Vec<CaseOf>> = built
+            .flat_map(|(word, parts)| {
+                choices(parts).into_iter().map(move |rest| [vec![(tag.name, word)], rest].concat())
+            })
+            .collect();
+        all = all
+            .iter()
+            .flat_map(|so_far| ways.iter().map(|way| [so_far.clone(), way.clone()].concat()))
+            .collect();
+    }
+    all
 }
 
 /// Of `known`, the name that `name` most likely was meant to be.

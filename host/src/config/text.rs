@@ -14,7 +14,7 @@ const MAX_SECRET_BYTES: u64 = 1 << 20;
 
 /// A string of an endpoint, in which the trimmed texts of files may stand (`${file:PATH}`). They are read
 /// whenever the string is needed, at every (re)connect, and never shown.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct EndpointText {
     known: Redacted,
     /// In the order of their places.
@@ -213,7 +213,7 @@ impl std::fmt::Display for EndpointText {
 }
 
 /// The path of a file of messages, some of which may have come from `${}` and is never shown.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct FilePath {
     path: PathBuf,
     shown: String,

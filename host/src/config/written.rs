@@ -3,9 +3,8 @@
 //! What came from variables is `***`, and so is what is a secret by its nature, wherever it came
 //! from: values of headers, credentials, private keys, the user info of a url.
 
-use super::check::Checker;
+use super::read::Reader;
 use super::redacted::HIDDEN;
-use super::shape::{Key, Kind};
 use super::text::without_user_info;
 use super::{EndpointText, Mode, Pipeline, SinkKind, Source, json};
 use serde_json::{Value, json};
@@ -17,13 +16,10 @@ const NO_USER: &str = "***@";
 /// Keys whose strings are secrets, however deep they are.
 const SECRETS: [&str; 4] = ["headers", "bearer", "basic", "key_base64"];
 
-/// A value that was checked before, and so may have whatever its keys may.
-const CHECKED: Key = Key::new("pipelines", Kind::Json, "a table as it was written").with_files();
-
 /// A checked value as it may be shown.
-pub(super) fn shown(checker: &mut Checker<'_, '_>, value: &Spanned<DeValue<'_>>) -> Option<Value> {
+pub(super) fn shown(reader: &mut Reader<'_, '_>, value: &Spanned<DeValue<'_>>) -> Option<Value> {
     let mut text = EndpointText::plain("");
-    let is_right = json::write(checker, &CHECKED, CHECKED.name, value, &mut text);
+    let is_right = json::write(reader, true, "pipelines", value, &mut text);
     let mut shown = serde_json::from_str(text.shown()).ok().filter(|_| is_right)?;
     hide(&mut shown);
     Some(shown)
@@ -69,8 +65,8 @@ impl Pipeline {
         }
         let source = match &self.source {
             Source::WebSocket(source) => endpoint(&source.endpoint.mode),
-            Source::File { path, .. } => json!({ "type": "file", "path": path.to_string() }),
-            Source::Stdin { .. } => json!({ "type": "stdin" }),
+            Source::File(file) => json!({ "type": "file", "path": file.path.to_string() }),
+            Source::Stdin(_) => json!({ "type": "stdin" }),
         };
         let transforms = self.transforms.iter().map(|transform| {
             let config: Value = serde_json::from_str(transform.config.shown()).unwrap_or_default();
@@ -93,8 +89,8 @@ impl Pipeline {
 fn sink_kind(kind: &SinkKind) -> Value {
     match kind {
         SinkKind::WebSocket(sink) => endpoint(&sink.endpoint.mode),
-        SinkKind::File { path, .. } => json!({ "type": "file", "path": path.to_string() }),
-        SinkKind::Stdout { .. } => json!({ "type": "stdout" }),
+        SinkKind::File(file) => json!({ "type": "file", "path": file.path.to_string() }),
+        SinkKind::Stdout(_) => json!({ "type": "stdout" }),
         SinkKind::Reply(_) => json!({ "type": "reply" }),
     }
 }

@@ -1,0 +1,441 @@
+//! `[[pipelines]]`: sources, transforms and sinks, and what they must be to each other.
+
+use super::endpoint::{ReplySink, WebSocketSink, WebSocketSource};
+use super::form::{
+    AnyText, Bytes, Count, Element, Flag, GIB, Json, KIB, List, ListAt, Memory, One, PathOf, SomeDuration,
+    Sub, SubAs, Subs, Text, Word,
+};
+use super::read::{self, Reader};
+use super::report::{Report, Span};
+use super::shape::Kind;
+use super::table::{Becomes, Form, Item, Read};
+use super::{DEAD_LETTER, EndpointText, FilePath, MAX_SINKS, Redacted, SOURCE};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+const MOST_BATCH: i64 = 65_536;
+/// What 32-bit WebAssembly can address.
+const MOST_MEMORY: u64 = 4 * GIB;
+/// One page of WebAssembly memory.
+const LEAST_MEMORY: u64 = 64 * KIB;
+
+table! {
+    /// One pipeline: source, transforms, sinks.
+    #[derive(Clone, PartialEq)]
+    pub struct Pipeline / PipelineAt {
+        /// the pipeline's name, unique
+        name: String = key(One<Label>, required);
+        /// where messages come from
+        source: Source = key(Sub<Source>, required(Source));
+        /// the plugins that messages go through, in order
+        transforms: Vec<Transform> = key(Subs<Transform>, default(Vec::new()));
+        /// where messages go
+        sinks: Vec<Sink> = key(Subs<Sink>, required);
+        /// a sink for messages that failed, each with the reason; if left out they are dropped and counted
+        dead_letter: Option<Sink> = key(SubAs<DeadLetter, Sink>, optional);
+    }
+    beside {
+        /// The tables it was read from, as they may be shown; `None` if it was built in Rust.
+        written: Option<serde_json::Value>;
+    }
+    later ["sources", "upstreams"];
+    check check_pipeline;
+}
+
+/// Names the stages, and checks what source, transforms and sinks must be to each other.
+fn check_pipeline(pipeline: &mut Pipeline, at: &PipelineAt, reader: &mut Reader<'_, '_>) {
+    let report = &mut *reader.report;
+    let mut names = Names::new("stage");
+    let transforms = at.transforms.as_ref().map_or(&[] as &[TransformAt], |at| &at.each);
+    for (transform, at) in pipeline.transforms.iter().zip(transforms) {
+        if let Some(plugin) = &at.plugin {
+            names.add(report, &transform.name, at.name.as_ref().unwrap_or(plugin), at.name.is_some());
+        }
+    }
+    let sinks = at.sinks.as_ref().map_or(&[] as &[SinkAt], |at| &at.each);
+    for (index, (sink, at)) in pipeline.sinks.iter_mut().zip(sinks).enumerate() {
+        if at.name.is_none() {
+            sink.name = format!("sink{index}");
+        }
+        names.add(report, &sink.name, at.name.as_ref().unwrap_or(&at.header), at.name.is_some());
+        check_outputs(report, sink, at.outputs.as_ref(), !pipeline.transforms.is_empty());
+        if let (SinkKind::Reply(_), Some(tag), false) =
+            (&sink.kind, &at.kind.tag, matches!(pipeline.source, Source::WebSocket(_)))
+        {
+            report.error_with_hint(
+                tag,
+                "there is no connection to reply on: the source of this pipeline has none",
+                "`type = \"reply\"` needs a source of `type = \"websocket\"`",
+            );
+        }
+    }
+    match &at.sinks {
+        Some(sinks) if sinks.each.is_empty() => {
+            report.error(&sinks.whole, "a pipeline needs at least one sink");
+        }
+        _ => {}
+    }
+    if let Some(beyond) = sinks.get(MAX_SINKS) {
+        report.error(&beyond.header, format!("a pipeline has at most {MAX_SINKS} sinks"));
+    }
+}
+
+fn check_outputs(report: &mut Report<'_>, sink: &Sink, at: Option<&ListAt>, has_transforms: bool) {
+    let (Outputs::Named(outputs), Some(at)) = (&sink.outputs, at) else { return };
+    if outputs.is_empty() {
+        report.error_with_hint(
+            &at.whole,
+            format!("the sink `{}` takes no output", sink.name),
+            "[\"*\"] takes all, and leaving the key out takes \"default\"",
+        );
+    }
+    let other = outputs.iter().zip(&at.each).find(|(name, _)| name.expose() != "default");
+    if let (Some((name, at)), false) = (other, has_transforms) {
+        report.error_with_hint(
+            at,
+            format!("there is no output \"{name}\": without transforms all messages go to \"default\""),
+            "named outputs are those of the pipeline's last transform",
+        );
+    }
+}
+
+choices! {
+    /// Where messages come from.
+    #[derive(Clone, Debug, PartialEq)]
+    #[expect(clippy::large_enum_variant, reason = "few are ever made, and none is moved in a loop")]
+    pub enum Source / SourceAt / source by "type" "what the source is" required {
+        /// A WebSocket, dialled or accepted.
+        "websocket" => WebSocket(WebSocketSource);
+        /// The lines of a file.
+        "file" => File(FileSource);
+        /// The lines of standard input.
+        "stdin" => Stdin(StdinSource);
+    }
+    later ["nats"];
+}
+
+table! {
+    /// A stage that runs a plugin.
+    #[derive(Clone, Debug, PartialEq)]
+    pub struct Transform / TransformAt {
+        /// the name in the plugin folder
+        plugin: Redacted = key(Text, required);
+        /// label of the stage, unique in its pipeline; the plugin's name if left out
+        name: String = key(One<Label>, settled());
+        /// what the plugin gets as its configuration
+        config: Redacted = key(Json, default(Redacted::plain("{}")));
+        /// what becomes of a message that the plugin rejects or fails on: pass forwards it unchanged, stop
+        /// fails the pipeline
+        on_error: OnError = key(Word<OnError>, default(OnError::DeadLetter));
+        /// how often the plugin's timer is called; what the plugin asks for if left out
+        tick: Option<Duration> = key(SomeDuration, optional);
+        /// most messages in one call
+        max_batch: usize = key(Count<1, MOST_BATCH>, default(256));
+        /// most payload bytes in one call; one larger message goes alone
+        max_batch_bytes: usize = key(Bytes, default(1 << 20));
+        /// what an instance of the plugin may use
+        limits: Limits = key(Sub<Limits>, default(Limits::default()));
+    }
+    unused {
+        /// where its state is kept
+        state = key(Word<State>, default(State::Memory));
+    }
+    later ["retries", "direction", "swap", "http", "instances", "key", "allow"];
+    check check_transform;
+}
+
+fn check_transform(transform: &mut Transform, at: &TransformAt, reader: &mut Reader<'_, '_>) {
+    let plugin = &transform.plugin;
+    if at.name.is_none() {
+        plugin.shown().clone_into(&mut transform.name);
+    }
+    let Some(at) = &at.plugin else { return };
+    if let Some(stem) = plugin.shown().strip_suffix(".wasm") {
+        reader.report.error_with_hint(
+            at,
+            "`plugin` is the name of the plugin, not of its file",
+            format!("write \"{stem}\", which is {stem}.wasm in the plugin folder"),
+        );
+    } else if plugin.expose().is_empty()
+        || plugin.expose().starts_with('.')
+        || plugin.expose().contains(['/', '\\', '\0'])
+    {
+        reader.report.error(at, format!("\"{plugin}\" is not the name of a file in the plugin folder"));
+    }
+}
+
+impl Transform {
+    /// A stage with the defaults of every key.
+    pub fn new(plugin: impl Into<Redacted>) -> Self {
+        let plugin = plugin.into();
+        Self { name: plugin.shown().to_owned(), plugin, ..read::blank() }
+    }
+}
+
+table! {
+    /// What an instance of a plugin may use.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct Limits / LimitsAt {
+        /// most memory of an instance
+        memory_bytes: usize = key("memory", Memory<LEAST_MEMORY, MOST_MEMORY>, default(64 << 20));
+        /// longest time that the plugin itself may run in one call
+        deadline: Duration = key(SomeDuration, default(Duration::from_millis(250)));
+        /// most bytes that one call may return
+        output_bytes: usize = key("output", Bytes, default(16 << 20));
+    }
+}
+
+with_defaults!(Limits);
+
+words! {
+    /// What becomes of a message that a plugin rejects or faults on.
+    pub enum OnError {
+        /// It goes to the dead letters.
+        DeadLetter = "dead_letter",
+        /// It is dropped, and counted.
+        Drop = "drop",
+        /// It goes on unchanged.
+        Pass = "pass",
+        /// It goes to the dead letters, and its pipeline stops.
+        Stop = "stop",
+    }
+}
+
+words! {
+    /// Where the state of a stage is kept.
+    enum State {
+        /// In memory.
+        Memory = "memory",
+    }
+    later ["durable"];
+}
+
+table! {
+    /// Where messages go.
+    #[derive(Clone, Debug, PartialEq)]
+    pub struct Sink / SinkAt {
+        /// The sink's name, unique in its pipeline.
+        name: String = shared(SinkName);
+        /// the outputs of the last transform that the sink takes; ["*"] all
+        outputs: Outputs = key(OutputList, default(Outputs::Named(vec!["default".into()])));
+        /// What the sink is.
+        kind: SinkKind = flat(SinkKind);
+    }
+}
+
+shared_key! {
+    /// the sink's name, unique in its pipeline; sink0, sink1, ... if left out
+    SinkName = key("name", One<Label>, settled());
+}
+
+/// The outputs a sink takes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outputs {
+    /// Every output: `["*"]`.
+    All,
+    /// The outputs of these names.
+    Named(Vec<Redacted>),
+}
+
+choices! {
+    /// The kinds of sinks.
+    #[derive(Clone, Debug, PartialEq)]
+    #[expect(clippy::large_enum_variant, reason = "few are ever made, and none is moved in a loop")]
+    pub enum SinkKind / SinkKindAt / sink_kind by "type" "what the sink is" required {
+        /// A WebSocket, dialled or accepted.
+        "websocket" => WebSocket(WebSocketSink);
+        /// Lines of a file.
+        "file" => File(FileSink);
+        /// Lines of standard output.
+        "stdout" => Stdout(StdoutSink);
+        /// The connection that a message came on.
+        "reply" => Reply(ReplySink);
+    }
+    later ["nats"];
+}
+
+table! {
+    /// The sink of dead letters: one that takes no outputs, and never a reply.
+    #[derive(Clone, Debug, PartialEq)]
+    pub(super) struct DeadLetter / DeadLetterAt {
+        /// The sink's name.
+        name: String = shared(SinkName);
+        /// What the sink is.
+        kind: DeadLetterKind = flat(DeadLetterKind);
+    }
+}
+
+choices! {
+    /// The kinds of sinks that dead letters may go to.
+    #[derive(Clone, Debug, PartialEq)]
+    #[expect(clippy::large_enum_variant, reason = "few are ever made, and none is moved in a loop")]
+    pub(super) enum DeadLetterKind / DeadLetterKindAt / dead_letter_kind by "type" "what the sink is" required {
+        /// A WebSocket, dialled or accepted.
+        "websocket" => WebSocket(WebSocketSink);
+        /// Lines of a file.
+        "file" => File(FileSink);
+        /// Lines of standard output.
+        "stdout" => Stdout(StdoutSink);
+    }
+    later ["nats"];
+}
+
+impl Becomes<Sink> for DeadLetter {
+    fn become_it(self) -> Sink {
+        let kind = match self.kind {
+            DeadLetterKind::WebSocket(sink) => SinkKind::WebSocket(sink),
+            DeadLetterKind::File(sink) => SinkKind::File(sink),
+            DeadLetterKind::Stdout(sink) => SinkKind::Stdout(sink),
+        };
+        let name = if self.name.is_empty() { DEAD_LETTER.to_owned() } else { self.name };
+        Sink { name, outputs: Outputs::All, kind }
+    }
+}
+
+table! {
+    /// A source that reads the lines of a file.
+    #[derive(Clone, Debug, PartialEq)]
+    pub struct FileSource / FileSourceAt {
+        /// The file, packed if it ends in `.gz`.
+        path: FilePath = shared(File);
+        /// How its lines are read.
+        format: Format = shared(Lines);
+    }
+}
+
+table! {
+    /// A source that reads the lines of standard input.
+    #[derive(Clone, Debug, PartialEq)]
+    pub struct StdinSource / StdinSourceAt {
+        /// How its lines are read.
+        format: Format = shared(Lines);
+    }
+}
+
+table! {
+    /// A sink that writes lines into a file.
+    #[derive(Clone, Debug, PartialEq)]
+    pub struct FileSink / FileSinkAt {
+        /// The file, packed if it ends in `.gz`.
+        path: FilePath = shared(File);
+        /// How its lines are written.
+        format: Format = shared(Lines);
+        /// whether lines are added to what is there; if not, the file begins anew
+        append: bool = key(Flag, default(true));
+    }
+}
+
+table! {
+    /// A sink that writes lines to standard output.
+    #[derive(Clone, Debug, PartialEq)]
+    pub struct StdoutSink / StdoutSinkAt {
+        /// How its lines are written.
+        format: Format = shared(Lines);
+    }
+}
+
+shared_key! {
+    /// the file, packed if its name ends in .gz
+    File = key("path", PathOf, required);
+}
+
+shared_key! {
+    /// jsonl: a message a line; recording: the same, each after its time in nanoseconds
+    Lines = key("format", Word<Format>, default(Format::Jsonl));
+}
+
+words! {
+    /// The lines of a file of messages.
+    pub enum Format {
+        /// A message a line.
+        Jsonl = "jsonl",
+        /// The time of receipt in nanoseconds, a space, the message.
+        Recording = "recording",
+    }
+}
+
+impl std::fmt::Debug for Pipeline {
+    /// What it means, not how it was written.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut pipeline = f.debug_struct("Pipeline");
+        pipeline.field("name", &self.name).field("source", &self.source);
+        pipeline.field("transforms", &self.transforms).field("sinks", &self.sinks);
+        pipeline.field("dead_letter", &self.dead_letter).finish()
+    }
+}
+
+/// A name that becomes a label of the metrics and a part of the API's paths; what came from `${}` is not
+/// shown there either.
+pub(super) struct Label;
+
+impl Element for Label {
+    type Value = String;
+
+    fn of(reader: &mut Reader<'_, '_>, key: &str, name: EndpointText, at: &Span) -> Option<String> {
+        if name.known().expose().trim().is_empty() {
+            reader.report.error(at, format!("`{key}` is empty"));
+        } else if name.known().expose().contains(|c: char| c == '/' || c.is_control()) {
+            let message = format!("`{key}` must have no `/` and no control characters, got \"{name}\"");
+            reader.report.error(at, message);
+        }
+        Some(name.shown().to_owned())
+    }
+
+    fn show(value: &String) -> String {
+        format!("\"{value}\"")
+    }
+}
+
+/// Names of outputs, or `*` for all.
+pub(super) struct OutputList;
+
+impl Form for OutputList {
+    type Value = Outputs;
+    type At = ListAt;
+    const KIND: Kind = Kind::Texts;
+
+    fn read(reader: &mut Reader<'_, '_>, key: &str, value: &Item<'_>) -> Read<Self> {
+        let (names, at) = List::<AnyText>::read(reader, key, value)?;
+        let outputs =
+            if names.iter().any(|name| name.expose() == "*") { Outputs::All } else { Outputs::Named(names) };
+        Some((outputs, at))
+    }
+
+    fn show(value: &Outputs) -> String {
+        match value {
+            Outputs::All => "[\"*\"]".to_owned(),
+            Outputs::Named(names) => List::<AnyText>::show(names),
+        }
+    }
+}
+
+/// Names that must differ, and where each was first given.
+pub(super) struct Names {
+    what: &'static str,
+    places: BTreeMap<String, Span>,
+}
+
+impl Names {
+    pub(super) fn new(what: &'static str) -> Self {
+        Self { what, places: BTreeMap::new() }
+    }
+
+    /// Adds a name, which is written at `at`, or comes from what is written there.
+    pub(super) fn add(&mut self, report: &mut Report<'_>, name: &str, at: &Span, is_written: bool) {
+        // Labels of the metrics, which sinks and transforms share.
+        if self.what == "stage" && [SOURCE, DEAD_LETTER].contains(&name) {
+            report.error(at, format!("the name \"{name}\" is taken by the host"));
+        }
+        let Some(first) = self.places.get(name) else {
+            self.places.insert(name.to_owned(), at.clone());
+            return;
+        };
+        let message =
+            format!("the name \"{name}\" is taken by another {} at {}", self.what, report.name(first));
+        if is_written {
+            report.error(at, message);
+        } else {
+            report.error_with_hint(at, message, "give one of them another `name`");
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! The whole file, and its tables that are no pipelines.
+
+use super::agree;
+use super::form::{
+    Connections, Element, Flag, GIB, MIB, One, PathOf, Port, Size, SomeDuration, Sub, SubAs, Subs, Text,
+};
+use super::listen::{HostName, ServerTlsKeys};
+use super::pipeline::{Limits, Names, Pipeline, PipelineAt, Sink, Source, Transform};
+use super::read::Reader;
+use super::report::Span;
+use super::shape::{self, Kind, Shape};
+use super::table::{Form, Item, Read, Table as _};
+use super::{EndpointText, FilePath, Redacted, ServerTls};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+type ShapeOf = fn() -> &'static Shape;
+
+/// The tables of the file, by the headers they are written with.
+pub(super) const TABLES: [(&str, ShapeOf); 8] = [
+    ("[plugins]", Plugins::shape),
+    ("[server]", Server::shape),
+    ("[admin]", Admin::shape),
+    ("[[pipelines]]", Pipeline::shape),
+    ("[pipelines.source]", Source::shape),
+    ("[[pipelines.transforms]]", Transform::shape),
+    ("[[pipelines.sinks]]", Sink::shape),
+    ("limits", Limits::shape),
+];
+
+/// The header of the first table that has this key.
+pub(super) fn home(key: &str) -> Option<&'static str> {
+    TABLES.iter().find(|(_, shape)| shape::has(&shape().parts, key)).map(|(header, _)| *header)
+}
+
+table! {
+    /// A whole `tidemill.toml`.
+    #[derive(Clone, Debug, Default, PartialEq)]
+    pub struct Config / ConfigAt {
+        /// where plugins are found and their compiled code is kept
+        plugins: Plugins = key(Sub<Plugins>, default(Plugins::default()));
+        /// what endpoints in server mode have in common
+        server: Server = key(ServerTable, default(Server::default()));
+        /// the HTTP API; without it there is none
+        admin: Option<Admin> = key(Sub<Admin>, optional);
+        /// source, transforms and sinks
+        pipelines: Vec<Pipeline> = key(Subs<Pipeline>, default(Vec::new()));
+    }
+    later ["state"];
+    check check_config;
+}
+
+/// The names of the pipelines, and what their endpoints have in common.
+fn check_config(config: &mut Config, at: &ConfigAt, reader: &mut Reader<'_, '_>) {
+    if at.plugins.is_none() {
+        config.plugins.place(&PluginsAt::default(), reader);
+    }
+    let pipelines = at.pipelines.as_ref().map_or(&[] as &[PipelineAt], |at| &at.each);
+    let mut names = Names::new("pipeline");
+    for (pipeline, at) in config.pipelines.iter().zip(pipelines) {
+        if let Some(name) = &at.name {
+            names.add(reader.report, &pipeline.name, name, true);
+        }
+    }
+    let mut served: Vec<_> = config
+        .pipelines
+        .iter_mut()
+        .zip(pipelines)
+        .flat_map(|(pipeline, at)| agree::served(pipeline, at))
+        .collect();
+    agree::agree(reader.report, &config.server, &mut served);
+    agree::warn_of_open_doors(reader.report, &served);
+    if config.pipelines.is_empty() && config.admin.is_none() && reader.report.errors.is_empty() {
+        let message = "there is no pipeline, so there is nothing to do";
+        reader.report.warning(&at.header, message, "add `[[pipelines]]`");
+    }
+}
+
+table! {
+    /// Where plugins are found, and where their compiled code is kept.
+    #[derive(Clone, Debug, PartialEq)]
+    pub struct Plugins / PluginsAt {
+        /// the folder of plugins, made if it is missing; vwap.wasm in it is the plugin "vwap"
+        dir: FilePath = key(PathOf, default(FilePath::plain("plugins")));
+        /// whether a new or changed file is taken up while running
+        watch: bool = key(Flag, default(true));
+        /// the folder where compiled code is kept for the next start
+        cache: FilePath = key(PathOf, default(FilePath::plain(".tidemill/cache")));
+        /// a larger plugin is refused
+        max_size_bytes: u64 = key("max_size", Size<1, GIB>, default(64 * MIB));
+    }
+    check place_plugins;
+}
+
+fn place_plugins(plugins: &mut Plugins, at: &PluginsAt, reader: &mut Reader<'_, '_>) {
+    plugins.place(at, reader);
+}
+
+impl Plugins {
+    /// Puts folders that are not written beside the file.
+    fn place(&mut self, at: &PluginsAt, reader: &Reader<'_, '_>) {
+        for (path, at) in [(&mut self.dir, &at.dir), (&mut self.cache, &at.cache)] {
+            if at.is_none() {
+                *path = reader.path(&Redacted::plain(path.to_string()));
+            }
+        }
+    }
+}
+
+table! {
+    /// What endpoints in server mode share: defaults, and the limits of every listener.
+    #[derive(Clone, Debug, PartialEq)]
+    pub struct Server / ServerAt {
+        /// the address to listen on
+        host: Redacted = key(One<HostName>, default("127.0.0.1".into()));
+        /// the port to listen on; 0 takes a free one
+        port: u16 = key(Port, default(10081));
+        /// most connections of a listener; more get 503; handshakes have a bound of their own, a quarter of it
+        max_connections: usize = key(Connections, default(10_000));
+        /// longest time a handshake may take
+        handshake_timeout: Duration = key(SomeDuration, default(Duration::from_secs(10)));
+        /// the certificate of the listener, which makes it wss://
+        tls: Option<ServerTls> = key(SubAs<ServerTlsKeys, ServerTls>, optional);
+    }
+}
+
+/// `[server]`, which stands for what endpoints leave out.
+pub(super) struct ServerTable;
+
+impl Form for ServerTable {
+    type Value = Server;
+    type At = ServerAt;
+    const KIND: Kind = Kind::Table(Server::shape);
+
+    fn read(reader: &mut Reader<'_, '_>, key: &str, value: &Item<'_>) -> Read<Self> {
+        let (server, at) = Sub::<Server>::read(reader, key, value)?;
+        reader.set_server(&server);
+        Some((server, at))
+    }
+
+    fn show(_: &Server) -> String {
+        "{}".to_owned()
+    }
+}
+
+table! {
+    /// The HTTP API.
+    #[derive(Clone, Debug, PartialEq)]
+    pub struct Admin / AdminAt {
+        /// the address of the HTTP API
+        listen: SocketAddr = key(One<ListenAddress>, default((Ipv4Addr::LOCALHOST, 10080).into()));
+        /// the bearer token of requests; needed where the address is not loopback
+        token: Option<Redacted> = key(Text, optional);
+    }
+    check check_admin;
+}
+
+fn check_admin(admin: &mut Admin, at: &AdminAt, reader: &mut Reader<'_, '_>) {
+    let place = |at: &Option<Span>, header: &Span| at.clone().unwrap_or_else(|| header.clone());
+    if admin.token.as_ref().is_some_and(|token| token.expose().trim().is_empty()) {
+        reader.report.error(&place(&at.token, &at.header), "`token` is empty");
+    } else if admin.token.is_none() && !admin.listen.ip().is_loopback() {
+        reader.report.error_with_hint(
+            &place(&at.listen, &at.header),
+            "an address that is not loopback needs a `token`",
+            "token = \"${ADMIN_TOKEN}\" takes it from the environment",
+        );
+    }
+}
+
+/// An IP address and a port.
+pub(super) struct ListenAddress;
+
+impl Element for ListenAddress {
+    type Value = SocketAddr;
+
+    fn of(reader: &mut Reader<'_, '_>, key: &str, text: EndpointText, at: &Span) -> Option<SocketAddr> {
+        let address = text.known().expose().replace("localhost:", "127.0.0.1:").parse().ok();
+        if address.is_none() {
+            reader.report.error_with_hint(
+                at,
+                format!("`{key}` must be an IP address and a port, got \"{text}\""),
+                "such as \"127.0.0.1:10080\", or \"0.0.0.0:10080\" for every interface",
+            );
+        }
+        address
+    }
+
+    fn show(value: &SocketAddr) -> String {
+        format!("\"{value}\"")
+    }
+}
+
+with_defaults!(Plugins, Server);
