@@ -351,7 +351,6 @@ fn proposals_to_webassembly_that_no_plugin_needs_are_off() {
     for module in [
         "(memory i64 1)",
         "(table i64 1 funcref)",
-        "(memory 1) (memory 1)",
         "(memory 1 1 shared)",
         "(tag)",
         "(func $f return_call $f)",

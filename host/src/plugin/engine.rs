@@ -31,9 +31,10 @@ const TRANSFORMER: &str = "tidemill:plugin/transformer@";
 
 /// How much compiling stands back: as far as there is.
 const NICENESS: i32 = 19;
-/// The proposals to WebAssembly that toolchains of plugins use by themselves. Every other is off: 64-bit
-/// memories and tables, more than one memory in a module, threads, exceptions, tail calls and whatever comes
-/// are code of the engine that no plugin needs, and hostile ones would try.
+/// The proposals to WebAssembly that toolchains of plugins use by themselves, and more than one memory in a
+/// module, which wasmtime uses to join the parts of a component. Every other is off: 64-bit memories and
+/// tables, threads, exceptions, tail calls and whatever comes are code of the engine that no plugin needs,
+/// and hostile ones would try.
 const NEEDED: WasmFeatures = WasmFeatures::MUTABLE_GLOBAL
     .union(WasmFeatures::SATURATING_FLOAT_TO_INT)
     .union(WasmFeatures::SIGN_EXTENSION)
@@ -43,6 +44,7 @@ const NEEDED: WasmFeatures = WasmFeatures::MUTABLE_GLOBAL
     .union(WasmFeatures::SIMD)
     .union(WasmFeatures::FLOATS)
     .union(WasmFeatures::EXTENDED_CONST)
+    .union(WasmFeatures::MULTI_MEMORY)
     .union(WasmFeatures::GC_TYPES)
     .union(WasmFeatures::COMPONENT_MODEL);
 
