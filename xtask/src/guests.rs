@@ -1,5 +1,5 @@
 //! Builds the guests of the tests, `tests/guests`, into a folder of `.wasm` files, by default
-//! `target/guests`: `contract-<language>`, `counter-v1`, `counter-v2` and `hostile`.
+//! `target/guests`: `contract-<language>`, `counter-v1`, `counter-v2`, `hostile` and `moody`.
 //!
 //! What is up to date is left alone. A language whose tools are missing is skipped by name; with
 //! `CI=true` that is an error.
@@ -51,7 +51,7 @@ impl Language {
 }
 
 /// The guests in Rust. Their packages are named like their files, after `guest-`.
-const RUST: [&str; 4] = ["contract-rust", "counter-v1", "counter-v2", "hostile"];
+const RUST: [&str; 5] = ["contract-rust", "counter-v1", "counter-v2", "hostile", "moody"];
 
 /// `cargo xtask guests`
 ///

@@ -93,8 +93,7 @@ impl Ends {
             if let Poll::Ready(output) = call.as_mut().poll(cx) {
                 return Poll::Ready(Ok(output));
             }
-            let _ = self.outlets.poll_drive(cx);
-            self.source.poll_hold(cx);
+            self.poll_meanwhile(cx);
             self.poll_grace(cx).map(Err)
         })
         .await
@@ -110,6 +109,13 @@ impl Ends {
             Poll::Pending => self.poll_grace(cx).map(Err),
         })
         .await
+    }
+
+    /// Drives the ends while nothing is read: what was given before goes out now.
+    pub(super) fn poll_meanwhile(&mut self, cx: &mut Context<'_>) {
+        let _ = self.outlets.poll_drive(cx);
+        let _ = self.outlets.poll_flush(cx);
+        self.source.poll_hold(cx);
     }
 
     /// Sees what the pipeline is told. Ready when the grace period of a stop has run out.

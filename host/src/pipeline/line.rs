@@ -270,7 +270,7 @@ impl Line {
                 None => None,
             };
             if is_held {
-                ends.source.poll_hold(cx);
+                ends.poll_meanwhile(cx);
                 if let Some(due) = due_now(timer, cx) {
                     return Poll::Ready(due);
                 }
@@ -344,6 +344,8 @@ impl Line {
                 verdict = Verdict::Stop;
             }
             self.hand_over(number);
+            // Calls that return at once never wait: other tasks on the thread run in between.
+            tokio::task::consume_budget().await;
         }
         Ok(verdict)
     }
@@ -464,7 +466,7 @@ impl Line {
         let pause = stages.iter().rev().find(|stage| stage.has_work()).and_then(Stage::paused_until);
         ends.until(|ends, cx| {
             *is_clear = ends.outlets.poll_drive(cx).is_ready();
-            ends.source.poll_hold(cx);
+            ends.poll_meanwhile(cx);
             ends.poll_control(cx);
             let is_told = !ends.swaps.is_empty() || ends.stop().is_some() != was_stopped;
             let is_over = pause.is_none_or(|pause| timer.poll(cx, Some(pause)).is_ready());

@@ -27,7 +27,10 @@ use tokio::time::Instant;
 pub(super) struct Stage {
     setup: Setup,
     on_error: OnError,
+    /// How often the timer is to be called, if the configuration says so.
     tick: Option<Duration>,
+    /// How often the version that runs asked for it.
+    asked_tick: Option<Duration>,
     room: Room,
     plugin: Plugin,
     /// None after a fault, until the next call.
@@ -100,6 +103,7 @@ impl Stage {
             setup,
             on_error: transform.on_error,
             tick: transform.tick,
+            asked_tick: None,
             room: Room::new(transform.max_batch, transform.max_batch_bytes),
             plugin: instance.plugin().clone(),
             instance: None,
@@ -345,14 +349,14 @@ impl Stage {
     fn install(&mut self, instance: Instance) {
         self.place.plugin = Some((instance.plugin().name().clone(), instance.plugin().version().clone()));
         self.metrics.memory_bytes.set(instance.memory_bytes() as i64);
+        self.asked_tick = instance.description().tick;
         self.instance = Some(instance);
         let due = self.interval().map(|interval| Instant::now() + interval);
         self.next_tick = self.next_tick.min(due).or(due);
     }
 
     fn interval(&self) -> Option<Duration> {
-        let asked = self.instance.as_ref().and_then(|instance| instance.description().tick);
-        self.tick.or(asked).filter(|interval| !interval.is_zero())
+        self.tick.or(self.asked_tick).filter(|interval| !interval.is_zero())
     }
 
     /// The same as [`Stage::start`]; where no instance starts, the messages wait.

@@ -1,0 +1,411 @@
+//! A pipeline whose plugin fails: what is kept, what is tried again and when, what a stop and a swap do
+//! meanwhile, and that every message is accounted for. The plugin is real, the ends are the test's.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tidemill::config::{self, Limits, OnError, Outputs, Redacted};
+use tidemill::message::Message;
+use tidemill::pipeline::{self, CarriedState, Control, Ended, Ending, Parts, Swap, Swapped};
+use tidemill::plugin::{HostState, Plugin, Setup};
+use tidemill::reason::Reason;
+use tidemill::sink::{self, Done, Sink, Work};
+use tidemill::source::{self, Chunk, Feed, Source};
+use tidemill::telemetry::{Counts, Metrics};
+use tidemill_tests::{guest, load, plugin, texts};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+
+/// Longer than anything here takes, on a slow machine too.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// The name of the stage and its plugin.
+const MOODY: &str = "moody";
+
+struct Scene {
+    feed: Option<Feed>,
+    work: Work,
+    control: mpsc::Sender<Control>,
+    line: JoinHandle<Ended>,
+    metrics: Arc<Metrics>,
+    setup: Setup,
+}
+
+/// How a scene differs from the usual one.
+struct Stage {
+    config: &'static str,
+    on_error: OnError,
+    limits: Limits,
+    carries_time: bool,
+    stages: usize,
+}
+
+impl Default for Stage {
+    fn default() -> Self {
+        Self {
+            config: "{}",
+            on_error: OnError::DeadLetter,
+            limits: Limits::default(),
+            carries_time: false,
+            stages: 1,
+        }
+    }
+}
+
+fn moody() -> Plugin {
+    load(&guest(MOODY).expect("guests in Rust are built"))
+}
+
+fn transform(stage: &Stage, name: &str) -> config::Transform {
+    config::Transform {
+        plugin: Redacted::plain(MOODY),
+        name: name.to_owned(),
+        config: Redacted::plain(stage.config),
+        on_error: stage.on_error,
+        tick: None,
+        max_batch: 256,
+        max_batch_bytes: 1 << 20,
+        limits: stage.limits,
+    }
+}
+
+async fn scene(stage: Stage) -> Scene {
+    let metrics = Arc::new(Metrics::default());
+    let (feed, queue) = source::queue();
+    let (sink, work) = sink::queue(metrics.sink("p", "out"));
+    let mut transforms = Vec::new();
+    for n in 0..stage.stages {
+        let name = if n == 0 { MOODY.to_owned() } else { format!("{MOODY}{n}") };
+        let setup = Setup {
+            pipeline: "p".into(),
+            transform: name.as_str().into(),
+            config: Redacted::plain(stage.config),
+            limits: stage.limits,
+            state: HostState::default(),
+            metrics: metrics.guest("p", &name),
+        };
+        let instance = moody().instantiate(&setup).await.unwrap();
+        transforms.push((transform(&stage, &name), setup, instance));
+    }
+    let setup = transforms[0].1.clone();
+    let parts = Parts {
+        name: "p".into(),
+        source: Source::Queue(if stage.carries_time { queue.carrying_time() } else { queue }),
+        transforms,
+        sinks: vec![("out".into(), Outputs::All, Sink::Queue(sink))],
+        dead_letter: None,
+    };
+    let (line, control) = pipeline::build(parts, &metrics);
+    let line = tokio::spawn(line.run(|| ()));
+    Scene { feed: Some(feed), work, control, line, metrics, setup }
+}
+
+impl Scene {
+    /// One chunk, which the pipeline takes as one batch.
+    async fn send(&self, words: &[&str]) {
+        let chunk = Chunk { messages: texts(words), failed: Vec::new() };
+        self.feed.as_ref().unwrap().push(chunk).await.unwrap();
+    }
+
+    /// The next messages that come out.
+    async fn receive(&mut self, count: usize) -> Vec<String> {
+        let mut all = Vec::new();
+        while all.len() < count {
+            let batch = tokio::time::timeout(PATIENCE, self.work.next()).await.expect("messages come out");
+            let batch: Vec<Message> = batch.expect("the pipeline lives");
+            all.extend(batch.iter().map(|message| message.payload.as_text().unwrap().to_owned()));
+            self.work.done(Done { delivered: batch.len() as u64, failed: Vec::new() });
+        }
+        all
+    }
+
+    /// Everything that comes out until the end, and the end.
+    async fn end(mut self) -> (Vec<String>, Ended, Arc<Metrics>) {
+        self.feed = None;
+        let mut all = Vec::new();
+        while let Some(batch) = tokio::time::timeout(PATIENCE, self.work.next()).await.expect("an end comes")
+        {
+            all.extend(batch.iter().map(|message| message.payload.as_text().unwrap().to_owned()));
+            self.work.done(Done { delivered: batch.len() as u64, failed: Vec::new() });
+        }
+        drop(self.work);
+        (all, self.line.await.unwrap(), self.metrics)
+    }
+
+    /// Waits until a metric of the stage has a value.
+    async fn until(&self, what: &str, is_so: impl Fn(u64) -> bool) {
+        let mut looks = tokio::time::interval(Duration::from_millis(5));
+        let waited = tokio::time::timeout(PATIENCE, async {
+            while !is_so(self.metric(what)) {
+                looks.tick().await;
+            }
+        });
+        waited.await.unwrap_or_else(|_| panic!("{what} is {}", self.metric(what)));
+    }
+
+    fn metric(&self, name: &str) -> u64 {
+        metric(&self.metrics, name)
+    }
+
+    fn counts(&self) -> Counts {
+        self.metrics.stage_counts("p", MOODY)
+    }
+
+    /// Exchanges the plugin for another, and says how that went.
+    async fn swap(&self, plugin: Plugin, config: &str) -> oneshot::Receiver<Swapped> {
+        let setup = Setup { config: Redacted::plain(config), ..self.setup.clone() };
+        let next = plugin.instantiate(&setup).await.unwrap();
+        let (verdict, swapped) = oneshot::channel();
+        let swap = Swap { stage: 0, next, fresh: false, verdict };
+        self.control.send(Control::Swap(Box::new(swap))).await.unwrap();
+        swapped
+    }
+
+    async fn stop(&self, grace: Duration) {
+        let deadline = tokio::time::Instant::now() + grace;
+        self.control.send(Control::Stop { deadline }).await.unwrap();
+    }
+}
+
+/// The sum of the lines of a metric.
+fn metric(metrics: &Metrics, name: &str) -> u64 {
+    let (name, label) = name.split_once(' ').unwrap_or((name, ""));
+    let text = metrics.encode();
+    let of_name = |line: &&str| line.split(['{', ' ']).next() == Some(name) && line.contains(label);
+    let values = text.lines().filter(of_name).filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
+    values.sum::<f64>() as u64
+}
+
+#[tokio::test]
+async fn state_is_saved_within_a_second_of_a_change_also_when_nothing_follows() {
+    let mut scene = scene(Stage::default()).await;
+    scene.send(&["count"; 3]).await;
+    assert_eq!(scene.receive(3).await, ["1", "2", "3"]);
+    // Nothing follows. The length of the snapshot is the count.
+    scene.until("tidemill_plugin_snapshot_bytes", |bytes| bytes == 3).await;
+    scene.send(&["trap"]).await;
+    scene.send(&["count"]).await;
+    assert_eq!(scene.receive(1).await, ["4"], "the state was saved");
+    assert_eq!(scene.metric("tidemill_plugin_state_lost_total"), 0);
+    let (_, ended, metrics) = scene.end().await;
+    assert_eq!(ended, Ended { ending: Ending::Finished, given_up: None });
+    assert_eq!(metrics.loss_counts("p", MOODY, Reason::Trap).dropped, 1);
+}
+
+#[tokio::test]
+async fn while_a_batch_is_narrowed_the_state_of_accepted_messages_is_kept() {
+    let mut scene = scene(Stage::default()).await;
+    let counts = ["count"; 5];
+    let batch = [&counts[..], &["trap"], &counts, &["trap"], &counts].concat();
+    scene.send(&batch).await;
+    let numbers: Vec<String> = (1..=15).map(|n: u32| n.to_string()).collect();
+    assert_eq!(scene.receive(15).await, numbers);
+    let (last, ..) = scene.end().await;
+    assert_eq!(last, ["final 15"]);
+}
+
+#[tokio::test]
+async fn a_snapshot_that_is_refused_costs_only_itself() {
+    let mut scene = scene(Stage { config: r#"{ "snapshot": "refuse" }"#, ..Stage::default() }).await;
+    scene.send(&["count"]).await;
+    scene.until("tidemill_plugin_faults_total kind=\"snapshot\"", |faults| faults >= 1).await;
+    scene.send(&["count"]).await;
+    assert_eq!(scene.receive(2).await, ["1", "2"]);
+    assert_eq!(scene.metric("tidemill_plugin_state_lost_total"), 0, "the instance lives on");
+    // Now the state is lost, and that is said.
+    scene.send(&["trap"]).await;
+    scene.until("tidemill_plugin_state_lost_total", |lost| lost == 1).await;
+}
+
+#[tokio::test]
+async fn an_instance_that_is_given_up_for_its_snapshot_is_counted_as_state_lost() {
+    let mut scene = scene(Stage { config: r#"{ "snapshot": "trap" }"#, ..Stage::default() }).await;
+    scene.send(&["count"]).await;
+    scene.until("tidemill_plugin_state_lost_total", |lost| lost == 1).await;
+    scene.send(&["count"]).await;
+    assert_eq!(scene.receive(2).await, ["1", "1"]);
+}
+
+#[tokio::test]
+async fn an_instance_that_does_not_start_again_is_waited_for_and_a_new_version_is_a_new_chance_at_once() {
+    let mut scene = scene(Stage::default()).await;
+    // What comes before the trap is accepted, and goes on.
+    scene.send(&["count", "no-start", "trap", "after", "after"]).await;
+    assert_eq!(scene.receive(1).await, ["1"], "what had passed goes on");
+    scene.until("tidemill_plugin_paused", |paused| paused == 1).await;
+    assert_eq!(scene.metrics.loss_counts("p", MOODY, Reason::Trap).dropped, 0, "nothing is given up for it");
+    let counts = scene.counts();
+    assert_eq!((counts.entered, counts.in_flight), (5, 3), "the others wait: {counts:?}");
+    let swapped = scene.swap(load(&plugin("forward")), "{}").await;
+    let Swapped { outcome, .. } = tokio::time::timeout(PATIENCE, swapped).await.unwrap().unwrap();
+    assert!(matches!(outcome, Ok(CarriedState::Older)), "{outcome:?}");
+    assert_eq!(scene.receive(3).await, ["trap", "after", "after"], "the new version takes what waited");
+    assert_eq!(scene.metric("tidemill_plugin_paused"), 0);
+    let (_, ended, _) = scene.end().await;
+    assert_eq!(ended, Ended { ending: Ending::Finished, given_up: None });
+}
+
+#[tokio::test]
+async fn a_new_instance_that_describes_other_outputs_is_not_taken() {
+    let scene = scene(Stage::default()).await;
+    scene.send(&["other-outputs"]).await;
+    scene.until("tidemill_messages_filtered_total", |filtered| filtered == 1).await;
+    scene.send(&["trap", "side"]).await;
+    scene.until("tidemill_plugin_paused", |paused| paused == 1).await;
+    assert!(scene.metric("tidemill_plugin_faults_total kind=\"init\"") >= 1);
+    assert_eq!(scene.metric("tidemill_messages_delivered_total"), 0);
+}
+
+#[tokio::test]
+async fn after_five_faults_in_a_row_messages_wait_and_one_is_tried_alone() {
+    let mut scene = scene(Stage::default()).await;
+    scene.send(&["trap"; 5]).await;
+    scene.until("tidemill_plugin_paused", |paused| paused == 1).await;
+    assert_eq!(scene.metrics.loss_counts("p", MOODY, Reason::Trap).dropped, 5);
+    assert!(scene.metrics.is_paused("p", MOODY));
+    scene.send(&["count", "count"]).await;
+    assert_eq!(scene.receive(2).await, ["1", "2"], "a trial succeeds");
+    assert_eq!(scene.metric("tidemill_plugin_paused"), 0);
+    // Rejections are no faults.
+    scene.send(&["reject"; 20]).await;
+    scene.send(&["count"]).await;
+    assert_eq!(scene.receive(1).await, ["3"]);
+}
+
+#[tokio::test]
+async fn at_a_stop_what_waits_for_a_plugin_that_fails_again_and_again_is_counted_as_shutdown() {
+    let scene = scene(Stage::default()).await;
+    scene.send(&["no-start", "trap", "after", "after"]).await;
+    scene.until("tidemill_plugin_paused", |paused| paused == 1).await;
+    scene.stop(PATIENCE).await;
+    let (all, ended, metrics) = scene.end().await;
+    assert_eq!((all.len(), ended.given_up), (0, Some(2)));
+    assert_eq!(metrics.loss_counts("p", MOODY, Reason::Shutdown).dropped, 2);
+    assert_eq!(metric(&metrics, "tidemill_messages_in_flight"), 0);
+}
+
+#[tokio::test]
+async fn the_grace_period_holds_while_a_plugin_works_and_everything_is_counted() {
+    let limits = Limits { deadline: Duration::from_secs(20), ..Limits::default() };
+    let scene = scene(Stage { limits, ..Stage::default() }).await;
+    scene.send(&["spin"; 16]).await;
+    scene.until("tidemill_stage_messages_in_total", |count| count == 16).await;
+    // One more chunk waits in the source, read and not taken.
+    scene.send(&["after"; 10]).await;
+    scene.stop(Duration::from_millis(200)).await;
+    let metrics = scene.metrics.clone();
+    let ended = tokio::time::timeout(Duration::from_secs(10), scene.line).await;
+    let ended = ended.expect("16 calls of 20 s are not waited for").unwrap();
+    assert_eq!(ended, Ended { ending: Ending::Stopped, given_up: Some(26) });
+    assert_eq!(metrics.received_count("p"), 26);
+    assert_eq!(metrics.loss_counts("p", "source", Reason::Shutdown).dropped, 10);
+    assert_eq!(metrics.loss_counts("p", MOODY, Reason::Shutdown).dropped, 16);
+    assert_eq!(metric(&metrics, "tidemill_messages_in_flight"), 0);
+}
+
+#[tokio::test]
+async fn a_swap_takes_over_between_two_calls_and_the_rest_of_the_batch_runs_on_the_new_version() {
+    let scene = scene(Stage::default()).await;
+    scene.send(&[&["spin"; 8][..], &["after"; 100]].concat()).await;
+    scene.until("tidemill_stage_messages_in_total", |count| count == 108).await;
+    let swapped = scene.swap(load(&plugin("forward")), "{}").await;
+    assert!(tokio::time::timeout(PATIENCE, swapped).await.unwrap().unwrap().outcome.is_ok());
+    let (all, ended, metrics) = scene.end().await;
+    assert_eq!(ended, Ended { ending: Ending::Finished, given_up: None });
+    let lost = metrics.loss_counts("p", MOODY, Reason::Deadline).dropped as usize;
+    assert!(lost < 8, "the old version had only some of them: {lost}");
+    assert_eq!(all.len(), 108 - lost);
+}
+
+#[tokio::test]
+async fn a_timer_that_takes_longer_than_its_interval_leaves_the_source_its_turn() {
+    let config = r#"{ "tick_ms": 1, "tick_takes_ms": 5 }"#;
+    let mut scene = scene(Stage { config, ..Stage::default() }).await;
+    for n in 0..50 {
+        scene.send(&["count"]).await;
+        assert_eq!(scene.receive(1).await, [(n + 1).to_string()]);
+    }
+}
+
+#[tokio::test]
+async fn a_timer_that_runs_out_of_time_has_nothing_to_do_with_the_size_of_a_batch() {
+    let config = r#"{ "tick_ms": 1, "tick_takes_ms": 60000 }"#;
+    let limits = Limits { deadline: Duration::from_millis(20), ..Limits::default() };
+    let mut scene = scene(Stage { config, limits, ..Stage::default() }).await;
+    scene.until("tidemill_plugin_faults_total kind=\"deadline\"", |faults| faults >= 3).await;
+    scene.send(&["after"; 200]).await;
+    scene.receive(200).await;
+    let calls = scene.metric("tidemill_plugin_calls_total outcome=\"ok\"");
+    // The circuit may be open, so that one message is tried alone first; halves would be many calls.
+    assert!(calls <= 3, "{calls} calls for one batch");
+}
+
+#[tokio::test]
+async fn timer_and_clock_tell_the_time_of_the_messages_where_they_carry_one() {
+    let config = r#"{ "tick_ms": 1, "tells_time": true }"#;
+    let mut scene = scene(Stage { config, carries_time: true, ..Stage::default() }).await;
+    scene.send(&["after", "after", "after"]).await;
+    let all = scene.receive(4).await;
+    // Times are 1, 2 and 3 microseconds; no timer was called before the first message.
+    assert_eq!(all, ["after", "after", "after", "3 3"]);
+}
+
+#[tokio::test]
+async fn a_fault_at_the_end_is_tried_once_more_with_the_last_good_snapshot() {
+    let mut scene = scene(Stage::default()).await;
+    scene.send(&["count", "count"]).await;
+    scene.receive(2).await;
+    scene.until("tidemill_plugin_snapshot_bytes", |bytes| bytes == 2).await;
+    scene.send(&["poison"]).await;
+    let (all, ended, metrics) = scene.end().await;
+    assert_eq!((all, ended.ending), (vec!["final 2".to_owned()], Ending::Finished));
+    assert!(metric(&metrics, "tidemill_plugin_faults_total kind=\"trap\"") >= 1);
+}
+
+#[tokio::test]
+async fn a_plugin_that_has_no_good_end_fails_its_pipeline() {
+    let mut scene = scene(Stage { config: r#"{ "never_ends": true }"#, ..Stage::default() }).await;
+    scene.send(&["count"]).await;
+    scene.receive(1).await;
+    let (all, ended, _) = scene.end().await;
+    assert!(all.is_empty());
+    let Ending::Failed(error) = ended.ending else { panic!("{ended:?}") };
+    assert!(error.contains("is lost") && error.contains("no good end"), "{error}");
+}
+
+#[tokio::test]
+async fn a_failure_stops_the_pipeline_while_it_drains_too() {
+    let scene = scene(Stage { on_error: OnError::Stop, ..Stage::default() }).await;
+    // Both chunks are there before the pipeline is told: the second is read while it stops.
+    scene.send(&["count"]).await;
+    scene.stop(PATIENCE).await;
+    scene.send(&["reject"]).await;
+    let (_, ended, _) = scene.end().await;
+    assert!(matches!(&ended.ending, Ending::Failed(error) if error.contains("on_error")), "{ended:?}");
+}
+
+#[tokio::test]
+async fn other_tasks_run_while_a_flood_of_emissions_goes_through_the_next_stage() {
+    const EMISSIONS: usize = 50_000;
+    let limits = Limits { deadline: Duration::from_secs(20), output_bytes: 256 << 20, ..Limits::default() };
+    let scene = scene(Stage { stages: 2, limits, ..Stage::default() }).await;
+    scene.send(&["flood 50000"]).await;
+    // Everything runs on this one thread: what does not yield lets this task see nothing of it.
+    let seen = Arc::new(AtomicU64::new(0));
+    let watcher = tokio::spawn({
+        let (seen, metrics) = (seen.clone(), scene.metrics.clone());
+        async move {
+            while metrics.stage_counts("p", "moody1").settled.passed < EMISSIONS as u64 {
+                seen.fetch_add(1, Ordering::Relaxed);
+                tokio::task::yield_now().await;
+            }
+        }
+    });
+    let (all, _, metrics) = scene.end().await;
+    watcher.await.unwrap();
+    assert_eq!(all.len() - 2, EMISSIONS, "and two words at the end");
+    assert_eq!(metrics.stage_counts("p", "moody1").entered as usize, EMISSIONS + 1);
+    // 196 calls; a task may make some 128 in a row.
+    assert!(seen.load(Ordering::Relaxed) >= 2, "{seen:?}");
+}
