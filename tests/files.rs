@@ -12,7 +12,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use tidemill_tests::host::{Folder, Host, PATIENCE, binary};
 use tidemill_tests::peers::{Feed, dial};
-use tidemill_tests::plugin;
+use tidemill_tests::{plugin, root};
 use tokio_tungstenite::tungstenite::Message;
 
 /// A pipeline without transforms; the tables of its source and of its sink.
@@ -336,6 +336,27 @@ fn a_standard_output_that_nobody_takes_from_holds_the_end_up_no_longer_than_the_
     let mut log = String::new();
     child.stderr.take().unwrap().read_to_string(&mut log).unwrap();
     assert!(log.contains("the grace period ran out"), "{log}");
+}
+
+#[test]
+fn a_demo_that_nobody_watches_any_more_ends() {
+    let folder = Folder::default();
+    let plugins = plugin("vwap");
+    let recording = root().join("examples/data/binance-combined-20240808.jsonl.gz");
+    let mut command = Command::new(binary());
+    command
+        .args(["demo", "--speed", "max", "--recording"])
+        .arg(recording)
+        .arg("--plugins")
+        .arg(plugins.parent().unwrap());
+    command.current_dir(folder.path("")).stdin(Stdio::null()).stderr(Stdio::piped());
+    let (reader, writer) = std::io::pipe().unwrap();
+    let mut child = command.stdout(writer).spawn().unwrap();
+    drop((command, reader));
+    let mut log = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut log).unwrap();
+    assert_eq!(exit_code(&mut child), Some(1), "{log}");
+    assert!(log.contains("failed to write stdout: Broken pipe"), "{log}");
 }
 
 #[test]

@@ -90,6 +90,9 @@ impl Demo {
         loop {
             let round = self.round(&recording, port, &mut show, shutdown).await?;
             show.summary(&round);
+            if let Some(error) = show.failure {
+                return Err(format!("failed to write stdout: {error}"));
+            }
             if self.once || shutdown.is_requested() {
                 return Ok(());
             }
@@ -123,15 +126,18 @@ impl Demo {
             replay(exchange, recording, self.speed, true, shutdown).await;
             stop.request();
         };
+        let ticking = show.follow(&metrics);
         let shown = async {
             while let Some(window) = next(&mut viewer).await {
                 windows += 1;
-                show.window(&window);
+                if let Err(error) = show.window(&window) {
+                    show.failure = Some(error);
+                    shutdown.request();
+                }
             }
             // The answer to the close frame: until it is sent, the host waits for it.
             poll_fn(|cx| viewer.poll_closed(cx)).await;
         };
-        let ticking = show.follow(&metrics);
         let ((), (), ended) = tokio::select! {
             all = async { tokio::join!(played, shown, &mut host) } => all,
             never = ticking => match never {},
@@ -221,6 +227,8 @@ struct Window {
 struct Show {
     bar: Option<ProgressBar>,
     url: String,
+    /// Nobody sees it any more.
+    failure: Option<io::Error>,
 }
 
 impl Show {
@@ -240,16 +248,15 @@ impl Show {
             ));
             bar
         });
-        Self { bar, url }
+        Self { bar, url, failure: None }
     }
 
-    fn window(&self, text: &str) {
-        let Some(bar) = &self.bar else {
-            // Where nobody reads, the demo goes on.
-            let _ = writeln!(io::stdout(), "{text}");
-            return;
+    fn window(&self, text: &str) -> io::Result<()> {
+        let Some(bar) = &self.bar else { return writeln!(io::stdout(), "{text}") };
+        let Ok(window) = serde_json::from_str::<Window>(text) else {
+            bar.println(text);
+            return Ok(());
         };
-        let Ok(window) = serde_json::from_str::<Window>(text) else { return bar.println(text) };
         let start = jiff::Timestamp::from_millisecond(window.window_start).unwrap_or_default();
         bar.println(format!(
             "{:<16} {:<9} {:>14.4} {:>12.4} {:>7}{}",
@@ -260,6 +267,7 @@ impl Show {
             window.count,
             if window.is_final { "" } else { "  (still open at the end)" }
         ));
+        Ok(())
     }
 
     /// Keeps the count of messages up to date; never ends.

@@ -15,6 +15,8 @@ use std::time::Duration;
 
 /// What is received before it is written on.
 const ROOM: Room = Room { messages: 256, bytes: 1 << 20 };
+/// At the end, how long what was received may take to be written.
+const GRACE: Duration = Duration::from_secs(10);
 /// The name in the log.
 const PIPELINE: &str = "record";
 
@@ -67,9 +69,14 @@ impl Record {
             () = tokio::time::sleep(self.time.unwrap_or_default()), if self.time.is_some() => Ok(()),
         };
         let mut failed = Vec::new();
-        poll_fn(|cx| sink.poll_flush(cx, &mut failed)).await;
-        poll_fn(|cx| sink.poll_close(cx, close_code::NORMAL, &mut failed)).await;
-        poll_fn(|cx| source.poll_close(cx, close_code::NORMAL)).await;
+        let closing = async {
+            poll_fn(|cx| sink.poll_flush(cx, &mut failed)).await;
+            poll_fn(|cx| sink.poll_close(cx, close_code::NORMAL, &mut failed)).await;
+            poll_fn(|cx| source.poll_close(cx, close_code::NORMAL)).await;
+        };
+        if tokio::time::timeout(GRACE, closing).await.is_err() {
+            return Err(format!("{} messages could not be written to {path}", sink.in_flight()));
+        }
         tracing::info!(messages = copy.taken, %path, "recorded");
         copied.and(first(failed))
     }
