@@ -427,6 +427,42 @@ async fn what_a_peer_packs_small_takes_no_more_memory_than_the_bounds_say() {
     assert!(dialled < MOST_MIB && accepted < MOST_MIB, "{dialled} MiB dialled, {accepted} MiB accepted");
 }
 
+#[test]
+fn vwap_closes_idle_windows_of_a_recording_by_the_times_of_the_recording() {
+    const TRADES: u64 = 36_000;
+    let folder = Folder::default();
+    folder.install("vwap", &plugin("vwap"));
+    // Half an hour of two symbols, years ago, a trade of each every 100 ms; one of them pauses for an hour.
+    let trade = |n: u64| {
+        let time_ms = 1_723_100_000_000 + n / 2 * 100 + if n >= TRADES / 2 { 3_600_000 } else { 0 };
+        let symbol = ["BTC", "ETH"][(n % 2) as usize];
+        let data = format!("{{\"e\":\"trade\",\"s\":\"{symbol}\",\"p\":\"1\",\"q\":\"1\",\"T\":{time_ms}}}");
+        format!("{} {{\"data\":{data}}}\n", time_ms * 1_000_000)
+    };
+    fs::write(folder.path("in.recording"), (0..TRADES).map(trade).collect::<String>()).unwrap();
+    let host = folder.run(
+        r#"
+        [[pipelines]]
+        name = "p"
+        source = { type = "file", path = "in.recording", format = "recording" }
+        transforms = [{ plugin = "vwap", config = { window = "1m", idle_close = "5s" } }]
+        sinks = [{ type = "file", path = "out.jsonl" }]
+        "#,
+    );
+    let now = host.wait_until("all are through", |now| {
+        now.count("tidemill_stage_messages_in_total", &[]) == TRADES
+            && now.count("tidemill_messages_in_flight", &[]) == 0
+            && fs::read_to_string(folder.path("out.jsonl")).is_ok_and(|text| text.contains("\"final\":false"))
+    });
+    assert_eq!(now.count("tidemill_guest_late_total", &[]), 0);
+    assert!(host.stop().status.success());
+    let out = fs::read_to_string(folder.path("out.jsonl")).unwrap();
+    let windows: Vec<serde_json::Value> =
+        out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let counted: u64 = windows.iter().map(|window| window["count"].as_u64().unwrap()).sum();
+    assert_eq!(counted, TRADES);
+}
+
 /// The most memory that a host has had, in MiB.
 fn most_mib(host: &Host) -> u64 {
     let status = fs::read_to_string(format!("/proc/{}/status", host.id())).unwrap();
