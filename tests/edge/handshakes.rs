@@ -113,3 +113,17 @@ async fn each_attempt_takes_the_next_url() {
         });
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_time_to_wait_is_obeyed_whatever_the_refusal_and_told() {
+    let folder = Folder::default();
+    let (listener, url) = server().await;
+    let mut requests = answer(listener, "HTTP/1.1 418 I'm a teapot\r\nRetry-After: 7200");
+    let sink = format!("url = \"ws://{}\"", nobody().await);
+    let host = folder.run(&pipeline(&format!("url = \"{url}\", {QUICK}"), &sink));
+    requests.recv().await.unwrap();
+    host.logged("the time to wait", |fields| (fields["retry_after"] == "3600s").then_some(()));
+    host.wait_until("it waits", |now| is_in(now, "source", "waiting"));
+    assert_eq!(connects(&host.metrics(), "source", "handshake"), 1);
+    requests.try_recv().expect_err("there is no second request");
+}

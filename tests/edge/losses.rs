@@ -259,3 +259,36 @@ async fn a_host_that_waits_to_dial_again_stops_at_once() {
     let best = times.min().unwrap();
     assert!(best < Duration::from_millis(100), "{best:?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_upstream_said_before_it_left_arrives_though_the_sink_was_away() {
+    const MESSAGES: u64 = 5000;
+    let folder = Folder::default();
+    let (listener, url) = server().await;
+    let address = nobody().await;
+    let source = format!("url = \"{url}\", ping = {{ interval = \"50ms\", timeout = \"30s\" }}, {QUICK}");
+    let host = folder.run(&pipeline(&source, &format!("url = \"ws://{address}/\", {QUICK}")));
+    let mut upstream = accept(&listener).await;
+    for index in 0..MESSAGES {
+        upstream.feed(Message::text(index.to_string())).await.unwrap();
+    }
+    let restart = CloseFrame { code: 1001.into(), reason: "daily restart".into() };
+    upstream.feed(Message::Close(Some(restart))).await.unwrap();
+    upstream.flush().await.unwrap();
+    drop(upstream);
+    // Many pings are due meanwhile, and none of them can be written.
+    host.wait_until("a long hold", |now| now.sum("tidemill_source_paused_seconds_total", &[]) > 1.0);
+    let listener = TcpListener::bind(address).await.unwrap();
+    let mut sink = accept(&listener).await;
+    for index in 0..MESSAGES {
+        let text = loop {
+            match soon(sink.next()).await.unwrap().unwrap() {
+                Message::Text(text) => break text,
+                _ => continue,
+            }
+        };
+        assert_eq!(text.as_str(), index.to_string());
+    }
+    says(&host, &format!("connection to WebSocket {url} was closed by the peer: 1001 daily restart"));
+    accounted_for(&host, MESSAGES);
+}
