@@ -5,27 +5,24 @@
 //! Reading and writing messages is the owner's, and so is finding the end: whatever ends a connection, what
 //! was received before comes first.
 
-use super::connect::{Dial, connect};
-use super::connect_error::{ConnectError, Problem};
+mod established;
+
+use super::connect_error::ConnectError;
 use super::connection::Connection;
 use super::ending::Ending;
-use super::heartbeat::{Beat, Heartbeat, Replies};
-use super::keepalive::{Due, Keepalive};
-use super::secret::resolved;
-use super::stream::Traffic;
 use super::target;
 use crate::backoff::{Advice, Backoff};
-use crate::config::{Client, Endpoint, EndpointText, Packing};
-use crate::message::Payload;
+use crate::config::{Client, Endpoint, Packing};
 use crate::metadata::{CONNECTION, Origin, SOURCE};
 use crate::telemetry::{ConnectOutcome, Connected, EndpointMetrics, EndpointState};
+use established::{Dialled, Established, dial};
 use futures_util::task::AtomicWaker;
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
-use tokio::time::{Instant, Sleep};
+use tokio::time::Sleep;
 use tracing::{Span, debug, error, info, info_span, warn};
 
 /// A client endpoint's connection, and the next one after it.
@@ -82,11 +79,6 @@ struct Settings {
 type Connector = fn(Arc<Settings>, usize) -> Dialling;
 type Dialling = Pin<Box<dyn Future<Output = Result<Dialled, ConnectError>> + Send>>;
 
-struct Dialled {
-    connection: Connection,
-    heartbeat: Option<Heartbeat>,
-}
-
 enum State {
     Connecting { dialling: Dialling, url: usize },
     Connected(Box<Established>),
@@ -94,17 +86,6 @@ enum State {
     Waiting(Pin<Box<Sleep>>),
     Failed,
     Closed,
-}
-
-struct Established {
-    connection: Connection,
-    shown: Arc<Connected>,
-    keepalive: Keepalive,
-    heartbeat: Option<Heartbeat>,
-    since: Instant,
-    url: usize,
-    counted: Traffic,
-    needs_flush: bool,
 }
 
 impl Link {
@@ -201,25 +182,26 @@ impl Link {
     #[inline]
     pub fn message(&mut self) {
         if let State::Connected(established) = &mut self.state {
-            established.keepalive.message();
-            established.count(&self.metrics);
-        }
-    }
-
-    /// Reads on, as far as a hold may go: see [`Connection::poll_hold`].
-    pub fn read_held(&mut self, cx: &mut Context<'_>) {
-        if let State::Connected(established) = &mut self.state {
-            let _ = established.connection.poll_hold(cx);
+            established.message(&self.metrics);
         }
     }
 
     /// Reading is held back until [`Self::release`]: that time counts against nobody.
     pub fn hold(&mut self) {
         if let State::Connected(established) = &mut self.state {
-            established.keepalive.hold();
-            if let Some(heartbeat) = &mut established.heartbeat {
-                heartbeat.hold();
-            }
+            established.hold();
+        }
+    }
+
+    /// Reads on, as far as a hold may go: see [`Connection::poll_hold`]. An end that is seen so is told at
+    /// once, and another connection is dialled when the owner has read all of this one.
+    pub fn read_held(&mut self, cx: &mut Context<'_>) {
+        if let State::Connected(established) = &mut self.state
+            && established.connection.poll_hold(cx).is_ready()
+            && established.told.is_none()
+            && let Some(ending) = established.connection.ending().cloned()
+        {
+            self.tell(&ending);
         }
     }
 
@@ -227,31 +209,43 @@ impl Link {
     #[inline]
     pub fn release(&mut self) {
         if let State::Connected(established) = &mut self.state {
-            established.keepalive.release();
-            if let Some(heartbeat) = &mut established.heartbeat {
-                heartbeat.release();
-            }
+            established.release();
         }
     }
 
     /// The owner found the connection at its end, after all that was received. [`Self::poll_change`] says
     /// what comes of it.
     pub fn lose(&mut self, ending: &Ending) {
+        self.tell(ending);
         let State::Connected(established) = std::mem::replace(&mut self.state, State::Closed) else { return };
-        let Established { connection, shown, since, url, counted, .. } = *established;
-        self.metrics.detach(&shown);
-        count(&self.metrics, counted, connection.traffic());
+        let Established { connection, told, .. } = *established;
         self.closing.push(connection);
+        match told.filter(|_| !self.is_stopped) {
+            Some(why) => self.state = State::Broken { why, advice: Advice::default(), was_connected: true },
+            None => self.show(EndpointState::Closed),
+        }
+    }
+
+    /// Tells once that the connection has ended, and how.
+    fn tell(&mut self, ending: &Ending) {
+        let State::Connected(established) = &mut self.state else { return };
+        if established.told.is_some() {
+            return;
+        }
+        let (age, url) = (established.age(), established.url);
+        established.detach(&self.metrics);
+        let why = format!("connection to WebSocket {} {}", self.shown_url(url), said_of(ending));
+        if let State::Connected(established) = &mut self.state {
+            established.told = Some(why.clone());
+        }
         if self.is_stopped {
             debug!(parent: &self.span, %ending, "connection ended");
             return self.show(EndpointState::Closed);
         }
-        self.backoff.connection_lived(since.elapsed());
-        let why = format!("connection to WebSocket {} {}", self.shown_url(url), said_of(ending));
+        self.backoff.connection_lived(age);
         warn!(parent: &self.span, error = %why, "connection lost");
         self.metrics.show_error(&why);
-        self.last_error = Some(why.clone());
-        self.state = State::Broken { why, advice: Advice::default(), was_connected: true };
+        self.last_error = Some(why);
         // What comes next is decided at the next turn, and until then it is not connected.
         self.show(EndpointState::Waiting);
     }
@@ -317,17 +311,8 @@ impl Link {
         let shown = Connected::new(&id, self.waker.clone());
         let origin = Origin::new([(SOURCE, self.shown_url(url)), (CONNECTION, id)]);
         self.metrics.attach(&shown, &origin);
-        let established = Box::new(Established {
-            connection: dialled.connection,
-            shown,
-            keepalive: Keepalive::new(&self.settings.endpoint),
-            heartbeat: dialled.heartbeat,
-            since: Instant::now(),
-            url,
-            counted: Traffic::default(),
-            needs_flush: false,
-        });
-        self.state = State::Connected(established);
+        let established = Established::new(dialled, url, &self.settings.endpoint, shown);
+        self.state = State::Connected(Box::new(established));
         Change::Connected(origin)
     }
 
@@ -387,106 +372,10 @@ impl Link {
     }
 }
 
-impl Established {
-    /// Sends what is due, and ends the connection if it is time for that: its owner finds the end as it
-    /// reads. A write that fails ends nothing but writing.
-    #[inline]
-    fn poll(&mut self, cx: &mut Context<'_>, metrics: &EndpointMetrics) {
-        if self.connection.is_over() {
-            return;
-        }
-        if self.connection.has_first() {
-            let _ = self.connection.poll_ready(cx);
-            self.needs_flush = true;
-        }
-        self.poll_heartbeat(cx);
-        self.count(metrics);
-        self.shown.register(cx.waker());
-        if let Some(dismissal) = self.shown.dismissal() {
-            self.connection.end(Ending::Dismissed(dismissal.clone()));
-        }
-        while let Poll::Ready(due) = self.keepalive.poll(cx, &self.connection) {
-            match due {
-                Due::Silent => return self.connection.end(Ending::Silent),
-                Due::Idle => return self.connection.end(Ending::Idle),
-                Due::Ping => {
-                    self.connection.ping();
-                    self.needs_flush = true;
-                }
-            }
-        }
-        if self.needs_flush && self.connection.poll_flush(cx).is_ready() {
-            self.needs_flush = false;
-        }
-    }
-
-    #[inline]
-    fn count(&mut self, metrics: &EndpointMetrics) {
-        let traffic = self.connection.traffic();
-        if traffic != self.counted {
-            count(metrics, self.counted, traffic);
-            self.counted = traffic;
-            self.shown.count(self.connection.gone());
-        }
-    }
-
-    #[inline]
-    fn poll_heartbeat(&mut self, cx: &mut Context<'_>) {
-        let Some(heartbeat) = &mut self.heartbeat else { return };
-        while let Poll::Ready(beat) = heartbeat.poll(cx, self.connection.replies()) {
-            match beat {
-                Beat::NoReply if self.connection.has_unread(cx) => heartbeat.look_soon(),
-                Beat::NoReply => return self.connection.end(Ending::NoReply),
-                Beat::Due => {
-                    if !matches!(self.connection.poll_ready(cx), Poll::Ready(Ok(()))) {
-                        return;
-                    }
-                    let _ = self.connection.send(heartbeat.message());
-                    heartbeat.sent();
-                    self.needs_flush = true;
-                }
-            }
-        }
-    }
-}
-
 impl fmt::Debug for Link {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Link").field("state", &self.shown_state).finish_non_exhaustive()
     }
-}
-
-/// Reads what the configuration leaves in files, dials, and makes the connection as it is to be.
-async fn dial(settings: Arc<Settings>, url: usize) -> Result<Dialled, ConnectError> {
-    let Settings { endpoint, client, .. } = &*settings;
-    let none = EndpointText::plain("");
-    let url = client.urls.get(url).unwrap_or(&none);
-    let unreadable = |why| ConnectError::new(url, Problem::Secret(why));
-    let mut first = Vec::new();
-    for text in &endpoint.on_connect {
-        first.push(Payload::text(resolved(text).await.map_err(unreadable)?.expose()));
-    }
-    let mut heartbeat = None;
-    let mut reply = None;
-    if let Some(config) = &client.heartbeat {
-        heartbeat = Some((config, resolved(&config.message).await.map_err(unreadable)?));
-        if let Some(text) = &config.reply {
-            reply = Some(resolved(text).await.map_err(unreadable)?);
-        }
-    }
-    let mut connection = connect(Dial::of(endpoint, client, url)).await?;
-    connection.begin_with(first, client.send_interval);
-    if let Some(reply) = reply {
-        connection.expect_replies(Replies::new(reply.expose().to_owned(), settings.packing));
-    }
-    let heartbeat =
-        heartbeat.map(|(config, message)| Heartbeat::new(config, Payload::text(message.expose())));
-    Ok(Dialled { connection, heartbeat })
-}
-
-fn count(metrics: &EndpointMetrics, before: Traffic, now: Traffic) {
-    metrics.bytes_received.inc_by(now.received_bytes - before.received_bytes);
-    metrics.bytes_sent.inc_by(now.sent_bytes - before.sent_bytes);
 }
 
 /// Completes "connection to WebSocket URL ...".

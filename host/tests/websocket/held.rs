@@ -2,7 +2,7 @@
 
 use crate::drive::{
     Peer, Seen, accept, client_endpoint, client_of, dial, fill_until, listener, server_endpoint,
-    server_source, soon, source_of, with_source,
+    server_source, soon, source_of, until_metric, with_source,
 };
 use futures_util::{SinkExt, StreamExt};
 use std::future::{Future, poll_fn};
@@ -128,6 +128,31 @@ async fn what_was_read_while_held_back_is_there_after_a_stop_and_no_more_is_read
     fill_until(&mut source, &mut seen, |_| false).await;
     assert_eq!((seen.texts(), seen.end), (words, Some(Fill::Ended)));
     assert_eq!(source.remaining(), 0);
+}
+
+#[tokio::test]
+async fn a_peer_that_leaves_while_held_back_is_told_at_once_and_dialled_once_all_is_read() {
+    let (listener, url) = listener().await;
+    let metrics = Metrics::default();
+    let mut source = source_of(client_endpoint(&url), &metrics);
+    let mut peer = with_source(&mut source, &mut Seen::default(), accept(&listener)).await;
+    let words = texts(100, 100);
+    say(&mut peer, &words).await;
+    peer.close(None).await.expect("it is read");
+    held(&mut source, until_metric(&metrics, &["tidemill_connections{", "\"waiting\""], "1")).await;
+    assert_eq!(close_code_or_none(&mut peer).await, None, "the close frame is answered");
+    let mut seen = Seen::default();
+    fill_until(&mut source, &mut seen, |seen| seen.messages.len() == words.len()).await;
+    assert_eq!(seen.texts(), words);
+    with_source(&mut source, &mut seen, accept(&listener)).await;
+}
+
+/// The code of the close frame that comes next, if it has one.
+async fn close_code_or_none(peer: &mut Peer) -> Option<u16> {
+    match soon(peer.next()).await {
+        Some(Ok(Message::Close(frame))) => frame.map(|frame| frame.code.into()),
+        other => panic!("unexpected: {other:?}"),
+    }
 }
 
 #[tokio::test]

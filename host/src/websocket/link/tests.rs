@@ -1,10 +1,12 @@
 //! The schedule of a link, with a connector that never connects and time that passes at once.
 
 use super::*;
-use crate::config::{Mode, Reconnect};
+use crate::config::{EndpointText, Mode, Reconnect};
 use crate::telemetry::Metrics;
+use crate::websocket::connect_error::Problem;
 use std::cell::RefCell;
 use std::future::poll_fn;
+use tokio::time::Instant;
 
 thread_local! {
     /// What the connector answers next, from the end; what is not there is a connection that is closed.
