@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, SystemTime};
 use tidemill_tests::host::{Folder, Host, binary};
-use tidemill_tests::peers::{Collector, Feed, dial};
+use tidemill_tests::peers::{Collector, Feed, Received, dial};
 use tidemill_tests::{guest, plugin};
 
 /// A pipeline from a feed to a collector, through the transforms that this text lists.
@@ -178,6 +178,24 @@ async fn what_can_run_runs_and_a_pipeline_whose_plugin_refuses_gets_another_chan
     folder.install("filter", &plugin("demux"));
     becomes(&host, "b", "running").await;
     assert_eq!(host.get("/readyz").0, 200);
+    assert!(tokio::task::block_in_place(|| host.stop()).status.success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pipeline_that_failed_while_it_ran_starts_anew_with_a_new_version_of_its_plugin() {
+    let folder = Folder::default();
+    folder.install("filter", &plugin("filter"));
+    let (feed, mut collector) = (Feed::open().await, Collector::open().await);
+    let stops =
+        r#"{ plugin = "filter", on_error = "stop", config = { where = [{ field = "/n", op = "exists" }] } }"#;
+    let host = folder.run(&relay("p", &feed, stops, &collector));
+    feed.text("not JSON").await;
+    becomes(&host, "p", "failed").await;
+    folder.install_another_version("filter", &plugin("filter"));
+    becomes(&host, "p", "running").await;
+    feed.text("{\"n\":1}").await;
+    assert!(matches!(collector.received.recv().await, Some(Received::Closed(_))));
+    assert_eq!(collector.text().await, "{\"n\":1}");
     assert!(tokio::task::block_in_place(|| host.stop()).status.success());
 }
 

@@ -6,7 +6,6 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tidemill_tests::guest;
@@ -150,14 +149,6 @@ fn through_x(name: &str, feed: &Feed, collector: &Collector, config: &str) -> St
     )
 }
 
-/// The same component with another digest: it has a custom section more.
-fn other_version(component: &Path) -> Vec<u8> {
-    let mut wasm = std::fs::read(component).unwrap();
-    // Section 0, two bytes long: a name of one byte.
-    wasm.extend([0, 2, 1, b'x']);
-    wasm
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pipeline_whose_plugin_is_stuck_holds_up_neither_the_swap_of_another_nor_the_api() {
     let folder = Folder::default();
@@ -182,8 +173,7 @@ async fn a_pipeline_whose_plugin_is_stuck_holds_up_neither_the_swap_of_another_n
         host.wait_until("it is stuck", |now| {
             now.count("tidemill_messages_received_total", &["pipeline=\"stuck\""]) == 1
         });
-        std::fs::write(folder.path("next.wasm"), other_version(&hostile)).unwrap();
-        folder.install("x", &folder.path("next.wasm"));
+        folder.install_another_version("x", &hostile);
         host.wait_until("the other one has swapped", |now| {
             let labels = ["pipeline=\"healthy\""];
             now.count("tidemill_plugin_swap_duration_seconds_count", &labels) == 1
@@ -234,6 +224,44 @@ async fn a_pipeline_that_is_about_to_end_refuses_no_version() {
     assert_eq!(tokio::task::block_in_place(|| host.json("POST", "/api/v1/pipelines", &late)).0, 201);
     feed.text("2").await;
     assert_eq!(collector.text().await, "v2 1 2");
+}
+
+#[test]
+fn a_use_that_refuses_a_version_is_told_apart_and_is_offered_it_again_when_the_file_is_touched() {
+    let folder = Folder::default();
+    let hostile = guest("hostile").expect("guests in Rust are built");
+    folder.install("x", &hostile);
+    let pipeline = |name: &str, place: &str| {
+        format!(
+            r#"
+            [[pipelines]]
+            name = "{name}"
+            source = {{ type = "websocket", mode = "server", path = "/{name}/in" }}
+            transforms = [{{ plugin = "x", config = {{ behaviour = "panic", where = "{place}" }} }}]
+            sinks = [{{ type = "websocket", mode = "server", path = "/{name}/out" }}]
+            "#
+        )
+    };
+    let config = pipeline("refuses", "restore") + &pipeline("takes", "process");
+    let host = folder.run(&format!("[server]\nport = 0\n{config}"));
+    host.wait_until("both run", |now| now.count("tidemill_pipelines", &["state=\"running\""]) == 2);
+    let lines = |message: &str, pipeline: &str| {
+        let log = host.log();
+        let pipeline = format!("\"pipeline\":\"{pipeline}\"");
+        log.lines().filter(|line| line.contains(message) && line.contains(&pipeline)).count()
+    };
+    let (kept, taken) = ("plugin not swapped here", "plugin swapped");
+    folder.install_another_version("x", &hostile);
+    host.wait_until("it is decided", |_| lines(kept, "refuses") == 1 && lines(taken, "takes") == 1);
+    std::fs::File::open(folder.path("plugins/x.wasm"))
+        .unwrap()
+        .set_modified(std::time::SystemTime::UNIX_EPOCH)
+        .unwrap();
+    let metrics =
+        host.wait_until("it is offered again", |_| lines(kept, "refuses") == 2 || lines("rejected", "") > 0);
+    assert_eq!(lines(taken, "takes"), 1, "it runs it already");
+    assert_eq!(lines(taken, "refuses"), 0);
+    assert!(metrics.count("tidemill_plugin_swaps_total", &["outcome=\"swapped\""]) > 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -73,6 +73,19 @@ impl Folder {
         std::fs::rename(whole, self.path(&format!("plugins/{name}.wasm"))).expect("in one folder");
     }
 
+    /// The same for a version that does as the component does and has another digest.
+    ///
+    /// # Panics
+    /// If it cannot be written.
+    pub fn install_another_version(&self, name: &str, component: &Path) {
+        let mut wasm = std::fs::read(component).expect("components can be read");
+        // A custom section, two bytes long: a name of one.
+        wasm.extend([0, 2, 1, b'x']);
+        let next = self.path("another-version.wasm");
+        std::fs::write(&next, wasm).expect("the folder can be written");
+        self.install(name, &next);
+    }
+
     /// Runs a host here, with an HTTP API on a free port. `config` is the rest of the file.
     ///
     /// # Panics
