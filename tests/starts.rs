@@ -302,6 +302,26 @@ async fn a_host_is_ready_only_once_the_endpoint_of_its_last_pipeline_is_open() {
     assert!(tokio::task::block_in_place(|| host.stop()).status.success());
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_one_of_whose_plugins_fails_again_and_again_is_ready_and_says_so() {
+    let folder = Folder::default();
+    folder.install("hostile", &guest("hostile").expect("guests in Rust are built"));
+    let (feed, collector) = (Feed::open().await, Collector::open().await);
+    let panics = r#"{ plugin = "hostile", on_error = "drop", config = { behaviour = "panic" } }"#;
+    let host = folder.run(&relay("p", &feed, panics, &collector));
+    for _ in 0..64 {
+        feed.text("poison").await;
+    }
+    tokio::task::block_in_place(|| {
+        host.wait_until("its messages wait", |_| {
+            let (status, ready) = host.json("GET", "/readyz", &Value::Null);
+            let why = ready["degraded"]["p"].as_str().unwrap_or_default();
+            assert!(why.is_empty() || (status == 200 && why.contains("transform hostile")), "{ready}");
+            !why.is_empty()
+        });
+    });
+}
+
 #[test]
 fn rejected_content_is_tried_again_when_its_file_is_touched_and_counts_where_a_pipeline_uses_it() {
     let folder = Folder::default();

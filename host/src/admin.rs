@@ -11,9 +11,9 @@ mod refusal;
 mod serve;
 mod untrusted;
 
-use crate::config::{Reader, Redacted, Server};
+use crate::config::{Reader, Redacted, Server, Transform};
 use crate::control::Handle;
-use crate::telemetry::{Metrics, Status};
+use crate::telemetry::{Described, Metrics, Status};
 use crate::websocket::Listeners;
 use axum::Router;
 use axum::extract::State;
@@ -23,7 +23,7 @@ use axum::response::{IntoResponse, Json, Response};
 use axum::routing::{delete, get, post};
 use guard::Guard;
 use refusal::Refusal;
-use serde_json::json;
+use serde_json::{Map, Value, json};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::net::TcpListener;
@@ -98,13 +98,31 @@ impl Host {
     fn check_trust(&self, body: &[u8]) -> Result<(), Refusal> {
         if self.is_trusting { Ok(()) } else { untrusted::check(body) }
     }
+
+    /// The pipelines that run and whose messages wait for a plugin, and why.
+    fn degraded(&self) -> Map<String, Value> {
+        let pipelines = self.handle.pipelines().into_iter();
+        let paused = pipelines.filter_map(|Described { config, .. }| {
+            let is_paused = |each: &&Transform| self.metrics.is_paused(&config.name, &each.name);
+            let transform = &config.transforms.iter().find(is_paused)?.name;
+            let why =
+                format!("transform {transform}: its plugin fails again and again, and its messages wait");
+            Some((config.name.clone(), why.into()))
+        });
+        paused.collect()
+    }
 }
 
 async fn ready(State(host): State<Arc<Host>>) -> Response {
     let reasons = host.status.not_ready();
     let is_ready = reasons.is_empty();
     let code = if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (code, Json(json!({ "ready": is_ready, "reasons": reasons }))).into_response()
+    let mut answer = json!({ "ready": is_ready, "reasons": reasons });
+    let degraded = host.degraded();
+    if !degraded.is_empty() {
+        answer["degraded"] = degraded.into();
+    }
+    (code, Json(answer)).into_response()
 }
 
 async fn metrics(State(host): State<Arc<Host>>) -> Response {

@@ -70,6 +70,11 @@ impl Intake {
         Some(next)
     }
 
+    /// Whether something waits to be compiled.
+    pub(super) fn has_queue(&self) -> bool {
+        !self.queue.is_empty()
+    }
+
     /// Whether nothing is to be compiled, or is being.
     pub(super) fn is_idle(&self) -> bool {
         self.queue.is_empty() && self.compiling.is_empty()

@@ -21,6 +21,7 @@ use crate::plugin::{Engine, Plugin};
 use crate::reload::{Candidate, Change, Folder};
 use crate::shutdown::Shutdown;
 use crate::telemetry::{Metrics, PipelineState, Status, SwapOutcome};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -29,9 +30,9 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-/// So long after the grace period a pipeline that has not ended is given up with its task: what it ends
-/// with takes no time, so that it must be stuck.
-const STUCK: Duration = Duration::from_millis(400);
+/// So long after the grace period a pipeline that has not ended is given up with its task: longer than its
+/// last goodbye takes, so that it must be stuck.
+const STUCK: Duration = Duration::from_millis(450);
 
 pub(super) struct Task {
     pub(super) shelf: Shelf,
@@ -277,12 +278,16 @@ impl Task {
     /// Compiles what is next, while there is a seat: what no pipeline needs once all that can run do.
     fn compile_next(&mut self) {
         let takes_rest = self.boot.is_none();
-        while let Some(seat) = self.compiler.seat() {
-            let lines = &self.lines;
-            let is_needed = |name: &str| lines.iter().any(|line| line.uses(name));
-            let Some(Candidate { name, wasm, version, .. }) = self.intake.next(is_needed, takes_rest) else {
-                break;
-            };
+        let mut needed = None;
+        while self.intake.has_queue()
+            && let Some(seat) = self.compiler.seat()
+        {
+            let needed = needed.get_or_insert_with(|| {
+                let transforms = self.lines.iter().flat_map(|line| &line.config.transforms);
+                transforms.map(|transform| transform.plugin.expose().to_owned()).collect::<BTreeSet<_>>()
+            });
+            let next = self.intake.next(|name| needed.contains(name), takes_rest);
+            let Some(Candidate { name, wasm, version, .. }) = next else { break };
             self.is_cache_tidy = false;
             let (loaded, left) = seat.compile(name.clone(), wasm);
             self.jobs.spawn(async move {

@@ -32,6 +32,8 @@ pub(super) struct Ends {
     pub(super) outlets: Outlets,
     /// Swaps that were asked for, and wait until no plugin works.
     pub(super) swaps: VecDeque<Swap>,
+    /// No plugin is called any more: a swap that comes is dropped unanswered.
+    is_past_plugins: bool,
     control: mpsc::Receiver<Control>,
     /// When what is in flight is given up; a stop sets it.
     deadline: Option<Instant>,
@@ -54,6 +56,7 @@ impl Ends {
             source_place,
             outlets,
             swaps: VecDeque::new(),
+            is_past_plugins: false,
             control,
             deadline: None,
             deadline_timer: Timer::new(),
@@ -72,7 +75,7 @@ impl Ends {
     pub(super) fn poll_control(&mut self, cx: &mut Context<'_>) {
         while self.deadline.is_none() {
             match self.control.poll_recv(cx) {
-                Poll::Ready(Some(Control::Swap(swap))) => self.swaps.push_back(*swap),
+                Poll::Ready(Some(Control::Swap(swap))) => self.take_swap(*swap),
                 Poll::Ready(Some(Control::Stop { deadline })) => self.deadline = Some(deadline),
                 Poll::Ready(None) => self.deadline = Some(Instant::now()),
                 Poll::Pending => return,
@@ -81,8 +84,20 @@ impl Ends {
         // A swap may still repair what keeps the pipeline from its end.
         while let Poll::Ready(Some(control)) = self.control.poll_recv(cx) {
             if let Control::Swap(swap) = control {
-                self.swaps.push_back(*swap);
+                self.take_swap(*swap);
             }
+        }
+    }
+
+    /// Every plugin has finished: whoever offers another version is told at once that it comes too late.
+    pub(super) fn pass_plugins(&mut self) {
+        self.is_past_plugins = true;
+        self.swaps.clear();
+    }
+
+    fn take_swap(&mut self, swap: Swap) {
+        if !self.is_past_plugins {
+            self.swaps.push_back(swap);
         }
     }
 

@@ -174,6 +174,7 @@ impl Line {
             tracing::error!(pipeline = %self.name, error, "plugin failed at the end");
             *ending = Ending::Failed(error);
         }
+        self.ends.pass_plugins();
         self.ends
             .until(|ends, cx| {
                 // Replies go out on the source's connection.
@@ -402,6 +403,10 @@ impl Line {
 
     async fn swap(&mut self, swap: Swap) -> Result<(), GraceOver> {
         let Swap { stage: number, next, fresh, verdict } = swap;
+        if verdict.is_closed() {
+            // Whoever offered it has waited too long, and takes it that the version before runs on.
+            return Ok(());
+        }
         let started = Instant::now();
         let result = self.ends.during(self.stages[number].swap(next, fresh)).await?;
         let pause = started.elapsed();
@@ -414,7 +419,7 @@ impl Line {
             }
             Err((refused, fault)) => Swapped { outcome: Err(fault), pause, retired: Some(refused) },
         };
-        // Whoever asked may have given up; the swap stands all the same.
+        // Whoever asked may have given up just now; the swap stands all the same.
         let _ = verdict.send(swapped);
         Ok(())
     }
