@@ -15,12 +15,15 @@ use crate::config::{self, OnError};
 use crate::message::{Failed, Message};
 use crate::plugin::{Emissions, Fault, FaultKind, Instance, Plugin, Setup};
 use crate::reason::Reason;
-use crate::telemetry::{Account, Settled, StageMetrics};
+use crate::telemetry::{Account, RateLimit, Settled, StageMetrics};
 use room::Room;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
+
+/// A stage logs one fault in so much time, and how many there were between.
+const LOG_INTERVAL: Duration = Duration::from_secs(1);
 
 /// One transform of a running pipeline.
 #[derive(Debug)]
@@ -46,6 +49,7 @@ pub(super) struct Stage {
     next_tick: Option<Instant>,
     place: Place,
     metrics: StageMetrics,
+    log: RateLimit,
 }
 
 /// How the state of the old version reached the new one.
@@ -114,6 +118,7 @@ impl Stage {
             circuit: Circuit::default(),
             next_tick: None,
             metrics,
+            log: RateLimit::new(LOG_INTERVAL),
         };
         this.metrics.paused.set(0);
         this.install(instance);
@@ -411,11 +416,9 @@ impl Stage {
         };
         self.metrics.faulted(fault.kind.as_str(), 1);
         let next_try_s = self.last_good.failed(Instant::now()).as_secs();
+        let lost_state_ms = if fault.is_refusal { None } else { self.give_instance_up() };
         tracing::warn!(plugin = %self.plugin.name(), transform = %self.setup.transform, %fault, next_try_s,
-            "the plugin gives no snapshot; a fault would cost the state since the last one");
-        if !fault.is_refusal {
-            self.give_instance_up();
-        }
+            lost_state_ms, "the plugin gives no snapshot; a fault would cost the state since the last one");
         Err(fault)
     }
 
@@ -442,18 +445,22 @@ impl Stage {
     /// Throws the instance away.
     fn faulted(&mut self, fault: &Fault) {
         self.metrics.faulted(fault.kind.as_str(), 1);
-        tracing::warn!(plugin = %self.plugin.name(), transform = %self.setup.transform, %fault, "plugin fault");
-        self.give_instance_up();
+        let lost_state_ms = self.give_instance_up();
+        if let Some(held_back) = self.log.allow() {
+            tracing::warn!(plugin = %self.plugin.name(), transform = %self.setup.transform, %fault,
+                lost_state_ms, held_back, "plugin fault");
+        }
     }
 
-    fn give_instance_up(&mut self) {
+    /// The next instance starts with the last good snapshot. Says how old that is, if there was state
+    /// since, which is lost.
+    fn give_instance_up(&mut self) -> Option<u64> {
         self.instance = None;
-        if self.last_good.lost() {
-            self.metrics.state_lost.inc();
-            let age_ms = self.last_good.age().as_millis();
-            tracing::warn!(plugin = %self.plugin.name(), transform = %self.setup.transform, age_ms,
-                "the plugin's state goes back to its last snapshot");
+        if !self.last_good.lost() {
+            return None;
         }
+        self.metrics.state_lost.inc();
+        Some(u64::try_from(self.last_good.age().as_millis()).unwrap_or(u64::MAX))
     }
 
     /// A fault for which there is nothing smaller to try.
