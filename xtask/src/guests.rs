@@ -1,5 +1,6 @@
 //! Builds the guests of the tests, `tests/guests`, into a folder of `.wasm` files, by default
-//! `target/guests`: `contract-<language>`, `counter-v1`, `counter-v2`, `hostile` and `moody`.
+//! `target/guests`: `contract-<language>`, `counter-v1`, `counter-v2`, `hostile`, `moody`, `sleeper` and
+//! `steered`.
 //!
 //! What is up to date is left alone. A language whose tools are missing is skipped by name; with
 //! `CI=true` that is an error.
@@ -51,7 +52,8 @@ impl Language {
 }
 
 /// The guests in Rust. Their packages are named like their files, after `guest-`.
-const RUST: [&str; 5] = ["contract-rust", "counter-v1", "counter-v2", "hostile", "moody"];
+const RUST: [&str; 7] =
+    ["contract-rust", "counter-v1", "counter-v2", "hostile", "moody", "sleeper", "steered"];
 
 /// `cargo xtask guests`
 ///
