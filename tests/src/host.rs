@@ -1,9 +1,10 @@
 //! A host as users run it: the binary, a folder of its own, its log and its metrics.
 
+use crate::prometheus;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -68,8 +69,16 @@ impl Folder {
     /// # Panics
     /// If it cannot be copied.
     pub fn install(&self, name: &str, component: &Path) {
+        self.put(name, &std::fs::read(component).expect("components can be read"));
+    }
+
+    /// Puts a file with this content into the plugin folder, likewise.
+    ///
+    /// # Panics
+    /// If it cannot be written.
+    pub fn put(&self, name: &str, content: &[u8]) {
         let whole = self.path(&format!("plugins/.{name}.new"));
-        std::fs::copy(component, &whole).expect("components can be copied");
+        std::fs::write(&whole, content).expect("the folder can be written");
         std::fs::rename(whole, self.path(&format!("plugins/{name}.wasm"))).expect("in one folder");
     }
 
@@ -91,13 +100,38 @@ impl Folder {
     /// # Panics
     /// If it does not start, with its log.
     pub fn run(&self, config: &str) -> Host {
+        self.run_with_grace(PATIENCE / 2, config)
+    }
+
+    /// Runs a host whose grace period is this long.
+    ///
+    /// # Panics
+    /// If it does not start, with its log.
+    pub fn run_with_grace(&self, grace: Duration, config: &str) -> Host {
+        Host::start(&mut self.command(grace, config)).with_admin()
+    }
+
+    /// Runs a host whose standard output goes into a pipe that nobody reads any more, as that of
+    /// `tidemill run | head` does.
+    ///
+    /// # Panics
+    /// If it does not start, with its log.
+    pub fn run_unread(&self, grace: Duration, config: &str) -> Host {
+        Host::start_unread(&mut self.command(grace, config)).with_admin()
+    }
+
+    /// The command that runs a host here, with an HTTP API on a free port. `config` is the rest of the
+    /// file, which is written.
+    ///
+    /// # Panics
+    /// If it cannot be written.
+    pub fn command(&self, grace: Duration, config: &str) -> Command {
         let config = format!("[admin]\nlisten = \"127.0.0.1:0\"\n\n{config}");
         std::fs::write(self.path("tidemill.toml"), config).expect("the folder can be written");
+        let grace = format!("{}ms", grace.as_millis());
         let mut command = Command::new(binary());
-        command.args(["run", "--log-format", "json", "--grace", "30s"]).current_dir(self.dir.path());
-        let mut host = Host::start(&mut command);
-        host.admin = Some(host.listening("http api"));
-        host
+        command.args(["run", "--log-format", "json", "--grace", &grace]).current_dir(self.dir.path());
+        command
     }
 }
 
@@ -106,7 +140,9 @@ impl Folder {
 pub struct Host {
     child: Child,
     log: Arc<Mutex<String>>,
-    readers: Option<(JoinHandle<()>, JoinHandle<String>)>,
+    reader: Option<JoinHandle<()>>,
+    /// What it writes to its standard output, unless nobody reads that.
+    output: Option<JoinHandle<String>>,
     admin: Option<SocketAddr>,
     token: Option<String>,
 }
@@ -128,6 +164,21 @@ impl Host {
     /// # Panics
     /// If it does not start.
     pub fn start(command: &mut Command) -> Self {
+        let (mut this, stdout) = Self::spawn(command);
+        this.output = Some(std::thread::spawn(move || {
+            let mut text = String::new();
+            let _ = BufReader::new(stdout).read_to_string(&mut text);
+            text
+        }));
+        this
+    }
+
+    /// The same, with a standard output whose reader has gone.
+    fn start_unread(command: &mut Command) -> Self {
+        Self::spawn(command).0
+    }
+
+    fn spawn(command: &mut Command) -> (Self, ChildStdout) {
         let piped = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = piped.spawn().expect("the host starts");
         let stderr = child.stderr.take().expect("it is piped");
@@ -143,18 +194,19 @@ impl Host {
                 }
             }
         });
-        let output = std::thread::spawn(move || {
-            let mut text = String::new();
-            let _ = BufReader::new(stdout).read_to_string(&mut text);
-            text
-        });
-        Self { child, log, readers: Some((reader, output)), admin: None, token: None }
+        (Self { child, log, reader: Some(reader), output: None, admin: None, token: None }, stdout)
     }
 
     /// The same host; what is asked of it shows this token of `[admin]`.
     #[must_use]
     pub fn with_token(mut self, token: &str) -> Self {
         self.token = Some(format!("Bearer {token}"));
+        self
+    }
+
+    /// Waits until its HTTP API listens.
+    fn with_admin(mut self) -> Self {
+        self.admin = Some(self.listening("http api"));
         self
     }
 
@@ -265,8 +317,15 @@ impl Host {
     }
 
     /// The metrics now.
+    ///
+    /// # Panics
+    /// If they are not what a scraper takes.
     pub fn metrics(&self) -> Counted {
-        Counted { text: self.get("/metrics").1 }
+        let text = self.get("/metrics").1;
+        if let Err(error) = prometheus::parse(&text) {
+            panic!("/metrics is not valid: {error}\n{text}");
+        }
+        Counted { text }
     }
 
     /// Waits until the metrics are as described.
@@ -312,9 +371,10 @@ impl Host {
             assert!(Instant::now() < deadline, "the host does not end:\n{}", self.log());
             std::thread::sleep(LOOK_INTERVAL);
         };
-        let (log, output) = self.readers.take().expect("it ends once");
-        log.join().expect("reading the log does not panic");
-        let output = output.join().expect("reading the output does not panic");
+        let reader = self.reader.take().expect("it ends once");
+        reader.join().expect("reading the log does not panic");
+        let output = self.output.take().map(|output| output.join().expect("reading does not panic"));
+        let output = output.unwrap_or_default();
         Ended { status, output, log: self.log() }
     }
 }

@@ -7,6 +7,7 @@
 pub mod exposition;
 pub mod host;
 pub mod peers;
+pub mod prometheus;
 pub mod proxy;
 
 use std::path::{Path, PathBuf};
@@ -18,8 +19,8 @@ use tidemill::metadata::{Metadata, Origin};
 use tidemill::plugin::{Engine, HostState, Plugin, Setup};
 use tidemill::telemetry::Metrics;
 
-/// The file of a guest of `tests/guests`: `contract-<language>`, `counter-v1`, `counter-v2` or
-/// `hostile`. `None` if it is skipped; why, xtask has said on standard error.
+/// The file of a guest of `tests/guests`: `contract-<language>`, `counter-v1`, `counter-v2`, `hostile`,
+/// `sleeper` or `steered`. `None` if it is skipped; why, xtask has said on standard error.
 ///
 /// # Panics
 /// If it does not build.
