@@ -1,0 +1,451 @@
+//! SIGTERM ends the host within its grace period, whatever hinders it: a peer that reads sees 1001, and
+//! the exit code says whether all that was in flight has reached its end.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use futures_util::{SinkExt, StreamExt};
+use std::io::{BufRead, BufReader, Write};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+use tidemill_tests::guest;
+use tidemill_tests::host::{Folder, Host, PATIENCE};
+use tidemill_tests::peers::{Dialled, Feed, dial};
+use tokio::net::{TcpListener, TcpSocket};
+use tokio::task::JoinHandle;
+use tokio_tungstenite::client_async;
+use tokio_tungstenite::tungstenite::Message;
+
+const GRACE: Duration = Duration::from_secs(2);
+/// What the end of the process itself may take, on a machine that runs other tests.
+const MARGIN: Duration = Duration::from_secs(1);
+/// Of a kilobyte each: far more than the buffers of a peer that does not read take.
+const MANY_MESSAGES: u64 = 10_000;
+
+/// The pipeline beside the one that is hindered; one peer reads what it sends.
+const WITNESS: &str = r#"
+    [server]
+    port = 0
+
+    [[pipelines]]
+    name = "witness"
+    source = { type = "websocket", mode = "server", path = "/witness" }
+    sinks = [{ type = "websocket", mode = "server", path = "/witness" }]
+    "#;
+
+/// A host with two pipelines, one of them hindered, and a peer of the other.
+struct Scene {
+    host: Host,
+    address: SocketAddr,
+    witness: JoinHandle<Option<u16>>,
+}
+
+/// How the host ended.
+struct End {
+    code: Option<i32>,
+    took: Duration,
+    log: String,
+}
+
+impl Scene {
+    async fn start(folder: &Folder, hindered: &str) -> Self {
+        let config = format!("{WITNESS}\n{hindered}");
+        Self::of(folder.run_with_grace(GRACE, &config)).await
+    }
+
+    async fn of(host: Host) -> Self {
+        let address = host.listening("websocket");
+        let witness = tokio::spawn(close_code(dial(address, "/witness").await));
+        Self { host, address, witness }
+    }
+
+    /// Waits until so many messages went into a stage or were received.
+    fn wait_for(&self, metric: &str, labels: &[&str], count: u64) {
+        self.host.wait_until(metric, |now| now.count(metric, labels) >= count);
+    }
+
+    /// SIGTERM; checks what holds in every case.
+    async fn end(self) -> End {
+        let Self { host, witness, .. } = self;
+        let began = Instant::now();
+        let ended = tokio::task::spawn_blocking(move || host.stop()).await.unwrap();
+        let took = began.elapsed();
+        assert!(took <= GRACE + MARGIN, "the host took {took:?} to end\n{}", ended.log);
+        let code = tokio::time::timeout(PATIENCE, witness).await.unwrap().unwrap();
+        assert_eq!(code, Some(1001), "the peer that reads sees that the endpoint stops\n{}", ended.log);
+        End { code: ended.status.code(), took, log: ended.log }
+    }
+
+    /// All that was in flight has reached its end, and nothing was waited for.
+    async fn ends_at_once_with_0(self) {
+        let End { code, took, log } = self.end().await;
+        assert_eq!(code, Some(0), "{log}");
+        assert!(took < GRACE, "the host waited {took:?} for nothing\n{log}");
+    }
+
+    /// The grace period ran out.
+    async fn ends_late_with_1(self) {
+        let End { code, took, log } = self.end().await;
+        assert_eq!(code, Some(1), "after {took:?}\n{log}");
+        assert!(took >= GRACE, "the host gave up after {took:?}\n{log}");
+    }
+
+    /// As the one or as the other: the code says which.
+    async fn ends_as_its_code_says(self) {
+        let End { code, took, log } = self.end().await;
+        assert_eq!(code, Some(i32::from(took >= GRACE)), "after {took:?}\n{log}");
+    }
+}
+
+/// Reads to the end; the code of the close frame.
+async fn close_code(mut peer: Dialled) -> Option<u16> {
+    let mut code = None;
+    while let Some(Ok(message)) = peer.next().await {
+        if let Message::Close(frame) = message {
+            code = frame.map(|frame| frame.code.into());
+        }
+    }
+    code
+}
+
+/// A pipeline with a plugin, from a feed to a file.
+fn with_plugin(feed: &Feed, transform: &str) -> String {
+    format!(
+        r#"
+        [[pipelines]]
+        name = "hindered"
+        source = {{ type = "websocket", url = "{}" }}
+        transforms = [{{ {transform} }}]
+        sinks = [{{ type = "file", path = "out.jsonl", format = "jsonl" }}]
+        "#,
+        feed.url(),
+    )
+}
+
+async fn nobody() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
+}
+
+fn install(folder: &Folder, name: &str) {
+    folder.install(name, &guest(name).expect("guests in Rust are built"));
+}
+
+fn fifo(path: &Path) {
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+    mknodat(CWD, path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_hinders_it() {
+    let folder = Folder::default();
+    let feed = Feed::open().await;
+    let hindered = format!(
+        r#"
+        [[pipelines]]
+        name = "hindered"
+        source = {{ type = "websocket", url = "{}" }}
+        sinks = [{{ type = "file", path = "out.jsonl", format = "jsonl" }}]
+        "#,
+        feed.url()
+    );
+    let scene = Scene::start(&folder, &hindered).await;
+    feed.text("one").await;
+    scene.wait_for("tidemill_messages_delivered_total", &["sink=\"sink0\""], 1);
+    scene.ends_at_once_with_0().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plugin_that_spins() {
+    let folder = Folder::default();
+    install(&folder, "hostile");
+    let feed = Feed::open().await;
+    let spins =
+        "plugin = \"hostile\", config = { behaviour = \"endless_loop\" }, limits = { deadline = \"1m\" }";
+    let scene = Scene::start(&folder, &with_plugin(&feed, spins)).await;
+    feed.text("poison").await;
+    scene.wait_for("tidemill_stage_messages_in_total", &["pipeline=\"hindered\""], 1);
+    scene.ends_late_with_1().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plugin_that_runs_into_its_deadline_at_every_message() {
+    let folder = Folder::default();
+    install(&folder, "hostile");
+    let feed = Feed::open().await;
+    let spins = "plugin = \"hostile\", config = { behaviour = \"endless_loop\" }";
+    let scene = Scene::start(&folder, &with_plugin(&feed, spins)).await;
+    for _ in 0..256 {
+        feed.text("poison").await;
+    }
+    scene.wait_for("tidemill_stage_messages_in_total", &["pipeline=\"hindered\""], 1);
+    scene.ends_late_with_1().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plugin_that_sleeps() {
+    let folder = Folder::default();
+    install(&folder, "sleeper");
+    let feed = Feed::open().await;
+    let sleeps = "plugin = \"sleeper\", config = { where = \"process\" }, limits = { deadline = \"1m\" }";
+    let scene = Scene::start(&folder, &with_plugin(&feed, sleeps)).await;
+    feed.text("one").await;
+    scene.wait_for("tidemill_stage_messages_in_total", &["pipeline=\"hindered\""], 1);
+    scene.ends_as_its_code_says().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_timer_that_never_returns() {
+    let folder = Folder::default();
+    install(&folder, "hostile");
+    let feed = Feed::open().await;
+    let ticks = "plugin = \"hostile\", config = { behaviour = \"endless_loop\", where = \"tick\" }, \
+                 limits = { deadline = \"1m\" }";
+    let scene = Scene::start(&folder, &with_plugin(&feed, ticks)).await;
+    feed.text("one").await;
+    // It ticks every 10 ms, and has long begun.
+    scene.ends_as_its_code_says().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plugin_that_never_finishes() {
+    let folder = Folder::default();
+    install(&folder, "hostile");
+    let feed = Feed::open().await;
+    let finishes = "plugin = \"hostile\", config = { behaviour = \"endless_loop\", where = \"finish\" }, \
+                    limits = { deadline = \"1m\" }";
+    let scene = Scene::start(&folder, &with_plugin(&feed, finishes)).await;
+    feed.text("one").await;
+    scene.wait_for("tidemill_messages_delivered_total", &["sink=\"sink0\""], 1);
+    scene.ends_late_with_1().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plugin_that_never_starts() {
+    for (name, config) in [
+        ("hostile", "{ behaviour = \"endless_loop\", where = \"init\" }"),
+        ("sleeper", "{ where = \"init\" }"),
+    ] {
+        let folder = Folder::default();
+        install(&folder, name);
+        let feed = Feed::open().await;
+        let starts = format!("plugin = \"{name}\", config = {config}, limits = {{ deadline = \"1m\" }}");
+        let scene = Scene::start(&folder, &with_plugin(&feed, &starts)).await;
+        scene.ends_at_once_with_0().await;
+    }
+}
+
+/// A pipeline from a feed to peers, one of which has stopped reading until no more fits.
+async fn with_a_peer_that_does_not_read(slow_peer: &str, is_full: (&str, u64)) -> End {
+    let folder = Folder::default();
+    let feed = Feed::open().await;
+    let hindered = format!(
+        r#"
+        [[pipelines]]
+        name = "hindered"
+        source = {{ type = "websocket", url = "{}" }}
+        sinks = [{{ type = "websocket", mode = "server", path = "/out", peer_buffer = 16, slow_peer = "{slow_peer}" }}]
+        "#,
+        feed.url()
+    );
+    let scene = Scene::start(&folder, &hindered).await;
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(8 << 10).unwrap();
+    let tcp = socket.connect(scene.address).await.unwrap();
+    let (_deaf, _) = client_async(format!("ws://{}/out", scene.address), tcp).await.unwrap();
+    for _ in 0..MANY_MESSAGES {
+        feed.text("x".repeat(1000)).await;
+    }
+    scene.wait_for(is_full.0, &["pipeline=\"hindered\""], is_full.1);
+    scene.end().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_that_does_not_read() {
+    let is_full = ("tidemill_messages_delivered_total", MANY_MESSAGES);
+    let end = with_a_peer_that_does_not_read("drop_oldest", is_full).await;
+    assert_eq!(end.code, Some(0), "a peer that does not read costs only itself\n{}", end.log);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_that_does_not_read_and_holds_the_pipeline() {
+    let end = with_a_peer_that_does_not_read("block", ("tidemill_source_paused_seconds_total", 1)).await;
+    assert!(matches!(end.code, Some(0 | 1)), "{:?}\n{}", end.code, end.log);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_says_nothing() {
+    let folder = Folder::default();
+    let scene = Scene::start(&folder, "").await;
+    let _idle = std::net::TcpStream::connect(scene.address).unwrap();
+    let mut half = std::net::TcpStream::connect(scene.address).unwrap();
+    half.write_all(b"GET /witness HTTP/1.1\r\nHost: ").unwrap();
+    // This one came later, and is served: so are they.
+    let mut later = dial(scene.address, "/witness").await;
+    later.send(Message::text("one")).await.unwrap();
+    assert_eq!(later.next().await.unwrap().unwrap(), Message::text("one"));
+    drop(later);
+    scene.ends_at_once_with_0().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn half_a_request_to_the_api() {
+    let folder = Folder::default();
+    let scene = Scene::start(&folder, "").await;
+    let admin = scene.host.listening("http api");
+    let _idle = std::net::TcpStream::connect(admin).unwrap();
+    let mut head = std::net::TcpStream::connect(admin).unwrap();
+    head.write_all(b"GET /metrics HTTP/1.1\r\nHost: ").unwrap();
+    let mut body = std::net::TcpStream::connect(admin).unwrap();
+    let request = format!(
+        "POST /api/v1/pipelines HTTP/1.1\r\nHost: {admin}\r\nContent-Type: application/json\r\n\
+         Content-Length: 100\r\n\r\n{{"
+    );
+    body.write_all(request.as_bytes()).unwrap();
+    // What came later is answered.
+    assert_eq!(scene.host.get("/healthz").0, 200);
+    scene.ends_at_once_with_0().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fifo_that_nobody_writes() {
+    let folder = Folder::default();
+    fifo(&folder.path("in.jsonl"));
+    let hindered = r#"
+        [[pipelines]]
+        name = "hindered"
+        source = { type = "file", path = "in.jsonl", format = "jsonl" }
+        sinks = [{ type = "file", path = "out.jsonl", format = "jsonl" }]
+        "#;
+    Scene::start(&folder, hindered).await.ends_at_once_with_0().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fifo_that_nobody_reads() {
+    let folder = Folder::default();
+    fifo(&folder.path("out.jsonl"));
+    let feed = Feed::open().await;
+    let hindered = format!(
+        r#"
+        [[pipelines]]
+        name = "hindered"
+        source = {{ type = "websocket", url = "{}" }}
+        sinks = [{{ type = "file", path = "out.jsonl", format = "jsonl" }}]
+        "#,
+        feed.url()
+    );
+    Scene::start(&folder, &hindered).await.ends_at_once_with_0().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sink_that_is_away() {
+    let folder = Folder::default();
+    let feed = Feed::open().await;
+    let hindered = format!(
+        r#"
+        [[pipelines]]
+        name = "hindered"
+        source = {{ type = "websocket", url = "{}" }}
+        sinks = [{{ type = "websocket", url = "ws://{}/away" }}]
+        "#,
+        feed.url(),
+        nobody().await,
+    );
+    let scene = Scene::start(&folder, &hindered).await;
+    for n in 0..10 {
+        feed.text(n.to_string()).await;
+    }
+    scene.wait_for("tidemill_messages_received_total", &["pipeline=\"hindered\""], 10);
+    scene.ends_late_with_1().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sink_of_dead_letters_that_is_away() {
+    let folder = Folder::default();
+    install(&folder, "steered");
+    let feed = Feed::open().await;
+    let hindered = format!(
+        "{}\ndead_letter = {{ type = \"websocket\", url = \"ws://{}/away\" }}\n",
+        with_plugin(&feed, "plugin = \"steered\", config = { word = 1 }"),
+        nobody().await,
+    );
+    let scene = Scene::start(&folder, &hindered).await;
+    for n in 0..10 {
+        feed.text(format!("{n} reject")).await;
+    }
+    scene.wait_for("tidemill_plugin_faults_total", &["kind=\"rejected\""], 10);
+    scene.ends_late_with_1().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_is_full() {
+    let folder = Folder::default();
+    let feed = Feed::open().await;
+    let hindered = format!(
+        r#"
+        [[pipelines]]
+        name = "hindered"
+        source = {{ type = "websocket", url = "{}" }}
+        sinks = [{{ type = "file", path = "/dev/full", format = "jsonl" }}]
+        dead_letter = {{ type = "file", path = "/dev/full", format = "jsonl" }}
+        "#,
+        feed.url()
+    );
+    let scene = Scene::start(&folder, &hindered).await;
+    for n in 0..100 {
+        feed.text(n.to_string()).await;
+    }
+    let lost = ["pipeline=\"hindered\"", "stage=\"sink0\"", "reason=\"sink_unavailable\""];
+    scene.wait_for("tidemill_messages_dropped_total", &lost, 100);
+    scene.ends_at_once_with_0().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_standard_output_that_is_gone() {
+    let folder = Folder::default();
+    let feed = Feed::open().await;
+    let hindered = format!(
+        r#"
+        {WITNESS}
+        [[pipelines]]
+        name = "hindered"
+        source = {{ type = "websocket", url = "{}" }}
+        sinks = [{{ type = "stdout", format = "jsonl" }}]
+        "#,
+        feed.url()
+    );
+    let scene = Scene::of(folder.run_unread(GRACE, &hindered)).await;
+    for n in 0..100 {
+        feed.text(n.to_string()).await;
+    }
+    scene.wait_for("tidemill_messages_dropped_total", &["stage=\"sink0\"", "reason=\"sink_unavailable\""], 1);
+    // Its pipeline has failed, and the host says so at its end; the other pipeline has not noticed.
+    let End { code, took, log } = scene.end().await;
+    assert_eq!(code, Some(1), "after {took:?}\n{log}");
+    assert!(took < GRACE, "the host waited {took:?} for nothing\n{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_nobody_reads() {
+    let folder = Folder::default();
+    let mut command = folder.command(GRACE, WITNESS);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let log = BufReader::new(child.stderr.take().unwrap());
+    let address = log.lines().map_while(Result::ok).find_map(|line| {
+        let line: serde_json::Value = serde_json::from_str(&line).ok()?;
+        let fields = line.get("fields")?;
+        let is_it = fields.get("message")?.as_str()? == "websocket listening";
+        if is_it { fields.get("address")?.as_str()?.parse().ok() } else { None }
+    });
+    // The reader is gone now. What is logged has nowhere to go.
+    let address: SocketAddr = address.expect("it says where it listens");
+    let witness = tokio::spawn(close_code(dial(address, "/witness").await));
+    let began = Instant::now();
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    let status = tokio::task::spawn_blocking(move || child.wait()).await.unwrap().unwrap();
+    assert!(began.elapsed() < GRACE, "the host took {:?}", began.elapsed());
+    assert_eq!(status.code(), Some(0));
+    assert_eq!(witness.await.unwrap(), Some(1001));
+}
