@@ -4,7 +4,6 @@
 //! languages too where their tools are installed, which `cargo xtask guests` does. What cannot be
 //! built is skipped by name; with `CI=true` it fails instead.
 
-pub mod exposition;
 pub mod host;
 pub mod peers;
 pub mod prometheus;
