@@ -218,12 +218,13 @@ async fn a_guest_cannot_forge_a_line_of_the_log() {
         [[pipelines]]
         name = "hostile"
         source = { type = "file", path = "in.jsonl" }
-        transforms = [{ plugin = "hostile", config = { behaviour = "forge" } }]
+        transforms = [{ plugin = "hostile", max_batch = 1, config = { behaviour = "forge" } }]
         sinks = [{ type = "stdout" }]
         "#,
     )
     .unwrap();
-    std::fs::write(folder.path("in.jsonl"), "poison\n".repeat(200)).unwrap();
+    // Fewer faults in a row than make the stage pause.
+    std::fs::write(folder.path("in.jsonl"), "poison\nhonest\n".repeat(3)).unwrap();
     let ran = Command::new(binary())
         .args(["run", "--log-format", "text"])
         .current_dir(folder.path(""))
@@ -233,6 +234,34 @@ async fn a_guest_cannot_forge_a_line_of_the_log() {
     assert!(log.contains("forged by a guest"), "{log}");
     assert!(!log.contains('\x1b'), "{log}");
     assert!(!log.lines().any(|line| line.starts_with("2030-01-01")), "{log}");
+}
+
+#[tokio::test]
+async fn faults_without_number_are_few_lines_of_the_log() {
+    const FAULTS: usize = 500;
+    let folder = Folder::default();
+    folder.install("hostile", &guest("hostile").expect("guests in Rust are built"));
+    // Between two faults a call that succeeds, or the stage would pause.
+    std::fs::write(folder.path("in.jsonl"), "poison\nhonest\n".repeat(FAULTS)).unwrap();
+    std::fs::write(
+        folder.path("tidemill.toml"),
+        r#"
+        [[pipelines]]
+        name = "hostile"
+        source = { type = "file", path = "in.jsonl" }
+        transforms = [{ plugin = "hostile", max_batch = 1, config = { behaviour = "panic" } }]
+        sinks = [{ type = "stdout" }]
+        "#,
+    )
+    .unwrap();
+    let mut run = Command::new(binary());
+    let ran = run.args(["run", "--log-format", "text"]).current_dir(folder.path("")).output().unwrap();
+    let log = String::from_utf8(ran.stderr).unwrap();
+    assert_eq!(String::from_utf8(ran.stdout).unwrap().lines().count(), FAULTS, "{log}");
+    assert!(log.contains("plugin fault"), "{log}");
+    // A second of faults is a line of each kind; the guest's own lines have a budget of 200 at once.
+    let of_host = log.lines().filter(|line| !line.contains(" guest: ")).count();
+    assert!(of_host < FAULTS / 5, "{of_host} lines for {FAULTS} faults:\n{log}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -215,7 +215,8 @@ impl Stage {
             }
             Err(fault) => {
                 self.faulted(&fault);
-                if fault.kind == FaultKind::Deadline {
+                // Time and output are what less to do needs less of.
+                if matches!(fault.kind, FaultKind::Deadline | FaultKind::Output) {
                     self.room.halve();
                 }
                 if piece > 1 {
