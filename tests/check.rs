@@ -176,3 +176,11 @@ fn a_url_that_check_accepts_is_dialled_as_it_was_meant() {
     assert_eq!(head[0], "GET /gr%C3%B6%C3%9Fe/%7Ba%7D?q=%C3%A4 HTTP/1.1");
     assert!(head.iter().any(|line| line == "Authorization: Basic bWU6cF53fA=="), "{head:?}");
 }
+
+#[test]
+fn the_schema_of_the_file_is_printed_as_json() {
+    let output = Command::new(binary()).arg("schema").output().unwrap();
+    assert!(output.status.success());
+    let schema: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&schema["title"], &schema["type"]), (&json!("tidemill.toml"), &json!("object")));
+}
