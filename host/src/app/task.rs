@@ -153,8 +153,9 @@ impl Task {
             self.start_line(index);
         }
         loop {
-            self.compile_next();
             let gate = self.advance_boot()?;
+            // What no pipeline needs has its turn once the first start is over.
+            self.compile_next();
             if self.boot.is_none()
                 && let Some(started) = started.take()
                 && started.send(()).is_err()
