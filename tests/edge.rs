@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "edge/doors.rs"]
+mod doors;
 #[path = "edge/drive.rs"]
 mod drive;
 #[path = "edge/frames.rs"]

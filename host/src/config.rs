@@ -8,6 +8,7 @@
 mod table;
 
 mod agree;
+mod agreements;
 mod auth;
 mod body;
 mod client;
@@ -35,6 +36,7 @@ pub mod units;
 mod url;
 mod written;
 
+pub use agreements::{Agreements, Before, Disagreement};
 pub use auth::{Auth, BearerFrom};
 pub use body::{BodyError, Mistake, Reader};
 pub use client::{Client, ClientTls, Heartbeat, Proxies, Reconnect};

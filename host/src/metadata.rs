@@ -9,6 +9,8 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+/// What the names of the host's own metadata begin with.
+pub const RESERVED: &str = "__meta_";
 /// Where a message was received: the url, or the address and path of a server endpoint.
 pub const SOURCE: &str = "__meta_source";
 /// When a message was received, in milliseconds since the Unix epoch.

@@ -88,10 +88,8 @@ impl Source {
     pub fn poll_stop(&mut self, cx: &mut Context<'_>, code: u16) {
         match self {
             Self::Client(client) => client.stop(code),
+            Self::Server(server) => server.poll_stop(cx, code),
             Self::Queue(queue) => queue.close(),
-            Self::Server(_) => {
-                let _ = self.poll_close(cx, code);
-            }
         }
     }
 

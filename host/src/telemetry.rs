@@ -6,6 +6,7 @@
 mod accounts;
 mod connections;
 mod guest_metrics;
+mod handshakes;
 mod log;
 mod log_stream;
 mod metric_changes;
@@ -16,6 +17,7 @@ mod status;
 pub use accounts::{Account, Counts, Ledger, LossCounts, Settled};
 pub use connections::{Connected, ConnectionView, Connections, Dismissal, EndpointView, Gone};
 pub use guest_metrics::GuestMetrics;
+pub use handshakes::HandshakeMetrics;
 pub use log::{LogFormat, init as init_log};
 pub use log_stream::{flush as flush_log, say};
 pub use metric_changes::MetricChanges;

@@ -6,6 +6,7 @@
 //! of a pipeline (`source`, `sink`) poll these; nothing here knows a pipeline.
 
 mod accept;
+mod acceptor;
 mod broadcast;
 pub mod close_code;
 mod closing;
@@ -22,8 +23,11 @@ mod hold;
 mod keepalive;
 mod lane;
 mod link;
+mod listen_error;
 mod listener;
+mod membership;
 mod pace;
+mod parting;
 mod path;
 mod peer;
 mod pem;
@@ -40,8 +44,8 @@ mod target;
 mod tcp;
 mod tls;
 
-pub use accept::{Accepted, Admission, Refusal, Verdict, accept};
-pub use broadcast::{Broadcast, Published};
+pub use accept::{Accepted, Admission, Refusal, Refused, Verdict, accept};
+pub use broadcast::{Broadcast, Chance, Published};
 pub use connect::{Dial, connect};
 pub use connect_error::ConnectError;
 pub use connection::{Connection, Received};
@@ -49,7 +53,8 @@ pub use ending::Ending;
 pub use handshake::Handshake;
 pub use lane::{Account, Lane, LaneWriter, Pushed, Reply, Settled};
 pub use link::{Change, Link, WhenExhausted};
-pub use listener::{Attachment, ListenError, Listeners};
+pub use listen_error::ListenError;
+pub use listener::{Attachment, Listeners, Noted};
 pub use path::Arrivals;
 pub use probe::{ProbeError, Probed};
 pub use reach::{Unreachable, reach};

@@ -7,6 +7,8 @@ mod admission;
 mod authority;
 #[path = "websocket/batches.rs"]
 mod batches;
+#[path = "websocket/bursts.rs"]
+mod bursts;
 #[path = "websocket/crowds.rs"]
 mod crowds;
 #[path = "websocket/dialling.rs"]
@@ -21,8 +23,12 @@ mod handshake;
 mod held;
 #[path = "websocket/last_words.rs"]
 mod last_words;
+#[path = "websocket/leaving.rs"]
+mod leaving;
 #[path = "websocket/payloads.rs"]
 mod payloads;
+#[path = "websocket/refusals.rs"]
+mod refusals;
 #[path = "websocket/reply.rs"]
 mod reply;
 #[path = "websocket/server.rs"]
@@ -37,5 +43,7 @@ mod sink;
 mod slow_reader;
 #[path = "websocket/source.rs"]
 mod source;
+#[path = "websocket/stopping.rs"]
+mod stopping;
 #[path = "websocket/tls.rs"]
 mod tls;

@@ -6,7 +6,7 @@ use crate::config::{
 use crate::sink::{self, Sink};
 use crate::source::{self, Source};
 use crate::telemetry::Metrics;
-use crate::websocket::Listeners;
+use crate::websocket::{Listeners, Noted};
 use std::sync::Arc;
 
 /// Opens the ends of pipelines. It keeps what they share: the listeners.
@@ -34,7 +34,9 @@ pub struct OpenError {
 
 impl Ends {
     pub(super) fn new(metrics: Arc<Metrics>, config: &config::Config) -> Self {
-        let listeners = Listeners::new(&config.server);
+        let listeners = Listeners::new(&config.server).counted_by(metrics.handshakes());
+        // They agree: the file was refused otherwise.
+        config.pipelines.iter().flat_map(|pipeline| listeners.configure(pipeline)).for_each(Noted::keep);
         let listeners = match &config.admin {
             Some(admin) => listeners.beside(admin.listen, "[admin]"),
             None => listeners,
@@ -51,13 +53,17 @@ impl Ends {
     pub(super) async fn open(&self, pipeline: &config::Pipeline) -> Result<Opened, OpenError> {
         // Sinks first: a source that has a listener could not be read before they are there. But a reply
         // needs the connections of its source.
+        let noted = self.listeners.configure(pipeline).map_err(|(end, error)| OpenError {
+            end: if end == SOURCE { end } else { format!("sink {end}") },
+            error: error.to_string(),
+        })?;
         let is_reply = |each: &&config::Sink| matches!(each.kind, SinkKind::Reply(_));
         let mut sinks = Vec::with_capacity(pipeline.sinks.len());
         for each in pipeline.sinks.iter().filter(|each| !is_reply(each)) {
-            sinks.push(self.sink(&pipeline.name, &each.name, &each.kind).await?);
+            sinks.push(self.sink(pipeline, &each.name, &each.kind).await?);
         }
         let dead_letter = match &pipeline.dead_letter {
-            Some(each) => Some(self.sink(&pipeline.name, DEAD_LETTER, &each.kind).await?),
+            Some(each) => Some(self.sink(pipeline, DEAD_LETTER, &each.kind).await?),
             None => None,
         };
         let is_answered = pipeline.sinks.iter().any(|each| is_reply(&each));
@@ -73,6 +79,7 @@ impl Ends {
             };
             sinks.extend(sink.map(|sink| (each.name.as_str().into(), each.outputs.clone(), sink)));
         }
+        noted.keep();
         Ok(Opened { source, sinks, dead_letter })
     }
 
@@ -135,7 +142,17 @@ impl Ends {
         }
     }
 
-    async fn sink(&self, pipeline: &str, name: &str, config: &SinkKind) -> Result<Sink, OpenError> {
+    async fn sink(
+        &self,
+        pipeline: &config::Pipeline,
+        name: &str,
+        config: &SinkKind,
+    ) -> Result<Sink, OpenError> {
+        let names = match &pipeline.source {
+            config::Source::WebSocket(source) => source.endpoint.metadata_names(),
+            _ => Vec::new(),
+        };
+        let pipeline = &*pipeline.name;
         let failed = |error: String| OpenError { end: format!("sink {name}"), error };
         let metrics = self.metrics.sink(pipeline, name);
         match config {
@@ -144,12 +161,12 @@ impl Ends {
                 match &websocket.endpoint.mode {
                     Mode::Client(client) => {
                         let client = sink::websocket::Client::new(websocket, client, metrics, endpoint);
-                        Ok(Sink::Client(Box::new(client)))
+                        Ok(Sink::Client(Box::new(client.reserving(names))))
                     }
                     Mode::Server(listen) => {
                         sink::websocket::Server::open(websocket, listen, &self.listeners, metrics, endpoint)
                             .await
-                            .map(Sink::Server)
+                            .map(|server| Sink::Server(server.reserving(names)))
                             .map_err(|error| failed(error.to_string()))
                     }
                 }

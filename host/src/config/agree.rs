@@ -1,6 +1,7 @@
 //! What the server endpoints of a file have to do with each other: those of one address share a
 //! listener, and those of one path its peers.
 
+use super::agreements;
 use super::endpoint::{EndpointAt, mode};
 use super::listen::ListenAt;
 use super::path::PathPattern;
@@ -10,15 +11,27 @@ use super::{Config, Endpoint, Listen, Mode, Pipeline, Server, SinkKind, Source, 
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A key that the endpoints of one path have in common: one that leaves it out takes it from another.
-struct Shared {
-    name: &'static str,
+pub(super) struct Shared {
+    pub(super) name: &'static str,
     /// Where it is written.
     at: fn(&EndpointAt, &ListenAt) -> Option<Span>,
-    is_same: fn(&Endpoint, &Endpoint) -> bool,
-    take: fn(&Endpoint, &mut Endpoint),
+    pub(super) is_same: fn(&Endpoint, &Endpoint) -> bool,
+    pub(super) take: fn(&Endpoint, &mut Endpoint),
 }
 
-const SHARED: [Shared; 6] = [
+/// The key that the endpoints of one address have in common.
+pub(super) const TLS: Shared = Shared {
+    name: "tls",
+    at: |_, at| at.tls.as_ref().map(|at| at.header.clone()),
+    is_same: |a, b| a.listen().map(|listen| &listen.tls) == b.listen().map(|listen| &listen.tls),
+    take: |from, to| {
+        if let (Mode::Server(from), Mode::Server(to)) = (&from.mode, &mut to.mode) {
+            to.tls.clone_from(&from.tls);
+        }
+    },
+};
+
+pub(super) const SHARED: [Shared; 6] = [
     Shared {
         name: "subprotocols",
         at: |at, _| at.subprotocols.as_ref().map(|at| at.whole.clone()),
@@ -255,9 +268,8 @@ impl Endpoint {
     /// A key on which two endpoints of one path do not agree. What has its default counts as left out,
     /// and what is left out is taken from whoever is there.
     pub fn differs_from(&self, there: &Self) -> Option<&'static str> {
-        let listen = self.listen()?;
-        let server = Server { host: listen.host.clone(), port: listen.port, ..Server::default() };
-        let defaults = Self::server("/", &server);
+        self.listen()?;
+        let defaults = agreements::defaults(self);
         let differs = |key: &&Shared| !(key.is_same)(self, there) && !(key.is_same)(self, &defaults);
         SHARED.iter().find(differs).map(|key| key.name)
     }

@@ -83,6 +83,12 @@ impl Endpoint {
         Self { mode: Mode::Server(listen), max_message_size_bytes: SERVER_MESSAGE_BYTES, ..read::blank() }
     }
 
+    /// The names of the metadata that it takes from handshakes.
+    pub fn metadata_names(&self) -> Vec<String> {
+        let metadata = self.listen().map_or(&[][..], |listen| &listen.metadata);
+        metadata.iter().map(|(name, _)| name.clone()).collect()
+    }
+
     /// Where peers reach it, if it accepts.
     pub fn listen(&self) -> Option<&Listen> {
         match &self.mode {

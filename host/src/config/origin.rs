@@ -2,6 +2,8 @@
 //!
 //! Any page can dial any address that its reader's machine reaches, so what is not allowed is
 //! refused. Whoever sends no `Origin` is no browser and is not this list's affair.
+//! Pages of the web come from a scheme, a name and a port. What else sends an origin (files, opened apps,
+//! extensions of a browser) has a form of its own, and is compared as it is written.
 
 use super::Redacted;
 
@@ -35,6 +37,11 @@ impl AllowedOrigins {
             listed.push(Pattern::parse(origin.expose()).ok_or(index)?);
         }
         Ok(Self { listed: Some(listed) })
+    }
+
+    /// Whether any were listed.
+    pub fn are_listed(&self) -> bool {
+        self.listed.is_some()
     }
 
     /// Whether a page of this origin may connect; `host` is the `Host` that it asked for.

@@ -3,7 +3,7 @@
 //! First the metadata is added, then messages are put together, then the whole is packed. Messages
 //! themselves stay as they are, for another attempt or the dead letters.
 
-use super::metadata_fields;
+use super::metadata_fields::{self, Fields};
 use crate::config::{MessageType, Packing};
 use crate::message::{Failed, Message, Payload};
 use crate::packing::Packer;
@@ -20,14 +20,23 @@ const PIECE_BYTES: usize = 16 << 10;
 #[derive(Debug)]
 pub(super) struct Framing {
     message_type: MessageType,
-    include_metadata: bool,
+    /// What adds the metadata, if it is added.
+    fields: Option<Fields>,
     packer: Option<Packer>,
     piece: BytesMut,
 }
 
 impl Framing {
     pub(super) fn new(message_type: MessageType, include_metadata: bool, packing: Option<Packing>) -> Self {
-        Self { message_type, include_metadata, packer: packing.map(Packer::new), piece: BytesMut::new() }
+        let fields = include_metadata.then(Fields::default);
+        Self { message_type, fields, packer: packing.map(Packer::new), piece: BytesMut::new() }
+    }
+
+    /// Names that no message may bring itself where metadata is added, be they there or not.
+    pub(super) fn reserve(&mut self, names: Vec<String>) {
+        if let Some(fields) = &mut self.fields {
+            fields.reserved = names;
+        }
     }
 
     /// A message that goes into a frame of its own, as the type of frame the sink sends. One that cannot
@@ -44,7 +53,7 @@ impl Framing {
     /// The frame of one typed message.
     #[inline]
     pub(super) fn frame<'m>(&mut self, message: &'m Message) -> Cow<'m, Payload> {
-        if !self.include_metadata && self.packer.is_none() {
+        if self.fields.is_none() && self.packer.is_none() {
             return Cow::Borrowed(&message.payload);
         }
         Cow::Owned(self.made_frame(message))
@@ -52,10 +61,10 @@ impl Framing {
 
     fn made_frame(&mut self, message: &Message) -> Payload {
         let payload = &message.payload;
-        let has_fields = self.include_metadata && {
+        let has_fields = self.fields.as_ref().is_some_and(|fields| {
             self.piece.reserve(PIECE_BYTES.max(payload.len()));
-            metadata_fields::append(payload.as_bytes(), &message.metadata, &mut self.piece)
-        };
+            fields.append(payload.as_bytes(), &message.metadata, &mut self.piece)
+        });
         match (&mut self.packer, has_fields) {
             (None, false) => payload.clone(),
             (None, true) => self.cut(payload.is_text()),
@@ -103,7 +112,9 @@ impl Framing {
     fn element(&mut self, message: &Message) {
         let payload = &message.payload;
         let bytes = payload.as_bytes();
-        if self.include_metadata && metadata_fields::append(bytes, &message.metadata, &mut self.piece) {
+        if let Some(fields) = &self.fields
+            && fields.append(bytes, &message.metadata, &mut self.piece)
+        {
             return;
         }
         let is_utf8 = payload.is_text() || std::str::from_utf8(bytes).is_ok();

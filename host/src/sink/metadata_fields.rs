@@ -1,9 +1,11 @@
 //! `include_metadata`: the metadata of a message as fields of its JSON object.
 //!
-//! The payload is read once and no tree is made of it. Fields go before the last `}`; a member at the
-//! top that has the name of one is cut out, however it is escaped; all other bytes stay.
+//! The payload is read once and no tree is made of it. Fields go before the last `}`. A member at the top
+//! is cut out, however its name is escaped, if it has the name of one, of what the host itself tells, or of
+//! what the source takes from handshakes: what is absent there must not be forged either. All other bytes
+//! stay.
 
-use crate::metadata::{INGEST_TIME, Metadata};
+use crate::metadata::{INGEST_TIME, Metadata, RESERVED};
 use bytes::{BufMut as _, BytesMut};
 use serde::Deserializer as _;
 use serde::de::{DeserializeSeed, Error, MapAccess, Visitor};
@@ -11,32 +13,43 @@ use serde_json::value::RawValue;
 use std::fmt;
 use std::ops::Range;
 
-/// Appends the payload with its metadata to `out`. False, and nothing appended, if it is no object.
-pub(super) fn append(payload: &[u8], metadata: &Metadata, out: &mut BytesMut) -> bool {
-    let mut json = serde_json::Deserializer::from_slice(payload);
-    let members = json.deserialize_map(Members { payload, metadata });
-    let (Ok(members), Ok(())) = (members, json.end()) else { return false };
-    let Some(last) = payload.iter().rposition(|byte| *byte == b'}') else { return false };
-    let mut from = 0;
-    for forged in members.forged {
-        out.put_slice(&payload[from..forged.start]);
-        from = forged.end;
-    }
-    out.put_slice(&payload[from..last]);
-    let mut is_first = members.kept == 0;
-    for (name, value) in metadata.iter() {
-        if !std::mem::take(&mut is_first) {
-            out.put_u8(b',');
+/// Adds the metadata of messages to them.
+#[derive(Debug, Default)]
+pub(super) struct Fields {
+    /// Names that no message may bring itself, beside those of its own metadata: of what the source takes
+    /// from handshakes.
+    pub(super) reserved: Vec<String>,
+}
+
+impl Fields {
+    /// Appends the payload with its metadata to `out`. False, and nothing appended, if it is no object.
+    pub(super) fn append(&self, payload: &[u8], metadata: &Metadata, out: &mut BytesMut) -> bool {
+        let mut json = serde_json::Deserializer::from_slice(payload);
+        let names = Names { reserved: &self.reserved, metadata };
+        let members = json.deserialize_map(Members { payload, names });
+        let (Ok(members), Ok(())) = (members, json.end()) else { return false };
+        let Some(last) = payload.iter().rposition(|byte| *byte == b'}') else { return false };
+        let mut from = 0;
+        for forged in members.forged {
+            out.put_slice(&payload[from..forged.start]);
+            from = forged.end;
         }
-        put_string(name, out);
-        out.put_u8(b':');
-        match value.parse::<u64>() {
-            Ok(time) if name == INGEST_TIME => out.put_slice(time.to_string().as_bytes()),
-            _ => put_string(&value, out),
+        out.put_slice(&payload[from..last]);
+        let mut is_first = members.kept == 0;
+        for (name, value) in metadata.iter() {
+            if !std::mem::take(&mut is_first) {
+                out.put_u8(b',');
+            }
+            put_string(name, out);
+            out.put_u8(b':');
+            match value.parse::<u64>() {
+                Ok(time) if name == INGEST_TIME => out.put_slice(time.to_string().as_bytes()),
+                _ => put_string(&value, out),
+            }
         }
+        out.put_slice(&payload[last..]);
+        true
     }
-    out.put_slice(&payload[last..]);
-    true
 }
 
 /// Appends a JSON string.
@@ -47,7 +60,7 @@ pub(super) fn put_string(text: &str, out: &mut BytesMut) {
 /// Reads the members of an object.
 struct Members<'a> {
     payload: &'a [u8],
-    metadata: &'a Metadata,
+    names: Names<'a>,
 }
 
 struct Found {
@@ -68,7 +81,7 @@ impl<'de> Visitor<'de> for Members<'de> {
         let mut found = Found { forged: Vec::new(), kept: 0 };
         // A member reaches from the end of the one before, so that it has the comma.
         let mut end = self.payload.iter().position(|byte| *byte == b'{').map_or(0, |open| open + 1);
-        while let Some(is_forged) = members.next_key_seed(Name(self.metadata))? {
+        while let Some(is_forged) = members.next_key_seed(self.names)? {
             let start = end;
             let value: &RawValue = members.next_value()?;
             end = value.get().as_ptr().addr() - self.payload.as_ptr().addr() + value.get().len();
@@ -89,10 +102,14 @@ impl<'de> Visitor<'de> for Members<'de> {
     }
 }
 
-/// Whether a member's name is that of a field of the metadata.
-struct Name<'a>(&'a Metadata);
+/// Tells of a member's name whether the message may not bring it itself.
+#[derive(Clone, Copy)]
+struct Names<'a> {
+    reserved: &'a [String],
+    metadata: &'a Metadata,
+}
 
-impl<'de> DeserializeSeed<'de> for Name<'_> {
+impl<'de> DeserializeSeed<'de> for Names<'_> {
     type Value = bool;
 
     fn deserialize<D: serde::Deserializer<'de>>(self, name: D) -> Result<bool, D::Error> {
@@ -100,7 +117,7 @@ impl<'de> DeserializeSeed<'de> for Name<'_> {
     }
 }
 
-impl Visitor<'_> for Name<'_> {
+impl Visitor<'_> for Names<'_> {
     type Value = bool;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -108,7 +125,9 @@ impl Visitor<'_> for Name<'_> {
     }
 
     fn visit_str<E: Error>(self, name: &str) -> Result<bool, E> {
-        Ok(!self.0.get(name).is_empty())
+        Ok(name.starts_with(RESERVED)
+            || self.reserved.iter().any(|reserved| reserved == name)
+            || !self.metadata.get(name).is_empty())
     }
 }
 
@@ -125,9 +144,13 @@ mod tests {
         metadata
     }
 
+    fn fields() -> Fields {
+        Fields { reserved: vec!["room".to_owned(), "user".to_owned()] }
+    }
+
     fn with_fields(payload: &str) -> Option<String> {
         let mut out = BytesMut::new();
-        let is_object = append(payload.as_bytes(), &metadata(), &mut out);
+        let is_object = fields().append(payload.as_bytes(), &metadata(), &mut out);
         is_object.then(|| String::from_utf8(out.to_vec()).expect("it is UTF-8"))
     }
 
@@ -168,7 +191,7 @@ mod tests {
         for payload in ["", "[1]", "\"{}\"", "{", "{} {}", "{\"a\":}", "{\"a\":1,}", "null", "text"] {
             assert_eq!(with_fields(payload), None, "{payload}");
         }
-        assert!(!append(b"{\"a\":\"\xff\"}", &metadata(), &mut BytesMut::new()));
+        assert!(!fields().append(b"{\"a\":\"\xff\"}", &metadata(), &mut BytesMut::new()));
     }
 
     #[test]
@@ -182,6 +205,12 @@ mod tests {
         assert_eq!(rest(r#"{ "room":1 , "room":[",}"] , "a":2}"#), r#"{ "a":2,"#);
         assert_eq!(rest(r#"{"a":2,"__meta_\u0073ource":"evil"}"#), r#"{"a":2,"#);
         assert_eq!(rest(r#"{"a":2 , "room":1 , "b":3 }"#), r#"{"a":2 , "b":3 ,"#);
+    }
+
+    #[test]
+    fn what_metadata_does_not_say_now_is_cut_out_all_the_same() {
+        let payload = r#"{"user":"admin","__meta_peer":"1","__meta_\u0075ser":2,"\u0075ser":3,"users":4}"#;
+        assert!(with_fields(payload).is_some_and(|text| text.starts_with(r#"{"users":4,"__meta_source""#)));
     }
 
     fn json() -> impl Strategy<Value = Value> {
@@ -201,7 +230,7 @@ mod tests {
     }
 
     fn name() -> impl Strategy<Value = String> {
-        let known = ["a", "room", "extra", SOURCE, INGEST_TIME, "__meta_peer"];
+        let known = ["a", "room", "user", "extra", SOURCE, INGEST_TIME, "__meta_peer"];
         prop_oneof![proptest::sample::select(known.to_vec()).prop_map(str::to_owned), any::<String>()]
     }
 
@@ -217,8 +246,10 @@ mod tests {
                 .collect();
             let payload = format!("{space}{{{space}{}}}{space}", written.join(","));
             let metadata = metadata();
-            let mut wanted: Vec<_> =
-                members.into_iter().filter(|(name, _)| metadata.get(name).is_empty()).collect();
+            let is_forged = |name: &str| {
+                ["room", "user", "extra"].contains(&name) || name.starts_with("__meta_")
+            };
+            let mut wanted: Vec<_> = members.into_iter().filter(|(name, _)| !is_forged(name)).collect();
             wanted.extend(metadata.iter().map(|(name, value)| {
                 let value = if name == INGEST_TIME { Value::from(5000) } else { Value::from(&*value) };
                 (name.to_owned(), value)

@@ -10,8 +10,11 @@ use crate::metadata::{CONNECTION, Origin};
 use crate::reason::Reason;
 use crate::telemetry::{EndpointMetrics, SinkMetrics};
 use crate::websocket::{self, Account, Attachment, Lane, ListenError, Listeners, Pushed};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Instant;
+use tokio::time::Sleep;
 
 /// The way back to wherever messages came from.
 #[derive(Debug)]
@@ -23,6 +26,8 @@ pub struct Reply {
     metrics: SinkMetrics,
     /// A reply that waits for room on its lane, and the message it answers.
     held: Option<(websocket::Reply, Arc<Origin>)>,
+    /// When it is pushed again, at the latest.
+    patience: Option<Pin<Box<Sleep>>>,
     in_flight: usize,
 }
 
@@ -35,6 +40,7 @@ impl Reply {
             framing: Framing::new(config.message_type, config.include_metadata, config.packing),
             metrics,
             held: None,
+            patience: None,
             in_flight: 0,
         }
     }
@@ -51,8 +57,10 @@ impl Reply {
         metrics: SinkMetrics,
         endpoint: EndpointMetrics,
     ) -> Result<Self, ListenError> {
-        let attachment = Some(listeners.open_reply(source, listen, endpoint).await?);
-        Ok(Self { attachment, ..Self::dialled(config, metrics) })
+        let mut reply = Self::dialled(config, metrics);
+        reply.framing.reserve(source.metadata_names());
+        reply.attachment = Some(listeners.open_reply(source, listen, endpoint).await?);
+        Ok(reply)
     }
 
     pub(super) fn poll_drive(&mut self, cx: &mut Context<'_>, failed: &mut Vec<Failed>) {
@@ -61,8 +69,13 @@ impl Reply {
             self.metrics.account.delivered(settled.delivered);
             failed.extend(settled.failed);
         }
-        if let Some((reply, origin)) = self.held.take() {
-            self.send(reply, origin, failed);
+        while let Some((reply, origin)) = self.held.take() {
+            let until = self.send(reply, origin, failed).map(tokio::time::Instant::from_std);
+            self.patience = until.map(|until| Box::pin(tokio::time::sleep_until(until)));
+            let Some(patience) = &mut self.patience else { break };
+            if patience.as_mut().poll(cx).is_pending() {
+                break;
+            }
         }
     }
 
@@ -78,7 +91,8 @@ impl Reply {
         let origin = message.metadata.origin().clone();
         let frame = self.framing.frame(&message).into_owned();
         self.in_flight += 1;
-        self.send(websocket::Reply { frame, message }, origin, failed);
+        // One that does not fit is looked at with the next turn.
+        let _ = self.send(websocket::Reply { frame, message }, origin, failed);
     }
 
     pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>, failed: &mut Vec<Failed>) -> Poll<()> {
@@ -103,7 +117,13 @@ impl Reply {
         self.in_flight
     }
 
-    fn send(&mut self, reply: websocket::Reply, origin: Arc<Origin>, failed: &mut Vec<Failed>) {
+    /// Gives a reply to its lane, or holds it; answers until when, if that is known.
+    fn send(
+        &mut self,
+        reply: websocket::Reply,
+        origin: Arc<Origin>,
+        failed: &mut Vec<Failed>,
+    ) -> Option<Instant> {
         let pushed = match Lane::of(&origin) {
             Some(lane) => lane.push(reply, &self.account),
             None => Pushed::Refused(astray(reply.message)),
@@ -113,12 +133,16 @@ impl Reply {
                 self.in_flight -= usize::try_from(dropped).unwrap_or(usize::MAX);
                 self.metrics.account.dropped(Reason::SlowPeer, dropped);
             }
-            Pushed::Full(reply) => self.held = Some((reply, origin)),
+            Pushed::Full { reply, until } => {
+                self.held = Some((reply, origin));
+                return until;
+            }
             Pushed::Refused(refused) => {
                 self.in_flight -= 1;
                 failed.push(refused);
             }
         }
+        None
     }
 }
 

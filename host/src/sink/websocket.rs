@@ -11,13 +11,16 @@ use crate::message::{Failed, Message};
 use crate::reason::Reason;
 use crate::telemetry::{EndpointMetrics, SinkMetrics};
 use crate::websocket::{
-    Attachment, Broadcast, Change, Frame, Link, ListenError, Listeners, Received, WhenExhausted,
+    Attachment, Broadcast, Chance, Change, Ending, Frame, Link, ListenError, Listeners, Received,
+    WhenExhausted,
 };
 use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use tokio::time::Sleep;
 
 /// Messages fed without a flush that was done, at most: no loss repeats more, but for the rest of a frame of
 /// several.
@@ -61,10 +64,12 @@ pub struct Server {
     /// Waiting to become a frame, all together.
     waiting: VecDeque<Message>,
     waiting_bytes: usize,
-    /// Frames to be published, and how many messages and bytes they hold.
-    frames: Vec<Frame>,
+    /// Frames to be published, how many messages they hold, and their bytes.
+    frames: VecDeque<Frame>,
     frame_messages: usize,
     frame_bytes: usize,
+    /// When peers that had no chance yet to take more have had it.
+    chance: Option<Pin<Box<Sleep>>>,
     is_draining: bool,
 }
 
@@ -93,6 +98,13 @@ impl Client {
         }
     }
 
+    /// The same, adding metadata of a source that takes these names from handshakes.
+    #[must_use]
+    pub fn reserving(mut self, names: Vec<String>) -> Self {
+        self.framing.reserve(names);
+        self
+    }
+
     /// The connection: its state, its last error.
     pub fn link(&self) -> &Link {
         &self.link
@@ -113,6 +125,9 @@ impl Client {
                 self.feed(Some(cx));
                 break;
             };
+            if matches!(ending, Ending::TooLarge { .. }) {
+                self.metrics.received_too_large();
+            }
             self.link.lose(&ending);
         }
         self.metrics.account.dropped(Reason::BufferFull, std::mem::take(&mut self.dropped));
@@ -351,11 +366,19 @@ impl Server {
             metrics,
             waiting: VecDeque::new(),
             waiting_bytes: 0,
-            frames: Vec::with_capacity(BATCH_MESSAGES),
+            frames: VecDeque::with_capacity(BATCH_MESSAGES),
             frame_messages: 0,
             frame_bytes: 0,
+            chance: None,
             is_draining: false,
         })
+    }
+
+    /// The same, adding metadata of a source that takes these names from handshakes.
+    #[must_use]
+    pub fn reserving(mut self, names: Vec<String>) -> Self {
+        self.framing.reserve(names);
+        self
     }
 
     /// Where it listens, for port 0.
@@ -416,8 +439,8 @@ impl Server {
     pub(super) fn poll_close(&mut self, cx: &mut Context<'_>, code: u16) -> Poll<()> {
         self.is_draining = true;
         ready!(self.poll_flush(cx));
+        // Each peer goes when it has what is left for it.
         self.broadcast.finish();
-        ready!(self.broadcast.poll_taken(cx));
         self.attachment.poll_close(cx, code)
     }
 
@@ -452,9 +475,9 @@ impl Server {
 
     #[inline]
     fn add(&mut self, frame: Frame) {
-        self.frame_messages += usize::try_from(frame.messages).unwrap_or(usize::MAX);
-        self.frame_bytes += frame.payload.len();
-        self.frames.push(frame);
+        self.frame_messages += messages_of(&frame);
+        self.frame_bytes += frame.encoded_bytes();
+        self.frames.push_back(frame);
     }
 
     fn poll_room(&self, cx: &mut Context<'_>) -> Poll<()> {
@@ -470,13 +493,65 @@ impl Server {
         if self.peers.when_none == WhenNoPeers::Wait {
             ready!(self.broadcast.poll_peers(cx));
         }
-        (self.frame_messages, self.frame_bytes) = (0, 0);
-        let published = self.broadcast.publish(&mut self.frames);
-        self.metrics.account.delivered(published.delivered);
-        self.metrics.account.dropped(Reason::NoPeers, published.no_peers);
-        self.metrics.account.dropped(Reason::SlowPeer, published.slow_peers);
+        while !self.frames.is_empty() {
+            let (count, messages, bytes) = self.piece();
+            ready!(self.poll_chance(cx, messages, bytes));
+            self.frame_messages -= messages;
+            self.frame_bytes -= bytes;
+            let published = self.broadcast.publish(self.frames.drain(..count));
+            self.metrics.account.delivered(published.delivered);
+            self.metrics.account.dropped(Reason::NoPeers, published.no_peers);
+            self.metrics.account.dropped(Reason::SlowPeer, published.slow_peers);
+        }
         Poll::Ready(())
     }
+
+    /// The first frames that go together into what may wait for a peer, and at least one: how many they are,
+    /// of how many messages and bytes.
+    fn piece(&self) -> (usize, usize, usize) {
+        let fits = |messages, bytes| messages <= self.peers.buffer && bytes <= self.peers.buffer_bytes;
+        if fits(self.frame_messages, self.frame_bytes) {
+            return (self.frames.len(), self.frame_messages, self.frame_bytes);
+        }
+        let (mut count, mut messages, mut bytes) = (0, 0, 0);
+        for frame in &self.frames {
+            let (more_messages, more_bytes) = (messages + messages_of(frame), bytes + frame.encoded_bytes());
+            if count > 0 && !fits(more_messages, more_bytes) {
+                break;
+            }
+            (count, messages, bytes) = (count + 1, more_messages, more_bytes);
+        }
+        (count, messages, bytes)
+    }
+
+    /// Waits until every peer has room for so much, or had its chance.
+    fn poll_chance(&mut self, cx: &mut Context<'_>, messages: usize, bytes: usize) -> Poll<()> {
+        loop {
+            let due = match self.broadcast.chance(cx, messages as u64, bytes as u64) {
+                Chance::Given => break,
+                Chance::Due(None) => return Poll::Pending,
+                Chance::Due(Some(due)) => due.into(),
+            };
+            let chance = self.chance.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(due)));
+            if chance.deadline() != due {
+                chance.as_mut().reset(due);
+            }
+            ready!(chance.as_mut().poll(cx));
+        }
+        self.chance = None;
+        Poll::Ready(())
+    }
+}
+
+impl Drop for Server {
+    /// Peers do not wait for more.
+    fn drop(&mut self) {
+        self.broadcast.finish();
+    }
+}
+
+fn messages_of(frame: &Frame) -> usize {
+    usize::try_from(frame.messages).unwrap_or(usize::MAX)
 }
 
 fn unavailable(message: Message, why: &str) -> Failed {

@@ -17,6 +17,7 @@ use crate::websocket::{
 use serde::de::IgnoredAny;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use tokio::sync::mpsc;
 
@@ -42,6 +43,8 @@ pub struct Client {
 pub struct Server {
     attachment: Attachment,
     arrivals: mpsc::Receiver<Arrivals>,
+    /// How many messages the tasks of the peers have read that were not taken from here.
+    waiting: Arc<AtomicU64>,
     decoding: Decoding,
     chunks: Chunks,
 }
@@ -57,7 +60,7 @@ impl Client {
         Self {
             link: Link::new(&config.endpoint, client, config.packing, WhenExhausted::Fail, metrics),
             origin: Arc::default(),
-            decoding: Decoding::new(config),
+            decoding: Decoding::new(config, config.endpoint.max_message_size_bytes),
             is_checked: config.endpoint.check_connection.is_some(),
             left: None,
             is_answered,
@@ -236,8 +239,9 @@ impl Server {
         metrics: EndpointMetrics,
     ) -> Result<Self, ListenError> {
         let opened = listeners.open_source(&config.endpoint, listen, is_answered, metrics).await?;
-        let (attachment, arrivals) = opened;
-        Ok(Self { attachment, arrivals, decoding: Decoding::new(config), chunks: Chunks::default() })
+        let (attachment, arrivals, waiting) = opened;
+        let decoding = Decoding::new(config, attachment.max_message_size_bytes());
+        Ok(Self { attachment, arrivals, waiting, decoding, chunks: Chunks::default() })
     }
 
     /// Where it listens, for port 0.
@@ -253,8 +257,9 @@ impl Server {
         failed: &mut Vec<Failed>,
     ) -> Poll<Fill> {
         let Self { arrivals, decoding, chunks, .. } = self;
+        let before = batch.len() + failed.len();
         let filling = Filling { batch, room, failed };
-        chunks.poll_fill(
+        let fill = chunks.poll_fill(
             filling,
             |message| decoding.decode(message),
             || {
@@ -263,21 +268,27 @@ impl Server {
                     None => Next::End(Fill::Ended),
                 })
             },
-        )
+        );
+        let taken = batch.len() + failed.len() - before;
+        if taken > 0 {
+            self.waiting.fetch_sub(taken as u64, Ordering::Relaxed);
+        }
+        fill
+    }
+
+    /// Peers send no more to this source. What they had sent before comes, and then the end.
+    pub(super) fn poll_stop(&mut self, cx: &mut Context<'_>, code: u16) {
+        let _ = self.attachment.poll_close(cx, code);
     }
 
     pub(super) fn poll_connected(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), String>> {
         self.attachment.poll_connected(cx)
     }
 
-    /// Messages that peers sent and that were not taken. Nothing more is taken from them.
+    /// Messages that were read of peers, by whatever task, and that were not taken. Nothing more is taken.
     pub(super) fn remaining(&mut self) -> u64 {
         self.arrivals.close();
-        let mut remaining = self.chunks.remaining();
-        while let Ok(Arrivals { messages, failed }) = self.arrivals.try_recv() {
-            remaining += (messages.len() + failed.len()) as u64;
-        }
-        remaining
+        self.waiting.load(Ordering::Relaxed)
     }
 
     pub(super) fn poll_close(&mut self, cx: &mut Context<'_>, code: u16) -> Poll<()> {
@@ -295,8 +306,8 @@ struct Decoding {
 }
 
 impl Decoding {
-    fn new(config: &WebSocketSource) -> Self {
-        let unpacker = |packing| Unpacker::new(packing, config.endpoint.max_message_size_bytes);
+    fn new(config: &WebSocketSource, max_message_size_bytes: usize) -> Self {
+        let unpacker = |packing| Unpacker::new(packing, max_message_size_bytes);
         Self { unpacker: config.packing.map(unpacker), codec: config.codec }
     }
 

@@ -7,6 +7,7 @@
 use super::accounts::{Account, Accounts, Counts, Ledger, LossCounts};
 use super::connections::{Connected, Connections, Row};
 use super::guest_metrics::{GuestMetrics, GuestRegistry};
+use super::handshakes::HandshakeMetrics;
 use crate::config::SOURCE;
 use crate::metadata::Origin;
 use crate::reason::Reason;
@@ -63,6 +64,7 @@ pub struct Metrics {
     pipelines: Family<Labels, Gauge>,
     connections: Family<Labels, Gauge>,
     connects: Family<Labels, Counter>,
+    handshakes: HandshakeMetrics,
     bytes_received: Family<Labels, Counter>,
     bytes_sent: Family<Labels, Counter>,
     paused: Family<Labels, SecondsCounter>,
@@ -128,6 +130,7 @@ impl Default for Metrics {
             pipelines: family(r, "pipelines", "1 for the state that a pipeline is in"),
             connections: family(r, "connections", "Connections of an endpoint, by state"),
             connects: family(r, "connects", "Attempts to connect, and connections accepted or refused"),
+            handshakes: HandshakeMetrics::register(r),
             bytes_received: family(r, "bytes_received", "Bytes an endpoint received, frame headers included"),
             bytes_sent: family(r, "bytes_sent", "Bytes an endpoint sent, frame headers included"),
             paused: family(r, "source_paused_seconds", "Time in which backpressure held reading back"),
@@ -236,6 +239,11 @@ impl Metrics {
             row: self.table.row(pipeline, endpoint, self.connections.clone()),
             of,
         }
+    }
+
+    /// The counters of the handshakes that listeners refuse.
+    pub fn handshakes(&self) -> HandshakeMetrics {
+        self.handshakes.clone()
     }
 
     /// Who is connected.
@@ -347,6 +355,15 @@ impl SinkMetrics {
     }
 }
 
+impl SinkMetrics {
+    /// Counts a message that the other side sent, though it only gets messages, and that was too large: its
+    /// connection is closed. It is none of those that the sink is given.
+    pub fn received_too_large(&self) {
+        self.account.entered(1);
+        self.account.dropped(Reason::TooLarge, 1);
+    }
+}
+
 /// What an endpoint counts, and its row in the table of connections. It is closed when the last clone
 /// is dropped.
 #[derive(Clone, Debug)]
@@ -361,12 +378,17 @@ pub struct EndpointMetrics {
 }
 
 impl EndpointMetrics {
+    /// The pipeline and the end that it is of.
+    pub fn place(&self) -> (&str, &str) {
+        let label = |name| self.of.iter().find(|(key, _)| *key == name).map_or("", |(_, value)| &**value);
+        (label("pipeline"), label("endpoint"))
+    }
+
     /// The endpoint in words: "the source of pipeline p", "sink out of pipeline p".
     pub fn owner(&self) -> String {
-        let label = |name| self.of.iter().find(|(key, _)| *key == name).map_or("", |(_, value)| value);
-        match label("endpoint") {
-            SOURCE => format!("the source of pipeline {}", label("pipeline")),
-            sink => format!("sink {sink} of pipeline {}", label("pipeline")),
+        match self.place() {
+            (pipeline, SOURCE) => format!("the source of pipeline {pipeline}"),
+            (pipeline, sink) => format!("sink {sink} of pipeline {pipeline}"),
         }
     }
 

@@ -37,6 +37,8 @@ const MAX_HEADERS: usize = 100;
 const MAX_DISCARDED_BYTES: usize = 1 << 20;
 /// Read at once.
 const DISCARDED_AT_ONCE_BYTES: usize = 8 << 10;
+/// How long a peer that was not let in may take to hang up.
+const LINGER: Duration = Duration::from_secs(1);
 /// Whose credentials are asked for.
 const BASIC_CHALLENGE: &str = "Basic realm=\"tidemill\", charset=\"UTF-8\"";
 const BEARER_CHALLENGE: &str = "Bearer realm=\"tidemill\"";
@@ -58,6 +60,8 @@ pub struct Admission {
 pub enum Refusal {
     /// Nothing is at this path: 404.
     NotFound,
+    /// It asks a listener of this machine alone for a name that is not this machine's: 403.
+    Host,
     /// The page that the peer's script is of may not connect: 403.
     Origin,
     /// It has shown no credential that we know: 401, with what would do.
@@ -69,6 +73,17 @@ pub enum Refusal {
     },
     /// There are too many connections: 503.
     Full,
+}
+
+/// Why there is no connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// The peer was answered with this status.
+    Answered(u16),
+    /// It has not asked in time.
+    Late,
+    /// TLS could not be agreed on.
+    Tls,
 }
 
 /// What is said of a peer that asks to be let in.
@@ -89,25 +104,44 @@ pub async fn accept<T: Send, F: Future<Output = Verdict<T>> + Send>(
     patience: Duration,
     admit: impl Fn(Handshake) -> F + Sync,
 ) -> Option<Accepted<T>> {
-    accept_over(tcp, None, patience, admit).await
+    accept_over(tcp, None, patience, admit, |_| {}).await
 }
 
-/// The same, with TLS where there are certificates.
+/// The same, with TLS where there are certificates. `refused` is told at once where there will be no
+/// connection, unless the peer just went.
 pub(super) async fn accept_over<T: Send, F: Future<Output = Verdict<T>> + Send>(
     tcp: TcpStream,
     certificates: Option<&ServerCertificates>,
     patience: Duration,
     admit: impl Fn(Handshake) -> F + Sync,
+    refused: impl Fn(Refused) + Sync,
 ) -> Option<Accepted<T>> {
     stream::prepare(&tcp).ok()?;
     let handshakes = async {
         let (stream, certificate) = match certificates {
-            Some(certificates) => Box::pin(certificates.accept(tcp)).await?,
+            Some(certificates) => {
+                let Some(secured) = Box::pin(certificates.accept(tcp)).await else {
+                    refused(Refused::Tls);
+                    return Err(None);
+                };
+                secured
+            }
             None => (Stream::Tcp(tcp), None),
         };
-        upgrade(stream, certificate, admit).await
+        upgrade(stream, certificate, admit, &refused).await.map_err(Some)
     };
-    tokio::time::timeout(patience, handshakes).await.ok().flatten()
+    match tokio::time::timeout(patience, handshakes).await {
+        Ok(Ok(accepted)) => Some(accepted),
+        Ok(Err(None)) => None,
+        Ok(Err(Some(stream))) => {
+            let _ = tokio::time::timeout(LINGER, hang_up(stream)).await;
+            None
+        }
+        Err(_) => {
+            refused(Refused::Late);
+            None
+        }
+    }
 }
 
 /// What was decided about the one request of a connection.
@@ -121,7 +155,8 @@ async fn upgrade<T: Send, F: Future<Output = Verdict<T>> + Send>(
     stream: Stream,
     certificate: Option<PeerCertificate>,
     admit: impl Fn(Handshake) -> F + Sync,
-) -> Option<Accepted<T>> {
+    refused: &(impl Fn(Refused) + Sync),
+) -> Result<Accepted<T>, Stream> {
     let admitted = Mutex::new(None);
     let service = service_fn(|request: Request<Incoming>| {
         let (head, _) = request.into_parts();
@@ -132,26 +167,41 @@ async fn upgrade<T: Send, F: Future<Output = Verdict<T>> + Send>(
                 *admitted.lock().unwrap_or_else(PoisonError::into_inner) = Some(admission);
                 response
             });
-            Ok::<_, Infallible>(answer.unwrap_or_else(No::into_response))
+            Ok::<_, Infallible>(answer.unwrap_or_else(|no| {
+                refused(Refused::Answered(no.status.as_u16()));
+                no.into_response()
+            }))
         })
     });
     let mut builder = http1::Builder::new();
     builder.max_buf_size(MAX_HEAD_BYTES).max_headers(MAX_HEADERS).title_case_headers(true);
     let mut served = builder.serve_connection(TokioIo::new(stream), service);
     // What was wrong with a request that could not be read, hyper has answered.
-    let _ = poll_fn(|cx| served.poll_without_shutdown(cx)).await;
+    if let Err(error) = poll_fn(|cx| served.poll_without_shutdown(cx)).await
+        && error.is_parse()
+    {
+        refused(Refused::Answered(answered(&error).as_u16()));
+    }
     let http1::Parts { io, read_buf: rest, .. } = served.into_parts();
     let stream = io.into_inner();
     match admitted.into_inner().unwrap_or_else(PoisonError::into_inner) {
         Some(Admitted { max_message_size_bytes, subprotocol, token }) => {
             let connection =
                 Connection::new(stream, &rest, Role::Server, max_message_size_bytes, subprotocol);
-            Some(Accepted { connection, token })
+            Ok(Accepted { connection, token })
         }
-        None => {
-            hang_up(stream).await;
-            None
-        }
+        None => Err(stream),
+    }
+}
+
+/// What hyper answers to a request that it cannot read.
+fn answered(error: &hyper::Error) -> StatusCode {
+    if !error.is_parse_too_large() {
+        StatusCode::BAD_REQUEST
+    } else if error.to_string().contains("URI") {
+        StatusCode::URI_TOO_LONG
+    } else {
+        StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE
     }
 }
 
@@ -206,6 +256,7 @@ impl From<Refusal> for No {
     fn from(refusal: Refusal) -> Self {
         match refusal {
             Refusal::NotFound => no(StatusCode::NOT_FOUND, "nothing is at this path"),
+            Refusal::Host => no(StatusCode::FORBIDDEN, "the Host header names another machine"),
             Refusal::Origin => no(StatusCode::FORBIDDEN, "pages of this origin may not connect"),
             Refusal::Unauthorized { bearer, basic } => {
                 let challenges = [(bearer, BEARER_CHALLENGE), (basic, BASIC_CHALLENGE)];

@@ -3,6 +3,10 @@
 //! The pipeline appends a batch and wakes who waits; each peer's task takes from its mark on, at its
 //! own speed. A peer that falls out of the window it may lag behind has its mark moved, is closed, or
 //! holds the pipeline, as the policy says. Limits and counts are of messages, not of frames.
+//!
+//! A burst is no reason to lose anything: where a batch is more than a peer has room for, the pipeline waits
+//! until that peer's task had its turn. A peer is slow once its connection takes nothing more, and has not
+//! caught up for a while.
 
 use super::ring::{self, Frame, Frames, Mark, Ring};
 use crate::config::{Peers, SlowPeer};
@@ -11,6 +15,11 @@ use crate::telemetry::SinkMetrics;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+/// How long a peer may take to catch up before what it has no room for is lost to it. A peer that reads at
+/// once needs less for a burst, and one that does not read holds the others up for no longer, once.
+pub(super) const PATIENCE: Duration = Duration::from_millis(100);
 
 /// The messages of one server sink on their way to its peers.
 #[derive(Debug)]
@@ -29,6 +38,15 @@ pub struct Published {
     pub no_peers: u64,
     /// Every peer's queue was full.
     pub slow_peers: u64,
+}
+
+/// Whether a batch may be published now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Chance {
+    /// Every peer has room for it, or had the chance to make some.
+    Given,
+    /// Not before the waker is woken, or this moment has come.
+    Due(Option<Instant>),
 }
 
 /// What a peer gets.
@@ -66,6 +84,10 @@ struct Slot {
     kept: VecDeque<(Frames, Mark)>,
     /// How much that is.
     kept_size: Mark,
+    /// Since when it has not had all there is.
+    behind_since: Option<Instant>,
+    /// Whether its connection takes nothing more now.
+    is_blocked: bool,
     waker: Option<Waker>,
 }
 
@@ -93,6 +115,45 @@ impl Broadcast {
         Poll::Pending
     }
 
+    /// Whether a batch of so many messages and bytes of frames may be published without a loss to a peer that
+    /// had no chance yet to take more. A peer with nothing else waiting has room for a batch of any size.
+    pub fn chance(&self, cx: &mut Context<'_>, messages: u64, bytes: u64) -> Chance {
+        if self.peers.slow == SlowPeer::Block {
+            return Chance::Given;
+        }
+        let mut state = self.lock();
+        let end = state.ring.end();
+        let batch = Mark { frames: 0, messages, bytes };
+        let has_room = |waiting: Mark| waiting.frames == 0 || fits(waiting.plus(batch), &self.peers);
+        // With `drop_newest` more may wait for a peer than the ring knows of.
+        if self.peers.slow != SlowPeer::DropNewest
+            && state.slowest().is_none_or(|mark| has_room(end.since(mark)))
+        {
+            return Chance::Given;
+        }
+        let (mut due, mut holds) = (None, false);
+        for slot in state.slots.values() {
+            let waiting = match self.peers.slow {
+                SlowPeer::DropNewest => slot.behind(end),
+                _ => end.since(slot.mark),
+            };
+            if has_room(waiting) {
+                continue;
+            }
+            if slot.is_blocked {
+                let patience = slot.behind_since.map(|since| since + PATIENCE);
+                let Some(patience) = patience.filter(|patience| Instant::now() < *patience) else { continue };
+                due = Some(due.map_or(patience, |due: Instant| due.min(patience)));
+            }
+            holds = true;
+        }
+        if !holds {
+            return Chance::Given;
+        }
+        state.publisher = Some(cx.waker().clone());
+        Chance::Due(due)
+    }
+
     /// Waits for a peer.
     pub fn poll_peers(&self, cx: &mut Context<'_>) -> Poll<()> {
         let mut state = self.lock();
@@ -103,20 +164,9 @@ impl Broadcast {
         Poll::Ready(())
     }
 
-    /// Ready when every peer has taken all there is.
-    pub fn poll_taken(&self, cx: &mut Context<'_>) -> Poll<()> {
-        let mut state = self.lock();
-        let end = state.ring.end();
-        if state.slots.values().all(|slot| slot.mark == end && slot.kept.is_empty()) {
-            return Poll::Ready(());
-        }
-        state.publisher = Some(cx.waker().clone());
-        Poll::Pending
-    }
-
-    /// Gives a batch to all peers; leaves it empty.
-    pub fn publish(&self, batch: &mut Vec<Frame>) -> Published {
-        let chunks = ring::chunks(batch.drain(..));
+    /// Gives a batch to all peers, once [`Self::chance`] says so.
+    pub fn publish(&self, batch: impl Iterator<Item = Frame>) -> Published {
+        let chunks = ring::chunks(batch);
         let mut guard = self.lock();
         let state = &mut *guard;
         let old_end = state.ring.end();
@@ -132,7 +182,12 @@ impl Broadcast {
             missed = missed_by_peers;
         }
         state.move_window(&self.peers);
-        let woken: Vec<Waker> = state.slots.values_mut().filter_map(|slot| slot.waker.take()).collect();
+        let now = Instant::now();
+        let mut woken = Vec::new();
+        for slot in state.slots.values_mut() {
+            slot.behind_since.get_or_insert(now);
+            woken.extend(slot.waker.take());
+        }
         drop(guard);
         woken.into_iter().for_each(Waker::wake);
         if missed > 0 {
@@ -146,7 +201,14 @@ impl Broadcast {
         let mut guard = self.lock();
         let state = &mut *guard;
         let (start, end) = (state.replay.max(state.ring.start()), state.ring.end());
-        let mut slot = Slot { mark: start, kept: VecDeque::new(), kept_size: Mark::default(), waker: None };
+        let mut slot = Slot {
+            mark: start,
+            kept: VecDeque::new(),
+            kept_size: Mark::default(),
+            behind_since: None,
+            is_blocked: false,
+            waker: None,
+        };
         slot.keep(&state.ring, end);
         state.slots.insert(peer, slot);
         state.wake_publisher();
@@ -168,12 +230,13 @@ impl Broadcast {
         }
     }
 
-    /// What `peer` is to get next.
+    /// What `peer` is to get next. Its connection takes more.
     pub(super) fn poll_next(&self, cx: &mut Context<'_>, peer: u64) -> Poll<Next> {
         let mut guard = self.lock();
         let state = &mut *guard;
         let (window, end) = (state.window, state.ring.end());
         let Some(slot) = state.slots.get_mut(&peer) else { return Poll::Ready(Next::Finished) };
+        slot.is_blocked = false;
         let mut missed = 0;
         if slot.mark < window {
             if self.peers.slow == SlowPeer::Disconnect {
@@ -193,6 +256,7 @@ impl Broadcast {
         } else if state.is_finished {
             Poll::Ready(Next::Finished)
         } else {
+            slot.behind_since = None;
             slot.waker = Some(cx.waker().clone());
             Poll::Pending
         };
@@ -206,19 +270,28 @@ impl Broadcast {
         result
     }
 
-    /// Whether `peer` is too slow to be kept; else its waker is woken when more is published.
-    pub(super) fn poll_too_slow(&self, cx: &mut Context<'_>, peer: u64) -> Poll<()> {
-        if self.peers.slow != SlowPeer::Disconnect {
-            return Poll::Pending;
-        }
+    /// The connection of `peer` takes nothing more now. Ready if the peer is too slow to be kept; else its
+    /// waker is woken when that may have changed.
+    pub(super) fn poll_blocked(&self, cx: &mut Context<'_>, peer: u64) -> Poll<()> {
         let mut state = self.lock();
         let window = state.window;
         let Some(slot) = state.slots.get_mut(&peer) else { return Poll::Pending };
-        if slot.mark < window {
-            return Poll::Ready(());
+        if self.peers.slow == SlowPeer::Disconnect {
+            if slot.mark < window {
+                return Poll::Ready(());
+            }
+            slot.waker = Some(cx.waker().clone());
         }
-        slot.waker = Some(cx.waker().clone());
+        if !std::mem::replace(&mut slot.is_blocked, true) {
+            // Whoever waited for its turn need not any more.
+            state.wake_publisher();
+        }
         Poll::Pending
+    }
+
+    /// A peer that only gets messages has sent one that is too large. No source tells of it.
+    pub(super) fn received_too_large(&self) {
+        self.metrics.received_too_large();
     }
 
     /// Nothing more will be published.
@@ -350,7 +423,7 @@ mod tests {
 
     fn frames(broadcast: &Broadcast, texts: &[&str], messages: u64) -> Published {
         let frame = |text: &&str| Frame { payload: Payload::text(*text), messages };
-        broadcast.publish(&mut texts.iter().map(frame).collect())
+        broadcast.publish(texts.iter().map(frame))
     }
 
     /// The payloads of what a peer takes at once.
@@ -441,6 +514,53 @@ mod tests {
         assert_eq!(missed(&metrics), "3");
     }
 
+    fn cx() -> Context<'static> {
+        Context::from_waker(Waker::noop())
+    }
+
+    #[test]
+    fn a_peer_that_had_no_turn_yet_is_waited_for() {
+        for slow in [SlowPeer::DropOldest, SlowPeer::DropNewest, SlowPeer::Disconnect] {
+            let (_, broadcast) = broadcast(slow, 3, 0);
+            assert_eq!(broadcast.chance(&mut cx(), 9, 9), Chance::Given, "nobody is there");
+            broadcast.join(1);
+            assert_eq!(broadcast.chance(&mut cx(), 9, 9), Chance::Given, "nothing waits");
+            publish(&broadcast, &["a", "b"]);
+            assert_eq!(broadcast.chance(&mut cx(), 1, 3), Chance::Given, "there is room");
+            assert_eq!(broadcast.chance(&mut cx(), 2, 6), Chance::Due(None), "it had no turn");
+            assert_eq!(take(&broadcast, 1), "a b");
+            assert_eq!(broadcast.chance(&mut cx(), 2, 6), Chance::Given);
+        }
+    }
+
+    #[test]
+    fn a_peer_whose_connection_takes_nothing_is_slow_after_a_while() {
+        let (metrics, broadcast) = broadcast(SlowPeer::DropOldest, 3, 0);
+        broadcast.join(1);
+        publish(&broadcast, &["a", "b"]);
+        let since = broadcast.lock().slots[&1].behind_since.expect("it is behind");
+        assert_eq!(broadcast.poll_blocked(&mut cx(), 1), Poll::Pending);
+        assert_eq!(broadcast.chance(&mut cx(), 2, 6), Chance::Due(Some(since + PATIENCE)));
+        let long_ago = since.checked_sub(PATIENCE).expect("the machine runs for longer");
+        broadcast.lock().slots.get_mut(&1).expect("it is there").behind_since = Some(long_ago);
+        assert_eq!(broadcast.chance(&mut cx(), 2, 6), Chance::Given);
+        publish(&broadcast, &["c", "d"]);
+        assert_eq!((take(&broadcast, 1), take(&broadcast, 1)), ("b".into(), "c d".into()));
+        assert_eq!(missed(&metrics), "1");
+        assert_eq!((take(&broadcast, 1), broadcast.lock().slots[&1].behind_since), ("nothing".into(), None));
+    }
+
+    #[test]
+    fn what_is_larger_than_the_bound_goes_to_a_peer_that_has_nothing_else_waiting() {
+        let (_, broadcast) = broadcast(SlowPeer::DropOldest, 1, 0);
+        broadcast.join(1);
+        assert_eq!(broadcast.chance(&mut cx(), 5, 500), Chance::Given);
+        frames(&broadcast, &["large"], 5);
+        assert_eq!(broadcast.chance(&mut cx(), 1, 1), Chance::Due(None), "the large one waits");
+        assert_eq!(take(&broadcast, 1), "large");
+        assert_eq!(broadcast.chance(&mut cx(), 1, 1), Chance::Given);
+    }
+
     #[test]
     fn block_says_when_there_is_no_room() {
         let (_, broadcast) = broadcast(SlowPeer::Block, 2, 0);
@@ -454,7 +574,6 @@ mod tests {
         assert_eq!(take(&broadcast, 1), "a");
         assert_eq!(broadcast.poll_room(&mut cx, 0, 0), Poll::Ready(()));
         assert_eq!(take(&broadcast, 1), "b");
-        assert_eq!(broadcast.poll_taken(&mut cx), Poll::Ready(()));
     }
 
     proptest! {
@@ -475,6 +594,35 @@ mod tests {
                 let slowest = state.slots.values().map(|slot| slot.mark).min();
                 prop_assert_eq!(state.slowest(), slowest);
             }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_peer_whose_connection_takes_what_comes_misses_nothing(
+            buffer in 1..6_usize,
+            slow in prop::sample::select(vec![SlowPeer::DropOldest, SlowPeer::DropNewest, SlowPeer::Disconnect]),
+            steps in prop::collection::vec(1..9_u64, 1..60),
+        ) {
+            let (metrics, broadcast) = broadcast(slow, buffer, 0);
+            broadcast.join(1);
+            broadcast.join(2);
+            let (mut sent, mut got) = (0, [0, 0]);
+            for messages in steps {
+                while broadcast.chance(&mut cx(), messages, 3) != Chance::Given {
+                    for peer in [1, 2] {
+                        while take(&broadcast, peer) != "nothing" {
+                            got[peer as usize - 1] += 1;
+                        }
+                    }
+                }
+                frames(&broadcast, &["a"], messages);
+                sent += 1;
+                // One of the two takes all in its turns, a frame or more at once.
+                got[0] += u64::from(take(&broadcast, 1) != "nothing");
+            }
+            prop_assert_eq!(missed(&metrics), "0");
+            prop_assert!(got[0] <= sent && got[1] <= sent);
         }
     }
 

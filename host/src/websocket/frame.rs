@@ -49,6 +49,18 @@ pub(super) fn encode(payload: &Payload, out: &mut impl BufMut) {
     out.put_slice(payload.as_bytes());
 }
 
+/// How long the frame is that a server sends.
+#[inline]
+pub(super) fn encoded_bytes(payload: &Payload) -> usize {
+    let length = payload.len();
+    let extended = match length {
+        0..=125 => 0,
+        126..=0xffff => size_of::<u16>(),
+        _ => size_of::<u64>(),
+    };
+    2 + extended + length
+}
+
 /// Appends a frame as a client sends it.
 #[inline]
 pub(super) fn encode_masked(payload: &Payload, masks: &mut Masks, out: &mut Vec<u8>) {

@@ -2,19 +2,29 @@
 //!
 //! Credentials are compared by their digests and always all of them, so that the time it takes tells
 //! nothing about them, their length included. Those in files are read at each handshake that shows one.
+//!
+//! A page whose own name was made to lead to this machine (DNS rebinding) has an `Origin` that is the same
+//! as its `Host`. What listens on this machine alone and asks for no credential is therefore asked for by a
+//! name of this machine, unless the pages that may connect are listed.
 
 use super::handshake::Handshake;
 use super::secret;
-use crate::config::{AllowedOrigins, Auth, BearerFrom, Endpoint, EndpointText};
+use crate::config::{AllowedOrigins, Auth, BearerFrom, Endpoint, EndpointText, is_loopback};
+use crate::telemetry::RateLimit;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use sha2::{Digest as _, Sha256};
 use std::borrow::Cow;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 use subtle::{Choice, ConstantTimeEq as _};
 use tracing::warn;
 
 /// The subprotocol after which a token may be offered, and which is answered then.
 pub(super) const BEARER: &str = "bearer";
+
+/// Between two lines about a credential that cannot be read.
+const SAID_INTERVAL: Duration = Duration::from_secs(1);
 
 type Digest = [u8; 32];
 
@@ -22,6 +32,8 @@ type Digest = [u8; 32];
 #[derive(Debug, Default)]
 pub(super) struct Guard {
     origins: AllowedOrigins,
+    /// Whether `Host` must name this machine.
+    is_of_this_machine: bool,
     credentials: Option<Credentials>,
 }
 
@@ -44,12 +56,18 @@ enum Secret {
     /// Its digest, with the user's name where there is one.
     Known(Digest),
     /// Some of it is in files.
-    InFiles(EndpointText),
+    InFiles {
+        text: EndpointText,
+        /// Of saying that they cannot be read: anybody can make them be looked at.
+        said: Mutex<RateLimit>,
+    },
 }
 
 /// Why a peer is not let in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Denied {
+    /// It has asked for a name that is not this machine's.
+    Host,
     /// It is the script of a page that may not connect.
     Origin,
     /// It has shown no credential that we know, of these kinds.
@@ -70,11 +88,17 @@ impl Guard {
         let Some(listen) = endpoint.listen() else { return Self::default() };
         Self {
             origins: listen.allowed_origins.clone(),
+            is_of_this_machine: is_loopback(listen.host.expose())
+                && listen.auth.is_none()
+                && !listen.allowed_origins.are_listed(),
             credentials: listen.auth.as_ref().map(Credentials::new),
         }
     }
 
     pub(super) async fn check(&self, handshake: &Handshake) -> Result<Visitor, Denied> {
+        if self.is_of_this_machine && !handshake.headers("host").all(names_this_machine) {
+            return Err(Denied::Host);
+        }
         let host = handshake.headers("host").next();
         if !handshake.headers("origin").all(|origin| self.origins.allow(origin, host)) {
             return Err(Denied::Origin);
@@ -129,7 +153,7 @@ impl Credential {
     fn new(user: Option<&String>, text: &EndpointText) -> Self {
         let user = user.cloned();
         let secret = if text.has_files() {
-            Secret::InFiles(text.clone())
+            Secret::InFiles { text: text.clone(), said: Mutex::new(RateLimit::new(SAID_INTERVAL)) }
         } else {
             Secret::Known(digest(user.as_deref(), text.known().expose()))
         };
@@ -138,17 +162,31 @@ impl Credential {
 
     /// As its files are now; `None` where they give none, and so nobody is let in by it.
     async fn digest(&self) -> Option<Digest> {
-        let text = match &self.secret {
+        let (text, said) = match &self.secret {
             Secret::Known(digest) => return Some(*digest),
-            Secret::InFiles(text) => text,
+            Secret::InFiles { text, said } => (text, said),
         };
         match secret::credential(text).await {
             Ok(secret) => Some(digest(self.user.as_deref(), secret.expose())),
             Err(error) => {
-                warn!(error, "a credential lets nobody in");
+                if let Some(held_back) = said.lock().unwrap_or_else(PoisonError::into_inner).allow() {
+                    warn!(error, held_back, "a credential lets nobody in");
+                }
                 None
             }
         }
+    }
+}
+
+/// Whether a `Host` is a name or an address of the loopback, with a port or without.
+fn names_this_machine(host: &str) -> bool {
+    let is_port = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit());
+    let name = host.rsplit_once(':').filter(|(_, port)| is_port(port)).map_or(host, |(name, _)| name);
+    match name.strip_prefix('[') {
+        Some(address) => {
+            address.strip_suffix(']').is_some_and(|address| address.contains(':') && is_loopback(address))
+        }
+        None => !name.contains(':') && is_loopback(name),
     }
 }
 
@@ -245,6 +283,43 @@ mod tests {
             assert_eq!(said, denied, "{value}");
         }
         assert_eq!(guard.check(&handshake("/?token=t-1", &[])).await, denied);
+    }
+
+    #[tokio::test]
+    async fn what_listens_on_this_machine_alone_is_asked_for_by_its_names() {
+        let guard_of = |host: &str, auth: Option<Auth>, origins: Option<&[&str]>| {
+            let mut endpoint = Endpoint::server("/", &Server { host: host.into(), ..Server::default() });
+            if let crate::config::Mode::Server(listen) = &mut endpoint.mode {
+                listen.auth = auth;
+                let listed = origins.map(|origins| {
+                    let origins: Vec<_> = origins.iter().map(|text| (*text).into()).collect();
+                    AllowedOrigins::listed(&origins).expect("origins")
+                });
+                listen.allowed_origins = listed.unwrap_or_default();
+            }
+            Guard::new(&endpoint)
+        };
+        let origin = "http://evil.example:81";
+        let rebound = handshake("/", &[("host", "evil.example:81"), ("origin", origin)]);
+        for host in ["127.0.0.1", "localhost", "::1", "127.8.8.8"] {
+            let open = guard_of(host, None, None);
+            assert_eq!(open.check(&rebound).await, Err(Denied::Host), "{host}");
+            for named in ["localhost:81", "LocalHost", "127.0.0.1:81", "127.0.0.2", "[::1]:81", "[::1]"] {
+                assert!(open.check(&handshake("/", &[("host", named)])).await.is_ok(), "{named}");
+            }
+            for foreign in
+                ["", "evil.example", "127.0.0.1.evil.example", "localhost.evil.example:81", "[::2]"]
+            {
+                let asked = handshake("/", &[("host", foreign)]);
+                assert_eq!(open.check(&asked).await, Err(Denied::Host), "{foreign}");
+            }
+            let twice = handshake("/", &[("host", "localhost"), ("host", "evil.example")]);
+            assert_eq!(open.check(&twice).await, Err(Denied::Host));
+            assert!(guard_of(host, None, Some(&[origin])).check(&rebound).await.is_ok());
+        }
+        assert!(guard_of("0.0.0.0", None, None).check(&rebound).await.is_ok());
+        let denied = guard_of("127.0.0.1", Some(auth(&[BearerFrom::Header])), None).check(&rebound).await;
+        assert_eq!(denied, Err(Denied::Credentials { bearer: true, basic: true }));
     }
 
     #[tokio::test]

@@ -2,10 +2,12 @@
 //! them.
 //!
 //! A lane hangs on the origin of the connection's messages, so a reply finds it without a search, and
-//! never another connection. It is bounded for each sink by that sink's own limits. What became of a
-//! reply is told to its sink: delivered once a flush that holds it is done, or failed with the
+//! never another connection. It is bounded for each sink by that sink's own limits, and as in a broadcast a
+//! peer is slow only once its connection takes nothing more and it has not caught up for a while. What became
+//! of a reply is told to its sink: delivered once a flush that holds it is done, or failed with the
 //! connection.
 
+use super::broadcast::PATIENCE;
 use super::connection::Connection;
 use super::ending::Ending;
 use crate::config::{Peers, SlowPeer};
@@ -17,6 +19,7 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
+use std::time::Instant;
 
 /// Replies that are written at once.
 const TAKEN_AT_ONCE: usize = 64;
@@ -41,6 +44,10 @@ struct State {
     shares: Vec<Share>,
     /// Sinks that wait for room.
     blocked: Vec<Arc<Account>>,
+    /// Since when the queue has not been empty.
+    behind_since: Option<Instant>,
+    /// Whether the connection takes nothing more now.
+    is_write_blocked: bool,
     closed: Option<(Reason, String)>,
 }
 
@@ -86,8 +93,13 @@ pub enum Pushed {
         /// They were too many for a slow peer.
         dropped: u64,
     },
-    /// There is no room, and the sink waits: it is woken as for news when there is.
-    Full(Reply),
+    /// There is no room, and the sink waits.
+    Full {
+        /// What is to be pushed again.
+        reply: Reply,
+        /// When, at the latest; the sink is woken as for news if there is room before.
+        until: Option<Instant>,
+    },
     /// The connection is gone.
     Refused(Failed),
 }
@@ -116,14 +128,15 @@ impl Lane {
         let limits = account.limits;
         let mut dropped = 0;
         while !state.has_room(account, reply.frame.len()) {
+            let patience = if limits.slow == SlowPeer::Block { Some(None) } else { state.patience() };
+            if let Some(until) = patience {
+                if !state.blocked.iter().any(|waits| Arc::ptr_eq(waits, account)) {
+                    state.blocked.push(account.clone());
+                }
+                return Pushed::Full { reply, until };
+            }
             match limits.slow {
                 SlowPeer::DropNewest => return Pushed::Taken { dropped: dropped + 1 },
-                SlowPeer::Block => {
-                    if !state.blocked.iter().any(|waits| Arc::ptr_eq(waits, account)) {
-                        state.blocked.push(account.clone());
-                    }
-                    return Pushed::Full(reply);
-                }
                 SlowPeer::Disconnect => {
                     let slow = (Reason::SlowPeer, "the peer reads too slowly".to_owned());
                     let (reason, detail) = state.closed.insert(slow);
@@ -133,7 +146,7 @@ impl Lane {
                     self.writer.wake();
                     return Pushed::Refused(failed);
                 }
-                SlowPeer::DropOldest => {
+                SlowPeer::DropOldest | SlowPeer::Block => {
                     let Some(oldest) = state.queue.iter().position(|(_, of)| Arc::ptr_eq(of, account)) else {
                         break;
                     };
@@ -143,6 +156,9 @@ impl Lane {
                     }
                 }
             }
+        }
+        if state.queue.is_empty() {
+            state.behind_since = Some(Instant::now());
         }
         let share = state.share(account);
         share.messages += 1;
@@ -168,10 +184,21 @@ impl Lane {
             sent.push_back((reply, account));
         }
         self.waiting.store(state.queue.len(), Ordering::Release);
+        state.is_write_blocked = false;
         let blocked = std::mem::take(&mut state.blocked);
         drop(state);
         blocked.iter().for_each(|account| account.sink.wake());
         before
+    }
+
+    /// The connection takes nothing more now.
+    fn write_blocked(&self) {
+        let mut state = self.lock();
+        if !std::mem::replace(&mut state.is_write_blocked, true) {
+            let blocked = std::mem::take(&mut state.blocked);
+            drop(state);
+            blocked.iter().for_each(|account| account.sink.wake());
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -187,6 +214,15 @@ impl State {
             self.shares.len() - 1
         });
         &mut self.shares[index]
+    }
+
+    /// Until when the peer is not slow, if it is not: for ever before its connection had a turn.
+    fn patience(&self) -> Option<Option<Instant>> {
+        if !self.is_write_blocked {
+            return Some(None);
+        }
+        let patience = self.behind_since? + PATIENCE;
+        (Instant::now() < patience).then_some(Some(patience))
     }
 
     /// One larger reply goes alone.
@@ -272,6 +308,9 @@ impl LaneWriter {
                 if connection.is_paced() { connection.poll_ready(cx) } else { connection.poll_clear(cx) };
             if !connection.is_dirty() {
                 self.settle();
+            }
+            if ready.is_pending() {
+                self.lane.write_blocked();
             }
             ready!(ready).map_err(Ending::from)?;
             let most = if connection.is_paced() { 1 } else { TAKEN_AT_ONCE };

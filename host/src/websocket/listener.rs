@@ -1,127 +1,110 @@
 //! The listeners that server endpoints share: one for each address, open from its first endpoint to
 //! its last.
 //!
-//! A listener accepts, makes the handshakes within bounds, and runs one task for each peer. It owns
-//! these tasks, and whoever closes the last endpoint waits for all of them.
+//! An address is free, open, or busy: being opened or closed. Whoever comes while it is busy waits. What is
+//! decided about an address is decided under one lock, which is never held while anything is waited for, so
+//! that an endpoint that is merely dropped leaves as surely as one that is closed.
 
-use super::accept::{Accepted, Refusal, Verdict, accept_over};
+use super::acceptor::{Limits, Listening};
 use super::broadcast::Broadcast;
 use super::close_code::GOING_AWAY;
-use super::handshake::Handshake;
-use super::path::{Arrivals, End, Member, Path, Seat};
-use super::peer::Peer;
+use super::listen_error::{Cause, ListenError, shown};
+use super::path::{Arrivals, End, Member, Path};
 use super::server_tls::ServerCertificates;
-use crate::config::{Endpoint, FromHandshake, Listen, PathPattern, Redacted, Server};
-use crate::telemetry::EndpointMetrics;
+use crate::config::{
+    Agreements, Before, Endpoint, FromHandshake, Listen, PathPattern, Pipeline, Redacted, Server,
+};
+use crate::telemetry::{EndpointMetrics, HandshakeMetrics};
 use std::collections::HashMap;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc;
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::net::TcpListener;
+use tokio::sync::{Notify, mpsc};
+use tokio::task::JoinSet;
 use tokio::time::Sleep;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
 /// Chunks of messages that may wait for a pipeline.
 const CHUNKS: usize = 8;
-/// Peers above the limit that are given their 503 at once; more are hung up on.
-const REFUSED_AT_ONCE: usize = 64;
-/// After an error of accepting, such as too many open files.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// All listeners of a host, and the limits of each. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct Listeners {
-    open: Arc<tokio::sync::Mutex<HashMap<Address, Arc<Listener>>>>,
+    addresses: Arc<Addresses>,
     limits: Limits,
+    handshakes: HandshakeMetrics,
     /// Addresses of this process that are no WebSocket listener's, and whose they are.
     others: Vec<(SocketAddr, &'static str)>,
 }
 
-/// What holds for the connections of one listener together.
-#[derive(Clone, Copy, Debug)]
-struct Limits {
-    max_connections: usize,
-    handshake_timeout: Duration,
-}
-
 type Address = (String, u16);
 
-/// An endpoint's part in a listener: leave it with [`Attachment::poll_close`].
-pub struct Attachment {
-    listeners: Listeners,
-    address: Address,
-    listener: Arc<Listener>,
-    path: Arc<Path>,
-    member: u64,
-    /// How long a first peer is waited for, if it is.
-    check: Option<Duration>,
-    patience: Option<Pin<Box<Sleep>>>,
-    leaving: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+#[derive(Debug, Default)]
+struct Addresses {
+    table: Mutex<Table>,
+    /// Told when an address is busy no longer, and when a listener is done.
+    settled: Notify,
 }
 
-/// A server endpoint that cannot be opened.
-#[derive(Debug)]
-pub struct ListenError {
-    address: String,
-    cause: Cause,
+#[derive(Debug, Default)]
+struct Table {
+    slots: HashMap<Address, Slot>,
+    /// The task of each listener, open or seeing its peers through.
+    tasks: JoinSet<()>,
+    running: usize,
+    agreements: Agreements,
 }
 
+/// An address that is not free.
 #[derive(Debug)]
-enum Cause {
-    /// The path is none.
-    Path(String),
-    /// An endpoint that shares the path, or the address, says otherwise.
-    Differs { key: &'static str, owner: String, share: &'static str },
-    /// The certificate cannot be used.
-    Certificate(String),
-    /// Another part of this process has the address.
-    Ours { owner: String, at: String },
-    /// The address cannot be listened on.
-    Address(io::Error),
+enum Slot {
+    /// It is being opened or closed.
+    Busy,
+    Open(Arc<Listener>),
 }
 
 #[derive(Debug)]
 struct Listener {
     host: Redacted,
     local: SocketAddr,
-    shared: Arc<Shared>,
+    listening: Arc<Listening>,
     stop: CancellationToken,
-    task: Mutex<Option<JoinHandle<()>>>,
+    /// It does not listen, and its peers are gone.
+    closed: CancellationToken,
 }
 
-#[derive(Debug)]
-struct Shared {
-    /// In the order of precedence.
-    paths: Mutex<Vec<Arc<Path>>>,
-    connections: AtomicUsize,
-    limits: Limits,
-    certificates: Option<ServerCertificates>,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self::of(&Server::default())
-    }
-}
-
-impl Limits {
-    fn of(server: &Server) -> Self {
-        Self { max_connections: server.max_connections, handshake_timeout: server.handshake_timeout }
-    }
+/// An endpoint's part in a listener: leave it with [`Attachment::poll_close`].
+pub struct Attachment {
+    addresses: Arc<Addresses>,
+    address: Address,
+    listener: Arc<Listener>,
+    path: Arc<Path>,
+    member: u64,
+    /// Whether it has left, and was the last of its path.
+    is_last_of_path: bool,
+    /// How long a first peer is waited for, if it is.
+    check: Option<Duration>,
+    patience: Option<Pin<Box<Sleep>>>,
+    leaving: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
 }
 
 impl Listeners {
     /// Listeners with these limits each; none is open yet.
     pub fn new(server: &Server) -> Self {
-        Self { open: Arc::default(), limits: Limits::of(server), others: Vec::new() }
+        Self { limits: Limits::of(server), ..Self::default() }
+    }
+
+    /// The same, counting the handshakes that are refused.
+    pub fn counted_by(mut self, handshakes: HandshakeMetrics) -> Self {
+        self.handshakes = handshakes;
+        self
     }
 
     /// The same, knowing that somebody else of this process listens at an address.
@@ -130,8 +113,37 @@ impl Listeners {
         self
     }
 
+    /// Notes what the server endpoints of a pipeline agree on with those of others, in the place of what was
+    /// noted of it: whatever is opened of it later is opened as agreed, whoever is open then.
+    ///
+    /// # Errors
+    /// One of them says otherwise than an endpoint of another pipeline that is configured; its name, and the
+    /// error.
+    pub fn configure(&self, pipeline: &Pipeline) -> Result<Noted, (String, ListenError)> {
+        match self.addresses.table().agreements.configure(pipeline) {
+            Ok(before) => Ok(Noted {
+                addresses: self.addresses.clone(),
+                pipeline: pipeline.name.clone(),
+                before: Some(before),
+            }),
+            Err(disagreement) => {
+                let end = disagreement.end.clone();
+                let mut endpoints = pipeline.endpoints();
+                let listen = endpoints.find_map(|(name, endpoint)| endpoint.listen().filter(|_| name == end));
+                let listen = listen.expect("it is one of its own");
+                Err((end, ListenError::differs(listen, disagreement)))
+            }
+        }
+    }
+
+    /// A pipeline is configured no more.
+    pub fn forget(&self, pipeline: &str) {
+        self.addresses.table().agreements.forget(pipeline);
+    }
+
     /// Opens a server endpoint that messages come from; with `is_answered` each connection has a
-    /// [`super::Lane`] for replies.
+    /// [`super::Lane`] for replies. Beside what arrives it answers with the count of what peers have read
+    /// that was not taken from there.
     ///
     /// # Errors
     /// If the address cannot be listened on.
@@ -141,10 +153,12 @@ impl Listeners {
         listen: &Listen,
         is_answered: bool,
         metrics: EndpointMetrics,
-    ) -> Result<(Attachment, mpsc::Receiver<Arrivals>), ListenError> {
+    ) -> Result<(Attachment, mpsc::Receiver<Arrivals>, Arc<AtomicU64>), ListenError> {
         let (inlet, arrivals) = mpsc::channel(CHUNKS);
-        let member = Member::new(endpoint, End::Source { inlet, is_answered }, metrics);
-        Ok((self.open(endpoint, listen, member).await?, arrivals))
+        let waiting = Arc::<AtomicU64>::default();
+        let end = End::Source { inlet, waiting: waiting.clone(), is_answered };
+        let member = Member::new(endpoint, end, metrics);
+        Ok((self.open(endpoint, listen, member).await?, arrivals, waiting))
     }
 
     /// Opens what answers on the connections of a source that is there already.
@@ -179,12 +193,22 @@ impl Listeners {
     /// # Errors
     /// If the address cannot be listened on.
     pub async fn check(&self, listen: &Listen) -> Result<(), ListenError> {
-        let open = self.open.lock().await;
-        if open.contains_key(&address(listen)) {
+        if self.addresses.table().slots.contains_key(&address(listen)) {
             return Ok(());
         }
         let bound = TcpListener::bind(listen.address()).await;
         bound.map(drop).map_err(|error| ListenError::new(listen, Cause::Address(error)))
+    }
+
+    /// Resolves once no listener is open, and the peers of all are gone.
+    pub async fn closed(&self) {
+        loop {
+            let settled = self.addresses.settled.notified();
+            if self.addresses.table().running == 0 {
+                return;
+            }
+            settled.await;
+        }
     }
 
     async fn open(
@@ -193,36 +217,125 @@ impl Listeners {
         listen: &Listen,
         member: Member,
     ) -> Result<Attachment, ListenError> {
-        let address = address(listen);
         let pattern = PathPattern::parse(&listen.path)
             .map_err(|error| ListenError::new(listen, Cause::Path(error.message)))?;
-        let mut open = self.open.lock().await;
-        let (listener, bound) = match open.get(&address) {
-            Some(listener) => (listener.clone(), None),
-            None => {
-                let certificates = match &listen.tls {
-                    Some(tls) => {
-                        let loaded = Box::pin(ServerCertificates::load(tls)).await;
-                        Some(loaded.map_err(|error| ListenError::new(listen, Cause::Certificate(error)))?)
+        let agreed = self.addresses.agreed(&member);
+        let endpoint = agreed.as_ref().unwrap_or(endpoint);
+        let entrance = Entrance { endpoint, listen: endpoint.listen().unwrap_or(listen), pattern, member };
+        let address = address(entrance.listen);
+        let busy = loop {
+            let settled = self.addresses.settled.notified();
+            {
+                let mut table = self.addresses.table();
+                match table.slots.get(&address) {
+                    Some(Slot::Open(listener)) => {
+                        let listener = listener.clone();
+                        return entrance.enter(&self.addresses, listener);
                     }
-                    None => None,
-                };
-                let bound = Listener::bind(listen, self.limits, certificates).await;
-                let (listener, bound) = bound.map_err(|error| {
-                    let cause = match self.owner(&open, listen) {
-                        Some((owner, at)) if error.kind() == io::ErrorKind::AddrInUse => {
-                            Cause::Ours { owner, at }
-                        }
-                        _ => Cause::Address(error),
-                    };
-                    ListenError::new(listen, cause)
-                })?;
-                (Arc::new(listener), Some(bound))
+                    Some(Slot::Busy) => {}
+                    None => {
+                        table.slots.insert(address.clone(), Slot::Busy);
+                        break Busy { addresses: self.addresses.clone(), address };
+                    }
+                }
             }
+            settled.await;
         };
+        let (listener, tcp) = self.bind(entrance.listen).await?;
+        let attachment = entrance.enter(&self.addresses, listener.clone())?;
+        busy.open(&listener, tcp);
+        Ok(attachment)
+    }
+
+    /// Takes the address. Who dials it waits until the first path is open and the listener starts.
+    async fn bind(&self, listen: &Listen) -> Result<(Arc<Listener>, TcpListener), ListenError> {
+        let certificates = match &listen.tls {
+            Some(tls) => {
+                let loaded = Box::pin(ServerCertificates::load(tls)).await;
+                Some(loaded.map_err(|error| ListenError::new(listen, Cause::Certificate(error)))?)
+            }
+            None => None,
+        };
+        let bound = TcpListener::bind(listen.address()).await;
+        let bound = bound.and_then(|tcp| Ok((tcp.local_addr()?, tcp)));
+        let (local, tcp) = bound.map_err(|error| {
+            let cause = match self.owner(listen) {
+                Some((owner, at)) if error.kind() == io::ErrorKind::AddrInUse => Cause::Ours { owner, at },
+                _ => Cause::Address(error),
+            };
+            ListenError::new(listen, cause)
+        })?;
+        let host = listen.host.clone();
+        let address = if host.is_open() { local.to_string() } else { shown(&host, local.port()) };
+        let listening = Listening::new(address, self.limits, certificates, self.handshakes.clone());
+        let (stop, closed) = Default::default();
+        Ok((Arc::new(Listener { host, local, listening, stop, closed }), tcp))
+    }
+
+    /// Whoever of this process listens where an endpoint would, and how it says where that is.
+    fn owner(&self, listen: &Listen) -> Option<(String, String)> {
+        let clashes = |other: SocketAddr| {
+            let host: Option<IpAddr> = listen.host.expose().parse().ok();
+            let overlaps = host.is_none_or(|host| {
+                host == other.ip() || host.is_unspecified() || other.ip().is_unspecified()
+            });
+            other.port() == listen.port && overlaps
+        };
+        let other = self.others.iter().find(|(other, _)| clashes(*other));
+        let other = other.map(|(other, owner)| ((*owner).to_owned(), other.to_string()));
+        other.or_else(|| {
+            let table = self.addresses.table();
+            let mut open = table.slots.values().filter_map(|slot| match slot {
+                Slot::Open(listener) => Some(listener),
+                Slot::Busy => None,
+            });
+            let listener = open.find(|listener| clashes(listener.local))?;
+            let owner = listener.listening.paths().iter().find_map(|path| path.owner())?;
+            Some((owner, shown(&listener.host, listener.local.port())))
+        })
+    }
+}
+
+/// What was noted of a pipeline that is about to be opened. It is taken back where that does not come to be:
+/// when this is dropped without [`Noted::keep`].
+#[derive(Debug)]
+pub struct Noted {
+    addresses: Arc<Addresses>,
+    pipeline: String,
+    /// What was noted before.
+    before: Option<Before>,
+}
+
+impl Noted {
+    /// The pipeline is open.
+    pub fn keep(mut self) {
+        self.before = None;
+    }
+}
+
+impl Drop for Noted {
+    fn drop(&mut self) {
+        if let Some(before) = self.before.take() {
+            self.addresses.table().agreements.restore(&self.pipeline, before);
+        }
+    }
+}
+
+/// An endpoint on its way into a listener.
+struct Entrance<'e> {
+    endpoint: &'e Endpoint,
+    listen: &'e Listen,
+    pattern: PathPattern,
+    member: Member,
+}
+
+impl Entrance<'_> {
+    /// Adds the endpoint to its path. Whoever calls it sees to it that the listener is not closed meanwhile.
+    fn enter(self, addresses: &Arc<Addresses>, listener: Arc<Listener>) -> Result<Attachment, ListenError> {
+        let Self { endpoint, listen, pattern, member } = self;
         let path = {
-            let mut paths = listener.shared.paths();
-            let certificates = listener.shared.certificates.as_ref();
+            let mut paths = listener.listening.paths();
+            let certificates = listener.listening.certificates.as_ref();
             if listen.tls.is_some() && listen.tls.as_ref() != certificates.map(ServerCertificates::tls) {
                 let owner = paths.first().and_then(|path| path.owner()).unwrap_or_default();
                 return Err(ListenError::new(listen, Cause::Differs { key: "tls", owner, share: "address" }));
@@ -241,63 +354,107 @@ impl Listeners {
                 }
             }
         };
-        warn_of_absent_metadata(&member, &path, listener.shared.certificates.as_ref());
+        warn_of_absent_metadata(&member, &path, listener.listening.certificates.as_ref());
         let member = path.join(member);
-        if let Some(bound) = bound {
-            open.insert(address.clone(), listener.clone());
-            listener.start(bound);
-        }
         Ok(Attachment {
-            listeners: self.clone(),
-            address,
+            addresses: addresses.clone(),
+            address: address(listen),
             listener,
             path,
             member,
+            is_last_of_path: false,
             check: endpoint.check_connection,
             patience: None,
             leaving: None,
         })
     }
+}
 
-    /// Whoever of this process listens where an endpoint would, and how it says where that is.
-    fn owner(&self, open: &HashMap<Address, Arc<Listener>>, listen: &Listen) -> Option<(String, String)> {
-        let clashes = |other: SocketAddr| {
-            let host: Option<IpAddr> = listen.host.expose().parse().ok();
-            let overlaps = host.is_none_or(|host| {
-                host == other.ip() || host.is_unspecified() || other.ip().is_unspecified()
-            });
-            other.port() == listen.port && overlaps
-        };
-        let other = self.others.iter().find(|(other, _)| clashes(*other));
-        let other = other.map(|(other, owner)| ((*owner).to_owned(), other.to_string()));
-        other.or_else(|| {
-            let listener = open.values().find(|listener| clashes(listener.local))?;
-            let owner = listener.shared.paths().iter().find_map(|path| path.owner())?;
-            Some((owner, shown(&listener.host, listener.local.port())))
-        })
+impl Addresses {
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn leave(self, address: Address, listener: Arc<Listener>, path: Arc<Path>, member: u64, code: u16) {
-        let mut open = self.open.lock().await;
+    /// The endpoint as it was agreed on, if that is known. A reply has what its source has.
+    fn agreed(&self, member: &Member) -> Option<Endpoint> {
+        if matches!(member.end, End::Reply) {
+            return None;
+        }
+        let (pipeline, end) = member.metrics.place();
+        self.table().agreements.agreed(pipeline, end).cloned()
+    }
+
+    /// An endpoint leaves: its path if it was the last there, and the address if that was the last path.
+    /// Answers whether it was, in this order.
+    fn leave(
+        &self,
+        address: &Address,
+        listener: &Listener,
+        path: &Arc<Path>,
+        member: u64,
+        code: u16,
+    ) -> (bool, bool) {
+        let mut table = self.table();
         let is_last_of_path = path.leave(member, code);
         if is_last_of_path {
-            listener.forget(&path);
+            listener.listening.forget(path);
         }
-        let is_last = listener.shared.paths().is_empty();
-        let task = is_last.then(|| {
-            open.remove(&address);
+        let is_last = listener.listening.paths().is_empty() && !listener.stop.is_cancelled();
+        if is_last {
+            table.slots.insert(address.clone(), Slot::Busy);
             listener.stop.cancel();
-            listener.task.lock().unwrap_or_else(PoisonError::into_inner).take()
+        }
+        (is_last_of_path, is_last)
+    }
+}
+
+/// An address that nobody else may open; it is free again when this is dropped.
+struct Busy {
+    addresses: Arc<Addresses>,
+    address: Address,
+}
+
+impl Busy {
+    /// Starts the listener. The address is busy again once it stops, and free once it does not listen.
+    fn open(self, listener: &Arc<Listener>, tcp: TcpListener) {
+        let address = &listener.listening.address;
+        info!(%address, "websocket listening");
+        let addresses = self.addresses.clone();
+        let running = Running { addresses: addresses.clone(), closed: listener.closed.clone() };
+        let (slot, stop) = (self.address.clone(), listener.stop.clone());
+        let run = listener.listening.clone().run(tcp, stop, self);
+        let mut table = addresses.table();
+        table.running += 1;
+        // What has ended is not kept.
+        while table.tasks.try_join_next().is_some() {}
+        table.slots.insert(slot, Slot::Open(listener.clone()));
+        table.tasks.spawn(async move {
+            let _running = running;
+            run.await;
         });
-        drop(open);
-        if is_last_of_path {
-            path.deserted().await;
-        }
-        if let Some(task) = task.flatten()
-            && let Err(error) = task.await
-        {
-            warn!(%error, "a listener ended badly");
-        }
+        drop(table);
+        addresses.settled.notify_waiters();
+    }
+}
+
+/// A listener's task: it is done when this is dropped.
+struct Running {
+    addresses: Arc<Addresses>,
+    closed: CancellationToken,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.addresses.table().running -= 1;
+        self.closed.cancel();
+        self.addresses.settled.notify_waiters();
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.addresses.table().slots.remove(&self.address);
+        self.addresses.settled.notify_waiters();
     }
 }
 
@@ -305,6 +462,11 @@ impl Attachment {
     /// Where the listener really listens, for port 0.
     pub fn local_address(&self) -> SocketAddr {
         self.listener.local
+    }
+
+    /// The largest message that peers may send, as the endpoints of the path have agreed.
+    pub fn max_message_size_bytes(&self) -> usize {
+        self.path.endpoint.max_message_size_bytes
     }
 
     /// Waits for a first peer, if the endpoint is to be connected before its pipeline starts.
@@ -321,30 +483,46 @@ impl Attachment {
         Poll::Ready(Err(format!("no peer connected to {} within {check:?}", self.path.address())))
     }
 
-    /// Leaves. Peers that nobody else wants are closed with `code`, and waited for; so is the listener,
-    /// if this was its last endpoint.
+    /// Leaves. Peers that nobody else wants are closed with `code`, each once it has what it is owed, and
+    /// waited for; so is the listener, if this was its last endpoint.
     pub fn poll_close(&mut self, cx: &mut Context<'_>, code: u16) -> Poll<()> {
-        let leaving = self.leaving.get_or_insert_with(|| {
-            let listeners = self.listeners.clone();
-            let (address, path) = (self.address.clone(), self.path.clone());
-            Box::pin(listeners.leave(address, self.listener.clone(), path, self.member, code))
-        });
+        if self.leaving.is_none() {
+            let is_last = self.leave(code);
+            let is_last_of_path = self.is_last_of_path;
+            let (path, listener) = (self.path.clone(), self.listener.clone());
+            self.leaving = Some(Box::pin(async move {
+                if is_last_of_path {
+                    path.deserted().await;
+                }
+                if is_last {
+                    listener.closed.cancelled().await;
+                }
+            }));
+        }
+        let Some(leaving) = &mut self.leaving else { return Poll::Ready(()) };
         ready!(leaving.as_mut().poll(cx));
         self.leaving = Some(Box::pin(std::future::ready(())));
         Poll::Ready(())
     }
+
+    /// Leaves; says whether the listener stops now.
+    fn leave(&mut self, code: u16) -> bool {
+        let Self { addresses, address, listener, path, member, .. } = self;
+        let (is_last_of_path, is_last) = addresses.leave(address, listener, path, *member, code);
+        self.is_last_of_path = is_last_of_path;
+        is_last
+    }
 }
 
 impl Drop for Attachment {
-    /// One that was not closed in time still leaves, only nobody waits.
+    /// One that was not closed in time still leaves, only nobody waits: peers are cut off from what they are
+    /// still owed.
     fn drop(&mut self) {
-        if self.leaving.is_none() && self.path.leave(self.member, GOING_AWAY) {
-            self.listener.forget(&self.path);
-            let Ok(mut open) = self.listeners.open.try_lock() else { return };
-            if self.listener.shared.paths().is_empty() {
-                open.remove(&self.address);
-                self.listener.stop.cancel();
-            }
+        if self.leaving.is_none() {
+            self.leave(GOING_AWAY);
+        }
+        if self.is_last_of_path {
+            self.path.abandon();
         }
     }
 }
@@ -352,109 +530,6 @@ impl Drop for Attachment {
 impl fmt::Debug for Attachment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Attachment").field("address", &self.address).field("member", &self.member).finish()
-    }
-}
-
-impl Listener {
-    /// Takes the address. Who dials it waits until the first path is open and the listener starts.
-    async fn bind(
-        listen: &Listen,
-        limits: Limits,
-        certificates: Option<ServerCertificates>,
-    ) -> io::Result<(Self, TcpListener)> {
-        let tcp = TcpListener::bind(listen.address()).await?;
-        let (host, local) = (listen.host.clone(), tcp.local_addr()?);
-        let (paths, connections) = Default::default();
-        let shared = Arc::new(Shared { paths, connections, limits, certificates });
-        let (stop, task) = Default::default();
-        Ok((Self { host, local, shared, stop, task }, tcp))
-    }
-
-    fn start(&self, tcp: TcpListener) {
-        let local = self.local;
-        let address = if self.host.is_open() { local.to_string() } else { shown(&self.host, local.port()) };
-        info!(%address, "websocket listening");
-        let task = tokio::spawn(run(tcp, self.shared.clone(), self.stop.clone()));
-        *self.task.lock().unwrap_or_else(PoisonError::into_inner) = Some(task);
-    }
-
-    fn forget(&self, path: &Arc<Path>) {
-        self.shared.paths().retain(|other| !Arc::ptr_eq(other, path));
-    }
-}
-
-async fn run(tcp: TcpListener, shared: Arc<Shared>, stop: CancellationToken) {
-    let mut peers = JoinSet::new();
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => break,
-            Some(_) = peers.join_next(), if !peers.is_empty() => {}
-            accepted = tcp.accept() => match accepted {
-                Ok((stream, address)) => {
-                    if let Some(place) = shared.clone().place() {
-                        peers.spawn(place.serve(stream, address));
-                    }
-                }
-                Err(error) => {
-                    warn!(%error, "accepting a connection failed");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                }
-            },
-        }
-    }
-    drop(tcp);
-    while peers.join_next().await.is_some() {}
-}
-
-/// One of the connections of a listener, handshakes included.
-struct Place {
-    shared: Arc<Shared>,
-    is_over: bool,
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.shared.connections.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-impl Shared {
-    fn paths(&self) -> MutexGuard<'_, Vec<Arc<Path>>> {
-        self.paths.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Where a path that was asked for leads.
-    fn path(&self, asked: &str) -> Option<Arc<Path>> {
-        self.paths().iter().find(|path| path.pattern.matches(asked)).cloned()
-    }
-
-    fn place(self: Arc<Self>) -> Option<Place> {
-        let taken = self.connections.fetch_add(1, Ordering::Relaxed);
-        let place = Place { is_over: taken >= self.limits.max_connections, shared: self };
-        (taken < place.shared.limits.max_connections.saturating_add(REFUSED_AT_ONCE)).then_some(place)
-    }
-}
-
-impl Place {
-    async fn serve(self, stream: TcpStream, address: SocketAddr) {
-        let patience = self.shared.limits.handshake_timeout;
-        // What a handshake needs is much, and is given back when it is done: the task stays small.
-        let certificates = self.shared.certificates.as_ref();
-        let accepted =
-            Box::pin(accept_over(stream, certificates, patience, |handshake| self.admit(handshake))).await;
-        let Some(Accepted { connection, token: (seat, handshake) }) = accepted else {
-            debug!(peer = %address, "no websocket handshake");
-            return;
-        };
-        Box::new(Peer::new(seat, connection, handshake, address)).run().await;
-    }
-
-    async fn admit(&self, handshake: Handshake) -> Verdict<(Seat, Handshake)> {
-        let path = self.shared.path(handshake.path()).ok_or(Refusal::NotFound)?;
-        if self.is_over {
-            return Err(Refusal::Full);
-        }
-        path.admit(handshake).await
     }
 }
 
@@ -498,42 +573,4 @@ fn disagreement(
 fn address(listen: &Listen) -> Address {
     let (host, port) = listen.address();
     (host.to_owned(), port)
-}
-
-/// An address as it may be shown.
-fn shown(host: &Redacted, port: u16) -> String {
-    let host = host.shown();
-    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
-}
-
-impl ListenError {
-    fn new(listen: &Listen, cause: Cause) -> Self {
-        Self { address: shown(&listen.host, listen.port), cause }
-    }
-}
-
-impl fmt::Display for ListenError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "failed to listen on {}: ", self.address)?;
-        match &self.cause {
-            Cause::Path(message) | Cause::Certificate(message) => f.write_str(message),
-            Cause::Differs { key, owner, share } => {
-                write!(f, "`{key}` differs from {owner}, which has the same {share}")
-            }
-            Cause::Ours { owner, at } => write!(f, "address in use by {owner}, at {at}"),
-            Cause::Address(error) if error.kind() == io::ErrorKind::AddrInUse => {
-                f.write_str("address in use")
-            }
-            Cause::Address(error) => write!(f, "{error}"),
-        }
-    }
-}
-
-impl std::error::Error for ListenError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match &self.cause {
-            Cause::Path(_) | Cause::Certificate(_) | Cause::Differs { .. } | Cause::Ours { .. } => None,
-            Cause::Address(error) => Some(error),
-        }
-    }
 }

@@ -1,24 +1,35 @@
 //! A path of a listener: the endpoints that share it, and the peers that are connected to it.
 //!
 //! Every peer sends to every source here and receives from every sink. Endpoints may come and go
-//! while peers stay: a peer looks again when the path has changed.
+//! while peers stay: a peer looks again when the path has changed. A seat is one of the connections that a
+//! path may have; where there is none left, peers that are held back are asked whether they are still there.
 
 use super::accept::{Admission, Refusal, Verdict};
+use super::acceptor::{Connections, Place};
 use super::broadcast::Broadcast;
 use super::guard::{Denied, Guard};
 use super::handshake::Handshake;
 use crate::config::{Endpoint, EndpointText, FromHandshake, PathPattern, Redacted};
 use crate::message::{Failed, Message};
 use crate::metadata::{Metadata, Origin};
-use crate::reason::Reason;
-use crate::telemetry::{ConnectOutcome, Connected, EndpointMetrics, EndpointState};
+use crate::telemetry::{EndpointMetrics, EndpointState, RateLimit};
 use futures_util::task::AtomicWaker;
 use std::collections::BTreeMap;
 use std::future::poll_fn;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
-use tokio::sync::mpsc;
+use std::time::Duration;
+use tokio::sync::{Notify, mpsc};
+use tokio::time::Instant;
+use tracing::warn;
+
+/// Between two lines about peers that cannot be greeted.
+const SAID_INTERVAL: Duration = Duration::from_secs(1);
+/// Between two calls of the roll: each costs every peer of the path a look.
+const ROLL_INTERVAL: Duration = Duration::from_millis(100);
+/// How long a handshake waits for a seat where there is none left.
+const VACANCY_PATIENCE: Duration = Duration::from_millis(250);
 
 /// Messages of one peer, in order.
 #[derive(Clone, Debug, Default)]
@@ -46,6 +57,8 @@ pub(super) struct Member {
 pub(super) enum End {
     Source {
         inlet: mpsc::Sender<Arrivals>,
+        /// How many messages peers have read for it that it has not taken.
+        waiting: Arc<AtomicU64>,
         /// Whether its messages are answered on their connection.
         is_answered: bool,
     },
@@ -65,18 +78,33 @@ pub(super) struct Path {
     /// `ws://host:port`
     pub(super) base: String,
     generation: AtomicU64,
+    /// How many peers are held back, and so do not see their end.
+    held: AtomicUsize,
+    roll: AtomicU64,
+    /// Of saying that a peer cannot be greeted: anybody can be one.
+    said: Mutex<RateLimit>,
+    /// Told when a seat is free.
+    vacated: Notify,
     state: Mutex<State>,
 }
 
-/// One of the connections that the endpoints of a path may have.
+/// One of the connections that a listener and the endpoints of a path may have.
 #[derive(Debug)]
 pub(super) struct Seat {
-    pub(super) path: Arc<Path>,
+    path: Arc<Path>,
+    _place: Place,
+}
+
+impl Seat {
+    pub(super) fn path(&self) -> &Arc<Path> {
+        &self.path
+    }
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
         self.path.lock().seats -= 1;
+        self.path.vacated.notify_waiters();
     }
 }
 
@@ -87,13 +115,34 @@ struct State {
     peers: BTreeMap<u64, Arc<AtomicWaker>>,
     /// Peers, and those whose handshake is being answered.
     seats: usize,
-    closing: Option<u16>,
+    /// When peers were last asked whether they are still there.
+    called: Option<Instant>,
+    closing: Option<Closing>,
     waiting: Vec<Waker>,
     /// Who waits for a first peer.
     expecting: Vec<Waker>,
 }
 
+/// How the peers of a path without endpoints are to go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Closing {
+    /// The code of the close frame.
+    pub(super) code: u16,
+    /// Whether nobody waits for them any more.
+    pub(super) is_abandoned: bool,
+}
+
 impl Arrivals {
+    /// How many messages they are, the failed ones included.
+    pub fn len(&self) -> usize {
+        self.messages.len() + self.failed.len()
+    }
+
+    /// Whether they are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     /// A copy with another origin.
     pub(super) fn from(&self, origin: &Arc<Origin>) -> Self {
         let again = |message: &Message| Message {
@@ -117,31 +166,24 @@ impl Member {
     pub(super) fn reply(endpoint: &Endpoint, metrics: EndpointMetrics) -> Self {
         Self { on_connect: Arc::default(), ..Self::new(endpoint, End::Reply, metrics) }
     }
-
-    /// A peer has come.
-    pub(super) fn welcome(&self, peer: u64, shown: &Arc<Connected>, origin: &Arc<Origin>) {
-        if let End::Sink(broadcast) = &self.end {
-            broadcast.join(peer);
-        }
-        self.metrics.connect(ConnectOutcome::Connected);
-        self.metrics.welcome(shown, origin);
-    }
-
-    /// A peer has gone; what it was still to get is counted under `reason`.
-    pub(super) fn farewell(&self, peer: u64, shown: &Connected, reason: Reason) {
-        if let End::Sink(broadcast) = &self.end {
-            broadcast.leave(peer, reason);
-        }
-        self.metrics.farewell(shown);
-    }
 }
 
 impl Path {
     pub(super) fn new(endpoint: &Endpoint, path: &Redacted, pattern: PathPattern, base: String) -> Arc<Self> {
         let shown = (!path.is_open()).then(|| path.shown().to_owned());
-        let (generation, state) = (AtomicU64::new(0), Mutex::default());
-        let guard = Guard::new(endpoint);
-        Arc::new(Self { endpoint: endpoint.clone(), pattern, shown, guard, base, generation, state })
+        Arc::new(Self {
+            endpoint: endpoint.clone(),
+            pattern,
+            shown,
+            guard: Guard::new(endpoint),
+            base,
+            generation: AtomicU64::new(0),
+            held: AtomicUsize::new(0),
+            roll: AtomicU64::new(0),
+            said: Mutex::new(RateLimit::new(SAID_INTERVAL)),
+            vacated: Notify::new(),
+            state: Mutex::default(),
+        })
     }
 
     /// The url of a connection that asked for this, as it may be shown.
@@ -150,23 +192,92 @@ impl Path {
     }
 
     /// Lets a peer in, if there is room and nothing is against it.
-    pub(super) async fn admit(self: &Arc<Self>, handshake: Handshake) -> Verdict<(Seat, Handshake)> {
+    pub(super) async fn admit(
+        self: &Arc<Self>,
+        handshake: Handshake,
+        connections: &Connections,
+    ) -> Verdict<(Seat, Handshake)> {
         let visitor = self.guard.check(&handshake).await.map_err(|denied| match denied {
+            Denied::Host => Refusal::Host,
             Denied::Origin => Refusal::Origin,
             Denied::Credentials { bearer, basic } => Refusal::Unauthorized { bearer, basic },
         })?;
-        let mut state = self.lock();
-        let most = state.members.iter().map(|member| member.max_connections).min();
-        if state.seats >= most.unwrap_or(usize::MAX) {
-            return Err(Refusal::Full);
-        }
-        state.seats += 1;
+        let seat = match self.seat(connections) {
+            Some(seat) => seat,
+            None => self.vacant_seat(connections).await.ok_or(Refusal::Full)?,
+        };
         let admission = Admission {
             subprotocols: self.endpoint.subprotocols.iter().map(|name| name.expose().to_owned()).collect(),
             offers_bearer: visitor.offers_bearer,
             max_message_size_bytes: self.endpoint.max_message_size_bytes,
         };
-        Ok((admission, (Seat { path: self.clone() }, handshake.with_user(visitor.user))))
+        Ok((admission, (seat, handshake.with_user(visitor.user))))
+    }
+
+    fn seat(self: &Arc<Self>, connections: &Connections) -> Option<Seat> {
+        let place = connections.take()?;
+        let mut state = self.lock();
+        let most = state.members.iter().map(|member| member.max_connections).min();
+        if state.seats >= most.unwrap_or(usize::MAX) {
+            return None;
+        }
+        state.seats += 1;
+        Some(Seat { path: self.clone(), _place: place })
+    }
+
+    /// The seat of a peer whose connection has ended and that has not seen it yet, if it does soon. One that is
+    /// held back does not see it by itself.
+    async fn vacant_seat(self: &Arc<Self>, connections: &Connections) -> Option<Seat> {
+        let patience = Instant::now() + VACANCY_PATIENCE;
+        loop {
+            let vacated = self.vacated.notified();
+            if let Some(seat) = self.seat(connections) {
+                return Some(seat);
+            }
+            let is_held = self.held.load(Ordering::Acquire) > 0;
+            let again = if is_held { self.call_roll() } else { Instant::now() + ROLL_INTERVAL };
+            if tokio::time::timeout_at(again.min(patience), vacated).await.is_err() && again >= patience {
+                return None;
+            }
+        }
+    }
+
+    /// A peer cannot be greeted for an endpoint.
+    pub(super) fn cannot_greet(&self, member: &Member, error: &str) {
+        member.metrics.show_error(&format!("a peer cannot be greeted: {error}"));
+        let said = self.said.lock().unwrap_or_else(PoisonError::into_inner).allow();
+        if let Some(held_back) = said {
+            warn!(endpoint = member.metrics.owner(), error, held_back, "a peer cannot be greeted");
+        }
+    }
+
+    /// Asks the peers whether they are still there, unless that was done just now; answers when it may be
+    /// done again.
+    fn call_roll(&self) -> Instant {
+        let mut state = self.lock();
+        let now = Instant::now();
+        if let Some(called) = state.called.filter(|called| now < *called + ROLL_INTERVAL) {
+            return called + ROLL_INTERVAL;
+        }
+        state.called = Some(now);
+        self.roll.fetch_add(1, Ordering::Release);
+        self.wake_peers(&state);
+        now + ROLL_INTERVAL
+    }
+
+    /// Grows whenever peers that are held back are asked whether they are still there.
+    pub(super) fn roll(&self) -> u64 {
+        self.roll.load(Ordering::Acquire)
+    }
+
+    /// A peer is held back, and may be asked.
+    pub(super) fn hold(&self) {
+        self.held.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// A peer is held back no longer.
+    pub(super) fn release(&self) {
+        self.held.fetch_sub(1, Ordering::AcqRel);
     }
 
     /// An endpoint that is here, in words.
@@ -201,12 +312,21 @@ impl Path {
             let metrics = state.members.remove(index).metrics;
             metrics.show(EndpointState::Closed);
         }
-        let is_last = state.members.is_empty();
+        let is_last = state.members.is_empty() && state.closing.is_none();
         if is_last {
-            state.closing = Some(code);
+            state.closing = Some(Closing { code, is_abandoned: false });
         }
         self.changed(state);
         is_last
+    }
+
+    /// Nobody waits any more for the peers of a path that all endpoints have left.
+    pub(super) fn abandon(&self) {
+        let mut state = self.lock();
+        if let Some(closing) = &mut state.closing {
+            closing.is_abandoned = true;
+            self.changed(state);
+        }
     }
 
     /// Resolves once all peers are gone.
@@ -228,8 +348,8 @@ impl Path {
         self.generation.load(Ordering::Acquire)
     }
 
-    /// Who is here now, and the code to close with if nobody is.
-    pub(super) fn members(&self) -> (Vec<Member>, Option<u16>) {
+    /// Who is here now, and how to close if nobody is.
+    pub(super) fn members(&self) -> (Vec<Member>, Option<Closing>) {
         let state = self.lock();
         (state.members.clone(), state.closing)
     }
@@ -266,9 +386,11 @@ impl Path {
 
     fn changed(&self, state: MutexGuard<'_, State>) {
         self.generation.fetch_add(1, Ordering::Release);
-        let peers: Vec<_> = state.peers.values().cloned().collect();
-        drop(state);
-        peers.iter().for_each(|waker| waker.wake());
+        self.wake_peers(&state);
+    }
+
+    fn wake_peers(&self, state: &State) {
+        state.peers.values().for_each(|waker| waker.wake());
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

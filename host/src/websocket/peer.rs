@@ -3,8 +3,12 @@
 //! It reads until nothing is there or a chunk is full, and hands chunks on through bounded channels;
 //! while one of them is full it does not read, and that is the backpressure: but for a bounded piece, so
 //! that pings are answered and the end is seen. It takes from each sink's broadcast what the peer has room
-//! for, and flushes once. A write that fails takes the peer from the sinks alone: what it had sent is read
-//! to its end.
+//! for, and flushes once.
+//!
+//! A peer joins an endpoint once its greeting is made. A write that fails takes it from the sinks alone: what
+//! it had sent is read to its end. When its endpoints stop, it is closed as soon as it has what it is owed,
+//! and one that takes nothing is given up. Its seat is free once its connection has ended, even if what it
+//! had sent still waits for a pipeline.
 
 use super::broadcast::Next;
 use super::close_code;
@@ -13,21 +17,24 @@ use super::ending::Ending;
 use super::handshake::Handshake;
 use super::keepalive::{Due, Keepalive};
 use super::lane::LaneWriter;
-use super::path::{Arrivals, End, Member, Path, Seat};
+use super::membership::{Arriving, Inlet, Membership};
+use super::parting::Parting;
+use super::path::{Arrivals, Closing, End, Member, Path, Seat};
 use super::ring::Frames;
-use super::stream::Traffic;
 use crate::message::{Message, Payload};
 use crate::metadata::{self, Metadata, Origin};
 use crate::reason::Reason;
-use crate::telemetry::Connected;
+use crate::telemetry::{Connected, Dismissal, Gone};
 use futures_util::task::AtomicWaker;
 use std::future::poll_fn;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
-use tokio_util::sync::PollSender;
-use tracing::{Instrument, debug, debug_span, warn};
+use std::time::Duration;
+use tokio::time::Sleep;
+use tracing::{Instrument, debug, debug_span};
 
 /// Most messages in a chunk.
 const CHUNK_MESSAGES: usize = 256;
@@ -35,10 +42,13 @@ const CHUNK_MESSAGES: usize = 256;
 const CHUNK_BYTES: usize = 1 << 20;
 /// Chunks read in one turn, so that a peer that never stops sending is sent to as well.
 const CHUNKS_A_TURN: usize = 4;
+/// How long the close frame of a peer that nobody waits for any more may take.
+const CUT_PATIENCE: Duration = Duration::from_millis(500);
 
 pub(super) struct Peer {
     path: Arc<Path>,
-    _seat: Seat,
+    /// Until the connection has ended.
+    seat: Option<Seat>,
     id: u64,
     address: SocketAddr,
     connection: Connection,
@@ -52,6 +62,8 @@ pub(super) struct Peer {
     shown: Arc<Connected>,
     generation: u64,
     members: Vec<Membership>,
+    /// Endpoints whose greetings are being made.
+    arriving: Vec<Arriving>,
     /// What is answered on this connection, if any of its sources is.
     lane: Option<LaneWriter>,
     /// The member that was asked for frames last.
@@ -61,31 +73,27 @@ pub(super) struct Peer {
     /// Read, and not yet handed to all sources.
     chunk: Arrivals,
     chunk_bytes: usize,
-    counted: Traffic,
+    counted: Gone,
+    /// Whether a pipeline holds reading back, as the path is told.
+    is_held: bool,
+    /// The last call of the path's roll that was answered.
+    roll: u64,
     /// Nothing can be written any more.
     is_unwritable: bool,
     /// All that was received is in the chunk, or was.
     is_read_out: bool,
+    /// How to go, once all endpoints have left.
+    closing: Option<Closing>,
+    parting: Option<Box<Parting>>,
+    /// How long its end may still take, where nobody waits for it.
+    patience: Option<Pin<Box<Sleep>>>,
     ending: Option<Ending>,
-}
-
-struct Membership {
-    member: Member,
-    inlet: Option<Inlet>,
-    is_served: bool,
-    is_finished: bool,
-}
-
-/// The way to a source, and the origin that this peer's messages have there.
-struct Inlet {
-    sender: PollSender<Arrivals>,
-    origin: Arc<Origin>,
 }
 
 impl Peer {
     pub(super) fn new(seat: Seat, connection: Connection, handshake: Handshake, address: SocketAddr) -> Self {
         static PEERS: AtomicU64 = AtomicU64::new(0);
-        let path = seat.path.clone();
+        let path = seat.path().clone();
         let id = PEERS.fetch_add(1, Ordering::Relaxed);
         let waker = Arc::new(AtomicWaker::new());
         path.enter(id, waker.clone());
@@ -93,7 +101,7 @@ impl Peer {
         Self {
             keepalive: Keepalive::new(&path.endpoint),
             path,
-            _seat: seat,
+            seat: Some(seat),
             id,
             address,
             connection,
@@ -104,14 +112,20 @@ impl Peer {
             waker,
             generation: u64::MAX,
             members: Vec::new(),
+            arriving: Vec::new(),
             lane: None,
             turn: 0,
             greetings: Vec::new(),
             chunk: Arrivals::default(),
             chunk_bytes: 0,
-            counted: Traffic::default(),
+            counted: Gone::default(),
+            is_held: false,
+            roll: 0,
             is_unwritable: false,
             is_read_out: false,
+            closing: None,
+            parting: None,
+            patience: None,
             ending: None,
         }
     }
@@ -130,6 +144,7 @@ impl Peer {
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Ending> {
         self.waker.register(cx.waker());
+        self.look_again();
         let ending = match self.ending.clone() {
             Some(ending) => ending,
             None => {
@@ -138,53 +153,23 @@ impl Peer {
                 ending
             }
         };
-        // What it had sent before it went still goes to the sources.
+        // What it had sent before it went still goes to the sources, and holds up none that stops.
         let delivered = self.poll_rest(cx);
-        ready!(self.connection.poll_closed(cx));
+        if delivered.is_ready() {
+            self.members.iter_mut().for_each(|membership| membership.inlet = None);
+        }
+        ready!(self.poll_closed(cx));
         ready!(delivered);
         self.count();
         Poll::Ready(ending)
     }
 
-    /// Ends the connection, and takes the peer from the endpoints.
-    fn leave(&mut self, ending: &Ending) {
-        self.ending = Some(ending.clone());
-        self.connection.end(ending.clone());
-        if let Some(lane) = self.lane.take() {
-            lane.close(ending);
-        }
-        let reason = if matches!(ending, Ending::TooSlow) { Reason::SlowPeer } else { Reason::PeerClosed };
-        let is_fault = !matches!(
-            ending,
-            Ending::Closed { .. } | Ending::Stopped { .. } | Ending::Dismissed(_) | Ending::Idle
-        );
-        for membership in self.members.iter_mut().filter(|membership| membership.is_served) {
-            membership.member.farewell(self.id, &self.shown, reason);
-            membership.is_served = false;
-            if is_fault {
-                membership.member.metrics.show_error(&format!("peer {}: {ending}", self.address));
-            }
-        }
-    }
-
-    /// Takes the peer from all that writes to it.
-    fn stop_writing(&mut self, ending: &Ending) {
-        self.is_unwritable = true;
-        if let Some(lane) = self.lane.take() {
-            lane.close(ending);
-        }
-        for membership in &mut self.members {
-            if matches!(membership.member.end, End::Sink(_)) && membership.is_served {
-                membership.member.farewell(self.id, &self.shown, Reason::PeerClosed);
-                membership.is_served = false;
-            }
-        }
-    }
-
     fn poll_open(&mut self, cx: &mut Context<'_>) -> Poll<Ending> {
-        let closing = self.look_again();
         if let Some(dismissal) = self.shown.dismissal() {
             return Poll::Ready(Ending::Dismissed(dismissal.clone()));
+        }
+        if let Err(ending) = self.poll_arrivals(cx) {
+            return Poll::Ready(ending);
         }
         if !self.is_unwritable
             && let Poll::Ready(Err(ending)) = self.poll_write(cx)
@@ -194,8 +179,9 @@ impl Peer {
             }
             self.stop_writing(&ending);
         }
-        if let Some(code) = closing {
-            return Poll::Ready(Ending::Stopped { code });
+        self.retire();
+        if let Poll::Ready(ending) = self.poll_parting(cx) {
+            return Poll::Ready(ending);
         }
         if let Poll::Ready(ending) = self.poll_read(cx) {
             return Poll::Ready(ending);
@@ -216,66 +202,183 @@ impl Peer {
         Poll::Pending
     }
 
-    /// Follows the path's endpoints; the code to close with once there are none.
-    fn look_again(&mut self) -> Option<u16> {
+    /// Ends the connection, gives the seat up, and takes the peer from the endpoints.
+    fn leave(&mut self, ending: &Ending) {
+        self.ending = Some(ending.clone());
+        self.connection.end(ending.clone());
+        self.seat = None;
+        self.arriving.clear();
+        if let Some(lane) = self.lane.take() {
+            lane.close(ending);
+        }
+        let reason = match ending {
+            Ending::TooSlow => Reason::SlowPeer,
+            Ending::Stopped { .. } => Reason::Shutdown,
+            _ => Reason::PeerClosed,
+        };
+        let is_fault = !matches!(
+            ending,
+            Ending::Closed { .. } | Ending::Stopped { .. } | Ending::Dismissed(_) | Ending::Idle
+        );
+        for membership in &mut self.members {
+            membership.part(self.id, &self.shown, reason);
+            if is_fault {
+                membership.metrics.show_error(&format!("peer {}: {ending}", self.address));
+            }
+        }
+    }
+
+    /// Takes the peer from all that writes to it.
+    fn stop_writing(&mut self, ending: &Ending) {
+        self.is_unwritable = true;
+        self.greetings.clear();
+        if let Some(lane) = self.lane.take() {
+            lane.close(ending);
+        }
+        for membership in self.members.iter_mut().filter(|membership| membership.broadcast.is_some()) {
+            membership.part(self.id, &self.shown, Reason::PeerClosed);
+        }
+    }
+
+    /// Sees the end of the connection through.
+    fn poll_closed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let closed = self.connection.poll_closed(cx);
+        let is_cut = self.patience.is_some() || self.closing.is_some_and(|closing| closing.is_abandoned);
+        if closed.is_pending() && is_cut {
+            let cut = || Box::pin(tokio::time::sleep(CUT_PATIENCE));
+            return self.patience.get_or_insert_with(cut).as_mut().poll(cx);
+        }
+        closed
+    }
+
+    /// Follows the path's endpoints.
+    fn look_again(&mut self) {
         let generation = self.path.generation();
         if generation == self.generation {
-            return None;
+            return;
         }
+        self.generation = generation;
         let (members, closing) = self.path.members();
-        if closing.is_none() {
-            self.generation = generation;
+        self.closing = closing;
+        let is_there = |id: u64| members.iter().any(|member| member.id == id);
+        for membership in &mut self.members {
+            membership.is_leaving = !is_there(membership.id);
         }
-        self.members.retain(|old| {
-            let stays = members.iter().any(|member| member.id == old.member.id);
-            if !stays && old.is_served {
-                old.member.farewell(self.id, &self.shown, Reason::PeerClosed);
-            }
-            stays
-        });
-        self.members.reserve_exact(members.len().saturating_sub(self.members.len()));
+        self.arriving.retain(|arriving| is_there(arriving.member.id));
+        if self.ending.is_some() {
+            return;
+        }
         for member in members {
-            if self.members.iter().any(|old| old.member.id == member.id) {
+            let is_known = self.members.iter().any(|known| known.id == member.id)
+                || self.arriving.iter().any(|known| known.member.id == member.id);
+            if is_known || self.is_unwritable && matches!(member.end, End::Sink(_)) {
                 continue;
             }
-            if self.is_unwritable && matches!(member.end, End::Sink(_)) {
-                self.members.push(Membership { member, inlet: None, is_served: false, is_finished: true });
-                continue;
+            if member.on_connect.is_empty() {
+                self.join(member, Vec::new());
+            } else {
+                self.arriving.push(Arriving::new(member));
             }
-            let origin = self.origin(&member);
-            member.welcome(self.id, &self.shown, &origin);
-            for text in &*member.on_connect {
-                match text.resolve() {
-                    Ok(text) => self.greetings.push(Payload::text(text.expose())),
-                    Err(error) => {
-                        warn!(%error, "a peer cannot be greeted");
-                        return Some(close_code::INTERNAL_ERROR);
-                    }
-                }
-            }
-            let inlet = match &member.end {
-                End::Source { inlet, is_answered } => {
-                    let mut origin = origin;
-                    if *is_answered {
-                        origin = self.lane.get_or_insert_default().origin(&origin);
-                    }
-                    Some(Inlet { sender: PollSender::new(inlet.clone()), origin })
-                }
-                End::Sink(_) | End::Reply => None,
-            };
-            self.members.push(Membership { member, inlet, is_served: true, is_finished: false });
         }
+    }
+
+    /// Joins the endpoints whose greetings are made.
+    fn poll_arrivals(&mut self, cx: &mut Context<'_>) -> Result<(), Ending> {
+        let mut index = 0;
+        while let Some(arriving) = self.arriving.get_mut(index) {
+            match arriving.poll(cx) {
+                Poll::Ready(Ok(greetings)) => {
+                    let member = self.arriving.remove(index).member;
+                    self.join(member, greetings);
+                }
+                Poll::Ready(Err(error)) => {
+                    self.path.cannot_greet(&arriving.member, &error);
+                    let (code, reason) = (close_code::INTERNAL_ERROR, "no greeting".to_owned());
+                    return Err(Ending::Dismissed(Dismissal { code, reason }));
+                }
+                Poll::Pending => index += 1,
+            }
+        }
+        Ok(())
+    }
+
+    fn join(&mut self, member: Member, greetings: Vec<Payload>) {
+        let origin = self.origin_at(&member);
+        let origin_there = match &member.end {
+            End::Source { is_answered: true, .. } => self.lane.get_or_insert_default().origin(&origin),
+            _ => origin.clone(),
+        };
+        self.members.push(Membership::join(member, self.id, &self.shown, &origin, origin_there));
+        self.members.shrink_to_fit();
+        self.greetings.extend(greetings);
+        self.take_first_origin();
+    }
+
+    /// What is read has the origin that it has at the first source.
+    fn take_first_origin(&mut self) {
         if let Some(first) = self.members.iter().find_map(|membership| membership.inlet.as_ref())
             && !Arc::ptr_eq(&first.origin, &self.origin)
         {
             self.chunk = self.chunk.from(&first.origin);
             self.origin = first.origin.clone();
         }
-        closing
     }
 
-    /// What this peer's messages have in common at a source.
-    fn origin(&self, member: &Member) -> Arc<Origin> {
+    /// Leaves the endpoints that have left the path, once they have and have given all that they are to.
+    fn retire(&mut self) {
+        if !self.members.iter().any(|membership| membership.is_leaving) {
+            return;
+        }
+        // What was read beyond the chunk is for those that stay, if any do.
+        let stays = |membership: &Membership| membership.inlet.is_some() && !membership.is_leaving;
+        let is_for_others = self.members.iter().any(stays);
+        let reads_more = !is_for_others && self.connection.held_messages() > 0;
+        let has_chunk = !self.chunk.is_empty();
+        self.members.retain_mut(|membership| {
+            if !membership.is_leaving {
+                return true;
+            }
+            let waits = |inlet: &Inlet| reads_more || has_chunk && !inlet.has_chunk();
+            if membership.is_owed() || membership.inlet.as_ref().is_some_and(waits) {
+                return true;
+            }
+            if let Some(inlet) = &mut membership.inlet {
+                inlet.account(0);
+            }
+            membership.part(self.id, &self.shown, Reason::PeerClosed);
+            false
+        });
+        self.take_first_origin();
+    }
+
+    /// Ready when the peer is to go because its endpoints have: it has what it is owed, or does not take it.
+    fn poll_parting(&mut self, cx: &mut Context<'_>) -> Poll<Ending> {
+        let is_owed = |membership: &Membership| membership.is_leaving && membership.is_owed();
+        if self.members.iter().any(is_owed) || self.closing.is_some() && !self.greetings.is_empty() {
+            let parting = self.parting.get_or_insert_with(|| Box::new(Parting::new(&self.connection)));
+            let is_given_up = parting.poll(cx, &self.connection).is_ready();
+            match self.closing {
+                Some(closing) if is_given_up || closing.is_abandoned => {
+                    if is_given_up {
+                        // Nor will it read a close frame.
+                        self.patience = Some(Box::pin(tokio::time::sleep(Duration::ZERO)));
+                    }
+                }
+                None if is_given_up => {
+                    for membership in self.members.iter_mut().filter(|membership| is_owed(membership)) {
+                        membership.part(self.id, &self.shown, Reason::Shutdown);
+                    }
+                    self.retire();
+                    return Poll::Pending;
+                }
+                _ => return Poll::Pending,
+            }
+        }
+        self.closing.map_or(Poll::Pending, |closing| Poll::Ready(Ending::Stopped { code: closing.code }))
+    }
+
+    /// What this peer's messages have in common at an endpoint.
+    fn origin_at(&self, member: &Member) -> Arc<Origin> {
         let of_the_host = [
             (metadata::SOURCE, self.path.url(self.handshake.path())),
             (metadata::CONNECTION, self.name.clone()),
@@ -294,11 +397,11 @@ impl Peer {
             let lane = self.lane.as_mut().map(|lane| lane.poll_write(cx, &mut self.connection));
             match lane.unwrap_or(Poll::Ready(Ok(()))) {
                 Poll::Ready(result) => result?,
-                Poll::Pending => return self.poll_too_slow(cx),
+                Poll::Pending => return self.poll_blocked(cx),
             }
             match self.connection.poll_clear(cx) {
                 Poll::Ready(result) => result.map_err(Ending::from)?,
-                Poll::Pending => return self.poll_too_slow(cx),
+                Poll::Pending => return self.poll_blocked(cx),
             }
             let greetings = std::mem::take(&mut self.greetings);
             if !greetings.is_empty() {
@@ -319,10 +422,9 @@ impl Peer {
         for _ in 0..self.members.len() {
             self.turn = (self.turn + 1) % self.members.len();
             let membership = &mut self.members[self.turn];
-            let End::Sink(broadcast) = &membership.member.end else { continue };
-            if membership.is_finished {
+            let Some(broadcast) = membership.broadcast.as_ref().filter(|_| !membership.is_finished) else {
                 continue;
-            }
+            };
             match broadcast.poll_next(cx, self.id) {
                 Poll::Ready(Next::Frames(frames)) => return Ok(Some(frames)),
                 Poll::Ready(Next::TooSlow) => return Err(Ending::TooSlow),
@@ -333,11 +435,10 @@ impl Peer {
         Ok(None)
     }
 
-    fn poll_too_slow(&self, cx: &mut Context<'_>) -> Poll<Result<(), Ending>> {
-        for membership in &self.members {
-            if let End::Sink(broadcast) = &membership.member.end
-                && broadcast.poll_too_slow(cx, self.id).is_ready()
-            {
+    /// Tells the broadcasts that the connection takes nothing more now.
+    fn poll_blocked(&self, cx: &mut Context<'_>) -> Poll<Result<(), Ending>> {
+        for broadcast in self.members.iter().filter_map(|membership| membership.broadcast.as_ref()) {
+            if broadcast.poll_blocked(cx, self.id).is_ready() {
                 return Poll::Ready(Err(Ending::TooSlow));
             }
         }
@@ -345,11 +446,17 @@ impl Peer {
     }
 
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Ending> {
+        if !self.arriving.is_empty() {
+            // What it sends is for all of its sources, even if it has left since.
+            let _ = self.poll_held(cx);
+            return Poll::Pending;
+        }
         for _ in 0..CHUNKS_A_TURN {
             if self.poll_deliver(cx).is_pending() {
                 return self.poll_held(cx);
             }
-            self.keepalive.release();
+            self.release();
+            self.retire();
             match self.poll_chunk(cx) {
                 Poll::Ready(Some(ending)) => return Poll::Ready(ending),
                 Poll::Ready(None) => self.keepalive.message(),
@@ -371,8 +478,27 @@ impl Peer {
     /// Holds messages back, and sees whether the connection ends meanwhile.
     fn poll_held(&mut self, cx: &mut Context<'_>) -> Poll<Ending> {
         self.keepalive.hold();
-        ready!(self.connection.poll_hold(cx));
+        if !std::mem::replace(&mut self.is_held, true) {
+            self.path.hold();
+        }
+        let ended = self.connection.poll_hold(cx);
+        self.account();
+        if ended.is_pending() && self.path.roll() != self.roll {
+            self.roll = self.path.roll();
+            if self.connection.stream().progress().is_some_and(|progress| progress.is_hung_up) {
+                // The end comes behind what is held back.
+                self.seat = None;
+            }
+        }
+        ready!(ended);
         self.connection.ending().map_or(Poll::Pending, |ending| Poll::Ready(ending.clone()))
+    }
+
+    fn release(&mut self) {
+        self.keepalive.release();
+        if std::mem::take(&mut self.is_held) {
+            self.path.release();
+        }
     }
 
     /// Reads until the chunk is full, or the connection has ended; pending if there is nothing more.
@@ -389,7 +515,7 @@ impl Peer {
                 Received::Control => {}
                 Received::Ended(ending) => {
                     self.is_read_out = true;
-                    self.chunk.failed.extend(ending.failed(&self.origin));
+                    self.note_too_large(&ending);
                     return Poll::Ready(Some(ending));
                 }
             }
@@ -397,10 +523,22 @@ impl Peer {
         Poll::Ready(None)
     }
 
+    /// A message that was too large is a failed one of the sources, and else of the sinks that let it come.
+    fn note_too_large(&mut self, ending: &Ending) {
+        let Some(failed) = ending.failed(&self.origin) else { return };
+        if self.members.iter().any(|membership| membership.inlet.is_some()) {
+            self.chunk.failed.push(failed);
+        } else {
+            let broadcasts = self.members.iter().filter_map(|membership| membership.broadcast.as_ref());
+            broadcasts.for_each(|broadcast| broadcast.received_too_large());
+        }
+    }
+
     /// After the end: hands on what was received before it.
     fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             ready!(self.poll_deliver(cx));
+            self.release();
             if self.is_read_out {
                 return Poll::Ready(());
             }
@@ -408,47 +546,74 @@ impl Peer {
         }
     }
 
-    /// Hands the chunk to every source; ready once there is none.
+    /// Tells the sources how many messages were read that they cannot have taken.
+    fn account(&mut self) {
+        let (chunk, beyond) = (self.chunk.len() as u64, self.connection.held_messages() as u64);
+        for inlet in self.members.iter_mut().filter_map(|membership| membership.inlet.as_mut()) {
+            inlet.account(beyond + if inlet.has_chunk() { 0 } else { chunk });
+        }
+    }
+
+    /// Hands the chunk to every source, each when it has room; ready once there is none.
     fn poll_deliver(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.chunk.messages.is_empty() && self.chunk.failed.is_empty() {
+        if self.chunk.is_empty() {
             return Poll::Ready(());
         }
-        let mut inlets: Vec<_> = self.members.iter_mut().filter_map(|m| m.inlet.as_mut()).collect();
-        for inlet in &mut inlets {
-            // A pipeline that has closed takes nothing, and holds nobody.
-            let _ = ready!(inlet.sender.poll_reserve(cx));
+        self.account();
+        let mut waiting = Vec::new();
+        let mut is_held = false;
+        for inlet in self.members.iter_mut().filter_map(|membership| membership.inlet.as_mut()) {
+            if inlet.has_chunk() {
+                continue;
+            }
+            if inlet.poll_room(cx).is_ready() {
+                waiting.push(inlet);
+            } else {
+                is_held = true;
+            }
+        }
+        // The last of all has the chunk itself.
+        let last = if is_held { None } else { waiting.pop() };
+        for inlet in waiting {
+            inlet.give(self.chunk.from(&inlet.origin));
+        }
+        if is_held {
+            return Poll::Pending;
         }
         let chunk = std::mem::take(&mut self.chunk);
         self.chunk_bytes = 0;
-        if let Some((last, others)) = inlets.split_last_mut() {
-            for inlet in others {
-                let _ = inlet.sender.send_item(chunk.from(&inlet.origin));
-            }
-            let chunk =
-                if Arc::ptr_eq(&last.origin, &self.origin) { chunk } else { chunk.from(&last.origin) };
-            let _ = last.sender.send_item(chunk);
+        if let Some(last) = last {
+            let is_its = Arc::ptr_eq(&last.origin, &self.origin);
+            let chunk = if is_its { chunk } else { chunk.from(&last.origin) };
+            last.give(chunk);
         }
+        self.members
+            .iter_mut()
+            .filter_map(|membership| membership.inlet.as_mut())
+            .for_each(|inlet| inlet.next());
         Poll::Ready(())
     }
 
     fn count(&mut self) {
-        let now = self.connection.traffic();
-        for membership in &self.members {
-            let metrics = &membership.member.metrics;
+        let now = self.connection.gone();
+        if now == self.counted {
+            return;
+        }
+        for Membership { metrics, .. } in &self.members {
             metrics.bytes_received.inc_by(now.received_bytes - self.counted.received_bytes);
             metrics.bytes_sent.inc_by(now.sent_bytes - self.counted.sent_bytes);
         }
-        if now != self.counted {
-            self.shown.count(self.connection.gone());
-        }
+        self.shown.count(now);
         self.counted = now;
     }
 }
 
 impl Drop for Peer {
     fn drop(&mut self) {
-        let served = self.members.iter().filter(|membership| membership.is_served);
-        served.for_each(|membership| membership.member.farewell(self.id, &self.shown, Reason::Shutdown));
+        for membership in &mut self.members {
+            membership.part(self.id, &self.shown, Reason::Shutdown);
+        }
+        self.release();
         self.path.exit(self.id);
     }
 }

@@ -9,6 +9,12 @@ use tokio::net::TcpStream;
 /// Room may change by a little without anybody reading.
 const LEAST_ROOM_BYTES: u32 = 4 << 10;
 
+/// What Linux calls a connection that has ended (`tcp_states.h`), and one whose peer has hung up.
+#[cfg(target_os = "linux")]
+const CLOSE: u8 = 7;
+#[cfg(target_os = "linux")]
+const CLOSE_WAIT: u8 = 8;
+
 /// How far a connection was at some moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Progress {
@@ -18,6 +24,8 @@ pub(super) struct Progress {
     unsent_bytes: u32,
     /// What the peer's kernel would take now.
     room_bytes: u32,
+    /// Whether the peer has hung up, though what it had sent may still be there.
+    pub(super) is_hung_up: bool,
 }
 
 impl Progress {
@@ -40,6 +48,7 @@ impl Progress {
             taken_bytes: info.tcpi_bytes_acked,
             unsent_bytes: info.tcpi_notsent_bytes,
             room_bytes: info.tcpi_snd_wnd,
+            is_hung_up: matches!(info.tcpi_state, CLOSE | CLOSE_WAIT),
         })
     }
 
@@ -62,7 +71,12 @@ mod tests {
 
     #[test]
     fn a_peer_reads_that_makes_room_or_takes_what_waits() {
-        let of = |taken_bytes, unsent_bytes, room_bytes| Progress { taken_bytes, unsent_bytes, room_bytes };
+        let of = |taken_bytes, unsent_bytes, room_bytes| Progress {
+            taken_bytes,
+            unsent_bytes,
+            room_bytes,
+            is_hung_up: false,
+        };
         for (before, now, reads) in [
             (of(0, 9000, 0), of(9000, 9000, 0), true),
             (of(0, 0, 0), of(0, 0, 9000), true),

@@ -4,7 +4,7 @@
 //! They stand one after the other in chunks, and a peer is written from its mark to a chunk's end at
 //! once. Frames share no memory with what sockets were read into.
 
-use super::frame::encode;
+use super::frame::{self, encode};
 use crate::message::Payload;
 use bytes::{Bytes, BytesMut};
 use std::collections::VecDeque;
@@ -20,6 +20,13 @@ pub struct Frame {
     pub payload: Payload,
     /// How many messages it holds.
     pub messages: u64,
+}
+
+impl Frame {
+    /// How many bytes it has as it goes to a socket.
+    pub fn encoded_bytes(&self) -> usize {
+        frame::encoded_bytes(&self.payload)
+    }
 }
 
 /// A place between two frames of the stream: what came before it.
@@ -150,10 +157,15 @@ mod tests {
     #[test]
     fn every_stretch_is_found_whatever_the_chunks() {
         let payloads: Vec<Payload> =
-            (0..50).map(|n| Payload::text(format!("{n:04}").repeat((n % 7) * 600))).collect();
+            (0..50).map(|n| Payload::text(format!("{n:04}").repeat((n % 7) * 600 + n % 3 * 9000))).collect();
         let mut ring = Ring::default();
         let mut all = BytesMut::new();
         let mut marks = vec![Mark::default()];
+        for payload in &payloads {
+            let mut encoded = BytesMut::new();
+            encode(payload, &mut encoded);
+            assert_eq!(Frame { payload: payload.clone(), messages: 1 }.encoded_bytes(), encoded.len());
+        }
         for some in payloads.chunks(9) {
             let frames = some.iter().map(|payload| Frame { payload: payload.clone(), messages: 2 });
             chunks(frames).into_iter().for_each(|chunk| ring.append(chunk));

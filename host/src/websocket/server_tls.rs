@@ -1,7 +1,8 @@
 //! TLS of the connections we accept: who we are, whom we ask for a certificate, and what it says.
 //!
 //! The files are looked at again when connections come, at most once in a while: a renewed
-//! certificate counts from the next connection on, and one that is unusable changes nothing.
+//! certificate counts from the next connection on. One that is unusable changes nothing, and is tried again
+//! with the next look, since whoever renews it may be halfway through.
 
 use super::pem;
 use super::stream::Stream;
@@ -34,9 +35,11 @@ pub(super) struct ServerCertificates {
 #[derive(Debug)]
 struct State {
     config: Arc<ServerConfig>,
-    /// What the files held when they were last looked at, usable or not.
+    /// What the files held that it was made of.
     digest: Sum,
     looked_at: Instant,
+    /// Why what they hold now is not used, as it was said.
+    refused: Option<String>,
 }
 
 type Sum = [u8; 32];
@@ -56,7 +59,7 @@ impl ServerCertificates {
     /// A sentence that names the file that cannot be used.
     pub(super) async fn load(tls: &ServerTls) -> Result<Self, String> {
         let digest = digest(tls).await?;
-        let state = State { config: config(tls).await?, digest, looked_at: Instant::now() };
+        let state = State { config: config(tls).await?, digest, looked_at: Instant::now(), refused: None };
         Ok(Self { tls: tls.clone(), state: Mutex::new(state) })
     }
 
@@ -90,19 +93,26 @@ impl ServerCertificates {
             }
             state.looked_at = Instant::now();
         }
-        if let Err(error) = self.look().await {
-            error!(error, "certificate not renewed; the one before stays");
+        let refused = self.look().await.err();
+        let mut state = self.lock();
+        if let Some(error) = &refused
+            && state.refused != refused
+        {
+            error!(error, "certificate not renewed; the one before stays, and the new is tried again");
         }
-        self.lock().config.clone()
+        state.refused = refused;
+        state.config.clone()
     }
 
     async fn look(&self) -> Result<(), String> {
+        // The digest comes first: of files that change meanwhile, the next look finds another one.
         let digest = digest(&self.tls).await?;
-        if std::mem::replace(&mut self.lock().digest, digest) == digest {
+        if self.lock().digest == digest {
             return Ok(());
         }
         let config = config(&self.tls).await?;
-        self.lock().config = config;
+        let mut state = self.lock();
+        (state.config, state.digest) = (config, digest);
         info!(certificate = ?self.tls.identity.cert, "certificate renewed");
         Ok(())
     }

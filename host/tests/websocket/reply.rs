@@ -79,6 +79,18 @@ impl Service {
         .await
     }
 
+    /// Pushes as the pipeline does: when there is room.
+    async fn push_in_turn(&mut self, message: Message) {
+        let Self { source, sink, seen, failed, .. } = self;
+        soon(poll_fn(|cx| {
+            sink.poll_drive(cx, failed);
+            let _ = source.poll_fill(cx, &mut seen.messages, crate::drive::ROOM, &mut seen.failed);
+            sink.poll_ready(cx)
+        }))
+        .await;
+        self.push(message);
+    }
+
     async fn flush(&mut self) {
         let Self { source, sink, seen, failed, .. } = self;
         soon(poll_fn(|cx| {
@@ -229,7 +241,7 @@ async fn flooded(slow: SlowPeer) -> (Service, Peer) {
     send(&mut peer, "ask").await;
     service.receive(1).await;
     for index in 0..FLOOD {
-        service.push(service.answer(0, &flood(index)));
+        service.push_in_turn(service.answer(0, &flood(index))).await;
         tokio::task::yield_now().await;
     }
     (service, peer)
@@ -240,7 +252,7 @@ async fn a_slow_peer_misses_the_oldest_or_the_newest() {
     for (slow, has_last) in [(SlowPeer::DropOldest, true), (SlowPeer::DropNewest, false)] {
         let (mut service, mut peer) = flooded(slow).await;
         assert!(service.sink.in_flight() < FLOOD);
-        service.push(service.answer(0, "end"));
+        service.push_in_turn(service.answer(0, "end")).await;
         let (mut got, mut last) = (0, None);
         let dropped = |service: &Service| service.counted(&["tidemill_messages_dropped_total{", "slow_peer"]);
         while got + dropped(&service) < FLOOD + 1 {
@@ -306,7 +318,7 @@ async fn a_dialled_peer_that_does_not_read_is_bounded_as_well() {
     send(&mut slow, "ask").await;
     service.receive(1).await;
     for index in 0..FLOOD {
-        service.push(service.answer(0, &flood(index)));
+        service.push_in_turn(service.answer(0, &flood(index))).await;
         service.with(tokio::task::yield_now()).await;
     }
     // It is closed, and dialled again.

@@ -19,6 +19,7 @@ use tidemill::metadata::SOURCE;
 use tidemill::source::Source;
 use tidemill::telemetry::Metrics;
 use tidemill::websocket::Listeners;
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -233,6 +234,43 @@ async fn a_renewed_certificate_counts_from_the_next_connection_on_and_closes_non
         assert_eq!(shown(&dial(&server, address, None).await.expect("it is trusted")), "second");
     }
     server.write("server.key", &third.key);
+    until_shown(&server, address, "third").await;
+}
+
+#[tokio::test]
+async fn a_renewed_certificate_that_could_not_be_read_once_is_tried_again() {
+    let (server, metrics) = (Server::new(), Metrics::default());
+    let (_source, address) = server_source(&Listeners::default(), server.endpoint(None), &metrics).await;
+    let third = server.issue("third");
+    server.write("server.key", &third.key);
+    // Each look reads the certificate twice. What is read of it first is as it should be; then it is not.
+    let pem = server.dir.path().join("server.pem");
+    std::fs::remove_file(&pem).expect("it is there");
+    let made = std::process::Command::new("mkfifo").arg(&pem).status().expect("it can be run");
+    assert!(made.success());
+    let writer = tokio::spawn({
+        let (pem, certificate) = (pem.clone(), third.certificate.clone());
+        async move {
+            for text in [&*certificate, "damaged", &*certificate, &*certificate] {
+                // Whoever opens it waits until the other side does.
+                let mut writer = tokio::fs::OpenOptions::new();
+                let mut writer = writer.write(true).open(&pem).await.expect("it is read");
+                writer.write_all(text.as_bytes()).await.expect("it is read");
+                writer.flush().await.expect("it is read");
+                drop(writer);
+                // The reader sees the end, and opens it again for the next look.
+                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            }
+        }
+    });
+    let dials = async {
+        while !writer.is_finished() {
+            let _ = dial(&server, address, None).await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(20), dials).await.expect("it is read again");
+    server.write("server.pem.new", &third.certificate);
+    std::fs::rename(server.dir.path().join("server.pem.new"), &pem).expect("in one folder");
     until_shown(&server, address, "third").await;
 }
 

@@ -1,0 +1,206 @@
+//! What the server endpoints of a host have agreed on, for as long as their pipelines are configured.
+//!
+//! Endpoints of one path share its peers, so they share what is asked of these, and those of one address
+//! share its TLS. An endpoint that leaves a key out takes it from another, and keeps it when that one has
+//! stopped or is gone: a path that asked for a token goes on asking for it, whoever is opened first.
+
+use super::agree::{SHARED, Shared, TLS};
+use super::path::PathPattern;
+use super::{Endpoint, Pipeline, SOURCE, Server};
+
+/// The server endpoints that are configured, open or not.
+#[derive(Debug, Default)]
+pub struct Agreements {
+    parties: Vec<Party>,
+}
+
+/// A server endpoint, and what it has agreed to.
+#[derive(Clone, Debug)]
+struct Party {
+    pipeline: String,
+    /// `source`, or the sink's name.
+    end: String,
+    pattern: Option<PathPattern>,
+    written: Endpoint,
+    agreed: Endpoint,
+}
+
+/// What was agreed for a pipeline before it was configured anew.
+#[derive(Debug)]
+pub struct Before(Vec<Party>);
+
+/// Two endpoints that say different things where they must say the same.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Disagreement {
+    /// The name of the end that came later.
+    pub end: String,
+    /// The key.
+    pub key: &'static str,
+    /// The other endpoint, in words.
+    pub owner: String,
+    /// What the two share: "address" or "path".
+    pub share: &'static str,
+}
+
+impl Agreements {
+    /// Notes the server endpoints of a pipeline, in the place of what was noted of it. Answers with that, to
+    /// be given to [`Self::restore`] where the pipeline does not come to be.
+    ///
+    /// # Errors
+    /// One of them says otherwise than an endpoint of another pipeline; nothing is noted then.
+    pub fn configure(&mut self, pipeline: &Pipeline) -> Result<Before, Disagreement> {
+        let before = Before(self.parties.extract_if(.., |party| party.pipeline == pipeline.name).collect());
+        for (end, endpoint) in pipeline.endpoints().filter(|(_, endpoint)| endpoint.listen().is_some()) {
+            let own = before.0.iter().find(|party| party.end == end);
+            match self.agree(&pipeline.name, end, endpoint, own) {
+                Ok(party) => self.parties.push(party),
+                Err(disagreement) => {
+                    self.restore(&pipeline.name, before);
+                    return Err(disagreement);
+                }
+            }
+        }
+        Ok(before)
+    }
+
+    /// Takes back what was noted of a pipeline.
+    pub fn restore(&mut self, pipeline: &str, before: Before) {
+        self.forget(pipeline);
+        self.parties.extend(before.0);
+    }
+
+    /// A pipeline is configured no more. What others took from it stays theirs.
+    pub fn forget(&mut self, pipeline: &str) {
+        self.parties.retain(|party| party.pipeline != pipeline);
+    }
+
+    /// An endpoint as it is to be opened.
+    pub fn agreed(&self, pipeline: &str, end: &str) -> Option<&Endpoint> {
+        let mut parties = self.parties.iter();
+        parties.find(|party| party.pipeline == pipeline && party.end == end).map(|party| &party.agreed)
+    }
+
+    /// What an endpoint comes to beside all others; `own` is what was noted of it before.
+    fn agree(
+        &self,
+        pipeline: &str,
+        end: &str,
+        written: &Endpoint,
+        own: Option<&Party>,
+    ) -> Result<Party, Disagreement> {
+        let pattern = written.listen().and_then(|listen| PathPattern::parse(&listen.path).ok());
+        let (pipeline, end) = (pipeline.to_owned(), end.to_owned());
+        let mut party = Party { pipeline, end, pattern, written: written.clone(), agreed: written.clone() };
+        let defaults = defaults(written);
+        for key in SHARED.iter().chain([&TLS]) {
+            let is_left_out = |endpoint: &Endpoint| (key.is_same)(endpoint, &defaults);
+            let others = || self.parties.iter().filter(|other| other.shares(key, &party));
+            let writes = others().find(|other| !is_left_out(&other.written));
+            if !is_left_out(written) {
+                if let Some(other) = writes.filter(|other| !(key.is_same)(&other.written, written)) {
+                    return Err(Disagreement {
+                        end: party.end,
+                        key: key.name,
+                        owner: other.in_words(),
+                        share: if key.name == TLS.name { "address" } else { "path" },
+                    });
+                }
+                continue;
+            }
+            let took = others().find(|other| !is_left_out(&other.agreed));
+            // What it had written itself and now leaves out was taken back; what it had taken was not.
+            let kept = own.filter(|own| own.shares(key, &party) && is_left_out(&own.written));
+            let from = writes.map(|other| &other.written).or(took.or(kept).map(|other| &other.agreed));
+            if let Some(from) = from.cloned() {
+                (key.take)(&from, &mut party.agreed);
+            }
+        }
+        Ok(party)
+    }
+}
+
+impl Party {
+    /// Whether both have to say the same about this key.
+    fn shares(&self, key: &Shared, other: &Self) -> bool {
+        let address = |party: &Self| party.written.listen().map(|listen| (listen.host.clone(), listen.port));
+        let is_of_path = self.pattern.is_some() && self.pattern == other.pattern;
+        address(self) == address(other) && (key.name == TLS.name || is_of_path)
+    }
+
+    fn in_words(&self) -> String {
+        match &*self.end {
+            SOURCE => format!("the source of pipeline {}", self.pipeline),
+            sink => format!("sink {sink} of pipeline {}", self.pipeline),
+        }
+    }
+}
+
+/// What an endpoint of this address has where it says nothing.
+pub(super) fn defaults(endpoint: &Endpoint) -> Endpoint {
+    let server = endpoint.listen().map_or_else(Server::default, |listen| Server {
+        host: listen.host.clone(),
+        port: listen.port,
+        ..Server::default()
+    });
+    Endpoint::server("/", &server)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Auth, BearerFrom, Mode, Sink};
+
+    fn endpoint(path: &str, token: Option<&str>) -> Endpoint {
+        let mut endpoint = Endpoint::server(path, &Server::default());
+        if let (Mode::Server(listen), Some(token)) = (&mut endpoint.mode, token) {
+            let bearer = vec![token.into()];
+            listen.auth = Some(Auth { bearer, bearer_from: vec![BearerFrom::Header], basic: Vec::new() });
+        }
+        endpoint
+    }
+
+    fn pipeline(name: &str, source: Endpoint, sink: Endpoint) -> Pipeline {
+        Pipeline::new(name, source).with_sink(Sink::new("out", sink))
+    }
+
+    fn asks(agreements: &Agreements, name: &str, end: &str) -> bool {
+        let agreed = agreements.agreed(name, end).expect("it is configured");
+        agreed.listen().expect("a server endpoint").auth.is_some()
+    }
+
+    #[test]
+    fn what_was_taken_from_an_endpoint_outlives_it() {
+        let mut agreements = Agreements::default();
+        let a = pipeline("a", endpoint("/x", Some("t")), endpoint("/a", None));
+        let b = pipeline("b", endpoint("/b", None), endpoint("/x", None));
+        agreements.configure(&a).expect("it is the first");
+        agreements.configure(&b).expect("it says nothing");
+        assert!(asks(&agreements, "b", "out") && !asks(&agreements, "b", SOURCE));
+        agreements.configure(&b).expect("it starts again");
+        assert!(asks(&agreements, "b", "out"));
+        agreements.forget("a");
+        agreements.configure(&b).expect("it starts again");
+        assert!(asks(&agreements, "b", "out"), "it has it from one that is gone");
+        agreements.configure(&a).expect("it says what it said");
+        agreements.forget("b");
+        let a = pipeline("a", endpoint("/x", None), endpoint("/a", None));
+        agreements.configure(&a).expect("it is alone");
+        assert!(!asks(&agreements, "a", SOURCE), "what it had written itself is taken back");
+    }
+
+    #[test]
+    fn who_says_otherwise_is_refused_and_changes_nothing() {
+        let mut agreements = Agreements::default();
+        let a = pipeline("a", endpoint("/x", Some("t")), endpoint("/a", None));
+        agreements.configure(&a).expect("it is the first");
+        let b = pipeline("b", endpoint("/b", None), endpoint("/x", Some("other")));
+        let disagreement = agreements.configure(&b).expect_err("it says otherwise");
+        let owner = "the source of pipeline a".to_owned();
+        assert_eq!(disagreement, Disagreement { end: "out".to_owned(), key: "auth", owner, share: "path" });
+        assert!(agreements.agreed("b", SOURCE).is_none());
+        let b = pipeline("b", endpoint("/b", None), endpoint("/x", None));
+        let before = agreements.configure(&b).expect("it says nothing");
+        agreements.restore("b", before);
+        assert!(agreements.agreed("b", "out").is_none(), "it did not come to be");
+    }
+}

@@ -1,0 +1,166 @@
+//! A peer's part in the endpoints of its path: what it is shown as there, the way to a source, what a sink's
+//! broadcast still has for it, and how it comes to be.
+
+use super::broadcast::Broadcast;
+use super::path::{Arrivals, End, Member};
+use super::secret::resolved;
+use crate::config::EndpointText;
+use crate::message::Payload;
+use crate::metadata::Origin;
+use crate::reason::Reason;
+use crate::telemetry::{ConnectOutcome, Connected, EndpointMetrics};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio_util::sync::PollSender;
+
+/// How long the files of a greeting may take to be read.
+const GREETING_PATIENCE: Duration = Duration::from_secs(10);
+
+/// A peer's part in one endpoint.
+pub(super) struct Membership {
+    /// The endpoint's number.
+    pub(super) id: u64,
+    pub(super) metrics: EndpointMetrics,
+    /// Of a sink.
+    pub(super) broadcast: Option<Arc<Broadcast>>,
+    /// To a source, until all that is for it was given.
+    pub(super) inlet: Option<Inlet>,
+    /// Whether the endpoint counts the peer among its own.
+    is_served: bool,
+    /// Whether the peer has had all that the broadcast will have.
+    pub(super) is_finished: bool,
+    /// Whether the endpoint has left the path.
+    pub(super) is_leaving: bool,
+}
+
+/// The way to a source, and the origin that this peer's messages have there.
+pub(super) struct Inlet {
+    sender: PollSender<Arrivals>,
+    pub(super) origin: Arc<Origin>,
+    /// What the source is told of messages that it has not taken, and what of it is this peer's.
+    waiting: Arc<AtomicU64>,
+    accounted: u64,
+    /// Whether it has the messages that were read last.
+    has_chunk: bool,
+}
+
+/// An endpoint that the peer is to be greeted for before it joins.
+pub(super) struct Arriving {
+    pub(super) member: Member,
+    greetings: Pin<Box<dyn Future<Output = Result<Vec<Payload>, String>> + Send>>,
+}
+
+impl Membership {
+    /// The peer joins an endpoint, and is a peer of its broadcast from here on.
+    pub(super) fn join(
+        member: Member,
+        peer: u64,
+        shown: &Arc<Connected>,
+        origin: &Arc<Origin>,
+        origin_there: Arc<Origin>,
+    ) -> Self {
+        let (broadcast, inlet) = match member.end {
+            End::Source { inlet, waiting, .. } => {
+                (None, Some(Inlet::new(PollSender::new(inlet), waiting, origin_there)))
+            }
+            End::Sink(broadcast) => (Some(broadcast), None),
+            End::Reply => (None, None),
+        };
+        if let Some(broadcast) = &broadcast {
+            broadcast.join(peer);
+        }
+        member.metrics.connect(ConnectOutcome::Connected);
+        member.metrics.welcome(shown, origin);
+        Self {
+            id: member.id,
+            metrics: member.metrics,
+            broadcast,
+            inlet,
+            is_served: true,
+            is_finished: false,
+            is_leaving: false,
+        }
+    }
+
+    /// The peer leaves; what the broadcast still has for it is counted under `reason`.
+    pub(super) fn part(&mut self, peer: u64, shown: &Connected, reason: Reason) {
+        if std::mem::take(&mut self.is_served) {
+            if let Some(broadcast) = &self.broadcast {
+                broadcast.leave(peer, reason);
+            }
+            self.metrics.farewell(shown);
+        }
+        self.is_finished = true;
+    }
+
+    /// Whether the peer is still to get something of a broadcast.
+    pub(super) fn is_owed(&self) -> bool {
+        self.broadcast.is_some() && !self.is_finished
+    }
+}
+
+impl Inlet {
+    fn new(sender: PollSender<Arrivals>, waiting: Arc<AtomicU64>, origin: Arc<Origin>) -> Self {
+        Self { sender, origin, waiting, accounted: 0, has_chunk: false }
+    }
+
+    /// Tells the source how many messages this peer has read that are not on their way to it.
+    pub(super) fn account(&mut self, read: u64) {
+        // Where it is less than before, the sum wraps around to what it is less by.
+        self.waiting.fetch_add(read.wrapping_sub(self.accounted), Ordering::Relaxed);
+        self.accounted = read;
+    }
+
+    /// Ready if the chunk can be given, or was.
+    pub(super) fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.has_chunk {
+            return Poll::Ready(());
+        }
+        // A pipeline that has closed takes nothing, and holds nobody.
+        self.sender.poll_reserve(cx).map(drop)
+    }
+
+    pub(super) fn has_chunk(&self) -> bool {
+        self.has_chunk
+    }
+
+    /// Gives the chunk, after [`Self::poll_room`] was ready.
+    pub(super) fn give(&mut self, chunk: Arrivals) {
+        // What is on its way stays untaken until the source takes it, and for ever if its pipeline has closed.
+        self.accounted -= chunk.len() as u64;
+        let _ = self.sender.send_item(chunk);
+        self.has_chunk = true;
+    }
+
+    /// There is no chunk any more.
+    pub(super) fn next(&mut self) {
+        self.has_chunk = false;
+    }
+}
+
+impl Arriving {
+    pub(super) fn new(member: Member) -> Self {
+        let texts = member.on_connect.clone();
+        let greetings = async move {
+            let read = tokio::time::timeout(GREETING_PATIENCE, greetings(&texts)).await;
+            read.unwrap_or_else(|_| Err(format!("its files were not read within {GREETING_PATIENCE:?}")))
+        };
+        Self { member, greetings: Box::pin(greetings) }
+    }
+
+    /// The greetings, once they are made.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Vec<Payload>, String>> {
+        self.greetings.as_mut().poll(cx)
+    }
+}
+
+async fn greetings(texts: &[EndpointText]) -> Result<Vec<Payload>, String> {
+    let mut greetings = Vec::with_capacity(texts.len());
+    for text in texts {
+        greetings.push(Payload::text(resolved(text).await?.expose()));
+    }
+    Ok(greetings)
+}
