@@ -503,6 +503,7 @@ impl Task {
         if waiting.iter().any(|then| matches!(then, Then::Removed(_))) {
             self.lines.remove(index);
             self.status.remove(&name);
+            self.ends.listeners().forget(&name);
             tracing::info!(pipeline = %name, "pipeline removed");
         }
         answer_all(waiting, &described);

@@ -27,12 +27,14 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinHandle, JoinSet};
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 /// So long after the grace period a pipeline that has not ended is given up with its task: longer than its
 /// last goodbye takes, so that it must be stuck.
 const STUCK: Duration = Duration::from_millis(450);
+/// How long peers that were cut off may take to read their close frame.
+const FAREWELL: Duration = Duration::from_millis(400);
 
 pub(super) struct Task {
     pub(super) shelf: Shelf,
@@ -220,6 +222,9 @@ impl Task {
         // What is left of jobs is of no use any more.
         self.running.abort_all();
         self.jobs.abort_all();
+        if timeout(FAREWELL, self.ends.listeners().closed()).await.is_err() {
+            tracing::debug!("peers are left that did not take their close frame");
+        }
         if let Some(Served { stop, mut task }) = self.admin.take() {
             stop.cancel();
             match timeout_at(deadline + STUCK, &mut task).await {

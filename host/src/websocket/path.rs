@@ -301,7 +301,7 @@ impl Path {
         member.id = id;
         state.members.push(member);
         state.closing = None;
-        self.changed(state);
+        self.changed(&state);
         id
     }
 
@@ -316,7 +316,7 @@ impl Path {
         if is_last {
             state.closing = Some(Closing { code, is_abandoned: false });
         }
-        self.changed(state);
+        self.changed(&state);
         is_last
     }
 
@@ -325,7 +325,7 @@ impl Path {
         let mut state = self.lock();
         if let Some(closing) = &mut state.closing {
             closing.is_abandoned = true;
-            self.changed(state);
+            self.changed(&state);
         }
     }
 
@@ -384,9 +384,9 @@ impl Path {
         }
     }
 
-    fn changed(&self, state: MutexGuard<'_, State>) {
+    fn changed(&self, state: &State) {
         self.generation.fetch_add(1, Ordering::Release);
-        self.wake_peers(&state);
+        self.wake_peers(state);
     }
 
     fn wake_peers(&self, state: &State) {

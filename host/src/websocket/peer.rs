@@ -43,7 +43,7 @@ const CHUNK_BYTES: usize = 1 << 20;
 /// Chunks read in one turn, so that a peer that never stops sending is sent to as well.
 const CHUNKS_A_TURN: usize = 4;
 /// How long the close frame of a peer that nobody waits for any more may take.
-const CUT_PATIENCE: Duration = Duration::from_millis(500);
+const CUT_PATIENCE: Duration = Duration::from_millis(300);
 
 pub(super) struct Peer {
     path: Arc<Path>,
