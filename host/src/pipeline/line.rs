@@ -182,7 +182,12 @@ impl Line {
                 ends.outlets.poll_drain(cx)
             })
             .await?;
-        self.ends.until(|ends, cx| ends.poll_close(cx, code)).await
+        let closed = self.ends.until(|ends, cx| ends.poll_close(cx, code)).await;
+        if let Err(GraceOver) = closed {
+            // Every message is at its end. A peer that does not take what it is owed costs only itself.
+            tracing::warn!(pipeline = %self.name, "connections are cut off that did not close in time");
+        }
+        Ok(())
     }
 
     /// Waits for the ends that must be connected first.

@@ -114,11 +114,8 @@ impl Inlet {
         self.accounted = read;
     }
 
-    /// Ready if the chunk can be given, or was.
-    pub(super) fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.has_chunk {
-            return Poll::Ready(());
-        }
+    /// Ready if a chunk can be given.
+    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         // A pipeline that has closed takes nothing, and holds nobody.
         self.sender.poll_reserve(cx).map(drop)
     }
@@ -128,17 +125,59 @@ impl Inlet {
     }
 
     /// Gives the chunk, after [`Self::poll_room`] was ready.
-    pub(super) fn give(&mut self, chunk: Arrivals) {
+    fn give(&mut self, chunk: Arrivals) {
         // What is on its way stays untaken until the source takes it, and for ever if its pipeline has closed.
         self.accounted -= chunk.len() as u64;
         let _ = self.sender.send_item(chunk);
         self.has_chunk = true;
     }
+}
 
-    /// There is no chunk any more.
-    pub(super) fn next(&mut self) {
-        self.has_chunk = false;
+/// Tells the sources how many messages were read that they cannot have taken: of the chunk, and beyond it.
+pub(super) fn account(members: &mut [Membership], chunk: &Arrivals, beyond: usize) {
+    for inlet in members.iter_mut().filter_map(|membership| membership.inlet.as_mut()) {
+        let waiting = if inlet.has_chunk { beyond } else { beyond + chunk.len() };
+        inlet.account(waiting as u64);
     }
+}
+
+/// Hands the chunk, whose messages have this origin, to every source, each when it has room. Ready once all
+/// have it, and it is empty.
+pub(super) fn poll_deliver(
+    cx: &mut Context<'_>,
+    members: &mut [Membership],
+    chunk: &mut Arrivals,
+    origin: &Arc<Origin>,
+) -> Poll<()> {
+    let (mut ready, mut is_held) = (Vec::new(), false);
+    for inlet in members.iter_mut().filter_map(|membership| membership.inlet.as_mut()) {
+        if inlet.has_chunk {
+            continue;
+        }
+        if inlet.poll_room(cx).is_ready() {
+            ready.push(inlet);
+        } else {
+            is_held = true;
+        }
+    }
+    // The last of all has the chunk itself.
+    let last = if is_held { None } else { ready.pop() };
+    for inlet in ready {
+        inlet.give(chunk.from(&inlet.origin));
+    }
+    if is_held {
+        return Poll::Pending;
+    }
+    let chunk = std::mem::take(chunk);
+    if let Some(last) = last {
+        let chunk = if Arc::ptr_eq(&last.origin, origin) { chunk } else { chunk.from(&last.origin) };
+        last.give(chunk);
+    }
+    members
+        .iter_mut()
+        .filter_map(|membership| membership.inlet.as_mut())
+        .for_each(|inlet| inlet.has_chunk = false);
+    Poll::Ready(())
 }
 
 impl Arriving {

@@ -162,6 +162,20 @@ impl Member {
         Self { id: 0, end, metrics, on_connect, metadata: metadata.into(), max_connections }
     }
 
+    /// What the messages of a peer have in common here: what the host tells of it, and its handshake.
+    pub(super) fn origin<const N: usize>(
+        &self,
+        of_the_host: [(&str, String); N],
+        handshake: &Handshake,
+        path: &PathPattern,
+    ) -> Arc<Origin> {
+        let from_handshake = self
+            .metadata
+            .iter()
+            .filter_map(|(key, from)| Some((key.as_str(), handshake.value(from, path)?.into_owned())));
+        Origin::new(of_the_host.into_iter().chain(from_handshake))
+    }
+
     /// What answers beside a source of the same endpoint, which has greeted the peers.
     pub(super) fn reply(endpoint: &Endpoint, metrics: EndpointMetrics) -> Self {
         Self { on_connect: Arc::default(), ..Self::new(endpoint, End::Reply, metrics) }

@@ -17,7 +17,7 @@ use super::ending::Ending;
 use super::handshake::Handshake;
 use super::keepalive::{Due, Keepalive};
 use super::lane::LaneWriter;
-use super::membership::{Arriving, Inlet, Membership};
+use super::membership::{self, Arriving, Inlet, Membership};
 use super::parting::Parting;
 use super::path::{Arrivals, Closing, End, Member, Path, Seat};
 use super::ring::Frames;
@@ -384,11 +384,7 @@ impl Peer {
             (metadata::CONNECTION, self.name.clone()),
             (metadata::PEER, self.address.to_string()),
         ];
-        let from_handshake = member.metadata.iter().filter_map(|(key, from)| {
-            let value = self.handshake.value(from, &self.path.pattern)?;
-            Some((key.as_str(), value.into_owned()))
-        });
-        Origin::new(of_the_host.into_iter().chain(from_handshake))
+        member.origin(of_the_host, &self.handshake, &self.path.pattern)
     }
 
     /// Sends what is for this peer alone, and what the broadcasts hold for it, as far as it reads.
@@ -548,10 +544,7 @@ impl Peer {
 
     /// Tells the sources how many messages were read that they cannot have taken.
     fn account(&mut self) {
-        let (chunk, beyond) = (self.chunk.len() as u64, self.connection.held_messages() as u64);
-        for inlet in self.members.iter_mut().filter_map(|membership| membership.inlet.as_mut()) {
-            inlet.account(beyond + if inlet.has_chunk() { 0 } else { chunk });
-        }
+        membership::account(&mut self.members, &self.chunk, self.connection.held_messages());
     }
 
     /// Hands the chunk to every source, each when it has room; ready once there is none.
@@ -560,37 +553,8 @@ impl Peer {
             return Poll::Ready(());
         }
         self.account();
-        let mut waiting = Vec::new();
-        let mut is_held = false;
-        for inlet in self.members.iter_mut().filter_map(|membership| membership.inlet.as_mut()) {
-            if inlet.has_chunk() {
-                continue;
-            }
-            if inlet.poll_room(cx).is_ready() {
-                waiting.push(inlet);
-            } else {
-                is_held = true;
-            }
-        }
-        // The last of all has the chunk itself.
-        let last = if is_held { None } else { waiting.pop() };
-        for inlet in waiting {
-            inlet.give(self.chunk.from(&inlet.origin));
-        }
-        if is_held {
-            return Poll::Pending;
-        }
-        let chunk = std::mem::take(&mut self.chunk);
+        ready!(membership::poll_deliver(cx, &mut self.members, &mut self.chunk, &self.origin));
         self.chunk_bytes = 0;
-        if let Some(last) = last {
-            let is_its = Arc::ptr_eq(&last.origin, &self.origin);
-            let chunk = if is_its { chunk } else { chunk.from(&last.origin) };
-            last.give(chunk);
-        }
-        self.members
-            .iter_mut()
-            .filter_map(|membership| membership.inlet.as_mut())
-            .for_each(|inlet| inlet.next());
         Poll::Ready(())
     }
 
