@@ -29,6 +29,7 @@ mod membership;
 mod pace;
 mod parting;
 mod path;
+mod patience;
 mod peer;
 mod pem;
 mod probe;

@@ -72,7 +72,10 @@ impl Reply {
         while let Some((reply, origin)) = self.held.take() {
             let until = self.send(reply, origin, failed).map(tokio::time::Instant::from_std);
             self.patience = until.map(|until| Box::pin(tokio::time::sleep_until(until)));
-            let Some(patience) = &mut self.patience else { break };
+            let Some(patience) = &mut self.patience else {
+                self.account.go_on();
+                break;
+            };
             if patience.as_mut().poll(cx).is_pending() {
                 break;
             }

@@ -8,6 +8,7 @@
 //! until that peer's task had its turn. A peer is slow once its connection takes nothing more, and has not
 //! caught up for a while.
 
+use super::patience::Patience;
 use super::ring::{self, Frame, Frames, Mark, Ring};
 use crate::config::{Peers, SlowPeer};
 use crate::reason::Reason;
@@ -15,11 +16,7 @@ use crate::telemetry::SinkMetrics;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
-use std::time::{Duration, Instant};
-
-/// How long a peer may take to catch up before what it has no room for is lost to it. A peer that reads at
-/// once needs less for a burst, and one that does not read holds the others up for no longer, once.
-pub(super) const PATIENCE: Duration = Duration::from_millis(100);
+use std::time::Instant;
 
 /// The messages of one server sink on their way to its peers.
 #[derive(Debug)]
@@ -72,6 +69,8 @@ struct State {
     /// have moved on it is looked for again. New peers begin at the end.
     slowest: Option<(Mark, usize)>,
     publisher: Option<Waker>,
+    /// With peers whose connections take nothing more.
+    patience: Patience,
     is_finished: bool,
 }
 
@@ -129,10 +128,13 @@ impl Broadcast {
         if self.peers.slow != SlowPeer::DropNewest
             && state.slowest().is_none_or(|mark| has_room(end.since(mark)))
         {
+            state.patience.go_on(Instant::now());
             return Chance::Given;
         }
-        let (mut due, mut holds) = (None, false);
-        for slot in state.slots.values() {
+        let State { slots, patience, .. } = &mut *state;
+        let mut blocked_since = None;
+        let mut waits_for_a_turn = false;
+        for slot in slots.values() {
             let waiting = match self.peers.slow {
                 SlowPeer::DropNewest => slot.behind(end),
                 _ => end.since(slot.mark),
@@ -141,15 +143,24 @@ impl Broadcast {
                 continue;
             }
             if slot.is_blocked {
-                let patience = slot.behind_since.map(|since| since + PATIENCE);
-                let Some(patience) = patience.filter(|patience| Instant::now() < *patience) else { continue };
-                due = Some(due.map_or(patience, |due: Instant| due.min(patience)));
+                // The one that fell behind last may take longest.
+                blocked_since = blocked_since.max(slot.behind_since);
+            } else {
+                waits_for_a_turn = true;
             }
-            holds = true;
         }
-        if !holds {
-            return Chance::Given;
-        }
+        let now = Instant::now();
+        let due = if waits_for_a_turn {
+            patience.go_on(now);
+            None
+        } else {
+            let until = patience.wait(blocked_since, now);
+            if until.is_none() {
+                patience.go_on(now);
+                return Chance::Given;
+            }
+            until
+        };
         state.publisher = Some(cx.waker().clone());
         Chance::Due(due)
     }
@@ -409,6 +420,7 @@ mod tests {
     use super::*;
     use crate::message::Payload;
     use crate::telemetry::Metrics;
+    use crate::websocket::patience::MOST;
     use proptest::prelude::*;
 
     fn broadcast(slow: SlowPeer, buffer: usize, replay: usize) -> (Metrics, Broadcast) {
@@ -540,8 +552,8 @@ mod tests {
         publish(&broadcast, &["a", "b"]);
         let since = broadcast.lock().slots[&1].behind_since.expect("it is behind");
         assert_eq!(broadcast.poll_blocked(&mut cx(), 1), Poll::Pending);
-        assert_eq!(broadcast.chance(&mut cx(), 2, 6), Chance::Due(Some(since + PATIENCE)));
-        let long_ago = since.checked_sub(PATIENCE).expect("the machine runs for longer");
+        assert_eq!(broadcast.chance(&mut cx(), 2, 6), Chance::Due(Some(since + MOST)));
+        let long_ago = since.checked_sub(MOST).expect("the machine runs for longer");
         broadcast.lock().slots.get_mut(&1).expect("it is there").behind_since = Some(long_ago);
         assert_eq!(broadcast.chance(&mut cx(), 2, 6), Chance::Given);
         publish(&broadcast, &["c", "d"]);

@@ -7,9 +7,9 @@
 //! of a reply is told to its sink: delivered once a flush that holds it is done, or failed with the
 //! connection.
 
-use super::broadcast::PATIENCE;
 use super::connection::Connection;
 use super::ending::Ending;
+use super::patience::Patience;
 use crate::config::{Peers, SlowPeer};
 use crate::message::{Failed, Message, Payload};
 use crate::metadata::Origin;
@@ -71,6 +71,8 @@ pub struct Reply {
 #[derive(Debug)]
 pub struct Account {
     limits: Peers,
+    /// With connections that take nothing more.
+    patience: Mutex<Patience>,
     settled: Mutex<Settled>,
     has_news: AtomicBool,
     sink: AtomicWaker,
@@ -128,7 +130,7 @@ impl Lane {
         let limits = account.limits;
         let mut dropped = 0;
         while !state.has_room(account, reply.frame.len()) {
-            let patience = if limits.slow == SlowPeer::Block { Some(None) } else { state.patience() };
+            let patience = if limits.slow == SlowPeer::Block { Some(None) } else { state.patience(account) };
             if let Some(until) = patience {
                 if !state.blocked.iter().any(|waits| Arc::ptr_eq(waits, account)) {
                     state.blocked.push(account.clone());
@@ -217,12 +219,16 @@ impl State {
     }
 
     /// Until when the peer is not slow, if it is not: for ever before its connection had a turn.
-    fn patience(&self) -> Option<Option<Instant>> {
+    fn patience(&self, account: &Account) -> Option<Option<Instant>> {
         if !self.is_write_blocked {
             return Some(None);
         }
-        let patience = self.behind_since? + PATIENCE;
-        (Instant::now() < patience).then_some(Some(patience))
+        let (now, mut patience) = (Instant::now(), account.patience());
+        let until = patience.wait(self.behind_since, now);
+        if until.is_none() {
+            patience.go_on(now);
+        }
+        until.map(Some)
     }
 
     /// One larger reply goes alone.
@@ -251,6 +257,7 @@ impl Account {
     pub fn new(limits: Peers) -> Arc<Self> {
         Arc::new(Self {
             limits,
+            patience: Mutex::default(),
             settled: Mutex::default(),
             has_news: AtomicBool::new(false),
             sink: AtomicWaker::new(),
@@ -261,6 +268,15 @@ impl Account {
     pub fn news(&self, cx: &mut Context<'_>) -> Option<Settled> {
         self.sink.register(cx.waker());
         self.has_news.swap(false, Ordering::AcqRel).then(|| std::mem::take(&mut *self.lock()))
+    }
+
+    /// A reply that was held is held no longer.
+    pub fn go_on(&self) {
+        self.patience().go_on(Instant::now());
+    }
+
+    fn patience(&self) -> MutexGuard<'_, Patience> {
+        self.patience.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn settle(&self, delivered: u64, failed: Vec<Failed>) {
