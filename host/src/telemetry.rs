@@ -7,6 +7,7 @@ mod accounts;
 mod connections;
 mod guest_metrics;
 mod handshakes;
+mod labels;
 mod log;
 mod log_stream;
 mod metric_changes;
@@ -15,15 +16,15 @@ mod rate_limit;
 mod status;
 
 pub use accounts::{Account, Counts, Ledger, LossCounts, Settled};
-pub use connections::{Connected, ConnectionView, Connections, Dismissal, EndpointView, Gone};
+pub use connections::{Connected, ConnectionView, Connections, Dismissal, EndpointState, EndpointView, Gone};
 pub use guest_metrics::GuestMetrics;
 pub use handshakes::HandshakeMetrics;
 pub use log::{LogFormat, init as init_log};
 pub use log_stream::{flush as flush_log, say};
 pub use metric_changes::MetricChanges;
 pub use metrics::{
-    ConnectOutcome, EndpointMetrics, EndpointState, Metrics, SecondsCounter, SinkMetrics, SourceMetrics,
-    StageMetrics, SwapOutcome,
+    ConnectOutcome, EndpointMetrics, Metrics, SecondsCounter, SinkMetrics, SourceMetrics, StageMetrics,
+    SwapOutcome,
 };
 pub use rate_limit::RateLimit;
 pub use status::{Described, PipelineState, Status};

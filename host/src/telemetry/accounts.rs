@@ -6,7 +6,7 @@
 //! too, so the rule "in = out + failed + in flight" holds at every moment. The lock is taken once for a
 //! batch, by the pipeline's own task.
 
-use super::metrics::{Labels, labels};
+use super::labels::{Labels, labels};
 use crate::config::{DEAD_LETTER, SOURCE};
 use crate::reason::Reason;
 use prometheus_client::collector::Collector;

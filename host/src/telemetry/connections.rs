@@ -4,7 +4,7 @@
 //! message touches nothing but the counters of its own connection; locks are taken when something
 //! opens, changes its state or closes, and by whoever reads the table.
 
-use super::metrics::{EndpointState, Labels};
+use super::labels::Labels;
 use crate::foreign_text;
 use crate::metadata::{self, Origin};
 use futures_util::task::AtomicWaker;
@@ -14,6 +14,37 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::task::Waker;
+
+/// The state of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EndpointState {
+    /// An attempt is being made.
+    Connecting,
+    /// Messages can flow.
+    Connected,
+    /// Between two attempts.
+    Waiting,
+    /// Peers can connect.
+    Listening,
+    /// Attempts are used up.
+    Failed,
+    /// It was stopped.
+    Closed,
+}
+
+impl EndpointState {
+    /// The label value.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Connecting => "connecting",
+            Self::Connected => "connected",
+            Self::Waiting => "waiting",
+            Self::Listening => "listening",
+            Self::Failed => "failed",
+            Self::Closed => "closed",
+        }
+    }
+}
 
 /// The endpoints of a host that are open. Cheap to clone.
 #[derive(Clone, Debug, Default)]

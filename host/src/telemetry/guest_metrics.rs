@@ -4,7 +4,7 @@
 //! are bounded in number and form, and no two metrics may be told by one name, because they come from code
 //! that is not trusted and stand in one text with everybody else's.
 
-use super::metrics::Labels;
+use super::labels::Labels;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::MetricType;

@@ -1,6 +1,6 @@
 //! The handshakes that listeners refuse, by status.
 
-use super::metrics::Labels;
+use super::labels::Labels;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;

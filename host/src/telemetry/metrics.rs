@@ -5,9 +5,10 @@
 //! `accounts.rs`; everything else is here.
 
 use super::accounts::{Account, Accounts, Counts, Ledger, LossCounts};
-use super::connections::{Connected, Connections, Row};
+use super::connections::{Connected, Connections, EndpointState, Row};
 use super::guest_metrics::{GuestMetrics, GuestRegistry};
 use super::handshakes::HandshakeMetrics;
+use super::labels::{Labels, labels};
 use crate::config::SOURCE;
 use crate::metadata::Origin;
 use crate::reason::Reason;
@@ -23,9 +24,6 @@ use std::sync::{Arc, Mutex};
 
 /// A counter of seconds.
 pub type SecondsCounter = Counter<f64, AtomicU64>;
-
-/// Label names and values.
-pub(super) type Labels = Vec<(&'static str, String)>;
 
 /// From 1 microsecond to 1 second, by tens and halves between: a call of a plugin, a swap.
 const SECONDS_BUCKETS: [f64; 13] =
@@ -139,10 +137,6 @@ impl Default for Metrics {
             registry: Mutex::new(registry),
         }
     }
-}
-
-pub(super) fn labels<const N: usize>(pairs: [(&'static str, &str); N]) -> Labels {
-    pairs.into_iter().map(|(name, value)| (name, value.to_owned())).collect()
 }
 
 impl Metrics {
@@ -432,37 +426,6 @@ impl EndpointMetrics {
     /// A peer has gone.
     pub fn farewell(&self, connected: &Connected) {
         self.row.farewell(connected);
-    }
-}
-
-/// The state of a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum EndpointState {
-    /// An attempt is being made.
-    Connecting,
-    /// Messages can flow.
-    Connected,
-    /// Between two attempts.
-    Waiting,
-    /// Peers can connect.
-    Listening,
-    /// Attempts are used up.
-    Failed,
-    /// It was stopped.
-    Closed,
-}
-
-impl EndpointState {
-    /// The label value.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Connecting => "connecting",
-            Self::Connected => "connected",
-            Self::Waiting => "waiting",
-            Self::Listening => "listening",
-            Self::Failed => "failed",
-            Self::Closed => "closed",
-        }
     }
 }
 

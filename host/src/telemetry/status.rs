@@ -4,7 +4,7 @@
 //! pipeline's state is moved here and nowhere else, so that it cannot disagree.
 
 use super::Metrics;
-use super::metrics::Labels;
+use super::labels::{Labels, labels};
 use crate::config;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -100,7 +100,7 @@ impl Status {
         let mut rows = self.lock();
         rows.retain(|row| row.config.name != pipeline);
         for state in STATES {
-            self.gauge.remove(&labels(pipeline, state));
+            self.gauge.remove(&of_state(pipeline, state));
         }
     }
 
@@ -129,7 +129,7 @@ impl Status {
     fn show(&self, pipeline: &str, state: &PipelineState) {
         for each in STATES {
             let is_it = each == state.as_str();
-            self.gauge.get_or_create_owned(&labels(pipeline, each)).set(is_it.into());
+            self.gauge.get_or_create_owned(&of_state(pipeline, each)).set(is_it.into());
         }
     }
 
@@ -138,8 +138,8 @@ impl Status {
     }
 }
 
-fn labels(pipeline: &str, state: &str) -> Labels {
-    vec![("pipeline", pipeline.to_owned()), ("state", state.to_owned())]
+fn of_state(pipeline: &str, state: &str) -> Labels {
+    labels([("pipeline", pipeline), ("state", state)])
 }
 
 #[cfg(test)]
