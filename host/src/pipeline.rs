@@ -13,7 +13,7 @@ mod recovery;
 mod stage;
 
 pub use control::{Control, Ended, Ending, Swap, Swapped};
-pub use line::Line;
+pub use line::{LAST_GOODBYE, Line};
 pub use stage::CarriedState;
 
 use crate::config::{self, DEAD_LETTER, SOURCE};

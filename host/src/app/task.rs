@@ -16,7 +16,7 @@ use super::{AppError, Settings};
 use crate::admin::{self, Admin};
 use crate::config::{self, Config};
 use crate::control::{self, Command, Handle};
-use crate::pipeline::Ended;
+use crate::pipeline::{Ended, LAST_GOODBYE};
 use crate::plugin::{Engine, Plugin};
 use crate::reload::{Candidate, Change, Folder};
 use crate::shutdown::Shutdown;
@@ -32,7 +32,7 @@ use tokio_util::sync::CancellationToken;
 
 /// So long after the grace period a pipeline that has not ended is given up with its task: longer than its
 /// last goodbye takes, so that it must be stuck.
-const STUCK: Duration = Duration::from_millis(450);
+const STUCK: Duration = LAST_GOODBYE.saturating_add(Duration::from_millis(250));
 /// How long peers that were cut off may take to read their close frame.
 const FAREWELL: Duration = Duration::from_millis(400);
 

@@ -23,9 +23,8 @@ use tokio::time::Instant;
 const PLAIN_ROOM: Room = Room { messages: 256, bytes: 1 << 20 };
 /// How often the time in which reading is held back is counted while it lasts.
 const PAUSE_COUNTED: Duration = Duration::from_secs(1);
-/// How long ends may take to say goodbye once the grace period has run out: less than it takes the host
-/// to give the pipeline up as stuck, which counts nothing.
-const LAST_GOODBYE: Duration = Duration::from_millis(200);
+/// How long ends may take to say goodbye once the grace period has run out.
+pub const LAST_GOODBYE: Duration = Duration::from_millis(200);
 
 /// A pipeline that is ready to run.
 #[derive(Debug)]
