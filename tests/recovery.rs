@@ -409,3 +409,16 @@ async fn other_tasks_run_while_a_flood_of_emissions_goes_through_the_next_stage(
     // 196 calls; a task may make some 128 in a row.
     assert!(seen.load(Ordering::Relaxed) >= 2, "{seen:?}");
 }
+
+#[tokio::test]
+async fn a_version_that_comes_while_a_failed_pipeline_drains_is_kept_for_its_next_start() {
+    let scene = scene(Stage { on_error: OnError::Stop, ..Stage::default() }).await;
+    // The sink does not say what became of the first message, so the pipeline cannot end.
+    scene.send(&["count", "reject"]).await;
+    scene.until("tidemill_messages_dropped_total", |dropped| dropped == 1).await;
+    let swapped = scene.swap(load(&plugin("forward")), "{}").await;
+    let swapped = tokio::time::timeout(PATIENCE, swapped).await.unwrap();
+    assert!(swapped.is_err(), "whoever offers it is told that it comes too late: {swapped:?}");
+    let (_, ended, _) = scene.end().await;
+    assert!(matches!(ended.ending, Ending::Failed(_)));
+}

@@ -237,7 +237,7 @@ fn nothing_is_opened_or_cut_off_where_no_pipeline_can_start() {
             name = "{name}"
             source = {{ type = "file", path = "in.jsonl" }}
             transforms = [{{ plugin = "filter" }}, {{ plugin = "filter", name = "other", config = {{ where = 7 }} }}]
-            sinks = [{{ type = "file", path = "{name}.jsonl" }}]
+            sinks = [{{ type = "file", path = "{name}.jsonl", append = false }}]
             "#
         )
     };
@@ -260,12 +260,15 @@ fn one_end_that_cannot_be_opened_is_the_failure_of_its_pipeline_alone() {
             [[pipelines]]
             name = "{name}"
             source = {{ type = "file", path = "{path}" }}
-            sinks = [{{ type = "file", path = "{name}.jsonl" }}]
+            sinks = [{{ type = "file", path = "{name}.jsonl", append = false }}]
             "#
         )
     };
+    std::fs::write(folder.path("a.jsonl"), "kept\n").unwrap();
+    std::fs::write(folder.path("b.jsonl"), "written anew\n").unwrap();
     let ended = run(&folder, &(pipeline("a", "missing.jsonl") + &pipeline("b", "in.jsonl"))).wait();
     assert_eq!(ended.status.code(), Some(1), "{}", ended.log);
+    assert_eq!(std::fs::read_to_string(folder.path("a.jsonl")).unwrap(), "kept\n", "it was not started");
     assert_eq!(std::fs::read_to_string(folder.path("b.jsonl")).unwrap(), "{}\n");
     assert!(ended.log.contains("missing.jsonl"), "{}", ended.log);
 }

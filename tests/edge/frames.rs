@@ -102,6 +102,10 @@ async fn binary_stays_binary_and_text_text_in_both_roles() {
     ));
     let address = host.listening("websocket");
     let mut reader = dial(address, "/out").await;
+    // Its handshake is answered before it joins the path.
+    host.wait_until("the reader has joined", |now| {
+        now.count("tidemill_connections", &["state=\"connected\""]) == 1
+    });
     let mut writer = dial(address, "/in").await;
     let sent = [Message::binary(vec![0xff, 0, 1]), Message::text("\u{2192}"), Message::binary(Vec::new())];
     for message in &sent {

@@ -6,7 +6,7 @@
 use super::refusal::Refusal;
 use crate::config::{Redacted, is_loopback};
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use sha2::{Digest, Sha256};
@@ -23,6 +23,12 @@ pub(super) struct Guard {
 
 /// Lets a request through, or answers it.
 pub(super) async fn guard(State(guard): State<Arc<Guard>>, request: Request, next: Next) -> Response {
+    // A request may name its host in its target, which is what counts then (RFC 9112, section 3.2.2).
+    if request.uri().authority().is_some() {
+        let refusal =
+            Refusal::new(StatusCode::FORBIDDEN, "foreign_host", "the request names its host in its target");
+        return refusal.hint("ask for a path alone").into_response();
+    }
     match guard.check(request.uri().path(), request.headers()) {
         Ok(()) => next.run(request).await,
         Err(refusal) => refusal.into_response(),
@@ -61,7 +67,7 @@ impl Guard {
         if !self.address.ip().is_loopback() {
             return true;
         }
-        let Some(host) = headers.get(header::HOST).and_then(|host| host.to_str().ok()) else {
+        let Some(host) = only(headers, &header::HOST).and_then(|host| host.to_str().ok()) else {
             return false;
         };
         let name = host.rsplit_once(':').filter(|(_, port)| port.bytes().all(|b| b.is_ascii_digit()));
@@ -79,11 +85,19 @@ impl Guard {
     }
 }
 
+/// The value of a header that is given once.
+fn only<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h HeaderValue> {
+    let mut values = headers.get_all(name).iter();
+    values.next().filter(|_| values.next().is_none())
+}
+
 fn is_own_origin(headers: &HeaderMap) -> bool {
-    let Some(origin) = headers.get(header::ORIGIN) else { return true };
-    let host = headers.get(header::HOST).map_or(&b""[..], HeaderValue::as_bytes);
-    let origin = origin.as_bytes();
-    let origin = origin.strip_prefix(b"http://").or_else(|| origin.strip_prefix(b"https://"));
+    if !headers.contains_key(header::ORIGIN) {
+        return true;
+    }
+    let host = only(headers, &header::HOST).map_or(&b""[..], HeaderValue::as_bytes);
+    // The API's page is served without TLS.
+    let origin = only(headers, &header::ORIGIN).and_then(|origin| origin.as_bytes().strip_prefix(b"http://"));
     origin.is_some_and(|origin| origin.eq_ignore_ascii_case(host))
 }
 
@@ -114,6 +128,9 @@ mod tests {
         for own in ["localhost:10080", "127.0.0.1:10080", "[::1]:10080", "localhost"] {
             assert!(guard().knows_host(&headers(header::HOST, own)), "{own}");
         }
+        let mut two = headers(header::HOST, "localhost:10080");
+        two.append(header::HOST, HeaderValue::from_static("evil.example"));
+        assert!(!guard().knows_host(&two), "two are none");
         for foreign in ["example.com", "localhost.example.com:10080", "10.0.0.1"] {
             assert!(!guard().knows_host(&headers(header::HOST, foreign)), "{foreign}");
         }
@@ -140,6 +157,10 @@ mod tests {
         let mut own = headers(header::HOST, "localhost:1");
         own.insert(header::ORIGIN, HeaderValue::from_static("http://localhost:1"));
         assert!(is_own_origin(&own));
+        own.append(header::ORIGIN, HeaderValue::from_static("http://evil.example"));
+        assert!(!is_own_origin(&own), "two are none");
+        own.insert(header::ORIGIN, HeaderValue::from_static("https://localhost:1"));
+        assert!(!is_own_origin(&own), "another scheme is another site");
         own.insert(header::ORIGIN, HeaderValue::from_static("http://evil.example"));
         assert!(!is_own_origin(&own));
         own.insert(header::ORIGIN, HeaderValue::from_static("null"));

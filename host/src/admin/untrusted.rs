@@ -25,6 +25,8 @@ fn look(value: &Value, pointer: &mut String, mistakes: &mut Vec<Mistake>) {
                 "without a token, the API takes no `${}`"
             } else if text == "file" && is_type_of_end(pointer) {
                 "without a token, the API takes no end of type `file`"
+            } else if is_file_of_tls(pointer) {
+                "without a token, the API takes no files of `tls`; give it as base64"
             } else {
                 return;
             };
@@ -60,6 +62,14 @@ fn takes_variable(text: &str) -> bool {
         rest = &rest[at + 2..];
     }
     false
+}
+
+/// Whether this names a file with certificates or a key.
+fn is_file_of_tls(pointer: &str) -> bool {
+    let parts: Vec<&str> = pointer.split('/').skip(1).collect();
+    let files = ["ca", "cert", "key", "client_ca"];
+    let is_end = |end: &[&str]| matches!(end, [] | ["source" | "dead_letter"] | ["sinks", _]);
+    matches!(&parts[..], [end @ .., "tls", file] if is_end(end) && files.contains(file))
 }
 
 /// Whether this is the `type` of a source, a sink or the dead letters, and no key of a plugin.
@@ -98,6 +108,10 @@ mod tests {
         ];
         assert_eq!(found, expected);
         assert_eq!(places(&json!({ "type": "file" })), ["/type"]);
+        let tls =
+            json!({ "sinks": [{ "tls": { "ca": "/dev/zero", "key_base64": "x", "server_name": "y" } }] });
+        assert_eq!(places(&tls), ["/sinks/0/tls/ca"]);
+        assert_eq!(places(&json!({ "tls": { "cert": "a.pem" } })), ["/tls/cert"]);
         assert_eq!(places(&json!({ "a": "$${HOME}", "b": "$5", "c": "file" })), [""; 0]);
         assert_eq!(places(&json!("$$${X}")), [""; 0], "as the configuration reads it");
         assert_eq!(places(&json!("$${a}${X}")), [""]);

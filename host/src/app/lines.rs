@@ -12,7 +12,7 @@ use super::task::Task;
 use crate::config;
 use crate::control::{Answer, Command, ControlError};
 use crate::pipeline::{self, Control, Ended, Ending, Parts};
-use crate::plugin::Setup;
+use crate::plugin::{Plugin, Setup};
 use crate::telemetry::{Described, PipelineState};
 use futures_util::FutureExt as _;
 use std::panic::AssertUnwindSafe;
@@ -328,10 +328,25 @@ impl Task {
         let Some(index) = self.find(&name) else { return };
         let line = &mut self.lines[index];
         let was_told = matches!(line.phase, Phase::Stopping);
-        if matches!(state, PipelineState::Failed { .. }) && !was_told && !line.config.transforms.is_empty() {
+        let has_failed = matches!(state, PipelineState::Failed { .. }) && !was_told;
+        if has_failed && !line.config.transforms.is_empty() {
             line.chance = Chance::Restart;
         }
+        let ran = match &line.phase {
+            Phase::Up { stages, .. } => stages.iter().map(|stage| stage.version.clone()).collect(),
+            _ => Vec::new(),
+        };
+        let newest = line.config.transforms.iter().map(|each| self.shelf.get(each.plugin.expose()));
+        let is_newer = |(plugin, ran): (Option<&Plugin>, &Arc<str>)| {
+            plugin.is_some_and(|plugin| plugin.version() != ran)
+        };
+        let has_newer = has_failed && newest.zip(&ran).any(is_newer);
         self.is_down(index, state);
+        // A version that came while it drained.
+        if has_newer && let Some(index) = self.find(&name) {
+            tracing::info!(pipeline = %name, "a failed pipeline gets another chance");
+            self.start_line(index);
+        }
     }
 
     /// Starts the pipelines that wait for this plugin, as far as they can.

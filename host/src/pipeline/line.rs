@@ -162,6 +162,10 @@ impl Line {
         };
         tracing::debug!(pipeline = %self.name, ending = ?close.ending, "draining");
         *ending = close.ending;
+        if matches!(ending, Ending::Failed(_)) {
+            // A version that comes now is the chance of the next start.
+            self.ends.pass_plugins();
+        }
         let code = if matches!(ending, Ending::Failed(_)) { INTERNAL_ERROR } else { GOING_AWAY };
         if close.reads_rest {
             self.read_rest(code, ending).await?;

@@ -6,7 +6,7 @@
 
 use super::gzip::{Packer, mend};
 use super::target::Target;
-use super::{Done, Sink, Work, queue};
+use super::{Done, Queue, Sink, Work, queue};
 use crate::config::{FilePath, Format};
 use crate::interrupt::{Interrupt, interrupt};
 use crate::message::{Failed, Message};
@@ -18,6 +18,7 @@ use std::io::{self, Write};
 use std::os::fd::AsFd as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread;
+use tokio::sync::oneshot;
 
 /// Lines are written out when so many bytes have gathered, however many batches wait.
 const WRITE_BYTES: usize = 256 << 10;
@@ -35,7 +36,10 @@ pub async fn file(path: &FilePath, format: Format, append: bool, metrics: SinkMe
         move || open(&path, append)
     });
     let (output, is_torn, interrupt) = opened.await.map_err(io::Error::other)??;
-    spawn(Writer::new(output, format, is_torn), interrupt, name, metrics)
+    let writer = Writer::new(output, format, is_torn);
+    let (begin, begun) = oneshot::channel();
+    let sink = spawn(writer, interrupt, name, metrics, (!append).then_some(begun))?;
+    Ok(Sink::Queue(sink.beginning(begin)))
 }
 
 /// A sink that writes standard output.
@@ -58,7 +62,7 @@ pub fn stderr(format: Format, metrics: SinkMetrics) -> io::Result<Sink> {
 fn stream(file: File, format: Format, name: &str, metrics: SinkMetrics) -> io::Result<Sink> {
     let (interrupt, waiter) = interrupt()?;
     let writer = Writer::new(Output::Plain(Target::stream(file, waiter)), format, false);
-    spawn(writer, interrupt, name.to_owned(), metrics)
+    Ok(Sink::Queue(spawn(writer, interrupt, name.to_owned(), metrics, None)?))
 }
 
 /// Opens a file to write it, packed if its name ends in `.gz`. Says whether its last line is not whole.
@@ -70,7 +74,7 @@ fn open(path: &FilePath, append: bool) -> io::Result<(Output<Target>, bool, Inte
     let mut loose = Vec::new();
     let mut is_empty = false;
     if let Some(file) = target.file() {
-        is_empty = file.metadata()?.len() == 0;
+        is_empty = !append || file.metadata()?.len() == 0;
         if append && is_packed {
             let mended = mend(file)?;
             (last, loose) = (mended.loose.last().copied().or(mended.last), mended.loose);
@@ -104,15 +108,27 @@ fn last_byte(file: &File) -> io::Result<Option<u8>> {
     Ok(is_there.then_some(last[0]))
 }
 
+/// Starts the thread that writes. With `begun` the file is emptied once that is told, and is not touched
+/// where it never is: a pipeline that does not start leaves its files as they are.
 fn spawn(
     mut writer: Writer<Target>,
     interrupt: Interrupt,
     name: String,
     metrics: SinkMetrics,
-) -> io::Result<Sink> {
+    begun: Option<oneshot::Receiver<()>>,
+) -> io::Result<Queue> {
     let (queue, mut work) = queue(metrics);
     // The queue's end is that the thread drops its work, which it does last.
     thread::Builder::new().name("tidemill-write".into()).spawn(move || {
+        if let Some(begun) = begun {
+            if begun.blocking_recv().is_err() {
+                return;
+            }
+            if let Err(error) = writer.output.target().start_anew() {
+                work.fail(format!("failed to empty {name}: {error}"));
+                return;
+            }
+        }
         while let Some(batch) = work.blocking_next() {
             // A fault of ours must not take messages with it uncounted.
             let worked = catch_unwind(AssertUnwindSafe(|| writer.take(batch, &name, &mut work)));
@@ -127,7 +143,7 @@ fn spawn(
             tracing::error!(path = name, %error, "failed to finish the file");
         }
     })?;
-    Ok(Sink::Queue(queue.interrupting(interrupt)))
+    Ok(queue.interrupting(interrupt))
 }
 
 /// What can be written, and have the last of it taken back, if that is possible.
@@ -149,6 +165,14 @@ enum Output<T> {
     Plain(T),
     /// Packed.
     Packed(T, Box<Packer>),
+}
+
+impl<T> Output<T> {
+    fn target(&self) -> &T {
+        match self {
+            Self::Plain(target) | Self::Packed(target, _) => target,
+        }
+    }
 }
 
 impl<T: Undo> Output<T> {

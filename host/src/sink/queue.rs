@@ -11,7 +11,7 @@ use crate::telemetry::SinkMetrics;
 use futures_util::task::AtomicWaker;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, ready};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::PollSender;
 
 /// Batches that may wait for the worker.
@@ -48,6 +48,8 @@ pub struct Queue {
     failure: Option<String>,
     has_ended: bool,
     interrupt: Option<Interrupt>,
+    /// Tells the worker that its pipeline runs, once it does.
+    begin: Option<oneshot::Sender<()>>,
     metrics: SinkMetrics,
 }
 
@@ -100,6 +102,7 @@ pub fn queue(metrics: SinkMetrics) -> (Queue, Work) {
         failure: None,
         has_ended: false,
         interrupt: None,
+        begin: None,
         metrics,
     };
     (queue, Work { batches, answers, bytes: 0 })
@@ -187,7 +190,17 @@ impl Queue {
         self
     }
 
+    /// The same, telling `begin` once a pipeline drives the sink; a pipeline that does not start never does.
+    pub(super) fn beginning(mut self, begin: oneshot::Sender<()>) -> Self {
+        self.begin = Some(begin);
+        self
+    }
+
     pub(super) fn poll_drive(&mut self, cx: &mut Context<'_>, failed: &mut Vec<Failed>) {
+        if let Some(begin) = self.begin.take() {
+            // A worker that is gone has said so itself.
+            let _ = begin.send(());
+        }
         self.answers.waker.register(cx.waker());
         self.hear();
         self.in_flight -= self.failed.len();

@@ -34,7 +34,8 @@ enum Place {
 }
 
 impl Target {
-    /// Opens a file; with `append` to write after what is there, otherwise instead of it.
+    /// Opens a file; with `append` to write after what is there, otherwise instead of it, which is for
+    /// [`Target::start_anew`].
     pub(super) fn open(path: &Path, append: bool, waiter: Waiter) -> io::Result<Self> {
         let is_stream = std::fs::metadata(path).is_ok_and(|found| !found.is_file());
         let place = if is_stream {
@@ -45,7 +46,7 @@ impl Target {
                 // Read, to see how it ends.
                 options.read(true).append(true);
             } else {
-                options.write(true).truncate(true);
+                options.write(true).truncate(false);
             }
             Place::File(options.create(true).open(path)?)
         };
@@ -55,6 +56,14 @@ impl Target {
     /// What is open already.
     pub(super) fn stream(file: File, waiter: Waiter) -> Self {
         Self { place: Place::Stream(file), waiter }
+    }
+
+    /// Empties the file, if it is one.
+    pub(super) fn start_anew(&self) -> io::Result<()> {
+        match &self.place {
+            Place::File(file) => file.set_len(0),
+            Place::Stream(_) | Place::Unread(_) => Ok(()),
+        }
     }
 
     /// The file, if it is one that can be looked at.

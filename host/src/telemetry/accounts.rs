@@ -99,7 +99,7 @@ impl Book {
     /// What came in and did not leave. What nobody takes has passed, so its drops are no way out.
     fn in_flight(&self) -> u64 {
         let dropped: u64 = self.dropped.iter().sum();
-        let failed = dropped - self.dropped[Reason::NoOutput as usize];
+        let failed = dropped - self.settled.untaken;
         let dead_lettered: u64 = self.dead_lettered.iter().sum();
         let ended = self.settled.passed + self.settled.filtered + self.delivered + self.lost_letters;
         self.entered.saturating_sub(ended + failed + dead_lettered)
@@ -493,6 +493,18 @@ mod tests {
                 prop_assert_eq!(given(1), places[2].counts().entered);
             }
         }
+    }
+
+    #[test]
+    fn what_a_sink_drops_for_want_of_an_output_has_left_it_and_what_a_stage_gives_nobody_had_left_before() {
+        let accounts = Accounts::default();
+        let (stage, sink) = (accounts.transform("p", "a"), accounts.sink("p", "reply"));
+        stage.entered(2);
+        stage.hand_on(Settled { passed: 2, forwarded: 2, untaken: 1, ..Settled::default() }, [(&sink, 1)]);
+        // A message of a timer has no connection to answer on.
+        sink.dropped(Reason::NoOutput, 1);
+        assert_eq!((stage.counts().in_flight, sink.counts().in_flight), (0, 0));
+        assert_eq!(accounts.ledger("p").give_up(), 0);
     }
 
     #[test]

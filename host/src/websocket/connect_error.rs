@@ -1,5 +1,6 @@
 //! Why there is no connection: in words, as a metric's label, and as advice for the next attempt.
 
+use super::secret::Secrets;
 use super::target;
 use crate::backoff::Advice;
 use crate::config::EndpointText;
@@ -57,6 +58,14 @@ impl ConnectError {
             other => other,
         };
         Self { url: target::shown(url), problem }
+    }
+
+    /// The same, where the server's words quote no secret.
+    pub(super) fn concealing(mut self, secrets: &Secrets) -> Self {
+        if let Problem::Status { location: Some(location), .. } = &mut self.problem {
+            *location = secrets.conceal(location);
+        }
+        self
     }
 
     /// The label of the connects counter.

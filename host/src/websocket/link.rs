@@ -233,6 +233,7 @@ impl Link {
             return;
         }
         let (age, url) = (established.age(), established.url);
+        let ending = &established.told_of(ending);
         established.detach(&self.metrics);
         let why = format!("connection to WebSocket {} {}", self.shown_url(url), said_of(ending));
         if let State::Connected(established) = &mut self.state {

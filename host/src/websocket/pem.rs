@@ -8,6 +8,10 @@ use rustls::RootCertStore;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use std::fmt;
+use tokio::io::AsyncReadExt as _;
+
+/// The largest file that is read: a system's bundle of roots has some 200 KiB.
+const MAX_PEM_BYTES: u64 = 1 << 20;
 
 /// A chain of certificates, at least one.
 ///
@@ -52,7 +56,19 @@ pub(super) async fn roots(pem: &Pem) -> Result<RootCertStore, String> {
 /// A sentence that says why there is none.
 pub(super) async fn read(pem: &Pem, what: &str) -> Result<Vec<u8>, String> {
     match pem {
-        Pem::File(path) => tokio::fs::read(&**path).await.map_err(|error| unusable(pem, what, error)),
+        Pem::File(path) => {
+            let read = async {
+                let file = tokio::fs::File::open(&**path).await?;
+                let mut text = Vec::new();
+                file.take(MAX_PEM_BYTES + 1).read_to_end(&mut text).await?;
+                std::io::Result::Ok(text)
+            };
+            let text = read.await.map_err(|error| unusable(pem, what, error))?;
+            if text.len() as u64 > MAX_PEM_BYTES {
+                return Err(unusable(pem, what, "it is larger than 1 MiB"));
+            }
+            Ok(text)
+        }
         Pem::Base64(text) => {
             let text = resolved(text).await.map_err(|why| unusable(pem, what, why))?;
             Pem::decode(text.expose()).map_err(|is| unusable(pem, what, format!("it is {is}")))
@@ -77,5 +93,20 @@ fn said_of(error: &pem::Error) -> &'static str {
     match error {
         pem::Error::NoItemsFound => "it has none in PEM form",
         _ => "it is damaged",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::FilePath;
+
+    #[tokio::test]
+    async fn a_file_without_an_end_is_not_read_to_it() {
+        let pem = Pem::File(FilePath::plain("/dev/zero"));
+        assert_eq!(
+            certificates(&pem).await,
+            Err("no usable certificate in /dev/zero: it is larger than 1 MiB".to_owned())
+        );
     }
 }

@@ -1,6 +1,56 @@
 //! Strings of an endpoint with their files read, away from the threads that serve sockets.
 
-use crate::config::{EndpointText, Redacted, SecretError};
+use crate::config::{Client, Endpoint, EndpointText, Redacted, SecretError};
+use percent_encoding::percent_decode_str;
+use std::borrow::Cow;
+
+/// Stands for a text that quotes a secret in another form.
+const HIDDEN: &str = "***";
+
+/// What a peer was given of what is never shown. It may quote it: in the reason of its close frame, or
+/// where it redirects to.
+#[derive(Debug, Default)]
+pub(super) struct Secrets(Vec<Redacted>);
+
+impl Secrets {
+    /// Reads all texts of a dial.
+    ///
+    /// # Errors
+    /// A sentence that names the file that cannot be read.
+    pub(super) async fn of_dial(
+        endpoint: &Endpoint,
+        client: &Client,
+        url: &EndpointText,
+    ) -> Result<Self, String> {
+        let mut texts = vec![url];
+        texts.extend(&endpoint.on_connect);
+        for (_, value) in &client.headers {
+            texts.push(value);
+        }
+        if let Some(heartbeat) = &client.heartbeat {
+            texts.push(&heartbeat.message);
+        }
+        let mut secrets = Vec::new();
+        for text in texts {
+            if !text.is_open() {
+                secrets.push(resolved(text).await?);
+            }
+        }
+        Ok(Self(secrets))
+    }
+
+    /// A text of the peer, with `***` for each secret, or for all of it where one is percent-encoded.
+    pub(super) fn conceal(&self, text: &str) -> String {
+        let conceal = |text: &str| {
+            self.0.iter().fold(text.to_owned(), |text, secret| secret.conceal(&text).into_owned())
+        };
+        let decoded = percent_decode_str(text).decode_utf8_lossy();
+        match decoded {
+            Cow::Owned(decoded) if conceal(&decoded) != decoded => HIDDEN.to_owned(),
+            _ => conceal(text),
+        }
+    }
+}
 
 /// The string as it is now.
 ///
@@ -28,4 +78,18 @@ async fn read(
     let text = text.clone();
     let read = tokio::task::spawn_blocking(move || resolve(&text)).await;
     read.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_peer_quotes_of_what_it_was_given_is_hidden_in_whatever_form() {
+        let url = Redacted::new("ws://host/?token=s3cr3t value", "ws://host/?token=***");
+        let secrets = Secrets(vec![url]);
+        assert_eq!(secrets.conceal("bye, s3cr3t value"), "bye, ***");
+        assert_eq!(secrets.conceal("GET /?token=s3cr3t%20value"), "***");
+        assert_eq!(secrets.conceal("100%20 plain"), "100%20 plain");
+    }
 }

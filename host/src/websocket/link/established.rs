@@ -10,7 +10,7 @@ use crate::websocket::connection::Connection;
 use crate::websocket::ending::Ending;
 use crate::websocket::heartbeat::{Beat, Heartbeat, Replies};
 use crate::websocket::keepalive::{Due, Keepalive};
-use crate::websocket::secret::resolved;
+use crate::websocket::secret::{Secrets, resolved};
 use crate::websocket::stream::Traffic;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -21,6 +21,7 @@ use tokio::time::Instant;
 pub(super) struct Dialled {
     connection: Connection,
     heartbeat: Option<Heartbeat>,
+    secrets: Secrets,
 }
 
 /// A connection that is dialled, and what goes with it.
@@ -28,6 +29,8 @@ pub(super) struct Established {
     pub(super) connection: Connection,
     keepalive: Keepalive,
     heartbeat: Option<Heartbeat>,
+    /// What the peer was given and may quote.
+    secrets: Secrets,
     /// Its row in the table of connections.
     shown: Arc<Connected>,
     since: Instant,
@@ -44,12 +47,23 @@ impl Established {
             connection: dialled.connection,
             keepalive: Keepalive::new(endpoint),
             heartbeat: dialled.heartbeat,
+            secrets: dialled.secrets,
             shown,
             since: Instant::now(),
             url,
             counted: Traffic::default(),
             needs_flush: false,
             told: None,
+        }
+    }
+
+    /// An end of it as it may be told: the peer's words quote no secret.
+    pub(super) fn told_of(&self, ending: &Ending) -> Ending {
+        match ending {
+            Ending::Closed { code, reason } => {
+                Ending::Closed { code: *code, reason: self.secrets.conceal(reason) }
+            }
+            other => other.clone(),
         }
     }
 
@@ -169,12 +183,14 @@ pub(super) async fn dial(settings: Arc<Settings>, url: usize) -> Result<Dialled,
             reply = Some(resolved(text).await.map_err(unreadable)?);
         }
     }
-    let mut connection = connect(Dial::of(endpoint, client, url)).await?;
+    let secrets = Secrets::of_dial(endpoint, client, url).await.map_err(unreadable)?;
+    let connected = connect(Dial::of(endpoint, client, url)).await;
+    let mut connection = connected.map_err(|error| error.concealing(&secrets))?;
     connection.begin_with(first, client.send_interval);
     if let Some(reply) = reply {
         connection.expect_replies(Replies::new(reply.expose().to_owned(), settings.packing));
     }
     let heartbeat =
         heartbeat.map(|(config, message)| Heartbeat::new(config, Payload::text(message.expose())));
-    Ok(Dialled { connection, heartbeat })
+    Ok(Dialled { connection, heartbeat, secrets })
 }
