@@ -242,8 +242,9 @@ fn is_hang_up(error: &io::Error) -> bool {
 /// `Retry-After`: seconds, or a date.
 fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     let text = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
-    if let Ok(seconds) = text.parse() {
-        return Some(Duration::from_secs(seconds));
+    if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+        // More digits than a number holds are more than an hour, too.
+        return Some(Duration::from_secs(text.parse().unwrap_or(u64::MAX)));
     }
     let date = jiff::fmt::rfc2822::parse(text).ok()?;
     SystemTime::from(date.timestamp()).duration_since(now).ok()
