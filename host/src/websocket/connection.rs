@@ -462,7 +462,8 @@ impl Connection {
         self.phase = Phase::Over(Box::new(Over { ending, closing }));
     }
 
-    /// Sees the end through: ready once the peer has hung up, or after 5 s or 1 MiB more.
+    /// Sees the end through: ready once the peer has hung up, or after 5 s or 1 MiB more. The socket is
+    /// closed then; what was held back is still there.
     pub fn poll_closed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.socket.get_mut().wake(cx.waker());
         let Phase::Over(over) = &mut self.phase else { return Poll::Pending };
@@ -470,6 +471,7 @@ impl Connection {
             ready!(closing.poll(&mut self.socket, cx));
             over.closing = None;
         }
+        self.socket.get_mut().close();
         Poll::Ready(())
     }
 

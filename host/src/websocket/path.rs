@@ -3,6 +3,8 @@
 //! Every peer sends to every source here and receives from every sink. Endpoints may come and go
 //! while peers stay: a peer looks again when the path has changed. A seat is one of the connections that a
 //! path may have; where there is none left, peers that are held back are asked whether they are still there.
+//! A peer whose connection has ended gives its seat up though its messages still wait for a pipeline, but only
+//! so many do: a pipeline that is held back costs no more memory however often its producers come back.
 
 use super::accept::{Admission, Refusal, Verdict};
 use super::acceptor::{Connections, Place};
@@ -30,6 +32,10 @@ const SAID_INTERVAL: Duration = Duration::from_secs(1);
 const ROLL_INTERVAL: Duration = Duration::from_millis(100);
 /// How long a handshake waits for a seat where there is none left.
 const VACANCY_PATIENCE: Duration = Duration::from_millis(250);
+
+/// Peers of a path that may be without a seat, their connections having ended, while their messages wait for a
+/// pipeline: each keeps some 256 KiB, and maybe a chunk. There are never more than connections may be.
+const MOST_SEATLESS: usize = 64;
 
 /// Messages of one peer, in order.
 #[derive(Clone, Debug, Default)]
@@ -88,22 +94,50 @@ pub(super) struct Path {
     state: Mutex<State>,
 }
 
-/// One of the connections that a listener and the endpoints of a path may have.
+/// One of the connections that a listener and the endpoints of a path may have, until it is given up or
+/// dropped.
 #[derive(Debug)]
 pub(super) struct Seat {
     path: Arc<Path>,
-    _place: Place,
+    /// `None` once it was given up, and its peer is one of those without a seat.
+    place: Option<Place>,
 }
 
 impl Seat {
     pub(super) fn path(&self) -> &Arc<Path> {
         &self.path
     }
+
+    /// Lets another have the seat though the messages of its peer still wait for a pipeline, unless there are
+    /// too many such peers already.
+    pub(super) fn give_up(&mut self) {
+        if self.place.is_none() {
+            return;
+        }
+        {
+            let mut state = self.path.lock();
+            if state.seatless >= state.max_connections().min(MOST_SEATLESS) {
+                return;
+            }
+            state.seatless += 1;
+            state.seats -= 1;
+        }
+        self.place = None;
+        self.path.vacated.notify_waiters();
+    }
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        self.path.lock().seats -= 1;
+        {
+            let mut state = self.path.lock();
+            if self.place.is_some() {
+                state.seats -= 1;
+            } else {
+                state.seatless -= 1;
+            }
+        }
+        self.place = None;
         self.path.vacated.notify_waiters();
     }
 }
@@ -115,12 +149,21 @@ struct State {
     peers: BTreeMap<u64, Arc<AtomicWaker>>,
     /// Peers, and those whose handshake is being answered.
     seats: usize,
+    /// Peers that have given their seat up, and whose messages still wait for a pipeline.
+    seatless: usize,
     /// When peers were last asked whether they are still there.
     called: Option<Instant>,
     closing: Option<Closing>,
     waiting: Vec<Waker>,
     /// Who waits for a first peer.
     expecting: Vec<Waker>,
+}
+
+impl State {
+    /// How many seats there may be, as far as endpoints say so.
+    fn max_connections(&self) -> usize {
+        self.members.iter().map(|member| member.max_connections).min().unwrap_or(usize::MAX)
+    }
 }
 
 /// How the peers of a path without endpoints are to go.
@@ -231,12 +274,11 @@ impl Path {
     fn seat(self: &Arc<Self>, connections: &Connections) -> Option<Seat> {
         let place = connections.take()?;
         let mut state = self.lock();
-        let most = state.members.iter().map(|member| member.max_connections).min();
-        if state.seats >= most.unwrap_or(usize::MAX) {
+        if state.seats >= state.max_connections() {
             return None;
         }
         state.seats += 1;
-        Some(Seat { path: self.clone(), _place: place })
+        Some(Seat { path: self.clone(), place: Some(place) })
     }
 
     /// The seat of a peer whose connection has ended and that has not seen it yet, if it does soon. One that is

@@ -7,8 +7,9 @@
 //!
 //! A peer joins an endpoint once its greeting is made. A write that fails takes it from the sinks alone: what
 //! it had sent is read to its end. When its endpoints stop, it is closed as soon as it has what it is owed,
-//! and one that takes nothing is given up. Its seat is free once its connection has ended, even if what it
-//! had sent still waits for a pipeline.
+//! and one that takes nothing is given up. Once its connection has ended its socket is closed and its seat is
+//! free, even if what it had sent still waits for a pipeline; only so many peers of a path may be without a
+//! seat, though.
 
 use super::broadcast::Next;
 use super::close_code;
@@ -47,7 +48,7 @@ const CUT_PATIENCE: Duration = Duration::from_millis(300);
 
 pub(super) struct Peer {
     path: Arc<Path>,
-    /// Until the connection has ended.
+    /// Given up once the connection has ended, and dropped once nothing of it waits for a pipeline.
     seat: Option<Seat>,
     id: u64,
     address: SocketAddr,
@@ -156,7 +157,10 @@ impl Peer {
         // What it had sent before it went still goes to the sources, and holds up none that stops.
         let delivered = self.poll_rest(cx);
         if delivered.is_ready() {
+            self.seat = None;
             self.members.iter_mut().for_each(|membership| membership.inlet = None);
+        } else {
+            self.give_seat_up();
         }
         ready!(self.poll_closed(cx));
         ready!(delivered);
@@ -202,11 +206,10 @@ impl Peer {
         Poll::Pending
     }
 
-    /// Ends the connection, gives the seat up, and takes the peer from the endpoints.
+    /// Ends the connection, and takes the peer from the endpoints.
     fn leave(&mut self, ending: &Ending) {
         self.ending = Some(ending.clone());
         self.connection.end(ending.clone());
-        self.seat = None;
         self.arriving.clear();
         if let Some(lane) = self.lane.take() {
             lane.close(ending);
@@ -225,6 +228,14 @@ impl Peer {
             if is_fault {
                 membership.metrics.show_error(&format!("peer {}: {ending}", self.address));
             }
+        }
+    }
+
+    /// Gives the seat up while messages still wait for a pipeline, if that may be. Else the next call of the
+    /// path's roll asks again.
+    fn give_seat_up(&mut self) {
+        if let Some(seat) = &mut self.seat {
+            seat.give_up();
         }
     }
 
@@ -474,20 +485,24 @@ impl Peer {
     /// Holds messages back, and sees whether the connection ends meanwhile.
     fn poll_held(&mut self, cx: &mut Context<'_>) -> Poll<Ending> {
         self.keepalive.hold();
-        if !std::mem::replace(&mut self.is_held, true) {
-            self.path.hold();
-        }
+        self.hold();
         let ended = self.connection.poll_hold(cx);
         self.account();
         if ended.is_pending() && self.path.roll() != self.roll {
             self.roll = self.path.roll();
             if self.connection.stream().progress().is_some_and(|progress| progress.is_hung_up) {
                 // The end comes behind what is held back.
-                self.seat = None;
+                self.give_seat_up();
             }
         }
         ready!(ended);
         self.connection.ending().map_or(Poll::Pending, |ending| Poll::Ready(ending.clone()))
+    }
+
+    fn hold(&mut self) {
+        if !std::mem::replace(&mut self.is_held, true) {
+            self.path.hold();
+        }
     }
 
     fn release(&mut self) {
@@ -533,7 +548,10 @@ impl Peer {
     /// After the end: hands on what was received before it.
     fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
-            ready!(self.poll_deliver(cx));
+            if self.poll_deliver(cx).is_pending() {
+                self.hold();
+                return Poll::Pending;
+            }
             self.release();
             if self.is_read_out {
                 return Poll::Ready(());

@@ -42,6 +42,8 @@ pub(super) fn prepare(tcp: &TcpStream) -> io::Result<()> {
 pub(super) enum Stream {
     Tcp(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
+    /// Its socket is closed: nothing more comes, and nothing goes out.
+    Closed,
 }
 
 /// What TLS agreed on.
@@ -56,21 +58,22 @@ pub struct TlsFacts {
 }
 
 impl Stream {
-    fn tcp(&self) -> &TcpStream {
+    fn tcp(&self) -> Option<&TcpStream> {
         match self {
-            Self::Tcp(tcp) => tcp,
-            Self::Tls(tls) => tls.get_ref().0,
+            Self::Tcp(tcp) => Some(tcp),
+            Self::Tls(tls) => Some(tls.get_ref().0),
+            Self::Closed => None,
         }
     }
 
     /// The address at the other end.
     pub(super) fn peer(&self) -> Option<SocketAddr> {
-        self.tcp().peer_addr().ok()
+        self.tcp()?.peer_addr().ok()
     }
 
     /// How far the peer has come with what was sent, if the system tells.
     pub(super) fn progress(&self) -> Option<Progress> {
-        Progress::of(self.tcp())
+        Progress::of(self.tcp()?)
     }
 
     /// What TLS agreed on, if it is used.
@@ -103,6 +106,7 @@ impl AsyncRead for Stream {
         match self.get_mut() {
             Self::Tcp(tcp) => Pin::new(tcp).poll_read(cx, buffer),
             Self::Tls(tls) => Pin::new(tls).poll_read(cx, buffer),
+            Self::Closed => Poll::Ready(Ok(())),
         }
     }
 }
@@ -113,6 +117,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Tcp(tcp) => Pin::new(tcp).poll_write(cx, bytes),
             Self::Tls(tls) => Pin::new(tls).poll_write(cx, bytes),
+            Self::Closed => Poll::Ready(Err(ErrorKind::NotConnected.into())),
         }
     }
 
@@ -120,6 +125,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Tcp(tcp) => Pin::new(tcp).poll_flush(cx),
             Self::Tls(tls) => Pin::new(tls).poll_flush(cx),
+            Self::Closed => Poll::Ready(Ok(())),
         }
     }
 
@@ -127,6 +133,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Tcp(tcp) => Pin::new(tcp).poll_shutdown(cx),
             Self::Tls(tls) => Pin::new(tls).poll_shutdown(cx),
+            Self::Closed => Poll::Ready(Ok(())),
         }
     }
 }
@@ -261,8 +268,10 @@ impl Io {
     #[inline]
     pub(super) fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.is_drained {
-            // An error is found by the read.
-            let _ = ready!(self.stream.tcp().poll_read_ready(cx));
+            if let Some(tcp) = self.stream.tcp() {
+                // An error is found by the read.
+                let _ = ready!(tcp.poll_read_ready(cx));
+            }
             self.is_drained = false;
         }
         Poll::Ready(())
@@ -270,7 +279,7 @@ impl Io {
 
     /// Whether bytes wait to be read, as far as is known.
     pub(super) fn has_unread(&self, cx: &mut Context<'_>) -> bool {
-        !self.is_drained || self.stream.tcp().poll_read_ready(cx).is_ready()
+        !self.is_drained || self.stream.tcp().is_none_or(|tcp| tcp.poll_read_ready(cx).is_ready())
     }
 
     /// From now on no more than so many bytes are read from the stream.
@@ -351,6 +360,11 @@ impl Io {
 
     pub(super) fn poll_shutdown(&mut self) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(&mut Context::from_waker(&self.waker))
+    }
+
+    /// Closes the socket, whatever was not read of it.
+    pub(super) fn close(&mut self) {
+        self.stream = Stream::Closed;
     }
 }
 

@@ -169,7 +169,7 @@ async fn a_producer_that_comes_back_has_its_seat_though_its_pipeline_holds_it_ba
         listen.max_connections = 1;
     }
     let (mut source, address) = server_source(&listeners, endpoint, &metrics).await;
-    let mut sent = 0;
+    let (mut sent, mut seen) = (0, Seen::default());
     // More than the pipeline takes by itself, and more than is read beyond.
     for count in [4000, 8000] {
         let mut producer = dial(address, "/").await;
@@ -182,10 +182,48 @@ async fn a_producer_that_comes_back_has_its_seat_though_its_pipeline_holds_it_ba
         let again = dial(address, "/").await;
         assert_eq!(asked(address, "/").await, 503, "there is one seat");
         drop(again);
+        fill_until(&mut source, &mut seen, |seen| seen.messages.len() == sent).await;
     }
     let _last = dial(address, "/").await;
+}
+
+#[tokio::test]
+async fn connections_that_ended_while_held_back_are_closed_at_once_and_bounded() {
+    const MAX_CONNECTIONS: usize = 2;
+    /// More than the pipeline takes by itself, and less than is read beyond.
+    const MESSAGES: usize = 3000;
+    let (listeners, metrics) = limited(100);
+    let mut endpoint = server_endpoint("/");
+    if let Mode::Server(listen) = &mut endpoint.mode {
+        listen.max_connections = MAX_CONNECTIONS;
+    }
+    let (mut source, address) = server_source(&listeners, endpoint, &metrics).await;
+    // As many give their seats up as there are seats, and then as many keep them.
+    for round in 0..2 * MAX_CONNECTIONS {
+        let mut producer = dial(address, "/").await;
+        for n in 0..MESSAGES {
+            producer.feed(Message::text((round * MESSAGES + n).to_string())).await.expect("it is read");
+        }
+        soon(producer.flush()).await.expect("it is read");
+        let tcp = producer.get_mut();
+        soon(tcp.shutdown()).await.expect("it is open");
+        // The host closes its side though it holds what it has read.
+        assert_eq!(soon(tcp.read(&mut [0; 64])).await.expect("no reset"), 0);
+    }
+    assert_eq!(asked(address, "/").await, 503, "messages of all that may be are held");
+    assert_eq!(metric(&metrics, CONNECTED), "0", "nobody is connected");
+
     let mut seen = Seen::default();
+    let sent = 2 * MAX_CONNECTIONS * MESSAGES;
     fill_until(&mut source, &mut seen, |seen| seen.messages.len() == sent).await;
+    let text = |message: &tidemill::message::Message| {
+        let text = String::from_utf8_lossy(message.payload.as_bytes());
+        text.parse::<usize>().expect("a number")
+    };
+    let mut arrived: Vec<usize> = seen.messages.iter().map(text).collect();
+    arrived.sort_unstable();
+    assert!(arrived.into_iter().eq(0..sent), "every message once");
+    soon(async { while asked(address, "/").await != 101 {} }).await;
 }
 
 #[tokio::test]
