@@ -19,6 +19,7 @@ pub use reply::Reply;
 
 use crate::message::{Failed, Message};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 /// An end that messages go to.
 #[derive(Debug)]
@@ -84,6 +85,16 @@ impl Sink {
             Self::Client(client) => client.poll_flush(cx, failed),
             Self::Server(server) => server.poll_flush(cx),
             Self::Reply(reply) => reply.poll_flush(cx, failed),
+        }
+    }
+
+    /// The pipeline stops, and is given up after `grace` if that is known: from here on a peer that takes
+    /// nothing for a while costs only itself, and not the whole of that.
+    pub fn stop(&mut self, grace: Option<Duration>) {
+        match self {
+            Self::Queue(_) | Self::Client(_) => {}
+            Self::Server(server) => server.stop(grace),
+            Self::Reply(reply) => reply.stop(grace),
         }
     }
 

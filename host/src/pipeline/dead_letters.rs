@@ -147,6 +147,13 @@ impl DeadLetters {
         if self.taken.is_empty() { Poll::Ready(()) } else { Poll::Pending }
     }
 
+    /// The pipeline stops, and is given up after `grace` if that is known.
+    pub(super) fn stop(&mut self, grace: Option<Duration>) {
+        if let Some(dead) = &mut self.sink {
+            dead.sink.stop(grace);
+        }
+    }
+
     /// Closes the sink. Ready once it is closed.
     pub(super) fn poll_close(&mut self, cx: &mut Context<'_>, code: u16) -> Poll<()> {
         let Some(dead) = &mut self.sink else { return Poll::Ready(()) };

@@ -166,6 +166,8 @@ impl Line {
             // A version that comes now is the chance of the next start.
             self.ends.pass_plugins();
         }
+        let grace = self.ends.stop().map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        self.ends.outlets.stop(grace);
         let code = if matches!(ending, Ending::Failed(_)) { INTERNAL_ERROR } else { GOING_AWAY };
         if close.reads_rest {
             self.read_rest(code, ending).await?;

@@ -12,6 +12,7 @@ use crate::telemetry::{Account, Settled};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 /// After so many messages or bytes sinks flush, even if more are there: latency and memory under
 /// full load stay bounded.
@@ -192,6 +193,12 @@ impl Outlets {
         }
         self.flush.wanted = !flushed;
         if flushed { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    /// The pipeline stops, and is given up after `grace` if that is known.
+    pub(super) fn stop(&mut self, grace: Option<Duration>) {
+        self.outlets.iter_mut().for_each(|outlet| outlet.sink.stop(grace));
+        self.dead_letters.stop(grace);
     }
 
     /// Ready once every message has reached its end, dead letters too.

@@ -13,7 +13,7 @@ use crate::websocket::{self, Account, Attachment, Lane, ListenError, Listeners, 
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::time::Sleep;
 
 /// The way back to wherever messages came from.
@@ -65,8 +65,10 @@ impl Reply {
 
     pub(super) fn poll_drive(&mut self, cx: &mut Context<'_>, failed: &mut Vec<Failed>) {
         if let Some(settled) = self.account.news(cx) {
-            self.in_flight -= usize::try_from(settled.delivered).unwrap_or(usize::MAX) + settled.failed.len();
+            let ended = usize::try_from(settled.delivered + settled.given_up).unwrap_or(usize::MAX);
+            self.in_flight -= ended + settled.failed.len();
             self.metrics.account.delivered(settled.delivered);
+            self.metrics.account.dropped(Reason::Shutdown, settled.given_up);
             failed.extend(settled.failed);
         }
         while let Some((reply, origin)) = self.held.take() {
@@ -116,6 +118,13 @@ impl Reply {
         }
     }
 
+    pub(super) fn stop(&mut self, grace: Option<Duration>) {
+        self.account.stop(grace);
+        if let Some(attachment) = &self.attachment {
+            attachment.wake_peers();
+        }
+    }
+
     pub(super) fn in_flight(&self) -> usize {
         self.in_flight
     }
@@ -139,6 +148,10 @@ impl Reply {
             Pushed::Full { reply, until } => {
                 self.held = Some((reply, origin));
                 return until;
+            }
+            Pushed::GivenUp => {
+                self.in_flight -= 1;
+                self.metrics.account.dropped(Reason::Shutdown, 1);
             }
             Pushed::Refused(refused) => {
                 self.in_flight -= 1;

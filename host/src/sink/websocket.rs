@@ -20,6 +20,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 use tokio::time::Sleep;
 
 /// Messages fed without a flush that was done, at most: no loss repeats more, but for the rest of a frame of
@@ -434,6 +435,11 @@ impl Server {
         self.gather(cx, true);
         ready!(self.poll_publish(cx));
         if self.waiting.is_empty() { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    pub(super) fn stop(&mut self, grace: Option<Duration>) {
+        self.broadcast.stop(grace);
+        self.attachment.wake_peers();
     }
 
     pub(super) fn poll_close(&mut self, cx: &mut Context<'_>, code: u16) -> Poll<()> {

@@ -179,7 +179,13 @@ impl Client {
     }
 
     pub(super) fn poll_close(&mut self, cx: &mut Context<'_>, code: u16) -> Poll<()> {
-        self.link.poll_close(cx, code)
+        let closed = self.link.poll_close(cx, code);
+        if closed.is_pending() && self.lane.as_ref().is_some_and(LaneWriter::has_given_up) {
+            // The server takes nothing, and so no close frame.
+            self.link.abandon();
+            return Poll::Ready(());
+        }
+        closed
     }
 
     /// Writes the replies that wait for the connection.

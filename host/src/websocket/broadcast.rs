@@ -8,21 +8,24 @@
 //! until that peer's task had its turn. A peer is slow once its connection takes nothing more, and has not
 //! caught up for a while.
 
+use super::parting;
 use super::patience::Patience;
 use super::ring::{self, Frame, Frames, Mark, Ring};
 use crate::config::{Peers, SlowPeer};
 use crate::reason::Reason;
 use crate::telemetry::SinkMetrics;
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, Waker};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// The messages of one server sink on their way to its peers.
 #[derive(Debug)]
 pub struct Broadcast {
     peers: Peers,
     metrics: SinkMetrics,
+    /// Once the pipeline stops: how long it waits for a peer that takes nothing.
+    patience_at_stop: OnceLock<Duration>,
     state: Mutex<State>,
 }
 
@@ -93,7 +96,7 @@ struct Slot {
 impl Broadcast {
     /// An empty ring.
     pub fn new(peers: Peers, metrics: SinkMetrics) -> Self {
-        Self { peers, metrics, state: Mutex::default() }
+        Self { peers, metrics, patience_at_stop: OnceLock::new(), state: Mutex::default() }
     }
 
     /// Whether a message more may be published beside `messages` and `bytes` that wait for it. Only
@@ -303,6 +306,17 @@ impl Broadcast {
     /// A peer that only gets messages has sent one that is too large. No source tells of it.
     pub(super) fn received_too_large(&self) {
         self.metrics.received_too_large();
+    }
+
+    /// The pipeline stops, and is given up after `grace` if that is known. A peer that takes nothing for a
+    /// part of that is given up alone; the peers are to be woken for it.
+    pub fn stop(&self, grace: Option<Duration>) {
+        let _ = self.patience_at_stop.set(parting::patience(grace));
+    }
+
+    /// How long a peer is waited for that takes nothing: for ever before the pipeline stops.
+    pub(super) fn patience_at_stop(&self) -> Option<Duration> {
+        self.patience_at_stop.get().copied()
     }
 
     /// Nothing more will be published.

@@ -358,6 +358,11 @@ impl Connection {
         self.pace.is_some()
     }
 
+    /// Whether the peer took nothing more when it was last written to.
+    pub(super) fn is_blocked(&self) -> bool {
+        self.is_blocked
+    }
+
     /// Waits until frames may be written with [`Self::send_frames`].
     ///
     /// # Errors

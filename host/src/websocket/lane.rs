@@ -5,10 +5,12 @@
 //! never another connection. It is bounded for each sink by that sink's own limits, and as in a broadcast a
 //! peer is slow only once its connection takes nothing more and it has not caught up for a while. What became
 //! of a reply is told to its sink: delivered once a flush that holds it is done, or failed with the
-//! connection.
+//! connection. Once a pipeline stops, a peer that takes nothing is given up: its replies are, and nobody
+//! else's.
 
 use super::connection::Connection;
 use super::ending::Ending;
+use super::parting::{self, Parting};
 use super::patience::Patience;
 use crate::config::{Peers, SlowPeer};
 use crate::message::{Failed, Message, Payload};
@@ -17,9 +19,9 @@ use crate::reason::Reason;
 use futures_util::task::AtomicWaker;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Replies that are written at once.
 const TAKEN_AT_ONCE: usize = 64;
@@ -56,6 +58,8 @@ struct Share {
     of: Arc<Account>,
     messages: usize,
     bytes: usize,
+    /// The pipeline stops, and the peer takes nothing: it gets no more of these.
+    is_given_up: bool,
 }
 
 /// A message on its way back.
@@ -73,6 +77,8 @@ pub struct Account {
     limits: Peers,
     /// With connections that take nothing more.
     patience: Mutex<Patience>,
+    /// Once the pipeline stops: how long it waits for a peer that takes nothing.
+    patience_at_stop: OnceLock<Duration>,
     settled: Mutex<Settled>,
     has_news: AtomicBool,
     sink: AtomicWaker,
@@ -83,6 +89,8 @@ pub struct Account {
 pub struct Settled {
     /// So many were flushed.
     pub delivered: u64,
+    /// So many are given up: the pipeline stops, and their peers take nothing.
+    pub given_up: u64,
     /// Their connection is gone.
     pub failed: Vec<Failed>,
 }
@@ -102,6 +110,8 @@ pub enum Pushed {
         /// When, at the latest; the sink is woken as for news if there is room before.
         until: Option<Instant>,
     },
+    /// The pipeline stops, and the peer takes nothing: the reply is given up.
+    GivenUp,
     /// The connection is gone.
     Refused(Failed),
 }
@@ -112,6 +122,9 @@ pub struct LaneWriter {
     lane: Arc<Lane>,
     /// Written, and waiting for a flush.
     sent: VecDeque<(Reply, Arc<Account>)>,
+    /// With a connection that takes nothing while a pipeline stops that has replies for it.
+    parting: Option<Box<Parting>>,
+    has_given_up: bool,
 }
 
 impl Lane {
@@ -126,6 +139,9 @@ impl Lane {
         let state = &mut *guard;
         if let Some((reason, detail)) = &state.closed {
             return Pushed::Refused(reply.failed(*reason, detail));
+        }
+        if state.share(account).is_given_up {
+            return Pushed::GivenUp;
         }
         let limits = account.limits;
         let mut dropped = 0;
@@ -212,7 +228,7 @@ impl State {
     fn share(&mut self, account: &Arc<Account>) -> &mut Share {
         let index = self.shares.iter().position(|share| Arc::ptr_eq(&share.of, account));
         let index = index.unwrap_or_else(|| {
-            self.shares.push(Share { of: account.clone(), messages: 0, bytes: 0 });
+            self.shares.push(Share { of: account.clone(), messages: 0, bytes: 0, is_given_up: false });
             self.shares.len() - 1
         });
         &mut self.shares[index]
@@ -258,6 +274,7 @@ impl Account {
         Arc::new(Self {
             limits,
             patience: Mutex::default(),
+            patience_at_stop: OnceLock::new(),
             settled: Mutex::default(),
             has_news: AtomicBool::new(false),
             sink: AtomicWaker::new(),
@@ -270,6 +287,12 @@ impl Account {
         self.has_news.swap(false, Ordering::AcqRel).then(|| std::mem::take(&mut *self.lock()))
     }
 
+    /// The pipeline stops, and is given up after `grace` if that is known. The replies of a peer that takes
+    /// nothing for a part of that are given up; who writes them is to be woken for it.
+    pub fn stop(&self, grace: Option<Duration>) {
+        let _ = self.patience_at_stop.set(parting::patience(grace));
+    }
+
     /// A reply that was held is held no longer.
     pub fn go_on(&self) {
         self.patience().go_on(Instant::now());
@@ -279,11 +302,8 @@ impl Account {
         self.patience.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn settle(&self, delivered: u64, failed: Vec<Failed>) {
-        let mut settled = self.lock();
-        settled.delivered += delivered;
-        settled.failed.extend(failed);
-        drop(settled);
+    fn settle(&self, settle: impl FnOnce(&mut Settled)) {
+        settle(&mut self.lock());
         self.has_news.store(true, Ordering::Release);
         self.sink.wake();
     }
@@ -296,7 +316,7 @@ impl Account {
 impl LaneWriter {
     /// A new lane.
     pub fn new() -> Self {
-        Self { lane: Arc::default(), sent: VecDeque::new() }
+        Self { lane: Arc::default(), sent: VecDeque::new(), parting: None, has_given_up: false }
     }
 
     /// The origin of the connection's messages, with the lane as their way back.
@@ -319,6 +339,63 @@ impl LaneWriter {
         if self.lane.is_too_slow.load(Ordering::Acquire) {
             return Poll::Ready(Err(Ending::TooSlow));
         }
+        let written = self.poll_all(cx, connection);
+        // One that waits for its `send_interval` is not blocked.
+        if written.is_pending() && connection.is_blocked() {
+            self.poll_parting(cx, connection);
+        } else {
+            self.parting = None;
+            self.has_given_up &= connection.is_blocked();
+        }
+        written
+    }
+
+    /// Whether its peer takes nothing, and replies were given up for that.
+    pub fn has_given_up(&self) -> bool {
+        self.has_given_up
+    }
+
+    /// The connection takes nothing more now: gives up the replies of pipelines that stop, once that has
+    /// lasted for too long.
+    fn poll_parting(&mut self, cx: &mut Context<'_>, connection: &Connection) {
+        let patience = {
+            let state = self.lane.lock();
+            let owed = state.shares.iter().filter(|share| !share.is_given_up);
+            owed.filter_map(|share| share.of.patience_at_stop.get().copied()).min()
+        };
+        let Some(patience) = patience else { return };
+        let parting = self.parting.get_or_insert_with(|| Box::new(Parting::new(connection, patience)));
+        if parting.poll(cx, connection).is_ready() {
+            self.parting = None;
+            self.give_up();
+        }
+    }
+
+    /// Gives up the replies of pipelines that stop.
+    fn give_up(&mut self) {
+        self.has_given_up = true;
+        let is_kept = |(_, account): &(Reply, Arc<Account>)| account.patience_at_stop.get().is_none();
+        let mut given_up: Vec<(Arc<Account>, u64)> = Vec::new();
+        let mut state = self.lane.lock();
+        for share in state.shares.iter_mut().filter(|share| share.of.patience_at_stop.get().is_some()) {
+            let sent = self.sent.iter().filter(|(_, of)| Arc::ptr_eq(of, &share.of)).count();
+            given_up.push((share.of.clone(), (sent + share.messages) as u64));
+            (share.messages, share.bytes, share.is_given_up) = (0, 0, true);
+        }
+        self.sent.retain(is_kept);
+        state.queue.retain(is_kept);
+        self.lane.waiting.store(state.queue.len(), Ordering::Release);
+        let blocked = std::mem::take(&mut state.blocked);
+        drop(state);
+        tracing::debug!("the peer takes nothing: its replies are given up");
+        for (account, messages) in given_up {
+            account.settle(|settled| settled.given_up += messages);
+        }
+        blocked.iter().for_each(|account| account.sink.wake());
+    }
+
+    #[inline]
+    fn poll_all(&mut self, cx: &mut Context<'_>, connection: &mut Connection) -> Poll<Result<(), Ending>> {
         while self.lane.waiting.load(Ordering::Acquire) > 0 {
             let ready =
                 if connection.is_paced() { connection.poll_ready(cx) } else { connection.poll_clear(cx) };
@@ -355,7 +432,8 @@ impl LaneWriter {
         while let Some((_, account)) = self.sent.pop_front() {
             run += 1;
             if self.sent.front().is_none_or(|(_, next)| !Arc::ptr_eq(next, &account)) {
-                account.settle(std::mem::take(&mut run), Vec::new());
+                let delivered = std::mem::take(&mut run);
+                account.settle(|settled| settled.delivered += delivered);
             }
         }
     }
@@ -369,7 +447,7 @@ impl LaneWriter {
         drop(state);
         self.lane.waiting.store(0, Ordering::Release);
         for (reply, account) in self.sent.drain(..).chain(queue) {
-            account.settle(0, vec![reply.failed(reason, detail)]);
+            account.settle(|settled| settled.failed.push(reply.failed(reason, detail)));
         }
         blocked.iter().for_each(|account| account.sink.wake());
     }

@@ -276,6 +276,11 @@ impl Link {
         if self.closing.is_empty() { Poll::Ready(()) } else { Poll::Pending }
     }
 
+    /// Nobody waits any more for what closes.
+    pub fn abandon(&mut self) {
+        self.closing.clear();
+    }
+
     /// Whether attempts are used up, and none has succeeded since.
     pub fn is_unavailable(&self) -> bool {
         self.is_unavailable

@@ -483,6 +483,11 @@ impl Attachment {
         Poll::Ready(Err(format!("no peer connected to {} within {check:?}", self.path.address())))
     }
 
+    /// Has all peers look at what has changed for them.
+    pub fn wake_peers(&self) {
+        self.path.wake();
+    }
+
     /// Leaves. Peers that nobody else wants are closed with `code`, each once it has what it is owed, and
     /// waited for; so is the listener, if this was its last endpoint.
     pub fn poll_close(&mut self, cx: &mut Context<'_>, code: u16) -> Poll<()> {

@@ -96,6 +96,11 @@ impl Membership {
         self.is_finished = true;
     }
 
+    /// How long a peer is waited for that takes nothing, once the pipeline of a broadcast stops.
+    pub(super) fn patience_at_stop(&self) -> Option<Duration> {
+        self.broadcast.as_ref()?.patience_at_stop()
+    }
+
     /// Whether the peer is still to get something of a broadcast.
     pub(super) fn is_owed(&self) -> bool {
         self.broadcast.is_some() && !self.is_finished

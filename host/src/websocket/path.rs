@@ -376,6 +376,11 @@ impl Path {
         is_last
     }
 
+    /// Has all peers look at what has changed for them.
+    pub(super) fn wake(&self) {
+        self.wake_peers(&self.lock());
+    }
+
     /// Nobody waits any more for the peers of a path that all endpoints have left.
     pub(super) fn abandon(&self) {
         let mut state = self.lock();

@@ -19,7 +19,7 @@ use super::handshake::Handshake;
 use super::keepalive::{Due, Keepalive};
 use super::lane::LaneWriter;
 use super::membership::{self, Arriving, Inlet, Membership};
-use super::parting::Parting;
+use super::parting::{self, Parting};
 use super::path::{Arrivals, Closing, End, Member, Path, Seat};
 use super::ring::Frames;
 use crate::message::{Message, Payload};
@@ -83,6 +83,10 @@ pub(super) struct Peer {
     is_unwritable: bool,
     /// All that was received is in the chunk, or was.
     is_read_out: bool,
+    /// The connection took nothing more when it was last written to.
+    is_blocked: bool,
+    /// It took nothing for too long while endpoints stopped, and takes nothing still.
+    is_given_up: bool,
     /// How to go, once all endpoints have left.
     closing: Option<Closing>,
     parting: Option<Box<Parting>>,
@@ -124,6 +128,8 @@ impl Peer {
             roll: 0,
             is_unwritable: false,
             is_read_out: false,
+            is_blocked: false,
+            is_given_up: false,
             closing: None,
             parting: None,
             patience: None,
@@ -175,13 +181,16 @@ impl Peer {
         if let Err(ending) = self.poll_arrivals(cx) {
             return Poll::Ready(ending);
         }
-        if !self.is_unwritable
-            && let Poll::Ready(Err(ending)) = self.poll_write(cx)
-        {
-            if ending == Ending::TooSlow {
-                return Poll::Ready(ending);
+        if !self.is_unwritable {
+            let written = self.poll_write(cx);
+            self.is_blocked = written.is_pending();
+            self.is_given_up &= self.is_blocked;
+            if let Poll::Ready(Err(ending)) = written {
+                if ending == Ending::TooSlow {
+                    return Poll::Ready(ending);
+                }
+                self.stop_writing(&ending);
             }
-            self.stop_writing(&ending);
         }
         self.retire();
         if let Poll::Ready(ending) = self.poll_parting(cx) {
@@ -364,18 +373,25 @@ impl Peer {
 
     /// Ready when the peer is to go because its endpoints have: it has what it is owed, or does not take it.
     fn poll_parting(&mut self, cx: &mut Context<'_>) -> Poll<Ending> {
-        let is_owed = |membership: &Membership| membership.is_leaving && membership.is_owed();
+        let is_blocked = self.is_blocked;
+        // A pipeline that stops may wait for a blocked peer before its sink leaves.
+        let patience = |membership: &Membership| {
+            membership.patience_at_stop().filter(|_| is_blocked || membership.is_leaving)
+        };
+        let is_owed = |membership: &Membership| {
+            membership.is_owed() && (membership.is_leaving || patience(membership).is_some())
+        };
         if self.members.iter().any(is_owed) || self.closing.is_some() && !self.greetings.is_empty() {
-            let parting = self.parting.get_or_insert_with(|| Box::new(Parting::new(&self.connection)));
+            let owed = self.members.iter().filter(|membership| is_owed(membership));
+            let patience = owed.filter_map(patience).min().unwrap_or(parting::PATIENCE);
+            let parting =
+                self.parting.get_or_insert_with(|| Box::new(Parting::new(&self.connection, patience)));
             let is_given_up = parting.poll(cx, &self.connection).is_ready();
+            self.is_given_up |= is_given_up;
             match self.closing {
-                Some(closing) if is_given_up || closing.is_abandoned => {
-                    if is_given_up {
-                        // Nor will it read a close frame.
-                        self.patience = Some(Box::pin(tokio::time::sleep(Duration::ZERO)));
-                    }
-                }
+                Some(closing) if is_given_up || closing.is_abandoned => {}
                 None if is_given_up => {
+                    self.parting = None;
                     for membership in self.members.iter_mut().filter(|membership| is_owed(membership)) {
                         membership.part(self.id, &self.shown, Reason::Shutdown);
                     }
@@ -384,6 +400,13 @@ impl Peer {
                 }
                 _ => return Poll::Pending,
             }
+        } else {
+            self.parting = None;
+        }
+        let has_lost_replies = self.lane.as_ref().is_some_and(LaneWriter::has_given_up);
+        if self.closing.is_some() && (self.is_given_up || has_lost_replies) {
+            // Nor will it read a close frame.
+            self.patience = Some(Box::pin(tokio::time::sleep(Duration::ZERO)));
         }
         self.closing.map_or(Poll::Pending, |closing| Poll::Ready(Ending::Stopped { code: closing.code }))
     }

@@ -10,14 +10,19 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 use tidemill::config::{
-    Endpoint, EndpointText, FilePath, Identity, Mode, Peers, Pem, Server, ServerTls, SlowPeer,
+    Endpoint, EndpointText, FilePath, Identity, Mode, Outputs, Peers, Pem, ReplySink, Server, ServerTls,
+    SlowPeer,
 };
 use tidemill::message::Failed;
-use tidemill::sink::Sink;
-use tidemill::source::Source;
+use tidemill::pipeline::{self, Control, Ended, Ending, Parts};
+use tidemill::sink::{self, Sink};
+use tidemill::source::{self, Chunk, Source};
 use tidemill::telemetry::Metrics;
 use tidemill::websocket::Listeners;
 use tokio::net::TcpSocket;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use tokio_tungstenite::client_async;
 use tokio_tungstenite::tungstenite::Message;
 
@@ -174,6 +179,94 @@ async fn at_a_stop_a_peer_that_reads_slowly_gets_all_it_is_owed() {
     };
     soon(async { tokio::join!(close(&mut sink, &mut failed), reads) }).await;
     assert_eq!(metric(&metrics, &["tidemill_peer_messages_dropped_total{"]), "0");
+}
+
+/// A pipeline without plugins.
+struct Running {
+    control: mpsc::Sender<Control>,
+    line: JoinHandle<Ended>,
+}
+
+impl Running {
+    fn new(source: Source, name: &str, sink: Sink, metrics: &Metrics) -> Self {
+        let sinks = vec![(name.into(), Outputs::All, sink)];
+        let parts = Parts { name: "p".into(), source, transforms: Vec::new(), sinks, dead_letter: None };
+        let (line, control) = pipeline::build(parts, metrics);
+        Self { control, line: tokio::spawn(line.run(|| ())) }
+    }
+
+    /// Begins to stop; answers when it would be too late.
+    async fn stop(&self) -> Instant {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        self.control.send(Control::Stop { deadline }).await.expect("it runs");
+        deadline
+    }
+
+    /// It has ended, long before it would be too late.
+    async fn ended(self, deadline: Instant) {
+        let ended = soon(self.line).await.expect("no panic");
+        assert_eq!((ended.ending, ended.given_up), (Ending::Stopped, None));
+        assert!(Instant::now() < deadline - Duration::from_secs(2), "it took as long as it could");
+    }
+}
+
+#[tokio::test]
+async fn at_a_stop_a_peer_that_does_not_read_its_replies_costs_only_itself() {
+    const IN_FLIGHT: &[&str] = &["tidemill_messages_in_flight{"];
+    let (listeners, metrics) = (Listeners::default(), Metrics::default());
+    let (source, address) = server_source(&listeners, server_endpoint("/"), &metrics).await;
+    let endpoint = server_endpoint("/");
+    let listen = endpoint.listen().expect("a server endpoint");
+    let (of_sink, of_endpoint) = (metrics.sink("p", "back"), metrics.endpoint("p", "back"));
+    let peers = Peers { buffer: 16, slow: SlowPeer::DropOldest, ..Peers::default() };
+    let config = ReplySink { peers, ..ReplySink::default() };
+    let sink = sink::Reply::accepted(&config, &endpoint, listen, &listeners, of_sink, of_endpoint).await;
+    let running = Running::new(source, "back", Sink::Reply(sink.expect("it listens")), &metrics);
+    let (mut stalled, mut quick) = (dial_slow(address).await, dial(address, "/").await);
+    for index in 0..FLOOD {
+        soon(stalled.send(Message::text(flood(index)))).await.expect("it is read");
+    }
+    for text in ["a", "b", "c"] {
+        soon(quick.send(Message::text(text))).await.expect("it is read");
+    }
+    until_metric(&metrics, &["tidemill_messages_received_total{"], &(FLOOD + 3).to_string()).await;
+    assert_ne!(metric(&metrics, IN_FLIGHT), "0");
+    let deadline = running.stop().await;
+    for text in ["a", "b", "c"] {
+        assert_eq!(next_text(&mut quick).await, text);
+    }
+    assert_eq!(close_code(&mut quick).await, 1001);
+    drop(quick);
+    running.ended(deadline).await;
+    assert_eq!(metric(&metrics, IN_FLIGHT), "0");
+    let given_up = metric(&metrics, &["tidemill_messages_dropped_total{", "\"back\"", "\"shutdown\""]);
+    assert!(given_up.parse::<usize>().expect("a number") > 0);
+    drop(stalled);
+}
+
+#[tokio::test]
+async fn at_a_stop_a_peer_that_does_not_read_no_longer_blocks_the_others() {
+    let (listeners, metrics) = (Listeners::default(), Metrics::default());
+    let peers = Peers { buffer: 4, slow: SlowPeer::Block, ..Peers::default() };
+    let (sink, address) = server_sink(&listeners, server_endpoint("/"), peers, &metrics).await;
+    let (stalled, mut quick) = (dial_slow(address).await, dial(address, "/").await);
+    until_metric(&metrics, OUT, "2").await;
+    let (feed, queue) = source::queue();
+    let running = Running::new(Source::Queue(queue), "out", sink, &metrics);
+    let messages = (0..FLOOD).map(|index| message(&flood(index))).collect();
+    feed.push(Chunk { messages, failed: Vec::new() }).await.expect("it runs");
+    assert!(next_text(&mut quick).await.starts_with("00000000 "));
+    let deadline = running.stop().await;
+    for index in 1..FLOOD {
+        assert!(next_text(&mut quick).await.starts_with(&format!("{index:08} ")));
+    }
+    assert_eq!(close_code(&mut quick).await, 1001);
+    drop(quick);
+    running.ended(deadline).await;
+    assert_eq!(metric(&metrics, &["tidemill_messages_delivered_total{"]), FLOOD.to_string());
+    let missed = metric(&metrics, &["tidemill_peer_messages_dropped_total{", "\"shutdown\""]);
+    assert!(missed.parse::<usize>().expect("a number") > 0);
+    drop((feed, stalled));
 }
 
 #[tokio::test]
