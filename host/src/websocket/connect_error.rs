@@ -302,6 +302,11 @@ mod tests {
     #[test]
     fn retry_after_is_seconds_or_a_date() {
         assert_eq!(after("120"), Some(Duration::from_secs(120)));
+        assert_eq!(
+            after("99999999999999999999999"),
+            Some(Duration::from_secs(u64::MAX)),
+            "bounded where it is used"
+        );
         assert_eq!(after("Wed, 21 Oct 2015 07:28:00 GMT"), Some(Duration::from_secs(60)));
         assert_eq!(after("Wed, 21 Oct 2015 07:26:00 GMT"), None);
         assert_eq!(after("soon"), None);
