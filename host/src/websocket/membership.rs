@@ -1,8 +1,11 @@
 //! A peer's part in the endpoints of its path: what it is shown as there, the way to a source, what a sink's
 //! broadcast still has for it, and how it comes to be.
 
-use super::broadcast::Broadcast;
+use super::broadcast::{Broadcast, Next};
+use super::ending::Ending;
+use super::parting;
 use super::path::{Arrivals, End, Member};
+use super::ring::Frames;
 use super::secret::resolved;
 use crate::config::EndpointText;
 use crate::message::Payload;
@@ -96,14 +99,13 @@ impl Membership {
         self.is_finished = true;
     }
 
-    /// How long a peer is waited for that takes nothing, once the pipeline of a broadcast stops.
-    pub(super) fn patience_at_stop(&self) -> Option<Duration> {
-        self.broadcast.as_ref()?.patience_at_stop()
-    }
-
-    /// Whether the peer is still to get something of a broadcast.
-    pub(super) fn is_owed(&self) -> bool {
-        self.broadcast.is_some() && !self.is_finished
+    /// Whether the peer is to get something of a broadcast before it goes: of a sink that has left, or of one
+    /// that stops and may wait for a blocked peer before it leaves.
+    pub(super) fn is_owed(&self, is_blocked: bool) -> bool {
+        !self.is_finished
+            && self.broadcast.as_ref().is_some_and(|broadcast| {
+                self.is_leaving || is_blocked && broadcast.patience_at_stop().is_some()
+            })
     }
 }
 
@@ -136,6 +138,50 @@ impl Inlet {
         let _ = self.sender.send_item(chunk);
         self.has_chunk = true;
     }
+}
+
+/// How long a peer is waited for that takes nothing of what it is owed.
+pub(super) fn patience(members: &[Membership], is_blocked: bool) -> Duration {
+    let owed = members.iter().filter(|membership| membership.is_owed(is_blocked));
+    let patience = owed.filter_map(|membership| membership.broadcast.as_ref()?.patience_at_stop());
+    patience.min().unwrap_or(parting::PATIENCE)
+}
+
+/// What a broadcast holds for the peer. The members take turns.
+pub(super) fn next_frames(
+    cx: &mut Context<'_>,
+    members: &mut [Membership],
+    turn: &mut usize,
+    peer: u64,
+) -> Result<Option<Frames>, Ending> {
+    for _ in 0..members.len() {
+        *turn = (*turn + 1) % members.len();
+        let membership = &mut members[*turn];
+        let Some(broadcast) = membership.broadcast.as_ref().filter(|_| !membership.is_finished) else {
+            continue;
+        };
+        match broadcast.poll_next(cx, peer) {
+            Poll::Ready(Next::Frames(frames)) => return Ok(Some(frames)),
+            Poll::Ready(Next::TooSlow) => return Err(Ending::TooSlow),
+            Poll::Ready(Next::Finished) => membership.is_finished = true,
+            Poll::Pending => {}
+        }
+    }
+    Ok(None)
+}
+
+/// Tells the broadcasts that the connection takes nothing more now.
+pub(super) fn poll_blocked(
+    cx: &mut Context<'_>,
+    members: &[Membership],
+    peer: u64,
+) -> Poll<Result<(), Ending>> {
+    for broadcast in members.iter().filter_map(|membership| membership.broadcast.as_ref()) {
+        if broadcast.poll_blocked(cx, peer).is_ready() {
+            return Poll::Ready(Err(Ending::TooSlow));
+        }
+    }
+    Poll::Pending
 }
 
 /// Tells the sources how many messages were read that they cannot have taken: of the chunk, and beyond it.

@@ -11,7 +11,6 @@
 //! free, even if what it had sent still waits for a pipeline; only so many peers of a path may be without a
 //! seat, though.
 
-use super::broadcast::Next;
 use super::close_code;
 use super::connection::{Connection, Received};
 use super::ending::Ending;
@@ -19,9 +18,8 @@ use super::handshake::Handshake;
 use super::keepalive::{Due, Keepalive};
 use super::lane::LaneWriter;
 use super::membership::{self, Arriving, Inlet, Membership};
-use super::parting::{self, Parting};
+use super::parting::Parting;
 use super::path::{Arrivals, Closing, End, Member, Path, Seat};
-use super::ring::Frames;
 use crate::message::{Message, Payload};
 use crate::metadata::{self, Metadata, Origin};
 use crate::reason::Reason;
@@ -359,7 +357,7 @@ impl Peer {
                 return true;
             }
             let waits = |inlet: &Inlet| reads_more || has_chunk && !inlet.has_chunk();
-            if membership.is_owed() || membership.inlet.as_ref().is_some_and(waits) {
+            if membership.is_owed(false) || membership.inlet.as_ref().is_some_and(waits) {
                 return true;
             }
             if let Some(inlet) = &mut membership.inlet {
@@ -374,16 +372,9 @@ impl Peer {
     /// Ready when the peer is to go because its endpoints have: it has what it is owed, or does not take it.
     fn poll_parting(&mut self, cx: &mut Context<'_>) -> Poll<Ending> {
         let is_blocked = self.is_blocked;
-        // A pipeline that stops may wait for a blocked peer before its sink leaves.
-        let patience = |membership: &Membership| {
-            membership.patience_at_stop().filter(|_| is_blocked || membership.is_leaving)
-        };
-        let is_owed = |membership: &Membership| {
-            membership.is_owed() && (membership.is_leaving || patience(membership).is_some())
-        };
+        let is_owed = |membership: &Membership| membership.is_owed(is_blocked);
         if self.members.iter().any(is_owed) || self.closing.is_some() && !self.greetings.is_empty() {
-            let owed = self.members.iter().filter(|membership| is_owed(membership));
-            let patience = owed.filter_map(patience).min().unwrap_or(parting::PATIENCE);
+            let patience = membership::patience(&self.members, is_blocked);
             let parting =
                 self.parting.get_or_insert_with(|| Box::new(Parting::new(&self.connection, patience)));
             let is_given_up = parting.poll(cx, &self.connection).is_ready();
@@ -427,17 +418,19 @@ impl Peer {
             let lane = self.lane.as_mut().map(|lane| lane.poll_write(cx, &mut self.connection));
             match lane.unwrap_or(Poll::Ready(Ok(()))) {
                 Poll::Ready(result) => result?,
-                Poll::Pending => return self.poll_blocked(cx),
+                Poll::Pending => return membership::poll_blocked(cx, &self.members, self.id),
             }
             match self.connection.poll_clear(cx) {
                 Poll::Ready(result) => result.map_err(Ending::from)?,
-                Poll::Pending => return self.poll_blocked(cx),
+                Poll::Pending => return membership::poll_blocked(cx, &self.members, self.id),
             }
             let greetings = std::mem::take(&mut self.greetings);
             if !greetings.is_empty() {
                 let sent = greetings.iter().try_for_each(|greeting| self.connection.send(greeting));
                 sent.map_err(Ending::from)?;
-            } else if let Some(frames) = self.next_frames(cx)? {
+            } else if let Some(frames) =
+                membership::next_frames(cx, &mut self.members, &mut self.turn, self.id)?
+            {
                 self.connection.send_frames(frames).map_err(Ending::from)?;
             } else {
                 break;
@@ -445,34 +438,6 @@ impl Peer {
             self.keepalive.message();
         }
         Poll::Ready(Ok(()))
-    }
-
-    /// What a broadcast holds. The members take turns.
-    fn next_frames(&mut self, cx: &mut Context<'_>) -> Result<Option<Frames>, Ending> {
-        for _ in 0..self.members.len() {
-            self.turn = (self.turn + 1) % self.members.len();
-            let membership = &mut self.members[self.turn];
-            let Some(broadcast) = membership.broadcast.as_ref().filter(|_| !membership.is_finished) else {
-                continue;
-            };
-            match broadcast.poll_next(cx, self.id) {
-                Poll::Ready(Next::Frames(frames)) => return Ok(Some(frames)),
-                Poll::Ready(Next::TooSlow) => return Err(Ending::TooSlow),
-                Poll::Ready(Next::Finished) => membership.is_finished = true,
-                Poll::Pending => {}
-            }
-        }
-        Ok(None)
-    }
-
-    /// Tells the broadcasts that the connection takes nothing more now.
-    fn poll_blocked(&self, cx: &mut Context<'_>) -> Poll<Result<(), Ending>> {
-        for broadcast in self.members.iter().filter_map(|membership| membership.broadcast.as_ref()) {
-            if broadcast.poll_blocked(cx, self.id).is_ready() {
-                return Poll::Ready(Err(Ending::TooSlow));
-            }
-        }
-        Poll::Pending
     }
 
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Ending> {
