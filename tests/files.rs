@@ -248,20 +248,11 @@ fn a_fifo_that_nobody_reads_ends_with_the_grace_period_and_its_messages_are_coun
     make_fifo(&folder.path("fifo"));
     fs::write(folder.path("in.jsonl"), lines(0..10)).unwrap();
     let config = pipeline("type = \"file\", path = \"in.jsonl\"", "type = \"file\", path = \"fifo\"");
-    let mut child = start(&folder, &config, |command| {
-        command.stderr(Stdio::piped());
-    });
-    let mut log = BufReader::new(child.stderr.take().unwrap());
-    let mut line = String::new();
-    while !line.contains("pipeline running") {
-        line.clear();
-        assert!(log.read_line(&mut line).unwrap() > 0, "it ended before");
-    }
-    terminate(&child);
-    assert_eq!(exit_code(&mut child), Some(1));
-    let mut rest = String::new();
-    log.read_to_string(&mut rest).unwrap();
-    assert!(rest.contains("the grace period ran out"), "{rest}");
+    let host = folder.run_with_grace(Duration::from_secs(1), &config);
+    host.wait_until("messages wait", |now| now.count("tidemill_messages_received_total", &[]) == 10);
+    let ended = host.stop();
+    assert_eq!(ended.status.code(), Some(1), "{}", ended.log);
+    assert!(ended.log.contains("the grace period ran out"), "{}", ended.log);
 }
 
 #[test]

@@ -12,6 +12,8 @@ use tempfile::TempDir;
 
 /// Longest wait for anything: a test that reaches it has failed.
 pub const PATIENCE: Duration = Duration::from_secs(60);
+/// How long pipelines beside the first may take to open their paths.
+const OTHERS_OPEN: Duration = Duration::from_secs(5);
 /// Between two looks at something.
 pub(crate) const LOOK_INTERVAL: Duration = Duration::from_millis(5);
 
@@ -232,6 +234,18 @@ impl Host {
     /// # Panics
     /// If the log does not say so in time.
     pub fn listening(&self, what: &str) -> SocketAddr {
+        let address = self.address_of(what);
+        // A listener opens with its first path; others of the same host may be a moment behind. One that a
+        // test keeps from starting is not waited for in earnest.
+        let deadline = Instant::now() + OTHERS_OPEN;
+        let starting = |now: &Counted| now.count("tidemill_pipelines", &["state=\"starting\""]);
+        while self.admin.is_some() && starting(&self.metrics()) > 0 && Instant::now() < deadline {
+            std::thread::sleep(LOOK_INTERVAL);
+        }
+        address
+    }
+
+    fn address_of(&self, what: &str) -> SocketAddr {
         self.logged(&format!("{what} listening"), |fields| {
             let is_it = fields.get("message")?.as_str()?.strip_suffix(" listening")? == what;
             if is_it { fields.get("address")?.as_str()?.parse().ok() } else { None }
