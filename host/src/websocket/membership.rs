@@ -19,6 +19,11 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio_util::sync::PollSender;
 
+/// Most messages in a chunk.
+pub(super) const CHUNK_MESSAGES: usize = 256;
+/// Most payload bytes in a chunk; one larger message goes alone.
+pub(super) const CHUNK_BYTES: usize = 1 << 20;
+
 /// How long the files of a greeting may take to be read.
 const GREETING_PATIENCE: Duration = Duration::from_secs(10);
 

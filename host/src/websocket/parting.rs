@@ -7,6 +7,8 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::time::{Instant, Sleep};
 
+/// How long the close frame of a peer that nobody waits for any more may take.
+pub(super) const CUT_PATIENCE: Duration = Duration::from_millis(300);
 /// A peer that has taken nothing for so long does not read: what it is owed is given up.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 

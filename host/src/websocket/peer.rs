@@ -17,8 +17,8 @@ use super::ending::Ending;
 use super::handshake::Handshake;
 use super::keepalive::{Due, Keepalive};
 use super::lane::LaneWriter;
-use super::membership::{self, Arriving, Inlet, Membership};
-use super::parting::Parting;
+use super::membership::{self, Arriving, CHUNK_BYTES, CHUNK_MESSAGES, Inlet, Membership};
+use super::parting::{CUT_PATIENCE, Parting};
 use super::path::{Arrivals, Closing, End, Member, Path, Seat};
 use crate::message::{Message, Payload};
 use crate::metadata::{self, Metadata, Origin};
@@ -35,14 +35,8 @@ use std::time::Duration;
 use tokio::time::Sleep;
 use tracing::{Instrument, debug, debug_span};
 
-/// Most messages in a chunk.
-const CHUNK_MESSAGES: usize = 256;
-/// Most payload bytes in a chunk; one larger message goes alone.
-const CHUNK_BYTES: usize = 1 << 20;
 /// Chunks read in one turn, so that a peer that never stops sending is sent to as well.
 const CHUNKS_A_TURN: usize = 4;
-/// How long the close frame of a peer that nobody waits for any more may take.
-const CUT_PATIENCE: Duration = Duration::from_millis(300);
 
 pub(super) struct Peer {
     path: Arc<Path>,
