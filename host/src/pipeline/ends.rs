@@ -108,7 +108,8 @@ impl Ends {
             if let Poll::Ready(output) = call.as_mut().poll(cx) {
                 return Poll::Ready(Ok(output));
             }
-            self.poll_meanwhile(cx);
+            let _ = self.outlets.poll_drive(cx);
+            self.poll_held(cx);
             self.poll_grace(cx).map(Err)
         })
         .await
@@ -126,9 +127,9 @@ impl Ends {
         .await
     }
 
-    /// Drives the ends while nothing is read: what was given before goes out now.
-    pub(super) fn poll_meanwhile(&mut self, cx: &mut Context<'_>) {
-        let _ = self.outlets.poll_drive(cx);
+    /// Nothing is read for now: what was given before goes out, and the source is held. Call after the
+    /// outlets were driven.
+    pub(super) fn poll_held(&mut self, cx: &mut Context<'_>) {
         let _ = self.outlets.poll_flush(cx);
         self.source.poll_hold(cx);
     }

@@ -68,7 +68,8 @@ enum Turn {
     Failed(String),
 }
 
-/// What a pipeline does about messages that wait for a plugin which fails again and again.
+/// Whether the source is still read. Then a stop is looked at before the next call; afterwards what waits
+/// for the stages is worked off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Reading {
     On,
@@ -228,7 +229,7 @@ impl Line {
     /// Messages flow until there is a reason to end.
     async fn flow(&mut self) -> Result<Close, GraceOver> {
         loop {
-            match self.turn(Reading::On).await? {
+            match self.turn().await? {
                 Turn::Filled(fill) => {
                     self.take_batch();
                     match fill {
@@ -251,13 +252,13 @@ impl Line {
     }
 
     /// Ready with the next thing to do; until then it drives the ends.
-    async fn turn(&mut self, reading: Reading) -> Result<Turn, GraceOver> {
+    async fn turn(&mut self) -> Result<Turn, GraceOver> {
         let Self { ends, stages, batch, given, timer, is_clear, is_sources_turn, time_us, .. } = self;
         // By move: the stages are borrowed for this alone, since instances are not to be shared.
         ends.until(move |ends, cx| {
             *is_clear = ends.outlets.poll_drive(cx).is_ready();
             ends.poll_control(cx);
-            if !ends.swaps.is_empty() || (reading == Reading::On && ends.stop().is_some()) {
+            if !ends.swaps.is_empty() || ends.stop().is_some() {
                 return Poll::Ready(Turn::Look);
             }
             if let Some(error) = ends.outlets.failure() {
@@ -282,7 +283,7 @@ impl Line {
                 None => None,
             };
             if is_held {
-                ends.poll_meanwhile(cx);
+                ends.poll_held(cx);
                 if let Some(due) = due_now(timer, cx) {
                     return Poll::Ready(due);
                 }
@@ -482,7 +483,7 @@ impl Line {
         let pause = stages.iter().rev().find(|stage| stage.has_work()).and_then(Stage::paused_until);
         ends.until(|ends, cx| {
             *is_clear = ends.outlets.poll_drive(cx).is_ready();
-            ends.poll_meanwhile(cx);
+            ends.poll_held(cx);
             ends.poll_control(cx);
             let is_told = !ends.swaps.is_empty() || ends.stop().is_some() != was_stopped;
             let is_over = pause.is_none_or(|pause| timer.poll(cx, Some(pause)).is_ready());
