@@ -12,6 +12,7 @@ mod serve;
 mod untrusted;
 
 use crate::config::{Reader, Redacted, Server, Transform};
+use crate::connections::Connections;
 use crate::control::Handle;
 use crate::telemetry::{Described, Metrics, Status};
 use crate::websocket::Listeners;
@@ -43,6 +44,8 @@ pub struct Admin {
 pub struct Host {
     /// What it counts.
     pub metrics: Arc<Metrics>,
+    /// Who is connected.
+    pub connections: Connections,
     /// How its pipelines do.
     pub status: Arc<Status>,
     /// What it can be told.

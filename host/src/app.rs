@@ -24,6 +24,7 @@ pub use start::StartError;
 pub use swap::{Outcome, UseVerdict, Verdict};
 
 use crate::config::{Config, Reader};
+use crate::connections::Connections;
 use crate::control::Handle;
 use crate::plugin::EngineError;
 use crate::reload::FolderError;
@@ -127,7 +128,7 @@ pub async fn run(config: Config, settings: Settings, shutdown: Shutdown) -> Resu
     let opened = tokio::select! {
         biased;
         () = shutdown.requested() => return Ok(()),
-        opened = Task::open(config, settings) => opened,
+        opened = Task::open(config, settings, Connections::default()) => opened,
     };
     let (task, handle) = opened?;
     drop(handle);
@@ -142,6 +143,7 @@ pub struct Host {
     /// None: [`Host::ended`] has given it away.
     handle: Option<Handle>,
     metrics: Arc<Metrics>,
+    connections: Connections,
     shutdown: Shutdown,
     task: Option<JoinHandle<Result<(), AppError>>>,
 }
@@ -162,12 +164,13 @@ impl Host {
     /// As [`Host::start`].
     pub async fn start_with(config: Config, settings: Settings) -> Result<Self, AppError> {
         let metrics = settings.metrics.clone();
-        let (task, handle) = Task::open(config, settings).await?;
+        let connections = Connections::default();
+        let (task, handle) = Task::open(config, settings, connections.clone()).await?;
         let shutdown = Shutdown::default();
         let (sender, started) = oneshot::channel();
         let task = tokio::spawn(Box::pin(task.run(shutdown.clone(), Some(sender))));
         // If this future is dropped, so is the host.
-        let mut host = Self { handle: Some(handle), metrics, shutdown, task: Some(task) };
+        let mut host = Self { handle: Some(handle), metrics, connections, shutdown, task: Some(task) };
         if started.await.is_err() {
             host.join().await?;
         }
@@ -182,6 +185,11 @@ impl Host {
     /// What it counts.
     pub fn metrics(&self) -> &Arc<Metrics> {
         &self.metrics
+    }
+
+    /// Its open endpoints and who is connected to them, as they are at any moment.
+    pub fn connections(&self) -> &Connections {
+        &self.connections
     }
 
     /// Waits until every pipeline has ended by itself and no handle is left.

@@ -60,7 +60,7 @@
 //! let host = Host::start(Config { pipelines: vec![pipeline], ..Config::default() }).await?;
 //!
 //! tokio::signal::ctrl_c().await?;
-//! for endpoint in host.metrics().connections().list() {
+//! for endpoint in host.connections().list() {
 //!     println!("{} is {:?}", endpoint.address, endpoint.state);
 //! }
 //! host.stop().await?; // What is in flight reaches its end first.
@@ -78,6 +78,7 @@ pub mod app;
 pub mod backoff;
 pub mod cli;
 pub mod config;
+pub mod connections;
 pub mod control;
 pub mod foreign_text;
 pub mod interrupt;

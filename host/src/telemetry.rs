@@ -1,10 +1,9 @@
-//! What the host says of itself: logs, metrics, and who is connected.
+//! What the host says of itself: logs, metrics, and the states of its pipelines.
 //!
 //! Nothing here knows a pipeline; the layers above ask for the counters of their labels once, and
 //! add to them once a batch.
 
 mod accounts;
-mod connections;
 mod guest_metrics;
 mod handshakes;
 mod labels;
@@ -16,7 +15,6 @@ mod rate_limit;
 mod status;
 
 pub use accounts::{Account, Counts, Ledger, LossCounts, Settled};
-pub use connections::{Connected, ConnectionView, Connections, Dismissal, EndpointState, EndpointView, Gone};
 pub use guest_metrics::GuestMetrics;
 pub use handshakes::HandshakeMetrics;
 pub use log::{LogFormat, init as init_log};

@@ -2,7 +2,7 @@
 
 use super::Host;
 use super::refusal::Refusal;
-use crate::telemetry::{ConnectionView, Dismissal, EndpointView};
+use crate::connections::{ConnectionView, Dismissal, EndpointView};
 use crate::websocket::{self, close_code};
 use axum::body::Bytes;
 use axum::extract::{Path, State};
@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 use std::sync::Arc;
 
 pub(super) async fn list(State(host): State<Arc<Host>>) -> Json<Value> {
-    let endpoints: Vec<_> = host.metrics.connections().list().iter().map(endpoint).collect();
+    let endpoints: Vec<_> = host.connections.list().iter().map(endpoint).collect();
     Json(json!({ "endpoints": endpoints }))
 }
 
@@ -22,7 +22,7 @@ pub(super) async fn close(
     Path(id): Path<String>,
 ) -> Result<StatusCode, Refusal> {
     let dismissal = Dismissal { code: close_code::POLICY, reason: "closed by an operator".to_owned() };
-    if host.metrics.connections().dismiss(&id, dismissal) {
+    if host.connections.dismiss(&id, dismissal) {
         tracing::info!(connection = id, "connection closed by an operator");
         Ok(StatusCode::NO_CONTENT)
     } else {

@@ -3,6 +3,7 @@
 use crate::config::{
     self, DEAD_LETTER, FileSink, FileSource, Mode, SOURCE, SinkKind, StdinSource, StdoutSink, WebSocketSource,
 };
+use crate::connections::{Connections, OpenEndpoint};
 use crate::sink::{self, Sink};
 use crate::source::{self, Source};
 use crate::telemetry::Metrics;
@@ -13,6 +14,7 @@ use std::sync::Arc;
 #[derive(Debug)]
 pub(super) struct Ends {
     metrics: Arc<Metrics>,
+    connections: Connections,
     listeners: Listeners,
 }
 
@@ -33,7 +35,7 @@ pub struct OpenError {
 }
 
 impl Ends {
-    pub(super) fn new(metrics: Arc<Metrics>, config: &config::Config) -> Self {
+    pub(super) fn new(metrics: Arc<Metrics>, connections: Connections, config: &config::Config) -> Self {
         let listeners = Listeners::new(&config.server).counted_by(metrics.handshakes());
         // They agree: the file was refused otherwise.
         config.pipelines.iter().flat_map(|pipeline| listeners.configure(pipeline)).for_each(Noted::keep);
@@ -41,7 +43,12 @@ impl Ends {
             Some(admin) => listeners.beside(admin.listen, "[admin]"),
             None => listeners,
         };
-        Self { metrics, listeners }
+        Self { metrics, connections, listeners }
+    }
+
+    /// A row in the table of connections for an end, and its counters.
+    fn endpoint(&self, pipeline: &str, end: &str) -> OpenEndpoint {
+        self.connections.open(self.metrics.endpoint(pipeline, end))
     }
 
     /// The listeners that server endpoints share.
@@ -100,7 +107,7 @@ impl Ends {
         let reply = match &endpoint.mode {
             Mode::Client(_) => sink::Reply::dialled(config, metrics),
             Mode::Server(listen) => {
-                let of_endpoint = self.metrics.endpoint(pipeline, name);
+                let of_endpoint = self.endpoint(pipeline, name);
                 sink::Reply::accepted(config, endpoint, listen, &self.listeners, metrics, of_endpoint)
                     .await
                     .map_err(|error| OpenError { end: format!("sink {name}"), error: error.to_string() })?
@@ -118,7 +125,7 @@ impl Ends {
         let failed = |error: String| OpenError { end: SOURCE.to_owned(), error };
         match config {
             config::Source::WebSocket(websocket) => {
-                let metrics = self.metrics.endpoint(pipeline, SOURCE);
+                let metrics = self.endpoint(pipeline, SOURCE);
                 match &websocket.endpoint.mode {
                     Mode::Client(client) => {
                         let client = source::websocket::Client::new(websocket, client, is_answered, metrics);
@@ -157,7 +164,7 @@ impl Ends {
         let metrics = self.metrics.sink(pipeline, name);
         match config {
             SinkKind::WebSocket(websocket) => {
-                let endpoint = self.metrics.endpoint(pipeline, name);
+                let endpoint = self.endpoint(pipeline, name);
                 match &websocket.endpoint.mode {
                     Mode::Client(client) => {
                         let client = sink::websocket::Client::new(websocket, client, metrics, endpoint);

@@ -15,6 +15,7 @@ use super::swap::{self, Exchanged, Offer, Outcome, Use};
 use super::{AppError, Settings};
 use crate::admin::{self, Admin};
 use crate::config::{self, Config};
+use crate::connections::Connections;
 use crate::control::{self, Command, Handle};
 use crate::pipeline::{Ended, LAST_GOODBYE};
 use crate::plugin::{Engine, Plugin};
@@ -73,7 +74,11 @@ struct Served {
 
 impl Task {
     /// A host whose pipelines are known and do nothing yet, and its handle. Its HTTP API answers.
-    pub(super) async fn open(config: Config, settings: Settings) -> Result<(Self, Handle), AppError> {
+    pub(super) async fn open(
+        config: Config,
+        settings: Settings,
+        connections: Connections,
+    ) -> Result<(Self, Handle), AppError> {
         let Settings { metrics, grace, reader } = settings;
         let plugins = config.plugins.clone();
         let opened = tokio::task::spawn_blocking(move || {
@@ -84,11 +89,12 @@ impl Task {
             opened.await.map_err(|error| AppError::Failed(error.to_string()))??;
         let status = Arc::new(Status::new(&metrics));
         let (handle, commands) = control::channel(status.clone());
-        let ends = Arc::new(Ends::new(metrics.clone(), &config));
+        let ends = Arc::new(Ends::new(metrics.clone(), connections.clone(), &config));
         let admin = match &config.admin {
             Some(admin) => {
                 let host = admin::Host {
                     metrics: metrics.clone(),
+                    connections: connections.clone(),
                     status: status.clone(),
                     handle: handle.clone(),
                     reader,

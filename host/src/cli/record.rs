@@ -2,6 +2,7 @@
 
 use super::{Exit, block_on, complain, duration, environment, url};
 use crate::config::{Endpoint, FilePath, Format, Mode, Proxies, SOURCE, WebSocketSource};
+use crate::connections::Connections;
 use crate::message::Failed;
 use crate::shutdown::Shutdown;
 use crate::sink::{self, Sink};
@@ -55,8 +56,8 @@ impl Record {
         let Mode::Client(mut client) = endpoint.mode.clone() else { return Err("a recorder dials".into()) };
         client.proxies = Proxies::of(&environment());
         let config = WebSocketSource::new(endpoint);
-        let metrics_of_source = metrics.endpoint(PIPELINE, SOURCE);
-        let dialled = source::websocket::Client::new(&config, &client, false, metrics_of_source);
+        let endpoint = Connections::default().open(metrics.endpoint(PIPELINE, SOURCE));
+        let dialled = source::websocket::Client::new(&config, &client, false, endpoint);
         let mut source = Source::Client(Box::new(dialled));
         let path = FilePath::plain(&*self.output);
         let mut sink = sink::lines::file(&path, Format::Recording, false, metrics.sink(PIPELINE, "file"))

@@ -5,10 +5,11 @@
 
 use super::framing::Framing;
 use crate::config::{self, ReplySink};
+use crate::connections::OpenEndpoint;
 use crate::message::{Failed, Message};
 use crate::metadata::{CONNECTION, Origin};
 use crate::reason::Reason;
-use crate::telemetry::{EndpointMetrics, SinkMetrics};
+use crate::telemetry::SinkMetrics;
 use crate::websocket::{self, Account, Attachment, Lane, ListenError, Listeners, Pushed};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -55,7 +56,7 @@ impl Reply {
         listen: &config::Listen,
         listeners: &Listeners,
         metrics: SinkMetrics,
-        endpoint: EndpointMetrics,
+        endpoint: OpenEndpoint,
     ) -> Result<Self, ListenError> {
         let mut reply = Self::dialled(config, metrics);
         reply.framing.reserve(source.metadata_names());

@@ -7,9 +7,10 @@
 use super::framing::Framing;
 use super::gathering::Gathering;
 use crate::config::{self, Buffer, WebSocketSink, WhenFull, WhenNoPeers};
+use crate::connections::OpenEndpoint;
 use crate::message::{Failed, Message};
 use crate::reason::Reason;
-use crate::telemetry::{EndpointMetrics, SinkMetrics};
+use crate::telemetry::SinkMetrics;
 use crate::websocket::{
     Attachment, Broadcast, Chance, Change, Ending, Frame, Link, ListenError, Listeners, Received,
     WhenExhausted,
@@ -80,7 +81,7 @@ impl Client {
         config: &WebSocketSink,
         client: &config::Client,
         metrics: SinkMetrics,
-        endpoint: EndpointMetrics,
+        endpoint: OpenEndpoint,
     ) -> Self {
         Self {
             link: Link::new(&config.endpoint, client, config.packing, WhenExhausted::Persist, endpoint),
@@ -354,7 +355,7 @@ impl Server {
         listen: &config::Listen,
         listeners: &Listeners,
         metrics: SinkMetrics,
-        endpoint: EndpointMetrics,
+        endpoint: OpenEndpoint,
     ) -> Result<Self, ListenError> {
         let broadcast = Arc::new(Broadcast::new(config.peers, metrics.clone()));
         let attachment = listeners.open_sink(&config.endpoint, listen, broadcast.clone(), endpoint).await?;

@@ -6,11 +6,11 @@
 use super::chunks::{Chunks, Filling, Next};
 use super::{Fill, Room};
 use crate::config::{self, Codec, WebSocketSource};
+use crate::connections::{EndpointState, OpenEndpoint};
 use crate::message::{Failed, Message, Payload};
 use crate::metadata::{self, Metadata, Origin};
 use crate::packing::{UnpackError, Unpacker};
 use crate::reason::Reason;
-use crate::telemetry::{EndpointMetrics, EndpointState};
 use crate::websocket::{
     Arrivals, Attachment, Change, Ending, LaneWriter, Link, ListenError, Listeners, Received, WhenExhausted,
 };
@@ -55,7 +55,7 @@ impl Client {
         config: &WebSocketSource,
         client: &config::Client,
         is_answered: bool,
-        metrics: EndpointMetrics,
+        metrics: OpenEndpoint,
     ) -> Self {
         Self {
             link: Link::new(&config.endpoint, client, config.packing, WhenExhausted::Fail, metrics),
@@ -242,7 +242,7 @@ impl Server {
         listen: &config::Listen,
         listeners: &Listeners,
         is_answered: bool,
-        metrics: EndpointMetrics,
+        metrics: OpenEndpoint,
     ) -> Result<Self, ListenError> {
         let opened = listeners.open_source(&config.endpoint, listen, is_answered, metrics).await?;
         let (attachment, arrivals, waiting) = opened;

@@ -5,12 +5,10 @@
 //! `accounts.rs`; everything else is here.
 
 use super::accounts::{Account, Accounts, Counts, Ledger, LossCounts};
-use super::connections::{Connected, Connections, EndpointState, Row};
 use super::guest_metrics::{GuestMetrics, GuestRegistry};
 use super::handshakes::HandshakeMetrics;
 use super::labels::{Labels, labels};
 use crate::config::SOURCE;
-use crate::metadata::Origin;
 use crate::reason::Reason;
 use prometheus_client::encoding::{EncodeMetric, text};
 use prometheus_client::metrics::TypedMetric;
@@ -19,8 +17,8 @@ use prometheus_client::metrics::family::{Family, MetricConstructor};
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Metric, Registry};
+use std::sync::Mutex;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex};
 
 /// A counter of seconds.
 pub type SecondsCounter = Counter<f64, AtomicU64>;
@@ -66,7 +64,6 @@ pub struct Metrics {
     bytes_received: Family<Labels, Counter>,
     bytes_sent: Family<Labels, Counter>,
     paused: Family<Labels, SecondsCounter>,
-    table: Connections,
 }
 
 fn register<M: Metric + Clone>(registry: &mut Registry, name: &str, help: &str, metric: M) -> M {
@@ -133,7 +130,6 @@ impl Default for Metrics {
             bytes_sent: family(r, "bytes_sent", "Bytes an endpoint sent, frame headers included"),
             paused: family(r, "source_paused_seconds", "Time in which backpressure held reading back"),
             guests: GuestRegistry::register(r),
-            table: Connections::default(),
             registry: Mutex::new(registry),
         }
     }
@@ -230,7 +226,7 @@ impl Metrics {
             bytes_received: self.bytes_received.get_or_create_owned(&of),
             bytes_sent: self.bytes_sent.get_or_create_owned(&of),
             connects: self.connects.clone(),
-            row: self.table.row(pipeline, endpoint, self.connections.clone()),
+            states: self.connections.clone(),
             of,
         }
     }
@@ -238,11 +234,6 @@ impl Metrics {
     /// The counters of the handshakes that listeners refuse.
     pub fn handshakes(&self) -> HandshakeMetrics {
         self.handshakes.clone()
-    }
-
-    /// Who is connected.
-    pub fn connections(&self) -> &Connections {
-        &self.table
     }
 
     /// What the plugin of a transform counts itself.
@@ -358,8 +349,7 @@ impl SinkMetrics {
     }
 }
 
-/// What an endpoint counts, and its row in the table of connections. It is closed when the last clone
-/// is dropped.
+/// What an endpoint counts.
 #[derive(Clone, Debug)]
 pub struct EndpointMetrics {
     /// Bytes received: what TLS carries, so frame headers included and the handshake not.
@@ -367,7 +357,7 @@ pub struct EndpointMetrics {
     /// Bytes sent, likewise.
     pub bytes_sent: Counter,
     connects: Family<Labels, Counter>,
-    row: Arc<Row>,
+    states: Family<Labels, Gauge>,
     of: Labels,
 }
 
@@ -393,39 +383,11 @@ impl EndpointMetrics {
         self.connects.get_or_create_owned(&of).inc();
     }
 
-    /// Shows what it does now.
-    pub fn show(&self, state: EndpointState) {
-        self.row.show(state);
-    }
-
-    /// Shows what it dials, or where peers connect; without what is secret.
-    pub fn show_address(&self, address: &str) {
-        self.row.set_address(address);
-    }
-
-    /// Shows what went wrong last.
-    pub fn show_error(&self, error: &str) {
-        self.row.set_error(error);
-    }
-
-    /// It has dialled, and has a connection whose messages have this origin.
-    pub fn attach(&self, connected: &Arc<Connected>, origin: &Arc<Origin>) {
-        self.row.attach(connected, origin);
-    }
-
-    /// The connection that it had dialled is gone.
-    pub fn detach(&self, connected: &Connected) {
-        self.row.detach(connected);
-    }
-
-    /// A peer has come, whose messages have this origin here.
-    pub fn welcome(&self, connected: &Arc<Connected>, origin: &Arc<Origin>) {
-        self.row.welcome(connected, origin);
-    }
-
-    /// A peer has gone.
-    pub fn farewell(&self, connected: &Connected) {
-        self.row.farewell(connected);
+    /// The number of its connections in a state; of itself, where it has none.
+    pub fn state(&self, state: &str) -> Gauge {
+        let mut of = self.of.clone();
+        of.push(("state", state.to_owned()));
+        self.states.get_or_create_owned(&of)
     }
 }
 

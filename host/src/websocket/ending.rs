@@ -2,11 +2,11 @@
 
 use super::close_code;
 use super::stream::WriteError;
+use crate::connections::Dismissal;
 use crate::foreign_text;
 use crate::message::{Failed, Message, Payload};
 use crate::metadata::{self, Metadata, Origin};
 use crate::reason::Reason;
-use crate::telemetry::Dismissal;
 use bytes::Bytes;
 use std::sync::Arc;
 

@@ -13,8 +13,9 @@ use super::ending::Ending;
 use super::target;
 use crate::backoff::{Advice, Backoff};
 use crate::config::{Client, Endpoint, Packing};
+use crate::connections::{Connected, EndpointState, OpenEndpoint};
 use crate::metadata::{CONNECTION, Origin, SOURCE};
-use crate::telemetry::{ConnectOutcome, Connected, EndpointMetrics, EndpointState};
+use crate::telemetry::ConnectOutcome;
 use established::{Dialled, Established, dial};
 use futures_util::task::AtomicWaker;
 use std::fmt;
@@ -41,7 +42,7 @@ pub struct Link {
     is_unavailable: bool,
     shown_state: Option<EndpointState>,
     last_error: Option<String>,
-    metrics: EndpointMetrics,
+    metrics: OpenEndpoint,
     /// Woken when somebody wants the connection closed.
     waker: Arc<AtomicWaker>,
     span: Span,
@@ -95,14 +96,14 @@ impl Link {
         client: &Client,
         packing: Option<Packing>,
         when_exhausted: WhenExhausted,
-        metrics: EndpointMetrics,
+        metrics: OpenEndpoint,
     ) -> Self {
         let settings =
             Settings { endpoint: endpoint.clone(), client: client.clone(), packing, when_exhausted };
         Self::with_connector(settings, metrics, |settings, url| Box::pin(dial(settings, url)))
     }
 
-    fn with_connector(settings: Settings, metrics: EndpointMetrics, connector: Connector) -> Self {
+    fn with_connector(settings: Settings, metrics: OpenEndpoint, connector: Connector) -> Self {
         let is_insecure = settings.client.tls.insecure_skip_verify;
         let mut link = Self {
             backoff: Backoff::new(settings.client.reconnect),

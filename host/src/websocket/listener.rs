@@ -14,7 +14,8 @@ use super::server_tls::ServerCertificates;
 use crate::config::{
     Agreements, Before, Endpoint, FromHandshake, Listen, PathPattern, Pipeline, Redacted, Server,
 };
-use crate::telemetry::{EndpointMetrics, HandshakeMetrics};
+use crate::connections::OpenEndpoint;
+use crate::telemetry::HandshakeMetrics;
 use std::collections::HashMap;
 use std::fmt;
 use std::io;
@@ -152,7 +153,7 @@ impl Listeners {
         endpoint: &Endpoint,
         listen: &Listen,
         is_answered: bool,
-        metrics: EndpointMetrics,
+        metrics: OpenEndpoint,
     ) -> Result<(Attachment, mpsc::Receiver<Arrivals>, Arc<AtomicU64>), ListenError> {
         let (inlet, arrivals) = mpsc::channel(CHUNKS);
         let waiting = Arc::<AtomicU64>::default();
@@ -169,7 +170,7 @@ impl Listeners {
         &self,
         endpoint: &Endpoint,
         listen: &Listen,
-        metrics: EndpointMetrics,
+        metrics: OpenEndpoint,
     ) -> Result<Attachment, ListenError> {
         self.open(endpoint, listen, Member::reply(endpoint, metrics)).await
     }
@@ -183,7 +184,7 @@ impl Listeners {
         endpoint: &Endpoint,
         listen: &Listen,
         broadcast: Arc<Broadcast>,
-        metrics: EndpointMetrics,
+        metrics: OpenEndpoint,
     ) -> Result<Attachment, ListenError> {
         self.open(endpoint, listen, Member::new(endpoint, End::Sink(broadcast), metrics)).await
     }

@@ -8,10 +8,11 @@ use super::path::{Arrivals, End, Member};
 use super::ring::Frames;
 use super::secret::resolved;
 use crate::config::EndpointText;
+use crate::connections::{Connected, OpenEndpoint};
 use crate::message::Payload;
 use crate::metadata::Origin;
 use crate::reason::Reason;
-use crate::telemetry::{ConnectOutcome, Connected, EndpointMetrics};
+use crate::telemetry::ConnectOutcome;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -31,7 +32,7 @@ const GREETING_PATIENCE: Duration = Duration::from_secs(10);
 pub(super) struct Membership {
     /// The endpoint's number.
     pub(super) id: u64,
-    pub(super) metrics: EndpointMetrics,
+    pub(super) metrics: OpenEndpoint,
     /// Of a sink.
     pub(super) broadcast: Option<Arc<Broadcast>>,
     /// To a source, until all that is for it was given.

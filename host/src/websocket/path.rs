@@ -12,9 +12,10 @@ use super::broadcast::Broadcast;
 use super::guard::{Denied, Guard};
 use super::handshake::Handshake;
 use crate::config::{Endpoint, EndpointText, FromHandshake, PathPattern, Redacted};
+use crate::connections::{EndpointState, OpenEndpoint};
 use crate::message::{Failed, Message};
 use crate::metadata::{Metadata, Origin};
-use crate::telemetry::{EndpointMetrics, EndpointState, RateLimit};
+use crate::telemetry::RateLimit;
 use futures_util::task::AtomicWaker;
 use std::collections::BTreeMap;
 use std::future::poll_fn;
@@ -51,7 +52,7 @@ pub struct Arrivals {
 pub(super) struct Member {
     pub(super) id: u64,
     pub(super) end: End,
-    pub(super) metrics: EndpointMetrics,
+    pub(super) metrics: OpenEndpoint,
     pub(super) on_connect: Arc<[EndpointText]>,
     /// What a source's messages are given beside what the host knows.
     pub(super) metadata: Arc<[(String, FromHandshake)]>,
@@ -198,7 +199,7 @@ impl Arrivals {
 }
 
 impl Member {
-    pub(super) fn new(endpoint: &Endpoint, end: End, metrics: EndpointMetrics) -> Self {
+    pub(super) fn new(endpoint: &Endpoint, end: End, metrics: OpenEndpoint) -> Self {
         let metadata = endpoint.listen().map_or(&[][..], |listen| &listen.metadata);
         let max_connections = endpoint.listen().map_or(usize::MAX, |listen| listen.max_connections);
         let on_connect = endpoint.on_connect.as_slice().into();
@@ -220,7 +221,7 @@ impl Member {
     }
 
     /// What answers beside a source of the same endpoint, which has greeted the peers.
-    pub(super) fn reply(endpoint: &Endpoint, metrics: EndpointMetrics) -> Self {
+    pub(super) fn reply(endpoint: &Endpoint, metrics: OpenEndpoint) -> Self {
         Self { on_connect: Arc::default(), ..Self::new(endpoint, End::Reply, metrics) }
     }
 }

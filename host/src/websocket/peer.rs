@@ -20,10 +20,10 @@ use super::lane::LaneWriter;
 use super::membership::{self, Arriving, CHUNK_BYTES, CHUNK_MESSAGES, Inlet, Membership};
 use super::parting::{CUT_PATIENCE, Parting};
 use super::path::{Arrivals, Closing, End, Member, Path, Seat};
+use crate::connections::{Connected, Dismissal, Gone};
 use crate::message::{Message, Payload};
 use crate::metadata::{self, Metadata, Origin};
 use crate::reason::Reason;
-use crate::telemetry::{Connected, Dismissal, Gone};
 use futures_util::task::AtomicWaker;
 use std::future::poll_fn;
 use std::net::SocketAddr;
@@ -564,8 +564,8 @@ impl Peer {
             return;
         }
         for Membership { metrics, .. } in &self.members {
-            metrics.bytes_received.inc_by(now.received_bytes - self.counted.received_bytes);
-            metrics.bytes_sent.inc_by(now.sent_bytes - self.counted.sent_bytes);
+            let received = now.received_bytes - self.counted.received_bytes;
+            metrics.count_bytes(received, now.sent_bytes - self.counted.sent_bytes);
         }
         self.shown.count(now);
         self.counted = now;

@@ -1,6 +1,6 @@
 //! Who is let in to a server endpoint, by which path, and what its messages know of it.
 
-use crate::drive::{Seen, fill_until, server_endpoint, server_source, soon};
+use crate::drive::{Metrics, Seen, fill_until, server_endpoint, server_source, soon};
 use futures_util::SinkExt;
 use std::net::SocketAddr;
 use tidemill::config::{
@@ -9,7 +9,6 @@ use tidemill::config::{
 use tidemill::message::Message;
 use tidemill::metadata::{CONNECTION, INGEST_TIME, PEER, SOURCE};
 use tidemill::source::Source;
-use tidemill::telemetry::Metrics;
 use tidemill::websocket::Listeners;
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;

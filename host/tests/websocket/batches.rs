@@ -1,8 +1,8 @@
 //! Several messages in a frame, as a JSON array: when it is sent, what is counted, what a loss repeats.
 
 use crate::drive::{
-    accept, client_endpoint, client_of, client_sink, dead_url, dial, flush, listener, message, metric,
-    next_text, open_sink, push, server_endpoint, sink_config, soon, until_metric, with_sink,
+    Metrics, accept, client_endpoint, client_of, client_sink, dead_url, dial, flush, listener, message,
+    metric, next_text, open_sink, push, server_endpoint, sink_config, soon, until_metric, with_sink,
 };
 use std::future::poll_fn;
 use std::task::{Context, Poll, Waker};
@@ -10,7 +10,6 @@ use std::time::Duration;
 use tidemill::config::{Batch, Buffer, Peers, WebSocketSink, WhenFull};
 use tidemill::message::{Message, Payload};
 use tidemill::sink::Sink;
-use tidemill::telemetry::Metrics;
 use tidemill::websocket::Listeners;
 
 const LONG: Duration = Duration::from_secs(3600);

@@ -1,7 +1,7 @@
 //! More at once than may wait for a peer: a burst alone costs nobody anything who reads.
 
 use crate::drive::{
-    Peer, Seen, dial, fill_until, flush, metric, next_text, push, server_endpoint, server_sink,
+    Metrics, Peer, Seen, dial, fill_until, flush, metric, next_text, push, server_endpoint, server_sink,
     server_source, soon, until_metric,
 };
 use futures_util::SinkExt;
@@ -9,7 +9,6 @@ use std::future::poll_fn;
 use tidemill::config::{Mode, Peers, ReplySink, SlowPeer};
 use tidemill::message::{Message, Payload};
 use tidemill::sink::{self, Sink};
-use tidemill::telemetry::Metrics;
 use tidemill::websocket::Listeners;
 use tokio_tungstenite::tungstenite;
 

@@ -1,14 +1,13 @@
 //! A hundred peers of which one does not read, under each policy: what it costs whom, counted.
 
 use crate::drive::{
-    Peer, close_code, dial, flush, message, metric, next_text, push, server_endpoint, server_sink, soon,
-    until_metric,
+    Metrics, Peer, close_code, dial, flush, message, metric, next_text, push, server_endpoint, server_sink,
+    soon, until_metric,
 };
 use std::net::SocketAddr;
 use std::task::{Context, Waker};
 use tidemill::config::{Peers, SlowPeer};
 use tidemill::sink::Sink;
-use tidemill::telemetry::Metrics;
 use tidemill::websocket::Listeners;
 use tokio::net::TcpSocket;
 use tokio_tungstenite::client_async;

@@ -3,14 +3,14 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot be set up fails")]
 
 use crate::drive::{
-    Seen, accept, client_endpoint, client_of, close_code, dead_url, fill_until, listener, metric, next_text,
-    push, sink_of, soon, source_of, with_sink, with_source,
+    Metrics, Seen, accept, client_endpoint, client_of, close_code, dead_url, fill_until, listener, metric,
+    next_text, push, sink_of, soon, source_of, with_sink, with_source,
 };
 use futures_util::SinkExt;
 use std::time::Duration;
 use tidemill::config::{Buffer, Endpoint, EndpointText, Environment, Heartbeat, Packing, Proxies, Server};
 use tidemill::packing::Packer;
-use tidemill::telemetry::{ConnectOutcome, Metrics};
+use tidemill::telemetry::ConnectOutcome;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::time::Instant;

@@ -6,11 +6,11 @@ use std::task::Poll;
 use std::time::Duration;
 use tidemill::config::{Buffer, Client, Peers};
 use tidemill::config::{Endpoint, Mode, Server, WebSocketSink, WebSocketSource};
+use tidemill::connections::{Connections, OpenEndpoint};
 use tidemill::message::{Failed, Message, Payload};
 use tidemill::metadata::Metadata;
 use tidemill::sink::Sink;
 use tidemill::source::{Fill, Room, Source};
-use tidemill::telemetry::Metrics;
 use tidemill::websocket::Listeners;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_tungstenite::{WebSocketStream, accept_async, client_async, tungstenite};
@@ -259,6 +259,32 @@ pub(crate) async fn open_source(
     let server = server.await.expect("a free port");
     let address = server.local_address();
     (Source::Server(Box::new(server)), address)
+}
+
+/// The metrics and the table of connections of a host, without the host.
+#[derive(Debug, Default)]
+pub(crate) struct Metrics {
+    counters: tidemill::telemetry::Metrics,
+    connections: Connections,
+}
+
+impl Metrics {
+    /// An endpoint that is shown in the table and counts.
+    pub(crate) fn endpoint(&self, pipeline: &str, endpoint: &str) -> OpenEndpoint {
+        self.connections.open(self.counters.endpoint(pipeline, endpoint))
+    }
+
+    pub(crate) fn connections(&self) -> &Connections {
+        &self.connections
+    }
+}
+
+impl std::ops::Deref for Metrics {
+    type Target = tidemill::telemetry::Metrics;
+
+    fn deref(&self) -> &Self::Target {
+        &self.counters
+    }
 }
 
 /// Polls until a condition on the metrics holds, while `other` is driven.

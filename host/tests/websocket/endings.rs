@@ -2,7 +2,7 @@
 //! not lost.
 
 use crate::drive::{
-    self, Seen, accept, client_endpoint, close_code, dial, fill_until, listener, server_endpoint,
+    self, Metrics, Seen, accept, client_endpoint, close_code, dial, fill_until, listener, server_endpoint,
     server_sink, server_source, soon, with_source,
 };
 use futures_util::SinkExt;
@@ -12,7 +12,6 @@ use std::time::Duration;
 use tidemill::config::{Endpoint, Peers, Ping};
 use tidemill::reason::Reason;
 use tidemill::source::Source;
-use tidemill::telemetry::Metrics;
 use tidemill::websocket::Listeners;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;

@@ -1,9 +1,9 @@
 //! Handshakes that do not become connections, on both sides, and the words they are reported in.
 
-use crate::drive::{client_of, dead_url, listener, server_endpoint, server_sink, soon};
+use crate::drive::{Metrics, client_of, dead_url, listener, server_endpoint, server_sink, soon};
 use std::time::Duration;
 use tidemill::config::{Endpoint, Peers, Redacted, Server};
-use tidemill::telemetry::{ConnectOutcome, Metrics};
+use tidemill::telemetry::ConnectOutcome;
 use tidemill::websocket::{ConnectError, Connection, Dial, Listeners, connect};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};

@@ -1,7 +1,7 @@
 //! Sources that are held back: what is read on meanwhile, what is answered, and what is kept.
 
 use crate::drive::{
-    Peer, Seen, accept, client_endpoint, client_of, dial, fill_until, listener, server_endpoint,
+    Metrics, Peer, Seen, accept, client_endpoint, client_of, dial, fill_until, listener, server_endpoint,
     server_source, soon, source_of, until_metric, with_source,
 };
 use futures_util::{SinkExt, StreamExt};
@@ -10,7 +10,6 @@ use std::task::Poll;
 use std::time::Duration;
 use tidemill::config::{Endpoint, Ping};
 use tidemill::source::{Fill, Source};
-use tidemill::telemetry::Metrics;
 use tidemill::websocket::Listeners;
 use tokio_tungstenite::tungstenite::Message;
 

@@ -7,8 +7,8 @@
 
 use crate::authority::Authority;
 use crate::drive::{
-    Seen, client_endpoint, client_of, fill_until, listener, message, push, server_endpoint, server_sink,
-    server_source, sink_of, soon, source_of, until_metric, with_sink, with_source,
+    Metrics, Seen, client_endpoint, client_of, fill_until, listener, message, push, server_endpoint,
+    server_sink, server_source, sink_of, soon, source_of, until_metric, with_sink, with_source,
 };
 use crate::tls::{ca, server_config};
 use futures_util::SinkExt;
@@ -18,7 +18,6 @@ use std::time::Duration;
 use tidemill::config::{Buffer, Endpoint, EndpointText, Heartbeat, Peers, Ping};
 use tidemill::reason::Reason;
 use tidemill::source::{Fill, Source};
-use tidemill::telemetry::Metrics;
 use tidemill::websocket::{Account, Lane, Listeners, Pushed, Reply};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};

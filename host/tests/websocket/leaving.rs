@@ -7,8 +7,8 @@
 
 use crate::authority::Authority;
 use crate::drive::{
-    Seen, fill_until, flush, message, metric, push, server_endpoint, server_sink, server_source, soon,
-    until_metric,
+    Metrics, Seen, fill_until, flush, message, metric, push, server_endpoint, server_sink, server_source,
+    soon, until_metric,
 };
 use futures_util::SinkExt;
 use rustls::RootCertStore;
@@ -21,7 +21,6 @@ use tempfile::TempDir;
 use tidemill::config::{FilePath, Identity, Mode, Peers, Pem, Ping, ServerTls};
 use tidemill::sink::Sink;
 use tidemill::source::Source;
-use tidemill::telemetry::Metrics;
 use tidemill::websocket::{Account, Lane, Listeners, Pushed, Reply};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpSocket;

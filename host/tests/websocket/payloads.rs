@@ -1,9 +1,9 @@
 //! What is done with payloads at the edge: metadata added, packed and unpacked, with real frames.
 
 use crate::drive::{
-    Peer, Seen, accept, client_endpoint, client_sink, client_source, dial, fill_until, flush, listener,
-    metric, next_text, open_sink, open_source, push, server_endpoint, sink_config, soon, source_config,
-    until_metric, with_sink, with_source,
+    Metrics, Peer, Seen, accept, client_endpoint, client_sink, client_source, dial, fill_until, flush,
+    listener, metric, next_text, open_sink, open_source, push, server_endpoint, sink_config, soon,
+    source_config, until_metric, with_sink, with_source,
 };
 use futures_util::{SinkExt, StreamExt};
 use std::future::poll_fn;
@@ -13,7 +13,6 @@ use tidemill::metadata::{Metadata, Origin, SOURCE};
 use tidemill::packing::{Packer, Unpacker};
 use tidemill::reason::Reason;
 use tidemill::source::{Fill, Room, Source};
-use tidemill::telemetry::Metrics;
 use tidemill::websocket::Listeners;
 use tokio_tungstenite::tungstenite;
 

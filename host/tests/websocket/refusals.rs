@@ -1,7 +1,7 @@
 //! Whom a listener does not let in, and what a peer costs that only asks.
 
 use crate::drive::{
-    Seen, accept, client_endpoint, close_code, dial, fill_until, listener, metric, server_endpoint,
+    Metrics, Seen, accept, client_endpoint, close_code, dial, fill_until, listener, metric, server_endpoint,
     server_sink, server_source, sink_of, soon, until_metric, with_sink,
 };
 use futures_util::SinkExt;
@@ -9,7 +9,6 @@ use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::time::Duration;
 use tidemill::config::{AllowedOrigins, Auth, BearerFrom, Buffer, Endpoint, Mode, Peers, Server};
-use tidemill::telemetry::Metrics;
 use tidemill::websocket::Listeners;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;

@@ -1,8 +1,9 @@
 //! Replies: on the connection a message came on, whoever dialled, and on no other.
 
 use crate::drive::{
-    Peer, Seen, accept, client_endpoint, client_of, client_source, close_code, dial, fill_until, listener,
-    message, metric, next_text, open_source, server_endpoint, soon, source_config, until_metric, until_sent,
+    Metrics, Peer, Seen, accept, client_endpoint, client_of, client_source, close_code, dial, fill_until,
+    listener, message, metric, next_text, open_source, server_endpoint, soon, source_config, until_metric,
+    until_sent,
 };
 use futures_util::SinkExt;
 use std::future::{Future, poll_fn};
@@ -14,7 +15,6 @@ use tidemill::message::{Failed, Message, Payload};
 use tidemill::reason::Reason;
 use tidemill::sink::{self, Sink};
 use tidemill::source::Source;
-use tidemill::telemetry::Metrics;
 use tidemill::websocket::Listeners;
 use tokio_tungstenite::tungstenite;
 

@@ -1,7 +1,7 @@
 //! Server endpoints: peers of one path, slow ones, and the end.
 
 use crate::drive::{
-    Seen, close_code, dial, fill_until, flush, message, metric, next_text, push, server_endpoint,
+    Metrics, Seen, close_code, dial, fill_until, flush, message, metric, next_text, push, server_endpoint,
     server_sink, server_source, soon, until_metric, until_sent,
 };
 use futures_util::SinkExt;
@@ -11,8 +11,8 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Waker};
 use std::time::Duration;
 use tidemill::config::{Peers, Ping, SlowPeer, WhenNoPeers};
+use tidemill::connections::EndpointState;
 use tidemill::metadata::{PEER, SOURCE};
-use tidemill::telemetry::{EndpointState, Metrics};
 use tidemill::websocket::Listeners;
 use tokio_tungstenite::tungstenite::Message;
 use tracing::field::Field;

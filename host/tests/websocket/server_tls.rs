@@ -1,7 +1,7 @@
 //! TLS of server endpoints: certificates of ours and of peers, and files that change.
 
 use crate::authority::{Authority, Certified};
-use crate::drive::{Seen, fill_until, server_endpoint, server_source, soon};
+use crate::drive::{Metrics, Seen, fill_until, server_endpoint, server_source, soon};
 use futures_util::{SinkExt, StreamExt};
 use rcgen::string::Ia5String;
 use rcgen::{DnType, SanType};
@@ -17,7 +17,6 @@ use tidemill::config::{
 };
 use tidemill::metadata::SOURCE;
 use tidemill::source::Source;
-use tidemill::telemetry::Metrics;
 use tidemill::websocket::Listeners;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;

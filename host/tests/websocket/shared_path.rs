@@ -1,8 +1,8 @@
 //! Several endpoints on one path and one listener: who gets what, who holds whom, and who may go.
 
 use crate::drive::{
-    Seen, close_code, dial, fill_until, flush, metric, next_text, push, server_endpoint, server_sink,
-    server_source, soon, until_metric,
+    Metrics, Seen, close_code, dial, fill_until, flush, metric, next_text, push, server_endpoint,
+    server_sink, server_source, soon, until_metric,
 };
 use futures_util::SinkExt;
 use std::future::poll_fn;
@@ -12,7 +12,6 @@ use std::time::Duration;
 use tidemill::config::{Endpoint, Mode, Peers, Ping, SlowPeer};
 use tidemill::sink::Sink;
 use tidemill::source::{Fill, Source};
-use tidemill::telemetry::Metrics;
 use tidemill::websocket::Listeners;
 use tokio_tungstenite::tungstenite::Message;
 

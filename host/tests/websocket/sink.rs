@@ -1,15 +1,14 @@
 //! The client sink: delivery, buffers, losses, and what is given up.
 
 use crate::drive::{
-    accept, client_endpoint, client_of, dead_url, flush, listener, message, metric, next_text, push, sink_of,
-    soon, until_metric, with_sink,
+    Metrics, accept, client_endpoint, client_of, dead_url, flush, listener, message, metric, next_text, push,
+    sink_of, soon, until_metric, with_sink,
 };
 use std::future::poll_fn;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 use tidemill::config::{Buffer, WhenFull};
 use tidemill::reason::Reason;
-use tidemill::telemetry::Metrics;
 
 #[tokio::test]
 async fn messages_are_delivered_once_they_are_flushed() {

@@ -2,12 +2,11 @@
 //! ping: the answer is late, and it is not silent.
 
 use crate::drive::{
-    Peer, accept, client_endpoint, metric, next_text, push, server_endpoint, server_sink, sink_of,
+    Metrics, Peer, accept, client_endpoint, metric, next_text, push, server_endpoint, server_sink, sink_of,
     until_metric, with_sink,
 };
 use std::time::Duration;
 use tidemill::config::{Buffer, Endpoint, Peers, Ping};
-use tidemill::telemetry::Metrics;
 use tidemill::websocket::Listeners;
 use tokio::net::TcpSocket;
 use tokio_tungstenite::client_async;

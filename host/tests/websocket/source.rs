@@ -1,8 +1,8 @@
 //! The client source: what it reads, how it ends connections, and how it comes back.
 
 use crate::drive::{
-    Peer, Seen, accept, client_endpoint, client_of, close_code, dead_url, fill_until, listener, metric,
-    next_text, soon, source_of, with_source,
+    Metrics, Peer, Seen, accept, client_endpoint, client_of, close_code, dead_url, fill_until, listener,
+    metric, next_text, soon, source_of, with_source,
 };
 use futures_util::SinkExt;
 use std::future::{Future, poll_fn};
@@ -12,7 +12,6 @@ use tidemill::config::{Endpoint, Ping};
 use tidemill::metadata::{CONNECTION, PEER, SOURCE};
 use tidemill::reason::Reason;
 use tidemill::source::{Fill, Room};
-use tidemill::telemetry::Metrics;
 use tokio_tungstenite::tungstenite::protocol::frame::Frame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 use tokio_tungstenite::tungstenite::{self, Message};

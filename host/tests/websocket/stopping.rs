@@ -1,8 +1,8 @@
 //! How peers join and go: greeted first, closed one by one, and whoever does not read costs only itself.
 
 use crate::drive::{
-    Peer, Seen, close_code, dial, fill_until, flush, message, metric, next_text, push, server_endpoint,
-    server_sink, server_source, soon, until_metric,
+    Metrics, Peer, Seen, close_code, dial, fill_until, flush, message, metric, next_text, push,
+    server_endpoint, server_sink, server_source, soon, until_metric,
 };
 use futures_util::{SinkExt, StreamExt};
 use std::future::poll_fn;
@@ -17,7 +17,6 @@ use tidemill::message::Failed;
 use tidemill::pipeline::{self, Control, Ended, Ending, Parts};
 use tidemill::sink::{self, Sink};
 use tidemill::source::{self, Chunk, Source};
-use tidemill::telemetry::Metrics;
 use tidemill::websocket::Listeners;
 use tokio::net::TcpSocket;
 use tokio::sync::mpsc;

@@ -2,8 +2,8 @@
 
 use super::Settings;
 use crate::config::{Endpoint, EndpointText};
+use crate::connections::{Connected, OpenEndpoint};
 use crate::message::Payload;
-use crate::telemetry::{Connected, EndpointMetrics};
 use crate::websocket::connect::{Dial, connect};
 use crate::websocket::connect_error::{ConnectError, Problem};
 use crate::websocket::connection::Connection;
@@ -73,14 +73,14 @@ impl Established {
     }
 
     /// It is no connection any more, as far as the table of connections goes.
-    pub(super) fn detach(&mut self, metrics: &EndpointMetrics) {
+    pub(super) fn detach(&mut self, metrics: &OpenEndpoint) {
         self.count(metrics);
         metrics.detach(&self.shown);
     }
 
     /// Messages went through; called once for many.
     #[inline]
-    pub(super) fn message(&mut self, metrics: &EndpointMetrics) {
+    pub(super) fn message(&mut self, metrics: &OpenEndpoint) {
         self.keepalive.message();
         self.count(metrics);
     }
@@ -105,7 +105,7 @@ impl Established {
     /// Sends what is due, and ends the connection if it is time for that: its owner finds the end as it
     /// reads. A write that fails ends nothing but writing.
     #[inline]
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>, metrics: &EndpointMetrics) {
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>, metrics: &OpenEndpoint) {
         if self.connection.is_over() {
             return;
         }
@@ -135,11 +135,11 @@ impl Established {
     }
 
     #[inline]
-    fn count(&mut self, metrics: &EndpointMetrics) {
+    fn count(&mut self, metrics: &OpenEndpoint) {
         let traffic = self.connection.traffic();
         if traffic != self.counted {
-            metrics.bytes_received.inc_by(traffic.received_bytes - self.counted.received_bytes);
-            metrics.bytes_sent.inc_by(traffic.sent_bytes - self.counted.sent_bytes);
+            let received = traffic.received_bytes - self.counted.received_bytes;
+            metrics.count_bytes(received, traffic.sent_bytes - self.counted.sent_bytes);
             self.counted = traffic;
             self.shown.count(self.connection.gone());
         }

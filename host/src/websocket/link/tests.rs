@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::config::{EndpointText, Mode, Reconnect};
+use crate::connections::Connections;
 use crate::telemetry::Metrics;
 use crate::websocket::connect_error::Problem;
 use std::cell::RefCell;
@@ -34,7 +35,8 @@ fn link(when_exhausted: WhenExhausted, change: impl FnOnce(&mut Reconnect)) -> (
     change(&mut client.reconnect);
     let metrics = Metrics::default();
     let settings = Settings { endpoint, client, packing: None, when_exhausted };
-    let link = Link::with_connector(settings, metrics.endpoint("p", "source"), refuse);
+    let link =
+        Link::with_connector(settings, Connections::default().open(metrics.endpoint("p", "source")), refuse);
     (link, metrics)
 }
 

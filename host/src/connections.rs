@@ -1,15 +1,14 @@
 //! Who is connected: every open endpoint with its state, and every connection of it.
 //!
-//! The gauges of connections are moved here and nowhere else, so that table and metrics agree. A
-//! message touches nothing but the counters of its own connection; locks are taken when something
-//! opens, changes its state or closes, and by whoever reads the table.
+//! A connection is asked to close through this table, too: its own task looks at the wish. The gauges of
+//! connections are moved here and nowhere else, so that table and metrics agree. A message touches nothing
+//! but the counters of its own connection; locks are taken when something opens, changes its state or
+//! closes, and by whoever reads the table.
 
-use super::labels::Labels;
 use crate::foreign_text;
 use crate::metadata::{self, Origin};
+use crate::telemetry::{ConnectOutcome, EndpointMetrics};
 use futures_util::task::AtomicWaker;
-use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
@@ -118,14 +117,20 @@ pub struct Dismissal {
     pub reason: String,
 }
 
-/// An endpoint's row. It leaves the table, and its gauges, with the last handle of the endpoint.
+/// An endpoint of the table: shows what it does, and counts for it. Cheap to clone; the endpoint leaves the
+/// table, and its gauges, with the last clone.
+#[derive(Clone, Debug)]
+pub struct OpenEndpoint {
+    metrics: EndpointMetrics,
+    row: Arc<Row>,
+}
+
+/// The row of an endpoint.
 #[derive(Debug)]
-pub(super) struct Row {
+struct Row {
     number: u64,
     rows: Weak<Mutex<BTreeMap<u64, Weak<Self>>>>,
-    pipeline: String,
-    endpoint: String,
-    gauges: Family<Labels, Gauge>,
+    metrics: EndpointMetrics,
     inner: Mutex<Inner>,
 }
 
@@ -138,18 +143,16 @@ struct Inner {
 }
 
 impl Connections {
-    /// A row for an endpoint; it is shown once the endpoint has a state.
-    pub(super) fn row(&self, pipeline: &str, endpoint: &str, gauges: Family<Labels, Gauge>) -> Arc<Row> {
+    /// Adds an endpoint that counts in these metrics. It is shown once it has a state.
+    pub fn open(&self, metrics: EndpointMetrics) -> OpenEndpoint {
         let row = Arc::new(Row {
             number: next_number(),
             rows: Arc::downgrade(&self.rows),
-            pipeline: pipeline.to_owned(),
-            endpoint: endpoint.to_owned(),
-            gauges,
+            metrics: metrics.clone(),
             inner: Mutex::default(),
         });
         lock(&self.rows).insert(row.number, Arc::downgrade(&row));
-        row
+        OpenEndpoint { metrics, row }
     }
 
     /// Every endpoint, in the order in which they were opened.
@@ -176,54 +179,86 @@ impl Connections {
     }
 }
 
-impl Row {
-    /// The endpoint does something else now.
-    pub(super) fn show(&self, state: EndpointState) {
-        let mut inner = lock(&self.inner);
+impl OpenEndpoint {
+    /// The pipeline that the endpoint is of, and the endpoint: `source`, or a sink's name.
+    pub fn place(&self) -> (&str, &str) {
+        self.metrics.place()
+    }
+
+    /// The endpoint in words: "the source of pipeline p", "sink out of pipeline p".
+    pub fn owner(&self) -> String {
+        self.metrics.owner()
+    }
+
+    /// Counts an attempt to connect, or a connection that came in.
+    pub fn connect(&self, outcome: ConnectOutcome) {
+        self.metrics.connect(outcome);
+    }
+
+    /// Adds bytes that one of the endpoint's connections received and sent: what TLS carries, so frame
+    /// headers included and the handshake not.
+    pub fn count_bytes(&self, received: u64, sent: u64) {
+        self.metrics.bytes_received.inc_by(received);
+        self.metrics.bytes_sent.inc_by(sent);
+    }
+
+    /// Shows what the endpoint does now.
+    pub fn show(&self, state: EndpointState) {
+        let mut inner = lock(&self.row.inner);
         if let Some((old, _)) = inner.state.replace((state, now_ms())) {
-            self.gauge(old).dec();
+            self.metrics.state(old.as_str()).dec();
         }
-        self.gauge(state).inc();
+        self.metrics.state(state.as_str()).inc();
     }
 
-    pub(super) fn set_address(&self, address: &str) {
-        address.clone_into(&mut lock(&self.inner).address);
+    /// Shows the url that the endpoint dials, or where peers connect; without what is secret.
+    pub fn show_address(&self, address: &str) {
+        address.clone_into(&mut lock(&self.row.inner).address);
     }
 
-    pub(super) fn set_error(&self, error: &str) {
-        lock(&self.inner).last_error = Some((foreign_text::shown(error), now_ms()));
+    /// Shows what went wrong last.
+    pub fn show_error(&self, error: &str) {
+        lock(&self.row.inner).last_error = Some((foreign_text::shown(error), now_ms()));
     }
 
-    /// The endpoint that dials has a connection.
-    pub(super) fn attach(&self, connected: &Arc<Connected>, origin: &Arc<Origin>) {
+    /// Shows the connection that the endpoint has dialled, whose messages have this origin.
+    pub fn attach(&self, connected: &Arc<Connected>, origin: &Arc<Origin>) {
         let view = ConnectionView { connected: connected.clone(), origin: origin.clone() };
-        lock(&self.inner).connections.insert(connected.number, view);
+        lock(&self.row.inner).connections.insert(connected.number, view);
     }
 
-    /// Its connection is gone. Says whether it was there.
-    pub(super) fn detach(&self, connected: &Connected) -> bool {
-        lock(&self.inner).connections.remove(&connected.number).is_some()
+    /// Takes the connection that the endpoint had dialled out of the table.
+    pub fn detach(&self, connected: &Connected) {
+        self.remove(connected);
     }
 
-    /// The endpoint that accepts has one more peer.
-    pub(super) fn welcome(&self, connected: &Arc<Connected>, origin: &Arc<Origin>) {
+    /// Shows a peer that has connected, whose messages have this origin here.
+    pub fn welcome(&self, connected: &Arc<Connected>, origin: &Arc<Origin>) {
         self.attach(connected, origin);
-        self.gauge(EndpointState::Connected).inc();
+        self.metrics.state(EndpointState::Connected.as_str()).inc();
     }
 
-    /// A peer is gone.
-    pub(super) fn farewell(&self, connected: &Connected) {
-        if self.detach(connected) {
-            self.gauge(EndpointState::Connected).dec();
+    /// Takes a peer that has gone out of the table.
+    pub fn farewell(&self, connected: &Connected) {
+        if self.remove(connected) {
+            self.metrics.state(EndpointState::Connected.as_str()).dec();
         }
     }
 
+    /// Says whether the connection was there.
+    fn remove(&self, connected: &Connected) -> bool {
+        lock(&self.row.inner).connections.remove(&connected.number).is_some()
+    }
+}
+
+impl Row {
     fn view(&self) -> Option<EndpointView> {
         let inner = lock(&self.inner);
         let (state, since_ms) = inner.state?;
+        let (pipeline, endpoint) = self.metrics.place();
         Some(EndpointView {
-            pipeline: self.pipeline.clone(),
-            endpoint: self.endpoint.clone(),
+            pipeline: pipeline.to_owned(),
+            endpoint: endpoint.to_owned(),
             address: inner.address.clone(),
             state,
             since_ms,
@@ -231,20 +266,12 @@ impl Row {
             connections: inner.connections.values().cloned().collect(),
         })
     }
-
-    fn gauge(&self, state: EndpointState) -> Gauge {
-        self.gauges.get_or_create_owned(&vec![
-            ("pipeline", self.pipeline.clone()),
-            ("endpoint", self.endpoint.clone()),
-            ("state", state.as_str().to_owned()),
-        ])
-    }
 }
 
 impl Drop for Row {
     fn drop(&mut self) {
         if let Some((state, _)) = lock(&self.inner).state.take() {
-            self.gauge(state).dec();
+            self.metrics.state(state.as_str()).dec();
         }
         if let Some(rows) = self.rows.upgrade() {
             lock(&rows).remove(&self.number);
@@ -334,8 +361,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
-    use crate::telemetry::{Connected, Dismissal, EndpointState, Metrics};
-    use std::sync::Arc;
+    use super::*;
+    use crate::telemetry::Metrics;
 
     fn gauge(metrics: &Metrics, state: &str) -> String {
         let text = metrics.encode();
@@ -348,32 +375,34 @@ mod tests {
     #[test]
     fn gauges_follow_the_table_until_the_endpoint_is_gone() {
         let metrics = Metrics::default();
-        let endpoint = metrics.endpoint("p", "source");
-        assert!(metrics.connections().list().is_empty(), "what has no state yet is not shown");
+        let connections = Connections::default();
+        let endpoint = connections.open(metrics.endpoint("p", "source"));
+        assert!(connections.list().is_empty(), "what has no state yet is not shown");
         endpoint.show(EndpointState::Listening);
         let peer = Connected::new("c1", Arc::default());
         endpoint.welcome(&peer, &Arc::default());
         assert_eq!((&*gauge(&metrics, "listening"), &*gauge(&metrics, "connected")), ("1", "1"));
-        let rows = metrics.connections().list();
+        let rows = connections.list();
         assert_eq!((rows.len(), rows[0].connections.len()), (1, 1));
         endpoint.farewell(&peer);
         endpoint.farewell(&peer);
         assert_eq!(gauge(&metrics, "connected"), "0");
         drop(endpoint);
         assert_eq!(gauge(&metrics, "listening"), "0");
-        assert!(metrics.connections().list().is_empty());
+        assert!(connections.list().is_empty());
     }
 
     #[test]
     fn the_first_wish_to_close_a_connection_counts() {
         let metrics = Metrics::default();
-        let endpoint = metrics.endpoint("p", "source");
+        let connections = Connections::default();
+        let endpoint = connections.open(metrics.endpoint("p", "source"));
         let connected = Connected::new("c1", Arc::default());
         endpoint.attach(&connected, &Arc::default());
         let wish = |code| Dismissal { code, reason: String::new() };
-        assert!(!metrics.connections().dismiss("c2", wish(1008)));
-        assert!(metrics.connections().dismiss("c1", wish(1008)));
-        assert!(metrics.connections().dismiss("c1", wish(1001)));
+        assert!(!connections.dismiss("c2", wish(1008)));
+        assert!(connections.dismiss("c1", wish(1008)));
+        assert!(connections.dismiss("c1", wish(1001)));
         assert_eq!(connected.dismissal(), Some(&wish(1008)));
     }
 }
