@@ -40,6 +40,9 @@ pub(crate) struct Args {
     /// Only the reference relays: builds and runs no host.
     #[arg(long)]
     references: bool,
+    /// Another build of the host that takes part in the same run: was it faster before a change?
+    #[arg(long, value_name = "BINARY", conflicts_with_all = ["references", "write"])]
+    baseline: Option<PathBuf>,
     /// Put the tables into docs/performance.md.
     #[arg(long)]
     write: bool,
@@ -92,7 +95,12 @@ struct Measured {
 pub(crate) fn run(args: &Args) -> Result {
     let site = Site::prepare(args)?;
     let repetitions = args.repetitions.unwrap_or(if args.quick { 2 } else { 5 });
-    let matrix = Matrix { host: !args.references, node: site.node.is_some(), quick: args.quick };
+    let matrix = Matrix {
+        host: !args.references,
+        baseline: args.baseline.is_some(),
+        node: site.node.is_some(),
+        quick: args.quick,
+    };
     let mut cases = matrix.cases();
     cases.retain(|case| args.only.as_ref().is_none_or(|only| case.name().contains(only)));
     let mut measured: Vec<Measured> =
@@ -138,6 +146,8 @@ struct Site {
     work: PathBuf,
     /// The version of Node, if it is there.
     node: Option<String>,
+    /// The other build of the host.
+    baseline: Option<PathBuf>,
 }
 
 impl Site {
@@ -149,11 +159,12 @@ impl Site {
         fs::create_dir_all(&work)?;
         eprintln!("building the load generator, the relays and the host");
         let mut build = Command::new("cargo");
-        build.args(["build", "--release", "--bins", "--package", "tidemill-bench"]).current_dir(root);
-        if !args.references {
-            // In one build: alone, each would want the dependencies with other features.
-            build.args(["--package", "tidemill"]);
-        }
+        build.args(["build", "--release", "--bins"]).current_dir(root);
+        match args.references {
+            true => build.args(["--package", "tidemill-bench"]),
+            // Packages built alone would want the dependencies with other features.
+            false => build.arg("--workspace"),
+        };
         finish(&mut build)?;
         if !args.references {
             let plugins = target.join("plugins");
@@ -163,7 +174,9 @@ impl Site {
             }
         }
         let node = prepare_node(&root.join("benches/node"), &target.join("bench-node"))?;
-        Ok(Self { root: root.into(), target: target.into(), work, node })
+        // The relays run in another folder.
+        let baseline = args.baseline.as_deref().map(fs::canonicalize).transpose()?;
+        Ok(Self { root: root.into(), target: target.into(), work, node, baseline })
     }
 
     /// Measures a case until others left it alone.
@@ -186,7 +199,11 @@ impl Site {
         let release = self.target.join("release");
         let mut load = Command::new(release.join("load"));
         load.args(["--name", &case.name()]).args(["--wait-quiet", &WAIT_QUIET_SECS.to_string()]);
-        load.args(case.load_arguments()).arg("--relay").arg(case.relay_command(&release, &self.target));
+        load.args(case.load_arguments()).arg("--relay").arg(case.relay_command(
+            &release,
+            &self.target,
+            self.baseline.as_deref(),
+        ));
         let output = load.current_dir(&self.work).stderr(Stdio::inherit()).output()?;
         if !output.status.success() {
             return Err(format!("{} could not be measured", case.name()).into());

@@ -30,6 +30,12 @@ pub(super) enum Relay {
     HostForward,
     /// The host with the plugin `notional`.
     HostNotional,
+    /// Another build of the host, without a transform.
+    BaseBare,
+    /// Another build of the host, with the plugin `forward`.
+    BaseForward,
+    /// Another build of the host, with the plugin `notional`.
+    BaseNotional,
 }
 
 impl Relay {
@@ -46,15 +52,23 @@ impl Relay {
             Self::HostBare => "Tidemill, no plugin",
             Self::HostForward => "Tidemill, `forward`",
             Self::HostNotional => "Tidemill, `notional`",
+            Self::BaseBare => "baseline, no plugin",
+            Self::BaseForward => "baseline, `forward`",
+            Self::BaseNotional => "baseline, `notional`",
         }
     }
 
     fn adds_notional(self) -> bool {
-        matches!(self, Self::Typed | Self::Tree | Self::Node | Self::NodeCorked | Self::HostNotional)
+        use Relay::{BaseNotional, HostNotional, Node, NodeCorked, Tree, Typed};
+        matches!(self, Typed | Tree | Node | NodeCorked | HostNotional | BaseNotional)
     }
 
     fn is_host(self) -> bool {
         matches!(self, Self::HostBare | Self::HostForward | Self::HostNotional)
+    }
+
+    fn is_baseline(self) -> bool {
+        matches!(self, Self::BaseBare | Self::BaseForward | Self::BaseNotional)
     }
 
     fn is_node(self) -> bool {
@@ -113,13 +127,15 @@ impl Case {
     }
 
     /// The relay's command line, run in the folder of [`configurations`].
-    pub(super) fn relay_command(&self, release: &Path, target: &Path) -> String {
+    pub(super) fn relay_command(&self, release: &Path, target: &Path, baseline: Option<&Path>) -> String {
         let native = |options| format!("{}/relay --src {{src}} --snk {{snk}} {options}", release.display());
         let node = |options| {
             let script = target.join("bench-node/relay.mjs");
             format!("node {} {{src}} {{snk}} --notional {options}", script.display())
         };
-        let host = |pipeline| format!("{}/tidemill run -c {pipeline}.toml", release.display());
+        let run = |binary: &Path, pipeline| format!("{} run -c {pipeline}.toml", binary.display());
+        let host = |pipeline| run(&release.join("tidemill"), pipeline);
+        let base = |pipeline| run(baseline.expect("its cases are there only with it"), pipeline);
         match self.relay {
             Relay::Direct => "direct".to_owned(),
             Relay::Raw => native(""),
@@ -131,6 +147,9 @@ impl Case {
             Relay::HostBare => host("bare"),
             Relay::HostForward => host("forward"),
             Relay::HostNotional => host("notional"),
+            Relay::BaseBare => base("bare"),
+            Relay::BaseForward => base("forward"),
+            Relay::BaseNotional => base("notional"),
         }
     }
 }
@@ -138,6 +157,7 @@ impl Case {
 /// Which relays can take part.
 pub(super) struct Matrix {
     pub(super) host: bool,
+    pub(super) baseline: bool,
     pub(super) node: bool,
     pub(super) quick: bool,
 }
@@ -145,12 +165,24 @@ pub(super) struct Matrix {
 impl Matrix {
     /// The cases, in the order in which each repetition runs them: what is compared stands together.
     pub(super) fn cases(&self) -> Vec<Case> {
-        use Relay::{
-            Direct, HostBare, HostForward, HostNotional, Node, NodeCorked, Raw, RawSend, Tree, Typed,
-        };
-        let flooded = [Raw, HostForward, HostBare, Typed, HostNotional, Node, NodeCorked, Tree, RawSend];
+        use Relay::{BaseBare, BaseForward, BaseNotional, HostBare, HostForward, HostNotional};
+        use Relay::{Direct, Node, NodeCorked, Raw, RawSend, Tree, Typed};
+        let flooded = [
+            Raw,
+            HostForward,
+            BaseForward,
+            HostBare,
+            BaseBare,
+            Typed,
+            HostNotional,
+            BaseNotional,
+            Node,
+            NodeCorked,
+            Tree,
+            RawSend,
+        ];
         let floods = SIZES.iter().flat_map(|&size| flooded.map(|relay| (relay, Load::Flood(size))));
-        let rated = [Direct, Raw, HostForward, Typed, HostNotional, Node];
+        let rated = [Direct, Raw, HostForward, BaseForward, Typed, HostNotional, BaseNotional, Node];
         let alone = [(HostForward, Load::Idle), (HostForward, Load::Start)];
         let all = floods.chain(rated.map(|relay| (relay, Load::Rate))).chain(alone);
         all.filter(|(relay, _)| self.takes_part(*relay))
@@ -159,7 +191,9 @@ impl Matrix {
     }
 
     fn takes_part(&self, relay: Relay) -> bool {
-        (self.host || !relay.is_host()) && (self.node || !relay.is_node())
+        (self.host || !relay.is_host())
+            && (self.baseline || !relay.is_baseline())
+            && (self.node || !relay.is_node())
     }
 }
 

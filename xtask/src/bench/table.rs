@@ -91,7 +91,8 @@ fn latency(out: &mut String, measured: &[Measured]) {
 
 fn ratios(out: &mut String, measured: &[Measured]) {
     use Aim::{AtLeast, AtMost};
-    use Relay::{HostBare, HostForward, HostNotional, Node, NodeCorked, Raw, Tree, Typed};
+    use Relay::{BaseBare, BaseForward, BaseNotional, HostBare, HostForward, HostNotional};
+    use Relay::{Node, NodeCorked, Raw, Tree, Typed};
     let flood = |label, of, to, size, aim| Ratio {
         of: (of, Load::Flood(size)),
         to: (to, Load::Flood(size)),
@@ -119,6 +120,14 @@ fn ratios(out: &mut String, measured: &[Measured]) {
         flood("`notional` to Node, 1 kB", HostNotional, Node, 1000, AtLeast(12.0)),
         flood("`notional` to Node corked, 100 B", HostNotional, NodeCorked, 100, Aim::None),
         flood("`notional` to Node corked, 1 kB", HostNotional, NodeCorked, 1000, Aim::None),
+        flood("no plugin to the baseline's, 100 B", HostBare, BaseBare, 100, Aim::None),
+        flood("no plugin to the baseline's, 1 kB", HostBare, BaseBare, 1000, Aim::None),
+        flood("`forward` to the baseline's, 100 B", HostForward, BaseForward, 100, Aim::None),
+        flood("`forward` to the baseline's, 1 kB", HostForward, BaseForward, 1000, Aim::None),
+        flood("`notional` to the baseline's, 100 B", HostNotional, BaseNotional, 100, Aim::None),
+        flood("`notional` to the baseline's, 1 kB", HostNotional, BaseNotional, 1000, Aim::None),
+        p99("p99 of `forward` to the baseline's", HostForward, BaseForward, Aim::None),
+        p99("p99 of `notional` to the baseline's", HostNotional, BaseNotional, Aim::None),
         p99("p99 of `forward` to raw", HostForward, Raw, AtMost(1.2)),
         p99("p99 of `notional` to typed JSON", HostNotional, Typed, Aim::None),
     ];
