@@ -34,9 +34,9 @@ pub(crate) struct Args {
     /// Runs of each case.
     #[arg(long, value_name = "N")]
     repetitions: Option<usize>,
-    /// Only cases whose name contains this.
+    /// Only cases whose name contains this; may be given several times.
     #[arg(long, value_name = "TEXT")]
-    only: Option<String>,
+    only: Vec<String>,
     /// Only the reference relays: builds and runs no host.
     #[arg(long)]
     references: bool,
@@ -102,7 +102,7 @@ pub(crate) fn run(args: &Args) -> Result {
         quick: args.quick,
     };
     let mut cases = matrix.cases();
-    cases.retain(|case| args.only.as_ref().is_none_or(|only| case.name().contains(only)));
+    cases.retain(|case| args.only.is_empty() || args.only.iter().any(|only| case.name().contains(only)));
     let mut measured: Vec<Measured> =
         cases.into_iter().map(|case| Measured { case, runs: Vec::new() }).collect();
     let mut log = File::create(site.work.join("runs.jsonl"))?;
