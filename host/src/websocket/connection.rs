@@ -9,17 +9,32 @@
 //! Nothing here has timers but the end of a connection, `send_interval` and a hold: `keepalive` and `link`
 //! are above.
 
+mod closing;
+mod ending;
+mod frame;
+mod hold;
+mod io;
+mod read_ahead;
+mod stream;
+mod tcp_progress;
+
+pub use ending::Ending;
+pub use io::{Traffic, WriteError};
+pub use stream::TlsFacts;
+
+pub(super) use frame::{Frames, encode, encoded_bytes};
+pub(super) use stream::{Stream, prepare};
+pub(super) use tcp_progress::Progress;
+
+use super::client::heartbeat::Replies;
+use super::client::pace::Pace;
 use super::close_code;
-use super::closing::Closing;
-use super::ending::Ending;
-use super::heartbeat::Replies;
-use super::hold::Hold;
-use super::pace::Pace;
-use super::ring::Frames;
-use super::stream::{Io, Stream, Traffic, WriteError};
 use crate::connections::{Dismissal, Gone};
 use crate::message::Payload;
 use bytes::Bytes;
+use closing::Closing;
+use hold::Hold;
+use io::Io;
 use std::io::ErrorKind;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;

@@ -5,8 +5,7 @@
 //! nobody: what was not read cannot be missed. Events only ever move deadlines back, so the one timer is
 //! looked at again when it fires, not per message.
 
-use super::connection::Connection;
-use super::progress::Progress;
+use super::connection::{Connection, Progress};
 use crate::config::{Endpoint, Ping};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};

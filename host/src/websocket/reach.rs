@@ -1,6 +1,6 @@
 //! Whether an endpoint can be reached: a probe of its urls, or a look at its address.
 
-use super::listener::Listeners;
+use super::server::listeners::Listeners;
 use crate::config::{Endpoint, Mode};
 use std::fmt;
 

@@ -1,0 +1,15 @@
+//! The dialling side: a connection that we make, and make again.
+//!
+//! [`connect::connect`] dials once; [`session::Link`] keeps a connection alive and dials again. Nothing here
+//! knows the accepting side.
+
+pub(super) mod connect;
+pub(super) mod connect_error;
+pub(super) mod heartbeat;
+pub(super) mod pace;
+pub(super) mod probe;
+mod proxy;
+mod request;
+pub(super) mod session;
+mod tcp;
+pub(super) mod url;

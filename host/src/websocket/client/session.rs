@@ -1,0 +1,396 @@
+//! A dialled connection that is dialled again: connecting, connected, waiting, until attempts run out.
+//!
+//! A state machine polled by the end that owns it, source or sink: it has no task of its own. It
+//! sends the first messages, pings, notices silence, and tells its owner of every change in order.
+//! Reading and writing messages is the owner's, and so is finding the end: whatever ends a connection, what
+//! was received before comes first.
+
+mod established;
+
+use super::connect_error::ConnectError;
+use super::url;
+use crate::backoff::{Advice, Backoff};
+use crate::config::{Client, Endpoint, Packing};
+use crate::connections::{Connected, EndpointState, OpenEndpoint};
+use crate::metadata::{CONNECTION, Origin, SOURCE};
+use crate::telemetry::ConnectOutcome;
+use crate::websocket::connection::{Connection, Ending};
+use established::{Dialled, Established, dial};
+use futures_util::task::AtomicWaker;
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+use tokio::time::Sleep;
+use tracing::{Span, debug, error, info, info_span, warn};
+
+/// A client endpoint's connection, and the next one after it.
+pub struct Link {
+    settings: Arc<Settings>,
+    connector: Connector,
+    state: State,
+    /// Connections whose end is still being seen through.
+    closing: Vec<Connection>,
+    backoff: Backoff,
+    next_url: usize,
+    /// How the first dial went, once it is over.
+    first_dial: Option<Result<(), String>>,
+    /// No dial follows.
+    is_stopped: bool,
+    is_unavailable: bool,
+    shown_state: Option<EndpointState>,
+    last_error: Option<String>,
+    metrics: OpenEndpoint,
+    /// Woken when somebody wants the connection closed.
+    waker: Arc<AtomicWaker>,
+    span: Span,
+}
+
+/// What a link's owner is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// There is a new connection; the origin is that of its messages.
+    Connected(Arc<Origin>),
+    /// The connection is gone; another is on its way.
+    Lost,
+    /// Attempts are used up, and why. A link that persists still tries now and then.
+    Unavailable(String),
+}
+
+/// What happens when attempts are used up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WhenExhausted {
+    /// Nothing: it has failed.
+    Fail,
+    /// A further attempt every `max_delay`.
+    Persist,
+}
+
+struct Settings {
+    endpoint: Endpoint,
+    client: Client,
+    /// How the peer's messages are packed.
+    packing: Option<Packing>,
+    when_exhausted: WhenExhausted,
+}
+
+/// Dials one of the urls, once.
+type Connector = fn(Arc<Settings>, usize) -> Dialling;
+type Dialling = Pin<Box<dyn Future<Output = Result<Dialled, ConnectError>> + Send>>;
+
+enum State {
+    Connecting { dialling: Dialling, url: usize },
+    Connected(Box<Established>),
+    Broken { why: String, advice: Advice, was_connected: bool },
+    Waiting(Pin<Box<Sleep>>),
+    Failed,
+    Closed,
+}
+
+impl Link {
+    /// Starts with the first dial, at the first poll. `packing` is that of the peer's messages.
+    pub fn new(
+        endpoint: &Endpoint,
+        client: &Client,
+        packing: Option<Packing>,
+        when_exhausted: WhenExhausted,
+        metrics: OpenEndpoint,
+    ) -> Self {
+        let settings =
+            Settings { endpoint: endpoint.clone(), client: client.clone(), packing, when_exhausted };
+        Self::with_connector(settings, metrics, |settings, url| Box::pin(dial(settings, url)))
+    }
+
+    fn with_connector(settings: Settings, metrics: OpenEndpoint, connector: Connector) -> Self {
+        let is_insecure = settings.client.tls.insecure_skip_verify;
+        let mut link = Self {
+            backoff: Backoff::new(settings.client.reconnect),
+            settings: Arc::new(settings),
+            connector,
+            state: State::Closed,
+            closing: Vec::new(),
+            next_url: 0,
+            first_dial: None,
+            is_stopped: false,
+            is_unavailable: false,
+            shown_state: None,
+            last_error: None,
+            metrics,
+            waker: Arc::default(),
+            span: Span::none(),
+        };
+        link.dial();
+        if is_insecure {
+            warn!(parent: &link.span, "certificates are not verified: insecure_skip_verify is set");
+        }
+        link
+    }
+
+    /// Goes on with whatever is due: dialling, waiting, pings. Call at every turn, until pending, and read
+    /// then: what is due may have ended the connection.
+    #[inline]
+    pub fn poll_change(&mut self, cx: &mut Context<'_>) -> Poll<Change> {
+        if !self.closing.is_empty() {
+            self.closing.retain_mut(|connection| connection.poll_closed(cx).is_pending());
+        }
+        loop {
+            match &mut self.state {
+                State::Connected(established) => {
+                    established.poll(cx, &self.metrics);
+                    return Poll::Pending;
+                }
+                State::Connecting { dialling, url } => {
+                    let url = *url;
+                    match ready!(dialling.as_mut().poll(cx)) {
+                        Ok(dialled) => return Poll::Ready(self.connected(dialled, url)),
+                        Err(error) => self.refused(&error),
+                    }
+                }
+                State::Broken { .. } => {
+                    if let Some(change) = self.schedule() {
+                        return Poll::Ready(change);
+                    }
+                }
+                State::Waiting(sleep) => {
+                    ready!(sleep.as_mut().poll(cx));
+                    self.dial();
+                }
+                State::Failed | State::Closed => return Poll::Pending,
+            }
+        }
+    }
+
+    /// How the first dial went; pending while it lasts. Call after [`Self::poll_change`], which waits for it.
+    ///
+    /// # Errors
+    /// It has not, and why.
+    pub fn first_dial(&self) -> Poll<Result<(), String>> {
+        self.first_dial.clone().map_or(Poll::Pending, Poll::Ready)
+    }
+
+    /// The connection, while there is one.
+    #[inline]
+    pub fn connection(&mut self) -> Option<&mut Connection> {
+        match &mut self.state {
+            State::Connected(established) => Some(&mut established.connection),
+            _ => None,
+        }
+    }
+
+    /// Messages went through; called once for many.
+    #[inline]
+    pub fn message(&mut self) {
+        if let State::Connected(established) = &mut self.state {
+            established.message(&self.metrics);
+        }
+    }
+
+    /// Reading is held back until [`Self::release`]: that time counts against nobody.
+    pub fn hold(&mut self) {
+        if let State::Connected(established) = &mut self.state {
+            established.hold();
+        }
+    }
+
+    /// Reads on, as far as a hold may go: see [`Connection::poll_hold`]. An end that is seen so is told at
+    /// once, and another connection is dialled when the owner has read all of this one.
+    pub fn read_held(&mut self, cx: &mut Context<'_>) {
+        if let State::Connected(established) = &mut self.state
+            && established.connection.poll_hold(cx).is_ready()
+            && established.told.is_none()
+            && let Some(ending) = established.connection.ending().cloned()
+        {
+            self.tell(&ending);
+        }
+    }
+
+    /// Reading goes on.
+    #[inline]
+    pub fn release(&mut self) {
+        if let State::Connected(established) = &mut self.state {
+            established.release();
+        }
+    }
+
+    /// The owner found the connection at its end, after all that was received. [`Self::poll_change`] says
+    /// what comes of it.
+    pub fn lose(&mut self, ending: &Ending) {
+        self.tell(ending);
+        let State::Connected(established) = std::mem::replace(&mut self.state, State::Closed) else { return };
+        let Established { connection, told, .. } = *established;
+        self.closing.push(connection);
+        match told.filter(|_| !self.is_stopped) {
+            Some(why) => self.state = State::Broken { why, advice: Advice::default(), was_connected: true },
+            None => self.show(EndpointState::Closed),
+        }
+    }
+
+    /// Tells once that the connection has ended, and how.
+    fn tell(&mut self, ending: &Ending) {
+        let State::Connected(established) = &mut self.state else { return };
+        if established.told.is_some() {
+            return;
+        }
+        let (age, url) = (established.age(), established.url);
+        let ending = &established.told_of(ending);
+        established.detach(&self.metrics);
+        let why = format!("connection to WebSocket {} {}", self.shown_url(url), said_of(ending));
+        if let State::Connected(established) = &mut self.state {
+            established.told = Some(why.clone());
+        }
+        if self.is_stopped {
+            debug!(parent: &self.span, %ending, "connection ended");
+            return self.show(EndpointState::Closed);
+        }
+        self.backoff.connection_lived(age);
+        warn!(parent: &self.span, error = %why, "connection lost");
+        self.metrics.show_error(&why);
+        self.last_error = Some(why);
+        // What comes next is decided at the next turn, and until then it is not connected.
+        self.show(EndpointState::Waiting);
+    }
+
+    /// Dials no more. With a code, the connection is closed too: what was received of it before is still
+    /// there, and then its end.
+    pub fn stop(&mut self, code: Option<u16>) {
+        self.is_stopped = true;
+        match &mut self.state {
+            State::Connected(established) => {
+                if let Some(code) = code {
+                    established.connection.end(Ending::Stopped { code });
+                }
+            }
+            state => {
+                *state = State::Closed;
+                self.show(EndpointState::Closed);
+            }
+        }
+    }
+
+    /// Closes for good; ready once the peer has hung up too.
+    pub fn poll_close(&mut self, cx: &mut Context<'_>, code: u16) -> Poll<()> {
+        self.stop(Some(code));
+        self.lose(&Ending::Stopped { code });
+        self.closing.retain_mut(|connection| connection.poll_closed(cx).is_pending());
+        if self.closing.is_empty() { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    /// Nobody waits any more for what closes.
+    pub fn abandon(&mut self) {
+        self.closing.clear();
+    }
+
+    /// Whether attempts are used up, and none has succeeded since.
+    pub fn is_unavailable(&self) -> bool {
+        self.is_unavailable
+    }
+
+    /// The last thing that went wrong.
+    pub fn last_error(&self) -> Option<&str> {
+        self.last_error.as_deref()
+    }
+
+    /// What the connection is doing now.
+    pub fn state(&self) -> EndpointState {
+        self.shown_state.unwrap_or(EndpointState::Closed)
+    }
+
+    fn dial(&mut self) {
+        let url = self.next_url % self.settings.client.urls.len().max(1);
+        self.next_url = url + 1;
+        let shown_url = self.shown_url(url);
+        self.metrics.show_address(&shown_url);
+        self.span = info_span!("connection", url = %shown_url);
+        let dialling = (self.connector)(self.settings.clone(), url);
+        self.state = State::Connecting { dialling, url };
+        self.show(EndpointState::Connecting);
+    }
+
+    fn connected(&mut self, dialled: Dialled, url: usize) -> Change {
+        info!(parent: &self.span, "connected");
+        self.first_dial.get_or_insert(Ok(()));
+        self.metrics.connect(ConnectOutcome::Connected);
+        self.show(EndpointState::Connected);
+        self.is_unavailable = false;
+        let id = crate::websocket::upgrade::connection_id();
+        let shown = Connected::new(&id, self.waker.clone());
+        let origin = Origin::new([(SOURCE, self.shown_url(url)), (CONNECTION, id)]);
+        self.metrics.attach(&shown, &origin);
+        let established = Established::new(dialled, url, &self.settings.endpoint, shown);
+        self.state = State::Connected(Box::new(established));
+        Change::Connected(origin)
+    }
+
+    fn refused(&mut self, error: &ConnectError) {
+        self.metrics.connect(error.outcome());
+        let hint = error.hint().unwrap_or_default();
+        let advice = error.advice();
+        match advice.at_least {
+            Some(wait) => warn!(parent: &self.span, %error, hint, retry_after = ?wait, "connecting failed"),
+            None => warn!(parent: &self.span, %error, hint, "connecting failed"),
+        }
+        let why = error.to_string();
+        self.first_dial.get_or_insert_with(|| Err(why.clone()));
+        self.metrics.show_error(&why);
+        self.last_error = Some(why.clone());
+        self.state = State::Broken { why, advice, was_connected: false };
+    }
+
+    /// After a failure: when to try again, if ever.
+    fn schedule(&mut self) -> Option<Change> {
+        let broken = std::mem::replace(&mut self.state, State::Failed);
+        let State::Broken { why, advice, was_connected } = broken else { return None };
+        let is_first_exhaustion = !std::mem::replace(&mut self.is_unavailable, false);
+        if let Some(delay) = self.backoff.next_delay(advice) {
+            self.wait(delay);
+            return was_connected.then_some(Change::Lost);
+        }
+        self.is_unavailable = true;
+        if is_first_exhaustion {
+            error!(parent: &self.span, attempts = self.backoff.attempts(), "connection given up");
+        }
+        let persists =
+            self.settings.when_exhausted == WhenExhausted::Persist && self.settings.client.reconnect.enabled;
+        if persists {
+            self.wait(self.backoff.last_resort(advice));
+        } else {
+            self.show(EndpointState::Failed);
+        }
+        (is_first_exhaustion || was_connected).then_some(Change::Unavailable(why))
+    }
+
+    fn wait(&mut self, delay: Duration) {
+        debug!(parent: &self.span, ?delay, "waiting before the next attempt");
+        self.state = State::Waiting(Box::pin(tokio::time::sleep(delay)));
+        self.show(EndpointState::Waiting);
+    }
+
+    fn show(&mut self, state: EndpointState) {
+        if self.shown_state != Some(state) {
+            self.metrics.show(state);
+            self.shown_state = Some(state);
+        }
+    }
+
+    fn shown_url(&self, url: usize) -> String {
+        self.settings.client.urls.get(url).map_or_else(String::new, url::shown)
+    }
+}
+
+impl fmt::Debug for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Link").field("state", &self.shown_state).finish_non_exhaustive()
+    }
+}
+
+/// Completes "connection to WebSocket URL ...".
+fn said_of(ending: &Ending) -> String {
+    match ending {
+        Ending::Closed { .. } | Ending::Lost(_) => format!("was {ending}"),
+        other => format!("was given up: {other}"),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,16 @@
+//! The accepting side: listeners, the routes that endpoints share on them, and the peers that come.
+//!
+//! [`listeners::Listeners`] bring the peers of a route to the source and the sinks that share it.
+//! [`accept::accept`] takes one connection for whoever listens by itself. Nothing here knows the dialling side.
+
+pub(super) mod accept;
+mod auth;
+pub(super) mod broadcast;
+pub(super) mod listen_error;
+mod listener;
+pub(super) mod listeners;
+mod membership;
+mod peer;
+pub(super) mod request;
+pub(super) mod ring;
+pub(super) mod route;

@@ -1,0 +1,261 @@
+//! A peer's part in the endpoints of its path: what it is shown as there, the way to a source, what a sink's
+//! broadcast still has for it, and how it comes to be.
+
+use super::broadcast::{Broadcast, Next};
+use super::route::{Arrivals, End, Member};
+use crate::config::EndpointText;
+use crate::connections::{Connected, OpenEndpoint};
+use crate::message::Payload;
+use crate::metadata::Origin;
+use crate::reason::Reason;
+use crate::telemetry::ConnectOutcome;
+use crate::websocket::connection::{Ending, Frames};
+use crate::websocket::drain;
+use crate::websocket::secret::resolved;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio_util::sync::PollSender;
+
+/// Most messages in a chunk.
+pub(super) const CHUNK_MESSAGES: usize = 256;
+/// Most payload bytes in a chunk; one larger message goes alone.
+pub(super) const CHUNK_BYTES: usize = 1 << 20;
+
+/// How long the files of a greeting may take to be read.
+const GREETING_PATIENCE: Duration = Duration::from_secs(10);
+
+/// A peer's part in one endpoint.
+pub(super) struct Membership {
+    /// The endpoint's number.
+    pub(super) id: u64,
+    pub(super) metrics: OpenEndpoint,
+    /// Of a sink.
+    pub(super) broadcast: Option<Arc<Broadcast>>,
+    /// To a source, until all that is for it was given.
+    pub(super) inlet: Option<Inlet>,
+    /// Whether the endpoint counts the peer among its own.
+    is_served: bool,
+    /// Whether the peer has had all that the broadcast will have.
+    pub(super) is_finished: bool,
+    /// Whether the endpoint has left the path.
+    pub(super) is_leaving: bool,
+}
+
+/// The way to a source, and the origin that this peer's messages have there.
+pub(super) struct Inlet {
+    sender: PollSender<Arrivals>,
+    pub(super) origin: Arc<Origin>,
+    /// What the source is told of messages that it has not taken, and what of it is this peer's.
+    waiting: Arc<AtomicU64>,
+    accounted: u64,
+    /// Whether it has the messages that were read last.
+    has_chunk: bool,
+}
+
+/// An endpoint that the peer is to be greeted for before it joins.
+pub(super) struct Arriving {
+    pub(super) member: Member,
+    greetings: Pin<Box<dyn Future<Output = Result<Vec<Payload>, String>> + Send>>,
+}
+
+impl Membership {
+    /// The peer joins an endpoint, and is a peer of its broadcast from here on.
+    pub(super) fn join(
+        member: Member,
+        peer: u64,
+        shown: &Arc<Connected>,
+        origin: &Arc<Origin>,
+        origin_there: Arc<Origin>,
+    ) -> Self {
+        let (broadcast, inlet) = match member.end {
+            End::Source { inlet, waiting, .. } => {
+                (None, Some(Inlet::new(PollSender::new(inlet), waiting, origin_there)))
+            }
+            End::Sink(broadcast) => (Some(broadcast), None),
+            End::Reply => (None, None),
+        };
+        if let Some(broadcast) = &broadcast {
+            broadcast.join(peer);
+        }
+        member.metrics.connect(ConnectOutcome::Connected);
+        member.metrics.welcome(shown, origin);
+        Self {
+            id: member.id,
+            metrics: member.metrics,
+            broadcast,
+            inlet,
+            is_served: true,
+            is_finished: false,
+            is_leaving: false,
+        }
+    }
+
+    /// The peer leaves; what the broadcast still has for it is counted under `reason`.
+    pub(super) fn part(&mut self, peer: u64, shown: &Connected, reason: Reason) {
+        if std::mem::take(&mut self.is_served) {
+            if let Some(broadcast) = &self.broadcast {
+                broadcast.leave(peer, reason);
+            }
+            self.metrics.farewell(shown);
+        }
+        self.is_finished = true;
+    }
+
+    /// Whether the peer is to get something of a broadcast before it goes: of a sink that has left, or of one
+    /// that stops and may wait for a blocked peer before it leaves.
+    pub(super) fn is_owed(&self, is_blocked: bool) -> bool {
+        !self.is_finished
+            && self.broadcast.as_ref().is_some_and(|broadcast| {
+                self.is_leaving || is_blocked && broadcast.patience_at_stop().is_some()
+            })
+    }
+}
+
+impl Inlet {
+    fn new(sender: PollSender<Arrivals>, waiting: Arc<AtomicU64>, origin: Arc<Origin>) -> Self {
+        Self { sender, origin, waiting, accounted: 0, has_chunk: false }
+    }
+
+    /// Tells the source how many messages this peer has read that are not on their way to it.
+    pub(super) fn account(&mut self, read: u64) {
+        // Where it is less than before, the sum wraps around to what it is less by.
+        self.waiting.fetch_add(read.wrapping_sub(self.accounted), Ordering::Relaxed);
+        self.accounted = read;
+    }
+
+    /// Ready if a chunk can be given.
+    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        // A pipeline that has closed takes nothing, and holds nobody.
+        self.sender.poll_reserve(cx).map(drop)
+    }
+
+    pub(super) fn has_chunk(&self) -> bool {
+        self.has_chunk
+    }
+
+    /// Gives the chunk, after [`Self::poll_room`] was ready.
+    fn give(&mut self, chunk: Arrivals) {
+        // What is on its way stays untaken until the source takes it, and for ever if its pipeline has closed.
+        self.accounted -= chunk.len() as u64;
+        let _ = self.sender.send_item(chunk);
+        self.has_chunk = true;
+    }
+}
+
+/// How long a peer is waited for that takes nothing of what it is owed.
+pub(super) fn patience(members: &[Membership], is_blocked: bool) -> Duration {
+    let owed = members.iter().filter(|membership| membership.is_owed(is_blocked));
+    let patience = owed.filter_map(|membership| membership.broadcast.as_ref()?.patience_at_stop());
+    patience.min().unwrap_or(drain::PATIENCE)
+}
+
+/// What a broadcast holds for the peer. The members take turns.
+pub(super) fn next_frames(
+    cx: &mut Context<'_>,
+    members: &mut [Membership],
+    turn: &mut usize,
+    peer: u64,
+) -> Result<Option<Frames>, Ending> {
+    for _ in 0..members.len() {
+        *turn = (*turn + 1) % members.len();
+        let membership = &mut members[*turn];
+        let Some(broadcast) = membership.broadcast.as_ref().filter(|_| !membership.is_finished) else {
+            continue;
+        };
+        match broadcast.poll_next(cx, peer) {
+            Poll::Ready(Next::Frames(frames)) => return Ok(Some(frames)),
+            Poll::Ready(Next::TooSlow) => return Err(Ending::TooSlow),
+            Poll::Ready(Next::Finished) => membership.is_finished = true,
+            Poll::Pending => {}
+        }
+    }
+    Ok(None)
+}
+
+/// Tells the broadcasts that the connection takes nothing more now.
+pub(super) fn poll_blocked(
+    cx: &mut Context<'_>,
+    members: &[Membership],
+    peer: u64,
+) -> Poll<Result<(), Ending>> {
+    for broadcast in members.iter().filter_map(|membership| membership.broadcast.as_ref()) {
+        if broadcast.poll_blocked(cx, peer).is_ready() {
+            return Poll::Ready(Err(Ending::TooSlow));
+        }
+    }
+    Poll::Pending
+}
+
+/// Tells the sources how many messages were read that they cannot have taken: of the chunk, and beyond it.
+pub(super) fn account(members: &mut [Membership], chunk: &Arrivals, beyond: usize) {
+    for inlet in members.iter_mut().filter_map(|membership| membership.inlet.as_mut()) {
+        let waiting = if inlet.has_chunk { beyond } else { beyond + chunk.len() };
+        inlet.account(waiting as u64);
+    }
+}
+
+/// Hands the chunk, whose messages have this origin, to every source, each when it has room. Ready once all
+/// have it, and it is empty.
+pub(super) fn poll_deliver(
+    cx: &mut Context<'_>,
+    members: &mut [Membership],
+    chunk: &mut Arrivals,
+    origin: &Arc<Origin>,
+) -> Poll<()> {
+    let (mut ready, mut is_held) = (Vec::new(), false);
+    for inlet in members.iter_mut().filter_map(|membership| membership.inlet.as_mut()) {
+        if inlet.has_chunk {
+            continue;
+        }
+        if inlet.poll_room(cx).is_ready() {
+            ready.push(inlet);
+        } else {
+            is_held = true;
+        }
+    }
+    // The last of all has the chunk itself.
+    let last = if is_held { None } else { ready.pop() };
+    for inlet in ready {
+        inlet.give(chunk.from(&inlet.origin));
+    }
+    if is_held {
+        return Poll::Pending;
+    }
+    let chunk = std::mem::take(chunk);
+    if let Some(last) = last {
+        let chunk = if Arc::ptr_eq(&last.origin, origin) { chunk } else { chunk.from(&last.origin) };
+        last.give(chunk);
+    }
+    members
+        .iter_mut()
+        .filter_map(|membership| membership.inlet.as_mut())
+        .for_each(|inlet| inlet.has_chunk = false);
+    Poll::Ready(())
+}
+
+impl Arriving {
+    pub(super) fn new(member: Member) -> Self {
+        let texts = member.on_connect.clone();
+        let greetings = async move {
+            let read = tokio::time::timeout(GREETING_PATIENCE, greetings(&texts)).await;
+            read.unwrap_or_else(|_| Err(format!("its files were not read within {GREETING_PATIENCE:?}")))
+        };
+        Self { member, greetings: Box::pin(greetings) }
+    }
+
+    /// The greetings, once they are made.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Vec<Payload>, String>> {
+        self.greetings.as_mut().poll(cx)
+    }
+}
+
+async fn greetings(texts: &[EndpointText]) -> Result<Vec<Payload>, String> {
+    let mut greetings = Vec::with_capacity(texts.len());
+    for text in texts {
+        greetings.push(Payload::text(resolved(text).await?.expose()));
+    }
+    Ok(greetings)
+}
