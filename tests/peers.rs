@@ -4,13 +4,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-#[path = "../host/tests/websocket/authority.rs"]
-mod authority;
-
-use authority::{Authority, Certified};
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Lines};
 use std::process::{Child, ChildStdout, Command, Stdio};
+use tidemill_tests::authority::{Authority, Certified};
 use tidemill_tests::host::Folder;
 use tidemill_tests::{Tool, plugin, root, tool};
 
@@ -103,7 +100,7 @@ fn write(folder: &Folder, name: &str, certified: &Certified) {
 }
 
 fn the_host_dials_over_tls(language: &str) {
-    let (folder, servers, clients) = (Folder::default(), Authority::new(), Authority::new());
+    let (folder, servers, clients) = (Folder::default(), Authority::default(), Authority::default());
     write(&folder, "server", &servers.certify("127.0.0.1", |_| {}));
     write(&folder, "client", &clients.certify("the host", |_| {}));
     std::fs::write(folder.path("servers.pem"), servers.certificate).unwrap();
@@ -147,10 +144,10 @@ fn the_host_dials_over_tls(language: &str) {
 }
 
 fn the_peer_dials_over_tls(language: &str) {
-    let (folder, servers) = (Folder::default(), Authority::new());
+    let (folder, servers) = (Folder::default(), Authority::default());
     write(&folder, "server", &servers.certify("127.0.0.1", |_| {}));
     std::fs::write(folder.path("servers.pem"), servers.certificate).unwrap();
-    std::fs::write(folder.path("others.pem"), Authority::new().certificate).unwrap();
+    std::fs::write(folder.path("others.pem"), Authority::default().certificate).unwrap();
     let host = folder.run(
         r#"
         [server]

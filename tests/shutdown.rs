@@ -11,8 +11,9 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 use tidemill_tests::guest;
 use tidemill_tests::host::{Folder, Host, PATIENCE};
-use tidemill_tests::peers::{Dialled, Feed, dial};
-use tokio::net::{TcpListener, TcpSocket};
+use tidemill_tests::peers::{Feed, dial};
+use tidemill_tests::sockets::{close_code_at_the_end, nobody};
+use tokio::net::TcpSocket;
 use tokio::task::JoinHandle;
 use tokio_tungstenite::client_async;
 use tokio_tungstenite::tungstenite::Message;
@@ -56,7 +57,7 @@ impl Scene {
 
     async fn of(host: Host) -> Self {
         let address = host.listening("websocket");
-        let witness = tokio::spawn(close_code(dial(address, "/witness").await));
+        let witness = tokio::spawn(close_code_at_the_end(dial(address, "/witness").await));
         Self { host, address, witness }
     }
 
@@ -107,17 +108,6 @@ fn margin() -> Duration {
     MARGIN.mul_f64((2.0 * load / processors).max(3.0))
 }
 
-/// Reads to the end; the code of the close frame.
-async fn close_code(mut peer: Dialled) -> Option<u16> {
-    let mut code = None;
-    while let Some(Ok(message)) = peer.next().await {
-        if let Message::Close(frame) = message {
-            code = frame.map(|frame| frame.code.into());
-        }
-    }
-    code
-}
-
 /// A pipeline with a plugin, from a feed to a file.
 fn with_plugin(feed: &Feed, transform: &str) -> String {
     format!(
@@ -130,10 +120,6 @@ fn with_plugin(feed: &Feed, transform: &str) -> String {
         "#,
         feed.url(),
     )
-}
-
-async fn nobody() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
 }
 
 fn install(folder: &Folder, name: &str) {
@@ -449,7 +435,7 @@ async fn a_log_that_nobody_reads() {
     });
     // The reader is gone now. What is logged has nowhere to go.
     let address: SocketAddr = address.expect("it says where it listens");
-    let witness = tokio::spawn(close_code(dial(address, "/witness").await));
+    let witness = tokio::spawn(close_code_at_the_end(dial(address, "/witness").await));
     let began = Instant::now();
     let pid = rustix::process::Pid::from_child(&child);
     rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();

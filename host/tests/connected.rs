@@ -1,20 +1,16 @@
 //! `check_connection`: a pipeline starts only once its ends are connected, and fails if they are not.
 
 use futures_util::{SinkExt, StreamExt};
-use std::future::Future;
 use std::time::Duration;
 use tempfile::TempDir;
 use tidemill::app::Host;
 use tidemill::config::{Config, Endpoint, Format, Pipeline, Plugins, Server, SinkKind};
 use tidemill::control::Handle;
 use tidemill::telemetry::PipelineState;
+use tidemill_tests::sockets::{self, soon};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::{accept_async, client_async};
-
-async fn soon<T>(future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(Duration::from_secs(20), future).await.expect("it happens soon")
-}
 
 /// A host with one pipeline, into a file.
 async fn host(source: Endpoint) -> (Host, Handle, TempDir) {
@@ -37,16 +33,8 @@ fn state(handle: &Handle) -> PipelineState {
 }
 
 async fn until(handle: &Handle, is_so: impl Fn(&PipelineState) -> bool) -> PipelineState {
-    soon(async {
-        loop {
-            let state = state(handle);
-            if is_so(&state) {
-                return state;
-            }
-            tokio::task::yield_now().await;
-        }
-    })
-    .await
+    sockets::until(|| is_so(&state(handle))).await;
+    state(handle)
 }
 
 /// An endpoint that must be connected before its pipeline starts.
@@ -70,12 +58,7 @@ async fn a_client_starts_once_its_dial_has_succeeded() {
     peer.send(Message::text("1")).await.expect("connected");
     until(&handle, |state| *state == PipelineState::Running).await;
     let metrics = host.metrics().clone();
-    soon(async {
-        while metrics.delivered_count("p", "sink0") == 0 {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
+    sockets::until(|| metrics.delivered_count("p", "sink0") > 0).await;
     let (stopped, ()) = tokio::join!(host.stop(), async {
         while let Some(Ok(_)) = peer.next().await {}
         drop(peer);

@@ -1,23 +1,18 @@
 //! The host as a library: built in Rust, told what to do while it runs, over real sockets.
 
 use futures_util::{SinkExt, StreamExt};
-use std::future::Future;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::time::Duration;
 use tidemill::app::Host;
 use tidemill::config::{Config, Endpoint, Format, Pipeline, Plugins, Server, SinkKind, Source, Transform};
 use tidemill::control::ControlError;
 use tidemill::telemetry::PipelineState;
+use tidemill_tests::sockets::{close_code_at_the_end, soon, until};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_tungstenite::tungstenite::{Message, client::IntoClientRequest};
 use tokio_tungstenite::{WebSocketStream, client_async};
 
 type Peer = WebSocketStream<TcpStream>;
-
-async fn soon<T>(future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(Duration::from_secs(20), future).await.expect("it happens soon")
-}
 
 /// Where server endpoints listen.
 async fn server() -> Server {
@@ -78,7 +73,7 @@ async fn pipelines_come_stop_start_and_go_while_another_goes_on() {
     let stopped = soon(async {
         let (stopped, closed) = tokio::join!(handle.stop("b"), async {
             let (sender, receiver) = second;
-            tokio::join!(close_code(sender), close_code(receiver))
+            tokio::join!(close_code_at_the_end(sender), close_code_at_the_end(receiver))
         });
         assert_eq!(closed, (Some(1001), Some(1001)));
         stopped.expect("it stops")
@@ -168,30 +163,12 @@ async fn a_pipeline_that_has_failed_fails_the_host_at_its_end_unless_it_was_remo
         let failing = Pipeline::new("f", endpoint).to(SinkKind::file(folder.path().join("o"), Format::Jsonl));
         let host = Host::start(config(folder.path(), vec![failing])).await.expect("it starts");
         let handle = host.handle();
-        soon(async {
-            while !matches!(handle.pipeline("f").expect("it is there").state, PipelineState::Failed { .. }) {
-                tokio::task::yield_now().await;
-            }
-        })
-        .await;
+        let state = || handle.pipeline("f").expect("it is there").state;
+        until(|| matches!(state(), PipelineState::Failed { .. })).await;
         if removes {
             handle.remove("f").await.expect("it is removed");
         }
         assert_eq!(host.stop().await.is_ok(), removes);
-    }
-}
-
-/// The code of the close frame that a peer gets; it answers, and hangs up.
-async fn close_code(mut peer: Peer) -> Option<u16> {
-    loop {
-        match peer.next().await {
-            Some(Ok(Message::Close(frame))) => {
-                drained(peer).await;
-                return frame.map(|frame| frame.code.into());
-            }
-            Some(Ok(_)) => {}
-            _ => return None,
-        }
     }
 }
 

@@ -118,13 +118,14 @@ async fn a_message_that_no_sink_takes_is_dropped_and_counted() {
     assert_eq!(counted(&running.metrics, dropped), 7);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_sink_that_takes_nothing_stops_the_reading_at_a_bound() {
     let mut running = run(&["default"], false);
-    // The worker takes nothing: what fits between is pushed, then the feed's push waits.
+    // The worker takes nothing: what fits between is pushed, then the feed's push waits. Time passes only
+    // when nothing can go on, so a second that passes says that nothing can.
     let mut pushed: u64 = 0;
     while let Ok(result) =
-        tokio::time::timeout(Duration::from_millis(500), running.feed.push(chunk(0..256))).await
+        tokio::time::timeout(Duration::from_secs(1), running.feed.push(chunk(0..256))).await
     {
         result.unwrap();
         pushed += 256;

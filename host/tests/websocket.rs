@@ -3,8 +3,6 @@
 
 #[path = "websocket/admission.rs"]
 mod admission;
-#[path = "websocket/authority.rs"]
-mod authority;
 #[path = "websocket/batches.rs"]
 mod batches;
 #[path = "websocket/bursts.rs"]

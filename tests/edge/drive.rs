@@ -1,12 +1,8 @@
-//! What the tests here share: a pipeline from one socket to another, a server that does as it is told,
+//! What the tests here share: a pipeline from one socket to another, what the log and the metrics say,
 //! and the rule that every message is accounted for.
 
-use futures_util::StreamExt;
-use std::net::SocketAddr;
-use tidemill_tests::host::{Counted, Host, PATIENCE};
-use tokio::net::{TcpListener, TcpStream};
-use tokio_tungstenite::tungstenite::Message;
-use tokio_tungstenite::{WebSocketStream, accept_async};
+use tidemill_tests::host::{Counted, Host};
+pub(crate) use tidemill_tests::sockets::{accept, closed, nobody, server, soon};
 
 /// Dial again at once.
 pub(crate) const QUICK: &str = "reconnect = { delay = \"5ms\", max_delay = \"20ms\" }";
@@ -17,44 +13,6 @@ pub(crate) fn pipeline(source: &str, sink: &str) -> String {
         "[[pipelines]]\nname = \"p\"\nsource = {{ type = \"websocket\", {source} }}\n\
          sinks = [{{ type = \"websocket\", name = \"out\", {sink} }}]\n"
     )
-}
-
-/// A server of our own making, which accepts when it is told to.
-pub(crate) async fn server() -> (TcpListener, String) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("ws://{}/feed", listener.local_addr().unwrap());
-    (listener, url)
-}
-
-/// An address where nobody listens.
-pub(crate) async fn nobody() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
-}
-
-/// The next WebSocket connection that comes.
-pub(crate) async fn accept(listener: &TcpListener) -> WebSocketStream<TcpStream> {
-    let (tcp, _) = soon(listener.accept()).await.unwrap();
-    tcp.set_nodelay(true).unwrap();
-    soon(accept_async(tcp)).await.unwrap()
-}
-
-/// What happens soon, or the test fails.
-pub(crate) async fn soon<T>(future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(PATIENCE, future).await.expect("it happens soon")
-}
-
-/// The close frame that a peer gets: its code and its reason.
-pub(crate) async fn closed<S>(peer: &mut WebSocketStream<S>) -> (u16, String)
-where
-    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
-{
-    loop {
-        let next = soon(peer.next()).await.expect("a close frame before the end").expect("sound frames");
-        if let Message::Close(frame) = next {
-            let frame = frame.expect("with a code");
-            return (frame.code.into(), frame.reason.to_string());
-        }
-    }
 }
 
 /// Waits for a line of the log that contains this text, in whatever field.

@@ -68,7 +68,8 @@ async fn busy_servers_say_how_long_to_wait() {
         assert!(waited >= Duration::from_secs(1), "{said}: {waited:?}");
     }
     let head = "HTTP/1.1 503 Service Unavailable";
-    let (_host, _folder, _) = answered(head, "503 Service Unavailable", "max_delay = \"10ms\"").await;
+    let (_host, _folder, waited) = answered(head, "503 Service Unavailable", "max_delay = \"10ms\"").await;
+    assert!(waited < Duration::from_secs(10), "nobody said how long: {waited:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -247,17 +247,13 @@ async fn a_host_that_waits_to_dial_again_stops_at_once() {
     let url = format!("ws://{}/feed", nobody().await);
     let slow = "reconnect = { delay = \"30s\", max_delay = \"30s\" }";
     let config = pipeline(&format!("url = \"{url}\", {slow}"), &format!("url = \"{url}\", {slow}"));
-    let times = (0..3).map(|_| {
-        let host = folder.run(&config);
-        host.wait_until("both wait", |now| is_in(now, "source", "waiting") && is_in(now, "out", "waiting"));
-        let since = Instant::now();
-        let ended = host.stop();
-        assert!(ended.status.success(), "{}", ended.log);
-        since.elapsed()
-    });
-    // A busy machine may be late; a host that waits is late every time.
-    let best = times.min().unwrap();
-    assert!(best < Duration::from_millis(100), "{best:?}");
+    let host = folder.run(&config);
+    host.wait_until("both wait", |now| is_in(now, "source", "waiting") && is_in(now, "out", "waiting"));
+    let since = Instant::now();
+    let ended = host.stop();
+    assert!(ended.status.success(), "{}", ended.log);
+    // However busy the machine is, this is far from the time it would have to wait.
+    assert!(since.elapsed() < Duration::from_secs(10), "{:?}", since.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,11 +1,12 @@
 //! A host as users run it: the binary, a folder of its own, its log and its metrics.
 
+use crate::log::Log;
 use crate::prometheus;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
-use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::sync::LazyLock;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -141,8 +142,7 @@ impl Folder {
 #[derive(Debug)]
 pub struct Host {
     child: Child,
-    log: Arc<Mutex<String>>,
-    reader: Option<JoinHandle<()>>,
+    log: Log,
     /// What it writes to its standard output, unless nobody reads that.
     output: Option<JoinHandle<String>>,
     admin: Option<SocketAddr>,
@@ -185,18 +185,7 @@ impl Host {
         let mut child = piped.spawn().expect("the host starts");
         let stderr = child.stderr.take().expect("it is piped");
         let stdout = child.stdout.take().expect("it is piped");
-        let log = Arc::new(Mutex::new(String::new()));
-        let reader = std::thread::spawn({
-            let log = log.clone();
-            move || {
-                for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-                    let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
-                    log.push_str(&line);
-                    log.push('\n');
-                }
-            }
-        });
-        (Self { child, log, reader: Some(reader), output: None, admin: None, token: None }, stdout)
+        (Self { child, log: Log::read(stderr), output: None, admin: None, token: None }, stdout)
     }
 
     /// The same host; what is asked of it shows this token of `[admin]`.
@@ -217,16 +206,8 @@ impl Host {
     /// # Panics
     /// If it does not come in time.
     pub fn logged<T>(&self, what: &str, find: impl Fn(&serde_json::Value) -> Option<T>) -> T {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let log = self.log();
-            let lines = log.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
-            if let Some(found) = lines.filter_map(|line| find(line.get("fields")?)).next() {
-                return found;
-            }
-            assert!(Instant::now() < deadline, "not in the log in time: {what}\n{log}");
-            std::thread::sleep(LOOK_INTERVAL);
-        }
+        let found = self.log.wait_for(Instant::now() + PATIENCE, find);
+        found.unwrap_or_else(|| panic!("not in the log in time: {what}\n{}", self.log()))
     }
 
     /// The address that the log says something listens on: `http api` or `websocket`.
@@ -262,7 +243,7 @@ impl Host {
 
     /// The log so far.
     pub fn log(&self) -> String {
-        self.log.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.log.text()
     }
 
     /// Its process.
@@ -385,8 +366,7 @@ impl Host {
             assert!(Instant::now() < deadline, "the host does not end:\n{}", self.log());
             std::thread::sleep(LOOK_INTERVAL);
         };
-        let reader = self.reader.take().expect("it ends once");
-        reader.join().expect("reading the log does not panic");
+        self.log.end();
         let output = self.output.take().map(|output| output.join().expect("reading does not panic"));
         let output = output.unwrap_or_default();
         Ended { status, output, log: self.log() }

@@ -4,10 +4,13 @@
 //! languages too where their tools are installed, which `cargo xtask guests` does. What cannot be
 //! built is skipped by name; with `CI=true` it fails instead.
 
+pub mod authority;
 pub mod host;
+mod log;
 pub mod peers;
 pub mod prometheus;
 pub mod proxy;
+pub mod sockets;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -56,7 +56,7 @@ async fn a_flush_sends_what_has_gathered_in_arrays_of_at_most_so_many() {
 async fn a_batch_lingers_until_its_time_is_over() {
     let (listener, url) = listener().await;
     let metrics = Metrics::default();
-    let linger = Duration::from_millis(150);
+    let linger = Duration::from_secs(1);
     let (mut sink, mut failed) = (client_sink(to(&url, batch(3, linger)), &metrics), Vec::new());
     let mut peer = with_sink(&mut sink, &mut failed, accept(&listener)).await;
     push(&mut sink, &mut failed, &["1"]).await;
@@ -66,7 +66,7 @@ async fn a_batch_lingers_until_its_time_is_over() {
     turn(&mut sink);
     assert_eq!((sink.in_flight(), delivered(&metrics)), (2, "0".into()), "a flush does not hurry it");
     assert_eq!(with_sink(&mut sink, &mut failed, next_text(&mut peer)).await, "[1,2]");
-    assert!(started.elapsed() >= Duration::from_millis(100), "it came after {:?}", started.elapsed());
+    assert!(started.elapsed() >= linger, "it came after {:?}", started.elapsed());
     flush(&mut sink, &mut failed).await;
     assert_eq!(delivered(&metrics), "2");
 }

@@ -11,6 +11,7 @@ use std::time::Duration;
 use tidemill::config::{Buffer, Endpoint, EndpointText, Environment, Heartbeat, Packing, Proxies, Server};
 use tidemill::packing::Packer;
 use tidemill::telemetry::ConnectOutcome;
+use tidemill_tests::sockets::until;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::time::Instant;
@@ -37,11 +38,7 @@ async fn a_secret_is_read_from_its_file_at_every_connect() {
     let mut source = source_of(endpoint, &metrics);
     let mut seen = Seen::default();
     // Without its file no dial is made, and the attempt counts as failed.
-    let failed = async {
-        while metric(&metrics, &["tidemill_connects_total{", "handshake"]) == "0" {
-            tokio::task::yield_now().await;
-        }
-    };
+    let failed = until(|| metric(&metrics, &["tidemill_connects_total{", "handshake"]) != "0");
     with_source(&mut source, &mut seen, failed).await;
     for token in ["one", "two"] {
         std::fs::write(&file, format!("{token}\n")).unwrap();
@@ -306,12 +303,10 @@ async fn a_refused_dial_is_never_shown_as_connected() {
     let metrics = Metrics::default();
     let mut source = source_of(client_endpoint(&dead_url().await), &metrics);
     let mut seen = Seen::default();
-    let watched = async {
-        while metric(&metrics, &["tidemill_connects_total{", "refused"]).parse::<u32>().unwrap() < 3 {
-            assert_eq!(metric(&metrics, &["tidemill_connections{", "\"connected\""]), "0");
-            tokio::task::yield_now().await;
-        }
-    };
+    let watched = until(|| {
+        assert_eq!(metric(&metrics, &["tidemill_connections{", "\"connected\""]), "0");
+        metric(&metrics, &["tidemill_connects_total{", "refused"]).parse::<u32>().unwrap() >= 3
+    });
     with_source(&mut source, &mut seen, watched).await;
 }
 

@@ -12,35 +12,16 @@ use tidemill::metadata::Metadata;
 use tidemill::sink::Sink;
 use tidemill::source::{Fill, Room, Source};
 use tidemill::websocket::Listeners;
-use tokio::net::{TcpListener, TcpStream};
-use tokio_tungstenite::{WebSocketStream, accept_async, client_async, tungstenite};
+pub(crate) use tidemill_tests::sockets::{accept, server as listener, soon};
+use tidemill_tests::sockets::{closed, nobody, until};
+use tokio::net::TcpStream;
+use tokio_tungstenite::{WebSocketStream, client_async, tungstenite};
 
 pub(crate) type Peer = WebSocketStream<TcpStream>;
 
-/// Longer than anything here takes, even on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(20);
-
-pub(crate) async fn soon<T>(future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(PATIENCE, future).await.expect("it happens soon")
-}
-
-/// A server of our own making, and the url it is reached at.
-pub(crate) async fn listener() -> (TcpListener, String) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-    let url = format!("ws://{}/feed", listener.local_addr().expect("bound"));
-    (listener, url)
-}
-
 /// Nobody listens here.
 pub(crate) async fn dead_url() -> String {
-    let (listener, url) = listener().await;
-    drop(listener);
-    url
-}
-
-pub(crate) async fn accept(listener: &TcpListener) -> Peer {
-    let (tcp, _) = soon(listener.accept()).await.expect("a connection");
-    soon(accept_async(tcp)).await.expect("a handshake")
+    format!("ws://{}/feed", nobody().await)
 }
 
 /// Connects to a server endpoint.
@@ -64,12 +45,7 @@ pub(crate) async fn next_text(peer: &mut Peer) -> String {
 
 /// The code of the close frame a peer gets.
 pub(crate) async fn close_code(peer: &mut Peer) -> u16 {
-    loop {
-        let next = soon(peer.next()).await.expect("a close frame").expect("sound");
-        if let tungstenite::Message::Close(frame) = next {
-            return frame.expect("with a code").code.into();
-        }
-    }
+    closed(peer).await.0
 }
 
 /// Polls a future and a peer's answer together.
@@ -287,14 +263,9 @@ impl std::ops::Deref for Metrics {
     }
 }
 
-/// Polls until a condition on the metrics holds, while `other` is driven.
+/// Waits until a line of the metrics that contains all of `parts` has a value.
 pub(crate) async fn until_metric(metrics: &Metrics, parts: &[&str], value: &str) {
-    soon(async {
-        while metric(metrics, parts) != value {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
+    until(|| metric(metrics, parts) == value).await;
 }
 
 /// Waits until the table of connections says that so many messages were sent on each of an endpoint.
@@ -304,10 +275,5 @@ pub(crate) async fn until_sent(metrics: &Metrics, endpoint: &str, wanted: &[u64]
         let row = rows.iter().find(|row| row.endpoint == endpoint).expect("an endpoint");
         row.connections.iter().map(|each| each.connected.gone().sent_messages).collect()
     };
-    soon(async {
-        while sent() != wanted {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
+    until(|| sent() == wanted).await;
 }

@@ -5,7 +5,7 @@ use crate::drive::{
     self, Metrics, Seen, accept, client_endpoint, close_code, dial, fill_until, listener, server_endpoint,
     server_sink, server_source, soon, with_source,
 };
-use futures_util::SinkExt;
+use futures_util::{SinkExt, StreamExt};
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -171,6 +171,10 @@ async fn the_close_code_of_a_peer_is_answered_with_the_same() {
     assert_eq!(raw_close_code(&mut peer).await, 4321);
     let mut peer = dial(address, "/").await;
     soon(peer.send(Message::Close(None))).await.expect("it reads");
+    // One without a code is answered by one without a code (RFC 6455, 5.5.1), and that is the end.
+    let answer = soon(peer.next()).await.expect("an answer").expect("sound frames");
+    assert_eq!(answer, Message::Close(None));
+    assert!(soon(peer.next()).await.is_none(), "nothing comes after it");
 }
 
 #[tokio::test]

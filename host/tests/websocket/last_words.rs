@@ -5,7 +5,6 @@
 //! runs between what the peer sends and its reset: the test does not wait there.
 #![expect(clippy::unwrap_used, reason = "a test that cannot be set up fails")]
 
-use crate::authority::Authority;
 use crate::drive::{
     Metrics, Seen, client_endpoint, client_of, fill_until, listener, message, push, server_endpoint,
     server_sink, server_source, sink_of, soon, source_of, until_metric, with_sink, with_source,
@@ -19,6 +18,7 @@ use tidemill::config::{Buffer, Endpoint, EndpointText, Heartbeat, Peers, Ping};
 use tidemill::reason::Reason;
 use tidemill::source::{Fill, Source};
 use tidemill::websocket::{Account, Lane, Listeners, Pushed, Reply};
+use tidemill_tests::authority::Authority;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
@@ -70,7 +70,7 @@ impl Upstream {
         if !is_tls {
             return Self { listener, url, tls: None };
         }
-        let authority = Authority::new();
+        let authority = Authority::default();
         let config = server_config(&authority.certify("127.0.0.1", |_| {}), None);
         let url = url.replace("ws://", "wss://");
         Self { listener, url, tls: Some((TlsAcceptor::from(config), authority)) }

@@ -5,7 +5,6 @@
 //! that what was being written before stands half done.
 #![expect(clippy::unwrap_used, reason = "a test that cannot be set up fails")]
 
-use crate::authority::Authority;
 use crate::drive::{
     Metrics, Seen, fill_until, flush, message, metric, push, server_endpoint, server_sink, server_source,
     soon, until_metric,
@@ -22,6 +21,7 @@ use tidemill::config::{FilePath, Identity, Mode, Peers, Pem, Ping, ServerTls};
 use tidemill::sink::Sink;
 use tidemill::source::Source;
 use tidemill::websocket::{Account, Lane, Listeners, Pushed, Reply};
+use tidemill_tests::authority::Authority;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpSocket;
 use tokio_rustls::TlsConnector;
@@ -75,7 +75,7 @@ struct Tls {
 
 impl Tls {
     fn new() -> Self {
-        let (folder, authority) = (TempDir::new().unwrap(), Authority::new());
+        let (folder, authority) = (TempDir::new().unwrap(), Authority::default());
         let certified = authority.certify("127.0.0.1", |_| {});
         std::fs::write(folder.path().join("server.pem"), &certified.certificate).unwrap();
         std::fs::write(folder.path().join("server.key"), &certified.key).unwrap();

@@ -153,7 +153,7 @@ async fn a_slow_peer_can_be_disconnected() {
 }
 
 #[tokio::test]
-async fn a_slow_peer_can_hold_the_pipeline() {
+async fn a_peer_that_is_waited_for_gets_every_message() {
     let (listeners, metrics) = (Listeners::default(), Metrics::default());
     let peers = Peers { buffer: 4, slow: SlowPeer::Block, ..Peers::default() };
     let (mut sink, address) = server_sink(&listeners, server_endpoint("/"), peers, &metrics).await;

@@ -1,6 +1,5 @@
 //! TLS of server endpoints: certificates of ours and of peers, and files that change.
 
-use crate::authority::{Authority, Certified};
 use crate::drive::{Metrics, Seen, fill_until, server_endpoint, server_source, soon};
 use futures_util::{SinkExt, StreamExt};
 use rcgen::string::Ia5String;
@@ -18,6 +17,7 @@ use tidemill::config::{
 use tidemill::metadata::SOURCE;
 use tidemill::source::Source;
 use tidemill::websocket::Listeners;
+use tidemill_tests::authority::{Authority, Certified};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -37,7 +37,7 @@ struct Server {
 
 impl Server {
     fn new() -> Self {
-        let server = Self { authority: Authority::new(), dir: TempDir::new().expect("a folder") };
+        let server = Self { authority: Authority::default(), dir: TempDir::new().expect("a folder") };
         server.renew("first");
         server
     }
@@ -140,7 +140,7 @@ async fn a_server_with_a_certificate_is_dialled_with_wss() {
 
 #[tokio::test]
 async fn what_a_client_certificate_says_is_metadata() {
-    let (server, clients) = (Server::new(), Authority::new());
+    let (server, clients) = (Server::new(), Authority::default());
     let endpoint = server.endpoint(Some((&clients, true)));
     let (mut source, address) = server_source(&Listeners::default(), endpoint, &Metrics::default()).await;
     let names = vec![
@@ -177,11 +177,11 @@ async fn is_refused(server: &Server, address: SocketAddr, own: Option<&Certified
 
 #[tokio::test]
 async fn a_required_certificate_must_be_there_and_lead_to_the_root() {
-    let (server, clients) = (Server::new(), Authority::new());
+    let (server, clients) = (Server::new(), Authority::default());
     let endpoint = server.endpoint(Some((&clients, true)));
     let (_source, address) = server_source(&Listeners::default(), endpoint, &Metrics::default()).await;
     assert!(is_refused(&server, address, None).await);
-    let foreign = Authority::new().certify("device-7", |_| {});
+    let foreign = Authority::default().certify("device-7", |_| {});
     assert!(is_refused(&server, address, Some(&foreign)).await);
     let own = clients.certify("device-7", |_| {});
     dial(&server, address, Some(&own)).await.expect("its certificate is trusted");
@@ -189,7 +189,7 @@ async fn a_required_certificate_must_be_there_and_lead_to_the_root() {
 
 #[tokio::test]
 async fn an_optional_certificate_may_be_missing_but_not_foreign() {
-    let (server, clients) = (Server::new(), Authority::new());
+    let (server, clients) = (Server::new(), Authority::default());
     let endpoint = server.endpoint(Some((&clients, false)));
     let (mut source, address) = server_source(&Listeners::default(), endpoint, &Metrics::default()).await;
     let mut without = dial(&server, address, None).await.expect("it needs none");
@@ -197,7 +197,7 @@ async fn an_optional_certificate_may_be_missing_but_not_foreign() {
     let own = clients.certify("device-7", |_| {});
     let mut with = dial(&server, address, Some(&own)).await.expect("its certificate is trusted");
     assert_eq!(received(&mut source, &mut with).await.get("cn"), "device-7");
-    let foreign = Authority::new().certify("device-7", |_| {});
+    let foreign = Authority::default().certify("device-7", |_| {});
     assert!(is_refused(&server, address, Some(&foreign)).await);
 }
 

@@ -133,13 +133,13 @@ async fn a_sink_that_sends_is_not_idle() {
     let (listener, url) = listener().await;
     let metrics = Metrics::default();
     let mut endpoint = client_endpoint(&url);
-    endpoint.idle_timeout = Some(Duration::from_millis(200));
+    endpoint.idle_timeout = Some(Duration::from_secs(1));
     let mut sink = sink_of(endpoint, Buffer::default(), &metrics);
     let mut failed = Vec::new();
     let mut peer = with_sink(&mut sink, &mut failed, accept(&listener)).await;
     let start = tokio::time::Instant::now();
     // Back and forth for longer than it may be idle.
-    while start.elapsed() < Duration::from_millis(600) {
+    while start.elapsed() < Duration::from_millis(1500) {
         push(&mut sink, &mut failed, &["a"]).await;
         assert_eq!(with_sink(&mut sink, &mut failed, next_text(&mut peer)).await, "a");
     }

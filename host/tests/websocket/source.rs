@@ -8,12 +8,9 @@ use futures_util::SinkExt;
 use std::future::{Future, poll_fn};
 use std::task::Poll;
 use std::time::Duration;
-use tidemill::config::{Endpoint, Ping};
+use tidemill::config::Ping;
 use tidemill::metadata::{CONNECTION, PEER, SOURCE};
-use tidemill::reason::Reason;
 use tidemill::source::{Fill, Room};
-use tokio_tungstenite::tungstenite::protocol::frame::Frame;
-use tokio_tungstenite::tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 use tokio_tungstenite::tungstenite::{self, Message};
 
 async fn send(peer: &mut Peer, message: Message) {
@@ -60,41 +57,6 @@ async fn room_is_kept_and_a_larger_message_goes_alone() {
         batches.push(batch.iter().filter_map(|m| m.payload.as_text().map(str::to_owned)).collect::<Vec<_>>());
     }
     assert_eq!(batches.concat(), ["aa", "bb", "a large one", "cc"]);
-}
-
-/// Sends a message to a fresh source, and says how it ended the connection.
-async fn ended_by(message: Message, change: impl FnOnce(&mut Endpoint)) -> (u16, Seen) {
-    let (listener, url) = listener().await;
-    let mut endpoint = client_endpoint(&url);
-    change(&mut endpoint);
-    let mut source = source_of(endpoint, &Metrics::default());
-    let mut seen = Seen::default();
-    let mut peer = with_source(&mut source, &mut seen, accept(&listener)).await;
-    send(&mut peer, message).await;
-    let code = with_source(&mut source, &mut seen, close_code(&mut peer)).await;
-    (code, seen)
-}
-
-#[tokio::test]
-async fn a_message_above_the_limit_closes_with_1009_and_is_a_failure() {
-    let limit = |endpoint: &mut Endpoint| endpoint.max_message_size_bytes = 10;
-    let (code, seen) = ended_by(Message::text("more than ten"), limit).await;
-    assert_eq!(code, 1009);
-    assert_eq!(seen.failed.iter().map(|failed| failed.reason).collect::<Vec<_>>(), [Reason::TooLarge]);
-    assert_eq!(seen.failed[0].detail, "a message of 13 bytes is larger than max_message_size (10 bytes)");
-}
-
-#[tokio::test]
-async fn text_that_is_not_utf8_closes_with_1007() {
-    let frame = Frame::message(vec![0xff, 0xfe], OpCode::Data(Data::Text), true);
-    assert_eq!(ended_by(Message::Frame(frame), |_| {}).await.0, 1007);
-}
-
-#[tokio::test]
-async fn a_protocol_error_closes_with_1002() {
-    let mut frame = Frame::ping(vec![0; 4]);
-    frame.header_mut().opcode = OpCode::Control(Control::Reserved(11));
-    assert_eq!(ended_by(Message::Frame(frame), |_| {}).await.0, 1002);
 }
 
 #[tokio::test]

@@ -18,6 +18,7 @@ use tidemill::pipeline::{self, Control, Ended, Ending, Parts};
 use tidemill::sink::{self, Sink};
 use tidemill::source::{self, Chunk, Source};
 use tidemill::websocket::Listeners;
+use tidemill_tests::sockets::until;
 use tokio::net::TcpSocket;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -57,12 +58,7 @@ async fn until_received(metrics: &Metrics, wanted: u64) {
         let connections = rows.iter().filter(|row| row.endpoint == "source").flat_map(|row| &row.connections);
         connections.map(|each| each.connected.gone().received_messages).sum()
     };
-    soon(async {
-        while received() < wanted {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
+    until(|| received() >= wanted).await;
 }
 
 fn mkfifo(path: &Path) {
@@ -341,12 +337,7 @@ async fn an_endpoint_that_is_dropped_closes_its_listener_whatever_else_is_being_
     drop(source);
     assert_eq!(close_code(&mut peer).await, 1001);
     drop(peer);
-    soon(async {
-        while tokio::net::TcpListener::bind(address).await.is_err() {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
+    until(|| std::net::TcpListener::bind(address).is_ok()).await;
     drop(writer);
     std::fs::remove_file(&fifo).expect("it is there");
     soon(opening).await.expect("no panic").expect_err("it is no certificate");

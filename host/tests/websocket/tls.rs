@@ -1,7 +1,6 @@
 //! TLS of what we dial, against servers with certificates of our own making.
 #![expect(clippy::unwrap_used, reason = "a test that cannot be set up fails")]
 
-use crate::authority::{Authority, Certified};
 use crate::drive::{client_of, listener, soon};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -14,6 +13,7 @@ use std::sync::Arc;
 use tidemill::config::{Endpoint, FilePath, Identity, Pem, Redacted};
 use tidemill::telemetry::ConnectOutcome;
 use tidemill::websocket::{ConnectError, Dial, connect};
+use tidemill_tests::authority::{Authority, Certified};
 use tokio_rustls::TlsAcceptor;
 use tokio_tungstenite::accept_async;
 
@@ -81,7 +81,7 @@ async fn trusting(
 
 #[tokio::test]
 async fn a_ca_is_trusted_as_a_file_and_in_base64() {
-    let authority = Authority::new();
+    let authority = Authority::default();
     let server = server_config(&authority.certify("localhost", |_| {}), None);
     trusting(server.clone(), &authority, |_| {}).await.expect("it is trusted");
     let folder = tempfile::tempdir().unwrap();
@@ -139,8 +139,8 @@ async fn the_certificate_that_openssl_makes_by_default_is_refused_with_the_comma
 
 #[tokio::test]
 async fn an_authority_that_is_not_trusted_is_refused_with_the_hint_where_to_say_so() {
-    let server = server_config(&Authority::new().certify("localhost", |_| {}), None);
-    let error = trusting(server, &Authority::new(), |_| {}).await.expect_err("nobody knows it");
+    let server = server_config(&Authority::default().certify("localhost", |_| {}), None);
+    let error = trusting(server, &Authority::default(), |_| {}).await.expect_err("nobody knows it");
     let text = error.to_string();
     assert!(text.starts_with("failed to connect to WebSocket wss://localhost:"), "{text}");
     assert!(text.ends_with(": certificate verify failed: its issuer is not trusted"), "{text}");
@@ -150,7 +150,7 @@ async fn an_authority_that_is_not_trusted_is_refused_with_the_hint_where_to_say_
 
 #[tokio::test]
 async fn a_certificate_that_has_expired_is_refused() {
-    let authority = Authority::new();
+    let authority = Authority::default();
     let expired = authority.certify("localhost", |params| {
         params.not_before = date_time_ymd(2001, 1, 1);
         params.not_after = date_time_ymd(2002, 1, 1);
@@ -161,7 +161,7 @@ async fn a_certificate_that_has_expired_is_refused() {
 
 #[tokio::test]
 async fn a_certificate_of_another_name_is_refused_unless_that_name_is_expected() {
-    let authority = Authority::new();
+    let authority = Authority::default();
     let server = server_config(&authority.certify("feed.internal", |_| {}), None);
     let error = trusting(server.clone(), &authority, |_| {}).await.expect_err("it is another's");
     assert!(error.to_string().contains(": certificate verify failed: "), "{error}");
@@ -175,14 +175,14 @@ async fn a_certificate_of_another_name_is_refused_unless_that_name_is_expected()
 
 #[tokio::test]
 async fn insecure_skip_verify_takes_any_certificate() {
-    let server = server_config(&Authority::new().certify("feed.internal", |_| {}), None);
+    let server = server_config(&Authority::default().certify("feed.internal", |_| {}), None);
     let skip = |endpoint: &mut Endpoint| client_of(endpoint).tls.insecure_skip_verify = true;
     dialled(server, skip).await.expect("nothing is checked");
 }
 
 #[tokio::test]
 async fn a_server_that_asks_for_a_certificate_gets_ours_or_is_told_of() {
-    let (authority, clients) = (Authority::new(), Authority::new());
+    let (authority, clients) = (Authority::default(), Authority::default());
     let server = server_config(&authority.certify("localhost", |_| {}), Some(&clients));
     let ours = clients.certify("client", |_| {});
     let identity = Identity { cert: base64(&ours.certificate), key: base64(&ours.key) };
@@ -192,7 +192,7 @@ async fn a_server_that_asks_for_a_certificate_gets_ours_or_is_told_of() {
     assert!(error.to_string().ends_with(": the server asks for a client certificate"), "{error}");
     assert_eq!(error.hint(), Some("give one as `tls.cert` and `tls.key`"));
     assert_eq!(error.outcome(), ConnectOutcome::Tls);
-    let stranger = Authority::new().certify("client", |_| {});
+    let stranger = Authority::default().certify("client", |_| {});
     let identity = Identity { cert: base64(&stranger.certificate), key: base64(&stranger.key) };
     let show = |endpoint: &mut Endpoint| client_of(endpoint).tls.identity = Some(identity);
     let error = trusting(server, &authority, show).await.expect_err("nobody knows it there");
@@ -201,7 +201,7 @@ async fn a_server_that_asks_for_a_certificate_gets_ours_or_is_told_of() {
 
 #[tokio::test]
 async fn a_key_of_another_certificate_is_refused_before_it_is_shown() {
-    let authority = Authority::new();
+    let authority = Authority::default();
     let (one, other) = (authority.certify("one", |_| {}), authority.certify("other", |_| {}));
     let identity = Identity { cert: base64(&one.certificate), key: base64(&other.key) };
     let server = server_config(&authority.certify("localhost", |_| {}), None);
@@ -212,7 +212,7 @@ async fn a_key_of_another_certificate_is_refused_before_it_is_shown() {
 
 #[tokio::test]
 async fn a_probe_tells_the_version_and_whom_the_certificate_is_for() {
-    let authority = Authority::new();
+    let authority = Authority::default();
     let server = server_config(
         &authority.certify("localhost", |params| {
             params.distinguished_name.push(DnType::CommonName, "feed");

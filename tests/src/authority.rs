@@ -4,20 +4,24 @@ use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// An authority that nobody knows but who is told.
-pub(crate) struct Authority {
-    /// PEM.
-    pub(crate) certificate: String,
+#[derive(Debug)]
+pub struct Authority {
+    /// Its own certificate, as PEM.
+    pub certificate: String,
     issuer: Issuer<'static, KeyPair>,
 }
 
 /// A certificate and its key, both PEM.
-pub(crate) struct Certified {
-    pub(crate) certificate: String,
-    pub(crate) key: String,
+#[derive(Debug)]
+pub struct Certified {
+    /// The certificate, as PEM.
+    pub certificate: String,
+    /// Its private key, as PEM.
+    pub key: String,
 }
 
-impl Authority {
-    pub(crate) fn new() -> Self {
+impl Default for Authority {
+    fn default() -> Self {
         static AUTHORITIES: AtomicU64 = AtomicU64::new(0);
         let name = format!("authority {}", AUTHORITIES.fetch_add(1, Ordering::Relaxed));
         let mut params = CertificateParams::new([]).expect("no names");
@@ -27,9 +31,14 @@ impl Authority {
         let certificate = params.self_signed(&key).expect("a certificate").pem();
         Self { certificate, issuer: Issuer::new(params, key) }
     }
+}
 
-    /// For a host, by name or address, or for a person of this name.
-    pub(crate) fn certify(&self, name: &str, change: impl FnOnce(&mut CertificateParams)) -> Certified {
+impl Authority {
+    /// Issues a certificate for a host, by name or address, or for a person of this name.
+    ///
+    /// # Panics
+    /// If no certificate can have this name.
+    pub fn certify(&self, name: &str, change: impl FnOnce(&mut CertificateParams)) -> Certified {
         let mut params = CertificateParams::new([name.to_owned()]).expect("a name");
         params.distinguished_name.push(DnType::CommonName, name);
         change(&mut params);
