@@ -6,6 +6,7 @@
 //! goes through their control channels. How the pipelines do is read from a table, and asks nobody.
 
 mod boot;
+mod bounded;
 mod check;
 mod compile;
 mod ends;
@@ -27,7 +28,7 @@ use crate::config::{Config, Reader};
 use crate::connections::Connections;
 use crate::control::Handle;
 use crate::plugin::EngineError;
-use crate::reload::FolderError;
+use crate::plugin_folder::FolderError;
 use crate::shutdown::Shutdown;
 use crate::telemetry::Metrics;
 use std::sync::Arc;

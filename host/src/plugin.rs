@@ -7,7 +7,9 @@
 
 mod bindings;
 mod cache;
+mod call;
 mod columns;
+mod description;
 mod emissions;
 mod engine;
 mod fault;
@@ -19,16 +21,19 @@ mod limits;
 mod log;
 mod memory;
 mod outcome;
+mod setup;
 mod state;
 mod ticker;
 mod wasi;
 
+pub use description::{Description, Form};
 pub use emissions::Emissions;
 pub use engine::{Engine, Plugin};
 pub use fault::{EngineError, Fault, FaultKind, LoadError, Problem};
-pub use instance::{Description, Form, Instance, Setup};
+pub use instance::Instance;
 pub use limits::CallTime;
 pub use outcome::{Forward, Outcome, Rejection};
+pub use setup::Setup;
 pub use state::HostState;
 
 /// The version of the contract in `wit/` that this host speaks.

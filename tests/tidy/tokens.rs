@@ -12,6 +12,11 @@ pub(crate) struct Token<'a> {
     pub(crate) line: usize,
 }
 
+/// Whether a token is a word and no mark.
+pub(crate) fn is_word(token: Token<'_>) -> bool {
+    token.text.starts_with(is_part_of_word)
+}
+
 /// The tokens of a file, without those of its tests.
 pub(crate) fn tokens(source: &str) -> Vec<Token<'_>> {
     without_tests(&lex(source))
@@ -26,8 +31,8 @@ fn lex(source: &str) -> Vec<Token<'_>> {
             (first.len_utf8(), false)
         } else if let Some(length) = comment(rest).or_else(|| literal(rest)) {
             (length, false)
-        } else if is_word(first) {
-            (rest.find(|c| !is_word(c)).unwrap_or(rest.len()), true)
+        } else if is_part_of_word(first) {
+            (rest.find(|c| !is_part_of_word(c)).unwrap_or(rest.len()), true)
         } else if rest.starts_with("::") {
             (2, true)
         } else {
@@ -43,7 +48,7 @@ fn lex(source: &str) -> Vec<Token<'_>> {
     tokens
 }
 
-fn is_word(c: char) -> bool {
+fn is_part_of_word(c: char) -> bool {
     c.is_alphanumeric() || c == '_'
 }
 

@@ -4,7 +4,7 @@ use super::shelf::{Refusal, Shelf, setup, untaken_outputs};
 use super::{AppError, compile};
 use crate::config::{Config, Mode, Outputs, Part, Pipeline, Transform, nearest};
 use crate::plugin::{Engine, EngineError};
-use crate::reload::{Candidate, Change, Folder};
+use crate::plugin_folder::{Candidate, Change, Folder};
 use crate::telemetry::Metrics;
 use crate::websocket::{self, Listeners, Unreachable};
 use futures_util::stream::{self, StreamExt as _};

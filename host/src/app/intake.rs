@@ -5,7 +5,7 @@
 //! the way. Nothing here compiles or swaps; it is told what others do, and says what is next.
 
 use crate::plugin::Plugin;
-use crate::reload::Candidate;
+use crate::plugin_folder::Candidate;
 use std::collections::{BTreeMap, BTreeSet};
 use tokio_util::sync::CancellationToken;
 

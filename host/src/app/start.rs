@@ -3,8 +3,8 @@
 //! Nothing of a pipeline is opened before its plugins have taken their configuration. Who runs the
 //! jobs, and when the second may follow the first, is decided elsewhere.
 
+use super::bounded::{Failure, bounded};
 use super::ends::{Ends, OpenError, Opened};
-use super::job::{Failure, bounded};
 use super::shelf::{self, Ready, Refusal};
 use crate::config;
 use crate::plugin::Plugin;

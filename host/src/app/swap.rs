@@ -4,7 +4,7 @@
 //! version for all. Then the uses swap side by side, each as soon as its pipeline can. A use whose
 //! pipeline has ended meanwhile, or is about to, is no use any more.
 
-use super::job::{Failure, bounded};
+use super::bounded::{Failure, bounded};
 use super::shelf::check_outputs;
 use crate::config;
 use crate::pipeline::{CarriedState, Control, Swap, Swapped};

@@ -19,7 +19,7 @@ use crate::connections::Connections;
 use crate::control::{self, Command, Handle};
 use crate::pipeline::{Ended, LAST_GOODBYE};
 use crate::plugin::{Engine, Plugin};
-use crate::reload::{Candidate, Change, Folder};
+use crate::plugin_folder::{Candidate, Change, Folder};
 use crate::shutdown::Shutdown;
 use crate::telemetry::{Metrics, PipelineState, Status, SwapOutcome};
 use std::collections::BTreeSet;

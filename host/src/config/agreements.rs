@@ -4,8 +4,8 @@
 //! share its TLS. An endpoint that leaves a key out takes it from another, and keeps it when that one has
 //! stopped or is gone: a path that asked for a token goes on asking for it, whoever is opened first.
 
-use super::agree::{SHARED, Shared, TLS};
 use super::path::PathPattern;
+use super::shared_keys::{SHARED, Shared, TLS};
 use super::{Endpoint, Pipeline, SOURCE, Server};
 
 /// The server endpoints that are configured, open or not.

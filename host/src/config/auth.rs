@@ -1,8 +1,8 @@
 //! The credentials that a server endpoint asks for. None of them is ever shown.
 
-use super::client::is_token;
 use super::form::{Element, Entry, List, Map};
-use super::listen::FromHandshake;
+use super::from_handshake::FromHandshake;
+use super::names::is_token;
 use super::read::Reader;
 use super::redacted::HIDDEN;
 use super::report::Span;

@@ -4,11 +4,10 @@ use super::form::{
     AnyDuration, AnyText, Element, Entry, Flag, Limit, ListAt, Map, One, PathOf, Share, SomeDuration, Sub,
     SubAs, TextOfFiles,
 };
-use super::listen::is_host;
-use super::read::Reader;
+use super::names::{is_host, is_token};
+use super::read::{Becomes, Form, Item, Read, Reader};
 use super::report::Span;
 use super::shape::Kind;
-use super::table::{Becomes, Form, Item, Read};
 use super::{EndpointText, Environment, FilePath, Identity, Pem, Redacted, WebSocketUrl};
 use std::time::Duration;
 
@@ -298,8 +297,3 @@ impl Proxies {
 }
 
 with_defaults!(Reconnect);
-
-/// Whether this is a `token` of RFC 9110.
-pub(super) fn is_token(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
-}

@@ -1,14 +1,14 @@
 //! WebSocket endpoints: what sources and sinks have in common, and what each has of its own. What only
 //! those that dial have is `client.rs`'s, what only those that accept `listen.rs`'s.
 
-use super::client::{Client, is_token};
+use super::client::Client;
 use super::form::{AnyDuration, Bytes, Element, Flag, GIB, List, MOST_MESSAGES, Memory, Messages};
 use super::form::{Count, Queue, SomeDuration, Sub, SubAs, Word};
 use super::listen::Listen;
-use super::read::{self, Reader};
+use super::names::is_token;
+use super::read::{self, Becomes, Form, Item, Read, Reader, Words};
 use super::report::Span;
 use super::shape::Kind;
-use super::table::{Becomes, Form, Item, Read, Words};
 use super::{EndpointText, Redacted, Server};
 use std::fmt;
 use std::time::Duration;
@@ -79,7 +79,7 @@ impl Endpoint {
 
     /// A server endpoint with the defaults of every key and of `server`.
     pub fn server(path: impl Into<String>, server: &Server) -> Self {
-        let listen = Listen { path: Redacted::plain(path), ..read::blank_with(server) };
+        let listen = Listen { path: Redacted::plain(path), ..read::blank_with(server.inherited()) };
         Self { mode: Mode::Server(listen), max_message_size_bytes: SERVER_MESSAGE_BYTES, ..read::blank() }
     }
 

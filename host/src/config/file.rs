@@ -6,7 +6,7 @@
 use super::error::{ConfigError, ConfigErrors};
 use super::read::Reader;
 use super::report::Report;
-use super::root::ConfigAt;
+use super::root::{ConfigAt, home};
 use super::{Config, Environment, Places, written};
 use std::path::Path;
 use toml::Spanned;
@@ -59,13 +59,13 @@ pub fn parse(path: &Path, bytes: &[u8], environment: &Environment) -> Result<Loa
     }
     let Some(document) = syntax(&mut report, &text) else { return Err(report.into_errors()) };
     let (mut config, at): (Config, ConfigAt) =
-        Reader::new(&mut report, environment).table(document.get_ref(), &(0..0));
+        Reader::new(&mut report, environment, home).table(document.get_ref(), &(0..0));
     if !report.errors.is_empty() {
         return Err(report.into_errors());
     }
     let written = document.get_ref().get("pipelines").and_then(|value| value.get_ref().as_array());
     for (pipeline, table) in config.pipelines.iter_mut().zip(written.into_iter().flat_map(|all| all.iter())) {
-        pipeline.written = written::shown(&mut Reader::new(&mut report, environment), table);
+        pipeline.written = written::shown(&mut Reader::new(&mut report, environment, home), table);
     }
     let pipelines = at.pipelines.as_ref().map_or(&[] as &[_], |at| &at.each);
     let places = Places::of(path, &text, &config.pipelines, pipelines);
@@ -73,7 +73,7 @@ pub fn parse(path: &Path, bytes: &[u8], environment: &Environment) -> Result<Loa
 }
 
 /// Reads TOML; `None` where it is none, which was reported.
-pub(super) fn syntax<'t>(report: &mut Report<'_>, text: &'t str) -> Option<Spanned<DeTable<'t>>> {
+fn syntax<'t>(report: &mut Report<'_>, text: &'t str) -> Option<Spanned<DeTable<'t>>> {
     let (root, errors) = DeTable::parse_recoverable(text);
     let is_right = errors.is_empty();
     for error in errors {

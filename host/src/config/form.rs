@@ -2,15 +2,14 @@
 //! one key alone has stand beside its table.
 
 use super::json;
-use super::read::{Reader, describe, in_file_order};
+use super::read::{Becomes, Form, Item, Read, Reader, Table, Words, describe, in_file_order, integer};
 use super::report::Span;
 use super::shape::Kind;
-use super::table::{Becomes, Form, Item, Read, Table, Words};
 use super::units::{parse_duration, parse_size, show_duration, show_size};
 use super::{EndpointText, FilePath, Redacted};
 use std::marker::PhantomData;
 use std::time::Duration;
-use toml::de::{DeInteger, DeValue};
+use toml::de::DeValue;
 
 pub(super) const KIB: u64 = 1 << 10;
 pub(super) const MIB: u64 = 1 << 20;
@@ -488,11 +487,6 @@ impl<T: Table> Form for Subs<T> {
     fn show(_: &Vec<T>) -> String {
         "[]".to_owned()
     }
-}
-
-/// An integer as TOML writes it, if 64 bits hold it.
-pub(super) fn integer(integer: &DeInteger<'_>) -> Option<i64> {
-    i64::from_str_radix(integer.as_str(), integer.radix()).ok()
 }
 
 fn as_number(value: &DeValue<'_>) -> Option<f64> {

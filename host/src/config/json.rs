@@ -4,9 +4,8 @@
 //! the second of the two texts.
 
 use super::EndpointText;
-use super::form::integer;
 use super::interpolate::Filled;
-use super::read::{Reader, in_file_order};
+use super::read::{Reader, in_file_order, integer};
 use toml::Spanned;
 use toml::de::DeValue;
 

@@ -5,10 +5,9 @@ use super::form::{
     AnyText, Bytes, Count, Element, Flag, GIB, Json, KIB, List, ListAt, Memory, One, PathOf, SomeDuration,
     Sub, SubAs, Subs, Text, Word,
 };
-use super::read::{self, Reader};
+use super::read::{self, Becomes, Form, Item, Read, Reader};
 use super::report::{Report, Span};
 use super::shape::Kind;
-use super::table::{Becomes, Form, Item, Read};
 use super::{DEAD_LETTER, EndpointText, FilePath, MAX_SINKS, Redacted, SOURCE};
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -3,21 +3,77 @@
 //!
 //! Nothing stops at an error: it is reported, and the rest is still looked at.
 
+use super::inherited::Inherited;
 use super::interpolate::{Filled, Problem, fill};
 use super::report::{Report, Span};
-use super::shape::{self, Absent, Case, CaseOf, Key, Kind, Known, Part, nearest};
-use super::table::{Form, Item, Table};
-use super::{EndpointText, Environment, FilePath, Redacted, Server, root};
+use super::shape::{self, Absent, Case, CaseOf, Key, Kind, Known, Part, Shape, nearest};
+use super::{EndpointText, Environment, FilePath, Redacted};
+use std::fmt::Debug;
 use std::path::Path;
 use toml::Spanned;
-use toml::de::{DeArray, DeString, DeTable, DeValue};
+use toml::de::{DeArray, DeInteger, DeString, DeTable, DeValue};
+
+/// A table of the file, or a part of one.
+pub(super) trait Table: Sized {
+    /// Where its keys are written.
+    type At: Clone + Debug + Default;
+
+    fn shape() -> &'static Shape;
+
+    /// Reads the keys of the table; which names it may have was checked before.
+    fn read(reader: &mut Reader<'_, '_>, written: &Written<'_, '_>) -> (Self, Self::At);
+}
+
+/// The value of a key, as it is written.
+pub(super) type Item<'v> = Spanned<DeValue<'v>>;
+
+/// What reading a value comes to, and where it is written; `None` where it is wrong, which is reported.
+pub(super) type Read<F> = Option<(<F as Form>::Value, <F as Form>::At)>;
+
+/// What may be written as the value of a key, and what becomes of it.
+pub(super) trait Form {
+    type Value;
+    /// Where it is written.
+    type At: Clone + Debug;
+    /// Whether `${file:PATH}` may stand in it.
+    const TAKES_FILES: bool = false;
+    const KIND: Kind;
+
+    /// The value, if it is right; otherwise the errors are reported. `key` is what they name.
+    fn read(reader: &mut Reader<'_, '_>, key: &str, value: &Item<'_>) -> Read<Self>;
+
+    /// A value as a file would have it, for the reference.
+    fn show(value: &Self::Value) -> String;
+}
+
+/// A string that is one of few.
+pub(super) trait Words: Clone + PartialEq + 'static {
+    /// Words that are known and not built yet.
+    const LATER: &'static [&'static str];
+
+    fn all() -> Vec<(&'static str, Self)>;
+}
+
+/// A key that several tables have.
+pub(super) trait Shared {
+    type At: Clone + Debug;
+}
+
+/// A table that stands in a file in another form than the host has it.
+pub(super) trait Becomes<T>: Table {
+    fn become_it(self) -> T;
+}
+
+/// The header of the first table of the file that has a key of this name.
+pub(super) type Home = fn(&str) -> Option<&'static str>;
 
 /// Reads the tables of one file or body.
 pub(super) struct Reader<'r, 'f> {
     pub(super) report: &'r mut Report<'f>,
     environment: &'r Environment,
-    /// `[server]`, which has what endpoints in server mode may leave out; `None` before it is known.
-    server: Option<Server>,
+    /// What endpoints in server mode may leave out.
+    inherited: Inherited,
+    home: Home,
 }
 
 /// A table, as it is written.
@@ -42,45 +98,39 @@ impl<'t, 'i> Written<'t, 'i> {
 
 /// What stands for a table that is left out.
 pub(super) fn blank<T: Table>() -> T {
-    blank_of(None)
+    blank_with(Inherited::default())
 }
 
 /// The same, with what it takes from `[server]`.
-pub(super) fn blank_with<T: Table>(server: &Server) -> T {
-    blank_of(Some(server.clone()))
-}
-
-fn blank_of<T: Table>(server: Option<Server>) -> T {
+pub(super) fn blank_with<T: Table>(inherited: Inherited) -> T {
     let environment = Environment::new();
     let mut report = Report::of_file(Path::new(""), "");
-    Reader { report: &mut report, environment: &environment, server }.blank(&(0..0)).0
+    let mut reader = Reader::new(&mut report, &environment, |_| None).with_inherited(inherited);
+    reader.blank(&(0..0)).0
 }
 
 impl<'r, 'f> Reader<'r, 'f> {
-    pub(super) fn new(report: &'r mut Report<'f>, environment: &'r Environment) -> Self {
-        Self { report, environment, server: None }
+    /// Reads tables of a file whose keys are at `home` where they are not known.
+    pub(super) fn new(report: &'r mut Report<'f>, environment: &'r Environment, home: Home) -> Self {
+        Self { report, environment, inherited: Inherited::default(), home }
     }
 
     /// The same where `[server]` is known before.
-    pub(super) fn with_server(mut self, server: &Server) -> Self {
-        self.server = Some(server.clone());
+    pub(super) fn with_inherited(mut self, inherited: Inherited) -> Self {
+        self.inherited = inherited;
         self
     }
 
-    pub(super) fn set_server(&mut self, server: &Server) {
-        self.server = Some(server.clone());
+    pub(super) fn set_inherited(&mut self, inherited: Inherited) {
+        self.inherited = inherited;
+    }
+
+    pub(super) fn inherited(&self) -> &Inherited {
+        &self.inherited
     }
 
     pub(super) fn environment(&self) -> &'r Environment {
         self.environment
-    }
-
-    /// Something that `[server]` has.
-    pub(super) fn inherit<T>(&self, of: impl FnOnce(&Server) -> T) -> T {
-        match &self.server {
-            Some(server) => of(server),
-            None => of(&Server::default()),
-        }
     }
 
     /// A path of the file.
@@ -196,7 +246,7 @@ impl<'r, 'f> Reader<'r, 'f> {
             format!("`{written}` is a key of `{tag} = \"{word}\"`")
         } else if let Some(near) = nearest(written, known.iter().map(Known::name)) {
             format!("did you mean `{near}`?")
-        } else if let Some(table) = root::home(written) {
+        } else if let Some(table) = (self.home)(written) {
             format!("`{written}` belongs in `{table}`")
         } else {
             let keys = known.iter().filter(|known| matches!(known, Known::Key(_)));
@@ -407,4 +457,9 @@ pub(super) fn describe(value: &DeValue<'_>) -> &'static str {
         DeValue::Array(_) => "an array",
         DeValue::Table(_) => "a table",
     }
+}
+
+/// An integer as TOML writes it, if 64 bits hold it.
+pub(super) fn integer(integer: &DeInteger<'_>) -> Option<i64> {
+    i64::from_str_radix(integer.as_str(), integer.radix()).ok()
 }

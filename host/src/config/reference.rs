@@ -2,11 +2,11 @@
 //! after its introduction.
 
 use super::client::ClientTlsKeys;
-use super::listen::ServerTlsKeys;
 use super::pipeline::{DeadLetter, Pipeline, Sink, Source};
+use super::read::Table as _;
 use super::root::{Config, TABLES};
+use super::server_tls::ServerTlsKeys;
 use super::shape::{Absent, CaseOf, Key, Kind, Known, Shape, choices, known};
-use super::table::Table as _;
 use super::units::show_size;
 use std::ptr;
 

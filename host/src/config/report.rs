@@ -1,6 +1,5 @@
 //! What is found while a configuration is read: errors and warnings, each at a place of its text.
 
-use super::body::Translation;
 use super::error::{ConfigError, ConfigErrors, Lines, sort};
 use std::ops::Range;
 use std::path::Path;
@@ -18,6 +17,7 @@ pub(super) struct Report<'a> {
 }
 
 /// Something that is wrong, or odd, and where.
+#[derive(Debug)]
 pub(super) struct Finding {
     pub(super) at: Span,
     pub(super) message: String,
@@ -27,8 +27,12 @@ pub(super) struct Finding {
 /// Where the text is from, which decides how its places are named.
 #[derive(Clone)]
 enum Text<'a> {
-    File { path: &'a Path, lines: Lines<'a> },
-    Body(&'a Translation),
+    File {
+        path: &'a Path,
+        lines: Lines<'a>,
+    },
+    /// Places are numbers of JSON pointers.
+    Body(&'a [String]),
 }
 
 impl<'a> Report<'a> {
@@ -42,8 +46,8 @@ impl<'a> Report<'a> {
         }
     }
 
-    pub(super) fn of_body(folder: &'a Path, body: &'a Translation) -> Self {
-        Self { folder, text: Text::Body(body), errors: Vec::new(), warnings: Vec::new() }
+    pub(super) fn of_body(folder: &'a Path, pointers: &'a [String]) -> Self {
+        Self { folder, text: Text::Body(pointers), errors: Vec::new(), warnings: Vec::new() }
     }
 
     pub(super) fn error(&mut self, at: &Span, message: impl Into<String>) {
@@ -70,7 +74,7 @@ impl<'a> Report<'a> {
                 let place = lines.place(at.clone());
                 format!("{}:{}:{}", path.display(), place.line, place.column)
             }
-            Text::Body(body) => body.pointer(at).to_owned(),
+            Text::Body(pointers) => pointers.get(at.start).cloned().unwrap_or_default(),
         }
     }
 

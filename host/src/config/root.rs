@@ -1,18 +1,15 @@
 //! The whole file, and its tables that are no pipelines.
 
 use super::agree;
-use super::form::{
-    Connections, Element, Flag, GIB, MIB, One, PathOf, Port, Size, SomeDuration, Sub, SubAs, Subs, Text,
-};
-use super::listen::{HostName, ServerTlsKeys};
+use super::form::{Element, Flag, GIB, MIB, One, PathOf, Size, Sub, Subs, Text};
 use super::pipeline::{Limits, Names, Pipeline, PipelineAt, Sink, Source, Transform};
-use super::read::Reader;
+use super::read::{Reader, Table as _};
 use super::report::Span;
-use super::shape::{self, Kind, Shape};
-use super::table::{Form, Item, Read, Table as _};
-use super::{EndpointText, FilePath, Redacted, ServerTls};
+use super::server::{Server, ServerTable};
+use super::shape::{self, Shape};
+use super::{EndpointText, FilePath, Listen, Redacted};
+use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::time::Duration;
 
 type ShapeOf = fn() -> &'static Shape;
 
@@ -76,6 +73,14 @@ fn check_config(config: &mut Config, at: &ConfigAt, reader: &mut Reader<'_, '_>)
     }
 }
 
+impl Config {
+    /// The addresses that its server endpoints are reached at, each once.
+    pub fn listeners(&self) -> BTreeSet<(&str, u16)> {
+        let endpoints = self.pipelines.iter().flat_map(Pipeline::endpoints);
+        endpoints.filter_map(|(_, endpoint)| endpoint.listen()).map(Listen::address).collect()
+    }
+}
+
 table! {
     /// Where plugins are found, and where their compiled code is kept.
     #[derive(Clone, Debug, PartialEq)]
@@ -104,42 +109,6 @@ impl Plugins {
                 *path = reader.path(&Redacted::plain(path.to_string()));
             }
         }
-    }
-}
-
-table! {
-    /// What endpoints in server mode share: defaults, and the limits of every listener.
-    #[derive(Clone, Debug, PartialEq)]
-    pub struct Server / ServerAt {
-        /// the address to listen on
-        host: Redacted = key(One<HostName>, default("127.0.0.1".into()));
-        /// the port to listen on; 0 takes a free one
-        port: u16 = key(Port, default(10081));
-        /// most connections of a listener; more get 503; handshakes have a bound of their own, a quarter of it
-        max_connections: usize = key(Connections, default(10_000));
-        /// longest time a handshake may take
-        handshake_timeout: Duration = key(SomeDuration, default(Duration::from_secs(10)));
-        /// the certificate of the listener, which makes it wss://
-        tls: Option<ServerTls> = key(SubAs<ServerTlsKeys, ServerTls>, optional);
-    }
-}
-
-/// `[server]`, which stands for what endpoints leave out.
-pub(super) struct ServerTable;
-
-impl Form for ServerTable {
-    type Value = Server;
-    type At = ServerAt;
-    const KIND: Kind = Kind::Table(Server::shape);
-
-    fn read(reader: &mut Reader<'_, '_>, key: &str, value: &Item<'_>) -> Read<Self> {
-        let (server, at) = Sub::<Server>::read(reader, key, value)?;
-        reader.set_server(&server);
-        Some((server, at))
-    }
-
-    fn show(_: &Server) -> String {
-        "{}".to_owned()
     }
 }
 
@@ -191,4 +160,4 @@ impl Element for ListenAddress {
     }
 }
 
-with_defaults!(Plugins, Server);
+with_defaults!(Plugins);

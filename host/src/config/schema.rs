@@ -1,8 +1,8 @@
 //! The JSON Schema of the configuration file, for editors: made of the declarations of the tables.
 
+use super::read::Table as _;
 use super::root::Config;
 use super::shape::{Absent, Key, Kind, Known, Shape, choices, known};
-use super::table::Table as _;
 use serde_json::{Map, Value, json};
 
 /// What a string must look like that stands for a value: one variable.

@@ -22,7 +22,7 @@
 //! - `key(FORM, ABSENT)`, or `key("name", FORM, ABSENT)` where the key has another name than the field.
 //!   The form (`form.rs`) says what may be written and makes the value of it. `ABSENT` says what stands
 //!   for a key that is left out: `required` (of a table that has no default: `required(TABLE)`), `optional` (the field is an `Option`), `default(VALUE)`,
-//!   `inherit(FN)` (of `[server]`), or `settled("text")` where `check` sets it, and says how.
+//!   `inherit(FIELD)` (of `[server]`), or `settled("text")` where `check` sets it, and says how.
 //! - `shared(KEY)`: a key of several tables, declared by `shared_key!`.
 //! - `flat(TABLE)`: the keys of another table, which stand in this one; `flat_as(TABLE)` where the field
 //!   has another type, which the table becomes.
@@ -35,63 +35,6 @@
 //! Reading never stops at an error. What cannot be read stands as a placeholder, so that the rest is still
 //! looked at; nobody gets a value of a file that has an error.
 
-use super::read::{Reader, Written};
-use super::shape::{Kind, Shape};
-use std::fmt::Debug;
-use toml::Spanned;
-use toml::de::DeValue;
-
-/// A table of the file, or a part of one.
-pub(super) trait Table: Sized {
-    /// Where its keys are written.
-    type At: Clone + Debug + Default;
-
-    fn shape() -> &'static Shape;
-
-    /// Reads the keys of the table; which names it may have was checked before.
-    fn read(reader: &mut Reader<'_, '_>, written: &Written<'_, '_>) -> (Self, Self::At);
-}
-
-/// The value of a key, as it is written.
-pub(super) type Item<'v> = Spanned<DeValue<'v>>;
-
-/// What reading a value comes to, and where it is written; `None` where it is wrong, which is reported.
-pub(super) type Read<F> = Option<(<F as Form>::Value, <F as Form>::At)>;
-
-/// What may be written as the value of a key, and what becomes of it.
-pub(super) trait Form {
-    type Value;
-    /// Where it is written.
-    type At: Clone + Debug;
-    /// Whether `${file:PATH}` may stand in it.
-    const TAKES_FILES: bool = false;
-    const KIND: Kind;
-
-    /// The value, if it is right; otherwise the errors are reported. `key` is what they name.
-    fn read(reader: &mut Reader<'_, '_>, key: &str, value: &Item<'_>) -> Read<Self>;
-
-    /// A value as a file would have it, for the reference.
-    fn show(value: &Self::Value) -> String;
-}
-
-/// A string that is one of few.
-pub(super) trait Words: Clone + PartialEq + 'static {
-    /// Words that are known and not built yet.
-    const LATER: &'static [&'static str];
-
-    fn all() -> Vec<(&'static str, Self)>;
-}
-
-/// A key that several tables have.
-pub(super) trait Shared {
-    type At: Clone + Debug;
-}
-
-/// A table that stands in a file in another form than the host has it.
-pub(super) trait Becomes<T>: Table {
-    fn become_it(self) -> T;
-}
-
 /// The documentation of a key, out of the lines of its doc comment.
 macro_rules! doc_text {
     ($($doc:literal)*) => { concat!($($doc),*).trim_start() };
@@ -100,10 +43,10 @@ macro_rules! doc_text {
 /// The type of where a field is written.
 macro_rules! field_at {
     (key($name:literal, $($rest:tt)*)) => { field_at!(key($($rest)*)) };
-    (key($form:ty, $($absent:tt)*)) => { Option<<$form as $crate::config::table::Form>::At> };
-    (shared($key:ty)) => { Option<<$key as $crate::config::table::Shared>::At> };
-    (flat($table:ty)) => { <$table as $crate::config::table::Table>::At };
-    (flat_as($table:ty)) => { <$table as $crate::config::table::Table>::At };
+    (key($form:ty, $($absent:tt)*)) => { Option<<$form as $crate::config::read::Form>::At> };
+    (shared($key:ty)) => { Option<<$key as $crate::config::read::Shared>::At> };
+    (flat($table:ty)) => { <$table as $crate::config::read::Table>::At };
+    (flat_as($table:ty)) => { <$table as $crate::config::read::Table>::At };
     (only($case:expr, $how:ident($($args:tt)*))) => { field_at!($how($($args)*)) };
 }
 
@@ -119,14 +62,14 @@ macro_rules! read_field {
         <$key>::read_field($reader, $written, &mut $at)
     };
     ($reader:ident, $written:ident, $at:expr, $doc:expr, $field:ident, flat($table:ty)) => {{
-        let (value, at) = <$table as $crate::config::table::Table>::read($reader, $written);
+        let (value, at) = <$table as $crate::config::read::Table>::read($reader, $written);
         $at = at;
         value
     }};
     ($reader:ident, $written:ident, $at:expr, $doc:expr, $field:ident, flat_as($table:ty)) => {{
-        let (value, at) = <$table as $crate::config::table::Table>::read($reader, $written);
+        let (value, at) = <$table as $crate::config::read::Table>::read($reader, $written);
         $at = at;
-        $crate::config::table::Becomes::become_it(value)
+        $crate::config::read::Becomes::become_it(value)
     }};
     ($reader:ident, $written:ident, $at:expr, $doc:expr, $field:ident,
         only($case:expr, $how:ident($($args:tt)*))) => {
@@ -173,8 +116,8 @@ macro_rules! absent_key {
     ($reader:ident, $written:ident, $doc:expr, $name:expr, default($value:expr)) => {
         $value
     };
-    ($reader:ident, $written:ident, $doc:expr, $name:expr, inherit($of:expr)) => {
-        $reader.inherit($of)
+    ($reader:ident, $written:ident, $doc:expr, $name:expr, inherit($of:ident)) => {
+        $reader.inherited().$of.clone()
     };
     ($reader:ident, $written:ident, $doc:expr, $name:expr, settled($($text:literal)?)) => {
         Default::default()
@@ -201,10 +144,10 @@ macro_rules! add_field {
         $parts.push($crate::config::shape::Part::Key(<$key>::key()))
     };
     ($parts:ident, $doc:expr, $field:ident, flat($table:ty)) => {
-        $parts.extend(<$table as $crate::config::table::Table>::shape().parts.iter().cloned())
+        $parts.extend(<$table as $crate::config::read::Table>::shape().parts.iter().cloned())
     };
     ($parts:ident, $doc:expr, $field:ident, flat_as($table:ty)) => {
-        $parts.extend(<$table as $crate::config::table::Table>::shape().parts.iter().cloned())
+        $parts.extend(<$table as $crate::config::read::Table>::shape().parts.iter().cloned())
     };
     ($parts:ident, $doc:expr, $field:ident, only($case:expr, $how:ident($($args:tt)*))) => {{
         let mut inner: Vec<$crate::config::shape::Part> = Vec::new();
@@ -223,10 +166,10 @@ macro_rules! key_of {
     ($doc:expr, $name:expr, $form:ty, $($absent:tt)*) => {
         $crate::config::shape::Key {
             name: $name,
-            kind: <$form as $crate::config::table::Form>::KIND,
+            kind: <$form as $crate::config::read::Form>::KIND,
             absent: absent_of!($form, $($absent)*),
             doc: $doc,
-            takes_files: <$form as $crate::config::table::Form>::TAKES_FILES,
+            takes_files: <$form as $crate::config::read::Form>::TAKES_FILES,
         }
     };
 }
@@ -238,7 +181,7 @@ macro_rules! absent_of {
     ($form:ty, optional) => {
         $crate::config::shape::Absent::None
     };
-    ($form:ty, inherit($of:expr)) => {
+    ($form:ty, inherit($of:ident)) => {
         $crate::config::shape::Absent::None
     };
     ($form:ty, settled()) => {
@@ -248,7 +191,7 @@ macro_rules! absent_of {
         $crate::config::shape::Absent::Settled($text)
     };
     ($form:ty, default($value:expr)) => {
-        $crate::config::shape::Absent::Default(<$form as $crate::config::table::Form>::show(&$value))
+        $crate::config::shape::Absent::Default(<$form as $crate::config::read::Form>::show(&$value))
     };
 }
 
@@ -298,7 +241,7 @@ macro_rules! table {
             $( pub(in crate::config) $field: field_at!($how($($args)*)), )*
         }
 
-        impl $crate::config::table::Table for $name {
+        impl $crate::config::read::Table for $name {
             type At = $at;
 
             #[allow(clippy::vec_init_then_push, reason = "each field adds what it is made of")]
@@ -359,14 +302,14 @@ macro_rules! shared_key {
             pub(in crate::config) fn read_field(
                 reader: &mut $crate::config::read::Reader<'_, '_>,
                 written: &$crate::config::read::Written<'_, '_>,
-                at: &mut Option<<$form as $crate::config::table::Form>::At>,
-            ) -> <$form as $crate::config::table::Form>::Value {
+                at: &mut Option<<$form as $crate::config::read::Form>::At>,
+            ) -> <$form as $crate::config::read::Form>::Value {
                 read_key!(reader, written, *at, doc_text!($($doc)+), $key, $form, $($absent)*)
             }
         }
 
-        impl $crate::config::table::Shared for $name {
-            type At = <$form as $crate::config::table::Form>::At;
+        impl $crate::config::read::Shared for $name {
+            type At = <$form as $crate::config::read::Form>::At;
         }
     };
 }
@@ -403,7 +346,7 @@ macro_rules! choices {
             #[derive(Clone, Debug)]
             #[allow(dead_code, clippy::large_enum_variant, reason = "not every place is asked for")]
             pub(in crate::config) enum At {
-                $( $case(<$table as $crate::config::table::Table>::At), )+
+                $( $case(<$table as $crate::config::read::Table>::At), )+
             }
 
             $(
@@ -412,7 +355,7 @@ macro_rules! choices {
             )+
         }
 
-        impl $crate::config::table::Table for $name {
+        impl $crate::config::read::Table for $name {
             type At = $at;
 
             fn shape() -> &'static $crate::config::shape::Shape {
@@ -426,7 +369,7 @@ macro_rules! choices {
                         takes_files: false,
                     };
                     let cases = vec![
-                        $( Case { word: $word, parts: Some(<$table as $crate::config::table::Table>::shape().parts.clone()) }, )+
+                        $( Case { word: $word, parts: Some(<$table as $crate::config::read::Table>::shape().parts.clone()) }, )+
                         $($( Case { word: $later, parts: None }, )*)?
                     ];
                     Shape { parts: vec![Part::Choice { tag, cases }] }
@@ -441,7 +384,7 @@ macro_rules! choices {
                 let (header, tag) = (written.header.clone(), written.span($tag));
                 $(
                     if written.has($cases::$case) {
-                        let (value, at) = <$table as $crate::config::table::Table>::read(reader, written);
+                        let (value, at) = <$table as $crate::config::read::Table>::read(reader, written);
                         return (Self::$case(value), $at { header, tag, case: Some($cases::At::$case(at)) });
                     }
                 )+
@@ -482,7 +425,7 @@ macro_rules! words {
             $( $(#[doc = $doc])+ $case, )+
         }
 
-        impl $crate::config::table::Words for $name {
+        impl $crate::config::read::Words for $name {
             const LATER: &'static [&'static str] = &[$($($later),*)?];
 
             fn all() -> Vec<(&'static str, Self)> {

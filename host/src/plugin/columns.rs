@@ -3,11 +3,10 @@
 //! The buffers belong to the instance and are filled again for every call; the batch that crosses
 //! borrows from them and from the messages. In the packed form nothing is allocated for a message.
 
-use super::Form;
 use super::bindings::tidemill::plugin::types::{
     Batch, Column, PackedParam, PayloadParam, PayloadsParam, TextsParam,
 };
-use super::instance::Description;
+use super::description::{Description, Form};
 use crate::message::Message;
 use crate::metadata::{INGEST_TIME, Metadata, Origin};
 use std::fmt::Write as _;

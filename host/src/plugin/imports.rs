@@ -5,12 +5,13 @@
 use super::bindings::tidemill::plugin::{clock, log, metrics, random, state};
 use super::log::GuestLog;
 use super::memory::MemoryLimiter;
+use super::setup::Setup;
 use super::state::StateView;
 use super::wasi::Wasi;
-use super::{Plugin, Setup};
 use crate::metadata;
 use crate::telemetry::MetricChanges;
 use std::borrow::Cow;
+use std::sync::Arc;
 use tracing::Level;
 use wasmtime::component::{HasSelf, Linker};
 use wasmtime_wasi::{WasiCtxView, WasiView};
@@ -61,8 +62,8 @@ pub(super) struct Host {
 }
 
 impl Host {
-    pub(super) fn new(plugin: &Plugin, setup: &Setup) -> Self {
-        let log = GuestLog::new(plugin.name(), setup);
+    pub(super) fn new(plugin: &Arc<str>, setup: &Setup) -> Self {
+        let log = setup.log(plugin);
         Self {
             limiter: MemoryLimiter::new(setup.limits.memory_bytes),
             time_us: None,

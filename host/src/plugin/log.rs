@@ -4,7 +4,6 @@
 //! A guest's text is not trusted: it must not be able to draw on a terminal, to forge another line,
 //! or to fill a disk.
 
-use super::Setup;
 use super::last_words::LastWords;
 use crate::config::Redacted;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -66,16 +65,16 @@ struct Said {
 }
 
 impl GuestLog {
-    /// The log of an instance of this plugin.
-    pub(super) fn new(plugin: &Arc<str>, setup: &Setup) -> Self {
-        Self {
-            pipeline: setup.pipeline.clone(),
-            transform: setup.transform.clone(),
-            plugin: plugin.clone(),
-            budget: setup.state.log(),
-            config: Arc::new(setup.config.clone()),
-            said: Arc::default(),
-        }
+    /// The log of an instance of `plugin` at this transform, which takes its lines from `budget`. What is
+    /// secret in `config` is not told.
+    pub(super) fn new(
+        pipeline: Arc<str>,
+        transform: Arc<str>,
+        plugin: Arc<str>,
+        config: Redacted,
+        budget: Arc<Mutex<LogBudget>>,
+    ) -> Self {
+        Self { pipeline, transform, plugin, budget, config: Arc::new(config), said: Arc::default() }
     }
 
     /// What the guest was told, some of which it must not tell.

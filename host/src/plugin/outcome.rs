@@ -4,9 +4,9 @@
 //! say anything else is at fault, with a detail that names the column.
 
 use super::bindings::tidemill::plugin::types as wit;
+use super::description::Description;
 use super::emissions::{Emissions, Writing, Writings};
 use super::fault::{Fault, FaultKind};
-use super::instance::Description;
 use crate::message::Payload;
 use bytes::Bytes;
 use std::ops::Range;
@@ -355,7 +355,7 @@ fn ascending(name: &str, indices: &[u32], bound: usize, strictly: bool) -> Resul
 
 #[cfg(test)]
 mod tests {
-    use super::super::instance::Form;
+    use super::super::description::Form;
     use super::*;
     use crate::metadata::Metadata;
 

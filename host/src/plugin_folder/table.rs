@@ -4,6 +4,7 @@
 //! closed, longer if nothing was told, much longer if it was told that somebody is writing. What
 //! was read counts only if the file was the same before and after. Time is given from outside.
 
+use super::file::{PluginFile, is_plugin};
 use super::watch::{News, Told};
 use super::{Candidate, Change, SCAN};
 use sha2::{Digest, Sha256};
@@ -102,13 +103,6 @@ enum Reading {
     Failed(io::Error),
 }
 
-/// Whether a file of this name is a plugin. Hidden files and those that editors put beside the one
-/// they write are none.
-pub(super) fn is_plugin(file: &OsStr) -> bool {
-    let name = file.as_encoded_bytes();
-    name.len() > b".wasm".len() && name.ends_with(b".wasm") && !matches!(name[0], b'.' | b'~' | b'#')
-}
-
 impl Table {
     pub(super) fn new(dir: &Path, max_size_bytes: u64) -> Self {
         Self { dir: dir.to_owned(), max_size_bytes, rows: BTreeMap::new(), looked: false }
@@ -135,7 +129,7 @@ impl Table {
             if !row.settled && now.saturating_duration_since(row.since) >= row.wait.time() {
                 row.settled = true;
                 row.settle(
-                    &Place { dir: &self.dir, file, max_size_bytes: self.max_size_bytes },
+                    &PluginFile { dir: &self.dir, file, max_size_bytes: self.max_size_bytes },
                     news,
                     now,
                     emit,
@@ -150,7 +144,7 @@ impl Table {
     pub(super) fn refuse_unsettled(&mut self, emit: &mut dyn FnMut(Change)) {
         for (file, row) in &mut self.rows {
             if !row.settled && row.refused.is_none() && row.seen != Seen::Absent {
-                let place = Place { dir: &self.dir, file, max_size_bytes: self.max_size_bytes };
+                let place = PluginFile { dir: &self.dir, file, max_size_bytes: self.max_size_bytes };
                 let error = "it is still being written, and the folder is not watched: start again once it \
                              is whole, or set `watch = true` under [plugins]";
                 row.refuse(&place, error.into(), emit);
@@ -185,23 +179,6 @@ impl Table {
     }
 }
 
-/// The file of a row.
-struct Place<'a> {
-    dir: &'a Path,
-    file: &'a OsStr,
-    max_size_bytes: u64,
-}
-
-impl Place<'_> {
-    fn path(&self) -> PathBuf {
-        self.dir.join(self.file)
-    }
-
-    fn name(&self) -> String {
-        Path::new(self.file).file_stem().unwrap_or_default().to_string_lossy().into_owned()
-    }
-}
-
 impl Row {
     fn new(seen: Seen, told: Option<Told>, now: Instant) -> Self {
         let wait = told.map_or(Wait::Quiet, Wait::from);
@@ -223,7 +200,7 @@ impl Row {
         self.settled = false;
     }
 
-    fn settle(&mut self, place: &Place<'_>, news: &News, now: Instant, emit: &mut dyn FnMut(Change)) {
+    fn settle(&mut self, place: &PluginFile<'_>, news: &News, now: Instant, emit: &mut dyn FnMut(Change)) {
         match &self.seen {
             Seen::Absent => {
                 if self.found.is_some() || self.refused.is_some() {
@@ -264,7 +241,7 @@ impl Row {
         self.since = now;
     }
 
-    fn offer(&mut self, place: &Place<'_>, stamp: Stamp, wasm: Vec<u8>, emit: &mut dyn FnMut(Change)) {
+    fn offer(&mut self, place: &PluginFile<'_>, stamp: Stamp, wasm: Vec<u8>, emit: &mut dyn FnMut(Change)) {
         let found = (version(&wasm), stamp);
         self.refused = None;
         if self.found.as_ref() != Some(&found) {
@@ -274,7 +251,7 @@ impl Row {
         }
     }
 
-    fn refuse(&mut self, place: &Place<'_>, error: String, emit: &mut dyn FnMut(Change)) {
+    fn refuse(&mut self, place: &PluginFile<'_>, error: String, emit: &mut dyn FnMut(Change)) {
         if self.refused.as_ref() != Some(&error) {
             self.refused = Some(error.clone());
             emit(Change::Refused { name: place.name(), path: place.path(), error });

@@ -6,6 +6,7 @@
 //! moment; compiling and swapping it is for whoever takes it. Nothing here runs a plugin, and no
 //! file is read on a thread of the async runtime.
 
+mod file;
 mod table;
 mod watch;
 

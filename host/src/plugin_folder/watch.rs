@@ -4,7 +4,8 @@
 //! closed, so that a file whose writer pauses is not taken for whole. Either may be missing or
 //! late: then a file is known by its size and times alone.
 
-use super::{Bell, table};
+use super::Bell;
+use super::file::is_plugin;
 use notify::event::{AccessKind, AccessMode, ModifyKind, RenameMode};
 use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use std::collections::HashMap;
@@ -82,7 +83,7 @@ impl News {
         if let Some(told) = told {
             let mut news = self.lock();
             let files = event.paths.iter().filter_map(|path| path.file_name());
-            for file in files.filter(|file| table::is_plugin(file)) {
+            for file in files.filter(|file| is_plugin(file)) {
                 if news.len() >= MOST_FILES {
                     news.clear();
                 }

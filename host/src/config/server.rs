@@ -1,0 +1,76 @@
+//! `[server]`: what endpoints in server mode share.
+
+use super::form::{AnyText, Connections, Element, One, Port, SomeDuration, Sub, SubAs};
+use super::inherited::Inherited;
+use super::names::is_host;
+use super::read::{Form, Item, Read, Reader, Table as _};
+use super::report::Span;
+use super::server_tls::{ServerTls, ServerTlsKeys};
+use super::shape::Kind;
+use super::{EndpointText, Redacted};
+use std::time::Duration;
+
+table! {
+    /// What endpoints in server mode share: defaults, and the limits of every listener.
+    #[derive(Clone, Debug, PartialEq)]
+    pub struct Server / ServerAt {
+        /// the address to listen on
+        host: Redacted = key(One<HostName>, default(Inherited::default().host));
+        /// the port to listen on; 0 takes a free one
+        port: u16 = key(Port, default(Inherited::default().port));
+        /// most connections of a listener; more get 503; handshakes have a bound of their own, a quarter of it
+        max_connections: usize = key(Connections, default(Inherited::default().max_connections));
+        /// longest time a handshake may take
+        handshake_timeout: Duration = key(SomeDuration, default(Duration::from_secs(10)));
+        /// the certificate of the listener, which makes it wss://
+        tls: Option<ServerTls> = key(SubAs<ServerTlsKeys, ServerTls>, optional);
+    }
+}
+
+/// `[server]`, which stands for what endpoints leave out.
+pub(super) struct ServerTable;
+
+impl Form for ServerTable {
+    type Value = Server;
+    type At = ServerAt;
+    const KIND: Kind = Kind::Table(Server::shape);
+
+    fn read(reader: &mut Reader<'_, '_>, key: &str, value: &Item<'_>) -> Read<Self> {
+        let (server, at) = Sub::<Server>::read(reader, key, value)?;
+        reader.set_inherited(server.inherited());
+        Some((server, at))
+    }
+
+    fn show(_: &Server) -> String {
+        "{}".to_owned()
+    }
+}
+
+impl Server {
+    /// What its endpoints take from it.
+    pub(super) fn inherited(&self) -> Inherited {
+        let Self { host, port, max_connections, .. } = self;
+        Inherited { host: host.clone(), port: *port, max_connections: *max_connections }
+    }
+}
+
+/// The address of a listener: an IP address or a name.
+pub(super) struct HostName;
+
+impl Element for HostName {
+    type Value = Redacted;
+
+    fn of(reader: &mut Reader<'_, '_>, key: &str, host: EndpointText, at: &Span) -> Option<Redacted> {
+        if !is_host(host.known().expose()) {
+            let message = format!("`{key}` must be an IP address or a name, got \"{host}\"");
+            reader.report.error_with_hint(at, message, "the port has a key of its own, `port`");
+        }
+        Some(host.known().clone())
+    }
+
+    fn show(value: &Redacted) -> String {
+        AnyText::show(value)
+    }
+}
+
+with_defaults!(Server);

@@ -1,0 +1,75 @@
+//! TLS of a listener: who we are, and who peers must be.
+
+use super::form::{PathOf, Word};
+use super::read::{Becomes, Reader};
+use super::{FilePath, Pem};
+
+/// A certificate chain and its private key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The certificate, then those that lead to its root.
+    pub cert: Pem,
+    /// The private key: PKCS#8, PKCS#1 or SEC1.
+    pub key: Pem,
+}
+
+/// TLS of a listener. Its files are read again when they change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerTls {
+    /// Who we are.
+    pub identity: Identity,
+    /// Who peers must be; `None` asks for no certificate.
+    pub clients: Option<ClientCertificates>,
+}
+
+/// Certificates that a listener asks its peers for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientCertificates {
+    /// The roots they must lead to.
+    pub ca: Pem,
+    /// Whether a peer without one is refused.
+    pub are_required: bool,
+}
+
+table! {
+    /// `tls` in server mode.
+    pub(super) struct ServerTlsKeys / ServerTlsAt {
+        /// the certificate chain, PEM
+        cert: FilePath = key(PathOf, required);
+        /// its private key, PEM
+        key: FilePath = key(PathOf, required);
+        /// roots that clients' certificates must lead to, PEM; none are asked for if left out
+        client_ca: Option<FilePath> = key(PathOf, optional);
+        /// with client_ca: whether a client needs a certificate; required if left out
+        client_auth: Option<ClientAuth> = key(Word<ClientAuth>, optional);
+    }
+    check check_client_auth;
+}
+
+words! {
+    /// Whether a client needs a certificate.
+    pub(super) enum ClientAuth {
+        /// It does.
+        Required = "required",
+        /// It may have one.
+        Optional = "optional",
+    }
+}
+
+fn check_client_auth(tls: &mut ServerTlsKeys, at: &ServerTlsAt, reader: &mut Reader<'_, '_>) {
+    if let (None, Some(at)) = (&tls.client_ca, &at.client_auth) {
+        reader.report.error_with_hint(
+            at,
+            "`client_auth` without `client_ca`",
+            "client_ca = \"clients.pem\" has the roots that clients' certificates must lead to",
+        );
+    }
+}
+
+impl Becomes<ServerTls> for ServerTlsKeys {
+    fn become_it(self) -> ServerTls {
+        let are_required = self.client_auth != Some(ClientAuth::Optional);
+        let clients = self.client_ca.map(|ca| ClientCertificates { ca: Pem::File(ca), are_required });
+        ServerTls { identity: Identity { cert: Pem::File(self.cert), key: Pem::File(self.key) }, clients }
+    }
+}

@@ -1,0 +1,177 @@
+//! Calls into a guest, one at a time, and the limits of each.
+//!
+//! Every call goes one way: its limits are set, the guest runs on a fiber and gives its thread away at every
+//! epoch, and a call that does not end well leaves a guest that is never called again.
+
+use super::bindings::exports::tidemill::plugin::transformer::Guest;
+use super::bindings::tidemill::plugin::types as wit;
+use super::fault::{Fault, FaultKind};
+use super::imports::Host;
+use super::limits::{CallTime, Meter, Stuck, metered};
+use super::setup::Setup;
+use super::{CONTRACT_VERSION, Plugin};
+use crate::config::Limits;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+use wasmtime::{Store, Trap};
+
+/// How long instantiation and `init` together may run: nothing waits for them but the start or a
+/// swap, and guests build their tables here.
+const INIT_DEADLINE: Duration = Duration::from_secs(5);
+/// How long `snapshot` and `restore` may run, each.
+const STATE_DEADLINE: Duration = Duration::from_secs(1);
+
+/// What a call is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// Messages, a timer, or the end.
+    Ordinary,
+    /// State, on its way out of an instance or into it.
+    Carrying,
+}
+
+/// A guest that was started, and all that a call of it needs.
+pub(super) struct Callee {
+    plugin: Plugin,
+    store: Store<Host>,
+    guest: Guest,
+    meter: Arc<Meter>,
+    limits: Limits,
+    /// Set while a call is in progress, and for good after a fault or a call that was dropped.
+    is_dead: bool,
+}
+
+impl Callee {
+    /// Makes an instance of the plugin and calls its `init`. Gives what the guest described itself as.
+    pub(super) async fn start(plugin: &Plugin, setup: &Setup) -> Result<(Self, wit::Description), Fault> {
+        let engine = plugin.engine();
+        let meter = Meter::new();
+        let mut store = Store::new(engine.runtime(), Host::new(plugin.name(), setup));
+        store.limiter(|host| &mut host.limiter);
+        store.set_hostcall_fuel(setup.limits.output_bytes);
+        store.epoch_deadline_callback({
+            let meter = meter.clone();
+            move |_| Ok(meter.at_epoch())
+        });
+        store.set_epoch_deadline(1);
+
+        let facts = [
+            ("host", concat!("tidemill ", env!("CARGO_PKG_VERSION"))),
+            ("contract", CONTRACT_VERSION),
+            ("pipeline", &*setup.pipeline),
+            ("transform", &*setup.transform),
+        ];
+        let running = engine.ticker().enter();
+        meter.begin(INIT_DEADLINE);
+        let returned = metered(
+            &meter,
+            pin!(async {
+                let instance = plugin.component().instantiate_async(&mut store).await?;
+                let guest = plugin.transformer().load(&mut store, &instance)?;
+                let answer = guest.call_init(&mut store, setup.config.expose(), &facts).await?;
+                wasmtime::Result::Ok((guest, answer))
+            }),
+        )
+        .await;
+        drop(running);
+        let (guest, answer) = settle("init", INIT_DEADLINE, &mut store, returned)?;
+        let description = answer.map_err(|text| {
+            let detail = format!("init refused its configuration: {text}");
+            Fault { is_refusal: true, ..Fault::new(FaultKind::Init, detail) }
+        })?;
+        let callee =
+            Self { plugin: plugin.clone(), store, guest, meter, limits: setup.limits, is_dead: false };
+        Ok((callee, description))
+    }
+
+    /// Calls a function of the guest. The guest is dead afterwards, until [`Self::revive`] says that what it
+    /// returned was accepted.
+    pub(super) async fn call<T>(
+        &mut self,
+        function: &str,
+        purpose: Purpose,
+        call: impl AsyncFnOnce(&Guest, &mut Store<Host>) -> wasmtime::Result<Result<T, String>>,
+    ) -> Result<T, Fault> {
+        if std::mem::replace(&mut self.is_dead, true) {
+            let detail = "the instance is dead: a call before this one did not end well";
+            return Err(Fault::new(FaultKind::Trap, detail));
+        }
+        let Limits { deadline, output_bytes, memory_bytes } = self.limits;
+        let (deadline, output_bytes) = match purpose {
+            Purpose::Ordinary => (deadline, output_bytes),
+            // What is too large is refused when it is there: to stop it on its way would end the instance. It
+            // cannot be larger than the guest's memory.
+            Purpose::Carrying => (STATE_DEADLINE, memory_bytes.max(output_bytes).saturating_mul(2)),
+        };
+        let running = self.plugin.engine().ticker().enter();
+        self.store.data_mut().begin(purpose == Purpose::Carrying);
+        self.store.set_hostcall_fuel(output_bytes);
+        self.store.set_epoch_deadline(1);
+        self.meter.begin(deadline);
+        let returned = metered(&self.meter, pin!(call(&self.guest, &mut self.store))).await;
+        drop(running);
+        let answered = settle(function, deadline, &mut self.store, returned)?;
+        answered.map_err(|text| {
+            let refusal = self.store.data_mut().limiter.take_refusal();
+            Fault::answered(function, &text, refusal)
+        })
+    }
+
+    /// The guest can be called again, after what a call returned was accepted, or refused without harm.
+    pub(super) fn revive(&mut self) {
+        self.is_dead = false;
+    }
+
+    /// The guest cannot be called again.
+    pub(super) fn bury(&mut self) {
+        self.is_dead = true;
+    }
+
+    pub(super) fn plugin(&self) -> &Plugin {
+        &self.plugin
+    }
+
+    pub(super) fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// What the guest has of the host.
+    #[inline]
+    pub(super) fn host(&self) -> &Host {
+        self.store.data()
+    }
+
+    /// What the guest has of the host.
+    #[inline]
+    pub(super) fn host_mut(&mut self) -> &mut Host {
+        self.store.data_mut()
+    }
+
+    /// How long the last call took.
+    pub(super) fn last_call(&self) -> CallTime {
+        self.meter.last_call()
+    }
+}
+
+/// What a call came to, or the fault that it ended with.
+fn settle<T>(
+    function: &str,
+    deadline: Duration,
+    store: &mut Store<Host>,
+    returned: Result<wasmtime::Result<T>, Stuck>,
+) -> Result<T, Fault> {
+    let error = match returned {
+        Ok(Ok(value)) => return Ok(value),
+        Ok(Err(error)) => error,
+        Err(Stuck) => {
+            let detail = format!("{function} ran and waited, mostly waited, for longer than {deadline:?}");
+            return Err(Fault::new(FaultKind::Deadline, detail));
+        }
+    };
+    if error.downcast_ref::<Trap>() == Some(&Trap::Interrupt) {
+        return Err(Fault::new(FaultKind::Deadline, format!("{function} ran longer than {deadline:?}")));
+    }
+    let host = store.data_mut();
+    Err(Fault::failed(function, &error, host.limiter.take_refusal(), host.last_words()))
+}

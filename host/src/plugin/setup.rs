@@ -1,0 +1,42 @@
+//! What every instance of a transform's plugin is made with, whichever version of the plugin it is.
+
+use super::log::GuestLog;
+use super::state::HostState;
+use crate::config::{Limits, Redacted};
+use crate::telemetry::GuestMetrics;
+use std::sync::Arc;
+
+/// What an instance is given by the stage that runs it.
+#[derive(Clone)]
+pub struct Setup {
+    /// The name of the pipeline.
+    pub pipeline: Arc<str>,
+    /// The label of the stage.
+    pub transform: Arc<str>,
+    /// The plugin's configuration, as JSON. What came from variables in it is taken out of every text of
+    /// the plugin.
+    pub config: Redacted,
+    /// What it may use.
+    pub limits: Limits,
+    /// What the host keeps for the stage.
+    pub state: HostState,
+    /// Where its own metrics go.
+    pub metrics: GuestMetrics,
+}
+
+impl std::fmt::Debug for Setup {
+    /// Without the configuration, which may hold secrets.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut shown = f.debug_struct("Setup");
+        shown.field("pipeline", &self.pipeline).field("transform", &self.transform);
+        shown.field("limits", &self.limits).finish_non_exhaustive()
+    }
+}
+
+impl Setup {
+    /// The log of an instance of this plugin.
+    pub(super) fn log(&self, plugin: &Arc<str>) -> GuestLog {
+        let (pipeline, transform) = (self.pipeline.clone(), self.transform.clone());
+        GuestLog::new(pipeline, transform, plugin.clone(), self.config.clone(), self.state.log())
+    }
+}
