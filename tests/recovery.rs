@@ -286,6 +286,54 @@ async fn at_a_stop_what_waits_for_a_plugin_that_fails_again_and_again_is_counted
 }
 
 #[tokio::test]
+async fn a_stop_that_gives_up_what_waits_for_a_plugin_lets_nothing_pass_that_came_later() {
+    let mut scene = scene(Stage::default()).await;
+    let feed = scene.feed.take().unwrap();
+    // What the source has a place for still comes after the stop.
+    let late = feed.reserve().await.unwrap();
+    let words = ["before", "trap", "trap", "trap", "trap", "trap", "waits"];
+    feed.reserve().await.unwrap().push(Chunk { messages: texts(words), failed: Vec::new() });
+    scene.until("tidemill_plugin_paused", |paused| paused == 1).await;
+    assert_eq!(scene.receive(1).await, ["before"]);
+    scene.stop(PATIENCE).await;
+    scene.until("tidemill_messages_dropped_total reason=\"shutdown\"", |dropped| dropped == 1).await;
+    // A version that comes now is taken, and works: what was given up before it makes the difference.
+    let swapped =
+        scene.swap(moody(), "{}").await.await.expect("it is answered while the source is waited for");
+    assert!(swapped.outcome.is_ok(), "{swapped:?}");
+    assert_eq!(scene.metric("tidemill_plugin_paused"), 0);
+    late.push(Chunk { messages: texts(["late", "later"]), failed: Vec::new() });
+    drop(feed);
+    let (all, ended, metrics) = scene.end().await;
+    assert_eq!(
+        (all, ended),
+        (vec!["final 0".to_owned()], Ended { ending: Ending::Stopped, given_up: Some(3) })
+    );
+    assert_eq!(metrics.loss_counts("p", MOODY, Reason::Shutdown).dropped, 3);
+    assert_eq!(metrics.loss_counts("p", MOODY, Reason::Trap).dropped, 5);
+    assert_eq!(metric(&metrics, "tidemill_messages_received_total"), 9);
+    assert_eq!(metric(&metrics, "tidemill_messages_in_flight"), 0);
+}
+
+#[tokio::test]
+async fn whoever_offers_a_version_while_a_pipeline_comes_to_its_end_is_answered() {
+    let mut scene = scene(Stage::default()).await;
+    // The sink takes nothing: the end is waited for after the plugins have finished.
+    scene.send(&["flood 2"]).await;
+    scene.until("tidemill_stage_messages_in_total", |count| count == 1).await;
+    scene.feed = None;
+    scene.stop(PATIENCE).await;
+    let mut is_answered_late = false;
+    while !is_answered_late {
+        let answered = tokio::time::timeout(PATIENCE, scene.swap(moody(), "{}").await).await;
+        // It comes before the plugins have finished, or too late, which is an answer too.
+        is_answered_late = answered.expect("it does not wait for the end").is_err();
+    }
+    let (all, ended, _) = scene.end().await;
+    assert_eq!((all.len(), ended), (3, Ended { ending: Ending::Stopped, given_up: None }));
+}
+
+#[tokio::test]
 async fn the_grace_period_holds_while_a_plugin_works_and_everything_is_counted() {
     let limits = Limits { deadline: Duration::from_secs(20), ..Limits::default() };
     let scene = scene(Stage { limits, ..Stage::default() }).await;

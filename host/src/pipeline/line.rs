@@ -350,7 +350,7 @@ impl Line {
             let Some(number) = self.stages.iter().rposition(Stage::has_work) else { break };
             let stage = &mut self.stages[number];
             let is_stopping = reading == Reading::On && self.ends.stop().is_some();
-            if !self.is_clear || is_stopping || stage.paused_until().is_some() {
+            if !self.is_clear || is_stopping || stage.is_held() {
                 break;
             }
             if self.ends.during(stage.work(self.time_us, &mut self.given)).await? == Verdict::Stop {
@@ -444,12 +444,19 @@ impl Line {
             let fill = ends.until(|ends, cx| {
                 let clear = ends.outlets.poll_drive(cx).is_ready();
                 ends.source.poll_stop(cx, code);
+                ends.poll_control(cx);
+                if !ends.swaps.is_empty() {
+                    return Poll::Ready(None);
+                }
                 if !clear {
                     return Poll::Pending;
                 }
-                ends.source.poll_fill(cx, batch, room, &mut given.failed)
+                ends.source.poll_fill(cx, batch, room, &mut given.failed).map(Some)
             });
-            let fill = fill.await?;
+            let Some(fill) = fill.await? else {
+                self.swap_all().await?;
+                continue;
+            };
             self.take_batch();
             if matches!(fill, Fill::Ended | Fill::Failed(_)) {
                 return Ok(());
@@ -465,7 +472,7 @@ impl Line {
                 *ending = Ending::Failed(STOPPED_BY_A_FAILURE.into());
             }
             if self.ends.stop().is_some() {
-                for stage in self.stages.iter_mut().filter(|stage| stage.paused_until().is_some()) {
+                for stage in self.stages.iter_mut().filter(|stage| stage.is_held()) {
                     self.abandoned += stage.abandon();
                 }
             }

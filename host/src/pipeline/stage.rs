@@ -46,6 +46,8 @@ pub(super) struct Stage {
     pieces: Vec<usize>,
     last_good: LastGood,
     circuit: Circuit,
+    /// The pipeline stops, and has given up what waited here: what comes later is given up too.
+    is_given_up: bool,
     next_tick: Option<Instant>,
     place: Place,
     metrics: StageMetrics,
@@ -116,6 +118,7 @@ impl Stage {
             pieces: Vec::new(),
             last_good: LastGood::new(None, Instant::now()),
             circuit: Circuit::default(),
+            is_given_up: false,
             next_tick: None,
             metrics,
             log: RateLimit::new(LOG_INTERVAL),
@@ -169,8 +172,15 @@ impl Stage {
         [tick, snapshot].into_iter().flatten().min_by_key(|(due, _)| *due)
     }
 
-    /// Drops what waits here: the pipeline stops, and the plugin fails again and again.
+    /// Whether no message of the inbox may be given to the plugin now.
+    pub(super) fn is_held(&self) -> bool {
+        self.is_given_up || self.paused_until().is_some()
+    }
+
+    /// Drops what waits here: the pipeline stops, and the plugin fails again and again. From then on all that
+    /// comes is to be dropped likewise, so that what goes through is what came before, without a gap.
     pub(super) fn abandon(&mut self) -> u64 {
+        self.is_given_up = true;
         let waiting = self.inbox.drain(..).len() as u64;
         self.metrics.account.dropped(Reason::Shutdown, waiting);
         self.pieces.clear();
