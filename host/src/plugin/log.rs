@@ -8,7 +8,7 @@ use super::last_words::LastWords;
 use crate::config::Redacted;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tracing::Level;
 
 /// Lines a second that the plugin of a transform may write in the long run.
@@ -16,22 +16,28 @@ const LINES_PER_SECOND: f64 = 100.0;
 /// Lines it may write at once.
 const BURST_LINES: f64 = 200.0;
 
+/// Between two lines that tell how many were held back: a plugin that goes on without end has one of its own let
+/// through every 10 ms.
+const TOLD_INTERVAL: Duration = Duration::from_secs(1);
+
 /// What the plugin of one transform may still write.
 #[derive(Debug)]
 pub(super) struct LogBudget {
     lines: f64,
     refilled: Instant,
     held_back: u64,
+    /// When it was last told that lines were held back.
+    told: Option<Instant>,
 }
 
 impl Default for LogBudget {
     fn default() -> Self {
-        Self { lines: BURST_LINES, refilled: Instant::now(), held_back: 0 }
+        Self { lines: BURST_LINES, refilled: Instant::now(), held_back: 0, told: None }
     }
 }
 
 impl LogBudget {
-    /// Whether a line may be written now: then the number of lines held back before it.
+    /// Whether a line may be written now: then the number of lines held back before it, if that is to be told.
     fn take(&mut self, now: Instant) -> Option<u64> {
         let earned = now.saturating_duration_since(self.refilled).as_secs_f64() * LINES_PER_SECOND;
         self.refilled = now;
@@ -41,6 +47,11 @@ impl LogBudget {
             return None;
         }
         self.lines -= 1.0;
+        let is_told = self.told.is_some_and(|told| now.saturating_duration_since(told) < TOLD_INTERVAL);
+        if self.held_back == 0 || is_told {
+            return Some(0);
+        }
+        self.told = Some(now);
         Some(std::mem::take(&mut self.held_back))
     }
 }
@@ -147,7 +158,6 @@ fn is_asked_for(level: Level) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     #[test]
     fn a_flood_is_held_back_and_told() {
@@ -157,6 +167,21 @@ mod tests {
         assert_eq!(written, 200);
         assert_eq!(budget.take(now + Duration::from_secs(1)), Some(800));
         assert_eq!(budget.take(now + Duration::from_secs(1)), Some(0));
+    }
+
+    #[test]
+    fn a_flood_without_end_is_told_once_a_second_with_every_line_that_was_held_back() {
+        let mut budget = LogBudget::default();
+        let start = Instant::now();
+        let (mut written, mut told) = (0, Vec::new());
+        for ms in 0..3500 {
+            if let Some(held_back) = budget.take(start + Duration::from_millis(ms)) {
+                written += 1;
+                told.extend((held_back > 0).then_some(held_back));
+            }
+        }
+        assert!((3..=4).contains(&told.len()), "{told:?}");
+        assert_eq!(told.iter().sum::<u64>() + budget.held_back + written, 3500);
     }
 
     #[test]
