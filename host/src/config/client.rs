@@ -144,7 +144,8 @@ table! {
         delay: Duration = key(SomeDuration, default(Duration::from_secs(1)));
         /// the longest delay
         max_delay: Duration = key(SomeDuration, default(Duration::from_secs(30)));
-        /// most attempts in a row, after which it has failed; -1 is no limit
+        /// most attempts in a row that fail, after which it has failed and a sink gives up what waits; -1 is no
+        /// limit
         max_attempts: Option<u32> = key(Limit, default(None));
         /// how much a delay d varies: it is anything from d(1 - jitter) to d(1 + jitter)
         jitter: f64 = key(Share, default(0.1));

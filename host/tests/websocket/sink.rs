@@ -112,6 +112,36 @@ async fn an_unavailable_sink_hands_back_what_comes_and_recovers() {
 }
 
 #[tokio::test]
+async fn a_loss_of_a_young_connection_is_no_attempt_that_failed_and_gives_nothing_up() {
+    let (first_listener, url) = listener().await;
+    let address = first_listener.local_addr().expect("bound");
+    let mut endpoint = client_endpoint(&url);
+    let reconnect = &mut client_of(&mut endpoint).reconnect;
+    reconnect.max_attempts = Some(1);
+    let metrics = Metrics::default();
+    let mut sink = sink_of(endpoint, Buffer::default(), &metrics);
+    let mut failed = Vec::new();
+    // It hangs up at once, again and again: the one attempt is used up, and each dial succeeds.
+    for _ in 0..4 {
+        drop(with_sink(&mut sink, &mut failed, accept(&first_listener)).await);
+        push(&mut sink, &mut failed, &["waits"]).await;
+    }
+    assert!(failed.is_empty() && sink.in_flight() > 0, "{failed:?}");
+    let mut peer = with_sink(&mut sink, &mut failed, accept(&first_listener)).await;
+    assert_eq!(with_sink(&mut sink, &mut failed, next_text(&mut peer)).await, "waits");
+    flush(&mut sink, &mut failed).await;
+    assert!(failed.is_empty(), "{failed:?}");
+    // Now the attempt that follows fails, and what waits is given up.
+    drop((peer, first_listener));
+    let lost = until_metric(&metrics, &["tidemill_connections{", "\"connected\""], "0");
+    with_sink(&mut sink, &mut failed, lost).await;
+    push(&mut sink, &mut failed, &["given up"]).await;
+    flush(&mut sink, &mut failed).await;
+    assert_eq!(failed.iter().map(|failed| failed.reason).collect::<Vec<_>>(), [Reason::SinkUnavailable]);
+    assert!(tokio::net::TcpListener::bind(address).await.is_ok());
+}
+
+#[tokio::test]
 async fn without_reconnection_a_lost_sink_hands_back_all_that_comes() {
     let (listener, url) = listener().await;
     let mut endpoint = client_endpoint(&url);

@@ -217,6 +217,9 @@ impl Link {
     /// what comes of it.
     pub fn lose(&mut self, ending: &Ending) {
         self.tell(ending);
+        if !matches!(self.state, State::Connected(_)) {
+            return;
+        }
         let State::Connected(established) = std::mem::replace(&mut self.state, State::Closed) else { return };
         let Established { connection, told, .. } = *established;
         self.closing.push(connection);
@@ -261,6 +264,8 @@ impl Link {
                     established.connection.end(Ending::Stopped { code });
                 }
             }
+            // It is shown as what it is for as long as its pipeline is.
+            State::Failed => {}
             state => {
                 *state = State::Closed;
                 self.show(EndpointState::Closed);
@@ -324,7 +329,7 @@ impl Link {
 
     fn refused(&mut self, error: &ConnectError) {
         self.metrics.connect(error.outcome());
-        let hint = error.hint().unwrap_or_default();
+        let hint = error.hint();
         let advice = error.advice();
         match advice.at_least {
             Some(wait) => warn!(parent: &self.span, %error, hint, retry_after = ?wait, "connecting failed"),
@@ -346,12 +351,17 @@ impl Link {
             self.wait(delay);
             return was_connected.then_some(Change::Lost);
         }
+        let reconnect = &self.settings.client.reconnect;
+        let persists = self.settings.when_exhausted == WhenExhausted::Persist && reconnect.enabled;
+        if persists && was_connected && reconnect.max_attempts != Some(0) {
+            // The last attempt has not failed: what waits is given up once the next one does.
+            self.wait(self.backoff.last_resort(advice));
+            return Some(Change::Lost);
+        }
         self.is_unavailable = true;
         if is_first_exhaustion {
             error!(parent: &self.span, attempts = self.backoff.attempts(), "connection given up");
         }
-        let persists =
-            self.settings.when_exhausted == WhenExhausted::Persist && self.settings.client.reconnect.enabled;
         if persists {
             self.wait(self.backoff.last_resort(advice));
         } else {
