@@ -3,15 +3,17 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use rustix::process::{Pid, Signal};
 use serde_json::{Value, json};
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::time::Instant;
 use tempfile::TempDir;
-use tidemill_tests::host::{Folder, binary};
-use tidemill_tests::plugin;
+use tidemill_tests::host::{Folder, PATIENCE, binary};
+use tidemill_tests::{guest, plugin};
 
 /// Runs `check` in a folder, on this configuration: the exit code, and the answer in JSON.
 fn check(folder: &Path, config: &str, more: &[&str]) -> (Option<i32>, Value) {
@@ -139,6 +141,30 @@ fn check_makes_no_plugin_folder_and_opens_no_file() {
         everything_in(folder.path()).into_iter().filter(|path| !path.starts_with(&cache)).collect();
     assert_eq!(found, ["out.jsonl", "tidemill.toml"].map(|name| folder.path().join(name)));
     assert_eq!(fs::read_to_string(folder.path().join("out.jsonl")).unwrap(), "kept\n");
+}
+
+#[test]
+fn a_signal_ends_a_check_whose_plugin_does_not_come_to_an_end() {
+    let folder = Folder::default();
+    folder.install("hostile", &guest("hostile").expect("guests in Rust are built"));
+    let spins = r#"[{ plugin = "hostile", config = { behaviour = "endless_loop", where = "init" } }]"#;
+    let config = pipeline(spins, r#"[{ type = "stdout", format = "jsonl" }]"#);
+    fs::write(folder.path("tidemill.toml"), config).unwrap();
+    let mut command = Command::new(binary());
+    let check = command.args(["check", "--json"]).current_dir(folder.path("."));
+    let mut check = check.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    // Once the thread of the signals is there, they are obeyed.
+    let threads = PathBuf::from(format!("/proc/{}/task", check.id()));
+    let is_signals =
+        |thread: &Path| fs::read_to_string(thread.join("comm")).is_ok_and(|name| name == "signals\n");
+    let deadline = Instant::now() + PATIENCE;
+    while !fs::read_dir(&threads).unwrap().any(|thread| is_signals(&thread.unwrap().path())) {
+        assert!(Instant::now() < deadline, "it waits for no signals");
+        std::thread::yield_now();
+    }
+    rustix::process::kill_process(Pid::from_child(&check), Signal::TERM).unwrap();
+    // With 78, and the plugin's fault, once that has run into its deadline.
+    assert_eq!(check.wait().unwrap().code(), Some(130));
 }
 
 #[test]

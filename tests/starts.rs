@@ -251,6 +251,37 @@ fn nothing_is_opened_or_cut_off_where_no_pipeline_can_start() {
 }
 
 #[test]
+fn a_configuration_that_asks_for_what_cannot_be_ends_with_78_and_an_address_in_use_with_1() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = taken.local_addr().unwrap();
+    let pipeline = |source: &str, sink: &str| {
+        format!("[[pipelines]]\nname = \"p\"\nsource = {{ {source} }}\nsinks = [{{ {sink} }}]\n")
+    };
+    let (file, out) = ("type = \"file\", path = \"in.jsonl\"", "type = \"file\", path = \"out.jsonl\"");
+    // An address for documentation, which no machine has.
+    let (nobodys, server) = ("host = \"192.0.2.1\"", "type = \"websocket\", mode = \"server\"");
+    let configurations = [
+        (78, pipeline("type = \"file\", path = \"missing.jsonl\"", out)),
+        (78, pipeline(file, "type = \"file\", path = \"no/such/folder/out.jsonl\"")),
+        (78, pipeline(file, "type = \"file\", path = \"plugins\"")),
+        (78, pipeline(&format!("{server}, {nobodys}"), out)),
+        (78, pipeline(&format!("{server}, tls = {{ cert = \"in.jsonl\", key = \"in.jsonl\" }}"), out)),
+        (78, format!("plugins = {{ dir = \"in.jsonl\" }}\n{}", pipeline(file, out))),
+        (78, format!("plugins = {{ cache = \"in.jsonl\" }}\n{}", pipeline(file, out))),
+        (78, format!("admin = {{ listen = \"192.0.2.1:0\", token = \"t\" }}\n{}", pipeline(file, out))),
+        (1, pipeline(&format!("{server}, port = {}", taken.port()), out)),
+        (1, format!("admin = {{ listen = \"{taken}\" }}\n{}", pipeline(file, out))),
+        (0, pipeline(file, out)),
+    ];
+    for (code, config) in configurations {
+        let folder = Folder::default();
+        std::fs::write(folder.path("in.jsonl"), "{}\n").unwrap();
+        let ended = run(&folder, &config).wait();
+        assert_eq!(ended.status.code(), Some(code), "{config}\n{}", ended.log);
+    }
+}
+
+#[test]
 fn one_end_that_cannot_be_opened_is_the_failure_of_its_pipeline_alone() {
     let folder = Folder::default();
     std::fs::write(folder.path("in.jsonl"), "{}\n").unwrap();

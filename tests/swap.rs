@@ -8,9 +8,9 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use tidemill_tests::guest;
 use tidemill_tests::host::Folder;
 use tidemill_tests::peers::{Collector, Feed, Received};
+use tidemill_tests::{guest, plugin};
 
 /// Swaps in CI.
 const SWAPS: u64 = 300;
@@ -267,6 +267,63 @@ fn a_use_that_refuses_a_version_is_told_apart_and_is_offered_it_again_when_the_f
     assert_eq!(lines(taken, "takes"), 1, "it runs it already");
     assert_eq!(lines(taken, "refuses"), 0);
     assert_eq!(metrics.count("tidemill_plugin_swaps_total", &["outcome=\"swapped\""]), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_version_that_a_stopped_pipeline_could_not_be_started_with_is_rejected_and_the_one_before_starts() {
+    let folder = Folder::default();
+    folder.install("x", &plugin("filter"));
+    let (feed, mut collector) = (Feed::open().await, Collector::open().await);
+    let config = r#"config = { where = [{ field = "/n", op = "exists" }] }"#;
+    let broken = r#"config = { by = "/n", outputs = { } }"#;
+    let other = (Feed::open().await, Collector::open().await);
+    let host = folder
+        .run(&(through_x("p", &feed, &collector, config) + &through_x("fails", &other.0, &other.1, broken)));
+    let state = |pipeline: &str, state: &str| {
+        host.wait_until(&format!("{pipeline} is {state}"), |now| {
+            let labels = [format!("pipeline=\"{pipeline}\""), format!("state=\"{state}\"")];
+            now.count("tidemill_pipelines", &labels.each_ref().map(String::as_str)) == 1
+        });
+    };
+    let swaps = |outcome: &str, count: u64| {
+        host.wait_until(&format!("{outcome} {count}"), |now| {
+            now.count("tidemill_plugin_swaps_total", &[&format!("outcome=\"{outcome}\"")]) == count
+        });
+    };
+    let tell = |what: &str| {
+        assert_eq!(
+            host.json("POST", &format!("/api/v1/pipelines/p/{what}"), &serde_json::Value::Null).0,
+            200
+        );
+    };
+    feed.text("{\"n\":1}").await;
+    assert_eq!(collector.text().await, "{\"n\":1}");
+    tokio::task::block_in_place(|| {
+        state("fails", "failed");
+        tell("stop");
+        // It takes other keys, and refuses those of the pipeline that is down.
+        folder.install("x", &plugin("notional"));
+        swaps("rejected", 1);
+        let is_said =
+            |line: &str| line.contains("plugin rejected") && line.contains("pipeline p, transform x: ");
+        host.wait_until("it is said", |_| host.log().lines().any(is_said));
+        tell("start");
+        state("p", "running");
+    });
+    assert!(matches!(collector.received.recv().await, Some(Received::Closed(_))));
+    feed.text("{\"n\":2}").await;
+    assert_eq!(collector.text().await, "{\"n\":2}");
+    tokio::task::block_in_place(|| {
+        tell("stop");
+        // A good one is taken, though a pipeline that has failed with both does not start with it either.
+        folder.install_another_version("x", &plugin("filter"));
+        swaps("swapped", 1);
+        tell("start");
+        state("p", "running");
+    });
+    assert!(matches!(collector.received.recv().await, Some(Received::Closed(_))));
+    feed.text("{\"n\":3}").await;
+    assert_eq!(collector.text().await, "{\"n\":3}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -118,9 +118,13 @@ impl Host {
 
 async fn ready(State(host): State<Arc<Host>>) -> Response {
     let reasons = host.status.not_ready();
-    let is_ready = reasons.is_empty();
+    let is_stopping = host.status.is_stopping();
+    let is_ready = reasons.is_empty() && !is_stopping;
     let code = if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let mut answer = json!({ "ready": is_ready, "reasons": reasons });
+    if is_stopping {
+        answer["stopping"] = "the host was told to stop, and finishes what is in flight".into();
+    }
     let degraded = host.degraded();
     if !degraded.is_empty() {
         answer["degraded"] = degraded.into();

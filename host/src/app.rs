@@ -72,8 +72,15 @@ pub enum AppError {
 impl AppError {
     /// Whether the configuration has to be changed, or a plugin, before it is worth another try.
     pub fn is_configuration(&self) -> bool {
-        let is_refused = |each: &NotStarted| matches!(each.error, StartError::Refused(_));
-        matches!(self, Self::NoneStarts(failed) if failed.iter().all(is_refused))
+        match self {
+            Self::NoneStarts(failed) => failed.iter().all(|each| each.error.is_configuration()),
+            Self::Folder(FolderError::Create { source, .. } | FolderError::Read { source, .. }) => {
+                ends::is_asked_wrongly(source)
+            }
+            Self::Engine(error) => matches!(error, EngineError::Cache { .. }),
+            Self::Admin { error, .. } => ends::is_asked_wrongly(error),
+            Self::Folder(FolderError::Thread { .. }) | Self::Failed(_) | Self::GaveUp(_) => false,
+        }
     }
 }
 

@@ -45,13 +45,18 @@ impl EndpointState {
     }
 }
 
-/// The endpoints of a host that are open. Cheap to clone.
+/// The endpoints of a host that are open, and those that have failed with their pipelines. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct Connections {
-    rows: Rows,
+    table: Arc<Table>,
 }
 
-type Rows = Arc<Mutex<BTreeMap<u64, Weak<Row>>>>;
+#[derive(Debug, Default)]
+struct Table {
+    rows: Mutex<BTreeMap<u64, Weak<Row>>>,
+    /// Rows that stay when their endpoints are gone: why a pipeline has failed is asked afterwards.
+    failed: Mutex<Vec<Arc<Row>>>,
+}
 
 /// An endpoint, as it is now.
 #[derive(Clone, Debug)]
@@ -118,7 +123,8 @@ pub struct Dismissal {
 }
 
 /// An endpoint of the table: shows what it does, and counts for it. Cheap to clone; the endpoint leaves the
-/// table, and its gauges, with the last clone.
+/// table, and its gauges, with the last clone. One that has failed stays until [`Connections::forget`], or until
+/// it is opened anew.
 #[derive(Clone, Debug)]
 pub struct OpenEndpoint {
     metrics: EndpointMetrics,
@@ -129,7 +135,7 @@ pub struct OpenEndpoint {
 #[derive(Debug)]
 struct Row {
     number: u64,
-    rows: Weak<Mutex<BTreeMap<u64, Weak<Self>>>>,
+    table: Weak<Table>,
     metrics: EndpointMetrics,
     inner: Mutex<Inner>,
 }
@@ -145,14 +151,21 @@ struct Inner {
 impl Connections {
     /// Adds an endpoint that counts in these metrics. It is shown once it has a state.
     pub fn open(&self, metrics: EndpointMetrics) -> OpenEndpoint {
+        self.table.drop_failed(|row| row.metrics.place() == metrics.place());
         let row = Arc::new(Row {
             number: next_number(),
-            rows: Arc::downgrade(&self.rows),
+            table: Arc::downgrade(&self.table),
             metrics: metrics.clone(),
             inner: Mutex::default(),
         });
-        lock(&self.rows).insert(row.number, Arc::downgrade(&row));
+        lock(&self.table.rows).insert(row.number, Arc::downgrade(&row));
         OpenEndpoint { metrics, row }
+    }
+
+    /// Endpoints of this pipeline that have failed and are gone are shown no more: it did not fail with them, or
+    /// is itself gone.
+    pub fn forget(&self, pipeline: &str) {
+        self.table.drop_failed(|row| row.metrics.place().0 == pipeline);
     }
 
     /// Every endpoint, in the order in which they were opened.
@@ -175,7 +188,14 @@ impl Connections {
     }
 
     fn rows(&self) -> Vec<Arc<Row>> {
-        lock(&self.rows).values().filter_map(Weak::upgrade).collect()
+        lock(&self.table.rows).values().filter_map(Weak::upgrade).collect()
+    }
+}
+
+impl Table {
+    fn drop_failed(&self, is_meant: impl Fn(&Row) -> bool) {
+        // They are dropped when nothing is locked any more: a row takes itself out of the table.
+        let _dropped: Vec<_> = lock(&self.failed).extract_if(.., |row| is_meant(row)).collect();
     }
 }
 
@@ -209,6 +229,12 @@ impl OpenEndpoint {
             self.metrics.state(old.as_str()).dec();
         }
         self.metrics.state(state.as_str()).inc();
+        drop(inner);
+        let Some(table) = self.row.table.upgrade() else { return };
+        table.drop_failed(|row| row.number == self.row.number);
+        if state == EndpointState::Failed {
+            lock(&table.failed).push(self.row.clone());
+        }
     }
 
     /// Shows the url that the endpoint dials, or where peers connect; without what is secret.
@@ -273,8 +299,8 @@ impl Drop for Row {
         if let Some((state, _)) = lock(&self.inner).state.take() {
             self.metrics.state(state.as_str()).dec();
         }
-        if let Some(rows) = self.rows.upgrade() {
-            lock(&rows).remove(&self.number);
+        if let Some(table) = self.table.upgrade() {
+            lock(&table.rows).remove(&self.number);
         }
     }
 }
@@ -390,6 +416,37 @@ mod tests {
         drop(endpoint);
         assert_eq!(gauge(&metrics, "listening"), "0");
         assert!(connections.list().is_empty());
+    }
+
+    #[test]
+    fn an_endpoint_that_has_failed_is_shown_until_it_is_forgotten_or_opened_anew() {
+        let metrics = Metrics::default();
+        let connections = Connections::default();
+        let fail = |endpoint: &str| {
+            let endpoint = connections.open(metrics.endpoint("p", endpoint));
+            endpoint.show(EndpointState::Waiting);
+            endpoint.show_error("gone");
+            endpoint.show(EndpointState::Failed);
+        };
+        let shown =
+            || connections.list().iter().map(|row| (row.endpoint.clone(), row.state)).collect::<Vec<_>>();
+        fail("source");
+        assert_eq!(shown(), [("source".to_owned(), EndpointState::Failed)]);
+        assert_eq!(gauge(&metrics, "failed"), "1");
+        fail("source");
+        assert_eq!(gauge(&metrics, "failed"), "1", "the first was opened anew");
+        drop(connections.open(metrics.endpoint("p", "source")));
+        assert_eq!((shown(), &*gauge(&metrics, "failed")), (vec![], "0"));
+        fail("source");
+        connections.forget("q");
+        assert_eq!(gauge(&metrics, "failed"), "1");
+        connections.forget("p");
+        assert_eq!((shown(), &*gauge(&metrics, "failed")), (vec![], "0"));
+        let returns = connections.open(metrics.endpoint("p", "out"));
+        returns.show(EndpointState::Failed);
+        returns.show(EndpointState::Connected);
+        drop(returns);
+        assert!(shown().is_empty(), "it was back when it went");
     }
 
     #[test]

@@ -98,6 +98,7 @@ pub enum FolderError {
 /// Dropping it ends its thread, after the file that is being read.
 #[derive(Debug)]
 pub struct Folder {
+    path: FilePath,
     /// None: nothing is watched.
     watched: Option<Watched>,
 }
@@ -167,7 +168,7 @@ impl Folder {
         let mut found = keeper.first_look(&rings)?;
         if !settings.watch {
             keeper.table.refuse_unsettled(&mut |change| found.push(change));
-            return Ok((Self { watched: None }, found));
+            return Ok((Self { path: path.clone(), watched: None }, found));
         }
 
         let (sender, changes) = mpsc::channel(1);
@@ -175,7 +176,13 @@ impl Folder {
             .name("plugin-folder".into())
             .spawn(move || keeper.run(&rings, &sender))
             .map_err(|source| FolderError::Thread { path: path.clone(), source })?;
-        Ok((Self { watched: Some(Watched { changes, bell, thread: Some(thread) }) }, found))
+        let watched = Some(Watched { changes, bell, thread: Some(thread) });
+        Ok((Self { path: path.clone(), watched }, found))
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &FilePath {
+        &self.path
     }
 
     /// Whether changes are told.

@@ -1,6 +1,7 @@
 //! The host as a library: built in Rust, told what to do while it runs, over real sockets.
 
 use futures_util::{SinkExt, StreamExt};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
 use tidemill::app::Host;
@@ -132,7 +133,10 @@ async fn a_pipeline_that_waits_for_its_plugin_can_be_stopped() {
     let handle = host.handle();
     let waiting = relay("a", &server().await).through(Transform::new("none"));
     let added = handle.add(waiting).await.expect("it is added");
-    assert_eq!(added.state, PipelineState::Waiting { plugins: vec!["none".to_owned()] });
+    assert_eq!(
+        added.state,
+        PipelineState::Waiting { plugins: vec!["none".to_owned()], refused: BTreeMap::new() }
+    );
     assert_eq!(handle.stop("a").await.expect("it stops").state, PipelineState::Stopped);
     assert_eq!(handle.remove("a").await, Ok(()));
     drop(handle);

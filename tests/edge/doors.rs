@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use std::net::SocketAddr;
 use tidemill_tests::host::{Folder, Host};
 use tidemill_tests::peers::dial;
+use tidemill_tests::plugin;
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::{Error, Message};
@@ -85,6 +86,73 @@ async fn what_was_agreed_for_a_path_outlives_the_endpoint_it_came_from() {
     // The one of the file comes back, too.
     assert_eq!(ask(&host, "POST", "/api/v1/pipelines/c/start", Value::Null).await, 200);
     assert_eq!(without().await, Some(401));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pipeline_that_waits_for_its_plugin_keeps_what_it_agreed_on_with_one_that_is_gone_before_it_opens()
+{
+    let folder = Folder::default();
+    let address = nobody().await;
+    let host = folder.run(&format!("[server]\nport = {}\n", address.port()));
+    let mut asks = feed_to("asks", "/asks/out");
+    asks["source"]["path"] = json!("/x");
+    asks["source"]["auth"] = json!({ "bearer": ["tok"] });
+    let mut waits = feed_to("waits", "/x");
+    waits["transforms"] = json!([{ "plugin": "forward" }]);
+    let mut differs = feed_to("differs", "/x");
+    differs["sinks"][0]["auth"] = json!({ "bearer": ["other"] });
+    assert_eq!(ask(&host, "POST", "/api/v1/pipelines", asks.clone()).await, 201);
+    assert_eq!(ask(&host, "POST", "/api/v1/pipelines", waits.clone()).await, 201);
+    assert_eq!(ask(&host, "DELETE", "/api/v1/pipelines/asks", Value::Null).await, 204);
+    assert_eq!(ask(&host, "POST", "/api/v1/pipelines", differs.clone()).await, 201, "nobody has written it");
+    assert_eq!(ask(&host, "DELETE", "/api/v1/pipelines/differs", Value::Null).await, 204);
+    folder.install("forward", &plugin("forward"));
+    tokio::task::block_in_place(|| {
+        host.wait_until("it runs", |now| now.count("tidemill_pipelines", &["state=\"running\""]) == 1);
+    });
+    assert_eq!(knock(address, "/x", None).await.err(), Some(401));
+    assert!(knock(address, "/x", Some("tok")).await.is_ok());
+    // Once nobody is left who agreed to it, it is a new path.
+    assert_eq!(ask(&host, "DELETE", "/api/v1/pipelines/waits", Value::Null).await, 204);
+    assert_eq!(ask(&host, "POST", "/api/v1/pipelines", feed_to("new", "/x")).await, 201);
+    assert!(knock(address, "/x", None).await.is_ok());
+    // Who would wait and disagrees is refused at once.
+    differs["name"] = json!("late");
+    differs["source"]["path"] = json!("/late/in");
+    differs["transforms"] = json!([{ "plugin": "absent" }]);
+    assert_eq!(ask(&host, "DELETE", "/api/v1/pipelines/new", Value::Null).await, 204);
+    assert_eq!(ask(&host, "POST", "/api/v1/pipelines", asks).await, 201);
+    assert_eq!(ask(&host, "POST", "/api/v1/pipelines", differs).await, 409);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_credential_whose_file_cannot_be_read_once_lets_nobody_in_and_is_read_at_the_next_handshake() {
+    let folder = Folder::default();
+    std::fs::write(folder.path("token"), "tok\n").unwrap();
+    let host = folder.run(
+        r#"
+        [server]
+        port = 0
+
+        [[pipelines]]
+        name = "p"
+        source = { type = "websocket", mode = "server", path = "/x", auth = { bearer = ["${file:token}"] } }
+        sinks = [{ type = "file", path = "/dev/null" }]
+        "#,
+    );
+    let address = tokio::task::block_in_place(|| host.listening("websocket"));
+    let knocks = async |token| knock(address, "/x", token).await.map(drop);
+    assert_eq!((knocks(Some("tok")).await, knocks(None).await), (Ok(()), Err(401)));
+    // It is away for a moment, and comes back as it was: the same file, with the same times.
+    std::fs::rename(folder.path("token"), folder.path("away")).unwrap();
+    for token in [Some("tok"), Some(""), None] {
+        assert_eq!(knocks(token).await, Err(401), "{token:?}");
+    }
+    host.logged("that a credential lets nobody in", |fields| {
+        (fields.get("message")?.as_str()? == "a credential lets nobody in").then_some(())
+    });
+    std::fs::rename(folder.path("away"), folder.path("token")).unwrap();
+    assert_eq!((knocks(Some("tok")).await, knocks(Some("")).await), (Ok(()), Err(401)));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -202,8 +202,10 @@ pub async fn dial(address: SocketAddr, path: &str) -> Dialled {
     loop {
         match connect_async(&url).await {
             Ok((socket, _)) => return socket,
-            // It listens, and this path is not open yet.
-            Err(Error::Http(answer)) if answer.status() == 404 && Instant::now() < deadline => {
+            // It listens, and this path is not open yet, or not known.
+            Err(Error::Http(answer))
+                if [404, 503].contains(&answer.status().as_u16()) && Instant::now() < deadline =>
+            {
                 tokio::time::sleep(LOOK_INTERVAL).await;
             }
             Err(error) => panic!("{url} cannot be dialled: {error}"),

@@ -1,13 +1,16 @@
 //! Makes the sources and sinks of a pipeline, as its configuration says.
 
 use crate::config::{
-    self, DEAD_LETTER, FileSink, FileSource, Mode, SOURCE, SinkKind, StdinSource, StdoutSink, WebSocketSource,
+    self, DEAD_LETTER, FileSink, FileSource, Listen, Mode, SOURCE, SinkKind, StdinSource, StdoutSink,
+    WebSocketSource,
 };
-use crate::connections::{Connections, OpenEndpoint};
+use crate::connections::{Connections, EndpointState, OpenEndpoint};
 use crate::sink::{self, Sink};
 use crate::source::{self, Source};
 use crate::telemetry::Metrics;
-use crate::websocket::{Listeners, Noted};
+use crate::websocket::{ListenError, Listeners, Noted};
+use std::fmt::Display;
+use std::io;
 use std::sync::Arc;
 
 /// Opens the ends of pipelines. It keeps what they share: the listeners.
@@ -32,6 +35,35 @@ pub(super) struct Opened {
 pub struct OpenError {
     end: String,
     error: String,
+    is_configuration: bool,
+}
+
+impl OpenError {
+    /// Whether it is the configuration that asks for what cannot be.
+    pub(super) fn is_configuration(&self) -> bool {
+        self.is_configuration
+    }
+
+    /// Of `source`, or the sink of this name: a mistake of the configuration.
+    fn wrong(end: &str, error: impl Display) -> Self {
+        let end = if end == SOURCE { end.to_owned() } else { format!("sink {end}") };
+        Self { end, error: error.to_string(), is_configuration: true }
+    }
+
+    fn of_listener(end: &str, error: &ListenError) -> Self {
+        Self { is_configuration: error.is_configuration(), ..Self::wrong(end, error) }
+    }
+
+    fn of_file(end: &str, path: impl Display, error: &io::Error) -> Self {
+        Self {
+            is_configuration: is_asked_wrongly(error),
+            ..Self::wrong(end, format_args!("{path}: {error}"))
+        }
+    }
+
+    fn of_stream(end: &str, error: &io::Error) -> Self {
+        Self { is_configuration: false, ..Self::wrong(end, error) }
+    }
 }
 
 impl Ends {
@@ -56,14 +88,30 @@ impl Ends {
         &self.listeners
     }
 
+    /// Notes what the server endpoints of a pipeline agree on with those of others, from now on.
+    ///
+    /// # Errors
+    /// They say otherwise than those of another pipeline.
+    pub(super) fn note(&self, pipeline: &config::Pipeline) -> Result<Noted, OpenError> {
+        self.listeners.configure(pipeline).map_err(|(end, error)| OpenError::of_listener(&end, &error))
+    }
+
+    /// A pipeline is configured no more.
+    pub(super) fn forget(&self, pipeline: &str) {
+        self.listeners.forget(pipeline);
+        self.connections.forget(pipeline);
+    }
+
+    /// A pipeline has ended, and with none of its ends at fault.
+    pub(super) fn ended_well(&self, pipeline: &str) {
+        self.connections.forget(pipeline);
+    }
+
     /// Opens all ends of a pipeline: files and listeners. Connections are dialled later.
     pub(super) async fn open(&self, pipeline: &config::Pipeline) -> Result<Opened, OpenError> {
         // Sinks first: a source that has a listener could not be read before they are there. But a reply
         // needs the connections of its source.
-        let noted = self.listeners.configure(pipeline).map_err(|(end, error)| OpenError {
-            end: if end == SOURCE { end } else { format!("sink {end}") },
-            error: error.to_string(),
-        })?;
+        let noted = self.note(pipeline)?;
         let is_reply = |each: &&config::Sink| matches!(each.kind, SinkKind::Reply(_));
         let mut sinks = Vec::with_capacity(pipeline.sinks.len());
         for each in pipeline.sinks.iter().filter(|each| !is_reply(each)) {
@@ -99,10 +147,7 @@ impl Ends {
     ) -> Result<Sink, OpenError> {
         let metrics = self.metrics.sink(pipeline, name);
         let config::Source::WebSocket(WebSocketSource { endpoint, .. }) = source else {
-            return Err(OpenError {
-                end: format!("sink {name}"),
-                error: "there is no connection to reply on: the source has none".to_owned(),
-            });
+            return Err(OpenError::wrong(name, "there is no connection to reply on: the source has none"));
         };
         let reply = match &endpoint.mode {
             Mode::Client(_) => sink::Reply::dialled(config, metrics),
@@ -110,7 +155,7 @@ impl Ends {
                 let of_endpoint = self.endpoint(pipeline, name);
                 sink::Reply::accepted(config, endpoint, listen, &self.listeners, metrics, of_endpoint)
                     .await
-                    .map_err(|error| OpenError { end: format!("sink {name}"), error: error.to_string() })?
+                    .map_err(|error| OpenError::of_listener(name, &error))?
             }
         };
         Ok(Sink::Reply(reply))
@@ -122,7 +167,6 @@ impl Ends {
         config: &config::Source,
         is_answered: bool,
     ) -> Result<Source, OpenError> {
-        let failed = |error: String| OpenError { end: SOURCE.to_owned(), error };
         match config {
             config::Source::WebSocket(websocket) => {
                 let metrics = self.endpoint(pipeline, SOURCE);
@@ -132,19 +176,20 @@ impl Ends {
                         Ok(Source::Client(Box::new(client)))
                     }
                     Mode::Server(listen) => {
-                        let listeners = &self.listeners;
+                        let (listeners, shown) = (&self.listeners, metrics.clone());
                         source::websocket::Server::open(websocket, listen, listeners, is_answered, metrics)
                             .await
                             .map(|server| Source::Server(Box::new(server)))
-                            .map_err(|error| failed(error.to_string()))
+                            .map_err(|error| failed(&shown, listen, &error))
                     }
                 }
             }
             config::Source::File(FileSource { path, format }) => {
-                source::lines::file(path, *format).await.map_err(|error| failed(format!("{path}: {error}")))
+                let opened = source::lines::file(path, *format).await;
+                opened.map_err(|error| OpenError::of_file(SOURCE, path, &error))
             }
             config::Source::Stdin(StdinSource { format }) => {
-                source::lines::stdin(*format).map_err(|error| failed(error.to_string()))
+                source::lines::stdin(*format).map_err(|error| OpenError::of_stream(SOURCE, &error))
             }
         }
     }
@@ -160,7 +205,6 @@ impl Ends {
             _ => Vec::new(),
         };
         let pipeline = &*pipeline.name;
-        let failed = |error: String| OpenError { end: format!("sink {name}"), error };
         let metrics = self.metrics.sink(pipeline, name);
         match config {
             SinkKind::WebSocket(websocket) => {
@@ -171,22 +215,52 @@ impl Ends {
                         Ok(Sink::Client(Box::new(client.reserving(names))))
                     }
                     Mode::Server(listen) => {
-                        sink::websocket::Server::open(websocket, listen, &self.listeners, metrics, endpoint)
+                        let (listeners, shown) = (&self.listeners, endpoint.clone());
+                        sink::websocket::Server::open(websocket, listen, listeners, metrics, endpoint)
                             .await
                             .map(|server| Sink::Server(server.reserving(names)))
-                            .map_err(|error| failed(error.to_string()))
+                            .map_err(|error| failed(&shown, listen, &error))
                     }
                 }
             }
-            SinkKind::Reply(_) => Err(failed("a dead letter has no connection to go back on".to_owned())),
+            SinkKind::Reply(_) => {
+                Err(OpenError::wrong(name, "a dead letter has no connection to go back on"))
+            }
             SinkKind::File(FileSink { path, format, append }) => {
-                sink::lines::file(path, *format, *append, metrics)
-                    .await
-                    .map_err(|error| failed(format!("{path}: {error}")))
+                let opened = sink::lines::file(path, *format, *append, metrics).await;
+                opened.map_err(|error| OpenError::of_file(name, path, &error))
             }
             SinkKind::Stdout(StdoutSink { format }) => {
-                sink::lines::stdout(*format, metrics).map_err(|error| failed(error.to_string()))
+                sink::lines::stdout(*format, metrics).map_err(|error| OpenError::of_stream(name, &error))
             }
         }
     }
+}
+
+/// Shows that a server endpoint cannot be opened.
+fn failed(endpoint: &OpenEndpoint, listen: &Listen, error: &ListenError) -> OpenError {
+    let scheme = if listen.tls.is_some() { "wss" } else { "ws" };
+    endpoint.show_address(&format!("{scheme}://{}{}", error.address(), listen.path));
+    endpoint.show_error(&error.to_string());
+    endpoint.show(EndpointState::Failed);
+    OpenError::of_listener(endpoint.place().1, error)
+}
+
+/// Whether the system would refuse this at any time: what is asked for is not there, or may not be had.
+pub(super) fn is_asked_wrongly(error: &io::Error) -> bool {
+    use io::ErrorKind::{
+        AddrNotAvailable, AlreadyExists, InvalidInput, IsADirectory, NotADirectory, NotFound,
+        PermissionDenied, ReadOnlyFilesystem,
+    };
+    matches!(
+        error.kind(),
+        AlreadyExists
+            | NotFound
+            | PermissionDenied
+            | NotADirectory
+            | IsADirectory
+            | InvalidInput
+            | ReadOnlyFilesystem
+            | AddrNotAvailable
+    )
 }

@@ -20,6 +20,8 @@ pub(super) struct Intake {
     compiling: BTreeSet<(String, String)>,
     /// Compiled, while the swap to the content before is not decided.
     ready: BTreeMap<String, Plugin>,
+    /// Files whose newest content cannot run here, and why.
+    refused: BTreeMap<String, String>,
     /// The swaps that go on.
     swapping: BTreeMap<String, Swapping>,
 }
@@ -38,6 +40,7 @@ impl Intake {
             return true;
         }
         self.forget(name);
+        self.refused.remove(name);
         let swapping = self.swapping.get(name);
         // What a swap that goes on brings in.
         let coming = swapping.map(|swapping| swapping.version.as_str()).or(running);
@@ -52,6 +55,22 @@ impl Intake {
             self.queue.push(candidate);
         }
         true
+    }
+
+    /// The file of a plugin is gone.
+    pub(super) fn gone(&mut self, name: &str) {
+        self.forget(name);
+        self.refused.remove(name);
+    }
+
+    /// The newest content of a plugin cannot run here.
+    pub(super) fn refused(&mut self, name: &str, why: &str) {
+        self.refused.insert(name.to_owned(), why.to_owned());
+    }
+
+    /// Why the newest content of a plugin cannot run here, if it is there and cannot.
+    pub(super) fn why_refused(&self, name: &str) -> Option<&str> {
+        self.refused.get(name).map(String::as_str)
     }
 
     /// What is on its way for this plugin and does not run yet is not wanted any more.

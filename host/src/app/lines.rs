@@ -3,11 +3,13 @@
 //! Everything here decides and returns at once. What takes time is a job (`start.rs`) or the
 //! pipeline's own task; its result comes back to the functions below. Whoever asked is answered then.
 
+mod uses;
+mod waiting;
+
 use super::ends::Opened;
 use super::job::Done;
 use super::shelf::Ready;
 use super::start::{self, StartError};
-use super::swap::Use;
 use super::task::Task;
 use crate::config;
 use crate::control::{Answer, Command, ControlError};
@@ -141,14 +143,17 @@ impl Task {
     pub(super) fn start_line(&mut self, index: usize) {
         let line = &mut self.lines[index];
         line.chance = Chance::None;
-        let name: Arc<str> = line.config.name.as_str().into();
-        let missing = match self.shelf.all_of(&line.config) {
+        // Who comes before its ends are open waits for them.
+        let config = line.config.clone();
+        self.ends.listeners().expect(&config);
+        let name: Arc<str> = config.name.as_str().into();
+        let missing = match self.shelf.all_of(&config) {
             Ok(plugins) => {
                 let cancel = CancellationToken::new();
                 let versions = plugins.iter().map(|plugin| plugin.version().clone()).collect();
                 line.phase = Phase::Preparing { cancel: cancel.clone(), versions };
                 self.status.set(&name, PipelineState::Starting);
-                let (config, metrics) = (line.config.clone(), self.metrics.clone());
+                let (config, metrics) = (config.clone(), self.metrics.clone());
                 self.jobs.spawn(async move {
                     let result = start::prepare(&config, &plugins, &metrics, &cancel).await;
                     Done::Prepared { pipeline: name, result }
@@ -162,9 +167,12 @@ impl Task {
             self.status.set(&name, PipelineState::Starting);
             return;
         }
-        let plugins: Vec<String> = missing.iter().map(|plugin| plugin.shown().to_owned()).collect();
-        tracing::warn!(pipeline = %name, missing = ?plugins, "pipeline waits for its plugins");
-        self.status.set(&name, PipelineState::Waiting { plugins });
+        let waits = self.waits_for(&missing);
+        // Each look at the plugins comes to this again.
+        if self.status.get(&name).is_none_or(|described| described.state != waits) {
+            self.status.set(&name, waits.clone());
+            self.say_waiting(&name, &waits);
+        }
         self.decided(index, None);
     }
 
@@ -212,6 +220,7 @@ impl Task {
     /// The ends of a pipeline are open, or not.
     pub(super) fn opened(&mut self, name: &str, stages: Vec<Ready>, result: Result<Box<Opened>, StartError>) {
         let Some(index) = self.find(name) else { return };
+        self.ends.listeners().expect_no_more(name);
         let line = &mut self.lines[index];
         if !matches!(line.phase, Phase::Opening { .. }) {
             self.retire(stages);
@@ -268,6 +277,7 @@ impl Task {
     fn not_started(&mut self, index: usize, error: StartError) {
         let line = &mut self.lines[index];
         let name = &line.config.name;
+        self.ends.listeners().expect_no_more(name);
         let text = error.to_string();
         tracing::error!(pipeline = %name, error = text, "pipeline does not start");
         self.status.set(name, PipelineState::Failed { error: text });
@@ -301,6 +311,7 @@ impl Task {
             if was_new {
                 self.lines.remove(index);
                 self.status.remove(&name);
+                self.ends.forget(&name);
             }
         }
         answer_all(started, &answer);
@@ -369,65 +380,19 @@ impl Task {
         }
     }
 
-    /// The stages that run a plugin now.
-    pub(super) fn uses(&self, plugin: &str) -> Vec<Use> {
-        self.stages_with(plugin, |_| true)
-    }
-
-    /// The stages that run another version of a plugin than the given one, and have not refused that.
-    pub(super) fn behind(&self, plugin: &str, version: &Arc<str>) -> Vec<Use> {
-        self.stages_with(plugin, |stage| stage.version != *version && stage.refused.as_ref() != Some(version))
-    }
-
-    fn stages_with(&self, plugin: &str, is_meant: impl Fn(&Running) -> bool) -> Vec<Use> {
-        let mut uses = Vec::new();
-        for line in &self.lines {
-            let Phase::Up { control, stages } = &line.phase else { continue };
-            for (stage, running) in stages.iter().enumerate() {
-                if line.config.transforms[stage].plugin.expose() == plugin && is_meant(running) {
-                    uses.push(Use {
-                        pipeline: line.config.clone(),
-                        stage,
-                        setup: running.setup.clone(),
-                        control: control.clone(),
-                    });
-                }
-            }
-        }
-        uses
-    }
-
-    /// Notes what a stage made of a version that it was offered, if it still runs.
-    pub(super) fn note_offer(&mut self, each: &Use, version: &Arc<str>, is_taken: bool) {
-        for line in &mut self.lines {
-            if let Phase::Up { control, stages } = &mut line.phase
-                && control.same_channel(&each.control)
-                && let Some(running) = stages.get_mut(each.stage)
-            {
-                running.refused = (!is_taken).then(|| version.clone());
-                if is_taken {
-                    running.version = version.clone();
-                }
-            }
-        }
-    }
-
-    /// Lets stages that have refused a plugin's version be offered it again.
-    pub(super) fn forgive(&mut self, plugin: &str) {
-        for line in &mut self.lines {
-            let Phase::Up { stages, .. } = &mut line.phase else { continue };
-            for (running, transform) in stages.iter_mut().zip(&line.config.transforms) {
-                if transform.plugin.expose() == plugin {
-                    running.refused = None;
-                }
-            }
-        }
-    }
-
     fn add(&mut self, config: Arc<config::Pipeline>, answer: Answer<Described>) {
         let name = config.name.clone();
         if self.find(&name).is_some() {
             return answer_all(vec![Then::Started(answer)], &Err(ControlError::Taken(name)));
+        }
+        match self.ends.note(&config) {
+            Ok(noted) => noted.keep(),
+            Err(error) => {
+                return answer_all(vec![Then::Started(answer)], &Err(ControlError::Open(error.to_string())));
+            }
+        }
+        for (warning, hint) in self.ends.listeners().open_doors(&config) {
+            tracing::warn!(pipeline = %name, warning, hint, "odd configuration");
         }
         self.status.add(config.clone(), PipelineState::Starting);
         let mut line = Line::new(config);
@@ -475,6 +440,7 @@ impl Task {
         line.chance = Chance::None;
         line.is_booting = false;
         line.is_new = false;
+        self.ends.listeners().expect_no_more(&line.config.name);
         match std::mem::replace(&mut line.phase, Phase::Stopping) {
             Phase::Up { control, .. } => {
                 if let Err(mpsc::error::TrySendError::Full(stop)) =
@@ -513,12 +479,15 @@ impl Task {
         line.phase = Phase::Down;
         let name = line.config.name.clone();
         let waiting = std::mem::take(&mut line.waiting);
+        if !matches!(state, PipelineState::Failed { .. }) {
+            self.ends.ended_well(&name);
+        }
         self.status.set(&name, state);
         let described = self.describe(&name);
         if waiting.iter().any(|then| matches!(then, Then::Removed(_))) {
             self.lines.remove(index);
             self.status.remove(&name);
-            self.ends.listeners().forget(&name);
+            self.ends.forget(&name);
             tracing::info!(pipeline = %name, "pipeline removed");
         }
         answer_all(waiting, &described);

@@ -42,6 +42,15 @@ pub enum StartError {
 }
 
 impl StartError {
+    /// Whether the configuration has to be changed, or a plugin, before it is worth another try.
+    pub(super) fn is_configuration(&self) -> bool {
+        match self {
+            Self::Refused(_) => true,
+            Self::Open(error) => error.is_configuration(),
+            Self::PrepareTimedOut | Self::OpenTimedOut | Self::Panicked | Self::Cancelled => false,
+        }
+    }
+
     /// Whether another version of a plugin may do better.
     pub(super) fn is_the_plugins(&self) -> bool {
         matches!(self, Self::Refused(_) | Self::PrepareTimedOut)

@@ -1,7 +1,8 @@
 //! Exchanging a plugin's version in all pipelines that run it.
 //!
 //! First every use is prepared: instantiated and given its configuration; one failure rejects the
-//! version for all. Then the uses swap side by side, each as soon as its pipeline can. A use whose
+//! version for all. Stages of pipelines that do not run are tried out with it, so that none is left with a
+//! version that it cannot start. Then the uses swap side by side, each as soon as its pipeline can. A use whose
 //! pipeline has ended meanwhile, or is about to, is no use any more.
 
 use super::bounded::{Failure, bounded};
@@ -32,12 +33,23 @@ pub(super) struct Use {
     pub(super) control: mpsc::Sender<Control>,
 }
 
+/// A stage of a pipeline that does not run now, and would run the plugin.
+#[derive(Clone, Debug)]
+pub(super) struct Idle {
+    pub(super) pipeline: Arc<config::Pipeline>,
+    pub(super) stage: usize,
+    pub(super) setup: Setup,
+}
+
 /// A version that is offered to uses of its plugin.
 #[derive(Debug)]
 pub(super) struct Offer {
     pub(super) plugin: Plugin,
-    pub(super) previous: Option<String>,
+    /// The version before, where this one takes over everywhere.
+    pub(super) previous: Option<Plugin>,
     pub(super) uses: Vec<Use>,
+    /// Stages that take it at their next start.
+    pub(super) idle: Vec<Idle>,
     /// Newer content has come: until the uses are asked, this one can be skipped.
     pub(super) superseded: CancellationToken,
 }
@@ -108,19 +120,22 @@ pub enum Outcome {
 
 /// Swaps the plugin in all its uses.
 pub(super) async fn swap(offer: Offer) -> Exchanged {
-    let Offer { plugin, previous, uses, superseded } = offer;
+    let Offer { plugin, previous, uses, idle, superseded } = offer;
     let mut verdict = Verdict {
         plugin: plugin.name().to_string(),
         outcome: Outcome::Rejected,
         version: plugin.version().to_string(),
-        previous,
+        previous: previous.as_ref().map(|previous| previous.version().to_string()),
         compile_ms: u64::try_from(plugin.load_time().as_millis()).unwrap_or(u64::MAX),
         error: None,
         uses: Vec::new(),
     };
     let (mut taken, mut kept) = (Vec::new(), Vec::new());
-    let prepared = join_all(uses.iter().map(|each| prepare(&plugin, each)));
-    let prepared = match bounded(PREPARE_DEADLINE, &superseded, prepared).await {
+    let prepared =
+        join_all(uses.iter().map(|each| prepare(&plugin, &each.pipeline, each.stage, &each.setup)));
+    let spared = join_all(idle.iter().map(|each| spare(&plugin, previous.as_ref(), each)));
+    let prepared = async { tokio::join!(prepared, spared) };
+    let (prepared, spared) = match bounded(PREPARE_DEADLINE, &superseded, prepared).await {
         Ok(prepared) => prepared,
         Err(failure) => {
             if failure == Failure::Cancelled {
@@ -136,13 +151,14 @@ pub(super) async fn swap(offer: Offer) -> Exchanged {
             return Exchanged { plugin, verdict, taken, kept: uses };
         }
     };
-    let (prepared, refused) = prepared.into_iter().fold((Vec::new(), Vec::new()), |mut all, each| {
+    let (prepared, mut refused) = prepared.into_iter().fold((Vec::new(), Vec::new()), |mut all, each| {
         match each {
             Ok(instance) => all.0.push(instance),
             Err(error) => all.1.push(error),
         }
         all
     });
+    refused.extend(spared.into_iter().filter_map(Result::err));
     if !refused.is_empty() {
         verdict.error = Some(refused.join("; "));
         retire(prepared).await;
@@ -171,14 +187,43 @@ pub(super) async fn swap(offer: Offer) -> Exchanged {
     Exchanged { plugin, verdict, taken, kept }
 }
 
-async fn prepare(plugin: &Plugin, each: &Use) -> Result<Instance, String> {
-    let transform = &each.setup.transform;
-    let pipeline = &each.pipeline;
+/// Whether a stage that does not run now can be started with a version. One that the version before cannot start
+/// either holds no other up.
+///
+/// # Errors
+/// Why it cannot, and could with the version before.
+async fn spare(plugin: &Plugin, previous: Option<&Plugin>, each: &Idle) -> Result<(), String> {
+    let Idle { pipeline, stage, setup } = each;
+    let Err(refusal) = try_out(plugin, pipeline, *stage, setup).await else { return Ok(()) };
+    match previous {
+        Some(previous) if try_out(previous, pipeline, *stage, setup).await.is_ok() => Err(refusal),
+        _ => Ok(()),
+    }
+}
+
+async fn try_out(
+    plugin: &Plugin,
+    pipeline: &config::Pipeline,
+    stage: usize,
+    setup: &Setup,
+) -> Result<(), String> {
+    let instance = prepare(plugin, pipeline, stage, setup).await?;
+    retire(vec![instance]).await;
+    Ok(())
+}
+
+async fn prepare(
+    plugin: &Plugin,
+    pipeline: &config::Pipeline,
+    stage: usize,
+    setup: &Setup,
+) -> Result<Instance, String> {
+    let transform = &setup.transform;
     let instance = plugin
-        .instantiate(&each.setup)
+        .instantiate(setup)
         .await
         .map_err(|fault| format!("pipeline {}, transform {transform}: {fault}", pipeline.name))?;
-    if each.stage + 1 == pipeline.transforms.len()
+    if stage + 1 == pipeline.transforms.len()
         && let Err(refusal) = check_outputs(pipeline, plugin.name(), instance.description())
     {
         retire(vec![instance]).await;

@@ -206,6 +206,7 @@ impl Task {
     /// Stops every pipeline and the API, within the grace period.
     async fn stop(mut self) -> Result<(), AppError> {
         self.is_stopping = true;
+        self.status.stop();
         // Whoever still waits for an answer is told that there is none.
         self.commands.close();
         while self.commands.try_recv().is_ok() {}
@@ -280,8 +281,13 @@ impl Task {
                 self.start_waiting(&name);
             }
             Change::Gone { name } => {
-                tracing::warn!(plugin = %name, "plugin file is gone; the version that runs goes on");
-                self.intake.forget(&name);
+                match self.shelf.get(&name) {
+                    Some(_) => {
+                        tracing::warn!(plugin = %name, "plugin file is gone; the version that runs goes on");
+                    }
+                    None => tracing::warn!(plugin = %name, "plugin file is gone"),
+                }
+                self.intake.gone(&name);
                 self.start_waiting(&name);
             }
         }
@@ -340,7 +346,7 @@ impl Task {
     fn offer(&mut self, plugin: Plugin) {
         let Some(plugin) = self.intake.hold(plugin) else { return };
         let name = plugin.name().clone();
-        let Some(previous) = self.shelf.get(&name).map(|old| old.version().clone()) else {
+        let Some(previous) = self.shelf.get(&name).cloned() else {
             tracing::info!(
                 plugin = %name, version = %plugin.version(), cached = plugin.is_from_cache(),
                 compile_ms = plugin.load_time().as_millis() as u64, "plugin loaded"
@@ -348,9 +354,9 @@ impl Task {
             self.shelf.put(plugin);
             return self.start_waiting(&name);
         };
-        if previous != *plugin.version() {
+        if previous.version() != plugin.version() {
             let uses = self.uses(&name);
-            self.swap(plugin, Some(previous.to_string()), uses);
+            self.swap(plugin, Some(previous), uses);
         }
     }
 
@@ -364,9 +370,10 @@ impl Task {
         }
     }
 
-    fn swap(&mut self, plugin: Plugin, previous: Option<String>, uses: Vec<Use>) {
+    fn swap(&mut self, plugin: Plugin, previous: Option<Plugin>, uses: Vec<Use>) {
         let superseded = self.intake.begin_swap(plugin.name(), plugin.version());
-        let offer = Offer { plugin, previous, uses, superseded };
+        let idle = if previous.is_some() { self.idle(plugin.name()) } else { Vec::new() };
+        let offer = Offer { plugin, previous, uses, idle, superseded };
         self.jobs.spawn(async move { Done::Swapped(Box::new(swap::swap(offer).await)) });
     }
 
@@ -419,12 +426,13 @@ impl Task {
     }
 
     /// A version does not run. What no pipeline uses is no swap that was rejected.
-    fn rejected(&self, name: &str, version: &str, error: &str) {
+    fn rejected(&mut self, name: &str, version: &str, error: &str) {
         if self.is_needed(name) {
             self.metrics.swapped(name, SwapOutcome::Rejected);
         }
         let running = self.shelf.get(name).map(|plugin| plugin.version().to_string());
         tracing::error!(plugin = name, version, error, running, "plugin rejected");
+        self.intake.refused(name, error);
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::{ConfigFile, Exit, block_on, complain, is_terminal, load, tell};
 use crate::app::{self, Found};
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, Loaded};
 use serde_json::{Value, json};
 use std::io::{self, Write as _};
 use std::path::Path;
@@ -34,29 +34,16 @@ impl Check {
         match load(&self.config.file) {
             Err(errors) => findings.errors = errors.iter().cloned().collect(),
             Ok(loaded) => {
-                findings.warnings = loaded.warnings;
-                let file = &self.config.file;
-                let exit = block_on(|_| async {
-                    match app::check(&loaded.config).await {
-                        Ok(checked) => {
-                            if self.connect && checked.errors.is_empty() {
-                                findings.away = away(file, &loaded.config).await;
-                            }
-                            let said = |Found { pipeline, part, message, hint }| {
-                                loaded.places.said(&pipeline, part, message, hint)
-                            };
-                            findings.errors.extend(checked.errors.into_iter().map(said));
-                            findings.warnings.extend(checked.warnings.into_iter().map(said));
-                            Exit::Success
-                        }
-                        Err(error) => {
-                            complain(error);
-                            Exit::Failure
-                        }
+                let (this, findings) = (&self, &mut findings);
+                let looked = block_on(|shutdown| async move {
+                    tokio::select! {
+                        biased;
+                        () = shutdown.requested() => Exit::Interrupted,
+                        exit = this.look(loaded, findings) => exit,
                     }
                 });
-                if exit != Exit::Success {
-                    return exit;
+                if looked != Exit::Success {
+                    return looked;
                 }
             }
         }
@@ -66,6 +53,26 @@ impl Check {
             (true, false) => Exit::Failure,
             (false, _) => Exit::Configuration,
         }
+    }
+
+    /// Looks at the plugins and, if that was asked for, at the peers of a file that can be read.
+    async fn look(&self, loaded: Loaded, findings: &mut Findings) -> Exit {
+        let Loaded { config, places, warnings, .. } = loaded;
+        findings.warnings = warnings;
+        let checked = match app::check(&config).await {
+            Ok(checked) => checked,
+            Err(error) => {
+                complain(&error);
+                return if error.is_configuration() { Exit::Configuration } else { Exit::Failure };
+            }
+        };
+        if self.connect && checked.errors.is_empty() {
+            findings.away = away(&self.config.file, &config).await;
+        }
+        let said = |Found { pipeline, part, message, hint }| places.said(&pipeline, part, message, hint);
+        findings.errors.extend(checked.errors.into_iter().map(said));
+        findings.warnings.extend(checked.warnings.into_iter().map(said));
+        Exit::Success
     }
 
     fn tell(&self, findings: &Findings) {

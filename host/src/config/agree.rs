@@ -175,22 +175,10 @@ pub(super) fn warn_of_open_doors(report: &mut Report<'_>, served: &[Served<'_>])
     let mut seen = BTreeSet::new();
     for served in served {
         let Some(listen) = served.listen() else { continue };
-        let asks_for_certificates = listen
-            .tls
-            .as_ref()
-            .is_some_and(|tls| tls.clients.as_ref().is_some_and(|clients| clients.are_required));
-        if is_loopback(listen.host.expose())
-            || listen.auth.is_some()
-            || asks_for_certificates
-            || !seen.insert(listen.address())
-        {
-            continue;
+        if listen.is_open_door() && seen.insert(listen.address()) {
+            let (warning, hint) = listen.open_door();
+            report.warning(served.address_at(), warning, hint);
         }
-        report.warning(
-            served.address_at(),
-            format!("anyone who reaches {} port {} may connect", listen.host, listen.port),
-            "`auth` asks for a token or a password, and host = \"127.0.0.1\" lets only this machine in",
-        );
     }
 }
 
@@ -209,5 +197,20 @@ impl Listen {
     /// The host and the port, as they are.
     pub fn address(&self) -> (&str, u16) {
         (self.host.expose(), self.port)
+    }
+
+    /// Whether another machine may reach it, and nobody is asked for anything.
+    pub(super) fn is_open_door(&self) -> bool {
+        let clients = self.tls.as_ref().and_then(|tls| tls.clients.as_ref());
+        let asks_for_certificates = clients.is_some_and(|clients| clients.are_required);
+        !is_loopback(self.host.expose()) && self.auth.is_none() && !asks_for_certificates
+    }
+
+    /// What is said of an open door, and what to do about it.
+    pub(super) fn open_door(&self) -> (String, &'static str) {
+        let warning = format!("anyone who reaches {} port {} may connect", self.host, self.port);
+        let hint =
+            "`auth` asks for a token or a password, and host = \"127.0.0.1\" lets only this machine in";
+        (warning, hint)
     }
 }

@@ -7,6 +7,7 @@
 use super::path::PathPattern;
 use super::shared_keys::{SHARED, Shared, TLS};
 use super::{Endpoint, Pipeline, SOURCE, Server};
+use std::collections::BTreeMap;
 
 /// The server endpoints that are configured, open or not.
 #[derive(Debug, Default)]
@@ -78,6 +79,17 @@ impl Agreements {
     pub fn agreed(&self, pipeline: &str, end: &str) -> Option<&Endpoint> {
         let mut parties = self.parties.iter();
         parties.find(|party| party.pipeline == pipeline && party.end == end).map(|party| &party.agreed)
+    }
+
+    /// Addresses of this pipeline where anybody may connect: that, and what to do about it.
+    pub fn open_doors(&self, pipeline: &str) -> Vec<(String, &'static str)> {
+        let parties = self.parties.iter().filter(|party| party.pipeline == pipeline);
+        let open: BTreeMap<_, _> = parties
+            .filter_map(|party| party.agreed.listen())
+            .filter(|listen| listen.is_open_door())
+            .map(|listen| (listen.address(), listen.open_door()))
+            .collect();
+        open.into_values().collect()
     }
 
     /// What an endpoint comes to beside all others; `own` is what was noted of it before.
@@ -186,6 +198,33 @@ mod tests {
         let a = pipeline("a", endpoint("/x", None), endpoint("/a", None));
         agreements.configure(&a).expect("it is alone");
         assert!(!asks(&agreements, "a", SOURCE), "what it had written itself is taken back");
+    }
+
+    #[test]
+    fn an_endpoint_takes_from_one_that_took_and_a_path_of_nobody_is_a_new_one() {
+        let mut agreements = Agreements::default();
+        agreements
+            .configure(&pipeline("a", endpoint("/x", Some("t")), endpoint("/a", None)))
+            .expect("the first");
+        agreements
+            .configure(&pipeline("b", endpoint("/b", None), endpoint("/x", None)))
+            .expect("it says nothing");
+        agreements.forget("a");
+        agreements
+            .configure(&pipeline("c", endpoint("/x", None), endpoint("/c", None)))
+            .expect("it says nothing");
+        assert!(asks(&agreements, "c", SOURCE), "it has it from one that had it from one that is gone");
+        agreements.forget("b");
+        agreements
+            .configure(&pipeline("d", endpoint("/x", None), endpoint("/d", None)))
+            .expect("it says nothing");
+        assert!(asks(&agreements, "d", SOURCE));
+        agreements.forget("c");
+        agreements.forget("d");
+        agreements
+            .configure(&pipeline("e", endpoint("/x", None), endpoint("/e", None)))
+            .expect("the first again");
+        assert!(!asks(&agreements, "e", SOURCE));
     }
 
     #[test]

@@ -33,7 +33,9 @@ table! {
         /// origins of web pages that may connect, with * for any name or for all; those of the same host if
         /// left out
         allowed_origins: AllowedOrigins = key(Origins, settled());
-        /// most connections of this endpoint; from [server] if left out
+        /// most connections of this endpoint; more get 503; from [server] if left out. While a pipeline holds
+        /// reading back, connections that have ended and whose messages wait for it count too, beyond as many
+        /// again (64 at most)
         max_connections: usize = key(Connections, inherit(max_connections));
         /// with check_connection: the longest wait for a peer
         connect_timeout: Duration = key(SomeDuration, default(Duration::from_secs(10)));

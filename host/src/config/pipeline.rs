@@ -13,6 +13,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 const MOST_BATCH: i64 = 65_536;
+/// A name is in every line of the log and in many series of the metrics.
+const MOST_LABEL_BYTES: usize = 64;
 /// What 32-bit WebAssembly can address.
 const MOST_MEMORY: u64 = 4 * GIB;
 /// One page of WebAssembly memory.
@@ -22,7 +24,7 @@ table! {
     /// One pipeline: source, transforms, sinks.
     #[derive(Clone, PartialEq)]
     pub struct Pipeline / PipelineAt {
-        /// the pipeline's name, unique
+        /// the pipeline's name, unique, of 64 bytes at most
         name: String = key(One<Label>, required);
         /// where messages come from
         source: Source = key(Sub<Source>, required(Source));
@@ -375,6 +377,10 @@ impl Element for Label {
             reader.report.error(at, format!("`{key}` is empty"));
         } else if name.known().expose().contains(|c: char| c == '/' || c.is_control()) {
             let message = format!("`{key}` must have no `/` and no control characters, got \"{name}\"");
+            reader.report.error(at, message);
+        } else if name.known().expose().len() > MOST_LABEL_BYTES {
+            let bytes = name.known().expose().len();
+            let message = format!("`{key}` has {bytes} bytes, and at most {MOST_LABEL_BYTES} are allowed");
             reader.report.error(at, message);
         }
         Some(name.shown().to_owned())

@@ -10,6 +10,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use serde::Serialize;
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 /// The state of a pipeline.
@@ -20,6 +21,9 @@ pub enum PipelineState {
     Waiting {
         /// The missing plugins.
         plugins: Vec<String>,
+        /// Of those, the ones whose file is there and cannot run here, and why.
+        #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+        refused: BTreeMap<String, String>,
     },
     /// Its parts are being made.
     Starting,
@@ -71,12 +75,14 @@ pub struct Status {
     /// In the order in which they were added.
     rows: Mutex<Vec<Described>>,
     gauge: Family<Labels, Gauge>,
+    is_stopping: AtomicBool,
 }
 
 impl Status {
     /// A table without pipelines, whose states these metrics show.
     pub fn new(metrics: &Metrics) -> Self {
-        Self { rows: Mutex::default(), gauge: metrics.pipelines().clone() }
+        let gauge = metrics.pipelines().clone();
+        Self { rows: Mutex::default(), gauge, is_stopping: AtomicBool::new(false) }
     }
 
     /// Adds a pipeline, whose name is new.
@@ -114,7 +120,17 @@ impl Status {
         self.lock().clone()
     }
 
-    /// Why the host is not ready: the pipelines that should run and do not. A pipeline that was
+    /// The host was told to stop: it is not ready any more.
+    pub fn stop(&self) {
+        self.is_stopping.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the host was told to stop, and finishes what is in flight.
+    pub fn is_stopping(&self) -> bool {
+        self.is_stopping.load(Ordering::Relaxed)
+    }
+
+    /// Why the host is not ready while it runs: the pipelines that should run and do not. A pipeline that was
     /// stopped, or has finished, is no reason.
     pub fn not_ready(&self) -> BTreeMap<String, PipelineState> {
         use PipelineState::{Failed, Finished, Running, Starting, Stopped, Stopping, Waiting};

@@ -6,6 +6,7 @@
 pub(super) mod accept;
 mod auth;
 pub(super) mod broadcast;
+mod expected;
 pub(super) mod listen_error;
 mod listener;
 pub(super) mod listeners;

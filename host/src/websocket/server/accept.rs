@@ -72,6 +72,8 @@ pub enum Refusal {
     },
     /// There are too many connections: 503.
     Full,
+    /// What is to be at this path is not there yet: 503.
+    NotOpen,
 }
 
 /// Why there is no connection.
@@ -264,6 +266,7 @@ impl From<Refusal> for No {
                 wanted.fold(answer, |answer, (_, challenge)| answer.with(header::WWW_AUTHENTICATE, challenge))
             }
             Refusal::Full => no(StatusCode::SERVICE_UNAVAILABLE, "too many connections"),
+            Refusal::NotOpen => no(StatusCode::SERVICE_UNAVAILABLE, "this path is not open yet"),
         }
     }
 }

@@ -30,6 +30,22 @@ impl ListenError {
         Self { address: shown(&listen.host, listen.port), cause }
     }
 
+    /// The address, as it may be shown.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// Whether the configuration has to be changed before it is worth another try.
+    pub fn is_configuration(&self) -> bool {
+        match &self.cause {
+            Cause::Path(_) | Cause::Certificate(_) | Cause::Differs { .. } => true,
+            Cause::Ours { .. } => false,
+            Cause::Address(error) => {
+                matches!(error.kind(), io::ErrorKind::AddrNotAvailable | io::ErrorKind::PermissionDenied)
+            }
+        }
+    }
+
     /// Of an endpoint that says otherwise than one that is configured.
     pub(super) fn differs(listen: &Listen, Disagreement { key, owner, share, .. }: Disagreement) -> Self {
         Self::new(listen, Cause::Differs { key, owner, share })

@@ -4,6 +4,7 @@
 //! At a stop handshakes that nobody was let in by are dropped; peers are seen through.
 
 use super::accept::{Accepted, Refusal, Refused, Verdict, accept_over};
+use super::expected::ExpectedHere;
 use super::peer::Peer;
 use super::request::Handshake;
 use super::route::{Path, Seat};
@@ -53,6 +54,8 @@ pub(super) struct Listening {
     handshakes: Arc<Semaphore>,
     /// Its address, as it may be shown.
     pub(super) address: String,
+    /// The endpoints that are to be opened here.
+    pub(super) expected: ExpectedHere,
     metrics: HandshakeMetrics,
     /// Of saying that a handshake was refused, by status: anybody can have one refused.
     said: Mutex<BTreeMap<Cow<'static, str>, RateLimit>>,
@@ -103,6 +106,7 @@ impl Drop for Place {
 impl Listening {
     pub(super) fn new(
         address: String,
+        expected: ExpectedHere,
         limits: Limits,
         certificates: Option<ServerCertificates>,
         metrics: HandshakeMetrics,
@@ -114,6 +118,7 @@ impl Listening {
             handshakes: Arc::new(Semaphore::new(limits.handshakes())),
             limits,
             address,
+            expected,
             metrics,
             said: Mutex::default(),
         })
@@ -205,7 +210,12 @@ impl Listening {
     }
 
     async fn admit(&self, handshake: Handshake) -> Verdict<(Seat, Handshake)> {
-        let path = self.path(handshake.path()).ok_or(Refusal::NotFound)?;
+        let asked = handshake.path();
+        let path = self.path(asked);
+        if self.expected.is_before(path.as_ref().map(|path| &path.pattern), asked) {
+            return Err(Refusal::NotOpen);
+        }
+        let path = path.ok_or(Refusal::NotFound)?;
         path.admit(handshake, &self.connections).await
     }
 

@@ -6,6 +6,7 @@
 //! that an endpoint that is merely dropped leaves as surely as one that is closed.
 
 use super::broadcast::Broadcast;
+use super::expected::Expected;
 use super::listen_error::{Cause, ListenError, shown};
 use super::listener::{Limits, Listening};
 use super::route::{Arrivals, End, Member, Path};
@@ -50,6 +51,8 @@ type Address = (String, u16);
 #[derive(Debug, Default)]
 struct Addresses {
     table: Mutex<Table>,
+    /// The endpoints that are to be opened.
+    expected: Expected,
     /// Told when an address is busy no longer, and when a listener is done.
     settled: Notify,
 }
@@ -69,6 +72,15 @@ enum Slot {
     /// It is being opened or closed.
     Busy,
     Open(Arc<Listener>),
+}
+
+impl Slot {
+    fn open(&self) -> Option<&Arc<Listener>> {
+        match self {
+            Self::Open(listener) => Some(listener),
+            Self::Busy => None,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -137,9 +149,35 @@ impl Listeners {
         }
     }
 
+    /// What is odd about the server endpoints of a pipeline as they are agreed on: addresses where anybody may
+    /// connect. Each with what to do about it.
+    pub fn open_doors(&self, pipeline: &Pipeline) -> Vec<(String, &'static str)> {
+        self.addresses.table().agreements.open_doors(&pipeline.name)
+    }
+
     /// A pipeline is configured no more.
     pub fn forget(&self, pipeline: &str) {
         self.addresses.table().agreements.forget(pipeline);
+    }
+
+    /// The server endpoints of a pipeline are to be opened: until [`Self::expect_no_more`], what peers send to
+    /// its source waits for it, unless another source reads it.
+    pub fn expect(&self, pipeline: &Pipeline) {
+        self.addresses.expected.add(pipeline);
+        self.look_again();
+    }
+
+    /// The server endpoints of a pipeline are open, or will not be.
+    pub fn expect_no_more(&self, pipeline: &str) {
+        self.addresses.expected.remove(pipeline);
+        self.look_again();
+    }
+
+    /// Has the peers of all paths look at what has changed for them.
+    fn look_again(&self) {
+        let table = self.addresses.table();
+        let open = table.slots.values().filter_map(Slot::open);
+        open.for_each(|listener| listener.listening.paths().iter().for_each(|path| path.look_again()));
     }
 
     /// Opens a server endpoint that messages come from; with `is_answered` each connection has a
@@ -268,7 +306,8 @@ impl Listeners {
         })?;
         let host = listen.host.clone();
         let address = if host.is_open() { local.to_string() } else { shown(&host, local.port()) };
-        let listening = Listening::new(address, self.limits, certificates, self.handshakes.clone());
+        let expected = self.addresses.expected.at(&self::address(listen));
+        let listening = Listening::new(address, expected, self.limits, certificates, self.handshakes.clone());
         let (stop, closed) = Default::default();
         Ok((Arc::new(Listener { host, local, listening, stop, closed }), tcp))
     }
@@ -286,10 +325,7 @@ impl Listeners {
         let other = other.map(|(other, owner)| ((*owner).to_owned(), other.to_string()));
         other.or_else(|| {
             let table = self.addresses.table();
-            let mut open = table.slots.values().filter_map(|slot| match slot {
-                Slot::Open(listener) => Some(listener),
-                Slot::Busy => None,
-            });
+            let mut open = table.slots.values().filter_map(Slot::open);
             let listener = open.find(|listener| clashes(listener.local))?;
             let owner = listener.listening.paths().iter().find_map(|path| path.owner())?;
             Some((owner, shown(&listener.host, listener.local.port())))
@@ -349,7 +385,8 @@ impl Entrance<'_> {
                 Err(place) => {
                     let scheme = if certificates.is_some() { "wss" } else { "ws" };
                     let base = format!("{scheme}://{}", shown(&listen.host, listener.local.port()));
-                    let path = Path::new(endpoint, &listen.path, pattern, base);
+                    let expected = listener.listening.expected.clone();
+                    let path = Path::new(endpoint, &listen.path, pattern, base, expected);
                     paths.insert(place, path.clone());
                     path
                 }

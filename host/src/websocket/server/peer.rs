@@ -5,20 +5,22 @@
 //! that pings are answered and the end is seen. It takes from each sink's broadcast what the peer has room
 //! for, and flushes once.
 //!
-//! A peer joins an endpoint once its greeting is made. A write that fails takes it from the sinks alone: what
-//! it had sent is read to its end. When its endpoints stop, it is closed as soon as it has what it is owed,
+//! Where no source is there and one is to come, nothing is read either, and what a peer sent before it left
+//! is for that one. A peer joins an endpoint once its greeting is made (`peer/joining.rs`). A write that fails
+//! takes it from the sinks alone: what it had sent is read to its end. When its endpoints stop, it is closed as soon as it has what it is owed,
 //! and one that takes nothing is given up. Once its connection has ended its socket is closed and its seat is
 //! free, even if what it had sent still waits for a pipeline; only so many peers of a path may be without a
 //! seat, though.
 
-use super::membership::{self, Arriving, CHUNK_BYTES, CHUNK_MESSAGES, Inlet, Membership};
+mod joining;
+
+use super::membership::{self, Arriving, CHUNK_BYTES, CHUNK_MESSAGES, Membership};
 use super::request::Handshake;
-use super::route::{Arrivals, Closing, End, Member, Path, Seat};
-use crate::connections::{Connected, Dismissal, Gone};
+use super::route::{Arrivals, Closing, Path, Seat};
+use crate::connections::{Connected, Gone};
 use crate::message::{Message, Payload};
 use crate::metadata::{self, Metadata, Origin};
 use crate::reason::Reason;
-use crate::websocket::close_code;
 use crate::websocket::connection::{Connection, Ending, Received};
 use crate::websocket::drain::{CUT_PATIENCE, Parting};
 use crate::websocket::keepalive::{Due, Keepalive};
@@ -66,6 +68,8 @@ pub(super) struct Peer {
     chunk: Arrivals,
     chunk_bytes: usize,
     counted: Gone,
+    /// Whether what it sends is for a source that is not there yet.
+    is_early: bool,
     /// Whether a pipeline holds reading back, as the path is told.
     is_held: bool,
     /// The last call of the path's roll that was answered.
@@ -115,6 +119,7 @@ impl Peer {
             chunk: Arrivals::default(),
             chunk_bytes: 0,
             counted: Gone::default(),
+            is_early: false,
             is_held: false,
             roll: 0,
             is_unwritable: false,
@@ -262,106 +267,6 @@ impl Peer {
         closed
     }
 
-    /// Follows the path's endpoints.
-    fn look_again(&mut self) {
-        let generation = self.path.generation();
-        if generation == self.generation {
-            return;
-        }
-        self.generation = generation;
-        let (members, closing) = self.path.members();
-        self.closing = closing;
-        let is_there = |id: u64| members.iter().any(|member| member.id == id);
-        for membership in &mut self.members {
-            membership.is_leaving = !is_there(membership.id);
-        }
-        self.arriving.retain(|arriving| is_there(arriving.member.id));
-        if self.ending.is_some() {
-            return;
-        }
-        for member in members {
-            let is_known = self.members.iter().any(|known| known.id == member.id)
-                || self.arriving.iter().any(|known| known.member.id == member.id);
-            if is_known || self.is_unwritable && matches!(member.end, End::Sink(_)) {
-                continue;
-            }
-            if member.on_connect.is_empty() {
-                self.join(member, Vec::new());
-            } else {
-                self.arriving.push(Arriving::new(member));
-            }
-        }
-    }
-
-    /// Joins the endpoints whose greetings are made.
-    fn poll_arrivals(&mut self, cx: &mut Context<'_>) -> Result<(), Ending> {
-        let mut index = 0;
-        while let Some(arriving) = self.arriving.get_mut(index) {
-            match arriving.poll(cx) {
-                Poll::Ready(Ok(greetings)) => {
-                    let member = self.arriving.remove(index).member;
-                    self.join(member, greetings);
-                }
-                Poll::Ready(Err(error)) => {
-                    self.path.cannot_greet(&arriving.member, &error);
-                    let (code, reason) = (close_code::INTERNAL_ERROR, "no greeting".to_owned());
-                    return Err(Ending::Dismissed(Dismissal { code, reason }));
-                }
-                Poll::Pending => index += 1,
-            }
-        }
-        Ok(())
-    }
-
-    fn join(&mut self, member: Member, greetings: Vec<Payload>) {
-        let origin = self.origin_at(&member);
-        let origin_there = match &member.end {
-            End::Source { is_answered: true, .. } => self.lane.get_or_insert_default().origin(&origin),
-            _ => origin.clone(),
-        };
-        self.members.push(Membership::join(member, self.id, &self.shown, &origin, origin_there));
-        self.members.shrink_to_fit();
-        self.greetings.extend(greetings);
-        self.take_first_origin();
-    }
-
-    /// What is read has the origin that it has at the first source.
-    fn take_first_origin(&mut self) {
-        if let Some(first) = self.members.iter().find_map(|membership| membership.inlet.as_ref())
-            && !Arc::ptr_eq(&first.origin, &self.origin)
-        {
-            self.chunk = self.chunk.from(&first.origin);
-            self.origin = first.origin.clone();
-        }
-    }
-
-    /// Leaves the endpoints that have left the path, once they have and have given all that they are to.
-    fn retire(&mut self) {
-        if !self.members.iter().any(|membership| membership.is_leaving) {
-            return;
-        }
-        // What was read beyond the chunk is for those that stay, if any do.
-        let stays = |membership: &Membership| membership.inlet.is_some() && !membership.is_leaving;
-        let is_for_others = self.members.iter().any(stays);
-        let reads_more = !is_for_others && self.connection.held_messages() > 0;
-        let has_chunk = !self.chunk.is_empty();
-        self.members.retain_mut(|membership| {
-            if !membership.is_leaving {
-                return true;
-            }
-            let waits = |inlet: &Inlet| reads_more || has_chunk && !inlet.has_chunk();
-            if membership.is_owed(false) || membership.inlet.as_ref().is_some_and(waits) {
-                return true;
-            }
-            if let Some(inlet) = &mut membership.inlet {
-                inlet.account(0);
-            }
-            membership.part(self.id, &self.shown, Reason::PeerClosed);
-            false
-        });
-        self.take_first_origin();
-    }
-
     /// Ready when the peer is to go because its endpoints have: it has what it is owed, or does not take it.
     fn poll_parting(&mut self, cx: &mut Context<'_>) -> Poll<Ending> {
         let is_blocked = self.is_blocked;
@@ -393,16 +298,6 @@ impl Peer {
             self.patience = Some(Box::pin(tokio::time::sleep(Duration::ZERO)));
         }
         self.closing.map_or(Poll::Pending, |closing| Poll::Ready(Ending::Stopped { code: closing.code }))
-    }
-
-    /// What this peer's messages have in common at an endpoint.
-    fn origin_at(&self, member: &Member) -> Arc<Origin> {
-        let of_the_host = [
-            (metadata::SOURCE, self.path.url(self.handshake.path())),
-            (metadata::CONNECTION, self.name.clone()),
-            (metadata::PEER, self.address.to_string()),
-        ];
-        member.origin(of_the_host, &self.handshake, &self.path.pattern)
     }
 
     /// Sends what is for this peer alone, and what the broadcasts hold for it, as far as it reads.
@@ -438,6 +333,9 @@ impl Peer {
             // What it sends is for all of its sources, even if it has left since.
             let _ = self.poll_held(cx);
             return Poll::Pending;
+        }
+        if self.is_early {
+            return self.poll_held(cx);
         }
         for _ in 0..CHUNKS_A_TURN {
             if self.poll_deliver(cx).is_pending() {
@@ -529,7 +427,7 @@ impl Peer {
     /// After the end: hands on what was received before it.
     fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
-            if self.poll_deliver(cx).is_pending() {
+            if self.is_early || self.poll_deliver(cx).is_pending() {
                 self.hold();
                 return Poll::Pending;
             }

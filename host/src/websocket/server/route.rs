@@ -9,6 +9,7 @@
 use super::accept::{Admission, Refusal, Verdict};
 use super::auth::{Denied, Guard};
 use super::broadcast::Broadcast;
+use super::expected::ExpectedHere;
 use super::listener::{Connections, Place};
 use super::request::Handshake;
 use crate::config::{Endpoint, EndpointText, FromHandshake, PathPattern, Redacted};
@@ -84,6 +85,7 @@ pub(super) struct Path {
     guard: Guard,
     /// `ws://host:port`
     pub(super) base: String,
+    expected: ExpectedHere,
     generation: AtomicU64,
     /// How many peers are held back, and so do not see their end.
     held: AtomicUsize,
@@ -167,6 +169,16 @@ impl State {
     }
 }
 
+/// The endpoints of a path.
+#[derive(Debug)]
+pub(super) struct Roster {
+    pub(super) members: Vec<Member>,
+    /// How to close, if nobody is here.
+    pub(super) closing: Option<Closing>,
+    /// Whether nobody reads what peers send, and a source that would is to be opened.
+    pub(super) expects_source: bool,
+}
+
 /// How the peers of a path without endpoints are to go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Closing {
@@ -227,7 +239,13 @@ impl Member {
 }
 
 impl Path {
-    pub(super) fn new(endpoint: &Endpoint, path: &Redacted, pattern: PathPattern, base: String) -> Arc<Self> {
+    pub(super) fn new(
+        endpoint: &Endpoint,
+        path: &Redacted,
+        pattern: PathPattern,
+        base: String,
+        expected: ExpectedHere,
+    ) -> Arc<Self> {
         let shown = (!path.is_open()).then(|| path.shown().to_owned());
         Arc::new(Self {
             endpoint: endpoint.clone(),
@@ -235,6 +253,7 @@ impl Path {
             shown,
             guard: Guard::new(endpoint),
             base,
+            expected,
             generation: AtomicU64::new(0),
             held: AtomicUsize::new(0),
             roll: AtomicU64::new(0),
@@ -377,6 +396,11 @@ impl Path {
         is_last
     }
 
+    /// Has all peers look at who is here.
+    pub(super) fn look_again(&self) {
+        self.changed(&self.lock());
+    }
+
     /// Has all peers look at what has changed for them.
     pub(super) fn wake(&self) {
         self.wake_peers(&self.lock());
@@ -410,10 +434,16 @@ impl Path {
         self.generation.load(Ordering::Acquire)
     }
 
-    /// Who is here now, and how to close if nobody is.
-    pub(super) fn members(&self) -> (Vec<Member>, Option<Closing>) {
+    /// Who is here now, and what that means for a peer.
+    pub(super) fn roster(&self) -> Roster {
         let state = self.lock();
-        (state.members.clone(), state.closing)
+        let is_source = |member: &Member| matches!(member.end, End::Source { .. });
+        let has_source = state.closing.is_some() || state.members.iter().any(is_source);
+        Roster {
+            members: state.members.clone(),
+            closing: state.closing,
+            expects_source: !has_source && self.expected.has_source(&self.pattern),
+        }
     }
 
     /// Adds a peer, whose task is woken when the path changes.
