@@ -29,7 +29,8 @@ const MODULE_START: &[u8; 8] = b"\0asm\x01\0\0\0";
 /// The export that makes a component a plugin, without its version.
 const TRANSFORMER: &str = "tidemill:plugin/transformer@";
 
-/// How much compiling stands back: as far as there is.
+/// The niceness of threads that compile: the maximum.
+#[cfg(target_os = "linux")]
 const NICENESS: i32 = 19;
 /// The proposals to WebAssembly that toolchains of plugins use by themselves, and more than one memory in a
 /// module, which wasmtime uses to join the parts of a component. Every other is off: 64-bit memories and
@@ -204,8 +205,7 @@ impl Engine {
 
     fn compile(&self, name: &str, wasm: &[u8], sum: &Sum, priority: Priority) -> Result<Component, Problem> {
         if priority == Priority::Lowest {
-            // On Linux a thread has a niceness of its own. Where it cannot be set, compiling competes.
-            let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICENESS);
+            lower_priority();
         }
         let component = Component::from_binary(&self.shared.runtime, wasm).map_err(|error| {
             let text = format!("{:#}", error.root_cause());
@@ -371,6 +371,13 @@ fn check_functions(
         checked.map_err(|error| Problem::Mismatch(format!("{name}: {error:#}")))?;
     }
     Ok(())
+}
+
+/// Gives the calling thread the lowest priority. Only on Linux a thread has a niceness of its own; elsewhere,
+/// and where it cannot be set, compiling competes with what runs.
+fn lower_priority() {
+    #[cfg(target_os = "linux")]
+    let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICENESS);
 }
 
 #[cfg(test)]

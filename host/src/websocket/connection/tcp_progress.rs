@@ -42,8 +42,8 @@ impl Progress {
             let (level, name) = (libc::IPPROTO_TCP, libc::TCP_INFO);
             libc::getsockopt(tcp.as_raw_fd(), level, name, (&raw mut info).cast(), &raw mut length)
         };
-        // An older kernel knows less, and writes less.
-        let needed = std::mem::offset_of!(libc::tcp_info, tcpi_rcv_wnd);
+        // An older kernel knows less, and writes less. Of what is read here, this field comes last.
+        let needed = std::mem::offset_of!(libc::tcp_info, tcpi_snd_wnd) + size_of_val(&info.tcpi_snd_wnd);
         (result == 0 && length as usize >= needed).then_some(Self {
             taken_bytes: info.tcpi_bytes_acked,
             unsent_bytes: info.tcpi_notsent_bytes,
