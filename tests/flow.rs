@@ -47,12 +47,12 @@ async fn a_pipeline_starts_when_its_plugin_appears() {
     let folder = Folder::default();
     let feed = Feed::open().await;
     let mut collector = Collector::open().await;
-    let host = folder.run(&pipeline(&feed.url(), "{ plugin = \"forward\" }", &collector.url()));
+    let host = folder.run(&pipeline(&feed.url(), "{ plugin = \"late\" }", &collector.url()));
     let (status, body) = host.get("/readyz");
     assert_eq!(status, 503, "{body}");
-    assert!(body.contains("waiting") && body.contains("forward"), "{body}");
+    assert!(body.contains("waiting") && body.contains("late"), "{body}");
     assert_eq!(host.get("/healthz").0, 200);
-    folder.install("forward", &plugin("forward"));
+    folder.install("late", &plugin("forward"));
     feed.text("now").await;
     assert_eq!(collector.text().await, "now");
     assert_eq!(host.get("/readyz").0, 200);

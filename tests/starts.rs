@@ -211,14 +211,14 @@ fn a_plugin_that_comes_later_and_refuses_does_not_end_the_host() {
         [[pipelines]]
         name = "p"
         source = { type = "websocket", mode = "server", path = "/in" }
-        transforms = [{ plugin = "filter", config = { by = "/n", outputs = {} } }]
+        transforms = [{ plugin = "late", config = { by = "/n", outputs = {} } }]
         sinks = [{ type = "websocket", mode = "server", path = "/out" }]
         "#,
     );
     said(&host, "pipeline waits for its plugins");
-    folder.install("filter", &plugin("filter"));
+    folder.install("late", &plugin("filter"));
     said(&host, "pipeline does not start");
-    folder.install("filter", &plugin("demux"));
+    folder.install("late", &plugin("demux"));
     said(&host, "pipeline running");
     let ended = host.stop();
     assert!(ended.status.success(), "{}", ended.log);

@@ -17,7 +17,8 @@ use std::path::{Path, PathBuf};
 use tokens::{Token, is_word, tokens};
 
 /// The modules of the host and their layers.
-const LAYERS: [(&str, u8); 23] = [
+const LAYERS: [(&str, u8); 24] = [
+    ("builtin", 0),
     ("foreign_text", 0),
     ("interrupt", 0),
     ("metadata", 0),
@@ -44,7 +45,7 @@ const LAYERS: [(&str, u8); 23] = [
 ];
 
 /// Libraries that only these modules name: a change of the library ends there.
-const DOORS: [(&str, &[&str]); 16] = [
+const DOORS: [(&str, &[&str]); 18] = [
     ("wasmtime", &["plugin"]),
     ("wasmtime_wasi", &["plugin"]),
     ("tokio_tungstenite", &["websocket"]),
@@ -60,6 +61,8 @@ const DOORS: [(&str, &[&str]); 16] = [
     ("notify", &["plugin_folder"]),
     ("prometheus_client", &["telemetry"]),
     ("clap", &["cli", "main"]),
+    ("clap_complete", &["cli"]),
+    ("clap_mangen", &["cli"]),
     ("rustc_demangle", &["plugin"]),
 ];
 

@@ -4,12 +4,15 @@
 //! Each part of it is a file of handlers that ask the layers below and answer in JSON. Who may ask is
 //! decided before any of them.
 
+mod client;
 mod connections;
 mod guard;
 mod pipelines;
 mod refusal;
 mod serve;
 mod untrusted;
+
+pub use client::get;
 
 use crate::config::{Reader, Redacted, Server, Transform};
 use crate::connections::Connections;
@@ -21,7 +24,7 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::middleware;
 use axum::response::{IntoResponse, Json, Response};
-use axum::routing::{delete, get, post};
+use axum::routing::{self, delete, post};
 use guard::Guard;
 use refusal::Refusal;
 use serde_json::{Map, Value, json};
@@ -71,16 +74,16 @@ impl Admin {
     /// # Errors
     /// If the listener fails.
     pub async fn serve(self, listener: TcpListener, stop: CancellationToken) -> std::io::Result<()> {
-        let pipeline = get(pipelines::get).delete(pipelines::remove).put(pipelines::replace);
+        let pipeline = routing::get(pipelines::get).delete(pipelines::remove).put(pipelines::replace);
         let router = Router::new()
-            .route("/healthz", get(|| async { Json(json!({ "status": "ok" })) }))
-            .route("/readyz", get(ready))
-            .route("/metrics", get(metrics))
-            .route("/api/v1/pipelines", get(pipelines::list).post(pipelines::add))
+            .route("/healthz", routing::get(|| async { Json(json!({ "status": "ok" })) }))
+            .route("/readyz", routing::get(ready))
+            .route("/metrics", routing::get(metrics))
+            .route("/api/v1/pipelines", routing::get(pipelines::list).post(pipelines::add))
             .route("/api/v1/pipelines/{name}", pipeline)
             .route("/api/v1/pipelines/{name}/start", post(pipelines::start))
             .route("/api/v1/pipelines/{name}/stop", post(pipelines::stop))
-            .route("/api/v1/connections", get(connections::list))
+            .route("/api/v1/connections", routing::get(connections::list))
             .route("/api/v1/connections/{id}", delete(connections::close))
             .route("/api/v1/connections/check", post(connections::check))
             .fallback(|| async { Refusal::new(StatusCode::NOT_FOUND, "not_found", "no such path") })

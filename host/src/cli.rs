@@ -6,7 +6,11 @@
 mod check;
 mod demo;
 mod exit;
+mod health;
+mod init;
+mod man;
 mod plugin_run;
+mod plugins;
 mod probe;
 mod record;
 mod replay;
@@ -35,6 +39,9 @@ use std::time::Duration;
 /// How long the end of the process waits for its last words to be read: not at all by those who have
 /// stopped reading.
 const LOG_PATIENCE: Duration = Duration::from_millis(250);
+
+/// The configuration file, if none is named.
+const CONFIG_FILE: &str = "tidemill.toml";
 
 static VERSION: LazyLock<String> = LazyLock::new(|| {
     let version = env!("CARGO_PKG_VERSION");
@@ -68,8 +75,12 @@ enum Command {
     /// Say what is wrong with a configuration, and with the plugins it names.
     #[command(visible_alias = "validate")]
     Check(check::Check),
-    /// Print the JSON Schema of the configuration file.
+    /// Write a first configuration, with comments.
+    Init(init::Init),
+    /// Print what the configuration file can have: its JSON Schema.
     Schema(schema::Schema),
+    /// List the plugins that a configuration can name: those of the folder, and those built in.
+    Plugins(plugins::Plugins),
     /// Work with a plugin.
     #[command(subcommand)]
     Plugin(Plugin),
@@ -81,6 +92,12 @@ enum Command {
     Replay(replay::Replay),
     /// Replay a recorded exchange, run the host on it, show and serve live one-minute VWAP.
     Demo(demo::Demo),
+    /// Ask a running host whether it is well.
+    Health(health::Health),
+    /// Print a script that completes commands in a shell.
+    Completions(man::Completions),
+    /// Print the manual page.
+    Man(man::Man),
 }
 
 #[derive(Debug, Subcommand)]
@@ -111,12 +128,17 @@ pub fn main() -> ExitCode {
     let exit = match cli.command {
         Command::Run(run) => run.execute(),
         Command::Check(check) => check.execute(),
+        Command::Init(init) => init.execute(),
         Command::Schema(schema) => schema.execute(),
+        Command::Plugins(plugins) => plugins.execute(),
         Command::Plugin(Plugin::Run(run)) => run.execute(),
         Command::Probe(probe) => probe.execute(),
         Command::Record(record) => record.execute(),
         Command::Replay(replay) => replay.execute(),
         Command::Demo(demo) => demo.execute(),
+        Command::Health(health) => health.execute(),
+        Command::Completions(completions) => completions.execute(),
+        Command::Man(man) => man.execute(),
     };
     flush_log(LOG_PATIENCE);
     exit.into()
@@ -196,8 +218,15 @@ fn duration(text: &str) -> Result<Duration, String> {
 #[derive(Debug, clap::Args)]
 struct ConfigFile {
     /// The configuration file.
-    #[arg(short = 'c', long = "config", value_name = "FILE", default_value = "tidemill.toml")]
+    #[arg(short = 'c', long = "config", value_name = "FILE", default_value = CONFIG_FILE)]
     file: PathBuf,
+}
+
+impl ConfigFile {
+    /// Whether it is the file that is read if none is named.
+    fn is_default(&self) -> bool {
+        self.file == Path::new(CONFIG_FILE)
+    }
 }
 
 #[cfg(test)]
@@ -231,6 +260,14 @@ mod tests {
             "tidemill replay in.jsonl.gz --listen 127.0.0.1:9001 --speed max --once",
             "tidemill replay in.jsonl.gz --speed 2.5",
             "tidemill demo --once --speed max",
+            "tidemill demo --recording a.jsonl --recording b.jsonl --plugins p",
+            "tidemill init",
+            "tidemill init --server -c other.toml",
+            "tidemill plugins --json",
+            "tidemill schema --markdown",
+            "tidemill health --ready --admin 127.0.0.1:10080 --timeout 1s",
+            "tidemill completions zsh",
+            "tidemill man -o pages",
         ];
         for line in lines {
             assert!(Cli::try_parse_from(line.split(' ')).is_ok(), "{line}");

@@ -76,6 +76,7 @@
 pub mod admin;
 pub mod app;
 pub mod backoff;
+pub mod builtin;
 pub mod cli;
 pub mod config;
 pub mod connections;

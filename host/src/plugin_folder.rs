@@ -10,6 +10,7 @@ mod file;
 mod table;
 mod watch;
 
+use crate::builtin;
 use crate::config::{self, FilePath};
 use std::fs;
 use std::io;
@@ -34,12 +35,21 @@ const PATIENCE: Duration = Duration::from_millis(500);
 pub struct Candidate {
     /// The plugin's name: the file's, without `.wasm`.
     pub name: String,
-    /// The file.
-    pub path: PathBuf,
+    /// The file; none of a plugin that is built into the host.
+    pub path: Option<PathBuf>,
     /// What is in it.
     pub wasm: Vec<u8>,
     /// `sha256:` and the digest of what is in it, in hexadecimal.
     pub version: String,
+}
+
+impl Candidate {
+    /// The plugin of this name that is built into the host, if there is one. It stands back for a file of
+    /// its name in the folder.
+    pub fn built_in(name: &str) -> Option<Self> {
+        let wasm = builtin::plugin(name)?.to_vec();
+        Some(Self { name: name.to_owned(), path: None, version: table::version(&wasm), wasm })
+    }
 }
 
 /// What became of a file in the folder.

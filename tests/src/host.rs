@@ -195,8 +195,12 @@ impl Host {
         self
     }
 
-    /// Waits until its HTTP API listens.
-    fn with_admin(mut self) -> Self {
+    /// The same host, once its HTTP API listens.
+    ///
+    /// # Panics
+    /// If that does not come in time.
+    #[must_use]
+    pub fn with_admin(mut self) -> Self {
         self.admin = Some(self.listening("http api"));
         self
     }

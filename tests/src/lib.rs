@@ -65,7 +65,6 @@ pub enum Tool {
 ///
 /// # Panics
 /// If they are not installed and `CI=true`: there nothing is skipped.
-#[expect(clippy::print_stderr, reason = "a skipped test says that it is, and why")]
 pub fn tool(tool: Tool) -> Option<PathBuf> {
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
     let (name, folder) = match tool {
@@ -77,9 +76,19 @@ pub fn tool(tool: Tool) -> Option<PathBuf> {
     if tools.join("installed").exists() {
         return Some(tools.join(folder));
     }
-    assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "the tools of {name} are not installed");
-    eprintln!("skipped: the tools of {name} are not installed; `cargo xtask test` does it");
+    is_to_skip(&format!("the tools of {name} are not installed; `cargo xtask test` does it"));
     None
+}
+
+/// Says that a test is skipped, and why.
+///
+/// # Panics
+/// If `CI=true`: there nothing is skipped.
+#[expect(clippy::print_stderr, reason = "a skipped test says that it is, and why")]
+pub fn is_to_skip(why: &str) -> bool {
+    assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "{why}");
+    eprintln!("skipped: {why}");
+    true
 }
 
 /// Loads a file, with compiled code kept in `target/tests-cache` from one run to the next.
@@ -135,12 +144,19 @@ fn is_prepared() -> bool {
     std::env::var_os("TIDEMILL_TESTS_PREPARED").is_some()
 }
 
+/// Runs a task of the checkout that builds what tests need, unless that was done.
+fn xtask(arguments: &[&str]) {
+    if !is_prepared() {
+        xtask_always(arguments);
+    }
+}
+
 /// Runs a task of the checkout. cargo runs tests when it has given its locks back, so that it can be
 /// called again.
-fn xtask(arguments: &[&str]) {
-    if is_prepared() {
-        return;
-    }
+///
+/// # Panics
+/// If it does not end well.
+pub fn xtask_always(arguments: &[&str]) {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut task = Command::new(cargo);
     task.current_dir(root()).args(["run", "--quiet", "--package", "xtask", "--"]).args(arguments);

@@ -1,6 +1,7 @@
 //! The commands of a checkout: `cargo xtask COMMAND`.
 
 mod bench;
+mod builtin;
 mod conformance;
 mod demo;
 mod guests;
@@ -19,6 +20,12 @@ enum Command {
     /// Replay the recorded exchange, run the host on it, show and serve live one-minute VWAP.
     Demo {
         /// Passed on to `tidemill demo`: `--once`, `--speed N|max`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Install a `tidemill` that needs nothing else: the shipped plugins and the demo are built in.
+    Install {
+        /// Passed on to `cargo install`: `--root DIR`.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
@@ -45,6 +52,7 @@ enum Command {
 fn main() -> Result<(), Box<dyn Error>> {
     match Command::parse() {
         Command::Demo { arguments } => demo::run_demo(&arguments),
+        Command::Install { arguments } => builtin::install(&arguments),
         Command::Test { arguments } => test::run_tests(&arguments),
         Command::Bench(args) => bench::run(&args),
         Command::Conformance => conformance::run(),

@@ -4,9 +4,9 @@
 //! `target/tools`. Then one `cargo test` runs the whole workspace and prints its own summary, and the
 //! Autobahn suite runs where there is a Python 2.7.
 
+use crate::builtin;
 use crate::conformance;
 use crate::guests::{self, Language};
-use crate::plugins;
 use crate::tools::{self, Fetch, Result, Tools, cargo, root, run, say};
 
 /// Builds what the tests need, and runs them.
@@ -14,7 +14,7 @@ use crate::tools::{self, Fetch, Result, Tools, cargo, root, run, say};
 /// # Errors
 /// Something does not build, or a test fails.
 pub(crate) fn run_tests(arguments: &[String]) -> Result {
-    plugins::build(&root().join("target/plugins"))?;
+    let builtin = builtin::stage()?;
     say("building the guests of the tests");
     guests::build(&root().join("target/guests"), &Language::ALL, Fetch::Missing)?;
     if let Tools::Missing(why) = tools::browser()? {
@@ -22,7 +22,7 @@ pub(crate) fn run_tests(arguments: &[String]) -> Result {
     }
     say("running the tests");
     let mut cargo = cargo();
-    cargo.current_dir(root()).env("TIDEMILL_TESTS_PREPARED", "1");
+    cargo.current_dir(root()).env("TIDEMILL_TESTS_PREPARED", "1").env(builtin::VARIABLE, builtin);
     run(cargo.args(["test", "--workspace"]).args(arguments))?;
     // Arguments choose among the tests.
     if arguments.is_empty() { conformance::run_where_possible() } else { Ok(()) }

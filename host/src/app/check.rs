@@ -2,6 +2,7 @@
 
 use super::shelf::{Refusal, Shelf, setup, untaken_outputs};
 use super::{AppError, compile};
+use crate::builtin;
 use crate::config::{Config, Mode, Outputs, Part, Pipeline, Transform, nearest};
 use crate::plugin::{Engine, EngineError};
 use crate::plugin_folder::{Candidate, Change, Folder};
@@ -89,6 +90,20 @@ pub async fn check(config: &Config) -> Result<Checked, AppError> {
         }
         check.names.push(name);
     }
+    for (name, (pipeline, transform)) in &uses {
+        let Some(built_in) = Candidate::built_in(name).filter(|_| !check.names.iter().any(|is| is == name))
+        else {
+            continue;
+        };
+        match compile::compile(engine.clone(), built_in.name, built_in.wasm).await {
+            Ok(plugin) => check.shelf.put(plugin),
+            Err(error) => {
+                let message = format!("plugin {name}: {error}");
+                check.error(pipeline, Part::Plugin(*transform), message, None);
+            }
+        }
+        check.names.push((*name).to_owned());
+    }
     let metrics = Metrics::default();
     for pipeline in &config.pipelines {
         check.pipeline(pipeline, &metrics).await;
@@ -100,7 +115,7 @@ pub async fn check(config: &Config) -> Result<Checked, AppError> {
 struct Check<'c> {
     config: &'c Config,
     shelf: Shelf,
-    /// The plugins of the folder, those that cannot be loaded included.
+    /// The plugins of the folder and the built-in ones in use, those that cannot be loaded included.
     names: Vec<String>,
     checked: Checked,
 }
@@ -146,8 +161,12 @@ impl Check<'_> {
             "pipeline {}: there is no {dir}/{missing}.wasm yet; the pipeline waits for it",
             pipeline.name
         );
-        let near = nearest(missing.shown(), self.names.iter().map(String::as_str));
-        let hint = near.map(|near| format!("did you mean \"{near}\"?"));
+        let mut known: Vec<&str> = self.names.iter().map(String::as_str).collect();
+        known.extend(builtin::plugin_names().map(|name| -> &str { name }));
+        let hint = match nearest(missing.shown(), known.iter().copied()) {
+            Some(near) => Some(format!("did you mean \"{near}\"?")),
+            None => builtin::hint().map(str::to_owned),
+        };
         self.warning(pipeline, Part::Plugin(index), message, hint);
     }
 

@@ -24,6 +24,9 @@ pub(super) struct Intake {
     refused: BTreeMap<String, String>,
     /// The swaps that go on.
     swapping: BTreeMap<String, Swapping>,
+    /// The plugins whose built-in version is not taken: the folder has a file of the name, whatever that is
+    /// worth, or the built-in version was refused.
+    barred: BTreeSet<String>,
 }
 
 #[derive(Debug)]
@@ -33,7 +36,18 @@ struct Swapping {
 }
 
 impl Intake {
-    /// A file has this content. Says whether that is news; `running` is the version that runs now.
+    /// The built-in plugin of this name is not to be taken: the folder has a file of the name, or it was
+    /// refused.
+    pub(super) fn bar_built_in(&mut self, name: &str) {
+        self.barred.insert(name.to_owned());
+    }
+
+    /// The built-in plugin of this name, if there is one that may be taken.
+    pub(super) fn built_in(&self, name: &str) -> Option<Candidate> {
+        if self.barred.contains(name) { None } else { Candidate::built_in(name) }
+    }
+
+    /// A plugin has this content. Says whether that is news; `running` is the version that runs now.
     pub(super) fn found(&mut self, candidate: Candidate, running: Option<&str>) -> bool {
         let Candidate { name, version, .. } = &candidate;
         if self.wanted.get(name) == Some(version) {
@@ -57,10 +71,11 @@ impl Intake {
         true
     }
 
-    /// The file of a plugin is gone.
+    /// The file of a plugin is gone: the built-in plugin of the name may be taken.
     pub(super) fn gone(&mut self, name: &str) {
         self.forget(name);
         self.refused.remove(name);
+        self.barred.remove(name);
     }
 
     /// The newest content of a plugin cannot run here.
@@ -151,7 +166,7 @@ mod tests {
     use super::*;
 
     fn candidate(name: &str, version: &str) -> Candidate {
-        Candidate { name: name.into(), path: name.into(), wasm: Vec::new(), version: version.into() }
+        Candidate { name: name.into(), path: Some(name.into()), wasm: Vec::new(), version: version.into() }
     }
 
     fn next(intake: &mut Intake) -> Option<(String, String)> {

@@ -163,7 +163,9 @@ impl Task {
             Err(missing) => missing,
         };
         line.phase = Phase::Waiting;
-        if missing.iter().all(|plugin| self.intake.is_coming(plugin.expose())) {
+        // All of them are asked for, whether one is missing or not.
+        let coming = missing.iter().filter(|plugin| self.fall_back(plugin.expose())).count();
+        if coming == missing.len() {
             self.status.set(&name, PipelineState::Starting);
             return;
         }

@@ -266,31 +266,54 @@ impl Task {
     fn changed(&mut self, change: Change) {
         match change {
             Change::Found(candidate) => {
-                let name = candidate.name.clone();
-                let running = self.shelf.get(&name).map(|plugin| plugin.version().clone());
-                if !self.intake.found(candidate, running.as_deref()) {
-                    // What runs already was written again: whoever did not take it may look again.
-                    self.forgive(&name);
-                    self.catch_up(&name);
-                    self.revive(&name);
-                }
+                self.intake.bar_built_in(&candidate.name);
+                self.found(candidate);
             }
             Change::Refused { name, error, .. } => {
+                self.intake.bar_built_in(&name);
                 self.intake.forget(&name);
                 self.rejected(&name, "", &error);
                 self.start_waiting(&name);
             }
             Change::Gone { name } => {
-                match self.shelf.get(&name) {
-                    Some(_) => {
+                self.intake.gone(&name);
+                match (self.intake.built_in(&name), self.shelf.get(&name)) {
+                    (Some(built_in), _) if self.is_needed(&name) => {
+                        tracing::warn!(plugin = %name, "plugin file is gone; the built-in version takes over");
+                        self.found(built_in);
+                    }
+                    (_, Some(_)) => {
                         tracing::warn!(plugin = %name, "plugin file is gone; the version that runs goes on");
                     }
-                    None => tracing::warn!(plugin = %name, "plugin file is gone"),
+                    _ => tracing::warn!(plugin = %name, "plugin file is gone"),
                 }
-                self.intake.gone(&name);
                 self.start_waiting(&name);
             }
         }
+    }
+
+    /// There is content of a plugin.
+    fn found(&mut self, candidate: Candidate) {
+        let name = candidate.name.clone();
+        let running = self.shelf.get(&name).map(|plugin| plugin.version().clone());
+        if !self.intake.found(candidate, running.as_deref()) {
+            // What runs already was written again: whoever did not take it may look again.
+            self.forgive(&name);
+            self.catch_up(&name);
+            self.revive(&name);
+        }
+    }
+
+    /// Takes the built-in plugin of this name for a pipeline that misses it, if there is one and no file of
+    /// the folder stands before it. Says whether the plugin is on its way now.
+    pub(super) fn fall_back(&mut self, name: &str) -> bool {
+        if self.intake.is_coming(name) {
+            return true;
+        }
+        let Some(built_in) = self.intake.built_in(name) else { return false };
+        tracing::info!(plugin = name, version = built_in.version, "built-in plugin taken");
+        self.found(built_in);
+        true
     }
 
     /// Compiles what is next, while there is a seat: what no pipeline needs once all that can run do.
@@ -335,6 +358,7 @@ impl Task {
         }
         match result {
             Err(error) => {
+                self.intake.bar_built_in(name);
                 self.rejected(name, version, &error);
                 self.start_waiting(name);
             }

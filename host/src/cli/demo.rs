@@ -5,6 +5,7 @@
 
 use super::{Exit, Recording, Speed, block_on, complain, replay};
 use crate::app::{self, AppError, Settings};
+use crate::builtin;
 use crate::config::{self, Config, Endpoint, Pipeline, Redacted, Server, SlowPeer, WebSocketSink};
 use crate::shutdown::Shutdown;
 use crate::telemetry::Metrics;
@@ -13,15 +14,14 @@ use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 use serde::Deserialize;
 use std::future::poll_fn;
 use std::io::{self, IsTerminal as _, Write as _};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 
-/// The recording, as the demo finds it in a checkout.
-const RECORDING: &str = "examples/data/binance-combined-20240808.jsonl.gz";
-/// Where the shipped plugins are built to in a checkout.
-const PLUGINS: &str = "target/plugins";
+/// The plugin.
+const PLUGIN: &str = "vwap";
 /// Where the result is served, if the port is free.
 const PORT: u16 = 10081;
 /// The path it is served on.
@@ -43,12 +43,23 @@ pub(super) struct Demo {
     /// How many times as fast as it was received, or `max`.
     #[arg(long, value_name = "N|max", default_value = "20")]
     speed: Speed,
-    /// The recording.
-    #[arg(long, value_name = "FILE", default_value = RECORDING)]
-    recording: PathBuf,
-    /// The folder with the plugin `vwap`.
-    #[arg(long, value_name = "DIR", default_value = PLUGINS)]
+    /// Another recording than the one that is built in.
+    #[arg(long, value_name = "FILE", overrides_with = "recording")]
+    recording: Option<PathBuf>,
+    /// A folder with the plugin `vwap`, instead of the one that is built in.
+    #[arg(long, value_name = "DIR", overrides_with = "plugins")]
+    plugins: Option<PathBuf>,
+}
+
+/// Where one demo keeps what it needs as files: a folder of its own, which goes when it ends.
+struct Scratch(PathBuf);
+
+/// What the rounds are played with.
+struct Parts {
+    recording: Recording,
     plugins: PathBuf,
+    cache: PathBuf,
+    port: u16,
 }
 
 /// What one round of the recording came to.
@@ -73,22 +84,11 @@ impl Demo {
     }
 
     async fn rounds(&self, shutdown: &Shutdown) -> Result<(), String> {
-        let recording = Recording::open(&self.recording).await.map_err(|error| {
-            format!(
-                "failed to read the recording {}: {error}\nhint: in a checkout, `cargo xtask demo`",
-                self.recording.display()
-            )
-        })?;
-        if !self.plugins.join("vwap.wasm").is_file() {
-            let folder = self.plugins.display();
-            return Err(format!(
-                "there is no {folder}/vwap.wasm\nhint: `cargo xtask plugins -o {folder}` builds it"
-            ));
-        }
-        let port = free_port(PORT).await.map_err(|error| format!("failed to find a free port: {error}"))?;
-        let mut show = Show::new(self.speed, port);
+        let scratch = Scratch::try_new().map_err(|error| format!("failed to make a folder: {error}"))?;
+        let parts = self.parts(&scratch).await?;
+        let mut show = Show::new(self.speed, parts.port);
         loop {
-            let round = self.round(&recording, port, &mut show, shutdown).await?;
+            let round = self.round(&parts, &mut show, shutdown).await?;
             show.summary(&round);
             if let Some(error) = show.failure {
                 return Err(format!("failed to write stdout: {error}"));
@@ -99,26 +99,56 @@ impl Demo {
         }
     }
 
+    /// The recording and the plugin: those that are named, or those that are built in.
+    async fn parts(&self, scratch: &Scratch) -> Result<Parts, String> {
+        let missing = |what: &str| {
+            let hint = builtin::hint().unwrap_or("name another");
+            format!("there is no {what} to show\nhint: {hint}; in a checkout, `cargo xtask demo`")
+        };
+        let recording = match &self.recording {
+            Some(file) => file.clone(),
+            None => {
+                let file = scratch.0.join("recording.jsonl.gz");
+                let packed = builtin::recording().ok_or_else(|| missing("recording"))?;
+                std::fs::write(&file, packed)
+                    .map_err(|error| format!("failed to write {}: {error}", file.display()))?;
+                file
+            }
+        };
+        let plugins = match &self.plugins {
+            Some(folder) if !folder.join(PLUGIN).with_extension("wasm").is_file() => {
+                return Err(format!("there is no {}/{PLUGIN}.wasm", folder.display()));
+            }
+            Some(folder) => folder.clone(),
+            // An empty folder, in which nothing stands before the built-in one.
+            None if builtin::plugin(PLUGIN).is_some() => scratch.0.join("plugins"),
+            None => return Err(missing("plugin")),
+        };
+        let opened = Recording::open(&recording).await;
+        Ok(Parts {
+            recording: opened
+                .map_err(|error| format!("failed to read the recording {}: {error}", recording.display()))?,
+            plugins,
+            cache: scratch.0.join("cache"),
+            port: free_port(PORT).await.map_err(|error| format!("failed to find a free port: {error}"))?,
+        })
+    }
+
     /// Plays the recording once. Each round is a new run of the host: the trades of the next are as old
     /// as those of the last, and would be late in windows that are closed.
-    async fn round(
-        &self,
-        recording: &Recording,
-        port: u16,
-        show: &mut Show,
-        shutdown: &Shutdown,
-    ) -> Result<Round, String> {
+    async fn round(&self, parts: &Parts, show: &mut Show, shutdown: &Shutdown) -> Result<Round, String> {
+        let Parts { recording, port, .. } = parts;
         let listen = |error: io::Error| format!("failed to listen: {error}");
         let exchange = TcpListener::bind(("127.0.0.1", 0)).await.map_err(listen)?;
         let url = format!("ws://{}/stream", exchange.local_addr().map_err(listen)?);
         let metrics = Arc::new(Metrics::default());
         let stop = Shutdown::default();
         let settings = Settings { metrics: metrics.clone(), grace: GRACE, ..Settings::default() };
-        let mut host = tokio::spawn(app::run(self.config(&url, port), settings, stop.clone()));
+        let mut host = tokio::spawn(app::run(parts.config(&url), settings, stop.clone()));
         // The exchange answers nobody until the viewer is there, so that it sees every window.
         let mut viewer = tokio::select! {
             ended = &mut host => return Err(ended_early(ended)),
-            viewer = view(port) => viewer?,
+            viewer = view(*port) => viewer?,
         };
         let started = Instant::now();
         let mut windows = 0;
@@ -150,20 +180,43 @@ impl Demo {
             took: started.elapsed(),
         })
     }
+}
 
-    fn config(&self, url: &str, port: u16) -> Config {
-        let server = Server { port, ..Server::default() };
-        let mut transform = config::Transform::new("vwap");
+impl Parts {
+    fn config(&self, url: &str) -> Config {
+        let server = Server { port: self.port, ..Server::default() };
+        let mut transform = config::Transform::new(PLUGIN);
         transform.config = Redacted::plain(r#"{"window":"1m"}"#);
         let mut sink = WebSocketSink::new(Endpoint::server(PATH, &server));
         sink.peers.slow = SlowPeer::Block;
         let pipeline = Pipeline::new(PIPELINE, Endpoint::client(url));
         Config {
-            plugins: config::Plugins { dir: (&self.plugins).into(), ..config::Plugins::default() },
+            plugins: config::Plugins {
+                dir: (&self.plugins).into(),
+                cache: (&self.cache).into(),
+                ..config::Plugins::default()
+            },
             server,
             admin: None,
             pipelines: vec![pipeline.through(transform).with_sink(config::Sink::new("served", sink))],
         }
+    }
+}
+
+impl Scratch {
+    fn try_new() -> io::Result<Self> {
+        let name = format!("tidemill-demo-{}-{:08x}", std::process::id(), fastrand::u32(..));
+        let folder = std::env::temp_dir().join(name);
+        // Of this user alone: the code of the plugin is read from it.
+        std::fs::DirBuilder::new().mode(0o700).create(&folder)?;
+        Ok(Self(folder))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // What cannot be removed is left to whoever cleans the temporary folder.
+        let _ = std::fs::remove_dir_all(&self.0);
     }
 }
 

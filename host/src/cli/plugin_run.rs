@@ -1,12 +1,14 @@
 //! `tidemill plugin run`: one plugin between standard input and output, as in a pipeline.
 
 use super::{Exit, block_on, complain};
+use crate::builtin;
 use crate::config::{DEAD_LETTER, Format, Outputs, Plugins, Redacted, Transform};
 use crate::pipeline::{self, Control, Ended, Ending, Parts};
 use crate::plugin::{Engine, HostState, Instance, Setup};
 use crate::shutdown::Shutdown;
 use crate::telemetry::Metrics;
 use crate::{sink, source};
+use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -18,7 +20,7 @@ const GRACE: Duration = Duration::from_secs(10);
 
 #[derive(Debug, clap::Args)]
 pub(super) struct PluginRun {
-    /// The plugin, a `.wasm` file.
+    /// The plugin: a `.wasm` file, or the name of one that is built in.
     file: PathBuf,
     /// The plugin's configuration, as JSON.
     #[arg(long, value_name = "JSON", default_value = "{}", value_parser = json)]
@@ -50,7 +52,10 @@ impl PluginRun {
     async fn prepare(&self, metrics: &Metrics) -> Result<(Transform, Setup, Instance), (Exit, String)> {
         let file = self.file.display();
         let name = self.file.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
-        let wasm = tokio::fs::read(&self.file).await;
+        let wasm = match (tokio::fs::read(&self.file).await, self.file.to_str().and_then(builtin::plugin)) {
+            (Err(error), Some(built_in)) if error.kind() == ErrorKind::NotFound => Ok(built_in.to_vec()),
+            (read, _) => read,
+        };
         let wasm = wasm.map_err(|error| (Exit::Failure, format!("failed to read {file}: {error}")))?;
         // The cache of a host that runs here; without one it only takes longer.
         let engine = Engine::try_new(Some(&Plugins::default().cache)).or_else(|_| Engine::try_new(None));

@@ -247,7 +247,7 @@ impl Row {
         if self.found.as_ref() != Some(&found) {
             let version = found.0.clone();
             self.found = Some(found);
-            emit(Change::Found(Candidate { name: place.name(), path: place.path(), wasm, version }));
+            emit(Change::Found(Candidate { name: place.name(), path: Some(place.path()), wasm, version }));
         }
     }
 
@@ -302,7 +302,7 @@ impl Stamp {
     }
 }
 
-fn version(wasm: &[u8]) -> String {
+pub(super) fn version(wasm: &[u8]) -> String {
     let mut version = String::from("sha256:");
     for byte in Sha256::digest(wasm) {
         // Writing to a string cannot fail.

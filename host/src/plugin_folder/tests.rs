@@ -289,7 +289,7 @@ async fn opening_creates_the_folder_and_reads_what_is_there() {
         // sha256 of "one"
         "sha256:7692c3ad3540bb803c020b3aee66cd8887123234ea0c6e7143c0add73ff431ed"
     );
-    assert_eq!(first.path, dir.join("a.wasm"));
+    assert_eq!(first.path, Some(dir.join("a.wasm")));
     assert_eq!(changes.into_iter().map(found).collect::<Vec<_>>(), [is("a", b"one"), is("b", b"two")]);
 }
 

@@ -1,6 +1,7 @@
 //! What is said of a pipeline that waits for its plugins.
 
 use crate::app::task::Task;
+use crate::builtin;
 use crate::config::Redacted;
 use crate::telemetry::PipelineState;
 
@@ -36,10 +37,9 @@ impl Task {
         }
         let absent: Vec<_> = plugins.iter().filter(|plugin| !refused.contains_key(*plugin)).collect();
         if !absent.is_empty() {
-            tracing::warn!(
-                pipeline, missing = ?absent, hint = format!("put what is missing into {folder}: {then}"),
-                "pipeline waits for its plugins"
-            );
+            let without = builtin::hint().map_or(String::new(), |hint| format!("; {hint}"));
+            let hint = format!("put what is missing into {folder}: {then}{without}");
+            tracing::warn!(pipeline, missing = ?absent, hint, "pipeline waits for its plugins");
         }
     }
 }

@@ -1,0 +1,53 @@
+//! `tidemill health`: whether a running host is well, for health checks where there is no `curl`.
+
+use super::{Exit, block_on, complain};
+use crate::admin;
+use std::io::{self, Write as _};
+use std::time::Duration;
+
+/// Longest that an answer may take, unless `--timeout` says otherwise.
+const TIMEOUT: &str = "5s";
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Health {
+    /// The address of its HTTP API.
+    #[arg(long, value_name = "ADDR", env = "TIDEMILL_ADMIN", default_value = "127.0.0.1:10080")]
+    admin: String,
+    /// Ask whether all its pipelines are ready, too.
+    #[arg(long)]
+    ready: bool,
+    /// The longest time that the answer may take.
+    #[arg(long, value_parser = super::duration, value_name = "DURATION", default_value = TIMEOUT)]
+    timeout: Duration,
+}
+
+impl Health {
+    pub(super) fn execute(self) -> Exit {
+        block_on(|shutdown| async move {
+            let path = if self.ready { "/readyz" } else { "/healthz" };
+            let asked = tokio::time::timeout(self.timeout, admin::get(&self.admin, path));
+            let answered = tokio::select! {
+                answered = asked => answered,
+                () = shutdown.requested() => return Exit::Failure,
+            };
+            match answered {
+                Ok(Ok((status, body))) => {
+                    // Where nobody listens, the exit code remains.
+                    let _ = writeln!(io::stdout(), "{}", body.trim_end());
+                    if status == 200 { Exit::Success } else { Exit::Failure }
+                }
+                Ok(Err(error)) => {
+                    complain(format!(
+                        "no host answers at {}: {error}\nhint: `listen` under [admin] says where one does",
+                        self.admin
+                    ));
+                    Exit::Failure
+                }
+                Err(_) => {
+                    complain(format!("the host at {} does not answer in time", self.admin));
+                    Exit::Failure
+                }
+            }
+        })
+    }
+}

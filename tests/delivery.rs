@@ -1,0 +1,296 @@
+//! What is delivered does what it says with nothing but itself: the binary in an empty folder, and its
+//! built-in plugins.
+//!
+//! `cargo xtask test` builds the binary with everything in it. One that was built by `cargo build` alone has
+//! no plugins; then the tests that need them are skipped by name, and fail with `CI=true`.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use futures_util::{SinkExt, StreamExt};
+use serde_json::Value;
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+use std::sync::LazyLock;
+use tempfile::TempDir;
+use tidemill_tests::host::{Folder, Host, binary};
+use tidemill_tests::peers::{Dialled, dial};
+use tidemill_tests::{is_to_skip, plugin, root};
+use tokio_tungstenite::tungstenite::Message;
+
+/// A command of the binary in this folder.
+fn tidemill(folder: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(binary());
+    command.current_dir(folder).args(arguments);
+    command
+}
+
+/// What a command in this folder says, which must end well.
+fn said(folder: &Path, arguments: &[&str]) -> String {
+    let output = tidemill(folder, arguments).output().unwrap();
+    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// The plugins that a configuration in this folder can name.
+fn plugins(folder: &Path) -> Vec<Value> {
+    let listed: Value = serde_json::from_str(&said(folder, &["plugins", "--json"])).unwrap();
+    listed["plugins"].as_array().unwrap().clone()
+}
+
+fn version(folder: &Path, name: &str) -> String {
+    let all = plugins(folder);
+    let plugin = all.iter().find(|plugin| plugin["name"] == name).unwrap();
+    plugin["version"].as_str().unwrap().to_owned()
+}
+
+/// Whether the binary has no built-in plugins, and the test cannot be made.
+fn lacks_plugins() -> bool {
+    static LACKS: LazyLock<bool> = LazyLock::new(|| {
+        let folder = TempDir::new().unwrap();
+        plugins(folder.path()).is_empty()
+    });
+    *LACKS && is_to_skip("the binary has no built-in plugins; `cargo xtask test` builds one that has")
+}
+
+/// A host that runs what `init` wrote, on free ports.
+fn run(folder: &Path, variables: &[(&str, &str)]) -> Host {
+    let mut command = tidemill(folder, &["run", "--log-format", "json"]);
+    command.env("PORT", "0").env("TIDEMILL_ADMIN", "127.0.0.1:0").envs(variables.iter().copied());
+    Host::start(&mut command).with_admin()
+}
+
+/// A stage runs this version from now on, or it is the first of the plugin.
+fn wait_for_version(host: &Host, version: &str, message: &str) {
+    host.logged(message, |fields| {
+        (fields["message"] == message && fields["version"] == version).then_some(())
+    });
+}
+
+#[test]
+fn a_feed_is_initialised_checked_and_run_in_an_empty_folder() {
+    if lacks_plugins() {
+        return;
+    }
+    let folder = TempDir::new().unwrap();
+    let told = said(folder.path(), &["init"]);
+    assert!(told.contains("tidemill check") && told.contains("tidemill run"), "{told}");
+    let checked: Value = serde_json::from_str(&said(folder.path(), &["check", "--json"])).unwrap();
+    assert_eq!((&checked["ok"], checked["warnings"].as_array().unwrap().len()), (&Value::Bool(true), 0));
+
+    let recording = root().join("examples/data/binance-combined-20240808.jsonl.gz");
+    let mut command =
+        tidemill(folder.path(), &["replay", "--log-format", "json", "--once", "--speed", "max"]);
+    let feed = Host::start(command.args(["--listen", "127.0.0.1:0"]).arg(recording));
+    let url = feed.logged("replaying", |fields| Some(fields.get("url")?.as_str()?.to_owned()));
+    let host = run(folder.path(), &[("FEED", &url)]);
+    host.listening("websocket");
+    assert!(feed.wait().status.success());
+    let admin = host.admin().to_string();
+    said(folder.path(), &["health", "--admin", &admin]);
+    said(folder.path(), &["health", "--ready", "--admin", &admin]);
+    let ended = host.stop();
+    assert!(ended.status.success(), "{}", ended.log);
+    let trades: Vec<Value> =
+        ended.output.lines().map(|line| serde_json::from_str(line).expect("output is JSON lines")).collect();
+    let quantity = |trade: &Value| trade["data"]["q"].as_str().unwrap().parse::<f64>().unwrap();
+    assert!(!trades.is_empty() && trades.iter().all(|trade| quantity(trade) > 0.1), "{}", trades.len());
+    let gone = tidemill(folder.path(), &["health", "--admin", &admin]).output().unwrap();
+    assert_eq!(gone.status.code(), Some(1), "{}", String::from_utf8_lossy(&gone.stdout));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_is_initialised_checked_and_run_in_an_empty_folder() {
+    if lacks_plugins() {
+        return;
+    }
+    let folder = TempDir::new().unwrap();
+    said(folder.path(), &["init", "--server"]);
+    said(folder.path(), &["check"]);
+    let host = run(folder.path(), &[]);
+    let address = host.listening("websocket");
+    let (mut dashboard, mut device) = (dial(address, "/out").await, dial(address, "/in").await);
+    for text in [r#"{"temperature":20}"#, "no JSON", r#"{"temperature":31.5}"#] {
+        device.send(Message::text(text)).await.unwrap();
+    }
+    let next = dashboard.next().await.unwrap().unwrap();
+    assert_eq!(next, Message::text(r#"{"temperature":31.5}"#));
+    end(host, [dashboard, device]).await;
+    let dead = fs::read_to_string(folder.path().join("dead.jsonl")).unwrap();
+    assert!(dead.contains("no JSON"), "{dead}");
+}
+
+/// Stops a host whose peers answer its close frames.
+async fn end(host: Host, peers: [Dialled; 2]) {
+    let stopping = tokio::task::spawn_blocking(move || host.stop());
+    for mut peer in peers {
+        while let Some(Ok(_)) = peer.next().await {}
+    }
+    let ended = stopping.await.unwrap();
+    assert!(ended.status.success(), "{}", ended.log);
+}
+
+#[test]
+fn init_overwrites_nothing() {
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("tidemill.toml");
+    fs::write(&file, "mine").unwrap();
+    for arguments in [&["init"][..], &["init", "--server"]] {
+        let Output { status, stderr, .. } = tidemill(folder.path(), arguments).output().unwrap();
+        let told = String::from_utf8(stderr).unwrap();
+        assert!(status.code() == Some(1) && told.contains("there is a tidemill.toml already"), "{told}");
+    }
+    assert_eq!(fs::read_to_string(file).unwrap(), "mine");
+    said(folder.path(), &["init", "-c", "other.toml"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_takes_over_from_a_built_in_plugin_which_takes_over_when_it_goes() {
+    if lacks_plugins() {
+        return;
+    }
+    let folder = Folder::default();
+    let built_in = version(&folder.path("."), "notional");
+    let host = folder.run(
+        r#"
+        [server]
+        port = 0
+
+        [[pipelines]]
+        name = "p"
+        source = { type = "websocket", mode = "server", path = "/in" }
+        transforms = [{ plugin = "notional" }]
+        sinks = [{ type = "websocket", mode = "server", path = "/out" }]
+        "#,
+    );
+    let address = host.listening("websocket");
+    let (mut reader, mut writer) = (dial(address, "/out").await, dial(address, "/in").await);
+    let mut through = async |expected: &str| {
+        writer.send(Message::text(r#"{"price":200,"qty":2}"#)).await.unwrap();
+        assert_eq!(reader.next().await.unwrap().unwrap(), Message::text(expected));
+    };
+    through(r#"{"price":200,"qty":2,"notional":400.0}"#).await;
+
+    folder.install("notional", &plugin("forward"));
+    let file = version(&folder.path("."), "notional");
+    wait_for_version(&host, &file, "plugin swapped");
+    through(r#"{"price":200,"qty":2}"#).await;
+
+    fs::remove_file(folder.path("plugins/notional.wasm")).unwrap();
+    wait_for_version(&host, &built_in, "plugin swapped");
+    through(r#"{"price":200,"qty":2,"notional":400.0}"#).await;
+    end(host, [reader, writer]).await;
+}
+
+#[test]
+fn a_file_that_is_no_plugin_stands_before_the_built_in_one_until_it_goes() {
+    if lacks_plugins() {
+        return;
+    }
+    let folder = Folder::default();
+    folder.put("forward", b"no component");
+    let host = folder.run(
+        r#"
+        [server]
+        port = 0
+
+        [[pipelines]]
+        name = "p"
+        source = { type = "websocket", mode = "server", path = "/in" }
+        transforms = [{ plugin = "forward" }]
+        sinks = [{ type = "websocket", mode = "server", path = "/out" }]
+        "#,
+    );
+    let message = |message: &'static str| {
+        host.logged(message, |fields| (fields["message"] == message).then_some(()));
+    };
+    message("pipeline waits for a plugin whose file cannot run");
+    assert!(!host.log().contains("built-in plugin taken"), "{}", host.log());
+    fs::remove_file(folder.path("plugins/forward.wasm")).unwrap();
+    message("pipeline running");
+    assert!(host.stop().status.success());
+}
+
+#[test]
+fn plugins_are_listed_with_where_they_come_from_and_what_uses_them() {
+    if lacks_plugins() {
+        return;
+    }
+    let folder = Folder::default();
+    folder.install("vwap", &plugin("forward"));
+    folder.put("mine", b"whatever it is");
+    let config = r#"
+        [[pipelines]]
+        name = "p"
+        source = { type = "stdin" }
+        transforms = [{ plugin = "vwap", name = "prices", limits = { memory = "8MiB" } }, { plugin = "yours" }]
+        sinks = [{ type = "stdout" }]
+    "#;
+    fs::write(folder.path("tidemill.toml"), config).unwrap();
+    let all = plugins(&folder.path("."));
+    let names: Vec<_> = all.iter().map(|plugin| plugin["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["demux", "filter", "forward", "mine", "notional", "vwap", "yours"]);
+    let of = |name: &str| all.iter().find(|plugin| plugin["name"] == name).unwrap();
+    assert_eq!((&of("vwap")["file"], &of("vwap")["built_in"]), (&"plugins/vwap.wasm".into(), &true.into()));
+    assert_eq!(of("vwap")["version"], of("forward")["version"], "the file is a copy of the other plugin");
+    assert_eq!(of("vwap")["uses"][0]["transform"], "prices");
+    assert_eq!(of("vwap")["uses"][0]["limits"]["memory_bytes"], 8 << 20);
+    assert_eq!((&of("yours")["version"], &of("yours")["built_in"]), (&Value::Null, &false.into()));
+    let table = said(&folder.path("."), &["plugins"]);
+    let line = |name: &str| table.lines().find(|line| line.starts_with(name)).unwrap();
+    assert!(line("vwap").contains("plugins/vwap.wasm, before the built-in one"), "{table}");
+    assert!(line("vwap").contains("p/prices (memory 8MiB, deadline 250ms, output 16MiB)"), "{table}");
+    assert!(line("demux").contains("built in") && line("yours").contains("missing"), "{table}");
+}
+
+#[test]
+fn a_built_in_plugin_is_tried_by_its_name() {
+    if lacks_plugins() {
+        return;
+    }
+    let folder = TempDir::new().unwrap();
+    fs::write(folder.path().join("in.jsonl"), "{\"price\":200,\"qty\":2}\n").unwrap();
+    let mut command = tidemill(folder.path(), &["plugin", "run", "notional"]);
+    let output = command.stdin(fs::File::open(folder.path().join("in.jsonl")).unwrap()).output().unwrap();
+    let told = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(told, "{\"price\":200,\"qty\":2,\"notional\":400.0}\n", "{output:?}");
+}
+
+#[test]
+fn the_demo_runs_in_an_empty_folder_and_leaves_it_empty() {
+    let (folder, temporary) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let mut command = tidemill(folder.path(), &["demo", "--log-format", "json", "--once", "--speed", "max"]);
+    command.env("TMPDIR", temporary.path());
+    if plugins(folder.path()).is_empty() {
+        // What a build without plugins says.
+        let output = command.output().unwrap();
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert!(told.contains("this build has no built-in plugins"), "{told}");
+        lacks_plugins();
+        return;
+    }
+    let ended = Host::start(&mut command).wait();
+    assert!(ended.status.success(), "{}", ended.log);
+    assert!(ended.log.contains("74,867 messages in"), "{}", ended.log);
+    let is_empty = |folder: &TempDir| fs::read_dir(folder.path()).unwrap().next().is_none();
+    assert!(is_empty(&folder) && is_empty(&temporary));
+}
+
+#[test]
+fn every_command_has_a_manual_page_and_every_shell_completions() {
+    let folder = TempDir::new().unwrap();
+    let page = said(folder.path(), &["man"]);
+    said(folder.path(), &["man", "-o", "pages"]);
+    for command in ["run", "check", "init", "plugins", "plugin-run", "demo", "health", "completions", "man"] {
+        let file = folder.path().join(format!("pages/tidemill-{command}.1"));
+        assert!(fs::read_to_string(file).unwrap().contains(".TH"), "{command}");
+        let name = command.split('-').next().unwrap();
+        assert!(page.contains(&format!("tidemill\\-{name}")), "{command}: {page}");
+    }
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let script = said(folder.path(), &["completions", shell]);
+        assert!(script.contains("replay"), "{shell}: {script}");
+    }
+    let reference = said(folder.path(), &["schema", "--markdown"]);
+    assert!(reference.starts_with("# Configuration") && reference.contains("| `max_size` |"), "{reference}");
+}
