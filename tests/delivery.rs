@@ -1,5 +1,5 @@
-//! What is delivered does what it says with nothing but itself: the binary in an empty folder, and its
-//! built-in plugins.
+//! What is delivered does what it says with nothing but itself: the binary in an empty folder, its built-in
+//! plugins, and the Debian package, unpacked.
 //!
 //! `cargo xtask test` builds the binary with everything in it. One that was built by `cargo build` alone has
 //! no plugins; then the tests that need them are skipped by name, and fail with `CI=true`.
@@ -15,7 +15,7 @@ use std::sync::LazyLock;
 use tempfile::TempDir;
 use tidemill_tests::host::{Folder, Host, binary};
 use tidemill_tests::peers::{Dialled, dial};
-use tidemill_tests::{is_to_skip, plugin, root};
+use tidemill_tests::{is_to_skip, plugin, root, xtask_always};
 use tokio_tungstenite::tungstenite::Message;
 
 /// A command of the binary in this folder.
@@ -293,4 +293,85 @@ fn every_command_has_a_manual_page_and_every_shell_completions() {
     }
     let reference = said(folder.path(), &["schema", "--markdown"]);
     assert!(reference.starts_with("# Configuration") && reference.contains("| `max_size` |"), "{reference}");
+}
+
+#[test]
+fn systemd_finds_no_fault_in_the_unit() {
+    let has_systemd = Command::new("systemd-analyze").arg("--version").output().is_ok();
+    if !has_systemd && is_to_skip("there is no systemd-analyze to verify the unit with") {
+        return;
+    }
+    let tree = TempDir::new().unwrap();
+    let unit = "usr/lib/systemd/system/tidemill.service";
+    for (from, to) in
+        [(root().join("xtask/package/tidemill.service"), unit), (binary().into(), "usr/bin/tidemill")]
+    {
+        fs::create_dir_all(tree.path().join(to).parent().unwrap()).unwrap();
+        fs::copy(from, tree.path().join(to)).unwrap();
+    }
+    let mut verify = Command::new("systemd-analyze");
+    verify.args([
+        "verify",
+        "--man=no",
+        "--recursive-errors=no",
+        &format!("--root={}", tree.path().display()),
+    ]);
+    let output = verify.arg(format!("/{unit}")).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn the_debian_package_unpacks_and_its_service_answers_and_stops() {
+    let has_dpkg = Command::new("dpkg").arg("--version").output().is_ok_and(|output| output.status.success());
+    if !has_dpkg && is_to_skip("there is no dpkg to unpack the Debian package with") {
+        return;
+    }
+    let folder = TempDir::new().unwrap();
+    let (out, tree) = (folder.path().join("dist"), folder.path().join("root"));
+    let path = |path: &Path| path.to_str().unwrap().to_owned();
+    xtask_always(&["dist", "debian", "--binary", &path(binary()), "-o", &path(&out)]);
+    let mut files = fs::read_dir(&out).unwrap().map(|entry| entry.unwrap().path());
+    let package = files.find(|file| file.extension().is_some_and(|is| is == "deb")).expect("it is made");
+    let dpkg = |arguments: &[&str]| {
+        let output = Command::new("dpkg").args(arguments).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    dpkg(&["-x", &path(&package), &path(&tree)]);
+    let described = dpkg(&["--field", &path(&package), "Package", "Architecture"]);
+    assert!(
+        described.contains("Package: tidemill") && described.contains("Architecture: amd64"),
+        "{described}"
+    );
+    for file in ["usr/share/man/man1/tidemill.1.gz", "usr/share/bash-completion/completions/tidemill"] {
+        assert!(tree.join(file).is_file(), "{file}");
+    }
+
+    // The unit's command line, in the unpacked tree instead of the root, with what systemd sets.
+    let unit = fs::read_to_string(tree.join("usr/lib/systemd/system/tidemill.service")).unwrap();
+    let line = unit.lines().find_map(|line| line.strip_prefix("ExecStart=")).expect("it starts something");
+    let mut words = line.split(' ').map(|word| match word.strip_prefix('/') {
+        Some(place) => path(&tree.join(place)),
+        None => word.to_owned(),
+    });
+    let state = tree.join("var/lib/tidemill");
+    fs::create_dir_all(&state).unwrap();
+    let mut command = Command::new(words.next().unwrap());
+    command.args(words).args(["--log-format", "json"]).current_dir(&state);
+    command.env("STATE_DIRECTORY", &state).env("CACHE_DIRECTORY", tree.join("var/cache/tidemill"));
+    let host = Host::start(command.env("TIDEMILL_ADMIN", "127.0.0.1:0")).with_admin();
+    assert_eq!(host.get("/healthz").0, 200);
+    assert_eq!(host.get("/readyz").0, 200);
+    let ended = host.stop();
+    assert!(ended.status.success(), "{}", ended.log);
+    assert!(state.join("plugins").is_dir() && !tree.join("etc/tidemill/plugins").exists());
+
+    // The pipeline that its configuration shows is right, too.
+    let file = tree.join("etc/tidemill/tidemill.toml");
+    let text = fs::read_to_string(&file).unwrap();
+    let at = text.find("# [[pipelines]]").expect("it shows one");
+    let shown: String =
+        text[at..].lines().map(|line| format!("{}\n", line.trim_start_matches(['#', ' ']))).collect();
+    fs::write(&file, format!("{}{shown}", &text[..at])).unwrap();
+    said(&state, &["check", "-c", &path(&file)]);
 }

@@ -4,6 +4,7 @@ mod bench;
 mod builtin;
 mod conformance;
 mod demo;
+mod dist;
 mod guests;
 mod plugins;
 mod test;
@@ -29,6 +30,8 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Build what is published: a static binary, packed as an archive and for Debian.
+    Dist(dist::Args),
     /// Run all tests, after installing and building what they need.
     Test {
         /// Passed on to `cargo test`.
@@ -53,6 +56,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     match Command::parse() {
         Command::Demo { arguments } => demo::run_demo(&arguments),
         Command::Install { arguments } => builtin::install(&arguments),
+        Command::Dist(args) => dist::run_dist(&args),
         Command::Test { arguments } => test::run_tests(&arguments),
         Command::Bench(args) => bench::run(&args),
         Command::Conformance => conformance::run(),

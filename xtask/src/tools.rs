@@ -19,6 +19,10 @@ const NODE_PACKAGES: &[&str] = &["componentize-qjs@0.4.5", "ws@8.18.3"];
 /// What `pip` installs: the Python toolchain, the C compiler, and a peer of the tests.
 const PYTHON_PACKAGES: &[&str] = &["componentize-py==0.25.1", "ziglang==0.17.1", "websockets==15.0.1"];
 
+/// What `pip` installs to build the static binary: a C compiler and linker that bring musl, and what has
+/// cargo use them.
+const PACKAGING_PACKAGES: &[&str] = &["cargo-zigbuild==0.24.0", "ziglang==0.17.1"];
+
 /// What `pip` installs for Python 2.7, which the suite is written in.
 const AUTOBAHN_PACKAGES: &[&str] = &["autobahntestsuite==25.10.1"];
 /// The last `virtualenv` that makes environments of Python 2.7.
@@ -95,14 +99,27 @@ pub(crate) fn browser() -> Result<Tools> {
 /// # Errors
 /// The installation failed.
 pub(crate) fn python(fetch: Fetch) -> Result<Tools> {
-    let folder = target().join("tools/python");
-    if let Some(missing) = missing(&folder, PYTHON_PACKAGES, &["python3"], fetch) {
+    environment("python", PYTHON_PACKAGES, fetch)
+}
+
+/// The programs that build the static binary.
+///
+/// # Errors
+/// The installation failed.
+pub(crate) fn packaging(fetch: Fetch) -> Result<Tools> {
+    environment("packaging", PACKAGING_PACKAGES, fetch)
+}
+
+/// The programs of a virtual environment of this name, with these packages.
+fn environment(name: &str, packages: &[&str], fetch: Fetch) -> Result<Tools> {
+    let folder = target().join("tools").join(name);
+    if let Some(missing) = missing(&folder, packages, &["python3"], fetch) {
         return Ok(Tools::Missing(missing));
     }
-    install(&folder, PYTHON_PACKAGES, || {
+    install(&folder, packages, || {
         run(Command::new("python3").args(["-m", "venv"]).arg(&folder))?;
         let mut pip = Command::new(folder.join("bin/pip"));
-        run(pip.args(["install", "--quiet", "--disable-pip-version-check"]).args(PYTHON_PACKAGES))
+        run(pip.args(["install", "--quiet", "--disable-pip-version-check"]).args(packages))
     })?;
     Ok(Tools::In(folder.join("bin")))
 }
@@ -147,15 +164,22 @@ fn python_2() -> Option<PathBuf> {
 /// Sees to it that Rust can compile to wasm.
 ///
 /// # Errors
-/// The target is not there and rustup could not add it.
+/// As [`add_target`].
 pub(crate) fn add_wasm_target() -> Result {
-    let output =
-        Command::new("rustc").args(["--print", "target-libdir", "--target", WASM_TARGET]).output()?;
+    add_target(WASM_TARGET, "which plugins are compiled for")
+}
+
+/// Sees to it that Rust can compile for this target; `what` says what it is.
+///
+/// # Errors
+/// The target is not there and rustup could not add it.
+pub(crate) fn add_target(target: &str, what: &str) -> Result {
+    let output = Command::new("rustc").args(["--print", "target-libdir", "--target", target]).output()?;
     if Path::new(String::from_utf8(output.stdout)?.trim()).is_dir() {
         return Ok(());
     }
-    say(&format!("adding the Rust target {WASM_TARGET} with rustup, which plugins are compiled for"));
-    run(Command::new("rustup").args(["target", "add", WASM_TARGET]))
+    say(&format!("adding the Rust target {target} with rustup, {what}"));
+    run(Command::new("rustup").args(["target", "add", target]))
 }
 
 /// Cargo in the root of the checkout, as a user would call it: without what a surrounding `cargo run`
