@@ -14,6 +14,7 @@ use circles::{Sources, circles};
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use tokens::{Token, is_word, tokens};
 
 /// The modules of the host and their layers.
@@ -88,6 +89,42 @@ fn the_host_keeps_its_house_rules() {
     let round = |path: &str| ROUND.iter().any(|module| path.starts_with(module));
     broken.extend(circles(&sources(files().filter(|(path, _)| !round(path)))));
     assert!(broken.is_empty(), "{} house rules are broken:\n\n{}\n", broken.len(), broken.join("\n\n"));
+}
+
+#[test]
+fn the_versions_that_are_told_are_those_that_are_used() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let wit = fs::read_to_string(root.join("wit/transform.wit")).unwrap();
+    assert!(wit.contains(&format!("package tidemill:plugin@{};", tidemill::plugin::CONTRACT_VERSION)));
+    let lock = fs::read_to_string(root.join("Cargo.lock")).unwrap();
+    let wasmtime = format!("name = \"wasmtime\"\nversion = \"{}\"\n", tidemill::plugin::WASMTIME_VERSION);
+    assert!(lock.contains(&wasmtime));
+}
+
+/// What a crate needs beside its sources stands in its folder as a link, so that its package has it.
+#[test]
+fn what_is_published_needs_nothing_outside_of_its_package() {
+    for (name, folder) in [("tidemill", "host"), ("tidemill-plugin", "plugin-sdk/rust")] {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(folder);
+        let mut list = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        list.current_dir(&folder).args(["package", "--list", "--allow-dirty", "--offline"]);
+        let output = list.output().unwrap();
+        let files = String::from_utf8(output.stdout).unwrap();
+        let errors = String::from_utf8_lossy(&output.stderr);
+        for file in ["Cargo.toml", "LICENSE", "README.md", "wit/transform.wit", "src/lib.rs"] {
+            assert!(files.lines().any(|line| line == file), "{name} lacks {file}: {files}{errors}");
+        }
+        let mut sources = Vec::new();
+        collect(&folder.join("src"), &mut sources);
+        for source in sources {
+            let depth = source.strip_prefix(&folder).unwrap().components().count() - 1;
+            let text = fs::read_to_string(&source).unwrap();
+            for path in text.split("include_str!(\"").chain(text.split("include_bytes!(\"")).skip(1) {
+                let up = path.split('"').next().unwrap_or_default().matches("../").count();
+                assert!(up <= depth, "{} leaves its crate: {path:.60}", source.display());
+            }
+        }
+    }
 }
 
 #[test]

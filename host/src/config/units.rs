@@ -110,7 +110,7 @@ mod tests {
     /// The same cases hold for what plugins read with the SDK.
     #[test]
     fn durations_are_numbers_with_units() {
-        let cases = include_str!("../../../plugin-sdk/rust/tests/durations.txt");
+        let cases = include_str!("durations.txt");
         for case in cases.lines().filter(|line| !line.starts_with('#')) {
             let (text, nanoseconds) = case.rsplit_once(' ').expect("a text and a number");
             let expected = nanoseconds.parse().ok().map(Duration::from_nanos);

@@ -7,7 +7,7 @@
 
 wasmtime::component::bindgen!({
     world: "transform",
-    path: "../wit",
+    path: "wit",
     exports: { default: async },
     ownership: Borrowing { duplicate_if_necessary: true },
 });

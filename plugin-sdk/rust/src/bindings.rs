@@ -5,7 +5,7 @@
 //! crate and reaches for it there.
 
 wit_bindgen::generate!({
-    path: "../../wit",
+    path: "wit",
     world: "transform",
     pub_export_macro: true,
     export_macro_name: "export_transformer",
