@@ -4,6 +4,7 @@ mod bench;
 mod builtin;
 mod conformance;
 mod demo;
+mod deny;
 mod dist;
 mod guests;
 mod plugins;
@@ -32,6 +33,8 @@ enum Command {
     },
     /// Build what is published: a static binary, packed as an archive and for Debian.
     Dist(dist::Args),
+    /// Check licences, sources and versions of all dependencies.
+    Deny,
     /// Run all tests, after installing and building what they need.
     Test {
         /// Passed on to `cargo test`.
@@ -57,6 +60,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         Command::Demo { arguments } => demo::run_demo(&arguments),
         Command::Install { arguments } => builtin::install(&arguments),
         Command::Dist(args) => dist::run_dist(&args),
+        Command::Deny => deny::check(),
         Command::Test { arguments } => test::run_tests(&arguments),
         Command::Bench(args) => bench::run(&args),
         Command::Conformance => conformance::run(),

@@ -23,6 +23,9 @@ const PYTHON_PACKAGES: &[&str] = &["componentize-py==0.25.1", "ziglang==0.17.1",
 /// cargo use them.
 const PACKAGING_PACKAGES: &[&str] = &["cargo-zigbuild==0.24.0", "ziglang==0.17.1"];
 
+/// What checks the dependencies.
+const DENY: &str = "cargo-deny@0.20.2";
+
 /// What `pip` installs for Python 2.7, which the suite is written in.
 const AUTOBAHN_PACKAGES: &[&str] = &["autobahntestsuite==25.10.1"];
 /// The last `virtualenv` that makes environments of Python 2.7.
@@ -122,6 +125,27 @@ fn environment(name: &str, packages: &[&str], fetch: Fetch) -> Result<Tools> {
         run(pip.args(["install", "--quiet", "--disable-pip-version-check"]).args(packages))
     })?;
     Ok(Tools::In(folder.join("bin")))
+}
+
+/// The program that checks the dependencies.
+///
+/// # Errors
+/// The folder of tools cannot be written.
+pub(crate) fn deny() -> Result<Tools> {
+    let folder = target().join("tools/deny");
+    let built = folder.join("build");
+    let installed = install(&folder, &[DENY], || {
+        let mut install = cargo();
+        // It runs for seconds: to optimise it takes longer than that ever saves.
+        install.env("CARGO_TARGET_DIR", &built).env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "0");
+        install.env("CARGO_PROFILE_RELEASE_LTO", "off").env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16");
+        run(install.args(["install", "--quiet", "--locked", "--root"]).arg(&folder).arg(DENY))
+    });
+    match fs::remove_dir_all(&built) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
+        _ => {}
+    }
+    Ok(installed.map_or_else(|error| Tools::Missing(error.to_string()), |()| Tools::In(folder.join("bin"))))
 }
 
 /// The programs of a virtual environment of Python 2.7, with the Autobahn test suite among them.
