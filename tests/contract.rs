@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tidemill::message::{Message, Payload};
 use tidemill::metadata::{Metadata, Origin};
-use tidemill::plugin::{Emissions, FaultKind, Form, Forward, Instance, Outcome, Plugin};
+use tidemill::plugin::{Emissions, FaultKind, Forward, Instance, Outcome, PayloadForm, Plugin};
 use tidemill_tests::{guest, load, setup, texts};
 
 /// A test for each case in each language.
@@ -57,9 +57,9 @@ async fn describes_itself(plugin: Plugin) {
     let instance = start(&plugin).await;
     let description = instance.description();
     let form = if plugin.name().ends_with("rust") || plugin.name().ends_with("-c") {
-        Form::Packed
+        PayloadForm::Packed
     } else {
-        Form::Each
+        PayloadForm::Each
     };
     assert_eq!(description.form, form);
     assert_eq!(description.outputs, ["side".into()]);

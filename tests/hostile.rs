@@ -6,7 +6,7 @@
 use std::pin::pin;
 use std::time::Duration;
 use tidemill::config::{Limits, Redacted};
-use tidemill::plugin::{FaultKind, Forward, Instance, Plugin, Problem, Setup};
+use tidemill::plugin::{FaultKind, Forward, Instance, LoadProblem, Plugin, Setup};
 use tidemill::telemetry::Metrics;
 use tidemill_tests::{engine, guest, load, setup, texts};
 
@@ -337,10 +337,12 @@ fn a_file_cut_short_is_refused() {
     for length in [0, 1, 7, 8, 9, 100, whole.len() / 2, whole.len() - 1] {
         let error = engine().load("cut", &whole[..length]).unwrap_err();
         let expected = match &error.problem {
-            Problem::Empty => length == 0,
+            LoadProblem::Empty => length == 0,
             // A header alone is a whole component in which nothing is.
-            Problem::NoTransformer(_) => length == 8,
-            problem => matches!(problem, Problem::Truncated(_) | Problem::Malformed(_)) && length != 0,
+            LoadProblem::NoTransformer(_) => length == 8,
+            problem => {
+                matches!(problem, LoadProblem::Truncated(_) | LoadProblem::Malformed(_)) && length != 0
+            }
         };
         assert!(expected, "{length} bytes: {error}");
     }
@@ -358,32 +360,32 @@ fn proposals_to_webassembly_that_no_plugin_needs_are_off() {
     ] {
         let wasm = wat::parse_str(format!("(component (core module {module}))")).unwrap();
         let problem = engine().load("modern", &wasm).unwrap_err().problem;
-        assert!(matches!(problem, Problem::Malformed(_)), "{module}: {problem}");
+        assert!(matches!(problem, LoadProblem::Malformed(_)), "{module}: {problem}");
     }
 }
 
 #[test]
 fn what_is_no_plugin_is_refused_and_says_why() {
     let refused = |wat: &str| engine().load("stranger", &wat::parse_str(wat).unwrap()).unwrap_err().problem;
-    assert!(matches!(refused("(module)"), Problem::CoreModule));
-    assert!(matches!(refused("(component)"), Problem::NoTransformer(_)));
+    assert!(matches!(refused("(module)"), LoadProblem::CoreModule));
+    assert!(matches!(refused("(component)"), LoadProblem::NoTransformer(_)));
     let greeter = r#"(component
         (core module $module (func (export "greet")))
         (core instance $instance (instantiate $module))
         (func (export "greet") (canon lift (core func $instance "greet"))))"#;
-    assert!(matches!(refused(greeter), Problem::NoTransformer(found) if found.contains("greet")));
+    assert!(matches!(refused(greeter), LoadProblem::NoTransformer(found) if found.contains("greet")));
     let needy = r#"(component
         (import "other:host/thing" (instance (export "use" (func))))
         (instance $empty)
         (export "tidemill:plugin/transformer@0.1.0" (instance $empty)))"#;
     assert!(
-        matches!(refused(needy), Problem::MissingImports(missing) if missing.contains("other:host/thing"))
+        matches!(refused(needy), LoadProblem::MissingImports(missing) if missing.contains("other:host/thing"))
     );
     let hollow =
         r#"(component (instance $empty) (export "tidemill:plugin/transformer@0.1.0" (instance $empty)))"#;
-    assert!(matches!(refused(hollow), Problem::Mismatch(_)));
+    assert!(matches!(refused(hollow), LoadProblem::Mismatch(_)));
     let newer =
         r#"(component (instance $empty) (export "tidemill:plugin/transformer@0.2.0" (instance $empty)))"#;
-    assert!(matches!(refused(newer), Problem::OtherContract(found) if found.ends_with("0.2.0")));
-    assert!(matches!(engine().load("text", b"not a plugin").unwrap_err().problem, Problem::NotWasm));
+    assert!(matches!(refused(newer), LoadProblem::OtherContract(found) if found.ends_with("0.2.0")));
+    assert!(matches!(engine().load("text", b"not a plugin").unwrap_err().problem, LoadProblem::NotWasm));
 }

@@ -9,6 +9,8 @@
 mod circles;
 #[path = "tidy/tokens.rs"]
 mod tokens;
+#[path = "tidy/types.rs"]
+mod types;
 
 use circles::{Sources, circles};
 use std::collections::BTreeSet;
@@ -16,9 +18,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use tokens::{Token, is_word, tokens};
+use types::namesakes;
 
 /// The modules of the host and their layers.
-const LAYERS: [(&str, u8); 24] = [
+const LAYERS: [(&str, u8); 25] = [
     ("builtin", 0),
     ("foreign_text", 0),
     ("interrupt", 0),
@@ -27,6 +30,7 @@ const LAYERS: [(&str, u8); 24] = [
     ("shutdown", 0),
     ("config", 1),
     ("message", 1),
+    ("access", 2),
     ("backoff", 2),
     ("packing", 2),
     ("plugin_folder", 2),
@@ -81,12 +85,17 @@ const MOST_LINES: usize = 500;
 /// Modules in which files still name each other all the way round.
 const ROUND: [&str; 2] = ["app/", "websocket/"];
 
+/// Modules whose types may still have the name of another.
+const UNNAMED: [&str; 4] = ["app", "websocket", "source", "sink"];
+
 #[test]
 fn the_host_keeps_its_house_rules() {
     let files = files();
     let files = || files.iter().map(|(path, source)| (&**path, &**source));
     let mut broken: Vec<_> = files().flat_map(|(path, source)| check(path, source)).collect();
     let round = |path: &str| ROUND.iter().any(|module| path.starts_with(module));
+    let is_named = |path: &str| !UNNAMED.contains(&modules(path)[0]);
+    broken.extend(namesakes(&sources(files().filter(|(path, _)| is_named(path)))));
     broken.extend(circles(&sources(files().filter(|(path, _)| !round(path)))));
     assert!(broken.is_empty(), "{} house rules are broken:\n\n{}\n", broken.len(), broken.join("\n\n"));
 }
@@ -394,7 +403,7 @@ fn heads<'t>(tokens: &[Token<'t>]) -> Vec<(usize, &'t str)> {
 
 /// The checker must find what is wrong, and nothing else: made-up files.
 mod checker {
-    use super::{LAYERS, MOST_LINES, check, circles, sources};
+    use super::{LAYERS, MOST_LINES, check, circles, namesakes, sources};
 
     #[track_caller]
     fn finds(path: &str, code: &str, wanted: &[&str]) {
@@ -450,6 +459,20 @@ mod checker {
             let x = "use super::y::Y; fn f() { Self::y::<super::A>() }";
             assert_eq!(found(&[hands_on, ("a/x.rs", x), ("a/y.rs", y)]), [""; 0], "{y}");
         }
+    }
+
+    #[test]
+    fn a_name_is_that_of_one_type() {
+        let found = |files: &[(&'static str, &'static str)]| namesakes(&sources(files.iter().copied()));
+        for other in
+            ["pub enum A { B }", "table! { struct A / B {} }", "trait A {}", "mod x { pub type A = B; }"]
+        {
+            let found = found(&[("a.rs", "struct A;"), ("b/c.rs", other)]);
+            assert_eq!(found.len(), 1, "{other}");
+            assert!(found[0].starts_with("two types are called `A`: a.rs:1, b/c.rs:1"), "{found:#?}");
+        }
+        let others = "impl X for Y { type A = B; } trait T { type A; } fn f() { r#struct(); A {} } use b::A;";
+        assert_eq!(found(&[("a.rs", "struct A;"), ("b.rs", others), ("b/tests.rs", "struct A;")]), [""; 0]);
     }
 
     #[test]

@@ -14,7 +14,7 @@ mod untrusted;
 
 pub use client::get;
 
-use crate::config::{Reader, Redacted, Server, Transform};
+use crate::config::{BodyReader, Redacted, Server, Transform};
 use crate::connections::Connections;
 use crate::control::Handle;
 use crate::telemetry::{Described, Metrics, Status};
@@ -26,7 +26,7 @@ use axum::middleware;
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::{self, delete, post};
 use guard::Guard;
-use refusal::Refusal;
+use refusal::ApiError;
 use serde_json::{Map, Value, json};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -37,14 +37,14 @@ use tokio_util::sync::CancellationToken;
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 /// What the API shows, and who may ask.
 #[derive(Clone, Debug)]
-pub struct Admin {
-    host: Arc<Host>,
+pub struct Api {
+    host: Arc<HostView>,
     guard: Arc<Guard>,
 }
 
 /// The host that the API is of.
 #[derive(Debug)]
-pub struct Host {
+pub struct HostView {
     /// What it counts.
     pub metrics: Arc<Metrics>,
     /// Who is connected.
@@ -54,7 +54,7 @@ pub struct Host {
     /// What it can be told.
     pub handle: Handle,
     /// What a pipeline that comes as JSON means.
-    pub reader: Reader,
+    pub reader: BodyReader,
     /// Whether whoever asks has shown a token: without, a body may ask for less.
     pub is_trusting: bool,
     /// What endpoints in server mode may leave out.
@@ -63,9 +63,9 @@ pub struct Host {
     pub listeners: Listeners,
 }
 
-impl Admin {
+impl Api {
     /// The API of a host, listening on `address`.
-    pub fn new(address: SocketAddr, token: Option<Redacted>, host: Host) -> Self {
+    pub fn new(address: SocketAddr, token: Option<Redacted>, host: HostView) -> Self {
         Self { host: Arc::new(host), guard: Arc::new(Guard { address, token }) }
     }
 
@@ -86,10 +86,10 @@ impl Admin {
             .route("/api/v1/connections", routing::get(connections::list))
             .route("/api/v1/connections/{id}", delete(connections::close))
             .route("/api/v1/connections/check", post(connections::check))
-            .fallback(|| async { Refusal::new(StatusCode::NOT_FOUND, "not_found", "no such path") })
+            .fallback(|| async { ApiError::new(StatusCode::NOT_FOUND, "not_found", "no such path") })
             .method_not_allowed_fallback(|| async {
                 let message = "the path does not take this method";
-                Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "method", message)
+                ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method", message)
             })
             .layer(middleware::from_fn(serve::whole_body))
             .layer(middleware::map_response(in_json))
@@ -99,9 +99,9 @@ impl Admin {
     }
 }
 
-impl Host {
+impl HostView {
     /// Refuses a body that asks for what takes a token, where there is none.
-    fn check_trust(&self, body: &[u8]) -> Result<(), Refusal> {
+    fn check_trust(&self, body: &[u8]) -> Result<(), ApiError> {
         if self.is_trusting { Ok(()) } else { untrusted::check(body) }
     }
 
@@ -119,7 +119,7 @@ impl Host {
     }
 }
 
-async fn ready(State(host): State<Arc<Host>>) -> Response {
+async fn ready(State(host): State<Arc<HostView>>) -> Response {
     let reasons = host.status.not_ready();
     let is_stopping = host.status.is_stopping();
     let is_ready = reasons.is_empty() && !is_stopping;
@@ -135,7 +135,7 @@ async fn ready(State(host): State<Arc<Host>>) -> Response {
     (code, Json(answer)).into_response()
 }
 
-async fn metrics(State(host): State<Arc<Host>>) -> Response {
+async fn metrics(State(host): State<Arc<HostView>>) -> Response {
     ([(header::CONTENT_TYPE, OPENMETRICS)], host.metrics.encode()).into_response()
 }
 
@@ -147,5 +147,5 @@ async fn in_json(response: Response) -> Response {
     if !is_text || !(status.is_client_error() || status.is_server_error()) {
         return response;
     }
-    Refusal::new(status, "bad_request", "the request cannot be read").into_response()
+    ApiError::new(status, "bad_request", "the request cannot be read").into_response()
 }

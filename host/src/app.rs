@@ -24,7 +24,7 @@ pub use shelf::Refusal;
 pub use start::StartError;
 pub use swap::{Outcome, UseVerdict, Verdict};
 
-use crate::config::{Config, Reader};
+use crate::config::{BodyReader, Config};
 use crate::connections::Connections;
 use crate::control::Handle;
 use crate::plugin::EngineError;
@@ -118,12 +118,12 @@ pub struct Settings {
     /// How long a stop waits for what is in flight.
     pub grace: Duration,
     /// How the HTTP API reads what it is given: as the configuration file was read.
-    pub reader: Reader,
+    pub reader: BodyReader,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { metrics: Arc::default(), grace: GRACE, reader: Reader::default() }
+        Self { metrics: Arc::default(), grace: GRACE, reader: BodyReader::default() }
     }
 }
 

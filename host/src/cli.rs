@@ -53,37 +53,37 @@ static VERSION: LazyLock<String> = LazyLock::new(|| {
 #[command(name = "tidemill", version = VERSION.as_str(), max_term_width = 100)]
 struct Cli {
     #[command(subcommand)]
-    command: Command,
+    command: CliCommand,
     /// Log more.
     #[arg(short, long, global = true)]
     verbose: bool,
     /// How log lines are written to standard error.
     #[arg(long, global = true, value_enum, default_value = "text", value_name = "FORMAT")]
-    log_format: Format,
+    log_format: LogFormatArg,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
-enum Format {
+enum LogFormatArg {
     Text,
     Json,
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {
+enum CliCommand {
     /// Run the pipelines of a configuration.
     Run(run::Run),
     /// Say what is wrong with a configuration, and with the plugins it names.
     #[command(visible_alias = "validate")]
-    Check(check::Check),
+    Check(check::CheckArgs),
     /// Write a first configuration, with comments.
     Init(init::Init),
     /// Print what the configuration file can have: its JSON Schema.
     Schema(schema::Schema),
     /// List the plugins that a configuration can name: those of the folder, and those built in.
-    Plugins(plugins::Plugins),
+    Plugins(plugins::PluginsArgs),
     /// Work with a plugin.
     #[command(subcommand)]
-    Plugin(Plugin),
+    Plugin(PluginCommand),
     /// Dial a WebSocket server once, and say what happened.
     Probe(probe::Probe),
     /// Write the messages of a WebSocket server to a file.
@@ -101,7 +101,7 @@ enum Command {
 }
 
 #[derive(Debug, Subcommand)]
-enum Plugin {
+enum PluginCommand {
     /// Run a plugin on lines of standard input, to standard output; messages that fail go to standard
     /// error.
     Run(plugin_run::PluginRun),
@@ -118,27 +118,27 @@ pub fn main() -> ExitCode {
         }
     };
     let format = match cli.log_format {
-        Format::Text => LogFormat::Text,
-        Format::Json => LogFormat::Json,
+        LogFormatArg::Text => LogFormat::Text,
+        LogFormatArg::Json => LogFormat::Json,
     };
     if let Err(error) = init_log(format, cli.verbose) {
         complain(error);
         return Exit::Usage.into();
     }
     let exit = match cli.command {
-        Command::Run(run) => run.execute(),
-        Command::Check(check) => check.execute(),
-        Command::Init(init) => init.execute(),
-        Command::Schema(schema) => schema.execute(),
-        Command::Plugins(plugins) => plugins.execute(),
-        Command::Plugin(Plugin::Run(run)) => run.execute(),
-        Command::Probe(probe) => probe.execute(),
-        Command::Record(record) => record.execute(),
-        Command::Replay(replay) => replay.execute(),
-        Command::Demo(demo) => demo.execute(),
-        Command::Health(health) => health.execute(),
-        Command::Completions(completions) => completions.execute(),
-        Command::Man(man) => man.execute(),
+        CliCommand::Run(run) => run.execute(),
+        CliCommand::Check(check) => check.execute(),
+        CliCommand::Init(init) => init.execute(),
+        CliCommand::Schema(schema) => schema.execute(),
+        CliCommand::Plugins(plugins) => plugins.execute(),
+        CliCommand::Plugin(PluginCommand::Run(run)) => run.execute(),
+        CliCommand::Probe(probe) => probe.execute(),
+        CliCommand::Record(record) => record.execute(),
+        CliCommand::Replay(replay) => replay.execute(),
+        CliCommand::Demo(demo) => demo.execute(),
+        CliCommand::Health(health) => health.execute(),
+        CliCommand::Completions(completions) => completions.execute(),
+        CliCommand::Man(man) => man.execute(),
     };
     flush_log(LOG_PATIENCE);
     exit.into()
@@ -157,7 +157,7 @@ fn block_on_within<F: Future<Output = Exit>>(
     let shutdown = Shutdown::default();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let (runtime, signals) = match runtime.and_then(|runtime| {
-        let signals = signals::Watch::start(shutdown.clone(), grace)?;
+        let signals = signals::SignalWatch::start(shutdown.clone(), grace)?;
         Ok((runtime, signals))
     }) {
         Ok(started) => started,

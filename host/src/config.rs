@@ -45,7 +45,7 @@ mod written;
 
 pub use agreements::{Agreements, Before, Disagreement};
 pub use auth::{Auth, BearerFrom};
-pub use body::{BodyError, Mistake, Reader};
+pub use body::{BodyError, BodyReader, Mistake};
 pub use client::{Client, ClientTls, Heartbeat, Proxies, Reconnect};
 pub use endpoint::{
     Batch, Buffer, Codec, Endpoint, MessageType, Mode, Packing, Peers, Ping, ReplySink, SlowPeer,

@@ -48,14 +48,14 @@ impl EndpointState {
 /// The endpoints of a host that are open, and those that have failed with their pipelines. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct Connections {
-    table: Arc<Table>,
+    table: Arc<EndpointTable>,
 }
 
 #[derive(Debug, Default)]
-struct Table {
-    rows: Mutex<BTreeMap<u64, Weak<Row>>>,
+struct EndpointTable {
+    rows: Mutex<BTreeMap<u64, Weak<EndpointRow>>>,
     /// Rows that stay when their endpoints are gone: why a pipeline has failed is asked afterwards.
-    failed: Mutex<Vec<Arc<Row>>>,
+    failed: Mutex<Vec<Arc<EndpointRow>>>,
 }
 
 /// An endpoint, as it is now.
@@ -128,14 +128,14 @@ pub struct Dismissal {
 #[derive(Clone, Debug)]
 pub struct OpenEndpoint {
     metrics: EndpointMetrics,
-    row: Arc<Row>,
+    row: Arc<EndpointRow>,
 }
 
 /// The row of an endpoint.
 #[derive(Debug)]
-struct Row {
+struct EndpointRow {
     number: u64,
-    table: Weak<Table>,
+    table: Weak<EndpointTable>,
     metrics: EndpointMetrics,
     inner: Mutex<Inner>,
 }
@@ -152,7 +152,7 @@ impl Connections {
     /// Adds an endpoint that counts in these metrics. It is shown once it has a state.
     pub fn open(&self, metrics: EndpointMetrics) -> OpenEndpoint {
         self.table.drop_failed(|row| row.metrics.place() == metrics.place());
-        let row = Arc::new(Row {
+        let row = Arc::new(EndpointRow {
             number: next_number(),
             table: Arc::downgrade(&self.table),
             metrics: metrics.clone(),
@@ -187,13 +187,13 @@ impl Connections {
         })
     }
 
-    fn rows(&self) -> Vec<Arc<Row>> {
+    fn rows(&self) -> Vec<Arc<EndpointRow>> {
         lock(&self.table.rows).values().filter_map(Weak::upgrade).collect()
     }
 }
 
-impl Table {
-    fn drop_failed(&self, is_meant: impl Fn(&Row) -> bool) {
+impl EndpointTable {
+    fn drop_failed(&self, is_meant: impl Fn(&EndpointRow) -> bool) {
         // They are dropped when nothing is locked any more: a row takes itself out of the table.
         let _dropped: Vec<_> = lock(&self.failed).extract_if(.., |row| is_meant(row)).collect();
     }
@@ -277,7 +277,7 @@ impl OpenEndpoint {
     }
 }
 
-impl Row {
+impl EndpointRow {
     fn view(&self) -> Option<EndpointView> {
         let inner = lock(&self.inner);
         let (state, since_ms) = inner.state?;
@@ -294,7 +294,7 @@ impl Row {
     }
 }
 
-impl Drop for Row {
+impl Drop for EndpointRow {
     fn drop(&mut self) {
         if let Some((state, _)) = lock(&self.inner).state.take() {
             self.metrics.state(state.as_str()).dec();

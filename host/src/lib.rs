@@ -69,10 +69,11 @@
 //! ```
 //!
 //! A configuration file is read by [`config::load`], and a pipeline that comes as JSON by
-//! [`config::Reader`]; both give the same types. One end alone, without a pipeline, is a
+//! [`config::BodyReader`]; both give the same types. One end alone, without a pipeline, is a
 //! [`source::Source`] or a [`sink::Sink`] that is polled; one connection alone is
 //! [`websocket::connect()`]. Whether an endpoint can be reached says [`websocket::reach`].
 
+pub mod access;
 pub mod admin;
 pub mod app;
 pub mod backoff;

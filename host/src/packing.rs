@@ -142,7 +142,7 @@ impl Unpacker {
     /// # Errors
     /// If they are more than the limit, or `bytes` are not packed as they should be.
     pub fn unpack(&mut self, bytes: &[u8]) -> Result<Bytes, UnpackError> {
-        let mut room = Room { out: &mut self.workspace, max_bytes: self.max_bytes };
+        let mut room = OutputRoom { out: &mut self.workspace, max_bytes: self.max_bytes };
         room.out.clear();
         room.make(bytes.len().saturating_mul(USUAL_RATIO))?;
         let (packing, unpacked) = match &mut self.engine {
@@ -179,12 +179,12 @@ fn broken(why: impl Into<String>) -> Stop {
 }
 
 /// What was unpacked so far, and how much it may become: one byte more than the limit, to know.
-struct Room<'a> {
+struct OutputRoom<'a> {
     out: &'a mut Vec<u8>,
     max_bytes: usize,
 }
 
-impl Room<'_> {
+impl OutputRoom<'_> {
     fn is_full(&self) -> bool {
         self.out.len() == self.out.capacity()
     }
@@ -205,7 +205,11 @@ impl Room<'_> {
 }
 
 /// Unpacks one deflated stream; answers what follows it.
-fn inflate<'b>(engine: &mut Decompress, bytes: &'b [u8], room: &mut Room<'_>) -> Result<&'b [u8], Stop> {
+fn inflate<'b>(
+    engine: &mut Decompress,
+    bytes: &'b [u8],
+    room: &mut OutputRoom<'_>,
+) -> Result<&'b [u8], Stop> {
     loop {
         let before = engine.total_in();
         let rest = &bytes[usize::try_from(before).unwrap_or(usize::MAX)..];
@@ -224,14 +228,14 @@ fn inflate<'b>(engine: &mut Decompress, bytes: &'b [u8], room: &mut Room<'_>) ->
     }
 }
 
-fn inflate_whole(engine: &mut Decompress, bytes: &[u8], room: &mut Room<'_>) -> Result<(), Stop> {
+fn inflate_whole(engine: &mut Decompress, bytes: &[u8], room: &mut OutputRoom<'_>) -> Result<(), Stop> {
     engine.reset(true);
     let rest = inflate(engine, bytes, room)?;
     if rest.is_empty() { Ok(()) } else { Err(broken("more follows its end")) }
 }
 
 /// Unpacks all members of a gzip text.
-fn gunzip(engine: &mut Decompress, mut bytes: &[u8], room: &mut Room<'_>) -> Result<(), Stop> {
+fn gunzip(engine: &mut Decompress, mut bytes: &[u8], room: &mut OutputRoom<'_>) -> Result<(), Stop> {
     loop {
         let start = room.out.len();
         engine.reset(false);
@@ -280,7 +284,7 @@ fn gzip_body(bytes: &[u8]) -> Result<&[u8], Stop> {
 }
 
 /// Unpacks all frames of a zstd text.
-fn unzstd(engine: &mut Decoder<'static>, bytes: &[u8], room: &mut Room<'_>) -> Result<(), Stop> {
+fn unzstd(engine: &mut Decoder<'static>, bytes: &[u8], room: &mut OutputRoom<'_>) -> Result<(), Stop> {
     let failed = |error: io::Error| broken(error.to_string().to_lowercase());
     engine.reinit().map_err(failed)?;
     let mut input = InBuffer::around(bytes);

@@ -26,10 +26,10 @@ mod state;
 mod ticker;
 mod wasi;
 
-pub use description::{Description, Form};
+pub use description::{Description, PayloadForm};
 pub use emissions::Emissions;
 pub use engine::{Engine, Plugin};
-pub use fault::{EngineError, Fault, FaultKind, LoadError, Problem};
+pub use fault::{EngineError, Fault, FaultKind, LoadError, LoadProblem};
 pub use instance::Instance;
 pub use limits::CallTime;
 pub use outcome::{Forward, Outcome, Rejection};

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime};
-use table::Table;
+use table::FileTable;
 use tokio::sync::mpsc;
 use watch::{News, Watch};
 
@@ -241,27 +241,27 @@ impl std::fmt::Debug for Candidate {
 /// What the folder's thread owns.
 struct Keeper {
     path: FilePath,
-    table: Table,
+    table: FileTable,
     news: Arc<News>,
     bell: Bell,
     /// None: no notifications are wanted.
     attach: Option<Attach>,
     watch: Option<Watch>,
     /// The folder that `watch` is for.
-    identity: Option<Identity>,
+    identity: Option<FolderIdentity>,
     /// That notifications cannot be had was said.
     warned: bool,
 }
 
 /// Tells a folder from another one that takes its place: device, inode, and the time of creation,
 /// since inode numbers are used again.
-type Identity = (u64, u64, Option<SystemTime>);
+type FolderIdentity = (u64, u64, Option<SystemTime>);
 
 impl Keeper {
     fn new(settings: &config::Plugins, attach: Option<Attach>, bell: Bell) -> Self {
         let path = settings.dir.clone();
         Self {
-            table: Table::new(&path, settings.max_size_bytes),
+            table: FileTable::new(&path, settings.max_size_bytes),
             path,
             news: Arc::default(),
             bell,

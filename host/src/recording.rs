@@ -116,14 +116,14 @@ fn unescape(line: &[u8]) -> Result<Option<Payload>, BadLine> {
 
 /// Reads messages from lines, a block of them at a time: as many as are there.
 #[derive(Debug)]
-pub struct Reader<R> {
+pub struct RecordingReader<R> {
     input: R,
     format: Format,
     buffer: BytesMut,
     has_ended: bool,
 }
 
-impl<R: Read> Reader<R> {
+impl<R: Read> RecordingReader<R> {
     /// A reader of an input that is not read yet.
     pub fn new(input: R, format: Format) -> Self {
         Self { input, format, buffer: BytesMut::new(), has_ended: false }
@@ -223,7 +223,7 @@ mod tests {
     }
 
     fn read(text: &[u8], format: Format) -> Vec<Result<Recorded, BadLine>> {
-        let mut reader = Reader::new(text, format);
+        let mut reader = RecordingReader::new(text, format);
         let mut messages = Vec::new();
         while let Some(block) = reader.next_block().expect("memory can be read") {
             messages.extend(block.map(|line| line.map_err(|(_, bad)| bad)));

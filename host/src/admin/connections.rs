@@ -1,7 +1,7 @@
 //! Connections over HTTP: which there are, closing one, and whether an endpoint could be reached.
 
-use super::Host;
-use super::refusal::Refusal;
+use super::HostView;
+use super::refusal::ApiError;
 use crate::connections::{ConnectionView, Dismissal, EndpointView};
 use crate::websocket::{self, close_code};
 use axum::body::Bytes;
@@ -11,27 +11,27 @@ use axum::response::Json;
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 
-pub(super) async fn list(State(host): State<Arc<Host>>) -> Json<Value> {
+pub(super) async fn list(State(host): State<Arc<HostView>>) -> Json<Value> {
     let endpoints: Vec<_> = host.connections.list().iter().map(endpoint).collect();
     Json(json!({ "endpoints": endpoints }))
 }
 
 /// One that we dialled is dialled again, as its endpoint says.
 pub(super) async fn close(
-    State(host): State<Arc<Host>>,
+    State(host): State<Arc<HostView>>,
     Path(id): Path<String>,
-) -> Result<StatusCode, Refusal> {
+) -> Result<StatusCode, ApiError> {
     let dismissal = Dismissal { code: close_code::POLICY, reason: "closed by an operator".to_owned() };
     if host.connections.dismiss(&id, dismissal) {
         tracing::info!(connection = id, "connection closed by an operator");
         Ok(StatusCode::NO_CONTENT)
     } else {
-        let refusal = Refusal::new(StatusCode::NOT_FOUND, "not_found", format!("no connection \"{id}\""));
+        let refusal = ApiError::new(StatusCode::NOT_FOUND, "not_found", format!("no connection \"{id}\""));
         Err(refusal.hint("GET /api/v1/connections lists them; a new one has a new id"))
     }
 }
 
-pub(super) async fn check(State(host): State<Arc<Host>>, body: Bytes) -> Result<Json<Value>, Refusal> {
+pub(super) async fn check(State(host): State<Arc<HostView>>, body: Bytes) -> Result<Json<Value>, ApiError> {
     host.check_trust(&body)?;
     let endpoint = host.reader.endpoint(&body, &host.server)?;
     let answer = match websocket::reach(&endpoint, &host.listeners).await {

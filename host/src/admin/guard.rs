@@ -3,16 +3,15 @@
 //! A request must name this host in `Host`, and may come from no other origin; with a token set, all
 //! but health and readiness need it; a body must say that it is JSON, which a form cannot.
 
-use super::refusal::Refusal;
-use crate::config::{Redacted, is_loopback};
+use super::refusal::ApiError;
+use crate::access::{CredentialDigest, names_this_machine};
+use crate::config::{AllowedOrigins, Redacted};
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use sha2::{Digest, Sha256};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use subtle::ConstantTimeEq as _;
 
 /// Who may ask.
 #[derive(Debug)]
@@ -26,7 +25,7 @@ pub(super) async fn guard(State(guard): State<Arc<Guard>>, request: Request, nex
     // A request may name its host in its target, which is what counts then (RFC 9112, section 3.2.2).
     if request.uri().authority().is_some() {
         let refusal =
-            Refusal::new(StatusCode::FORBIDDEN, "foreign_host", "the request names its host in its target");
+            ApiError::new(StatusCode::FORBIDDEN, "foreign_host", "the request names its host in its target");
         return refusal.hint("ask for a path alone").into_response();
     }
     match guard.check(request.uri().path(), request.headers()) {
@@ -36,9 +35,9 @@ pub(super) async fn guard(State(guard): State<Arc<Guard>>, request: Request, nex
 }
 
 impl Guard {
-    fn check(&self, path: &str, headers: &HeaderMap) -> Result<(), Refusal> {
+    fn check(&self, path: &str, headers: &HeaderMap) -> Result<(), ApiError> {
         let forbidden =
-            |code, message, hint| Err(Refusal::new(StatusCode::FORBIDDEN, code, message).hint(hint));
+            |code, message, hint| Err(ApiError::new(StatusCode::FORBIDDEN, code, message).hint(hint));
         if !self.knows_host(headers) {
             let hint = "ask for the address that the API listens on";
             return forbidden("foreign_host", "the Host header names another host", hint);
@@ -49,13 +48,13 @@ impl Guard {
         }
         if !matches!(path, "/healthz" | "/readyz") && !self.lets_in(headers) {
             let refusal =
-                Refusal::new(StatusCode::UNAUTHORIZED, "unauthorized", "the token is missing or wrong")
+                ApiError::new(StatusCode::UNAUTHORIZED, "unauthorized", "the token is missing or wrong")
                     .hint("send `Authorization: Bearer` with the token of [admin]");
             return Err(refusal.header(header::WWW_AUTHENTICATE, "Bearer"));
         }
         if has_body(headers) && !is_json(headers) {
             let message = "the body must be application/json";
-            let refusal = Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "media_type", message);
+            let refusal = ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "media_type", message);
             return Err(refusal.hint("send `Content-Type: application/json`"));
         }
         Ok(())
@@ -70,18 +69,16 @@ impl Guard {
         let Some(host) = only(headers, &header::HOST).and_then(|host| host.to_str().ok()) else {
             return false;
         };
-        let name = host.rsplit_once(':').filter(|(_, port)| port.bytes().all(|b| b.is_ascii_digit()));
-        let name = name.map_or(host, |(name, _)| name).trim_start_matches('[').trim_end_matches(']');
-        is_loopback(name)
+        names_this_machine(host)
     }
 
     fn lets_in(&self, headers: &HeaderMap) -> bool {
         let Some(token) = &self.token else { return true };
         let given = headers.get(header::AUTHORIZATION).map_or(&b""[..], HeaderValue::as_bytes);
         let (scheme, given) = given.split_at_checked(b"Bearer ".len()).unwrap_or_default();
-        // Of digests, so that the time says nothing of the length either.
-        let is_same = Sha256::digest(given).ct_eq(&Sha256::digest(token.expose().as_bytes()));
-        scheme.eq_ignore_ascii_case(b"Bearer ") && bool::from(is_same)
+        let is_same = CredentialDigest::of_token(token.expose().as_bytes())
+            .is_among(&[CredentialDigest::of_token(given)]);
+        scheme.eq_ignore_ascii_case(b"Bearer ") && is_same
     }
 }
 
@@ -95,10 +92,11 @@ fn is_own_origin(headers: &HeaderMap) -> bool {
     if !headers.contains_key(header::ORIGIN) {
         return true;
     }
-    let host = only(headers, &header::HOST).map_or(&b""[..], HeaderValue::as_bytes);
+    let text = |name| only(headers, name).and_then(|value| value.to_str().ok());
+    let (origin, host) = (text(&header::ORIGIN), text(&header::HOST));
     // The API's page is served without TLS.
-    let origin = only(headers, &header::ORIGIN).and_then(|origin| origin.as_bytes().strip_prefix(b"http://"));
-    origin.is_some_and(|origin| origin.eq_ignore_ascii_case(host))
+    let origin = origin.filter(|origin| origin.starts_with("http://"));
+    origin.is_some_and(|origin| AllowedOrigins::default().allow(origin, host))
 }
 
 fn has_body(headers: &HeaderMap) -> bool {
@@ -157,6 +155,9 @@ mod tests {
         let mut own = headers(header::HOST, "localhost:1");
         own.insert(header::ORIGIN, HeaderValue::from_static("http://localhost:1"));
         assert!(is_own_origin(&own));
+        let mut usual_port = headers(header::HOST, "localhost");
+        usual_port.insert(header::ORIGIN, HeaderValue::from_static("http://localhost:80"));
+        assert!(is_own_origin(&usual_port), "the port that its scheme has anyway");
         own.append(header::ORIGIN, HeaderValue::from_static("http://evil.example"));
         assert!(!is_own_origin(&own), "two are none");
         own.insert(header::ORIGIN, HeaderValue::from_static("https://localhost:1"));

@@ -2,8 +2,8 @@
 //!
 //! What is added here lives as long as the host; no file is written.
 
-use super::Host;
-use super::refusal::Refusal;
+use super::HostView;
+use super::refusal::ApiError;
 use crate::config;
 use crate::control::ControlError;
 use crate::reason::Reason;
@@ -16,21 +16,21 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 
-pub(super) async fn list(State(host): State<Arc<Host>>) -> Json<Value> {
+pub(super) async fn list(State(host): State<Arc<HostView>>) -> Json<Value> {
     let all = host.handle.pipelines();
     let all: Vec<_> = all.iter().map(|pipeline| host.describe(pipeline)).collect();
     Json(json!({ "pipelines": all }))
 }
 
 pub(super) async fn get(
-    State(host): State<Arc<Host>>,
+    State(host): State<Arc<HostView>>,
     Path(name): Path<String>,
-) -> Result<Response, Refusal> {
+) -> Result<Response, ApiError> {
     let pipeline = host.handle.pipeline(&name).ok_or(ControlError::NotFound(name))?;
     Ok(Json(host.describe(&pipeline)).into_response())
 }
 
-pub(super) async fn add(State(host): State<Arc<Host>>, body: Bytes) -> Result<Response, Refusal> {
+pub(super) async fn add(State(host): State<Arc<HostView>>, body: Bytes) -> Result<Response, ApiError> {
     host.check_trust(&body)?;
     let pipeline = host.reader.pipeline(&body, &host.server)?;
     let added = host.handle.add(pipeline).await?;
@@ -39,18 +39,18 @@ pub(super) async fn add(State(host): State<Arc<Host>>, body: Bytes) -> Result<Re
 }
 
 pub(super) async fn remove(
-    State(host): State<Arc<Host>>,
+    State(host): State<Arc<HostView>>,
     Path(name): Path<String>,
-) -> Result<StatusCode, Refusal> {
+) -> Result<StatusCode, ApiError> {
     host.handle.remove(&name).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 /// 202 where it is to run and does not yet.
 pub(super) async fn start(
-    State(host): State<Arc<Host>>,
+    State(host): State<Arc<HostView>>,
     Path(name): Path<String>,
-) -> Result<Response, Refusal> {
+) -> Result<Response, ApiError> {
     let started = host.handle.start(&name).await?;
     let runs = started.state == PipelineState::Running;
     let status = if runs { StatusCode::OK } else { StatusCode::ACCEPTED };
@@ -58,21 +58,21 @@ pub(super) async fn start(
 }
 
 pub(super) async fn stop(
-    State(host): State<Arc<Host>>,
+    State(host): State<Arc<HostView>>,
     Path(name): Path<String>,
-) -> Result<Response, Refusal> {
+) -> Result<Response, ApiError> {
     let stopped = host.handle.stop(&name).await?;
     Ok(Json(host.describe(&stopped)).into_response())
 }
 
-pub(super) async fn replace() -> Refusal {
+pub(super) async fn replace() -> ApiError {
     let message = "changing a pipeline in place is not supported yet";
-    Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "not_supported_yet", message)
+    ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "not_supported_yet", message)
         .hint("DELETE it, and POST it to /api/v1/pipelines anew")
         .header(header::ALLOW, "GET, DELETE")
 }
 
-impl Host {
+impl HostView {
     /// A pipeline as it is configured, its state, and what it has counted.
     fn describe(&self, pipeline: &Described) -> Value {
         let mut answer = pipeline.config.shown();

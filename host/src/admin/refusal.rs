@@ -9,10 +9,10 @@ use serde_json::{Value, json};
 
 /// An answer that says no.
 #[derive(Clone, Debug)]
-pub(super) struct Refusal(Box<Parts>);
+pub(super) struct ApiError(Box<ErrorParts>);
 
 #[derive(Clone, Debug)]
-struct Parts {
+struct ErrorParts {
     status: StatusCode,
     code: &'static str,
     message: String,
@@ -21,10 +21,10 @@ struct Parts {
     header: Option<(HeaderName, &'static str)>,
 }
 
-impl Refusal {
+impl ApiError {
     pub(super) fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
         let (hint, mistakes) = (String::new(), Vec::new());
-        Self(Box::new(Parts { status, code, message: message.into(), hint, mistakes, header: None }))
+        Self(Box::new(ErrorParts { status, code, message: message.into(), hint, mistakes, header: None }))
     }
 
     pub(super) fn hint(mut self, hint: impl Into<String>) -> Self {
@@ -38,9 +38,9 @@ impl Refusal {
     }
 }
 
-impl IntoResponse for Refusal {
+impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let Parts { status, code, message, hint, mistakes, header } = *self.0;
+        let ErrorParts { status, code, message, hint, mistakes, header } = *self.0;
         let mut error = json!({ "code": code, "message": message, "hint": hint });
         if !mistakes.is_empty() {
             error["errors"] = mistakes.into_iter().map(as_json).collect();
@@ -57,7 +57,7 @@ fn as_json(mistake: Mistake) -> Value {
     json!({ "path": mistake.pointer, "message": mistake.message, "hint": mistake.hint.unwrap_or_default() })
 }
 
-impl From<ControlError> for Refusal {
+impl From<ControlError> for ApiError {
     fn from(error: ControlError) -> Self {
         let (status, code, hint) = match &error {
             ControlError::NotFound(_) => {
@@ -80,7 +80,7 @@ impl From<ControlError> for Refusal {
     }
 }
 
-impl From<BodyError> for Refusal {
+impl From<BodyError> for ApiError {
     fn from(error: BodyError) -> Self {
         let mistakes = match error {
             BodyError::NotJson(why) => {

@@ -4,7 +4,7 @@
 //! happens between requests; while a request is being answered its time is the host's matter. Half a
 //! request keeps nothing from ending.
 
-use super::refusal::Refusal;
+use super::refusal::ApiError;
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::extract::Request;
@@ -85,7 +85,7 @@ pub(super) async fn serve(listener: TcpListener, router: Router, stop: Cancellat
 
 /// Serves one connection until its end, or until it has taken too long.
 async fn connection(stream: TcpStream, router: Router, stop: CancellationToken) {
-    let pace = Pace::default();
+    let pace = BodyPace::default();
     let service = TowerToHyperService::new(router);
     let service = hyper::service::service_fn({
         let pace = pace.clone();
@@ -137,15 +137,15 @@ pub(super) async fn whole_body(request: Request, next: Next) -> Response {
                 .is_some_and(|cause| cause.is::<http_body_util::LengthLimitError>());
             let refusal = if is_too_large {
                 let message = format!("the body is larger than {MAX_BODY_BYTES} bytes");
-                Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", message)
+                ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", message)
             } else {
-                Refusal::new(StatusCode::BAD_REQUEST, "bad_request", "the body cannot be read")
+                ApiError::new(StatusCode::BAD_REQUEST, "bad_request", "the body cannot be read")
             };
             refusal.into_response()
         }
         Err(_) => {
             let message = format!("the body was not there after {} s", BODY_TIMEOUT.as_secs());
-            Refusal::new(StatusCode::REQUEST_TIMEOUT, "too_slow", message).into_response()
+            ApiError::new(StatusCode::REQUEST_TIMEOUT, "too_slow", message).into_response()
         }
     }
 }
@@ -163,15 +163,15 @@ enum Doing {
 
 /// What a connection does now; clones are one and the same.
 #[derive(Clone, Debug)]
-struct Pace(Arc<Mutex<Doing>>);
+struct BodyPace(Arc<Mutex<Doing>>);
 
-impl Default for Pace {
+impl Default for BodyPace {
     fn default() -> Self {
         Self(Arc::new(Mutex::new(Doing::Headers(Instant::now()))))
     }
 }
 
-impl Pace {
+impl BodyPace {
     fn set(&self, doing: Doing) {
         *self.lock() = doing;
     }
@@ -209,7 +209,7 @@ impl Pace {
 /// A connection whose bytes are noticed.
 struct Paced {
     stream: TcpStream,
-    pace: Pace,
+    pace: BodyPace,
 }
 
 impl AsyncRead for Paced {

@@ -1,7 +1,7 @@
 //! What a body may not ask for where the API has no token: whoever can reach the port could have the
 //! host send its variables and files anywhere, and read and write any file.
 
-use super::refusal::Refusal;
+use super::refusal::ApiError;
 use crate::config::{BodyError, Mistake};
 use serde_json::Value;
 
@@ -10,7 +10,7 @@ const HINT: &str = "set `token` under [admin], or write it into the configuratio
 
 /// Lets a body through that takes no `${}` and names no end of type `file`. A body that is not JSON is for
 /// whoever reads it.
-pub(super) fn check(body: &[u8]) -> Result<(), Refusal> {
+pub(super) fn check(body: &[u8]) -> Result<(), ApiError> {
     let Ok(body) = serde_json::from_slice::<Value>(body) else { return Ok(()) };
     let mut mistakes = Vec::new();
     look(&body, &mut String::new(), &mut mistakes);

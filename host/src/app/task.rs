@@ -13,7 +13,7 @@ use super::lines::Line;
 use super::shelf::Shelf;
 use super::swap::{self, Exchanged, Offer, Outcome, Use};
 use super::{AppError, Settings};
-use crate::admin::{self, Admin};
+use crate::admin::{self, Api};
 use crate::config::{self, Config};
 use crate::connections::Connections;
 use crate::control::{self, Command, Handle};
@@ -92,7 +92,7 @@ impl Task {
         let ends = Arc::new(Ends::new(metrics.clone(), connections.clone(), &config));
         let admin = match &config.admin {
             Some(admin) => {
-                let host = admin::Host {
+                let host = admin::HostView {
                     metrics: metrics.clone(),
                     connections: connections.clone(),
                     status: status.clone(),
@@ -466,11 +466,11 @@ async fn listen(admin: &config::Admin) -> Result<TcpListener, AppError> {
 }
 
 /// Serves the HTTP API.
-fn serve(admin: &config::Admin, listener: TcpListener, host: admin::Host) -> Result<Served, AppError> {
+fn serve(admin: &config::Admin, listener: TcpListener, host: admin::HostView) -> Result<Served, AppError> {
     let address = listener.local_addr().map_err(|error| AppError::Admin { address: admin.listen, error })?;
     tracing::info!(%address, "http api listening");
     let stop = CancellationToken::new();
-    let api = Admin::new(address, admin.token.clone(), host);
+    let api = Api::new(address, admin.token.clone(), host);
     let task = tokio::spawn(api.serve(listener, stop.clone()));
     Ok(Served { stop, task })
 }

@@ -8,7 +8,7 @@ use std::io::{self, Write as _};
 use std::path::Path;
 
 #[derive(Debug, clap::Args)]
-pub(super) struct Check {
+pub(super) struct CheckArgs {
     #[command(flatten)]
     config: ConfigFile,
     /// Dial every client endpoint once, too.
@@ -28,7 +28,7 @@ struct Findings {
     away: Vec<ConfigError>,
 }
 
-impl Check {
+impl CheckArgs {
     pub(super) fn execute(self) -> Exit {
         let mut findings = Findings::default();
         match load(&self.config.file) {

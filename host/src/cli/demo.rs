@@ -55,7 +55,7 @@ pub(super) struct Demo {
 struct Scratch(PathBuf);
 
 /// What the rounds are played with.
-struct Parts {
+struct DemoParts {
     recording: Recording,
     plugins: PathBuf,
     cache: PathBuf,
@@ -100,7 +100,7 @@ impl Demo {
     }
 
     /// The recording and the plugin: those that are named, or those that are built in.
-    async fn parts(&self, scratch: &Scratch) -> Result<Parts, String> {
+    async fn parts(&self, scratch: &Scratch) -> Result<DemoParts, String> {
         let missing = |what: &str| {
             let hint = builtin::hint().unwrap_or("name another");
             format!("there is no {what} to show\nhint: {hint}; in a checkout, `cargo xtask demo`")
@@ -125,7 +125,7 @@ impl Demo {
             None => return Err(missing("plugin")),
         };
         let opened = Recording::open(&recording).await;
-        Ok(Parts {
+        Ok(DemoParts {
             recording: opened
                 .map_err(|error| format!("failed to read the recording {}: {error}", recording.display()))?,
             plugins,
@@ -136,8 +136,8 @@ impl Demo {
 
     /// Plays the recording once. Each round is a new run of the host: the trades of the next are as old
     /// as those of the last, and would be late in windows that are closed.
-    async fn round(&self, parts: &Parts, show: &mut Show, shutdown: &Shutdown) -> Result<Round, String> {
-        let Parts { recording, port, .. } = parts;
+    async fn round(&self, parts: &DemoParts, show: &mut Show, shutdown: &Shutdown) -> Result<Round, String> {
+        let DemoParts { recording, port, .. } = parts;
         let listen = |error: io::Error| format!("failed to listen: {error}");
         let exchange = TcpListener::bind(("127.0.0.1", 0)).await.map_err(listen)?;
         let url = format!("ws://{}/stream", exchange.local_addr().map_err(listen)?);
@@ -182,7 +182,7 @@ impl Demo {
     }
 }
 
-impl Parts {
+impl DemoParts {
     fn config(&self, url: &str) -> Config {
         let server = Server { port: self.port, ..Server::default() };
         let mut transform = config::Transform::new(PLUGIN);

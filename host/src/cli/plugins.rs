@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::io::{self, Write as _};
 
 #[derive(Debug, clap::Args)]
-pub(super) struct Plugins {
+pub(super) struct PluginsArgs {
     #[command(flatten)]
     config: ConfigFile,
     /// Answer in JSON.
@@ -39,7 +39,7 @@ struct Use {
     limits: Limits,
 }
 
-impl Plugins {
+impl PluginsArgs {
     pub(super) fn execute(self) -> Exit {
         let config = if self.config.is_default() && !self.config.file.exists() {
             // Without a configuration, the folder that one would have.

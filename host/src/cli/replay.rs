@@ -6,7 +6,7 @@
 use super::{Exit, Speed, block_on, complain};
 use crate::config::{FilePath, Format, Server};
 use crate::message::Message;
-use crate::recording::Reader;
+use crate::recording::RecordingReader;
 use crate::shutdown::Shutdown;
 use crate::source::{Fill, Room, Source, lines};
 use crate::websocket::{Accepted, Admission, Connection, Ending, Received, accept, close_code};
@@ -86,7 +86,8 @@ impl Recording {
     /// If it cannot be read.
     pub async fn open(path: &Path) -> io::Result<Self> {
         let (input, _interrupt) = lines::open(path).await?;
-        let first = tokio::task::spawn_blocking(|| Reader::new(input, Format::Recording).next_block());
+        let first =
+            tokio::task::spawn_blocking(|| RecordingReader::new(input, Format::Recording).next_block());
         let first = first.await.map_err(io::Error::other)??.and_then(|mut block| block.next());
         let has_times = first.is_none_or(|line| line.is_ok());
         let format = if has_times { Format::Recording } else { Format::Jsonl };

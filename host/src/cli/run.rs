@@ -2,7 +2,7 @@
 
 use super::{ConfigFile, Exit, block_on_within, complain, duration, environment, is_terminal, load, tell};
 use crate::app::{self, Settings};
-use crate::config::{Config, Reader};
+use crate::config::{BodyReader, Config};
 use std::time::Duration;
 
 /// Open files beside connections: plugins, logs, listeners.
@@ -33,7 +33,7 @@ impl Run {
         }
         raise_open_files(&loaded.config);
         block_on_within(Some(self.grace), |shutdown| async move {
-            let reader = Reader::new(&self.config.file, environment());
+            let reader = BodyReader::new(&self.config.file, environment());
             let settings = Settings { grace: self.grace, reader, ..Settings::default() };
             match app::run(loaded.config, settings, shutdown).await {
                 Ok(()) => Exit::Success,

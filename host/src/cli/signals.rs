@@ -22,12 +22,12 @@ const LAST_WORDS: Duration = Duration::from_millis(50);
 
 /// Waits for signals until it is dropped.
 #[derive(Debug)]
-pub(super) struct Watch {
+pub(super) struct SignalWatch {
     over: CancellationToken,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Watch {
+impl SignalWatch {
     /// Has the first signal request a shutdown; one with a grace period may take that long and no longer.
     pub(super) fn start(shutdown: Shutdown, grace: Option<Duration>) -> io::Result<Self> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
@@ -51,7 +51,7 @@ impl Watch {
     }
 }
 
-impl Drop for Watch {
+impl Drop for SignalWatch {
     fn drop(&mut self) {
         self.over.cancel();
         if let Some(thread) = self.thread.take() {

@@ -7,7 +7,7 @@ use super::listen::ListenAt;
 use super::path::PathPattern;
 use super::pipeline::{DeadLetterKindAt, PipelineAt, SinkKindAt, dead_letter_kind, sink_kind, source};
 use super::report::{Report, Span};
-use super::shared_keys::{SHARED, Shared};
+use super::shared_keys::{AgreedKey, SHARED};
 use super::{Endpoint, Listen, Mode, Pipeline, Server, SinkKind, Source, is_loopback};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -32,7 +32,7 @@ impl<'c> Served<'c> {
         self.endpoint.listen()
     }
 
-    fn written(&self, key: &Shared) -> Option<Span> {
+    fn written(&self, key: &AgreedKey) -> Option<Span> {
         (key.at)(self.at, self.listen_at)
     }
 
@@ -51,13 +51,13 @@ impl<'c> Served<'c> {
         self.listen_at.tls.as_ref().map(|at| &at.header)
     }
 
-    fn address(&self) -> Option<Address> {
+    fn address(&self) -> Option<HostAndPort> {
         self.listen().map(|listen| (listen.host.expose().to_owned(), listen.port))
     }
 }
 
 /// An address, as endpoints are grouped by it.
-type Address = (String, u16);
+type HostAndPort = (String, u16);
 
 /// The server endpoints of a pipeline.
 pub(super) fn served<'c>(pipeline: &'c mut Pipeline, at: &'c PipelineAt) -> Vec<Served<'c>> {
@@ -91,7 +91,7 @@ pub(super) fn served<'c>(pipeline: &'c mut Pipeline, at: &'c PipelineAt) -> Vec<
 pub(super) fn agree(report: &mut Report<'_>, server: &Server, served: &mut [Served<'_>]) {
     agree_on_tls(report, server, served);
     report_two_names(report, served);
-    let mut groups: BTreeMap<(Address, PathPattern), Vec<usize>> = BTreeMap::new();
+    let mut groups: BTreeMap<(HostAndPort, PathPattern), Vec<usize>> = BTreeMap::new();
     for (index, here) in served.iter().enumerate() {
         if let Some(path) = here.address().zip(here.pattern.clone()) {
             groups.entry(path).or_default().push(index);
@@ -121,7 +121,7 @@ pub(super) fn agree(report: &mut Report<'_>, server: &Server, served: &mut [Serv
 /// Reports paths of one address that differ in the names of their segments alone.
 fn report_two_names(report: &mut Report<'_>, served: &[Served<'_>]) {
     // The first endpoint of an address and form, and the first that names a segment otherwise.
-    let mut firsts: BTreeMap<(Address, PathPattern), (usize, Option<usize>)> = BTreeMap::new();
+    let mut firsts: BTreeMap<(HostAndPort, PathPattern), (usize, Option<usize>)> = BTreeMap::new();
     for (index, here) in served.iter().enumerate() {
         let Some((address, pattern)) = here.address().zip(here.pattern.as_ref()) else { continue };
         let (first, other) = firsts.entry((address, pattern.without_names())).or_insert((index, None));
@@ -139,7 +139,7 @@ fn report_two_names(report: &mut Report<'_>, served: &[Served<'_>]) {
 }
 
 fn agree_on_tls(report: &mut Report<'_>, server: &Server, served: &mut [Served<'_>]) {
-    let mut firsts: BTreeMap<Address, usize> = BTreeMap::new();
+    let mut firsts: BTreeMap<HostAndPort, usize> = BTreeMap::new();
     for (index, here) in served.iter().enumerate() {
         if let (Some(address), Some(_)) = (here.address(), here.tls_at()) {
             firsts.entry(address).or_insert(index);
@@ -188,7 +188,7 @@ impl Endpoint {
     pub fn differs_from(&self, there: &Self) -> Option<&'static str> {
         self.listen()?;
         let defaults = agreements::defaults(self);
-        let differs = |key: &&Shared| !(key.is_same)(self, there) && !(key.is_same)(self, &defaults);
+        let differs = |key: &&AgreedKey| !(key.is_same)(self, there) && !(key.is_same)(self, &defaults);
         SHARED.iter().find(differs).map(|key| key.name)
     }
 }

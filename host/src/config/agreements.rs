@@ -5,7 +5,7 @@
 //! stopped or is gone: a path that asked for a token goes on asking for it, whoever is opened first.
 
 use super::path::PathPattern;
-use super::shared_keys::{SHARED, Shared, TLS};
+use super::shared_keys::{AgreedKey, SHARED, TLS};
 use super::{Endpoint, Pipeline, SOURCE, Server};
 use std::collections::BTreeMap;
 
@@ -133,7 +133,7 @@ impl Agreements {
 
 impl Party {
     /// Whether both have to say the same about this key.
-    fn shares(&self, key: &Shared, other: &Self) -> bool {
+    fn shares(&self, key: &AgreedKey, other: &Self) -> bool {
         let address = |party: &Self| party.written.listen().map(|listen| (listen.host.clone(), listen.port));
         let is_of_path = self.pattern.is_some() && self.pattern == other.pattern;
         address(self) == address(other) && (key.name == TLS.name || is_of_path)

@@ -1,9 +1,9 @@
 //! The credentials that a server endpoint asks for. None of them is ever shown.
 
-use super::form::{Element, Entry, List, Map};
+use super::form::{Element, List, Map, MapEntry};
 use super::from_handshake::FromHandshake;
 use super::names::is_token;
-use super::read::Reader;
+use super::read::TableReader;
 use super::redacted::HIDDEN;
 use super::report::Span;
 use super::{EndpointText, Redacted};
@@ -63,7 +63,7 @@ impl Auth {
     }
 }
 
-fn check_auth(auth: &mut Auth, at: &AuthAt, reader: &mut Reader<'_, '_>) {
+fn check_auth(auth: &mut Auth, at: &AuthAt, reader: &mut TableReader<'_, '_>) {
     let places = at.bearer.iter().flat_map(|at| &at.each);
     for (token, at) in auth.bearer.iter().zip(places) {
         let (known, is_in_file) = (token.known().expose(), token.has_files());
@@ -97,7 +97,7 @@ impl Element for Token {
     type Value = EndpointText;
     const TAKES_FILES: bool = true;
 
-    fn of(_: &mut Reader<'_, '_>, _: &str, text: EndpointText, _: &Span) -> Option<EndpointText> {
+    fn of(_: &mut TableReader<'_, '_>, _: &str, text: EndpointText, _: &Span) -> Option<EndpointText> {
         Some(text.hidden())
     }
 
@@ -109,12 +109,12 @@ impl Element for Token {
 /// The password of a user.
 pub(super) struct Password;
 
-impl Entry for Password {
+impl MapEntry for Password {
     type Value = EndpointText;
     const TAKES_FILES: bool = true;
 
     fn of(
-        reader: &mut Reader<'_, '_>,
+        reader: &mut TableReader<'_, '_>,
         user: &str,
         password: EndpointText,
         at: &Span,
@@ -132,7 +132,7 @@ impl Entry for Password {
 impl Element for BearerFrom {
     type Value = Self;
 
-    fn of(reader: &mut Reader<'_, '_>, key: &str, text: EndpointText, at: &Span) -> Option<Self> {
+    fn of(reader: &mut TableReader<'_, '_>, key: &str, text: EndpointText, at: &Span) -> Option<Self> {
         let place = match text.known().expose() {
             "header" => Some(Self::Header),
             "subprotocol" => Some(Self::Subprotocol),

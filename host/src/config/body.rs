@@ -3,7 +3,7 @@
 //! The JSON becomes the same tree of values as the text of a file (`json_tree.rs`), so that one declaration of
 //! keys, one set of variables and one set of errors holds for both; errors are named by JSON pointers.
 
-use super::json_tree::{Json, JsonTree};
+use super::json_tree::{JsonTree, JsonValue};
 use super::pipeline::{PipelineAt, SinkAt, SourceAt};
 use super::read::{self, Table as _};
 use super::report::{Finding, Report, Span};
@@ -17,7 +17,7 @@ use toml::de::DeTable;
 
 /// Reads parts of a configuration that come as JSON, as the configuration file would be read.
 #[derive(Clone, Default)]
-pub struct Reader {
+pub struct BodyReader {
     folder: PathBuf,
     environment: Environment,
 }
@@ -42,7 +42,7 @@ pub struct Mistake {
     pub hint: Option<String>,
 }
 
-impl Reader {
+impl BodyReader {
     /// Paths are relative to the folder of `file`; variables come from `environment`.
     pub fn new(file: &Path, environment: Environment) -> Self {
         Self { folder: file.parent().unwrap_or(Path::new("")).to_owned(), environment }
@@ -67,7 +67,7 @@ impl Reader {
     /// # Errors
     /// All that is wrong with it, or that it is no WebSocket endpoint.
     pub fn endpoint(&self, body: &[u8], server: &Server) -> Result<Endpoint, BodyError> {
-        let make = |reader: &mut read::Reader<'_, '_>, table: &DeTable<'_>, at: &Span| {
+        let make = |reader: &mut read::TableReader<'_, '_>, table: &DeTable<'_>, at: &Span| {
             let (endpoint, tag) = if is_sink(table) {
                 let (sink, at): (Sink, SinkAt) = reader.table(table, at);
                 let endpoint = match sink.kind {
@@ -97,9 +97,9 @@ impl Reader {
         &self,
         body: &[u8],
         server: &Server,
-        make: impl FnOnce(&mut read::Reader<'_, '_>, &DeTable<'_>, &Span) -> Option<T>,
+        make: impl FnOnce(&mut read::TableReader<'_, '_>, &DeTable<'_>, &Span) -> Option<T>,
     ) -> Result<(T, Value), BodyError> {
-        let json: Json =
+        let json: JsonValue =
             serde_json::from_slice(body).map_err(|error| BodyError::NotJson(error.to_string()))?;
         let JsonTree { value, pointers, found } = JsonTree::of(&json);
         let wrong = |found| Err(BodyError::Wrong(mistakes(&pointers, found)));
@@ -112,7 +112,7 @@ impl Reader {
             return wrong(report.errors);
         };
         let mut reader =
-            read::Reader::new(&mut report, &self.environment, home).with_inherited(server.inherited());
+            read::TableReader::new(&mut report, &self.environment, home).with_inherited(server.inherited());
         let made = make(&mut reader, table, &value.span());
         let mut shown = None;
         if reader.report.errors.is_empty() {
@@ -142,7 +142,7 @@ fn is_sink(table: &DeTable<'_>) -> bool {
     names.any(|name| knows(Sink::shape(), name) && !knows(Source::shape(), name))
 }
 
-impl fmt::Debug for Reader {
+impl fmt::Debug for BodyReader {
     /// The environment has secrets.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Reader").field("folder", &self.folder).finish_non_exhaustive()

@@ -1,11 +1,11 @@
 //! What only client endpoints have: where they dial, whom they trust, and when they try again.
 
 use super::form::{
-    AnyDuration, AnyText, Element, Entry, Flag, Limit, ListAt, Map, One, PathOf, Share, SomeDuration, Sub,
-    SubAs, TextOfFiles,
+    AnyDuration, AnyText, Element, Flag, Fraction, Limit, ListAt, Map, MapEntry, One, PathOf, SomeDuration,
+    Sub, SubAs, TextOfFiles,
 };
 use super::names::{is_host, is_token};
-use super::read::{Becomes, Form, Item, Read, Reader};
+use super::read::{Becomes, Form, Item, Read, TableReader};
 use super::report::Span;
 use super::shape::Kind;
 use super::{EndpointText, Environment, FilePath, Identity, Pem, Redacted, WebSocketUrl};
@@ -49,7 +49,7 @@ table! {
     check set_proxies;
 }
 
-fn set_proxies(client: &mut Client, _: &ClientAt, reader: &mut Reader<'_, '_>) {
+fn set_proxies(client: &mut Client, _: &ClientAt, reader: &mut TableReader<'_, '_>) {
     client.proxies = Proxies::of(reader.environment());
 }
 
@@ -62,7 +62,7 @@ impl Form for Urls {
     const TAKES_FILES: bool = true;
     const KIND: Kind = Kind::TextOrTexts;
 
-    fn read(reader: &mut Reader<'_, '_>, key: &str, value: &Item<'_>) -> Read<Self> {
+    fn read(reader: &mut TableReader<'_, '_>, key: &str, value: &Item<'_>) -> Read<Self> {
         let at = value.span();
         let texts = if value.get_ref().is_str() {
             vec![(reader.text(key, Self::KIND, true, value)?, at.clone())]
@@ -84,7 +84,7 @@ impl Form for Urls {
     }
 }
 
-fn check_url(reader: &mut Reader<'_, '_>, url: &EndpointText, at: &Span) {
+fn check_url(reader: &mut TableReader<'_, '_>, url: &EndpointText, at: &Span) {
     // One that begins with the text of a file is looked at when it is dialled.
     let Some(text) = url.sketch() else { return };
     let Err(error) = WebSocketUrl::parse(&text) else { return };
@@ -97,11 +97,16 @@ fn check_url(reader: &mut Reader<'_, '_>, url: &EndpointText, at: &Span) {
 /// A header of the handshake.
 pub(super) struct Header;
 
-impl Entry for Header {
+impl MapEntry for Header {
     type Value = EndpointText;
     const TAKES_FILES: bool = true;
 
-    fn of(reader: &mut Reader<'_, '_>, name: &str, value: EndpointText, at: &Span) -> Option<EndpointText> {
+    fn of(
+        reader: &mut TableReader<'_, '_>,
+        name: &str,
+        value: EndpointText,
+        at: &Span,
+    ) -> Option<EndpointText> {
         if !is_token(name) {
             reader.report.error(at, format!("\"{name}\" is not the name of a header"));
         } else if RESERVED.contains(&&*name.to_ascii_lowercase()) {
@@ -148,14 +153,14 @@ table! {
         /// limit
         max_attempts: Option<u32> = key(Limit, default(None));
         /// how much a delay d varies: it is anything from d(1 - jitter) to d(1 + jitter)
-        jitter: f64 = key(Share, default(0.1));
+        jitter: f64 = key(Fraction, default(0.1));
         /// attempts count from 1 again after a connection that lived so long
         reset_after: Duration = key(AnyDuration, default(Duration::from_secs(10)));
     }
     check warn_of_delays;
 }
 
-fn warn_of_delays(reconnect: &mut Reconnect, at: &ReconnectAt, reader: &mut Reader<'_, '_>) {
+fn warn_of_delays(reconnect: &mut Reconnect, at: &ReconnectAt, reader: &mut TableReader<'_, '_>) {
     if reconnect.delay > reconnect.max_delay {
         let at = at.delay.as_ref().or(at.max_delay.as_ref()).unwrap_or(&at.header);
         reader.report.warning(at, "`delay` is longer than `max_delay`", "every attempt waits `max_delay`");
@@ -199,7 +204,7 @@ table! {
 }
 
 /// Reports a certificate without its key, and a key without its certificate.
-fn check_identity(keys: &mut ClientTlsKeys, at: &ClientTlsAt, reader: &mut Reader<'_, '_>) {
+fn check_identity(keys: &mut ClientTlsKeys, at: &ClientTlsAt, reader: &mut TableReader<'_, '_>) {
     let (cert, key) =
         (at.cert.as_ref().or(at.cert_base64.as_ref()), at.key.as_ref().or(at.key_base64.as_ref()));
     let has_cert = keys.cert.is_some() || keys.cert_base64.is_some();
@@ -236,7 +241,12 @@ impl Element for Base64 {
     type Value = EndpointText;
     const TAKES_FILES: bool = true;
 
-    fn of(reader: &mut Reader<'_, '_>, key: &str, text: EndpointText, at: &Span) -> Option<EndpointText> {
+    fn of(
+        reader: &mut TableReader<'_, '_>,
+        key: &str,
+        text: EndpointText,
+        at: &Span,
+    ) -> Option<EndpointText> {
         if !text.has_files()
             && let Err(what) = Pem::decode(text.known().expose())
         {
@@ -256,7 +266,7 @@ pub(super) struct ServerName;
 impl Element for ServerName {
     type Value = Redacted;
 
-    fn of(reader: &mut Reader<'_, '_>, key: &str, name: EndpointText, at: &Span) -> Option<Redacted> {
+    fn of(reader: &mut TableReader<'_, '_>, key: &str, name: EndpointText, at: &Span) -> Option<Redacted> {
         if !is_host(name.known().expose()) {
             let message = format!("`{key}` must be a name or an IP address, got \"{name}\"");
             reader.report.error(at, message);

@@ -3,10 +3,10 @@
 
 use super::client::Client;
 use super::form::{AnyDuration, Bytes, Element, Flag, GIB, List, MOST_MESSAGES, Memory, Messages};
-use super::form::{Count, Queue, SomeDuration, Sub, SubAs, Word};
+use super::form::{Count, QueueLength, SomeDuration, Sub, SubAs, Word};
 use super::listen::Listen;
 use super::names::is_token;
-use super::read::{self, Becomes, Form, Item, Read, Reader, Words};
+use super::read::{self, Becomes, Form, Item, Read, TableReader, Words};
 use super::report::Span;
 use super::shape::Kind;
 use super::{EndpointText, Redacted, Server};
@@ -47,7 +47,7 @@ table! {
 }
 
 /// Fills in what depends on who dials.
-fn settle_endpoint(endpoint: &mut Endpoint, at: &EndpointAt, _: &mut Reader<'_, '_>) {
+fn settle_endpoint(endpoint: &mut Endpoint, at: &EndpointAt, _: &mut TableReader<'_, '_>) {
     let (patience, most) = match &endpoint.mode {
         Mode::Client(client) => (client.connect_timeout, CLIENT_MESSAGE_BYTES),
         Mode::Server(listen) => (listen.connect_timeout, SERVER_MESSAGE_BYTES),
@@ -106,7 +106,7 @@ impl Form for CheckConnection {
     type At = Span;
     const KIND: Kind = Flag::KIND;
 
-    fn read(reader: &mut Reader<'_, '_>, key: &str, value: &Item<'_>) -> Read<Self> {
+    fn read(reader: &mut TableReader<'_, '_>, key: &str, value: &Item<'_>) -> Read<Self> {
         let (flag, at) = Flag::read(reader, key, value)?;
         Some((flag.then_some(Duration::ZERO), at))
     }
@@ -122,7 +122,7 @@ pub(super) struct Subprotocol;
 impl Element for Subprotocol {
     type Value = Redacted;
 
-    fn of(reader: &mut Reader<'_, '_>, _: &str, text: EndpointText, at: &Span) -> Option<Redacted> {
+    fn of(reader: &mut TableReader<'_, '_>, _: &str, text: EndpointText, at: &Span) -> Option<Redacted> {
         if !is_token(text.known().expose()) {
             reader.report.error(at, format!("\"{text}\" is not the name of a subprotocol"));
         }
@@ -236,7 +236,7 @@ table! {
     check warn_of_packed_text;
 }
 
-fn warn_of_packed_text(sink: &mut WebSocketSink, at: &WebSocketSinkAt, reader: &mut Reader<'_, '_>) {
+fn warn_of_packed_text(sink: &mut WebSocketSink, at: &WebSocketSinkAt, reader: &mut TableReader<'_, '_>) {
     warn_of_packed(sink.message_type, sink.packing, at.message_type.as_ref(), reader);
 }
 
@@ -245,7 +245,7 @@ fn warn_of_packed(
     frames: MessageType,
     packing: Option<Packing>,
     at: Option<&Span>,
-    reader: &mut Reader<'_, '_>,
+    reader: &mut TableReader<'_, '_>,
 ) {
     if let (MessageType::Text, Some(_), Some(at)) = (frames, packing, at) {
         let message = "what is packed by `payload_compression` goes out in binary frames";
@@ -283,7 +283,7 @@ table! {
     check warn_of_packed_replies;
 }
 
-fn warn_of_packed_replies(sink: &mut ReplySink, at: &ReplySinkAt, reader: &mut Reader<'_, '_>) {
+fn warn_of_packed_replies(sink: &mut ReplySink, at: &ReplySinkAt, reader: &mut TableReader<'_, '_>) {
     warn_of_packed(sink.message_type, sink.packing, at.message_type.as_ref(), reader);
 }
 
@@ -314,7 +314,7 @@ table! {
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub struct Batch / BatchAt {
         /// most messages in a frame; more than one makes every frame a JSON array
-        max_messages: usize = key(Queue, default(1));
+        max_messages: usize = key(QueueLength, default(1));
         /// longest wait for more messages
         linger: Duration = key(AnyDuration, default(Duration::ZERO));
         /// most bytes in a frame
@@ -333,7 +333,7 @@ table! {
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub struct Buffer / BufferAt {
         /// most messages
-        capacity: usize = key(Queue, default(1024));
+        capacity: usize = key(QueueLength, default(1024));
         /// most payload bytes
         max_bytes: usize = key(BufferBytes, default(64 << 20));
         /// what happens when there is one more; block holds the source
@@ -404,7 +404,7 @@ impl Becomes<Peers> for ReplyPeers {
 
 shared_key! {
     /// most messages that wait for one peer
-    PeerBuffer = key("peer_buffer", Queue, default(1024));
+    PeerBuffer = key("peer_buffer", QueueLength, default(1024));
 }
 
 shared_key! {

@@ -14,7 +14,7 @@ pub struct ConfigError {
     /// The configuration file.
     pub file: PathBuf,
     /// Where in it; `None` where the file as a whole is meant.
-    pub place: Option<Place>,
+    pub place: Option<Location>,
     /// What is wrong.
     pub message: String,
     /// What to do about it.
@@ -23,7 +23,7 @@ pub struct ConfigError {
 
 /// A place in a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct Location {
     /// The line, from 1.
     pub line: usize,
     /// The column in characters, from 1.
@@ -102,7 +102,7 @@ impl ConfigError {
         let [bold, red, cyan, reset] =
             if colour { ["\x1b[1m", "\x1b[1;31m", "\x1b[36m", "\x1b[0m"] } else { [""; 4] };
         let mut text = format!("{bold}{}", self.file.display());
-        if let Some(Place { line, column, .. }) = self.place {
+        if let Some(Location { line, column, .. }) = self.place {
             // Writing to a string cannot fail.
             let _ = write!(text, ":{line}:{column}");
         }
@@ -130,20 +130,20 @@ fn printable(c: char) -> char {
 
 /// A text with the places of its lines, so that finding one line does not read all before it.
 #[derive(Clone, Debug)]
-pub(super) struct Lines<'t> {
+pub(super) struct LineIndex<'t> {
     text: &'t str,
     /// Where each line starts, in bytes.
     starts: Vec<usize>,
 }
 
-impl<'t> Lines<'t> {
+impl<'t> LineIndex<'t> {
     pub(super) fn of(text: &'t str) -> Self {
         let ends = text.match_indices('\n').map(|(at, _)| at + 1);
         Self { text, starts: std::iter::once(0).chain(ends).collect() }
     }
 
     /// The place of a range of bytes.
-    pub(super) fn place(&self, range: Range<usize>) -> Place {
+    pub(super) fn place(&self, range: Range<usize>) -> Location {
         let text = self.text;
         let start = floor(text, range.start);
         let end = floor(text, range.end).max(start);
@@ -152,7 +152,7 @@ impl<'t> Lines<'t> {
         let line_end = self.starts.get(line).map_or(text.len(), |next| next - 1);
         let line_text = text[line_start..line_end].trim_end_matches('\r');
         let meant = &text[start..end.min(line_start + line_text.len()).max(start)];
-        Place {
+        Location {
             line,
             column: text[line_start..start].chars().count() + 1,
             width: meant.chars().count().max(1),
@@ -175,7 +175,7 @@ mod tests {
     fn columns_count_characters_and_tabs_keep_the_underline_in_line() {
         let text = "a = 1\r\n\tü = \"bad\"\r\n";
         let at = text.find("\"bad\"").expect("is there");
-        let place = Lines::of(text).place(at..at + 5);
+        let place = LineIndex::of(text).place(at..at + 5);
         assert_eq!((place.line, place.column, place.width, place.text.as_str()), (2, 6, 5, "\tü = \"bad\""));
         let error = ConfigError { file: "f".into(), place: Some(place), message: "m".into(), hint: None };
         assert_eq!(error.to_string(), "f:2:6: m\n 2 | \tü = \"bad\"\n   | \t    ^^^^^\n");
@@ -183,7 +183,7 @@ mod tests {
 
     #[test]
     fn a_place_past_the_end_is_the_end() {
-        let place = Lines::of("a = ").place(9..12);
+        let place = LineIndex::of("a = ").place(9..12);
         assert_eq!((place.line, place.column, place.width), (1, 5, 1));
     }
 }

@@ -4,7 +4,7 @@
 //! errors of syntax, after which nobody can tell what the rest means.
 
 use super::error::{ConfigError, ConfigErrors};
-use super::read::Reader;
+use super::read::TableReader;
 use super::report::Report;
 use super::root::{ConfigAt, home};
 use super::{Config, Environment, Places, written};
@@ -59,13 +59,13 @@ pub fn parse(path: &Path, bytes: &[u8], environment: &Environment) -> Result<Loa
     }
     let Some(document) = syntax(&mut report, &text) else { return Err(report.into_errors()) };
     let (mut config, at): (Config, ConfigAt) =
-        Reader::new(&mut report, environment, home).table(document.get_ref(), &(0..0));
+        TableReader::new(&mut report, environment, home).table(document.get_ref(), &(0..0));
     if !report.errors.is_empty() {
         return Err(report.into_errors());
     }
     let written = document.get_ref().get("pipelines").and_then(|value| value.get_ref().as_array());
     for (pipeline, table) in config.pipelines.iter_mut().zip(written.into_iter().flat_map(|all| all.iter())) {
-        pipeline.written = written::shown(&mut Reader::new(&mut report, environment, home), table);
+        pipeline.written = written::shown(&mut TableReader::new(&mut report, environment, home), table);
     }
     let pipelines = at.pipelines.as_ref().map_or(&[] as &[_], |at| &at.each);
     let places = Places::of(path, &text, &config.pipelines, pipelines);

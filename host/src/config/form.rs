@@ -2,7 +2,7 @@
 //! one key alone has stand beside its table.
 
 use super::json;
-use super::read::{Becomes, Form, Item, Read, Reader, Table, Words, describe, in_file_order, integer};
+use super::read::{Becomes, Form, Item, Read, Table, TableReader, Words, describe, in_file_order, integer};
 use super::report::Span;
 use super::shape::Kind;
 use super::units::{parse_duration, parse_size, show_duration, show_size};
@@ -23,8 +23,8 @@ const MOST_CONNECTIONS: i64 = 10_000_000;
 /// Bytes of a message, or of a batch.
 pub(super) type Bytes = Memory<1, MOST_BYTES>;
 /// Messages of a queue.
-pub(super) type Queue = Count<1, MOST_MESSAGES>;
-pub(super) type Connections = Count<1, MOST_CONNECTIONS>;
+pub(super) type QueueLength = Count<1, MOST_MESSAGES>;
+pub(super) type ConnectionCount = Count<1, MOST_CONNECTIONS>;
 
 fn quoted(text: impl std::fmt::Display) -> String {
     format!("\"{text}\"")
@@ -36,7 +36,7 @@ pub(super) trait Element {
     const TAKES_FILES: bool = false;
 
     /// `None` where it is none, which is reported; `key` is what errors name.
-    fn of(reader: &mut Reader<'_, '_>, key: &str, text: EndpointText, at: &Span) -> Option<Self::Value>;
+    fn of(reader: &mut TableReader<'_, '_>, key: &str, text: EndpointText, at: &Span) -> Option<Self::Value>;
 
     fn show(value: &Self::Value) -> String;
 }
@@ -50,7 +50,7 @@ impl<E: Element> Form for One<E> {
     const TAKES_FILES: bool = E::TAKES_FILES;
     const KIND: Kind = Kind::Text;
 
-    fn read(reader: &mut Reader<'_, '_>, key: &str, value: &Item<'_>) -> Read<Self> {
+    fn read(reader: &mut TableReader<'_, '_>, key: &str, value: &Item<'_>) -> Read<Self> {
         let text = reader.text(key, Self::KIND, E::TAKES_FILES, value)?;
         Some((E::of(reader, key, text, &value.span())?, value.span()))
     }
@@ -69,7 +69,7 @@ pub(super) type Text = One<AnyText>;
 impl Element for AnyText {
     type Value = Redacted;
 
-    fn of(_: &mut Reader<'_, '_>, _: &str, text: EndpointText, _: &Span) -> Option<Redacted> {
+    fn of(_: &mut TableReader<'_, '_>, _: &str, text: EndpointText, _: &Span) -> Option<Redacted> {
         Some(text.known().clone())
     }
 
@@ -88,7 +88,7 @@ impl Element for AnyTextOfFiles {
     type Value = EndpointText;
     const TAKES_FILES: bool = true;
 
-    fn of(_: &mut Reader<'_, '_>, _: &str, text: EndpointText, _: &Span) -> Option<EndpointText> {
+    fn of(_: &mut TableReader<'_, '_>, _: &str, text: EndpointText, _: &Span) -> Option<EndpointText> {
         Some(text)
     }
 
@@ -105,7 +105,7 @@ impl Form for PathOf {
     type At = Span;
     const KIND: Kind = Kind::Path;
 
-    fn read(reader: &mut Reader<'_, '_>, key: &str, value: &Item<'_>) -> Read<Self> {
+    fn read(reader: &mut TableReader<'_, '_>, key: &str, value: &Item<'_>) -> Read<Self> {
         let text = reader.text(key, Self::KIND, false, value)?;
         if text.known().expose().is_empty() {
             reader.report.error(&value.span(), format!("`{key}` is empty"));
@@ -127,7 +127,7 @@ impl Form for Flag {
     type At = Span;
     const KIND: Kind = Kind::Bool;
 
-    fn read(reader: &mut Reader<'_, '_>, key: &str, value: &Item<'_>) -> Read<Self> {
+    fn read(reader: &mut TableReader<'_, '_>, key: &str, value: &Item<'_>) -> Read<Self> {
         let flag =
             reader.scalar(key, Self::KIND, value, |value| value.as_bool(), |text| text.parse().ok())?;
         Some((flag, value.span()))
@@ -147,7 +147,7 @@ pub(super) type Count<const LEAST: i64, const MOST: i64> = Whole<usize, LEAST, M
 pub(super) type Port = Whole<u16, 0, { u16::MAX as i64 }>;
 
 fn integer_of<F: Form>(
-    reader: &mut Reader<'_, '_>,
+    reader: &mut TableReader<'_, '_>,
     key: &str,
     value: &Item<'_>,
     range: (i64, i64),
@@ -163,7 +163,7 @@ impl<T: TryFrom<i64> + ToString, const LEAST: i64, const MOST: i64> Form for Who
     type At = Span;
     const KIND: Kind = Kind::Integer(LEAST, MOST);
 
-    fn read(reader: &mut Reader<'_, '_>, key: &str, value: &Item<'_>) -> Read<Self> {
+    fn read(reader: &mut TableReader<'_, '_>, key: &str, value: &Item<'_>) -> Read<Self> {
         let number = integer_of::<Self>(reader, key, value, (LEAST, MOST))?;
         Some((T::try_from(number).ok()?, value.span()))
     }
@@ -181,7 +181,7 @@ impl Form for Limit {
     type At = Span;
     const KIND: Kind = Kind::Integer(-1, u32::MAX as i64);
 
-    fn read(reader: &mut Reader<'_, '_>, key: &str, value: &Item<'_>) -> Read<Self> {
+    fn read(reader: &mut TableReader<'_, '_>, key: &str, value: &Item<'_>) -> Read<Self> {
         let number = integer_of::<Self>(reader, key, value, (-1, u32::MAX.into()))?;
         Some((u32::try_from(number).ok(), value.span()))
     }
@@ -192,14 +192,14 @@ impl Form for Limit {
 }
 
 /// A share of a whole: 0 to 1.
-pub(super) struct Share;
+pub(super) struct Fraction;
 
-impl Form for Share {
+impl Form for Fraction {
     type Value = f64;
     type At = Span;
     const KIND: Kind = Kind::Number(0.0, 1.0);
 
-    fn read(reader: &mut Reader<'_, '_>, key: &str, value: &Item<'_>) -> Read<Self> {
+    fn read(reader: &mut TableReader<'_, '_>, key: &str, value: &Item<'_>) -> Read<Self> {
         let share = reader.scalar(key, Self::KIND, value, as_number, |text| text.parse().ok())?;
         reader.within(key, &value.span(), &share, (0.0, 1.0), f64::to_string)?;
         Some((share, value.span()))
@@ -223,7 +223,7 @@ impl<const LEAST: u64> Form for Lasting<LEAST> {
     type At = Span;
     const KIND: Kind = Kind::Duration(Duration::from_nanos(LEAST));
 
-    fn read(reader: &mut Reader<'_, '_>, key: &str, value: &Item<'_>) -> Read<Self> {
+    fn read(reader: &mut TableReader<'_, '_>, key: &str, value: &Item<'_>) -> Read<Self> {
         let duration = reader.unit(key, Self::KIND, value, parse_duration)?;
         if duration < Duration::from_nanos(LEAST) {
             let message = format!("`{key}` must be longer than {}", show_duration(duration));
@@ -253,7 +253,7 @@ impl<T: TryFrom<u64> + TryInto<u64> + Copy, const LEAST: u64, const MOST: u64> F
     type At = Span;
     const KIND: Kind = Kind::Size(LEAST, MOST);
 
-    fn read(reader: &mut Reader<'_, '_>, key: &str, value: &Item<'_>) -> Read<Self> {
+    fn read(reader: &mut TableReader<'_, '_>, key: &str, value: &Item<'_>) -> Read<Self> {
         let bytes = reader.unit(key, Self::KIND, value, parse_size)?;
         reader.within(key, &value.span(), &bytes, (LEAST, MOST), |bytes| show_size(*bytes))?;
         Some((T::try_from(bytes).ok()?, value.span()))
@@ -272,7 +272,7 @@ impl<W: Words> Form for Word<W> {
     type At = Span;
     const KIND: Kind = Kind::OneOf(words::<W>);
 
-    fn read(reader: &mut Reader<'_, '_>, key: &str, value: &Item<'_>) -> Read<Self> {
+    fn read(reader: &mut TableReader<'_, '_>, key: &str, value: &Item<'_>) -> Read<Self> {
         let at = value.span();
         let text = reader.text(key, Self::KIND, false, value)?;
         let meant = W::all().into_iter().find(|(word, _)| *word == text.known().expose());
@@ -314,7 +314,7 @@ impl<E: Element> Form for List<E> {
     const TAKES_FILES: bool = E::TAKES_FILES;
     const KIND: Kind = Kind::Texts;
 
-    fn read(reader: &mut Reader<'_, '_>, key: &str, value: &Item<'_>) -> Read<Self> {
+    fn read(reader: &mut TableReader<'_, '_>, key: &str, value: &Item<'_>) -> Read<Self> {
         let texts = reader.texts(key, Self::KIND, E::TAKES_FILES, value)?;
         let mut values = Vec::with_capacity(texts.len());
         let mut at = ListAt { whole: value.span(), each: Vec::new(), written: texts.len() };
@@ -334,24 +334,25 @@ impl<E: Element> Form for List<E> {
 }
 
 /// What the names and strings of a table of strings are.
-pub(super) trait Entry {
+pub(super) trait MapEntry {
     type Value;
     const TAKES_FILES: bool = false;
 
     /// `None` where it is none, which is reported.
-    fn of(reader: &mut Reader<'_, '_>, name: &str, text: EndpointText, at: &Span) -> Option<Self::Value>;
+    fn of(reader: &mut TableReader<'_, '_>, name: &str, text: EndpointText, at: &Span)
+    -> Option<Self::Value>;
 }
 
 /// A table of strings.
 pub(super) struct Map<E>(PhantomData<E>);
 
-impl<E: Entry> Form for Map<E> {
+impl<E: MapEntry> Form for Map<E> {
     type Value = Vec<(String, E::Value)>;
     type At = ListAt;
     const TAKES_FILES: bool = E::TAKES_FILES;
     const KIND: Kind = Kind::Map;
 
-    fn read(reader: &mut Reader<'_, '_>, key: &str, value: &Item<'_>) -> Read<Self> {
+    fn read(reader: &mut TableReader<'_, '_>, key: &str, value: &Item<'_>) -> Read<Self> {
         let written = in_file_order(reader.entries(key, Self::KIND, value)?);
         let mut entries = Vec::new();
         let mut at = ListAt { whole: value.span(), each: Vec::new(), written: written.len() };
@@ -384,7 +385,7 @@ impl Form for Json {
     type At = Span;
     const KIND: Kind = Kind::Json;
 
-    fn read(reader: &mut Reader<'_, '_>, key: &str, value: &Item<'_>) -> Read<Self> {
+    fn read(reader: &mut TableReader<'_, '_>, key: &str, value: &Item<'_>) -> Read<Self> {
         reader.entries(key, Self::KIND, value)?;
         let mut json = EndpointText::plain("");
         let is_right = json::write(reader, false, key, value, &mut json);
@@ -405,7 +406,7 @@ impl Form for Messages {
     const TAKES_FILES: bool = true;
     const KIND: Kind = Kind::Messages;
 
-    fn read(reader: &mut Reader<'_, '_>, key: &str, value: &Item<'_>) -> Read<Self> {
+    fn read(reader: &mut TableReader<'_, '_>, key: &str, value: &Item<'_>) -> Read<Self> {
         let messages = reader.array(key, Self::KIND, value)?.iter().map(|message| match message.get_ref() {
             DeValue::Table(_) => {
                 let mut json = EndpointText::plain("");
@@ -430,7 +431,7 @@ impl<T: Table> Form for Sub<T> {
     type At = T::At;
     const KIND: Kind = Kind::Table(T::shape);
 
-    fn read(reader: &mut Reader<'_, '_>, key: &str, value: &Item<'_>) -> Read<Self> {
+    fn read(reader: &mut TableReader<'_, '_>, key: &str, value: &Item<'_>) -> Read<Self> {
         let table = reader.entries(key, Self::KIND, value)?;
         Some(reader.table(table, &value.span()))
     }
@@ -448,7 +449,7 @@ impl<T, K: Becomes<T>> Form for SubAs<K, T> {
     type At = K::At;
     const KIND: Kind = Kind::Table(K::shape);
 
-    fn read(reader: &mut Reader<'_, '_>, key: &str, value: &Item<'_>) -> Read<Self> {
+    fn read(reader: &mut TableReader<'_, '_>, key: &str, value: &Item<'_>) -> Read<Self> {
         Sub::<K>::read(reader, key, value).map(|(table, at)| (table.become_it(), at))
     }
 
@@ -472,7 +473,7 @@ impl<T: Table> Form for Subs<T> {
     type At = SubsAt<T::At>;
     const KIND: Kind = Kind::Tables(T::shape);
 
-    fn read(reader: &mut Reader<'_, '_>, key: &str, value: &Item<'_>) -> Read<Self> {
+    fn read(reader: &mut TableReader<'_, '_>, key: &str, value: &Item<'_>) -> Read<Self> {
         let mut tables = Vec::new();
         let mut at = SubsAt { whole: value.span(), each: Vec::new() };
         for element in reader.array(key, Self::KIND, value)?.iter() {

@@ -1,9 +1,9 @@
 //! What the messages of a connection take as metadata from its handshake.
 
 use super::EndpointText;
-use super::form::Entry;
+use super::form::MapEntry;
 use super::names::is_token;
-use super::read::Reader;
+use super::read::TableReader;
 use super::report::Span;
 
 /// Metadata of the host itself.
@@ -51,10 +51,10 @@ impl FromHandshake {
     }
 }
 
-impl Entry for FromHandshake {
+impl MapEntry for FromHandshake {
     type Value = Self;
 
-    fn of(reader: &mut Reader<'_, '_>, name: &str, text: EndpointText, at: &Span) -> Option<Self> {
+    fn of(reader: &mut TableReader<'_, '_>, name: &str, text: EndpointText, at: &Span) -> Option<Self> {
         if name.is_empty() || name.starts_with(RESERVED) {
             let message = format!("metadata must have a name that does not start with `{RESERVED}`");
             reader.report.error(at, message);

@@ -9,7 +9,7 @@ use std::path::Path;
 
 /// A string with its variables filled in.
 #[derive(Debug, PartialEq)]
-pub(super) struct Filled {
+pub(super) struct Interpolated {
     /// The string.
     pub(super) text: EndpointText,
     /// Whether it was one `${}` and nothing else, which may stand for a number or a boolean.
@@ -18,7 +18,7 @@ pub(super) struct Filled {
 
 /// Why a string cannot be filled in.
 #[derive(Debug, PartialEq)]
-pub(super) enum Problem<'a> {
+pub(super) enum InterpolationError<'a> {
     /// No variable of this name, and no default.
     Unset(&'a str),
     /// `${` without its `}`.
@@ -34,7 +34,7 @@ pub(super) fn fill<'a>(
     text: &'a str,
     environment: &'a Environment,
     folder: &Path,
-) -> Result<Filled, Vec<Problem<'a>>> {
+) -> Result<Interpolated, Vec<InterpolationError<'a>>> {
     let mut filled = EndpointText::plain("");
     let mut problems = Vec::new();
     let mut variables = 0;
@@ -52,13 +52,13 @@ pub(super) fn fill<'a>(
         literal |= !before.is_empty();
         filled.push(before);
         let Some(end) = from.find('}') else {
-            problems.push(Problem::Unclosed);
+            problems.push(InterpolationError::Unclosed);
             return Err(problems);
         };
         variables += 1;
         let inner = &from[2..end];
         match inner.strip_prefix("file:") {
-            Some(path) if path.trim().is_empty() => problems.push(Problem::NoPath),
+            Some(path) if path.trim().is_empty() => problems.push(InterpolationError::NoPath),
             Some(path) => {
                 filled.push_file(FilePath::relative_to(folder, &Redacted::plain(path.trim())), false);
             }
@@ -71,11 +71,11 @@ pub(super) fn fill<'a>(
     }
     filled.push(rest);
     let is_one_variable = variables == 1 && !literal && rest.is_empty();
-    if problems.is_empty() { Ok(Filled { text: filled, is_one_variable }) } else { Err(problems) }
+    if problems.is_empty() { Ok(Interpolated { text: filled, is_one_variable }) } else { Err(problems) }
 }
 
 /// The value of what stands between the braces.
-fn variable<'a>(inner: &'a str, environment: &'a Environment) -> Result<&'a str, Problem<'a>> {
+fn variable<'a>(inner: &'a str, environment: &'a Environment) -> Result<&'a str, InterpolationError<'a>> {
     let (name, default) = match inner.split_once(":-") {
         Some((name, default)) => (name, Some(default)),
         None => (inner, None),
@@ -84,13 +84,13 @@ fn variable<'a>(inner: &'a str, environment: &'a Environment) -> Result<&'a str,
         && !name.starts_with(|c: char| c.is_ascii_digit())
         && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
     if !is_name {
-        return Err(Problem::Name(inner));
+        return Err(InterpolationError::Name(inner));
     }
     match (environment.get(name), default) {
         (Some(value), None) => Ok(value),
         (Some(value), Some(_)) if !value.is_empty() => Ok(value),
         (_, Some(default)) => Ok(default),
-        (None, None) => Err(Problem::Unset(name)),
+        (None, None) => Err(InterpolationError::Unset(name)),
     }
 }
 
@@ -122,7 +122,7 @@ mod tests {
         for (text, value, shown, is_one_variable) in cases {
             let filled = fill(text, &environment, Path::new(""));
             let expected = Redacted::new(value, shown).into();
-            assert_eq!(filled, Ok(Filled { text: expected, is_one_variable }), "{text:?}");
+            assert_eq!(filled, Ok(Interpolated { text: expected, is_one_variable }), "{text:?}");
         }
     }
 
@@ -131,9 +131,14 @@ mod tests {
         let environment = environment();
         assert_eq!(
             fill("${NO} ${A} ${1} ${file: } ${", &environment, Path::new("")),
-            Err(vec![Problem::Unset("NO"), Problem::Name("1"), Problem::NoPath, Problem::Unclosed])
+            Err(vec![
+                InterpolationError::Unset("NO"),
+                InterpolationError::Name("1"),
+                InterpolationError::NoPath,
+                InterpolationError::Unclosed
+            ])
         );
-        assert_eq!(fill("${}", &environment, Path::new("")), Err(vec![Problem::Name("")]));
+        assert_eq!(fill("${}", &environment, Path::new("")), Err(vec![InterpolationError::Name("")]));
     }
 
     proptest! {

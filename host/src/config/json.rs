@@ -4,15 +4,15 @@
 //! the second of the two texts.
 
 use super::EndpointText;
-use super::interpolate::Filled;
-use super::read::{Reader, in_file_order, integer};
+use super::interpolate::Interpolated;
+use super::read::{TableReader, in_file_order, integer};
 use toml::Spanned;
 use toml::de::DeValue;
 
 /// Writes the value of a key, or a part of it, as JSON: `part` is what errors name. `false` if something in
 /// it was reported.
 pub(super) fn write(
-    reader: &mut Reader<'_, '_>,
+    reader: &mut TableReader<'_, '_>,
     takes_files: bool,
     part: &str,
     value: &Spanned<DeValue<'_>>,
@@ -21,7 +21,7 @@ pub(super) fn write(
     match value.get_ref() {
         DeValue::String(text) => {
             let filled = reader.fill(part, takes_files, text, &value.span());
-            let Some(Filled { text, .. }) = filled else { return false };
+            let Some(Interpolated { text, .. }) = filled else { return false };
             json.push_quoted(&text);
         }
         DeValue::Integer(number) => match integer(number) {

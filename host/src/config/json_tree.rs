@@ -11,7 +11,7 @@ use toml::de::{DeArray, DeTable, DeValue};
 
 /// A JSON value as it was written: names may be there twice, and numbers are their text.
 #[derive(Debug)]
-pub(super) enum Json {
+pub(super) enum JsonValue {
     Null,
     Bool(bool),
     Number(String),
@@ -31,7 +31,7 @@ pub(super) struct JsonTree<'j> {
 }
 
 impl<'j> JsonTree<'j> {
-    pub(super) fn of(json: &'j Json) -> Self {
+    pub(super) fn of(json: &'j JsonValue) -> Self {
         let mut numbered = Numbered::default();
         let value = numbered.value(json);
         Self { value, pointers: numbered.pointers, found: numbered.found }
@@ -48,12 +48,12 @@ struct Numbered {
 }
 
 impl Numbered {
-    fn value<'j>(&mut self, json: &'j Json) -> Spanned<DeValue<'j>> {
+    fn value<'j>(&mut self, json: &'j JsonValue) -> Spanned<DeValue<'j>> {
         let number = self.pointers.len();
         let at = number..number + 1;
         self.pointers.push(self.pointer.clone());
         let value = match json {
-            Json::Null => {
+            JsonValue::Null => {
                 self.report(
                     &at,
                     "null is no value of the configuration".to_owned(),
@@ -61,17 +61,19 @@ impl Numbered {
                 );
                 DeValue::Boolean(false)
             }
-            Json::Bool(value) => DeValue::Boolean(*value),
+            JsonValue::Bool(value) => DeValue::Boolean(*value),
             // A number of JSON is one of TOML, too.
-            Json::Number(text) => DeValue::parse(text).map_or(DeValue::Boolean(false), Spanned::into_inner),
-            Json::Text(text) => DeValue::String(text.into()),
-            Json::Array(elements) => {
+            JsonValue::Number(text) => {
+                DeValue::parse(text).map_or(DeValue::Boolean(false), Spanned::into_inner)
+            }
+            JsonValue::Text(text) => DeValue::String(text.into()),
+            JsonValue::Array(elements) => {
                 let elements = elements.iter().enumerate();
                 let array: DeArray<'_> =
                     elements.map(|(index, element)| self.inner(&index.to_string(), element)).collect();
                 DeValue::Array(array)
             }
-            Json::Object(entries) => {
+            JsonValue::Object(entries) => {
                 let mut table = DeTable::new();
                 for (name, value) in entries {
                     let value = self.inner(name, value);
@@ -87,7 +89,7 @@ impl Numbered {
     }
 
     /// A value one step further down.
-    fn inner<'j>(&mut self, step: &str, json: &'j Json) -> Spanned<DeValue<'j>> {
+    fn inner<'j>(&mut self, step: &str, json: &'j JsonValue) -> Spanned<DeValue<'j>> {
         let length = self.pointer.len();
         self.pointer.push('/');
         self.pointer.push_str(&step.replace('~', "~0").replace('/', "~1"));
@@ -101,7 +103,7 @@ impl Numbered {
     }
 }
 
-impl<'de> Deserialize<'de> for Json {
+impl<'de> Deserialize<'de> for JsonValue {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_any(AnyValue)
     }
@@ -111,49 +113,49 @@ impl<'de> Deserialize<'de> for Json {
 struct AnyValue;
 
 impl<'de> Visitor<'de> for AnyValue {
-    type Value = Json;
+    type Value = JsonValue;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a JSON value")
     }
 
-    fn visit_unit<E>(self) -> Result<Json, E> {
-        Ok(Json::Null)
+    fn visit_unit<E>(self) -> Result<JsonValue, E> {
+        Ok(JsonValue::Null)
     }
 
-    fn visit_bool<E>(self, value: bool) -> Result<Json, E> {
-        Ok(Json::Bool(value))
+    fn visit_bool<E>(self, value: bool) -> Result<JsonValue, E> {
+        Ok(JsonValue::Bool(value))
     }
 
-    fn visit_i64<E>(self, value: i64) -> Result<Json, E> {
-        Ok(Json::Number(value.to_string()))
+    fn visit_i64<E>(self, value: i64) -> Result<JsonValue, E> {
+        Ok(JsonValue::Number(value.to_string()))
     }
 
-    fn visit_u64<E>(self, value: u64) -> Result<Json, E> {
-        Ok(Json::Number(value.to_string()))
+    fn visit_u64<E>(self, value: u64) -> Result<JsonValue, E> {
+        Ok(JsonValue::Number(value.to_string()))
     }
 
-    fn visit_f64<E>(self, value: f64) -> Result<Json, E> {
-        Ok(Json::Number(format!("{value:?}")))
+    fn visit_f64<E>(self, value: f64) -> Result<JsonValue, E> {
+        Ok(JsonValue::Number(format!("{value:?}")))
     }
 
-    fn visit_str<E>(self, value: &str) -> Result<Json, E> {
-        Ok(Json::Text(value.to_owned()))
+    fn visit_str<E>(self, value: &str) -> Result<JsonValue, E> {
+        Ok(JsonValue::Text(value.to_owned()))
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Json, A::Error> {
+    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<JsonValue, A::Error> {
         let mut array = Vec::new();
         while let Some(element) = elements.next_element()? {
             array.push(element);
         }
-        Ok(Json::Array(array))
+        Ok(JsonValue::Array(array))
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Json, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<JsonValue, A::Error> {
         let mut object = Vec::new();
         while let Some(entry) = entries.next_entry()? {
             object.push(entry);
         }
-        Ok(Json::Object(object))
+        Ok(JsonValue::Object(object))
     }
 }

@@ -1,11 +1,13 @@
 //! What only server endpoints have: where they are reached, and what they take from a handshake.
 
 use super::auth::Auth;
-use super::form::{AnyText, Connections, Element, List, ListAt, Map, One, Port, SomeDuration, Sub, SubAs};
+use super::form::{
+    AnyText, ConnectionCount, Element, List, ListAt, Map, One, Port, SomeDuration, Sub, SubAs,
+};
 use super::from_handshake::FromHandshake;
 use super::names::is_token;
 use super::path::PathPattern;
-use super::read::{Form, Item, Read, Reader};
+use super::read::{Form, Item, Read, TableReader};
 use super::report::Span;
 use super::server::HostName;
 use super::server_tls::{ServerTls, ServerTlsKeys};
@@ -36,7 +38,7 @@ table! {
         /// most connections of this endpoint; more get 503; from [server] if left out. While a pipeline holds
         /// reading back, connections that have ended and whose messages wait for it count too, beyond as many
         /// again (64 at most)
-        max_connections: usize = key(Connections, inherit(max_connections));
+        max_connections: usize = key(ConnectionCount, inherit(max_connections));
         /// with check_connection: the longest wait for a peer
         connect_timeout: Duration = key(SomeDuration, default(Duration::from_secs(10)));
     }
@@ -44,7 +46,7 @@ table! {
     check check_listen;
 }
 
-fn check_listen(listen: &mut Listen, at: &ListenAt, reader: &mut Reader<'_, '_>) {
+fn check_listen(listen: &mut Listen, at: &ListenAt, reader: &mut TableReader<'_, '_>) {
     let most = reader.inherited().max_connections;
     if let (Some(at), true) = (&at.max_connections, listen.max_connections > most) {
         reader.report.warning(
@@ -81,7 +83,7 @@ pub(super) struct PathName;
 impl Element for PathName {
     type Value = Redacted;
 
-    fn of(reader: &mut Reader<'_, '_>, _: &str, text: EndpointText, at: &Span) -> Option<Redacted> {
+    fn of(reader: &mut TableReader<'_, '_>, _: &str, text: EndpointText, at: &Span) -> Option<Redacted> {
         if let Err(error) = PathPattern::parse(text.known()) {
             match &error.hint {
                 Some(hint) => reader.report.error_with_hint(at, &error.message, hint),
@@ -104,8 +106,8 @@ impl Form for Origins {
     type At = ListAt;
     const KIND: Kind = Kind::Texts;
 
-    fn read(reader: &mut Reader<'_, '_>, key: &str, value: &Item<'_>) -> Read<Self> {
-        let (origins, at) = List::<Origin>::read(reader, key, value)?;
+    fn read(reader: &mut TableReader<'_, '_>, key: &str, value: &Item<'_>) -> Read<Self> {
+        let (origins, at) = List::<WebOrigin>::read(reader, key, value)?;
         Some((AllowedOrigins::listed(&origins).unwrap_or_default(), at))
     }
 
@@ -115,12 +117,12 @@ impl Form for Origins {
 }
 
 /// The origin of a web page.
-pub(super) struct Origin;
+pub(super) struct WebOrigin;
 
-impl Element for Origin {
+impl Element for WebOrigin {
     type Value = Redacted;
 
-    fn of(reader: &mut Reader<'_, '_>, _: &str, text: EndpointText, at: &Span) -> Option<Redacted> {
+    fn of(reader: &mut TableReader<'_, '_>, _: &str, text: EndpointText, at: &Span) -> Option<Redacted> {
         let origin = text.known();
         if AllowedOrigins::listed(std::slice::from_ref(origin)).is_err() {
             let hint = "write \"https://example.com\", \"https://*.example.com\", \"app://name\", \"null\", \

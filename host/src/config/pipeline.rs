@@ -5,7 +5,7 @@ use super::form::{
     AnyText, Bytes, Count, Element, Flag, GIB, Json, KIB, List, ListAt, Memory, One, PathOf, SomeDuration,
     Sub, SubAs, Subs, Text, Word,
 };
-use super::read::{self, Becomes, Form, Item, Read, Reader};
+use super::read::{self, Becomes, Form, Item, Read, TableReader};
 use super::report::{Report, Span};
 use super::shape::Kind;
 use super::{DEAD_LETTER, EndpointText, FilePath, MAX_SINKS, Redacted, SOURCE};
@@ -44,9 +44,9 @@ table! {
 }
 
 /// Names the stages, and checks what source, transforms and sinks must be to each other.
-fn check_pipeline(pipeline: &mut Pipeline, at: &PipelineAt, reader: &mut Reader<'_, '_>) {
+fn check_pipeline(pipeline: &mut Pipeline, at: &PipelineAt, reader: &mut TableReader<'_, '_>) {
     let report = &mut *reader.report;
-    let mut names = Names::new("stage");
+    let mut names = UniqueNames::new("stage");
     let transforms = at.transforms.as_ref().map_or(&[] as &[TransformAt], |at| &at.each);
     for (transform, at) in pipeline.transforms.iter().zip(transforms) {
         if let Some(plugin) = &at.plugin {
@@ -139,13 +139,13 @@ table! {
     }
     unused {
         /// where its state is kept
-        state = key(Word<State>, default(State::Memory));
+        state = key(Word<StateStore>, default(StateStore::Memory));
     }
     later ["retries", "direction", "swap", "http", "instances", "key", "allow"];
     check check_transform;
 }
 
-fn check_transform(transform: &mut Transform, at: &TransformAt, reader: &mut Reader<'_, '_>) {
+fn check_transform(transform: &mut Transform, at: &TransformAt, reader: &mut TableReader<'_, '_>) {
     let plugin = &transform.plugin;
     if at.name.is_none() {
         plugin.shown().clone_into(&mut transform.name);
@@ -204,7 +204,7 @@ words! {
 
 words! {
     /// Where the state of a stage is kept.
-    enum State {
+    enum StateStore {
         /// In memory.
         Memory = "memory",
     }
@@ -372,7 +372,7 @@ pub(super) struct Label;
 impl Element for Label {
     type Value = String;
 
-    fn of(reader: &mut Reader<'_, '_>, key: &str, name: EndpointText, at: &Span) -> Option<String> {
+    fn of(reader: &mut TableReader<'_, '_>, key: &str, name: EndpointText, at: &Span) -> Option<String> {
         if name.known().expose().trim().is_empty() {
             reader.report.error(at, format!("`{key}` is empty"));
         } else if name.known().expose().contains(|c: char| c == '/' || c.is_control()) {
@@ -399,7 +399,7 @@ impl Form for OutputList {
     type At = ListAt;
     const KIND: Kind = Kind::Texts;
 
-    fn read(reader: &mut Reader<'_, '_>, key: &str, value: &Item<'_>) -> Read<Self> {
+    fn read(reader: &mut TableReader<'_, '_>, key: &str, value: &Item<'_>) -> Read<Self> {
         let (names, at) = List::<AnyText>::read(reader, key, value)?;
         let outputs =
             if names.iter().any(|name| name.expose() == "*") { Outputs::All } else { Outputs::Named(names) };
@@ -415,12 +415,12 @@ impl Form for OutputList {
 }
 
 /// Names that must differ, and where each was first given.
-pub(super) struct Names {
+pub(super) struct UniqueNames {
     what: &'static str,
     places: BTreeMap<String, Span>,
 }
 
-impl Names {
+impl UniqueNames {
     pub(super) fn new(what: &'static str) -> Self {
         Self { what, places: BTreeMap::new() }
     }

@@ -1,7 +1,7 @@
 //! Where the parts of a configuration stand in its file, for what is found out about them later: a
 //! plugin that is not there, an output that it does not have.
 
-use super::error::{ConfigError, Lines};
+use super::error::{ConfigError, LineIndex};
 use super::pipeline::{Pipeline, PipelineAt, SinkAt};
 use super::report::Span;
 use std::collections::BTreeMap;
@@ -75,7 +75,7 @@ impl Places {
                     places.sinks.get(sink).and_then(|outputs| outputs.get(output))
                 }
             };
-            Lines::of(&self.text).place(span.unwrap_or(&places.header).clone())
+            LineIndex::of(&self.text).place(span.unwrap_or(&places.header).clone())
         });
         ConfigError { file: self.file.clone(), place, message, hint }
     }

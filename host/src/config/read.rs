@@ -4,9 +4,9 @@
 //! Nothing stops at an error: it is reported, and the rest is still looked at.
 
 use super::inherited::Inherited;
-use super::interpolate::{Filled, Problem, fill};
+use super::interpolate::{Interpolated, InterpolationError, fill};
 use super::report::{Report, Span};
-use super::shape::{self, Absent, Case, CaseOf, Key, Kind, Known, Part, Shape, nearest};
+use super::shape::{self, Absent, Case, CaseOf, Key, Kind, Known, Shape, ShapePart, nearest};
 use super::{EndpointText, Environment, FilePath, Redacted};
 use std::fmt::Debug;
 use std::path::Path;
@@ -21,7 +21,7 @@ pub(super) trait Table: Sized {
     fn shape() -> &'static Shape;
 
     /// Reads the keys of the table; which names it may have was checked before.
-    fn read(reader: &mut Reader<'_, '_>, written: &Written<'_, '_>) -> (Self, Self::At);
+    fn read(reader: &mut TableReader<'_, '_>, written: &Written<'_, '_>) -> (Self, Self::At);
 }
 
 /// The value of a key, as it is written.
@@ -40,7 +40,7 @@ pub(super) trait Form {
     const KIND: Kind;
 
     /// The value, if it is right; otherwise the errors are reported. `key` is what they name.
-    fn read(reader: &mut Reader<'_, '_>, key: &str, value: &Item<'_>) -> Read<Self>;
+    fn read(reader: &mut TableReader<'_, '_>, key: &str, value: &Item<'_>) -> Read<Self>;
 
     /// A value as a file would have it, for the reference.
     fn show(value: &Self::Value) -> String;
@@ -55,7 +55,7 @@ pub(super) trait Words: Clone + PartialEq + 'static {
 }
 
 /// A key that several tables have.
-pub(super) trait Shared {
+pub(super) trait SharedKey {
     type At: Clone + Debug;
 }
 
@@ -68,7 +68,7 @@ pub(super) trait Becomes<T>: Table {
 pub(super) type Home = fn(&str) -> Option<&'static str>;
 
 /// Reads the tables of one file or body.
-pub(super) struct Reader<'r, 'f> {
+pub(super) struct TableReader<'r, 'f> {
     pub(super) report: &'r mut Report<'f>,
     environment: &'r Environment,
     /// What endpoints in server mode may leave out.
@@ -105,11 +105,11 @@ pub(super) fn blank<T: Table>() -> T {
 pub(super) fn blank_with<T: Table>(inherited: Inherited) -> T {
     let environment = Environment::new();
     let mut report = Report::of_file(Path::new(""), "");
-    let mut reader = Reader::new(&mut report, &environment, |_| None).with_inherited(inherited);
+    let mut reader = TableReader::new(&mut report, &environment, |_| None).with_inherited(inherited);
     reader.blank(&(0..0)).0
 }
 
-impl<'r, 'f> Reader<'r, 'f> {
+impl<'r, 'f> TableReader<'r, 'f> {
     /// Reads tables of a file whose keys are at `home` where they are not known.
     pub(super) fn new(report: &'r mut Report<'f>, environment: &'r Environment, home: Home) -> Self {
         Self { report, environment, inherited: Inherited::default(), home }
@@ -189,13 +189,13 @@ impl<'r, 'f> Reader<'r, 'f> {
     /// Finds out what the keys say that decide about others. `None` where one is missing or wrong.
     fn choose(
         &mut self,
-        parts: &'static [Part],
+        parts: &'static [ShapePart],
         table: &DeTable<'_>,
         header: &Span,
         chosen: &mut Vec<CaseOf>,
     ) -> Option<()> {
         for part in parts {
-            let Part::Choice { tag, cases } = part else { continue };
+            let ShapePart::Choice { tag, cases } = part else { continue };
             let case = match (table.get(tag.name), &tag.absent) {
                 (Some(value), _) => {
                     let text = self.text(tag.name, Kind::Text, false, value)?;
@@ -236,7 +236,7 @@ impl<'r, 'f> Reader<'r, 'f> {
 
     fn unknown_key(
         &mut self,
-        parts: &[Part],
+        parts: &[ShapePart],
         chosen: &[CaseOf],
         known: &[Known<'_>],
         name: &Spanned<DeString<'_>>,
@@ -273,7 +273,13 @@ impl<'r, 'f> Reader<'r, 'f> {
     }
 
     /// A string with its variables filled in; `key` is what errors name.
-    pub(super) fn fill(&mut self, key: &str, takes_files: bool, text: &str, at: &Span) -> Option<Filled> {
+    pub(super) fn fill(
+        &mut self,
+        key: &str,
+        takes_files: bool,
+        text: &str,
+        at: &Span,
+    ) -> Option<Interpolated> {
         let problems = match fill(text, self.environment, self.report.folder()) {
             Ok(filled) if filled.text.has_files() && !takes_files => {
                 self.report.error_with_hint(
@@ -289,20 +295,20 @@ impl<'r, 'f> Reader<'r, 'f> {
         let literal = "a literal `${` is written `$${`";
         for problem in problems {
             match problem {
-                Problem::Unset(name) => self.report.error_with_hint(
+                InterpolationError::Unset(name) => self.report.error_with_hint(
                     at,
                     format!("the environment variable `{name}` of `{key}` is not set"),
                     format!("set it, or give a default: `${{{name}:-default}}`"),
                 ),
-                Problem::Unclosed => {
+                InterpolationError::Unclosed => {
                     self.report.error_with_hint(at, format!("`${{` without `}}` in `{key}`"), literal);
                 }
-                Problem::Name(name) => self.report.error_with_hint(
+                InterpolationError::Name(name) => self.report.error_with_hint(
                     at,
                     format!("`{name}` in `{key}` is not the name of an environment variable"),
                     literal,
                 ),
-                Problem::NoPath => {
+                InterpolationError::NoPath => {
                     self.report.error(at, format!("`${{file:}}` without a path in `{key}`"));
                 }
             }

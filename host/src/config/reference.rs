@@ -19,7 +19,7 @@ const OPEN_ENDED: i64 = 1_000_000;
 type Choice = Vec<CaseOf>;
 
 /// A key, and the choices under which a table may have it.
-struct Row {
+struct KeyRow {
     key: &'static Key,
     of: Vec<Choice>,
 }
@@ -60,24 +60,24 @@ pub fn reference() -> String {
 }
 
 /// The keys of a shape, the deciding ones first.
-fn rows(shape: &'static Shape) -> Vec<Row> {
-    let mut rows: Vec<Row> = Vec::new();
+fn rows(shape: &'static Shape) -> Vec<KeyRow> {
+    let mut rows: Vec<KeyRow> = Vec::new();
     for choice in choices(&shape.parts) {
         for name in known(&shape.parts, &choice) {
             let Known::Key(key) = name else { continue };
             match rows.iter_mut().find(|row| is_same(row.key, key)) {
                 Some(row) => row.of.push(choice.clone()),
-                None => rows.push(Row { key, of: vec![choice.clone()] }),
+                None => rows.push(KeyRow { key, of: vec![choice.clone()] }),
             }
         }
     }
-    let decides = |row: &Row| row.of.iter().flatten().any(|(tag, _)| *tag == row.key.name);
+    let decides = |row: &KeyRow| row.of.iter().flatten().any(|(tag, _)| *tag == row.key.name);
     rows.sort_by_key(|row| !decides(row));
     rows
 }
 
 /// Takes out of both what they have in common where they are WebSockets.
-fn in_common(sources: &mut Vec<Row>, sinks: &mut Vec<Row>) -> Vec<Row> {
+fn in_common(sources: &mut Vec<KeyRow>, sinks: &mut Vec<KeyRow>) -> Vec<KeyRow> {
     let mut common = Vec::new();
     for source in &mut *sources {
         let Some(sink) = sinks.iter_mut().find(|sink| is_same(sink.key, source.key)) else { continue };
@@ -86,7 +86,7 @@ fn in_common(sources: &mut Vec<Row>, sinks: &mut Vec<Row>) -> Vec<Row> {
         source.of = own;
         sink.of.retain(|choice| !shared.contains(choice));
         let of = shared.into_iter().map(|choice| choice[1..].to_vec()).collect();
-        common.push(Row { key: source.key, of });
+        common.push(KeyRow { key: source.key, of });
     }
     for rows in [sources, sinks, &mut common] {
         rows.retain(|row| !row.of.is_empty());
@@ -184,7 +184,7 @@ impl Reference {
     }
 
     /// A table, and then those that its keys lead to. `tag` is the key that decides among `all` choices.
-    fn table(&mut self, rows: &[Row], tag: &str, all: &[Choice]) {
+    fn table(&mut self, rows: &[KeyRow], tag: &str, all: &[Choice]) {
         if tag == "type" {
             let link = anchor(ENDPOINTS);
             self.text +=

@@ -1,6 +1,6 @@
 //! What is found while a configuration is read: errors and warnings, each at a place of its text.
 
-use super::error::{ConfigError, ConfigErrors, Lines, sort};
+use super::error::{ConfigError, ConfigErrors, LineIndex, sort};
 use std::ops::Range;
 use std::path::Path;
 
@@ -11,7 +11,7 @@ pub(super) type Span = Range<usize>;
 pub(super) struct Report<'a> {
     /// What paths are relative to.
     folder: &'a Path,
-    text: Text<'a>,
+    text: ReportedText<'a>,
     pub(super) errors: Vec<Finding>,
     pub(super) warnings: Vec<Finding>,
 }
@@ -26,10 +26,10 @@ pub(super) struct Finding {
 
 /// Where the text is from, which decides how its places are named.
 #[derive(Clone)]
-enum Text<'a> {
+enum ReportedText<'a> {
     File {
         path: &'a Path,
-        lines: Lines<'a>,
+        lines: LineIndex<'a>,
     },
     /// Places are numbers of JSON pointers.
     Body(&'a [String]),
@@ -40,14 +40,14 @@ impl<'a> Report<'a> {
         let folder = path.parent().unwrap_or(Path::new(""));
         Self {
             folder,
-            text: Text::File { path, lines: Lines::of(text) },
+            text: ReportedText::File { path, lines: LineIndex::of(text) },
             errors: Vec::new(),
             warnings: Vec::new(),
         }
     }
 
     pub(super) fn of_body(folder: &'a Path, pointers: &'a [String]) -> Self {
-        Self { folder, text: Text::Body(pointers), errors: Vec::new(), warnings: Vec::new() }
+        Self { folder, text: ReportedText::Body(pointers), errors: Vec::new(), warnings: Vec::new() }
     }
 
     pub(super) fn error(&mut self, at: &Span, message: impl Into<String>) {
@@ -70,11 +70,11 @@ impl<'a> Report<'a> {
     /// A place in words, for an error that speaks of two: `file:line:column`, or a JSON pointer.
     pub(super) fn name(&self, at: &Span) -> String {
         match &self.text {
-            Text::File { path, lines } => {
+            ReportedText::File { path, lines } => {
                 let place = lines.place(at.clone());
                 format!("{}:{}:{}", path.display(), place.line, place.column)
             }
-            Text::Body(pointers) => pointers.get(at.start).cloned().unwrap_or_default(),
+            ReportedText::Body(pointers) => pointers.get(at.start).cloned().unwrap_or_default(),
         }
     }
 
@@ -91,10 +91,10 @@ impl<'a> Report<'a> {
     }
 }
 
-fn placed(text: &Text<'_>, found: Vec<Finding>) -> Vec<ConfigError> {
+fn placed(text: &ReportedText<'_>, found: Vec<Finding>) -> Vec<ConfigError> {
     let (file, lines) = match text {
-        Text::File { path, lines } => (*path, Some(lines)),
-        Text::Body(_) => (Path::new(""), None),
+        ReportedText::File { path, lines } => (*path, Some(lines)),
+        ReportedText::Body(_) => (Path::new(""), None),
     };
     let placed = |Finding { at, message, hint }| ConfigError {
         file: file.to_owned(),

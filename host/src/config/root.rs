@@ -2,8 +2,8 @@
 
 use super::agree;
 use super::form::{Element, Flag, GIB, MIB, One, PathOf, Size, Sub, Subs, Text};
-use super::pipeline::{Limits, Names, Pipeline, PipelineAt, Sink, Source, Transform};
-use super::read::{Reader, Table as _};
+use super::pipeline::{Limits, Pipeline, PipelineAt, Sink, Source, Transform, UniqueNames};
+use super::read::{Table as _, TableReader};
 use super::report::Span;
 use super::server::{Server, ServerTable};
 use super::shape::{self, Shape};
@@ -48,12 +48,12 @@ table! {
 }
 
 /// The names of the pipelines, and what their endpoints have in common.
-fn check_config(config: &mut Config, at: &ConfigAt, reader: &mut Reader<'_, '_>) {
+fn check_config(config: &mut Config, at: &ConfigAt, reader: &mut TableReader<'_, '_>) {
     if at.plugins.is_none() {
         config.plugins.place(&PluginsAt::default(), reader);
     }
     let pipelines = at.pipelines.as_ref().map_or(&[] as &[PipelineAt], |at| &at.each);
-    let mut names = Names::new("pipeline");
+    let mut names = UniqueNames::new("pipeline");
     for (pipeline, at) in config.pipelines.iter().zip(pipelines) {
         if let Some(name) = &at.name {
             names.add(reader.report, &pipeline.name, name, true);
@@ -97,13 +97,13 @@ table! {
     check place_plugins;
 }
 
-fn place_plugins(plugins: &mut Plugins, at: &PluginsAt, reader: &mut Reader<'_, '_>) {
+fn place_plugins(plugins: &mut Plugins, at: &PluginsAt, reader: &mut TableReader<'_, '_>) {
     plugins.place(at, reader);
 }
 
 impl Plugins {
     /// Puts folders that are not written beside the file.
-    fn place(&mut self, at: &PluginsAt, reader: &Reader<'_, '_>) {
+    fn place(&mut self, at: &PluginsAt, reader: &TableReader<'_, '_>) {
         for (path, at) in [(&mut self.dir, &at.dir), (&mut self.cache, &at.cache)] {
             if at.is_none() {
                 *path = reader.path(&Redacted::plain(path.to_string()));
@@ -124,7 +124,7 @@ table! {
     check check_admin;
 }
 
-fn check_admin(admin: &mut Admin, at: &AdminAt, reader: &mut Reader<'_, '_>) {
+fn check_admin(admin: &mut Admin, at: &AdminAt, reader: &mut TableReader<'_, '_>) {
     let place = |at: &Option<Span>, header: &Span| at.clone().unwrap_or_else(|| header.clone());
     if admin.token.as_ref().is_some_and(|token| token.expose().trim().is_empty()) {
         reader.report.error(&place(&at.token, &at.header), "`token` is empty");
@@ -143,7 +143,7 @@ pub(super) struct ListenAddress;
 impl Element for ListenAddress {
     type Value = SocketAddr;
 
-    fn of(reader: &mut Reader<'_, '_>, key: &str, text: EndpointText, at: &Span) -> Option<SocketAddr> {
+    fn of(reader: &mut TableReader<'_, '_>, key: &str, text: EndpointText, at: &Span) -> Option<SocketAddr> {
         let address = text.known().expose().replace("localhost:", "127.0.0.1:").parse().ok();
         if address.is_none() {
             reader.report.error_with_hint(

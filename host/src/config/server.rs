@@ -1,9 +1,9 @@
 //! `[server]`: what endpoints in server mode share.
 
-use super::form::{AnyText, Connections, Element, One, Port, SomeDuration, Sub, SubAs};
+use super::form::{AnyText, ConnectionCount, Element, One, Port, SomeDuration, Sub, SubAs};
 use super::inherited::Inherited;
 use super::names::is_host;
-use super::read::{Form, Item, Read, Reader, Table as _};
+use super::read::{Form, Item, Read, Table as _, TableReader};
 use super::report::Span;
 use super::server_tls::{ServerTls, ServerTlsKeys};
 use super::shape::Kind;
@@ -19,7 +19,7 @@ table! {
         /// the port to listen on; 0 takes a free one
         port: u16 = key(Port, default(Inherited::default().port));
         /// most connections of a listener; more get 503; handshakes have a bound of their own, a quarter of it
-        max_connections: usize = key(Connections, default(Inherited::default().max_connections));
+        max_connections: usize = key(ConnectionCount, default(Inherited::default().max_connections));
         /// longest time a handshake may take
         handshake_timeout: Duration = key(SomeDuration, default(Duration::from_secs(10)));
         /// the certificate of the listener, which makes it wss://
@@ -35,7 +35,7 @@ impl Form for ServerTable {
     type At = ServerAt;
     const KIND: Kind = Kind::Table(Server::shape);
 
-    fn read(reader: &mut Reader<'_, '_>, key: &str, value: &Item<'_>) -> Read<Self> {
+    fn read(reader: &mut TableReader<'_, '_>, key: &str, value: &Item<'_>) -> Read<Self> {
         let (server, at) = Sub::<Server>::read(reader, key, value)?;
         reader.set_inherited(server.inherited());
         Some((server, at))
@@ -60,7 +60,7 @@ pub(super) struct HostName;
 impl Element for HostName {
     type Value = Redacted;
 
-    fn of(reader: &mut Reader<'_, '_>, key: &str, host: EndpointText, at: &Span) -> Option<Redacted> {
+    fn of(reader: &mut TableReader<'_, '_>, key: &str, host: EndpointText, at: &Span) -> Option<Redacted> {
         if !is_host(host.known().expose()) {
             let message = format!("`{key}` must be an IP address or a name, got \"{host}\"");
             reader.report.error_with_hint(at, message, "the port has a key of its own, `port`");

@@ -1,7 +1,7 @@
 //! TLS of a listener: who we are, and who peers must be.
 
 use super::form::{PathOf, Word};
-use super::read::{Becomes, Reader};
+use super::read::{Becomes, TableReader};
 use super::{FilePath, Pem};
 
 /// A certificate chain and its private key.
@@ -56,7 +56,7 @@ words! {
     }
 }
 
-fn check_client_auth(tls: &mut ServerTlsKeys, at: &ServerTlsAt, reader: &mut Reader<'_, '_>) {
+fn check_client_auth(tls: &mut ServerTlsKeys, at: &ServerTlsAt, reader: &mut TableReader<'_, '_>) {
     if let (None, Some(at)) = (&tls.client_ca, &at.client_auth) {
         reader.report.error_with_hint(
             at,

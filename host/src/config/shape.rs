@@ -8,18 +8,18 @@ use std::time::Duration;
 /// The keys of a table.
 #[derive(Debug)]
 pub(super) struct Shape {
-    pub(super) parts: Vec<Part>,
+    pub(super) parts: Vec<ShapePart>,
 }
 
 /// A part of a table.
 #[derive(Clone, Debug)]
-pub(super) enum Part {
+pub(super) enum ShapePart {
     /// A key.
     Key(Key),
     /// A key whose value decides about others.
     Choice { tag: Key, cases: Vec<Case> },
     /// Keys that the table has in one case alone.
-    Only { case: CaseOf, parts: Vec<Part> },
+    Only { case: CaseOf, parts: Vec<ShapePart> },
     /// A key that is known and not built yet: it is refused by name.
     Later(&'static str),
 }
@@ -29,7 +29,7 @@ pub(super) enum Part {
 pub(super) struct Case {
     pub(super) word: &'static str,
     /// `None` where this version does not do it.
-    pub(super) parts: Option<Vec<Part>>,
+    pub(super) parts: Option<Vec<ShapePart>>,
 }
 
 /// A deciding key, and a value of it.
@@ -135,43 +135,43 @@ impl Known<'_> {
 }
 
 /// The names that a table may have whose deciding keys say this.
-pub(super) fn known<'s>(parts: &'s [Part], chosen: &[CaseOf]) -> Vec<Known<'s>> {
+pub(super) fn known<'s>(parts: &'s [ShapePart], chosen: &[CaseOf]) -> Vec<Known<'s>> {
     let mut names = Vec::new();
     collect(parts, &|case| chosen.contains(&case), &mut names);
     names
 }
 
 /// Whether a table may have a key that this version does, whatever its deciding keys say.
-pub(super) fn has(parts: &[Part], name: &str) -> bool {
+pub(super) fn has(parts: &[ShapePart], name: &str) -> bool {
     let mut names = Vec::new();
     collect(parts, &|_| true, &mut names);
     names.iter().any(|known| matches!(known, Known::Key(key) if key.name == name))
 }
 
-fn collect<'s>(parts: &'s [Part], is_chosen: &dyn Fn(CaseOf) -> bool, into: &mut Vec<Known<'s>>) {
+fn collect<'s>(parts: &'s [ShapePart], is_chosen: &dyn Fn(CaseOf) -> bool, into: &mut Vec<Known<'s>>) {
     for part in parts {
         match part {
-            Part::Key(key) => into.push(Known::Key(key)),
-            Part::Later(name) => into.push(Known::Later(name)),
-            Part::Choice { tag, cases } => {
+            ShapePart::Key(key) => into.push(Known::Key(key)),
+            ShapePart::Later(name) => into.push(Known::Later(name)),
+            ShapePart::Choice { tag, cases } => {
                 into.push(Known::Key(tag));
                 for case in cases.iter().filter(|case| is_chosen((tag.name, case.word))) {
                     collect(case.parts.as_deref().unwrap_or_default(), is_chosen, into);
                 }
             }
-            Part::Only { case, parts } if is_chosen(*case) => collect(parts, is_chosen, into),
-            Part::Only { .. } => {}
+            ShapePart::Only { case, parts } if is_chosen(*case) => collect(parts, is_chosen, into),
+            ShapePart::Only { .. } => {}
         }
     }
 }
 
 /// The deciding key and its value under which a table may have `name`, where it is not the value that the
 /// table has; as many of the deciding keys as can be stay as they are.
-pub(super) fn case_with(parts: &[Part], name: &str, chosen: &[CaseOf]) -> Option<CaseOf> {
+pub(super) fn case_with(parts: &[ShapePart], name: &str, chosen: &[CaseOf]) -> Option<CaseOf> {
     let mut others: Vec<(CaseOf, bool)> = Vec::new();
     for part in parts {
         match part {
-            Part::Choice { tag, cases } => {
+            ShapePart::Choice { tag, cases } => {
                 for case in cases {
                     let Some(parts) = case.parts.as_deref().filter(|parts| has(parts, name)) else {
                         continue;
@@ -180,11 +180,11 @@ pub(super) fn case_with(parts: &[Part], name: &str, chosen: &[CaseOf]) -> Option
                     if chosen.contains(&here) {
                         return case_with(parts, name, chosen);
                     }
-                    let is_simple = !parts.iter().any(|part| matches!(part, Part::Choice { .. }));
+                    let is_simple = !parts.iter().any(|part| matches!(part, ShapePart::Choice { .. }));
                     others.push((here, is_simple));
                 }
             }
-            Part::Only { case, parts } if has(parts, name) => others.push((*case, true)),
+            ShapePart::Only { case, parts } if has(parts, name) => others.push((*case, true)),
             _ => {}
         }
     }
@@ -192,10 +192,10 @@ pub(super) fn case_with(parts: &[Part], name: &str, chosen: &[CaseOf]) -> Option
 }
 
 /// Every choice that the deciding keys of a table can make together, of those that this version does.
-pub(super) fn choices(parts: &[Part]) -> Vec<Vec<CaseOf>> {
+pub(super) fn choices(parts: &[ShapePart]) -> Vec<Vec<CaseOf>> {
     let mut all = vec![Vec::new()];
     for part in parts {
-        let Part::Choice { tag, cases } = part else { continue };
+        let ShapePart::Choice { tag, cases } = part else { continue };
         let built = cases.iter().filter_map(|case| Some((case.word, case.parts.as_deref()?)));
         let ways: Vec<Vec<CaseOf>> = built
             .flat_map(|(word, parts)| {

@@ -6,7 +6,7 @@ use super::report::Span;
 use super::{Endpoint, Mode};
 
 /// A key that the endpoints of one path have in common: one that leaves it out takes it from another.
-pub(super) struct Shared {
+pub(super) struct AgreedKey {
     pub(super) name: &'static str,
     /// Where it is written.
     pub(super) at: fn(&EndpointAt, &ListenAt) -> Option<Span>,
@@ -15,7 +15,7 @@ pub(super) struct Shared {
 }
 
 /// The key that the endpoints of one address have in common.
-pub(super) const TLS: Shared = Shared {
+pub(super) const TLS: AgreedKey = AgreedKey {
     name: "tls",
     at: |_, at| at.tls.as_ref().map(|at| at.header.clone()),
     is_same: |a, b| a.listen().map(|listen| &listen.tls) == b.listen().map(|listen| &listen.tls),
@@ -26,32 +26,32 @@ pub(super) const TLS: Shared = Shared {
     },
 };
 
-pub(super) const SHARED: [Shared; 6] = [
-    Shared {
+pub(super) const SHARED: [AgreedKey; 6] = [
+    AgreedKey {
         name: "subprotocols",
         at: |at, _| at.subprotocols.as_ref().map(|at| at.whole.clone()),
         is_same: |a, b| a.subprotocols == b.subprotocols,
         take: |from, to| to.subprotocols.clone_from(&from.subprotocols),
     },
-    Shared {
+    AgreedKey {
         name: "ping",
         at: |at, _| at.ping.as_ref().map(|at| at.header.clone()),
         is_same: |a, b| a.ping == b.ping,
         take: |from, to| to.ping = from.ping,
     },
-    Shared {
+    AgreedKey {
         name: "idle_timeout",
         at: |at, _| at.idle_timeout.clone(),
         is_same: |a, b| a.idle_timeout == b.idle_timeout,
         take: |from, to| to.idle_timeout = from.idle_timeout,
     },
-    Shared {
+    AgreedKey {
         name: "max_message_size",
         at: |at, _| at.max_message_size_bytes.clone(),
         is_same: |a, b| a.max_message_size_bytes == b.max_message_size_bytes,
         take: |from, to| to.max_message_size_bytes = from.max_message_size_bytes,
     },
-    Shared {
+    AgreedKey {
         name: "auth",
         at: |_, at| at.auth.as_ref().map(|at| at.header.clone()),
         is_same: |a, b| a.listen().map(|listen| &listen.auth) == b.listen().map(|listen| &listen.auth),
@@ -61,7 +61,7 @@ pub(super) const SHARED: [Shared; 6] = [
             }
         },
     },
-    Shared {
+    AgreedKey {
         name: "allowed_origins",
         at: |_, at| at.allowed_origins.as_ref().map(|at| at.whole.clone()),
         is_same: |a, b| {

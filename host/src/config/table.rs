@@ -44,7 +44,7 @@ macro_rules! doc_text {
 macro_rules! field_at {
     (key($name:literal, $($rest:tt)*)) => { field_at!(key($($rest)*)) };
     (key($form:ty, $($absent:tt)*)) => { Option<<$form as $crate::config::read::Form>::At> };
-    (shared($key:ty)) => { Option<<$key as $crate::config::read::Shared>::At> };
+    (shared($key:ty)) => { Option<<$key as $crate::config::read::SharedKey>::At> };
     (flat($table:ty)) => { <$table as $crate::config::read::Table>::At };
     (flat_as($table:ty)) => { <$table as $crate::config::read::Table>::At };
     (only($case:expr, $how:ident($($args:tt)*))) => { field_at!($how($($args)*)) };
@@ -141,7 +141,7 @@ macro_rules! add_field {
         add_key!($parts, $doc, stringify!($field), $($rest)*)
     };
     ($parts:ident, $doc:expr, $field:ident, shared($key:ty)) => {
-        $parts.push($crate::config::shape::Part::Key(<$key>::key()))
+        $parts.push($crate::config::shape::ShapePart::Key(<$key>::key()))
     };
     ($parts:ident, $doc:expr, $field:ident, flat($table:ty)) => {
         $parts.extend(<$table as $crate::config::read::Table>::shape().parts.iter().cloned())
@@ -150,15 +150,15 @@ macro_rules! add_field {
         $parts.extend(<$table as $crate::config::read::Table>::shape().parts.iter().cloned())
     };
     ($parts:ident, $doc:expr, $field:ident, only($case:expr, $how:ident($($args:tt)*))) => {{
-        let mut inner: Vec<$crate::config::shape::Part> = Vec::new();
+        let mut inner: Vec<$crate::config::shape::ShapePart> = Vec::new();
         add_field!(inner, $doc, $field, $how($($args)*));
-        $parts.push($crate::config::shape::Part::Only { case: $case, parts: inner });
+        $parts.push($crate::config::shape::ShapePart::Only { case: $case, parts: inner });
     }};
 }
 
 macro_rules! add_key {
     ($parts:ident, $doc:expr, $name:expr, $form:ty, $($absent:tt)*) => {
-        $parts.push($crate::config::shape::Part::Key(key_of!($doc, $name, $form, $($absent)*)))
+        $parts.push($crate::config::shape::ShapePart::Key(key_of!($doc, $name, $form, $($absent)*)))
     };
 }
 
@@ -253,14 +253,14 @@ macro_rules! table {
                         $($(
                             add_field!(parts, doc_text!($($unused_doc)+), $unused, $unused_how($($unused_args)*));
                         )*)?
-                        $($( parts.push($crate::config::shape::Part::Later($later)); )*)?
+                        $($( parts.push($crate::config::shape::ShapePart::Later($later)); )*)?
                         $crate::config::shape::Shape { parts }
                     });
                 &SHAPE
             }
 
             fn read(
-                reader: &mut $crate::config::read::Reader<'_, '_>,
+                reader: &mut $crate::config::read::TableReader<'_, '_>,
                 written: &$crate::config::read::Written<'_, '_>,
             ) -> (Self, $at) {
                 let mut at = $at { header: written.header.clone(), ..Default::default() };
@@ -300,7 +300,7 @@ macro_rules! shared_key {
             }
 
             pub(in crate::config) fn read_field(
-                reader: &mut $crate::config::read::Reader<'_, '_>,
+                reader: &mut $crate::config::read::TableReader<'_, '_>,
                 written: &$crate::config::read::Written<'_, '_>,
                 at: &mut Option<<$form as $crate::config::read::Form>::At>,
             ) -> <$form as $crate::config::read::Form>::Value {
@@ -308,7 +308,7 @@ macro_rules! shared_key {
             }
         }
 
-        impl $crate::config::read::Shared for $name {
+        impl $crate::config::read::SharedKey for $name {
             type At = <$form as $crate::config::read::Form>::At;
         }
     };
@@ -359,7 +359,7 @@ macro_rules! choices {
             type At = $at;
 
             fn shape() -> &'static $crate::config::shape::Shape {
-                use $crate::config::shape::{Case, Key, Kind, Part, Shape};
+                use $crate::config::shape::{Case, Key, Kind, ShapePart, Shape};
                 static SHAPE: std::sync::LazyLock<Shape> = std::sync::LazyLock::new(|| {
                     let tag = Key {
                         name: $tag,
@@ -372,13 +372,13 @@ macro_rules! choices {
                         $( Case { word: $word, parts: Some(<$table as $crate::config::read::Table>::shape().parts.clone()) }, )+
                         $($( Case { word: $later, parts: None }, )*)?
                     ];
-                    Shape { parts: vec![Part::Choice { tag, cases }] }
+                    Shape { parts: vec![ShapePart::Choice { tag, cases }] }
                 });
                 &SHAPE
             }
 
             fn read(
-                reader: &mut $crate::config::read::Reader<'_, '_>,
+                reader: &mut $crate::config::read::TableReader<'_, '_>,
                 written: &$crate::config::read::Written<'_, '_>,
             ) -> (Self, $at) {
                 let (header, tag) = (written.header.clone(), written.span($tag));

@@ -3,7 +3,7 @@
 //! What came from variables is `***`, and so is what is a secret by its nature, wherever it came
 //! from: values of headers, credentials, private keys, the user info of a url.
 
-use super::read::Reader;
+use super::read::TableReader;
 use super::redacted::HIDDEN;
 use super::text::without_user_info;
 use super::{EndpointText, Mode, Pipeline, SinkKind, Source, json};
@@ -17,7 +17,7 @@ const NO_USER: &str = "***@";
 const SECRETS: [&str; 4] = ["headers", "bearer", "basic", "key_base64"];
 
 /// A checked value as it may be shown.
-pub(super) fn shown(reader: &mut Reader<'_, '_>, value: &Spanned<DeValue<'_>>) -> Option<Value> {
+pub(super) fn shown(reader: &mut TableReader<'_, '_>, value: &Spanned<DeValue<'_>>) -> Option<Value> {
     let mut text = EndpointText::plain("");
     let is_right = json::write(reader, true, "pipelines", value, &mut text);
     let mut shown = serde_json::from_str(text.shown()).ok().filter(|_| is_right)?;

@@ -46,16 +46,16 @@ pub(super) struct DeadLetters {
     pipeline: Arc<str>,
     sink: Option<DeadLetterSink>,
     /// Letters that the sink has no room for yet.
-    waiting: VecDeque<(Message, Counts)>,
+    waiting: VecDeque<(Message, LetterCounts)>,
     /// Letters that the sink has, in order; which of them are written is told by its counters.
-    taken: VecDeque<Counts>,
+    taken: VecDeque<LetterCounts>,
     delivered_before: u64,
     log: RateLimit,
 }
 
 /// What to count once it is known what became of a letter.
 #[derive(Debug)]
-struct Counts {
+struct LetterCounts {
     account: Account,
     reason: Reason,
 }
@@ -100,7 +100,7 @@ impl DeadLetters {
                     payload: Payload::text(self.letter(place, &failed)),
                     metadata: Metadata::without_origin(now_us()),
                 };
-                let counts = Counts { account: place.account.clone(), reason: failed.reason };
+                let counts = LetterCounts { account: place.account.clone(), reason: failed.reason };
                 self.waiting.push_back((letter, counts));
             } else {
                 place.account.dropped(failed.reason, 1);

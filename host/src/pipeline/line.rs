@@ -8,7 +8,7 @@
 use super::control::{Ended, Ending, Swap, Swapped};
 use super::ends::{Ends, GraceOver, Timer};
 use super::outlets::Routed;
-use super::stage::{Broken, Due, Given, Stage, Verdict};
+use super::stage::{Broken, Due, Given, Stage, WorkOutcome};
 use crate::message::Message;
 use crate::metadata::now_us;
 use crate::source::{Fill, Room};
@@ -242,7 +242,7 @@ impl Line {
                 Turn::Look => {}
                 Turn::Failed(error) => return Ok(Close::failed(error)),
             }
-            if self.work(Reading::On).await? == Verdict::Stop {
+            if self.work(Reading::On).await? == WorkOutcome::Stop {
                 return Ok(Close::told_to_stop_by_a_failure());
             }
             if self.ends.stop().is_some() {
@@ -343,8 +343,8 @@ impl Line {
 
     /// Works off what waits for the stages, call by call, while nothing waits behind them. Ends early for a
     /// swap it has made, a stop, or a stage whose plugin fails again and again.
-    async fn work(&mut self, reading: Reading) -> Result<Verdict, GraceOver> {
-        let mut verdict = Verdict::GoOn;
+    async fn work(&mut self, reading: Reading) -> Result<WorkOutcome, GraceOver> {
+        let mut verdict = WorkOutcome::GoOn;
         loop {
             self.swap_all().await?;
             let Some(number) = self.stages.iter().rposition(Stage::has_work) else { break };
@@ -353,8 +353,8 @@ impl Line {
             if !self.is_clear || is_stopping || stage.is_held() {
                 break;
             }
-            if self.ends.during(stage.work(self.time_us, &mut self.given)).await? == Verdict::Stop {
-                verdict = Verdict::Stop;
+            if self.ends.during(stage.work(self.time_us, &mut self.given)).await? == WorkOutcome::Stop {
+                verdict = WorkOutcome::Stop;
             }
             self.hand_over(number);
             // Calls that return at once never wait: other tasks on the thread run in between.
@@ -468,7 +468,7 @@ impl Line {
     /// asked for, what waits for a plugin which fails again and again is given up.
     async fn work_off(&mut self, ending: &mut Ending) -> Result<(), GraceOver> {
         while self.stages.iter().any(Stage::has_work) {
-            if self.work(Reading::Over).await? == Verdict::Stop && !matches!(ending, Ending::Failed(_)) {
+            if self.work(Reading::Over).await? == WorkOutcome::Stop && !matches!(ending, Ending::Failed(_)) {
                 *ending = Ending::Failed(STOPPED_BY_A_FAILURE.into());
             }
             if self.ends.stop().is_some() {

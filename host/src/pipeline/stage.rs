@@ -16,7 +16,7 @@ use crate::message::{Failed, Message};
 use crate::plugin::{Emissions, Fault, FaultKind, Instance, Plugin, Setup};
 use crate::reason::Reason;
 use crate::telemetry::{Account, RateLimit, Settled, StageMetrics};
-use room::Room;
+use room::StageRoom;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,7 +34,7 @@ pub(super) struct Stage {
     tick: Option<Duration>,
     /// How often the version that runs asked for it.
     asked_tick: Option<Duration>,
-    room: Room,
+    room: StageRoom,
     plugin: Plugin,
     /// None after a fault, until the next call.
     instance: Option<Instance>,
@@ -73,7 +73,7 @@ pub(super) struct Broken(pub(super) String);
 
 /// Whether a pipeline goes on after a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum WorkOutcome {
     GoOn,
     /// A message failed and `on_error` is `stop`.
     Stop,
@@ -110,7 +110,7 @@ impl Stage {
             on_error: transform.on_error,
             tick: transform.tick,
             asked_tick: None,
-            room: Room::new(transform.max_batch, transform.max_batch_bytes),
+            room: StageRoom::new(transform.max_batch, transform.max_batch_bytes),
             plugin: instance.plugin().clone(),
             instance: None,
             outputs: instance.description().outputs.clone(),
@@ -192,14 +192,14 @@ impl Stage {
     ///
     /// # Cancel safety
     /// The instance is gone if the future is dropped, no message is.
-    pub(super) async fn work(&mut self, time_us: Option<u64>, given: &mut Given) -> Verdict {
-        let Ok(()) = self.start_if_needed().await else { return Verdict::GoOn };
+    pub(super) async fn work(&mut self, time_us: Option<u64>, given: &mut Given) -> WorkOutcome {
+        let Ok(()) = self.start_if_needed().await else { return WorkOutcome::GoOn };
         let piece = if self.circuit.is_trial() {
             1
         } else {
             self.pieces.pop().unwrap_or_else(|| self.room.piece(&self.inbox))
         };
-        let Some(instance) = &mut self.instance else { return Verdict::GoOn };
+        let Some(instance) = &mut self.instance else { return WorkOutcome::GoOn };
         instance.set_time(time_us);
         let result = instance.process(&self.inbox.make_contiguous()[..piece]).await;
         self.called(&result);
@@ -352,14 +352,14 @@ impl Stage {
     }
 
     /// What is done after each call with what has failed in it.
-    fn end(&self, failed_before: usize, given: &mut Given) -> Verdict {
+    fn end(&self, failed_before: usize, given: &mut Given) -> WorkOutcome {
         let has_failed = given.failed.len() > failed_before;
         if self.on_error == OnError::Drop {
             for failed in given.failed.drain(failed_before..) {
                 self.metrics.account.dropped(failed.reason, 1);
             }
         }
-        if has_failed && self.on_error == OnError::Stop { Verdict::Stop } else { Verdict::GoOn }
+        if has_failed && self.on_error == OnError::Stop { WorkOutcome::Stop } else { WorkOutcome::GoOn }
     }
 
     fn install(&mut self, instance: Instance) {

@@ -27,14 +27,14 @@ const SUFFIX: &str = ".code";
 const MAX_UNUSED: usize = 128;
 
 /// A SHA-256.
-pub(super) type Sum = [u8; DIGEST_BYTES];
+pub(super) type Sha256Sum = [u8; DIGEST_BYTES];
 
 /// A folder of compiled code.
 #[derive(Debug)]
 pub(super) struct Cache {
     folder: PathBuf,
     engine_key: u64,
-    in_use: Arc<Mutex<BTreeMap<Sum, usize>>>,
+    in_use: Arc<Mutex<BTreeMap<Sha256Sum, usize>>>,
     /// Whether what is not in use now is not about to be: while a host starts, most is not loaded yet.
     makes_room: AtomicBool,
     /// Whether something was stored since room was made.
@@ -44,8 +44,8 @@ pub(super) struct Cache {
 /// A loaded plugin whose code stays.
 #[derive(Debug)]
 pub(super) struct InUse {
-    sum: Sum,
-    in_use: Arc<Mutex<BTreeMap<Sum, usize>>>,
+    sum: Sha256Sum,
+    in_use: Arc<Mutex<BTreeMap<Sha256Sum, usize>>>,
 }
 
 impl Drop for InUse {
@@ -67,7 +67,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// What was found for a plugin.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Entry {
+pub(super) enum CachedCode {
     /// The compiled code.
     Code(Vec<u8>),
     /// Nothing.
@@ -106,7 +106,7 @@ impl Cache {
     }
 
     /// Keeps the code of a plugin for as long as the answer lives.
-    pub(super) fn hold(&self, plugin: Sum) -> InUse {
+    pub(super) fn hold(&self, plugin: Sha256Sum) -> InUse {
         *lock(&self.in_use).entry(plugin).or_default() += 1;
         InUse { sum: plugin, in_use: self.in_use.clone() }
     }
@@ -118,16 +118,16 @@ impl Cache {
     }
 
     /// The compiled code of the plugin with this digest.
-    pub(super) fn load(&self, plugin: &Sum) -> Entry {
+    pub(super) fn load(&self, plugin: &Sha256Sum) -> CachedCode {
         match self.read(plugin) {
-            Ok(Ok(code)) => Entry::Code(code),
-            Ok(Err(refused)) => Entry::Refused(refused.to_owned()),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Entry::Absent,
-            Err(error) => Entry::Refused(error.to_string()),
+            Ok(Ok(code)) => CachedCode::Code(code),
+            Ok(Err(refused)) => CachedCode::Refused(refused.to_owned()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => CachedCode::Absent,
+            Err(error) => CachedCode::Refused(error.to_string()),
         }
     }
 
-    fn read(&self, plugin: &Sum) -> io::Result<Result<Vec<u8>, &'static str>> {
+    fn read(&self, plugin: &Sha256Sum) -> io::Result<Result<Vec<u8>, &'static str>> {
         let no_links = i32::try_from(OFlags::NOFOLLOW.bits()).unwrap_or(0);
         let mut file = OpenOptions::new().read(true).custom_flags(no_links).open(self.path(plugin))?;
         let metadata = file.metadata()?;
@@ -145,7 +145,7 @@ impl Cache {
         file.read_to_end(&mut code)?;
         // When it was used last; where that cannot be noted, it makes room earlier.
         let _ = file.set_modified(SystemTime::now());
-        let sum: Sum = Sha256::digest(&code).into();
+        let sum: Sha256Sum = Sha256::digest(&code).into();
         if header != Self::header(plugin, &sum) {
             return Ok(Err("it is damaged"));
         }
@@ -153,11 +153,11 @@ impl Cache {
     }
 
     /// Keeps the compiled code of a plugin. What is there is replaced at once or not at all.
-    pub(super) fn store(&self, plugin: &Sum, code: &[u8]) -> io::Result<()> {
+    pub(super) fn store(&self, plugin: &Sha256Sum, code: &[u8]) -> io::Result<()> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let unfinished =
             self.folder.join(format!(".{}-{}.tmp", std::process::id(), NEXT.fetch_add(1, Relaxed)));
-        let sum: Sum = Sha256::digest(code).into();
+        let sum: Sha256Sum = Sha256::digest(code).into();
         let write = |mut file: File| {
             file.write_all(&Self::header(plugin, &sum))?;
             file.write_all(code)
@@ -178,7 +178,7 @@ impl Cache {
         if self.makes_room.load(Relaxed) { self.make_room_from_now_on() } else { Ok(()) }
     }
 
-    fn header(plugin: &Sum, code: &Sum) -> [u8; HEADER_BYTES] {
+    fn header(plugin: &Sha256Sum, code: &Sha256Sum) -> [u8; HEADER_BYTES] {
         let mut header = [0; HEADER_BYTES];
         header[..MAGIC.len()].copy_from_slice(MAGIC);
         header[MAGIC.len()..MAGIC.len() + DIGEST_BYTES].copy_from_slice(plugin);
@@ -186,7 +186,7 @@ impl Cache {
         header
     }
 
-    fn path(&self, plugin: &Sum) -> PathBuf {
+    fn path(&self, plugin: &Sha256Sum) -> PathBuf {
         self.folder.join(format!("{}-{:016x}{SUFFIX}", hex(plugin), self.engine_key))
     }
 
@@ -221,7 +221,7 @@ pub(super) fn hex(bytes: &[u8]) -> String {
 mod tests {
     use super::*;
 
-    const PLUGIN: Sum = [7; DIGEST_BYTES];
+    const PLUGIN: Sha256Sum = [7; DIGEST_BYTES];
 
     fn cache(folder: &Path) -> Cache {
         Cache::of(folder, 1)
@@ -231,10 +231,10 @@ mod tests {
     fn what_was_stored_is_found_again_by_this_engine_alone() {
         let folder = tempfile::tempdir().unwrap();
         let cache = cache(folder.path());
-        assert_eq!(cache.load(&PLUGIN), Entry::Absent);
+        assert_eq!(cache.load(&PLUGIN), CachedCode::Absent);
         cache.store(&PLUGIN, b"code").unwrap();
-        assert_eq!(cache.load(&PLUGIN), Entry::Code(b"code".to_vec()));
-        assert_eq!(Cache::of(folder.path(), 2).load(&PLUGIN), Entry::Absent);
+        assert_eq!(cache.load(&PLUGIN), CachedCode::Code(b"code".to_vec()));
+        assert_eq!(Cache::of(folder.path(), 2).load(&PLUGIN), CachedCode::Absent);
         let mode = |path: PathBuf| fs::metadata(path).unwrap().mode() & 0o777;
         let files: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|e| mode(e.unwrap().path())).collect();
         assert_eq!(files, [0o600]);
@@ -244,7 +244,7 @@ mod tests {
     fn damage_a_foreign_name_and_open_permissions_are_refused() {
         let folder = tempfile::tempdir().unwrap();
         let cache = cache(folder.path());
-        let refused = |found| matches!(found, Entry::Refused(_));
+        let refused = |found| matches!(found, CachedCode::Refused(_));
 
         cache.store(&PLUGIN, b"code").unwrap();
         let mut bytes = fs::read(cache.path(&PLUGIN)).unwrap();
@@ -267,7 +267,7 @@ mod tests {
         assert!(refused(cache.load(&PLUGIN)));
     }
 
-    fn plugin(n: usize) -> Sum {
+    fn plugin(n: usize) -> Sha256Sum {
         let mut plugin = PLUGIN;
         plugin[..8].copy_from_slice(&n.to_le_bytes());
         plugin
@@ -291,7 +291,7 @@ mod tests {
         held.truncate(1);
         cache.store(&plugin(usize::MAX), b"code").unwrap();
         assert_eq!(count(), MAX_UNUSED + 1);
-        assert_eq!(cache.load(&plugin(0)), Entry::Code(b"code".to_vec()));
+        assert_eq!(cache.load(&plugin(0)), CachedCode::Code(b"code".to_vec()));
     }
 
     #[test]
@@ -305,7 +305,7 @@ mod tests {
         now.store(&plugin(usize::MAX), b"code").unwrap();
         let held: Vec<_> =
             (0..MAX_UNUSED + 50).map(|n| (now.hold(plugin(n)), now.load(&plugin(n)))).collect();
-        assert!(held.iter().all(|(_, found)| matches!(found, Entry::Code(_))));
+        assert!(held.iter().all(|(_, found)| matches!(found, CachedCode::Code(_))));
         now.make_room_from_now_on().unwrap();
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), MAX_UNUSED + 51);
     }

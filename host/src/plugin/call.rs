@@ -6,7 +6,7 @@
 use super::bindings::exports::tidemill::plugin::transformer::Guest;
 use super::bindings::tidemill::plugin::types as wit;
 use super::fault::{Fault, FaultKind};
-use super::imports::Host;
+use super::imports::StoreData;
 use super::limits::{CallTime, Meter, Stuck, metered};
 use super::setup::Setup;
 use super::{CONTRACT_VERSION, Plugin};
@@ -34,7 +34,7 @@ pub(super) enum Purpose {
 /// A guest that was started, and all that a call of it needs.
 pub(super) struct Callee {
     plugin: Plugin,
-    store: Store<Host>,
+    store: Store<StoreData>,
     guest: Guest,
     meter: Arc<Meter>,
     limits: Limits,
@@ -47,7 +47,7 @@ impl Callee {
     pub(super) async fn start(plugin: &Plugin, setup: &Setup) -> Result<(Self, wit::Description), Fault> {
         let engine = plugin.engine();
         let meter = Meter::new();
-        let mut store = Store::new(engine.runtime(), Host::new(plugin.name(), setup));
+        let mut store = Store::new(engine.runtime(), StoreData::new(plugin.name(), setup));
         store.limiter(|host| &mut host.limiter);
         store.set_hostcall_fuel(setup.limits.output_bytes);
         store.epoch_deadline_callback({
@@ -91,7 +91,7 @@ impl Callee {
         &mut self,
         function: &str,
         purpose: Purpose,
-        call: impl AsyncFnOnce(&Guest, &mut Store<Host>) -> wasmtime::Result<Result<T, String>>,
+        call: impl AsyncFnOnce(&Guest, &mut Store<StoreData>) -> wasmtime::Result<Result<T, String>>,
     ) -> Result<T, Fault> {
         if std::mem::replace(&mut self.is_dead, true) {
             let detail = "the instance is dead: a call before this one did not end well";
@@ -138,13 +138,13 @@ impl Callee {
 
     /// What the guest has of the host.
     #[inline]
-    pub(super) fn host(&self) -> &Host {
+    pub(super) fn host(&self) -> &StoreData {
         self.store.data()
     }
 
     /// What the guest has of the host.
     #[inline]
-    pub(super) fn host_mut(&mut self) -> &mut Host {
+    pub(super) fn host_mut(&mut self) -> &mut StoreData {
         self.store.data_mut()
     }
 
@@ -158,7 +158,7 @@ impl Callee {
 fn settle<T>(
     function: &str,
     deadline: Duration,
-    store: &mut Store<Host>,
+    store: &mut Store<StoreData>,
     returned: Result<wasmtime::Result<T>, Stuck>,
 ) -> Result<T, Fault> {
     let error = match returned {

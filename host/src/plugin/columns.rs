@@ -6,7 +6,7 @@
 use super::bindings::tidemill::plugin::types::{
     Batch, Column, PackedParam, PayloadParam, PayloadsParam, TextsParam,
 };
-use super::description::{Description, Form};
+use super::description::{Description, PayloadForm};
 use crate::message::Message;
 use crate::metadata::{INGEST_TIME, Metadata, Origin};
 use std::fmt::Write as _;
@@ -24,7 +24,7 @@ const PLACE_IN_PAGE: usize = PAGE_BYTES / 2;
 
 /// What a guest asked for, and the buffers of an instance.
 pub(super) struct Columns {
-    form: Form,
+    form: PayloadForm,
     times: Option<Vec<u64>>,
     /// The payloads in a row, from `start` on.
     data: Vec<u8>,
@@ -79,7 +79,7 @@ impl Columns {
             times.clear();
             times.extend(messages.iter().map(|message| message.metadata.received_us()));
         }
-        if self.form == Form::Packed {
+        if self.form == PayloadForm::Packed {
             left_bytes = left_bytes.checked_sub(self.pack(messages, left_bytes)?)?;
         }
         let shared = shared_origin(messages);
@@ -93,13 +93,13 @@ impl Columns {
         let columns = &*self;
         let metadata = columns.metadata.iter().map(|values| match (same(&values.key), columns.form) {
             (Some(value), _) => Crossing::Same(value),
-            (None, Form::Packed) => Crossing::Packed(values),
-            (None, Form::Each) => Crossing::Each(values.each().collect()),
+            (None, PayloadForm::Packed) => Crossing::Packed(values),
+            (None, PayloadForm::Each) => Crossing::Each(values.each().collect()),
         });
         let metadata = metadata.collect();
         let each = match self.form {
-            Form::Packed => Vec::new(),
-            Form::Each => messages.iter().map(payload).collect(),
+            PayloadForm::Packed => Vec::new(),
+            PayloadForm::Each => messages.iter().map(payload).collect(),
         };
         Some(Filled { columns, each, metadata })
     }
@@ -181,12 +181,12 @@ impl Filled<'_> {
     pub(super) fn batch<'b>(&'b self, metadata: Option<&'b [Column<'b>]>) -> Batch<'b> {
         let Columns { form, times, data, start, ends, binary, .. } = self.columns;
         let payloads = match form {
-            Form::Packed => PayloadsParam::Packed(PackedParam {
+            PayloadForm::Packed => PayloadsParam::Packed(PackedParam {
                 data: &data[*start..],
                 ends,
                 binary: (!binary.is_empty()).then_some(binary),
             }),
-            Form::Each => PayloadsParam::Each(&self.each),
+            PayloadForm::Each => PayloadsParam::Each(&self.each),
         };
         Batch { payloads, times: times.as_deref(), metadata }
     }
@@ -212,7 +212,7 @@ mod tests {
     use super::*;
     use crate::message::Payload;
 
-    fn columns(form: Form, reads: &[&str]) -> Columns {
+    fn columns(form: PayloadForm, reads: &[&str]) -> Columns {
         Columns::new(&Description {
             outputs: Vec::new(),
             reads: reads.iter().map(|key| Arc::from(*key)).collect(),
@@ -242,7 +242,7 @@ mod tests {
     #[test]
     fn payloads_lie_in_a_row_and_only_a_mixed_batch_says_which_are_binary() {
         let origin = Origin::new([("room", "7")]);
-        let mut columns = columns(Form::Packed, &[]);
+        let mut columns = columns(PayloadForm::Packed, &[]);
         let mixed =
             [message(Payload::text("ab"), &origin, 1), message(Payload::binary(vec![0xff]), &origin, 2)];
         let filled = columns.fill(&mixed, usize::MAX).unwrap();
@@ -259,7 +259,7 @@ mod tests {
     #[test]
     fn the_row_begins_at_its_place_in_a_page_whatever_came_before() {
         let origin = Origin::new([("room", "7")]);
-        let mut columns = columns(Form::Packed, &[]);
+        let mut columns = columns(PayloadForm::Packed, &[]);
         for length in [1, 100_000, 10, KEEP_BYTES + 1, 0, 5_000] {
             let messages = [7, length].map(|length| message(Payload::text("x".repeat(length)), &origin, 1));
             let filled = columns.fill(&messages, usize::MAX).unwrap();
@@ -275,19 +275,19 @@ mod tests {
         let origin = Origin::new([("room", "7")]);
         let mut two =
             [message(Payload::text("1234"), &origin, 1), message(Payload::text("5678"), &origin, 2)];
-        assert!(columns(Form::Packed, &["room"]).fill(&two, 8).is_some());
-        assert!(columns(Form::Packed, &["room"]).fill(&two, 7).is_none());
+        assert!(columns(PayloadForm::Packed, &["room"]).fill(&two, 8).is_some());
+        assert!(columns(PayloadForm::Packed, &["room"]).fill(&two, 7).is_none());
         let shared: Arc<[crate::metadata::Entry]> = [("room".into(), "x".repeat(100).into())].into();
         two.iter_mut().for_each(|message| message.metadata.set_shared(&shared));
-        assert!(columns(Form::Packed, &["room"]).fill(&two, 208).is_some());
-        assert!(columns(Form::Packed, &["room"]).fill(&two, 207).is_none());
-        assert!(columns(Form::Each, &["room"]).fill(&two, 199).is_none());
+        assert!(columns(PayloadForm::Packed, &["room"]).fill(&two, 208).is_some());
+        assert!(columns(PayloadForm::Packed, &["room"]).fill(&two, 207).is_none());
+        assert!(columns(PayloadForm::Each, &["room"]).fill(&two, 199).is_none());
     }
 
     #[test]
     fn each_payload_is_a_value() {
         let origin = Origin::new([("room", "7")]);
-        let mut columns = columns(Form::Each, &["room"]);
+        let mut columns = columns(PayloadForm::Each, &["room"]);
         let two = [message(Payload::text("a"), &origin, 1), message(Payload::binary(vec![1]), &origin, 2)];
         let filled = columns.fill(&two, usize::MAX).unwrap();
         let PayloadsParam::Each(each) = filled.batch(None).payloads else { panic!() };
@@ -307,7 +307,7 @@ mod tests {
             (vec![of(&one, 1000), of(&two, 2000)], vec!["7", "8"], ["1", "2"]),
             (vec![of(&one, 1000), changed], vec!["7", "9"], ["1", "3"]),
         ];
-        for form in [Form::Packed, Form::Each] {
+        for form in [PayloadForm::Packed, PayloadForm::Each] {
             let mut columns = columns(form, &["room", INGEST_TIME]);
             for (messages, rooms, times) in &cases {
                 let filled = columns.fill(messages, usize::MAX).unwrap();

@@ -17,7 +17,7 @@ const MAX_NAME_BYTES: usize = 256;
 
 /// How a plugin wants its payloads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Form {
+pub enum PayloadForm {
     /// All bytes in a row.
     Packed,
     /// One value a message.
@@ -34,7 +34,7 @@ pub struct Description {
     /// The metadata keys its emissions may set.
     pub writes: Vec<Arc<str>>,
     /// How it wants its payloads.
-    pub form: Form,
+    pub form: PayloadForm,
     /// Whether it sees when messages were received.
     pub times: bool,
     /// How often it wants its timer called.
@@ -56,8 +56,8 @@ impl Description {
             reads: names("reads", reads, MAX_KEYS)?,
             writes: names("writes", writes, MAX_KEYS)?,
             form: match payloads {
-                wit::Form::Packed => Form::Packed,
-                wit::Form::Each => Form::Each,
+                wit::Form::Packed => PayloadForm::Packed,
+                wit::Form::Each => PayloadForm::Each,
             },
             times,
             tick: (tick_ms > 0).then(|| Duration::from_millis(tick_ms.into())),

@@ -5,9 +5,9 @@
 
 use super::bindings::exports::tidemill::plugin::transformer::GuestIndices;
 use super::bindings::tidemill::plugin::types as wit;
-use super::cache::{Cache, Entry, InUse, Sum, hex};
-use super::fault::{EngineError, LoadError, Problem};
-use super::imports::{Host, is_offered, linker};
+use super::cache::{Cache, CachedCode, InUse, Sha256Sum, hex};
+use super::fault::{EngineError, LoadError, LoadProblem};
+use super::imports::{StoreData, is_offered, linker};
 use super::ticker::Ticker;
 use crate::config::FilePath;
 use crate::foreign_text;
@@ -52,12 +52,12 @@ const NEEDED: WasmFeatures = WasmFeatures::MUTABLE_GLOBAL
 /// Compiles and runs plugins. A cheap handle.
 #[derive(Clone)]
 pub struct Engine {
-    shared: Arc<Shared>,
+    shared: Arc<EngineParts>,
 }
 
-struct Shared {
+struct EngineParts {
     runtime: wasmtime::Engine,
-    linker: Linker<Host>,
+    linker: Linker<StoreData>,
     cache: Option<Cache>,
     ticker: Ticker,
 }
@@ -65,14 +65,14 @@ struct Shared {
 /// A plugin that was compiled and found to keep the contract. A cheap handle.
 #[derive(Clone)]
 pub struct Plugin {
-    loaded: Arc<Loaded>,
+    loaded: Arc<LoadedPlugin>,
 }
 
-struct Loaded {
+struct LoadedPlugin {
     engine: Engine,
     name: Arc<str>,
     version: Arc<str>,
-    component: InstancePre<Host>,
+    component: InstancePre<StoreData>,
     transformer: GuestIndices,
     imports: Vec<String>,
     load_time: Duration,
@@ -115,7 +115,7 @@ impl Engine {
         let ticker =
             Ticker::try_new(runtime.weak()).map_err(|error| EngineError::Runtime(error.to_string()))?;
         let linker = linker(&runtime).map_err(failed)?;
-        Ok(Self { shared: Arc::new(Shared { linker, cache: cache.transpose()?, ticker, runtime }) })
+        Ok(Self { shared: Arc::new(EngineParts { linker, cache: cache.transpose()?, ticker, runtime }) })
     }
 
     /// Loads a plugin: compiles it, or finds its code in the cache, and checks it.
@@ -152,10 +152,10 @@ impl Engine {
             .map_err(|problem| LoadError { plugin: foreign_text::shown(name), problem: problem.shown() })
     }
 
-    fn try_load(&self, name: &str, wasm: &[u8], priority: Priority) -> Result<Plugin, Problem> {
+    fn try_load(&self, name: &str, wasm: &[u8], priority: Priority) -> Result<Plugin, LoadProblem> {
         let start = Instant::now();
         check_start(wasm)?;
-        let sum: Sum = Sha256::digest(wasm).into();
+        let sum: Sha256Sum = Sha256::digest(wasm).into();
         let in_use = self.shared.cache.as_ref().map(|cache| cache.hold(sum));
         let (component, is_from_cache) = match self.find(name, &sum) {
             Some(component) => (component, true),
@@ -168,7 +168,7 @@ impl Engine {
         let load_time = start.elapsed();
         let engine = self.clone();
         let name = name.into();
-        let loaded = Loaded {
+        let loaded = LoadedPlugin {
             engine,
             name,
             version,
@@ -183,11 +183,11 @@ impl Engine {
     }
 
     /// A component out of the cache, if there is one that can be used.
-    fn find(&self, name: &str, sum: &Sum) -> Option<Component> {
+    fn find(&self, name: &str, sum: &Sha256Sum) -> Option<Component> {
         let refused = match self.shared.cache.as_ref()?.load(sum) {
-            Entry::Absent => return None,
-            Entry::Refused(reason) => reason,
-            Entry::Code(code) => {
+            CachedCode::Absent => return None,
+            CachedCode::Refused(reason) => reason,
+            CachedCode::Code(code) => {
                 #[expect(
                     unsafe_code,
                     reason = "the cache gives back only what this user's host wrote: private files, whole by their digest"
@@ -203,13 +203,23 @@ impl Engine {
         None
     }
 
-    fn compile(&self, name: &str, wasm: &[u8], sum: &Sum, priority: Priority) -> Result<Component, Problem> {
+    fn compile(
+        &self,
+        name: &str,
+        wasm: &[u8],
+        sum: &Sha256Sum,
+        priority: Priority,
+    ) -> Result<Component, LoadProblem> {
         if priority == Priority::Lowest {
             lower_priority();
         }
         let component = Component::from_binary(&self.shared.runtime, wasm).map_err(|error| {
             let text = format!("{:#}", error.root_cause());
-            if text.contains("unexpected end") { Problem::Truncated(text) } else { Problem::Malformed(text) }
+            if text.contains("unexpected end") {
+                LoadProblem::Truncated(text)
+            } else {
+                LoadProblem::Malformed(text)
+            }
         })?;
         if let Some(cache) = &self.shared.cache {
             let stored = component.serialize().map_err(std::io::Error::other);
@@ -221,12 +231,12 @@ impl Engine {
     }
 
     /// Checks a component against the contract.
-    fn check(&self, component: &Component) -> Result<(InstancePre<Host>, GuestIndices), Problem> {
+    fn check(&self, component: &Component) -> Result<(InstancePre<StoreData>, GuestIndices), LoadProblem> {
         let runtime = &self.shared.runtime;
         let ty = component.component_type();
         let exports: Vec<&str> = ty.exports(runtime).map(|(name, _)| name).collect();
         let Some(found) = exports.iter().find(|name| name.starts_with(TRANSFORMER)) else {
-            return Err(Problem::NoTransformer(match &exports[..] {
+            return Err(LoadProblem::NoTransformer(match &exports[..] {
                 [] => "nothing at all".into(),
                 names => names.join(", "),
             }));
@@ -234,16 +244,16 @@ impl Engine {
         let missing: Vec<&str> =
             ty.imports(runtime).map(|(name, _)| name).filter(|name| !is_offered(name)).collect();
         if !missing.is_empty() {
-            return Err(Problem::MissingImports(missing.join(", ")));
+            return Err(LoadProblem::MissingImports(missing.join(", ")));
         }
         let linked = self.shared.linker.instantiate_pre(component);
-        let linked = linked.map_err(|error| Problem::MissingImports(format!("{error:#}")))?;
+        let linked = linked.map_err(|error| LoadProblem::MissingImports(format!("{error:#}")))?;
         let version = found.trim_start_matches(TRANSFORMER);
         let ours = super::CONTRACT_VERSION.rsplit_once('.').map_or("", |(track, _)| track);
         if version.rsplit_once('.').is_none_or(|(track, _)| track != ours) {
-            return Err(Problem::OtherContract((*found).to_owned()));
+            return Err(LoadProblem::OtherContract((*found).to_owned()));
         }
-        let mismatch = |error: wasmtime::Error| Problem::Mismatch(format!("{error:#}"));
+        let mismatch = |error: wasmtime::Error| LoadProblem::Mismatch(format!("{error:#}"));
         let transformer = GuestIndices::new(&linked).map_err(mismatch)?;
         check_functions(&ty, runtime, found)?;
         Ok((linked, transformer))
@@ -290,7 +300,7 @@ impl Plugin {
         &self.loaded.engine
     }
 
-    pub(super) fn component(&self) -> &InstancePre<Host> {
+    pub(super) fn component(&self) -> &InstancePre<StoreData> {
         &self.loaded.component
     }
 
@@ -317,30 +327,30 @@ pub(super) fn config() -> Config {
 }
 
 /// What a panic of the compiler comes to: a refusal of the file that made it.
-fn caught<T>(load: impl FnOnce() -> Result<T, Problem>) -> Result<T, Problem> {
+fn caught<T>(load: impl FnOnce() -> Result<T, LoadProblem>) -> Result<T, LoadProblem> {
     // What the panic left half done is the component in the making, which is gone.
     catch_unwind(AssertUnwindSafe(load)).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().map(String::as_str);
         let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("it panicked");
-        Err(Problem::Uncompilable(text.to_owned()))
+        Err(LoadProblem::Uncompilable(text.to_owned()))
     })
 }
 
 /// Tells apart what is no component by its first bytes.
-fn check_start(wasm: &[u8]) -> Result<(), Problem> {
+fn check_start(wasm: &[u8]) -> Result<(), LoadProblem> {
     if wasm.is_empty() {
-        return Err(Problem::Empty);
+        return Err(LoadProblem::Empty);
     }
     if wasm.starts_with(COMPONENT_START) {
         return Ok(());
     }
     if wasm.starts_with(MODULE_START) {
-        return Err(Problem::CoreModule);
+        return Err(LoadProblem::CoreModule);
     }
     if COMPONENT_START.starts_with(wasm) {
-        return Err(Problem::Truncated("it ends within the header".into()));
+        return Err(LoadProblem::Truncated("it ends within the header".into()));
     }
-    Err(Problem::NotWasm)
+    Err(LoadProblem::NotWasm)
 }
 
 /// Checks the types of the functions of the `transformer`, which wasmtime does at instantiation.
@@ -348,13 +358,13 @@ fn check_functions(
     ty: &wasmtime::component::types::Component,
     runtime: &wasmtime::Engine,
     transformer: &str,
-) -> Result<(), Problem> {
+) -> Result<(), LoadProblem> {
     type Facts<'a> = &'a [(&'a str, &'a str)];
     type Emitted = Result<Option<wit::Emissions>, String>;
     let Some(ComponentItem::ComponentInstance(interface)) =
         ty.get_export(runtime, transformer).map(|export| export.ty)
     else {
-        return Err(Problem::Mismatch(format!("{transformer} is not an interface")));
+        return Err(LoadProblem::Mismatch(format!("{transformer} is not an interface")));
     };
     let cx = ty.instance_type();
     for (name, export) in interface.exports(runtime) {
@@ -368,7 +378,7 @@ fn check_functions(
             "restore" => function.typecheck::<(&[u8],), (Result<(), String>,)>(&cx),
             _ => Ok(()),
         };
-        checked.map_err(|error| Problem::Mismatch(format!("{name}: {error:#}")))?;
+        checked.map_err(|error| LoadProblem::Mismatch(format!("{name}: {error:#}")))?;
     }
     Ok(())
 }
@@ -409,7 +419,7 @@ mod tests {
         wasm
     }
 
-    fn problem(wasm: &[u8]) -> Problem {
+    fn problem(wasm: &[u8]) -> LoadProblem {
         let refused = Engine::try_new(None).unwrap().load("p", wasm).unwrap_err();
         assert!(refused.hint().is_some() && refused.to_string().starts_with("failed to load plugin p: "));
         refused.problem
@@ -417,13 +427,13 @@ mod tests {
 
     #[test]
     fn what_is_no_component_is_told_by_its_first_bytes() {
-        assert_eq!(problem(b""), Problem::Empty);
-        assert_eq!(problem(b"#!/bin/sh\n"), Problem::NotWasm);
-        assert_eq!(problem(MODULE_START), Problem::CoreModule);
-        assert!(matches!(problem(&COMPONENT_START[..5]), Problem::Truncated(_)));
+        assert_eq!(problem(b""), LoadProblem::Empty);
+        assert_eq!(problem(b"#!/bin/sh\n"), LoadProblem::NotWasm);
+        assert_eq!(problem(MODULE_START), LoadProblem::CoreModule);
+        assert!(matches!(problem(&COMPONENT_START[..5]), LoadProblem::Truncated(_)));
         let whole = component(None, Some("a:b/c"));
-        assert!(matches!(problem(&whole[..whole.len() - 3]), Problem::Truncated(_)));
-        assert!(matches!(problem(&[&whole[..], &[99, 0]].concat()), Problem::Malformed(_)));
+        assert!(matches!(problem(&whole[..whole.len() - 3]), LoadProblem::Truncated(_)));
+        assert!(matches!(problem(&[&whole[..], &[99, 0]].concat()), LoadProblem::Malformed(_)));
     }
 
     #[test]
@@ -446,23 +456,23 @@ mod tests {
 
     #[test]
     fn a_panic_of_the_compiler_is_a_refusal() {
-        let panic = || -> Result<(), Problem> { panic!("no register left for {}", "v7") };
-        assert_eq!(caught(panic), Err(Problem::Uncompilable("no register left for v7".into())));
+        let panic = || -> Result<(), LoadProblem> { panic!("no register left for {}", "v7") };
+        assert_eq!(caught(panic), Err(LoadProblem::Uncompilable("no register left for v7".into())));
         assert_eq!(caught(|| Ok(1)), Ok(1));
     }
 
     #[test]
     fn what_is_no_plugin_of_this_contract_is_refused_with_the_name() {
-        assert_eq!(problem(&component(None, None)), Problem::NoTransformer("nothing at all".into()));
+        assert_eq!(problem(&component(None, None)), LoadProblem::NoTransformer("nothing at all".into()));
         assert_eq!(
             problem(&component(None, Some("wasi:http/handler@0.2.0"))),
-            Problem::NoTransformer("wasi:http/handler@0.2.0".into())
+            LoadProblem::NoTransformer("wasi:http/handler@0.2.0".into())
         );
         let next = "tidemill:plugin/transformer@0.2.0";
-        assert_eq!(problem(&component(None, Some(next))), Problem::OtherContract(next.into()));
+        assert_eq!(problem(&component(None, Some(next))), LoadProblem::OtherContract(next.into()));
         let ours = Some("tidemill:plugin/transformer@0.1.0");
-        assert!(matches!(problem(&component(None, ours)), Problem::Mismatch(_)));
+        assert!(matches!(problem(&component(None, ours)), LoadProblem::Mismatch(_)));
         let wanted = "acme:mail/send@1.0.0";
-        assert_eq!(problem(&component(Some(wanted), ours)), Problem::MissingImports(wanted.into()));
+        assert_eq!(problem(&component(Some(wanted), ours)), LoadProblem::MissingImports(wanted.into()));
     }
 }

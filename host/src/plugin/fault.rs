@@ -3,7 +3,7 @@
 //! wasmtime's errors end here: what leaves this folder is a kind and a text for people.
 
 use super::frames;
-use super::memory::Refusal;
+use super::memory::GrowthRefusal;
 use crate::config::Redacted;
 use crate::foreign_text;
 use wasmtime::{Trap, WasmBacktrace};
@@ -73,7 +73,7 @@ impl Fault {
     }
 
     /// The guest answered `function` with an error.
-    pub(super) fn answered(function: &str, text: &str, refusal: Option<Refusal>) -> Self {
+    pub(super) fn answered(function: &str, text: &str, refusal: Option<GrowthRefusal>) -> Self {
         let detail = format!("{function} failed: {text}");
         let fault = match refusal {
             Some(refusal) => Self::new(FaultKind::Memory, format!("{detail} ({refusal})")),
@@ -86,7 +86,7 @@ impl Fault {
     pub(super) fn failed(
         function: &str,
         error: &wasmtime::Error,
-        refusal: Option<Refusal>,
+        refusal: Option<GrowthRefusal>,
         words: Option<String>,
     ) -> Self {
         if error.chain().any(|cause| cause.to_string().contains(HOSTCALL_FUEL)) {
@@ -146,12 +146,12 @@ pub struct LoadError {
     /// The plugin's name.
     pub plugin: String,
     /// What is wrong with it.
-    pub problem: Problem,
+    pub problem: LoadProblem,
 }
 
 /// What can be wrong with a plugin file.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Problem {
+pub enum LoadProblem {
     /// No bytes.
     #[error("the file is empty")]
     Empty,
@@ -184,7 +184,7 @@ pub enum Problem {
     MissingImports(String),
 }
 
-impl Problem {
+impl LoadProblem {
     /// The same, as it may be shown: much of it are names that the file has.
     pub(super) fn shown(mut self) -> Self {
         match &mut self {
@@ -205,21 +205,21 @@ impl LoadError {
     /// What to do about it.
     pub fn hint(&self) -> Option<&'static str> {
         match &self.problem {
-            Problem::Empty | Problem::Truncated(_) => {
+            LoadProblem::Empty | LoadProblem::Truncated(_) => {
                 Some("was it still being written? move finished files into the folder")
             }
-            Problem::NotWasm => Some("a plugin is a WebAssembly component, a `.wasm` file"),
-            Problem::CoreModule => Some(
+            LoadProblem::NotWasm => Some("a plugin is a WebAssembly component, a `.wasm` file"),
+            LoadProblem::CoreModule => Some(
                 "link it with wasm-component-ld, or make a component of it with `wasm-tools component new`",
             ),
-            Problem::Malformed(_) | Problem::Uncompilable(_) => {
+            LoadProblem::Malformed(_) | LoadProblem::Uncompilable(_) => {
                 Some("build it again with a released toolchain")
             }
-            Problem::NoTransformer(_) | Problem::Mismatch(_) => {
+            LoadProblem::NoTransformer(_) | LoadProblem::Mismatch(_) => {
                 Some("build it for the world `transform` of wit/transform.wit")
             }
-            Problem::OtherContract(_) => Some("build it with the SDK of this host's version"),
-            Problem::MissingImports(_) => {
+            LoadProblem::OtherContract(_) => Some("build it with the SDK of this host's version"),
+            LoadProblem::MissingImports(_) => {
                 Some("a plugin may import the interfaces of tidemill:plugin and wasi:cli with its kin")
             }
         }

@@ -1,6 +1,6 @@
 //! What a guest may call: the host's side of `log`, `state`, `metrics`, `clock` and `random`.
 //!
-//! [`Host`] is the data of a store: all that one instance has of the host.
+//! [`StoreData`] is the data of a store: all that one instance has of the host.
 
 use super::bindings::tidemill::plugin::{clock, log, metrics, random, state};
 use super::log::GuestLog;
@@ -38,19 +38,19 @@ pub(super) fn is_offered(import: &str) -> bool {
 }
 
 /// All that guests may import.
-pub(super) fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<Host>> {
+pub(super) fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<StoreData>> {
     let mut linker = Linker::new(engine);
-    log::add_to_linker::<Host, HasSelf<Host>>(&mut linker, |host| host)?;
-    state::add_to_linker::<Host, HasSelf<Host>>(&mut linker, |host| host)?;
-    metrics::add_to_linker::<Host, HasSelf<Host>>(&mut linker, |host| host)?;
-    clock::add_to_linker::<Host, HasSelf<Host>>(&mut linker, |host| host)?;
-    random::add_to_linker::<Host, HasSelf<Host>>(&mut linker, |host| host)?;
+    log::add_to_linker::<StoreData, HasSelf<StoreData>>(&mut linker, |host| host)?;
+    state::add_to_linker::<StoreData, HasSelf<StoreData>>(&mut linker, |host| host)?;
+    metrics::add_to_linker::<StoreData, HasSelf<StoreData>>(&mut linker, |host| host)?;
+    clock::add_to_linker::<StoreData, HasSelf<StoreData>>(&mut linker, |host| host)?;
+    random::add_to_linker::<StoreData, HasSelf<StoreData>>(&mut linker, |host| host)?;
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
     Ok(linker)
 }
 
 /// What one instance has of the host.
-pub(super) struct Host {
+pub(super) struct StoreData {
     pub(super) limiter: MemoryLimiter,
     /// The time that the guest is told, in microseconds since the Unix epoch; the wall's where there is none.
     pub(super) time_us: Option<u64>,
@@ -61,7 +61,7 @@ pub(super) struct Host {
     wasi: Wasi,
 }
 
-impl Host {
+impl StoreData {
     pub(super) fn new(plugin: &Arc<str>, setup: &Setup) -> Self {
         let log = setup.log(plugin);
         Self {
@@ -104,7 +104,7 @@ impl Host {
     }
 }
 
-impl log::Host for Host {
+impl log::Host for StoreData {
     fn write(&mut self, level: log::Level, text: String) {
         let level = match level {
             log::Level::Trace => Level::TRACE,
@@ -120,7 +120,7 @@ impl log::Host for Host {
     }
 }
 
-impl state::Host for Host {
+impl state::Host for StoreData {
     fn get(&mut self, key: String) -> Option<Vec<u8>> {
         self.state.get(&key)
     }
@@ -138,7 +138,7 @@ impl state::Host for Host {
     }
 }
 
-impl metrics::Host for Host {
+impl metrics::Host for StoreData {
     fn add(&mut self, counter: String, by: f64) {
         let name = self.metric(counter);
         self.metrics.add(name, by);
@@ -155,19 +155,19 @@ impl metrics::Host for Host {
     }
 }
 
-impl clock::Host for Host {
+impl clock::Host for StoreData {
     fn now_us(&mut self) -> u64 {
         self.time_us.unwrap_or_else(metadata::now_us)
     }
 }
 
-impl random::Host for Host {
+impl random::Host for StoreData {
     fn next(&mut self) -> f64 {
         self.random.f64()
     }
 }
 
-impl WasiView for Host {
+impl WasiView for StoreData {
     fn ctx(&mut self) -> WasiCtxView<'_> {
         WasiCtxView { ctx: &mut self.wasi.context, table: &mut self.wasi.resources }
     }

@@ -161,7 +161,7 @@ pub(super) struct Stuck;
 /// None: the store cannot be used any more when this is dropped before its end.
 pub(super) async fn metered<F: Future>(meter: &Meter, call: F) -> Result<F::Output, Stuck> {
     let mut call = pin!(call);
-    let mut wait: Option<Wait> = None;
+    let mut wait: Option<WaitingSince> = None;
     std::future::poll_fn(move |cx: &mut Context<'_>| {
         if let Some(wait) = wait.take() {
             let waited = nanos(wait.since.elapsed()).min(meter.left_ns());
@@ -183,14 +183,14 @@ pub(super) async fn metered<F: Future>(meter: &Meter, call: F) -> Result<F::Outp
         if end.as_mut().poll(cx).is_ready() {
             return Poll::Ready(Err(Stuck));
         }
-        wait = Some(Wait { since, _end: end });
+        wait = Some(WaitingSince { since, _end: end });
         Poll::Pending
     })
     .await
 }
 
 /// A call that waits for the host, and what wakes it when it has waited for too long.
-struct Wait {
+struct WaitingSince {
     since: tokio::time::Instant,
     _end: Pin<Box<tokio::time::Sleep>>,
 }

@@ -16,12 +16,12 @@ const MAX_MEMORIES: usize = 32;
 
 /// A growth that the limiter refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Refusal {
+pub(super) struct GrowthRefusal {
     wanted_bytes: usize,
     limit_bytes: usize,
 }
 
-impl fmt::Display for Refusal {
+impl fmt::Display for GrowthRefusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "wanted {} bytes of memory, limits.memory is {}", self.wanted_bytes, self.limit_bytes)
     }
@@ -35,7 +35,7 @@ pub(super) struct MemoryLimiter {
     /// What was taken while state was carried, by which the limit stays raised: it cannot be given back.
     carried_bytes: usize,
     is_carrying: bool,
-    refused: Option<Refusal>,
+    refused: Option<GrowthRefusal>,
 }
 
 impl MemoryLimiter {
@@ -55,7 +55,7 @@ impl MemoryLimiter {
     }
 
     /// What was refused in the current call.
-    pub(super) fn take_refusal(&mut self) -> Option<Refusal> {
+    pub(super) fn take_refusal(&mut self) -> Option<GrowthRefusal> {
         self.refused.take()
     }
 
@@ -67,7 +67,7 @@ impl MemoryLimiter {
         let wanted_bytes = self.used_bytes.saturating_add(bytes);
         let extra_bytes = if self.is_carrying { self.limit_bytes } else { self.carried_bytes };
         if wanted_bytes > self.limit_bytes.saturating_add(extra_bytes) {
-            self.refused = Some(Refusal { wanted_bytes, limit_bytes: self.limit_bytes });
+            self.refused = Some(GrowthRefusal { wanted_bytes, limit_bytes: self.limit_bytes });
             return false;
         }
         self.used_bytes = wanted_bytes;

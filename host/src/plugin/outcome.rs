@@ -355,7 +355,7 @@ fn ascending(name: &str, indices: &[u32], bound: usize, strictly: bool) -> Resul
 
 #[cfg(test)]
 mod tests {
-    use super::super::description::Form;
+    use super::super::description::PayloadForm;
     use super::*;
     use crate::metadata::Metadata;
 
@@ -364,7 +364,7 @@ mod tests {
             outputs: vec!["side".into()],
             reads: Vec::new(),
             writes: vec!["mark".into(), "room".into()],
-            form: Form::Packed,
+            form: PayloadForm::Packed,
             times: false,
             tick: None,
         }

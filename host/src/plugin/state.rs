@@ -19,12 +19,12 @@ const ENTRY_BYTES: usize = 128;
 /// Key-value state of one transform, and how much its plugin may still log. A cheap handle.
 #[derive(Clone, Debug, Default)]
 pub struct HostState {
-    values: Arc<Mutex<Values>>,
+    values: Arc<Mutex<StateValues>>,
     log: Arc<Mutex<LogBudget>>,
 }
 
 #[derive(Debug, Default)]
-struct Values {
+struct StateValues {
     map: BTreeMap<String, Vec<u8>>,
     bytes: usize,
 }
@@ -37,7 +37,7 @@ fn signed(bytes: usize) -> isize {
     isize::try_from(bytes).unwrap_or(isize::MAX)
 }
 
-impl Values {
+impl StateValues {
     fn apply(&mut self, key: String, value: Option<Vec<u8>>) {
         let key_bytes = key.len();
         let old = match value {
@@ -66,7 +66,7 @@ impl HostState {
         self.log.clone()
     }
 
-    fn values(&self) -> MutexGuard<'_, Values> {
+    fn values(&self) -> MutexGuard<'_, StateValues> {
         self.values.lock().expect("nothing panics while it is held")
     }
 }

@@ -16,7 +16,7 @@ use wasmtime::EngineWeak;
 const LINGER_EPOCHS: u32 = 50;
 
 #[derive(Debug, Default)]
-struct Shared {
+struct TickerState {
     running: AtomicUsize,
     called: AtomicBool,
     parked: AtomicBool,
@@ -26,17 +26,17 @@ struct Shared {
 /// A handle of the thread; it ends when this is dropped.
 #[derive(Debug)]
 pub(super) struct Ticker {
-    shared: Arc<Shared>,
+    shared: Arc<TickerState>,
     thread: Thread,
 }
 
 /// A call in progress.
 #[derive(Debug)]
-pub(super) struct Running<'a>(&'a Shared);
+pub(super) struct RunningGuard<'a>(&'a TickerState);
 
 impl Ticker {
     pub(super) fn try_new(engine: EngineWeak) -> std::io::Result<Self> {
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(TickerState::default());
         let handle = Builder::new().name("tidemill-epochs".into()).spawn({
             let shared = shared.clone();
             move || tick(&shared, &engine)
@@ -46,7 +46,7 @@ impl Ticker {
 
     /// Keeps epochs going until the guard is dropped.
     #[inline]
-    pub(super) fn enter(&self) -> Running<'_> {
+    pub(super) fn enter(&self) -> RunningGuard<'_> {
         // The order matters: either the thread sees this call before it parks, or this sees that
         // the thread is about to.
         self.shared.running.fetch_add(1, SeqCst);
@@ -54,11 +54,11 @@ impl Ticker {
         if self.shared.parked.load(SeqCst) {
             self.thread.unpark();
         }
-        Running(&self.shared)
+        RunningGuard(&self.shared)
     }
 }
 
-impl Drop for Running<'_> {
+impl Drop for RunningGuard<'_> {
     #[inline]
     fn drop(&mut self) {
         self.0.running.fetch_sub(1, SeqCst);
@@ -72,7 +72,7 @@ impl Drop for Ticker {
     }
 }
 
-fn tick(shared: &Shared, engine: &EngineWeak) {
+fn tick(shared: &TickerState, engine: &EngineWeak) {
     let mut quiet_epochs = 0;
     while !shared.stopped.load(SeqCst) {
         if quiet_epochs >= LINGER_EPOCHS {

@@ -29,14 +29,14 @@ const MAX_HANDLES: usize = 4096;
 pub(super) struct Wasi {
     pub(super) context: WasiCtx,
     pub(super) resources: ResourceTable,
-    stdout: Lines,
-    stderr: Lines,
+    stdout: LineLogger,
+    stderr: LineLogger,
 }
 
 impl Wasi {
     /// A context that gives nothing and takes lines.
     pub(super) fn new(log: &GuestLog) -> Self {
-        let (stdout, stderr) = (Lines::new(log, Level::INFO), Lines::new(log, Level::WARN));
+        let (stdout, stderr) = (LineLogger::new(log, Level::INFO), LineLogger::new(log, Level::WARN));
         let context = WasiCtxBuilder::new()
             .stdout(stdout.clone())
             .stderr(stderr.clone())
@@ -58,13 +58,13 @@ impl Wasi {
 
 /// An output stream that cuts what is written into lines.
 #[derive(Clone, Debug)]
-struct Lines {
+struct LineLogger {
     log: GuestLog,
     level: Level,
     partial: Arc<Mutex<Vec<u8>>>,
 }
 
-impl Lines {
+impl LineLogger {
     fn new(log: &GuestLog, level: Level) -> Self {
         Self { log: log.clone(), level, partial: Arc::default() }
     }
@@ -94,13 +94,13 @@ impl Lines {
     }
 }
 
-impl IsTerminal for Lines {
+impl IsTerminal for LineLogger {
     fn is_terminal(&self) -> bool {
         false
     }
 }
 
-impl StdoutStream for Lines {
+impl StdoutStream for LineLogger {
     fn async_stream(&self) -> Box<dyn AsyncWrite + Send + Sync> {
         Box::new(self.clone())
     }
@@ -110,7 +110,7 @@ impl StdoutStream for Lines {
     }
 }
 
-impl AsyncWrite for Lines {
+impl AsyncWrite for LineLogger {
     fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
         self.take(bytes);
         Poll::Ready(Ok(bytes.len()))
@@ -126,12 +126,12 @@ impl AsyncWrite for Lines {
 }
 
 #[async_trait]
-impl Pollable for Lines {
+impl Pollable for LineLogger {
     async fn ready(&mut self) {}
 }
 
 #[async_trait]
-impl OutputStream for Lines {
+impl OutputStream for LineLogger {
     fn write(&mut self, bytes: bytes::Bytes) -> StreamResult<()> {
         self.take(&bytes);
         Ok(())

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 /// Why a file is not read yet, and with it for how long it must be the same first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Wait {
+enum SettleDelay {
     /// It was closed. Another writer may follow at once, and what is told of that one comes a
     /// little after the fact.
     Closed,
@@ -31,7 +31,7 @@ enum Wait {
     Retry,
 }
 
-impl Wait {
+impl SettleDelay {
     const fn time(self) -> Duration {
         match self {
             Self::Closed => Duration::from_millis(10),
@@ -42,7 +42,7 @@ impl Wait {
     }
 }
 
-impl From<Told> for Wait {
+impl From<Told> for SettleDelay {
     fn from(told: Told) -> Self {
         match told {
             Told::Whole => Self::Closed,
@@ -52,20 +52,20 @@ impl From<Told> for Wait {
 }
 
 /// The files of a folder.
-pub(super) struct Table {
+pub(super) struct FileTable {
     dir: PathBuf,
     max_size_bytes: u64,
-    rows: BTreeMap<OsString, Row>,
+    rows: BTreeMap<OsString, FileRow>,
     /// Whether the folder was looked at before.
     looked: bool,
 }
 
 /// One file.
-struct Row {
+struct FileRow {
     seen: Seen,
     /// Since when it is as seen, and nothing was told of it.
     since: Instant,
-    wait: Wait,
+    wait: SettleDelay,
     /// Whether it was dealt with as it is.
     settled: bool,
     /// The version that was found last, and the file that it was found in: the same content in a file that
@@ -96,14 +96,14 @@ struct Stamp {
 }
 
 /// What reading a file came to.
-enum Reading {
+enum FileContent {
     Whole(Vec<u8>),
     /// It changed in the meantime.
     Changed,
     Failed(io::Error),
 }
 
-impl Table {
+impl FileTable {
     pub(super) fn new(dir: &Path, max_size_bytes: u64) -> Self {
         Self { dir: dir.to_owned(), max_size_bytes, rows: BTreeMap::new(), looked: false }
     }
@@ -166,9 +166,10 @@ impl Table {
                 Some(row) => row.observe(seen, told, now),
                 None if seen == Seen::Absent => {}
                 None => {
-                    let mut row = Row::new(seen, told, now);
+                    let mut row = FileRow::new(seen, told, now);
                     if !self.looked {
-                        row.since = now.checked_sub(row.seen.age().min(Wait::Quiet.time())).unwrap_or(now);
+                        row.since =
+                            now.checked_sub(row.seen.age().min(SettleDelay::Quiet.time())).unwrap_or(now);
                     }
                     self.rows.insert(file, row);
                 }
@@ -179,9 +180,9 @@ impl Table {
     }
 }
 
-impl Row {
+impl FileRow {
     fn new(seen: Seen, told: Option<Told>, now: Instant) -> Self {
-        let wait = told.map_or(Wait::Quiet, Wait::from);
+        let wait = told.map_or(SettleDelay::Quiet, SettleDelay::from);
         Self { seen, since: now, wait, settled: false, found: None, refused: None }
     }
 
@@ -192,8 +193,8 @@ impl Row {
         self.wait = match told {
             Some(told) => told.into(),
             // Until it is told of closing.
-            None if self.wait == Wait::Writing && !self.settled => Wait::Writing,
-            None => Wait::Quiet,
+            None if self.wait == SettleDelay::Writing && !self.settled => SettleDelay::Writing,
+            None => SettleDelay::Quiet,
         };
         self.seen = seen;
         self.since = now;
@@ -220,14 +221,14 @@ impl Row {
             }
             Seen::File(stamp) => match read(&place.path(), stamp) {
                 // What was told meanwhile would say that a writer came.
-                Reading::Whole(wasm) if !news.mentions(place.file) => {
+                FileContent::Whole(wasm) if !news.mentions(place.file) => {
                     let stamp = *stamp;
                     self.offer(place, stamp, wasm, emit);
                 }
-                Reading::Whole(_) | Reading::Changed => self.again(now),
-                Reading::Failed(error) => {
+                FileContent::Whole(_) | FileContent::Changed => self.again(now),
+                FileContent::Failed(error) => {
                     // The reason may go away without a change of the file.
-                    self.wait = Wait::Retry;
+                    self.wait = SettleDelay::Retry;
                     self.again(now);
                     self.refuse(place, format!("{error}: the host must be able to read it"), emit);
                 }
@@ -325,7 +326,7 @@ fn list(dir: &Path) -> io::Result<Vec<OsString>> {
 }
 
 /// Reads a file, if it is the one with this stamp, before and after.
-fn read(path: &Path, stamp: &Stamp) -> Reading {
+fn read(path: &Path, stamp: &Stamp) -> FileContent {
     let attempt = || -> io::Result<Option<Vec<u8>>> {
         let mut file = File::open(path)?;
         let same = |file: &File| file.metadata().map(|is| Stamp::of(&is) == *stamp);
@@ -339,9 +340,9 @@ fn read(path: &Path, stamp: &Stamp) -> Reading {
         Ok((wasm.len() == capacity && same(&file)?).then_some(wasm))
     };
     match attempt() {
-        Ok(Some(wasm)) => Reading::Whole(wasm),
-        Ok(None) => Reading::Changed,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Reading::Changed,
-        Err(error) => Reading::Failed(error),
+        Ok(Some(wasm)) => FileContent::Whole(wasm),
+        Ok(None) => FileContent::Changed,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => FileContent::Changed,
+        Err(error) => FileContent::Failed(error),
     }
 }

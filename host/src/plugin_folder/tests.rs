@@ -3,7 +3,7 @@
 //! What must not happen is shown by what happens next: after a change that must go unseen comes
 //! one that must not, and only the second may be told.
 
-use super::table::Table;
+use super::table::FileTable;
 use super::watch::{News, Watch};
 use super::{Candidate, Change, Folder};
 use crate::config::Plugins;
@@ -43,7 +43,7 @@ fn is(name: &str, wasm: &[u8]) -> (String, Vec<u8>) {
 /// A table, a folder, and a clock that the test moves.
 struct Clocked {
     dir: TempDir,
-    table: Table,
+    table: FileTable,
     news: News,
     start: Instant,
 }
@@ -51,7 +51,7 @@ struct Clocked {
 impl Clocked {
     fn new() -> Self {
         let dir = TempDir::new().unwrap();
-        let table = Table::new(dir.path(), LARGEST as u64);
+        let table = FileTable::new(dir.path(), LARGEST as u64);
         let mut clocked = Self { dir, table, news: News::default(), start: Instant::now() };
         assert_eq!(clocked.at(0), []);
         clocked

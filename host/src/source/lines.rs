@@ -10,7 +10,7 @@ use crate::interrupt::{Interrupt, Waiter, interrupt};
 use crate::message::{Failed, Message, Payload};
 use crate::metadata::{Metadata, Origin, SOURCE, now_us};
 use crate::reason::Reason;
-use crate::recording::{Block, Reader, Recorded};
+use crate::recording::{Block, Recorded, RecordingReader};
 use flate2::read::MultiGzDecoder;
 use rustix::fs::OFlags;
 use std::fs::{File, OpenOptions};
@@ -108,7 +108,7 @@ fn spawn(
     let runtime = Handle::current();
     thread::Builder::new().name("tidemill-read".into()).spawn(move || {
         let origin = Origin::new([(SOURCE, name.as_str())]);
-        match read(Reader::new(input, format), &origin, &feed, &runtime) {
+        match read(RecordingReader::new(input, format), &origin, &feed, &runtime) {
             Err(error) if !feed.is_closed() => {
                 runtime.block_on(feed.fail(format!("failed to read {name}: {error}")));
             }
@@ -122,7 +122,7 @@ fn spawn(
 
 /// Reads to the end, or until the pipeline takes no more.
 fn read(
-    mut reader: Reader<impl Read>,
+    mut reader: RecordingReader<impl Read>,
     origin: &Arc<Origin>,
     feed: &Feed,
     runtime: &Handle,

@@ -24,13 +24,13 @@ const BUCKETS: [f64; 10] = [1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0, 100.0, 1e3, 1e4, 1
 
 /// What a metric is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Kind {
+pub(super) enum MetricKind {
     Counter,
     Gauge,
     Histogram,
 }
 
-impl Kind {
+impl MetricKind {
     fn metric_type(self) -> MetricType {
         match self {
             Self::Counter => MetricType::Counter,
@@ -51,7 +51,7 @@ impl Kind {
 
 /// The value of a metric, or a change of it.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Value {
+pub(super) enum MetricValue {
     Counter(f64),
     Gauge(f64),
     Histogram(Box<Observed>),
@@ -65,16 +65,16 @@ pub(super) struct Observed {
     sum: f64,
 }
 
-impl Value {
+impl MetricValue {
     /// A value of 1 observation, increment or setting; what is no finite number is none.
-    pub(super) fn try_new(kind: Kind, value: f64) -> Result<Self, &'static str> {
+    pub(super) fn try_new(kind: MetricKind, value: f64) -> Result<Self, &'static str> {
         if !value.is_finite() {
             return Err("a metric's value is a finite number");
         }
         Ok(match kind {
-            Kind::Counter => Self::Counter(value.max(0.0)),
-            Kind::Gauge => Self::Gauge(value),
-            Kind::Histogram => {
+            MetricKind::Counter => Self::Counter(value.max(0.0)),
+            MetricKind::Gauge => Self::Gauge(value),
+            MetricKind::Histogram => {
                 let mut observed = Observed { sum: value, ..Observed::default() };
                 let bucket = BUCKETS.iter().position(|upper| value <= *upper).unwrap_or(BUCKETS.len());
                 observed.counts[bucket] = 1;
@@ -83,11 +83,11 @@ impl Value {
         })
     }
 
-    fn kind(&self) -> Kind {
+    fn kind(&self) -> MetricKind {
         match self {
-            Self::Counter(_) => Kind::Counter,
-            Self::Gauge(_) => Kind::Gauge,
-            Self::Histogram(_) => Kind::Histogram,
+            Self::Counter(_) => MetricKind::Counter,
+            Self::Gauge(_) => MetricKind::Gauge,
+            Self::Histogram(_) => MetricKind::Histogram,
         }
     }
 
@@ -111,15 +111,15 @@ fn finite(sum: f64) -> f64 {
 }
 
 /// The name under which a metric is kept, which a counter shares with the one that ends in `_total`.
-pub(super) fn base_name(kind: Kind, name: &str) -> Result<&str, &'static str> {
+pub(super) fn base_name(kind: MetricKind, name: &str) -> Result<&str, &'static str> {
     const PARTS: [&str; 4] = ["_total", "_bucket", "_sum", "_count"];
-    let base = if kind == Kind::Counter { name.strip_suffix("_total").unwrap_or(name) } else { name };
+    let base = if kind == MetricKind::Counter { name.strip_suffix("_total").unwrap_or(name) } else { name };
     if !is_name(base) {
         return Err(
             "a metric's name is up to 64 lower-case letters, digits and `_`, and starts with a letter",
         );
     }
-    if kind != Kind::Counter && PARTS.iter().any(|part| name.ends_with(part)) {
+    if kind != MetricKind::Counter && PARTS.iter().any(|part| name.ends_with(part)) {
         return Err(
             "the name of a gauge or a histogram does not end in `_total`, `_bucket`, `_sum` or `_count`",
         );
@@ -135,7 +135,7 @@ fn is_name(name: &str) -> bool {
 }
 
 /// Which metric each name of a sample belongs to, over all plugins: the text can tell it of one kind only.
-type Owners = Arc<Mutex<BTreeMap<String, (String, Kind)>>>;
+type Owners = Arc<Mutex<BTreeMap<String, (String, MetricKind)>>>;
 
 /// The metrics of all plugins.
 #[derive(Clone, Debug, Default)]
@@ -161,7 +161,7 @@ impl GuestRegistry {
 /// The metrics of one transform's plugin. A cheap handle.
 #[derive(Clone, Debug, Default)]
 pub struct GuestMetrics {
-    values: Arc<Mutex<BTreeMap<String, Value>>>,
+    values: Arc<Mutex<BTreeMap<String, MetricValue>>>,
     owners: Owners,
     /// Names whose refusal was logged.
     told: Arc<Mutex<BTreeSet<String>>>,
@@ -173,7 +173,7 @@ impl GuestMetrics {
     /// # Errors
     /// If the name or the value cannot be used, with the reason.
     pub fn add(&self, name: &str, by: f64) -> Result<(), &'static str> {
-        self.change(base_name(Kind::Counter, name)?, &Value::try_new(Kind::Counter, by)?)
+        self.change(base_name(MetricKind::Counter, name)?, &MetricValue::try_new(MetricKind::Counter, by)?)
     }
 
     /// Sets a gauge.
@@ -181,7 +181,7 @@ impl GuestMetrics {
     /// # Errors
     /// If the name or the value cannot be used, with the reason.
     pub fn set(&self, name: &str, to: f64) -> Result<(), &'static str> {
-        self.change(base_name(Kind::Gauge, name)?, &Value::try_new(Kind::Gauge, to)?)
+        self.change(base_name(MetricKind::Gauge, name)?, &MetricValue::try_new(MetricKind::Gauge, to)?)
     }
 
     /// Records a value in a histogram.
@@ -189,11 +189,14 @@ impl GuestMetrics {
     /// # Errors
     /// If the name or the value cannot be used, with the reason.
     pub fn observe(&self, name: &str, observed: f64) -> Result<(), &'static str> {
-        self.change(base_name(Kind::Histogram, name)?, &Value::try_new(Kind::Histogram, observed)?)
+        self.change(
+            base_name(MetricKind::Histogram, name)?,
+            &MetricValue::try_new(MetricKind::Histogram, observed)?,
+        )
     }
 
     /// Changes the metric that is kept under `base`, which [`base_name`] has given.
-    pub(super) fn change(&self, base: &str, change: &Value) -> Result<(), &'static str> {
+    pub(super) fn change(&self, base: &str, change: &MetricValue) -> Result<(), &'static str> {
         let mut values = self.values.lock().expect("nothing panics while it is held");
         let count = values.len();
         if let Some(value) = values.get_mut(base) {
@@ -212,7 +215,7 @@ impl GuestMetrics {
     }
 
     /// Takes the names that a metric is told by, which may be another plugin's metric of the same kind too.
-    fn own(&self, base: &str, kind: Kind) -> Result<(), &'static str> {
+    fn own(&self, base: &str, kind: MetricKind) -> Result<(), &'static str> {
         let mut owners = self.owners.lock().expect("nothing panics while it is held");
         let names = || kind.suffixes().iter().map(|suffix| format!("{base}{suffix}"));
         let is_free = |name: String| {
@@ -241,7 +244,7 @@ impl Collector for GuestRegistry {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
         let transforms = self.transforms.lock().expect("nothing panics while it is held");
         // A name may be used by several transforms, always for one kind, but is described once.
-        let mut kinds: BTreeMap<String, Kind> = BTreeMap::new();
+        let mut kinds: BTreeMap<String, MetricKind> = BTreeMap::new();
         for guest in transforms.values() {
             for (name, value) in &*guest.values.lock().expect("nothing panics while it is held") {
                 kinds.insert(name.clone(), value.kind());
@@ -258,9 +261,9 @@ impl Collector for GuestRegistry {
                 let Some(value) = values.get(&name) else { continue };
                 let mut family = described.encode_family(&labels)?;
                 match value {
-                    Value::Counter(total) => ConstCounter::new(*total).encode(family)?,
-                    Value::Gauge(gauge) => ConstGauge::new(*gauge).encode(family)?,
-                    Value::Histogram(observed) => {
+                    MetricValue::Counter(total) => ConstCounter::new(*total).encode(family)?,
+                    MetricValue::Gauge(gauge) => ConstGauge::new(*gauge).encode(family)?,
+                    MetricValue::Histogram(observed) => {
                         let Observed { counts, sum } = &**observed;
                         // The encoder knows the bucket for everything else by this bound.
                         let uppers = BUCKETS.iter().copied().chain(std::iter::once(f64::INFINITY));

@@ -19,13 +19,13 @@ const WAITING_LINES: usize = 8192;
 const ROOM_INTERVAL: Duration = Duration::from_millis(5);
 
 /// What the writing thread is given.
-enum Piece {
+enum StreamPiece {
     Text(Vec<u8>),
     /// Tells when everything before is written.
     Mark(SyncSender<()>),
 }
 
-static PIECES: OnceLock<SyncSender<Piece>> = OnceLock::new();
+static PIECES: OnceLock<SyncSender<StreamPiece>> = OnceLock::new();
 static LOST: AtomicU64 = AtomicU64::new(0);
 
 /// Writes to standard error without waiting for it.
@@ -52,7 +52,7 @@ impl Write for LogStream {
     fn write(&mut self, text: &[u8]) -> io::Result<usize> {
         match PIECES.get() {
             Some(pieces) => {
-                if let Err(TrySendError::Full(_)) = pieces.try_send(Piece::Text(text.to_vec())) {
+                if let Err(TrySendError::Full(_)) = pieces.try_send(StreamPiece::Text(text.to_vec())) {
                     LOST.fetch_add(1, Ordering::Relaxed);
                 }
                 Ok(text.len())
@@ -75,7 +75,7 @@ pub fn say(text: &str, patience: Duration) {
     };
     let deadline = Instant::now() + patience;
     let (done, is_done) = sync_channel(1);
-    for mut piece in [Piece::Text(text.as_bytes().to_vec()), Piece::Mark(done)] {
+    for mut piece in [StreamPiece::Text(text.as_bytes().to_vec()), StreamPiece::Mark(done)] {
         while let Err(TrySendError::Full(refused)) = pieces.try_send(piece) {
             if Instant::now() >= deadline {
                 return;
@@ -95,12 +95,12 @@ pub fn flush(patience: Duration) {
     }
 }
 
-fn write_all(mut output: File, pieces: &Receiver<Piece>) {
+fn write_all(mut output: File, pieces: &Receiver<StreamPiece>) {
     while let Ok(piece) = pieces.recv() {
         // Where the reader has gone, or nobody waits any more, nobody can be told.
         match piece {
-            Piece::Text(text) => drop(output.write_all(&text)),
-            Piece::Mark(done) => drop(done.send(())),
+            StreamPiece::Text(text) => drop(output.write_all(&text)),
+            StreamPiece::Mark(done) => drop(done.send(())),
         }
         let lost = LOST.swap(0, Ordering::Relaxed);
         if lost > 0 {

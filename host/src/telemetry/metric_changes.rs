@@ -2,7 +2,7 @@
 //!
 //! Changes of one metric are merged as they come, so that every one of them counts, however many there are.
 
-use super::guest_metrics::{GuestMetrics, Kind, MAX_NAMES, Value, base_name};
+use super::guest_metrics::{GuestMetrics, MAX_NAMES, MetricKind, MetricValue, base_name};
 use std::collections::BTreeMap;
 
 /// Most metrics that wait: more than are kept, whatever their kind.
@@ -15,7 +15,7 @@ const MAX_TOLD_BYTES: usize = 256;
 #[derive(Debug)]
 pub struct MetricChanges {
     shared: GuestMetrics,
-    changes: BTreeMap<(Kind, String), Value>,
+    changes: BTreeMap<(MetricKind, String), MetricValue>,
     refused: Vec<(String, &'static str)>,
 }
 
@@ -27,25 +27,25 @@ impl MetricChanges {
 
     /// Adds to a counter.
     pub fn add(&mut self, counter: String, by: f64) {
-        self.change(Kind::Counter, counter, by);
+        self.change(MetricKind::Counter, counter, by);
     }
 
     /// Sets a gauge.
     pub fn set(&mut self, gauge: String, to: f64) {
-        self.change(Kind::Gauge, gauge, to);
+        self.change(MetricKind::Gauge, gauge, to);
     }
 
     /// Records a value in a histogram.
     pub fn observe(&mut self, histogram: String, value: f64) {
-        self.change(Kind::Histogram, histogram, value);
+        self.change(MetricKind::Histogram, histogram, value);
     }
 
-    fn change(&mut self, kind: Kind, mut name: String, value: f64) {
+    fn change(&mut self, kind: MetricKind, mut name: String, value: f64) {
         let base = match base_name(kind, &name) {
             Ok(base) => base.len(),
             Err(reason) => return self.refuse(name, reason),
         };
-        let change = match Value::try_new(kind, value) {
+        let change = match MetricValue::try_new(kind, value) {
             Ok(change) => change,
             Err(reason) => return self.refuse(name, reason),
         };

@@ -9,14 +9,14 @@ const CALLS_TO_RECOVER: u32 = 64;
 /// How much goes into one call. A call that runs out of time halves it; many that do not, double it
 /// again, up to what the configuration says.
 #[derive(Debug)]
-pub(super) struct Room {
+pub(super) struct StageRoom {
     messages: usize,
     max_messages: usize,
     max_bytes: usize,
     calls: u32,
 }
 
-impl Room {
+impl StageRoom {
     pub(super) fn new(max_messages: usize, max_bytes: usize) -> Self {
         Self { messages: max_messages, max_messages, max_bytes, calls: 0 }
     }
@@ -69,7 +69,7 @@ mod tests {
 
     #[test]
     fn a_piece_keeps_to_messages_and_bytes_but_one_larger_message_goes_alone() {
-        let room = Room::new(3, 10);
+        let room = StageRoom::new(3, 10);
         assert_eq!(room.piece(&messages(&[1, 1, 1, 1])), 3);
         assert_eq!(room.piece(&messages(&[4, 6, 1])), 2);
         assert_eq!(room.piece(&messages(&[4, 7, 1])), 1);
@@ -78,7 +78,7 @@ mod tests {
 
     #[test]
     fn a_halved_room_recovers_after_many_calls_in_time() {
-        let mut room = Room::new(256, 1 << 20);
+        let mut room = StageRoom::new(256, 1 << 20);
         room.halve();
         room.halve();
         assert_eq!(room.messages, 64);

@@ -1,23 +1,22 @@
 //! Who may come in: credentials and origins, held against a handshake.
 //!
-//! Credentials are compared by their digests and always all of them, so that the time it takes tells
-//! nothing about them, their length included. Those in files are read at each handshake that shows one.
+//! All credentials are looked at, whichever is the right one. Those in files are read at each handshake that
+//! shows one.
 //!
 //! A page whose own name was made to lead to this machine (DNS rebinding) has an `Origin` that is the same
 //! as its `Host`. What listens on this machine alone and asks for no credential is therefore asked for by a
 //! name of this machine, unless the pages that may connect are listed.
 
 use super::request::Handshake;
+use crate::access::{CredentialDigest, names_this_machine};
 use crate::config::{AllowedOrigins, Auth, BearerFrom, Endpoint, EndpointText, is_loopback};
 use crate::telemetry::RateLimit;
 use crate::websocket::secret;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use sha2::{Digest as _, Sha256};
 use std::borrow::Cow;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
-use subtle::{Choice, ConstantTimeEq as _};
 use tracing::warn;
 
 /// The subprotocol after which a token may be offered, and which is answered then.
@@ -25,8 +24,6 @@ pub(super) const BEARER: &str = "bearer";
 
 /// Between two lines about a credential that cannot be read.
 const SAID_INTERVAL: Duration = Duration::from_secs(1);
-
-type Digest = [u8; 32];
 
 /// What an endpoint asks of a handshake.
 #[derive(Debug, Default)]
@@ -54,7 +51,7 @@ struct Credential {
 #[derive(Debug)]
 enum Secret {
     /// Its digest, with the user's name where there is one.
-    Known(Digest),
+    Known(CredentialDigest),
     /// Some of it is in files.
     InFiles {
         text: EndpointText,
@@ -122,11 +119,13 @@ impl Credentials {
     async fn check(&self, handshake: &Handshake) -> Result<Visitor, Denied> {
         let offers_bearer = self.bearer_from.contains(&BearerFrom::Subprotocol);
         let tokens = self.bearer_from.iter().flat_map(|place| tokens(place, handshake));
-        let tokens: Vec<Digest> = tokens.map(|token| digest(None, &token)).collect();
+        let tokens: Vec<CredentialDigest> =
+            tokens.map(|token| CredentialDigest::of_token(token.as_bytes())).collect();
         if find(&self.bearer, &tokens).await.is_some() {
             return Ok(Visitor { user: None, offers_bearer });
         }
-        let passwords: Vec<Digest> = authorizations(handshake, "basic").filter_map(password).collect();
+        let passwords: Vec<CredentialDigest> =
+            authorizations(handshake, "basic").filter_map(password).collect();
         match find(&self.basic, &passwords).await {
             Some(credential) => Ok(Visitor { user: credential.user.clone(), offers_bearer }),
             None => {
@@ -137,12 +136,11 @@ impl Credentials {
 }
 
 /// The credential that is one of those shown. Nothing is read for a peer that shows none.
-async fn find<'c>(credentials: &'c [Credential], shown: &[Digest]) -> Option<&'c Credential> {
+async fn find<'c>(credentials: &'c [Credential], shown: &[CredentialDigest]) -> Option<&'c Credential> {
     let mut found = None;
     for credential in credentials.iter().filter(|_| !shown.is_empty()) {
         let Some(known) = credential.digest().await else { continue };
-        let is_shown = shown.iter().fold(Choice::from(0), |is_shown, shown| is_shown | shown.ct_eq(&known));
-        if is_shown.into() {
+        if known.is_among(shown) {
             found = Some(credential);
         }
     }
@@ -161,7 +159,7 @@ impl Credential {
     }
 
     /// As its files are now; `None` where they give none, and so nobody is let in by it.
-    async fn digest(&self) -> Option<Digest> {
+    async fn digest(&self) -> Option<CredentialDigest> {
         let (text, said) = match &self.secret {
             Secret::Known(digest) => return Some(*digest),
             Secret::InFiles { text, said } => (text, said),
@@ -178,23 +176,19 @@ impl Credential {
     }
 }
 
-/// Whether a `Host` is a name or an address of the loopback, with a port or without.
-fn names_this_machine(host: &str) -> bool {
-    let is_port = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit());
-    let name = host.rsplit_once(':').filter(|(_, port)| is_port(port)).map_or(host, |(name, _)| name);
-    match name.strip_prefix('[') {
-        Some(address) => {
-            address.strip_suffix(']').is_some_and(|address| address.contains(':') && is_loopback(address))
-        }
-        None => !name.contains(':') && is_loopback(name),
+/// The digest of a token, or of a user's password.
+fn digest(user: Option<&str>, secret: &str) -> CredentialDigest {
+    match user {
+        Some(user) => CredentialDigest::of_password(user, secret),
+        None => CredentialDigest::of_token(secret.as_bytes()),
     }
 }
 
 /// The digest of `base64(user:password)`.
-fn password(encoded: &str) -> Option<Digest> {
+fn password(encoded: &str) -> Option<CredentialDigest> {
     let pair = String::from_utf8(BASE64_STANDARD.decode(encoded).ok()?).ok()?;
     let (user, password) = pair.split_once(':')?;
-    Some(digest(Some(user), password))
+    Some(CredentialDigest::of_password(user, password))
 }
 
 /// The tokens that stand in one place of a handshake.
@@ -215,16 +209,6 @@ fn tokens<'a>(place: &'a BearerFrom, handshake: &'a Handshake) -> Vec<Cow<'a, st
 fn authorizations<'a>(handshake: &'a Handshake, scheme: &'a str) -> impl Iterator<Item = &'a str> {
     let values = handshake.headers("authorization").filter_map(|value| value.split_once(' '));
     values.filter(move |(known, _)| known.eq_ignore_ascii_case(scheme)).map(|(_, rest)| rest.trim())
-}
-
-/// User and secret are told apart by what neither has: a zero byte.
-fn digest(user: Option<&str>, secret: &str) -> Digest {
-    let mut digest = Sha256::new();
-    for part in user.into_iter().chain([secret]) {
-        digest.update(part.as_bytes());
-        digest.update([0]);
-    }
-    digest.finalize().into()
 }
 
 #[cfg(test)]
