@@ -22,7 +22,7 @@ fn late(collector: &Collector) -> String {
         [[pipelines]]
         name = "late"
         source = {{ type = "websocket", mode = "server", path = "/shared" }}
-        transforms = [{{ plugin = "forward" }}]
+        transforms = [{{ plugin = "later" }}]
         sinks = [{{ type = "websocket", url = "{}" }}]
         "#,
         collector.url()
@@ -117,7 +117,7 @@ async fn what_peers_send_before_the_source_of_their_path_is_open_waits_for_it() 
     // What the sink of the path sends comes through meanwhile.
     feed.text("hello").await;
     assert_eq!(stays.next().await.unwrap().unwrap(), Message::text("hello"));
-    folder.install("forward", &plugin("forward"));
+    folder.install("later", &plugin("forward"));
     let mut came = [collector.text().await, collector.text().await, collector.text().await];
     came.sort();
     assert_eq!(came, ["1", "2", "3"]);

@@ -48,6 +48,9 @@ async fn a_pipeline_starts_when_its_plugin_appears() {
     let feed = Feed::open().await;
     let mut collector = Collector::open().await;
     let host = folder.run(&pipeline(&feed.url(), "{ plugin = \"late\" }", &collector.url()));
+    host.logged("waits", |fields| {
+        (fields.get("message")?.as_str()? == "pipeline waits for its plugins").then_some(())
+    });
     let (status, body) = host.get("/readyz");
     assert_eq!(status, 503, "{body}");
     assert!(body.contains("waiting") && body.contains("late"), "{body}");
