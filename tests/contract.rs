@@ -5,8 +5,8 @@
 
 use std::sync::Arc;
 use std::time::Duration;
+use tidemill::message::metadata::{Metadata, Origin};
 use tidemill::message::{Message, Payload};
-use tidemill::metadata::{Metadata, Origin};
 use tidemill::plugin::{Emissions, FaultKind, Forward, Instance, Outcome, PayloadForm, Plugin};
 use tidemill_tests::{guest, load, setup, texts};
 

@@ -11,8 +11,8 @@ use tidemill::message::Message;
 use tidemill::pipeline::{self, CarriedState, Control, Ended, Ending, Parts, Swap, Swapped};
 use tidemill::plugin::{HostState, Plugin, Setup};
 use tidemill::reason::Reason;
-use tidemill::sink::{self, Done, Sink, Work};
-use tidemill::source::{self, Chunk, Feed, Source};
+use tidemill::sink::{self, Receipt, Sink, Work};
+use tidemill::source::{self, Source, SourceChunk, SourceFeed};
 use tidemill::telemetry::{Counts, Metrics};
 use tidemill_tests::{guest, load, plugin, texts};
 use tokio::sync::{mpsc, oneshot};
@@ -24,7 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const MOODY: &str = "moody";
 
 struct Scene {
-    feed: Option<Feed>,
+    feed: Option<SourceFeed>,
     work: Work,
     control: mpsc::Sender<Control>,
     line: JoinHandle<Ended>,
@@ -104,7 +104,7 @@ async fn scene(stage: Stage) -> Scene {
 impl Scene {
     /// One chunk, which the pipeline takes as one batch.
     async fn send(&self, words: &[&str]) {
-        let chunk = Chunk { messages: texts(words), failed: Vec::new() };
+        let chunk = SourceChunk { messages: texts(words), failed: Vec::new() };
         self.feed.as_ref().unwrap().push(chunk).await.unwrap();
     }
 
@@ -115,7 +115,7 @@ impl Scene {
             let batch = tokio::time::timeout(PATIENCE, self.work.next()).await.expect("messages come out");
             let batch: Vec<Message> = batch.expect("the pipeline lives");
             all.extend(batch.iter().map(|message| message.payload.as_text().unwrap().to_owned()));
-            self.work.done(Done { delivered: batch.len() as u64, failed: Vec::new() });
+            self.work.done(Receipt { delivered: batch.len() as u64, failed: Vec::new() });
         }
         all
     }
@@ -127,7 +127,7 @@ impl Scene {
         while let Some(batch) = tokio::time::timeout(PATIENCE, self.work.next()).await.expect("an end comes")
         {
             all.extend(batch.iter().map(|message| message.payload.as_text().unwrap().to_owned()));
-            self.work.done(Done { delivered: batch.len() as u64, failed: Vec::new() });
+            self.work.done(Receipt { delivered: batch.len() as u64, failed: Vec::new() });
         }
         drop(self.work);
         (all, self.line.await.unwrap(), self.metrics)
@@ -292,7 +292,7 @@ async fn a_stop_that_gives_up_what_waits_for_a_plugin_lets_nothing_pass_that_cam
     // What the source has a place for still comes after the stop.
     let late = feed.reserve().await.unwrap();
     let words = ["before", "trap", "trap", "trap", "trap", "trap", "waits"];
-    feed.reserve().await.unwrap().push(Chunk { messages: texts(words), failed: Vec::new() });
+    feed.reserve().await.unwrap().push(SourceChunk { messages: texts(words), failed: Vec::new() });
     scene.until("tidemill_plugin_paused", |paused| paused == 1).await;
     assert_eq!(scene.receive(1).await, ["before"]);
     scene.stop(PATIENCE).await;
@@ -302,7 +302,7 @@ async fn a_stop_that_gives_up_what_waits_for_a_plugin_lets_nothing_pass_that_cam
         scene.swap(moody(), "{}").await.await.expect("it is answered while the source is waited for");
     assert!(swapped.outcome.is_ok(), "{swapped:?}");
     assert_eq!(scene.metric("tidemill_plugin_paused"), 0);
-    late.push(Chunk { messages: texts(["late", "later"]), failed: Vec::new() });
+    late.push(SourceChunk { messages: texts(["late", "later"]), failed: Vec::new() });
     drop(feed);
     let (all, ended, metrics) = scene.end().await;
     assert_eq!(

@@ -14,8 +14,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 use tidemill::config::Limits;
+use tidemill::message::metadata::{Metadata, Origin};
 use tidemill::message::{Message, Payload};
-use tidemill::metadata::{Metadata, Origin};
 use tidemill::plugin::{Engine, HostState, Plugin, Setup};
 use tidemill::telemetry::Metrics;
 

@@ -3,6 +3,7 @@
 //! Attempt n waits `min(delay * 2^(n-1), max_delay)`, spread by the jitter. Attempts count from 1
 //! again only after a connection has lived `reset_after`, so that a peer which accepts and hangs up
 //! at once is not dialled in a tight loop. `websocket::client::session` asks it after each loss.
+//! Why not backon or tokio-retry: neither knows `reset_after` or `Retry-After`, nor takes its chance from outside.
 
 use crate::config::Reconnect;
 use std::time::Duration;

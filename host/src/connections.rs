@@ -6,7 +6,7 @@
 //! closes, and by whoever reads the table.
 
 use crate::foreign_text;
-use crate::metadata::{self, Origin};
+use crate::message::metadata::{self, Origin};
 use crate::telemetry::{ConnectOutcome, EndpointMetrics};
 use futures_util::task::AtomicWaker;
 use std::collections::BTreeMap;

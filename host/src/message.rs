@@ -4,9 +4,12 @@
 //! can go to several sinks, or wait for its outcome, without a copy. A text payload is always valid
 //! UTF-8: whoever makes one has checked it, and nobody checks it twice.
 
-use crate::metadata::Metadata;
+pub mod metadata;
+pub mod reply;
+
 use crate::reason::Reason;
 use bytes::Bytes;
+use metadata::Metadata;
 
 /// A payload and its metadata, on the way from a source to the sinks.
 #[derive(Clone, Debug)]

@@ -2,6 +2,7 @@
 //!
 //! One of these for an end, its state used again for every message. What unpacks to more than the
 //! limit is found while it unpacks, so a bomb costs no more than the limit.
+//! Why not async-compression or flate2's readers: neither keeps its state from one message to the next.
 
 use crate::config::Packing;
 use bytes::Bytes;

@@ -2,8 +2,10 @@
 //!
 //! A sink is an end that the task of its pipeline polls: it takes messages one by one, keeps them
 //! until it knows what became of them, and counts each as delivered or dropped, or hands it back
-//! as failed. What needs a task or a thread of its own (files, peers) is behind a [`Queue`].
+//! as failed. What needs a task or a thread of its own (files, peers) is behind a [`SinkQueue`].
 
+mod accepted;
+mod dialled;
 mod framing;
 mod gathering;
 mod gzip;
@@ -12,26 +14,36 @@ mod metadata_fields;
 mod queue;
 mod reply;
 mod target;
-pub mod websocket;
 
-pub use queue::{Done, Queue, Work, queue};
-pub use reply::Reply;
+pub use accepted::AcceptedSink;
+pub use dialled::DialledSink;
+pub use queue::{Receipt, SinkQueue, Work, queue};
+pub use reply::Replies;
 
 use crate::message::{Failed, Message};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 /// An end that messages go to.
+///
+/// Its task calls it in this order. **Before the pipeline starts**: [`Sink::poll_drive`] and
+/// [`Sink::poll_connected`], until the latter is ready. **While it runs**, at every turn: `poll_drive`, which
+/// reads what comes back and hands out what has failed; then, for each message, [`Sink::poll_ready`] until it
+/// is ready and [`Sink::push`] once; then [`Sink::poll_flush`] where enough has gathered or nothing more comes.
+/// A flush that is pending may be left for the next turn, and more may be pushed meanwhile. **At a stop**:
+/// [`Sink::stop`] as soon as the pipeline knows that it stops, while messages still come; [`Sink::drain`] once
+/// no more will; `poll_flush` until it is ready; [`Sink::poll_close`] until it is ready, and nothing after it.
+/// A sink that is dropped before that gives up what it has, and [`Sink::in_flight`] says how much that is.
 #[derive(Debug)]
 pub enum Sink {
     /// Worked off by a task or a thread.
-    Queue(Queue),
+    Queue(SinkQueue),
     /// A connection that we dial.
-    Client(Box<websocket::Client>),
-    /// The peers of a path.
-    Server(websocket::Server),
+    Dialled(Box<DialledSink>),
+    /// The peers of a route.
+    Accepted(AcceptedSink),
     /// The connection that a message came on.
-    Reply(Reply),
+    Reply(Replies),
 }
 
 impl Sink {
@@ -39,8 +51,8 @@ impl Sink {
     pub fn poll_drive(&mut self, cx: &mut Context<'_>, failed: &mut Vec<Failed>) {
         match self {
             Self::Queue(queue) => queue.poll_drive(cx, failed),
-            Self::Client(client) => client.poll_drive(cx, failed),
-            Self::Server(server) => server.poll_drive(cx),
+            Self::Dialled(dialled) => dialled.poll_drive(cx, failed),
+            Self::Accepted(accepted) => accepted.poll_drive(cx),
             Self::Reply(reply) => reply.poll_drive(cx, failed),
         }
     }
@@ -52,8 +64,8 @@ impl Sink {
     /// It cannot be connected.
     pub fn poll_connected(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), String>> {
         match self {
-            Self::Client(client) => client.poll_connected(),
-            Self::Server(server) => server.poll_connected(cx),
+            Self::Dialled(dialled) => dialled.poll_connected(),
+            Self::Accepted(accepted) => accepted.poll_connected(cx),
             _ => Poll::Ready(Ok(())),
         }
     }
@@ -62,8 +74,8 @@ impl Sink {
     pub fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match self {
             Self::Queue(queue) => queue.poll_ready(cx),
-            Self::Client(client) => client.poll_ready(cx),
-            Self::Server(server) => server.poll_ready(cx),
+            Self::Dialled(dialled) => dialled.poll_ready(cx),
+            Self::Accepted(accepted) => accepted.poll_ready(cx),
             Self::Reply(reply) => reply.poll_ready(),
         }
     }
@@ -72,8 +84,8 @@ impl Sink {
     pub fn push(&mut self, message: Message, failed: &mut Vec<Failed>) {
         match self {
             Self::Queue(queue) => queue.push(message),
-            Self::Client(client) => client.push(message, failed),
-            Self::Server(server) => server.push(message, failed),
+            Self::Dialled(dialled) => dialled.push(message, failed),
+            Self::Accepted(accepted) => accepted.push(message, failed),
             Self::Reply(reply) => reply.push(message, failed),
         }
     }
@@ -82,8 +94,8 @@ impl Sink {
     pub fn poll_flush(&mut self, cx: &mut Context<'_>, failed: &mut Vec<Failed>) -> Poll<()> {
         match self {
             Self::Queue(queue) => queue.poll_flush(cx, failed),
-            Self::Client(client) => client.poll_flush(cx, failed),
-            Self::Server(server) => server.poll_flush(cx),
+            Self::Dialled(dialled) => dialled.poll_flush(cx, failed),
+            Self::Accepted(accepted) => accepted.poll_flush(cx),
             Self::Reply(reply) => reply.poll_flush(cx, failed),
         }
     }
@@ -92,8 +104,8 @@ impl Sink {
     /// nothing for a while costs only itself, and not the whole of that.
     pub fn stop(&mut self, grace: Option<Duration>) {
         match self {
-            Self::Queue(_) | Self::Client(_) => {}
-            Self::Server(server) => server.stop(grace),
+            Self::Queue(_) | Self::Dialled(_) => {}
+            Self::Accepted(accepted) => accepted.stop(grace),
             Self::Reply(reply) => reply.stop(grace),
         }
     }
@@ -102,8 +114,8 @@ impl Sink {
     pub fn drain(&mut self) {
         match self {
             Self::Queue(_) | Self::Reply(_) => {}
-            Self::Client(client) => client.drain(),
-            Self::Server(server) => server.drain(),
+            Self::Dialled(dialled) => dialled.drain(),
+            Self::Accepted(accepted) => accepted.drain(),
         }
     }
 
@@ -111,8 +123,8 @@ impl Sink {
     pub fn poll_close(&mut self, cx: &mut Context<'_>, code: u16, failed: &mut Vec<Failed>) -> Poll<()> {
         match self {
             Self::Queue(queue) => queue.poll_close(cx, failed),
-            Self::Client(client) => client.poll_close(cx, code, failed),
-            Self::Server(server) => server.poll_close(cx, code),
+            Self::Dialled(dialled) => dialled.poll_close(cx, code, failed),
+            Self::Accepted(accepted) => accepted.poll_close(cx, code),
             Self::Reply(reply) => reply.poll_close(cx, code, failed),
         }
     }
@@ -121,7 +133,7 @@ impl Sink {
     pub fn failure(&self) -> Option<&str> {
         match self {
             Self::Queue(queue) => queue.failure(),
-            Self::Client(_) | Self::Server(_) | Self::Reply(_) => None,
+            Self::Dialled(_) | Self::Accepted(_) | Self::Reply(_) => None,
         }
     }
 
@@ -129,8 +141,8 @@ impl Sink {
     pub fn in_flight(&self) -> usize {
         match self {
             Self::Queue(queue) => queue.in_flight(),
-            Self::Client(client) => client.in_flight(),
-            Self::Server(server) => server.in_flight(),
+            Self::Dialled(dialled) => dialled.in_flight(),
+            Self::Accepted(accepted) => accepted.in_flight(),
             Self::Reply(reply) => reply.in_flight(),
         }
     }

@@ -2,14 +2,18 @@
 //!
 //! A source is an end that the task of its pipeline polls: it appends what is there to a batch. Not
 //! being polled is the backpressure; nothing is read ahead beyond one bounded queue. What needs a
-//! task or a thread of its own (files, accepted connections) feeds a [`Queue`].
+//! task or a thread of its own (files, accepted connections) feeds a [`SourceQueue`].
 
+mod accepted;
 mod chunks;
+mod dialled;
 pub mod lines;
+mod payload_decoder;
 mod queue;
-pub mod websocket;
 
-pub use queue::{Chunk, Closed, Feed, Place, Queue, queue};
+pub use accepted::AcceptedSource;
+pub use dialled::DialledSource;
+pub use queue::{Closed, SourceChunk, SourceFeed, SourcePermit, SourceQueue, queue};
 
 use crate::message::{Failed, Message};
 use std::task::{Context, Poll};
@@ -40,11 +44,11 @@ pub enum Fill {
 #[derive(Debug)]
 pub enum Source {
     /// Fed by a task or a thread.
-    Queue(Queue),
+    Queue(SourceQueue),
     /// A connection that we dial.
-    Client(Box<websocket::Client>),
-    /// The peers of a path.
-    Server(Box<websocket::Server>),
+    Dialled(Box<DialledSource>),
+    /// The peers of a route.
+    Accepted(Box<AcceptedSource>),
 }
 
 impl Source {
@@ -59,8 +63,8 @@ impl Source {
     ) -> Poll<Fill> {
         match self {
             Self::Queue(queue) => queue.poll_fill(cx, batch, room, failed),
-            Self::Client(client) => client.poll_fill(cx, batch, room, failed),
-            Self::Server(server) => server.poll_fill(cx, batch, room, failed),
+            Self::Dialled(dialled) => dialled.poll_fill(cx, batch, room, failed),
+            Self::Accepted(accepted) => accepted.poll_fill(cx, batch, room, failed),
         }
     }
 
@@ -71,24 +75,24 @@ impl Source {
     pub fn poll_connected(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), String>> {
         match self {
             Self::Queue(_) => Poll::Ready(Ok(())),
-            Self::Client(client) => client.poll_connected(cx),
-            Self::Server(server) => server.poll_connected(cx),
+            Self::Dialled(dialled) => dialled.poll_connected(cx),
+            Self::Accepted(accepted) => accepted.poll_connected(cx),
         }
     }
 
     /// Keeps timers honest while the pipeline does not read. Reads nothing.
     pub fn poll_hold(&mut self, cx: &mut Context<'_>) {
         match self {
-            Self::Queue(_) | Self::Server(_) => {}
-            Self::Client(client) => client.poll_hold(cx),
+            Self::Queue(_) | Self::Accepted(_) => {}
+            Self::Dialled(dialled) => dialled.poll_hold(cx),
         }
     }
 
     /// Reads no more: what was received before is still there. Closes what nobody needs for replies.
     pub fn poll_stop(&mut self, cx: &mut Context<'_>, code: u16) {
         match self {
-            Self::Client(client) => client.stop(code),
-            Self::Server(server) => server.poll_stop(cx, code),
+            Self::Dialled(dialled) => dialled.stop(code),
+            Self::Accepted(accepted) => accepted.poll_stop(cx, code),
             Self::Queue(queue) => queue.close(),
         }
     }
@@ -98,7 +102,7 @@ impl Source {
     pub fn carries_time(&self) -> bool {
         match self {
             Self::Queue(queue) => queue.carries_time(),
-            Self::Client(_) | Self::Server(_) => false,
+            Self::Dialled(_) | Self::Accepted(_) => false,
         }
     }
 
@@ -106,8 +110,8 @@ impl Source {
     pub fn remaining(&mut self) -> u64 {
         match self {
             Self::Queue(queue) => queue.remaining(),
-            Self::Client(client) => client.remaining(),
-            Self::Server(server) => server.remaining(),
+            Self::Dialled(dialled) => dialled.remaining(),
+            Self::Accepted(accepted) => accepted.remaining(),
         }
     }
 
@@ -115,8 +119,8 @@ impl Source {
     pub fn poll_close(&mut self, cx: &mut Context<'_>, code: u16) -> Poll<()> {
         match self {
             Self::Queue(queue) => queue.poll_close(cx),
-            Self::Client(client) => client.poll_close(cx, code),
-            Self::Server(server) => server.poll_close(cx, code),
+            Self::Dialled(dialled) => dialled.poll_close(cx, code),
+            Self::Accepted(accepted) => accepted.poll_close(cx, code),
         }
     }
 }

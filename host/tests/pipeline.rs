@@ -4,18 +4,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 use tidemill::config::{DEAD_LETTER, Outputs};
+use tidemill::message::metadata::{Metadata, Origin};
 use tidemill::message::{Failed, Message, Payload};
-use tidemill::metadata::{Metadata, Origin};
 use tidemill::pipeline::{self, Control, Ending, Parts};
 use tidemill::reason::Reason;
-use tidemill::sink::{self, Done, Sink, Work};
-use tidemill::source::{self, Chunk, Feed, Source};
+use tidemill::sink::{self, Receipt, Sink, Work};
+use tidemill::source::{self, Source, SourceChunk, SourceFeed};
 use tidemill::telemetry::Metrics;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 struct Running {
-    feed: Feed,
+    feed: SourceFeed,
     sinks: Vec<Work>,
     dead: Option<Work>,
     control: mpsc::Sender<Control>,
@@ -51,8 +51,8 @@ fn message(text: impl Into<String>) -> Message {
     Message { payload: Payload::text(text), metadata: Metadata::new(Origin::new([("k", "v")]), 1_000) }
 }
 
-fn chunk(texts: impl IntoIterator<Item = usize>) -> Chunk {
-    Chunk { messages: texts.into_iter().map(|n| message(n.to_string())).collect(), failed: Vec::new() }
+fn chunk(texts: impl IntoIterator<Item = usize>) -> SourceChunk {
+    SourceChunk { messages: texts.into_iter().map(|n| message(n.to_string())).collect(), failed: Vec::new() }
 }
 
 fn texts(batch: &[Message]) -> Vec<String> {
@@ -64,7 +64,7 @@ async fn collect(mut work: Work) -> Vec<String> {
     let mut all = Vec::new();
     while let Some(batch) = work.next().await {
         all.extend(texts(&batch));
-        work.done(Done { delivered: batch.len() as u64, failed: Vec::new() });
+        work.done(Receipt { delivered: batch.len() as u64, failed: Vec::new() });
     }
     all
 }
@@ -190,13 +190,13 @@ async fn what_a_sink_refuses_becomes_a_dead_letter_counted_when_it_is_written() 
     let batch = work.next().await.unwrap();
     let failed =
         |message| Failed { message, reason: Reason::SinkUnavailable, detail: "disk full".to_owned() };
-    work.done(Done { delivered: 0, failed: batch.into_iter().map(failed).collect() });
+    work.done(Receipt { delivered: 0, failed: batch.into_iter().map(failed).collect() });
     let mut dead = running.dead.take().unwrap();
     let letters = dead.next().await.unwrap();
     let written =
         "tidemill_messages_dead_lettered_total{pipeline=\"p\",stage=\"sink0\",reason=\"sink_unavailable\"}";
     assert_eq!(counted(&running.metrics, written), 0);
-    dead.done(Done { delivered: letters.len() as u64, failed: Vec::new() });
+    dead.done(Receipt { delivered: letters.len() as u64, failed: Vec::new() });
     let rest = (tokio::spawn(collect(work)), tokio::spawn(collect(dead)));
     drop(running.feed);
     running.line.await.unwrap();
@@ -217,7 +217,7 @@ async fn decode_failures_count_as_received_and_are_lost_under_their_reason() {
     let mut running = run(&["default"], false);
     let sink = tokio::spawn(collect(running.sinks.remove(0)));
     let failed = Failed { message: message("x"), reason: Reason::Decode, detail: "not JSON".to_owned() };
-    running.feed.push(Chunk { messages: vec![message("y")], failed: vec![failed] }).await.unwrap();
+    running.feed.push(SourceChunk { messages: vec![message("y")], failed: vec![failed] }).await.unwrap();
     drop(running.feed);
     running.line.await.unwrap();
     assert_eq!(sink.await.unwrap(), ["y"]);
@@ -232,7 +232,7 @@ async fn a_large_message_goes_alone_but_goes() {
     let sink = tokio::spawn(collect(running.sinks.remove(0)));
     let large = "x".repeat(3 << 20);
     let messages = vec![message("a"), message(large.clone()), message("b")];
-    running.feed.push(Chunk { messages, failed: Vec::new() }).await.unwrap();
+    running.feed.push(SourceChunk { messages, failed: Vec::new() }).await.unwrap();
     drop(running.feed);
     running.line.await.unwrap();
     assert_eq!(sink.await.unwrap(), ["a".to_owned(), large, "b".to_owned()]);

@@ -16,8 +16,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, LazyLock};
 use tidemill::config::Limits;
+use tidemill::message::metadata::{Metadata, Origin};
 use tidemill::message::{Message, Payload};
-use tidemill::metadata::{Metadata, Origin};
 use tidemill::plugin::{Engine, HostState, Plugin, Setup};
 use tidemill::telemetry::Metrics;
 

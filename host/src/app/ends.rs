@@ -8,7 +8,7 @@ use crate::connections::{Connections, EndpointState, OpenEndpoint};
 use crate::sink::{self, Sink};
 use crate::source::{self, Source};
 use crate::telemetry::Metrics;
-use crate::websocket::{ListenError, Listeners, Noted};
+use crate::websocket::{ListenError, Listeners, PendingAgreements};
 use std::fmt::Display;
 use std::io;
 use std::sync::Arc;
@@ -70,7 +70,11 @@ impl Ends {
     pub(super) fn new(metrics: Arc<Metrics>, connections: Connections, config: &config::Config) -> Self {
         let listeners = Listeners::new(&config.server).counted_by(metrics.handshakes());
         // They agree: the file was refused otherwise.
-        config.pipelines.iter().flat_map(|pipeline| listeners.configure(pipeline)).for_each(Noted::keep);
+        config
+            .pipelines
+            .iter()
+            .flat_map(|pipeline| listeners.configure(pipeline))
+            .for_each(PendingAgreements::keep);
         let listeners = match &config.admin {
             Some(admin) => listeners.beside(admin.listen, "[admin]"),
             None => listeners,
@@ -92,7 +96,7 @@ impl Ends {
     ///
     /// # Errors
     /// They say otherwise than those of another pipeline.
-    pub(super) fn note(&self, pipeline: &config::Pipeline) -> Result<Noted, OpenError> {
+    pub(super) fn note(&self, pipeline: &config::Pipeline) -> Result<PendingAgreements, OpenError> {
         self.listeners.configure(pipeline).map_err(|(end, error)| OpenError::of_listener(&end, &error))
     }
 
@@ -150,10 +154,10 @@ impl Ends {
             return Err(OpenError::wrong(name, "there is no connection to reply on: the source has none"));
         };
         let reply = match &endpoint.mode {
-            Mode::Client(_) => sink::Reply::dialled(config, metrics),
+            Mode::Client(_) => sink::Replies::dialled(config, metrics),
             Mode::Server(listen) => {
                 let of_endpoint = self.endpoint(pipeline, name);
-                sink::Reply::accepted(config, endpoint, listen, &self.listeners, metrics, of_endpoint)
+                sink::Replies::accepted(config, endpoint, listen, &self.listeners, metrics, of_endpoint)
                     .await
                     .map_err(|error| OpenError::of_listener(name, &error))?
             }
@@ -172,14 +176,14 @@ impl Ends {
                 let metrics = self.endpoint(pipeline, SOURCE);
                 match &websocket.endpoint.mode {
                     Mode::Client(client) => {
-                        let client = source::websocket::Client::new(websocket, client, is_answered, metrics);
-                        Ok(Source::Client(Box::new(client)))
+                        let client = source::DialledSource::new(websocket, client, is_answered, metrics);
+                        Ok(Source::Dialled(Box::new(client)))
                     }
                     Mode::Server(listen) => {
                         let (listeners, shown) = (&self.listeners, metrics.clone());
-                        source::websocket::Server::open(websocket, listen, listeners, is_answered, metrics)
+                        source::AcceptedSource::open(websocket, listen, listeners, is_answered, metrics)
                             .await
-                            .map(|server| Source::Server(Box::new(server)))
+                            .map(|server| Source::Accepted(Box::new(server)))
                             .map_err(|error| failed(&shown, listen, &error))
                     }
                 }
@@ -211,14 +215,14 @@ impl Ends {
                 let endpoint = self.endpoint(pipeline, name);
                 match &websocket.endpoint.mode {
                     Mode::Client(client) => {
-                        let client = sink::websocket::Client::new(websocket, client, metrics, endpoint);
-                        Ok(Sink::Client(Box::new(client.reserving(names))))
+                        let client = sink::DialledSink::new(websocket, client, metrics, endpoint);
+                        Ok(Sink::Dialled(Box::new(client.reserving(names))))
                     }
                     Mode::Server(listen) => {
                         let (listeners, shown) = (&self.listeners, endpoint.clone());
-                        sink::websocket::Server::open(websocket, listen, listeners, metrics, endpoint)
+                        sink::AcceptedSink::open(websocket, listen, listeners, metrics, endpoint)
                             .await
-                            .map(|server| Sink::Server(server.reserving(names)))
+                            .map(|server| Sink::Accepted(server.reserving(names)))
                             .map_err(|error| failed(&shown, listen, &error))
                     }
                 }

@@ -57,8 +57,8 @@ impl Record {
         client.proxies = Proxies::of(&environment());
         let config = WebSocketSource::new(endpoint);
         let endpoint = Connections::default().open(metrics.endpoint(PIPELINE, SOURCE));
-        let dialled = source::websocket::Client::new(&config, &client, false, endpoint);
-        let mut source = Source::Client(Box::new(dialled));
+        let dialled = source::DialledSource::new(&config, &client, false, endpoint);
+        let mut source = Source::Dialled(Box::new(dialled));
         let path = FilePath::plain(&*self.output);
         let mut sink = sink::lines::file(&path, Format::Recording, false, metrics.sink(PIPELINE, "file"))
             .await

@@ -9,7 +9,7 @@ use crate::message::Message;
 use crate::recording::RecordingReader;
 use crate::shutdown::Shutdown;
 use crate::source::{Fill, Room, Source, lines};
-use crate::websocket::{Accepted, Admission, Connection, Ending, Received, accept, close_code};
+use crate::websocket::{Accepted, Admission, Connection, ConnectionEnd, Received, accept, close_code};
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io;
@@ -133,7 +133,7 @@ pub async fn replay(
 /// How playing to one peer ended.
 enum Played {
     All,
-    Gone(Ending),
+    Gone(ConnectionEnd),
     Broken(String),
 }
 

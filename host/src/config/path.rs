@@ -2,6 +2,7 @@
 //!
 //! Both what is configured and what is asked for are compared segment by segment and percent-decoded,
 //! so that `/caf%C3%A9` and `/café` are one path, and a `%2F` separates nothing.
+//! Why not matchit: precedence, equality after decoding, and that two patterns overlap are not in it.
 
 use super::Redacted;
 use percent_encoding::percent_decode_str;

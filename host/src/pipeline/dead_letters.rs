@@ -5,8 +5,8 @@
 //! backpressure like any other: the pipeline reads nothing until there is room.
 
 use crate::foreign_text;
+use crate::message::metadata::{Metadata, now_us};
 use crate::message::{Failed, Message, Payload};
-use crate::metadata::{Metadata, now_us};
 use crate::reason::Reason;
 use crate::sink::Sink;
 use crate::telemetry::{Account, RateLimit, SinkMetrics};

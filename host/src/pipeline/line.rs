@@ -10,7 +10,7 @@ use super::ends::{Ends, GraceOver, Timer};
 use super::outlets::Routed;
 use super::stage::{Broken, Due, Given, Stage, WorkOutcome};
 use crate::message::Message;
-use crate::metadata::now_us;
+use crate::message::metadata::now_us;
 use crate::source::{Fill, Room};
 use crate::telemetry::{Ledger, Settled};
 use crate::websocket::close_code::{GOING_AWAY, INTERNAL_ERROR};

@@ -2,8 +2,8 @@
 
 use super::outlets::Routed;
 use crate::config::OnError;
+use crate::message::metadata::{Metadata, now_us};
 use crate::message::{Failed, Message};
-use crate::metadata::{Metadata, now_us};
 use crate::plugin::{Emissions, Forward, Outcome};
 use crate::reason::Reason;
 use crate::telemetry::Settled;

@@ -8,7 +8,7 @@ use super::bindings::tidemill::plugin::types::{
 };
 use super::description::{Description, PayloadForm};
 use crate::message::Message;
-use crate::metadata::{INGEST_TIME, Metadata, Origin};
+use crate::message::metadata::{INGEST_TIME, Metadata, Origin};
 use std::fmt::Write as _;
 use std::sync::Arc;
 
@@ -277,7 +277,7 @@ mod tests {
             [message(Payload::text("1234"), &origin, 1), message(Payload::text("5678"), &origin, 2)];
         assert!(columns(PayloadForm::Packed, &["room"]).fill(&two, 8).is_some());
         assert!(columns(PayloadForm::Packed, &["room"]).fill(&two, 7).is_none());
-        let shared: Arc<[crate::metadata::Entry]> = [("room".into(), "x".repeat(100).into())].into();
+        let shared: Arc<[crate::message::metadata::Entry]> = [("room".into(), "x".repeat(100).into())].into();
         two.iter_mut().for_each(|message| message.metadata.set_shared(&shared));
         assert!(columns(PayloadForm::Packed, &["room"]).fill(&two, 208).is_some());
         assert!(columns(PayloadForm::Packed, &["room"]).fill(&two, 207).is_none());

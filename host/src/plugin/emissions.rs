@@ -1,7 +1,7 @@
 //! The new messages of one call, as slices of what the guest returned.
 
 use crate::message::Payload;
-use crate::metadata::{Entry, Metadata};
+use crate::message::metadata::{Entry, Metadata};
 use bytes::Bytes;
 use std::sync::Arc;
 

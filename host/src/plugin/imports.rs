@@ -8,7 +8,7 @@ use super::memory::MemoryLimiter;
 use super::setup::Setup;
 use super::state::StateView;
 use super::wasi::Wasi;
-use crate::metadata;
+use crate::message::metadata;
 use crate::telemetry::MetricChanges;
 use std::borrow::Cow;
 use std::sync::Arc;

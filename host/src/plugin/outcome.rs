@@ -357,7 +357,7 @@ fn ascending(name: &str, indices: &[u32], bound: usize, strictly: bool) -> Resul
 mod tests {
     use super::super::description::PayloadForm;
     use super::*;
-    use crate::metadata::Metadata;
+    use crate::message::metadata::Metadata;
 
     fn description() -> Description {
         Description {

@@ -4,7 +4,7 @@
 //! themselves stay as they are, for another attempt or the dead letters.
 
 use super::metadata_fields::{self, Fields};
-use crate::config::{MessageType, Packing};
+use crate::config::{MessageType, Packing, WebSocketSink};
 use crate::message::{Failed, Message, Payload};
 use crate::packing::Packer;
 use base64::Engine as _;
@@ -27,6 +27,11 @@ pub(super) struct Framing {
 }
 
 impl Framing {
+    /// As a WebSocket sink is configured.
+    pub(super) fn of(config: &WebSocketSink) -> Self {
+        Self::new(config.message_type, config.include_metadata, config.packing)
+    }
+
     pub(super) fn new(message_type: MessageType, include_metadata: bool, packing: Option<Packing>) -> Self {
         let fields = include_metadata.then(Fields::default);
         Self { message_type, fields, packer: packing.map(Packer::new), piece: BytesMut::new() }
@@ -139,7 +144,7 @@ impl Framing {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::metadata::Metadata;
+    use crate::message::metadata::Metadata;
     use crate::packing::Unpacker;
 
     fn message(payload: Payload) -> Message {

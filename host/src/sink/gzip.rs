@@ -25,7 +25,7 @@ type Tail = [u8; 10];
 
 /// Packs text.
 #[derive(Debug)]
-pub(super) struct Packer {
+pub(super) struct GzipPacker {
     deflate: Compress,
     crc: Crc,
     out: Vec<u8>,
@@ -39,12 +39,12 @@ pub(super) struct Packer {
 
 /// A piece of text, packed.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Piece {
+pub(super) struct GzipPiece {
     /// The end of its member, unless it has ended.
     open: Option<Tail>,
 }
 
-impl Packer {
+impl GzipPacker {
     /// A packer for a file; an empty one must not stay so, since no text at all is no gzip.
     pub(super) fn new(is_empty: bool) -> Self {
         Self {
@@ -57,9 +57,9 @@ impl Packer {
         }
     }
 
-    /// Packs a piece of text, which goes to the file as a whole or not at all: [`Packer::written`] or
-    /// [`Packer::cut`] says which.
-    pub(super) fn pack(&mut self, text: &[u8]) -> (&[u8], Piece) {
+    /// Packs a piece of text, which goes to the file as a whole or not at all: [`GzipPacker::written`] or
+    /// [`GzipPacker::cut`] says which.
+    pub(super) fn pack(&mut self, text: &[u8]) -> (&[u8], GzipPiece) {
         self.out.clear();
         if self.is_cut {
             self.out.extend(self.open.iter().flatten());
@@ -87,11 +87,11 @@ impl Packer {
         if has_ended {
             self.out.extend(end);
         }
-        (&self.out, Piece { open: (!has_ended).then_some(end) })
+        (&self.out, GzipPiece { open: (!has_ended).then_some(end) })
     }
 
     /// A piece is in the file.
-    pub(super) fn written(&mut self, piece: Piece) {
+    pub(super) fn written(&mut self, piece: GzipPiece) {
         self.open = piece.open;
         self.is_cut = false;
         self.is_empty = false;
@@ -136,7 +136,7 @@ mod tests {
         fn the_text_is_what_was_written_and_nothing_of_what_was_not(
             pieces in prop::collection::vec((any::<bool>(), any::<u8>(), 0..600_000usize), 0..8),
         ) {
-            let mut packer = Packer::new(true);
+            let mut packer = GzipPacker::new(true);
             let (mut file, mut text) = (Vec::new(), Vec::new());
             for (is_written, byte, length) in pieces {
                 let added = vec![byte; length];
@@ -156,7 +156,7 @@ mod tests {
 
     #[test]
     fn members_are_ended_so_that_a_killed_process_leaves_little_undone() {
-        let mut packer = Packer::new(true);
+        let mut packer = GzipPacker::new(true);
         let mut file = Vec::new();
         for _ in 0..10 {
             let (packed, piece) = packer.pack(&vec![b'x'; 300 << 10]);

@@ -4,9 +4,9 @@
 //! delivered once its line is written; where writing fails, the messages whose lines are not out whole
 //! have failed, and the next line starts on a fresh one. So it does behind a line that was found torn.
 
-use super::gzip::{Packer, mend};
-use super::target::Target;
-use super::{Done, Queue, Sink, Work, queue};
+use super::gzip::{GzipPacker, mend};
+use super::target::LineTarget;
+use super::{Receipt, Sink, SinkQueue, Work, queue};
 use crate::config::{FilePath, Format};
 use crate::interrupt::{Interrupt, interrupt};
 use crate::message::{Failed, Message};
@@ -61,14 +61,14 @@ pub fn stderr(format: Format, metrics: SinkMetrics) -> io::Result<Sink> {
 
 fn stream(file: File, format: Format, name: &str, metrics: SinkMetrics) -> io::Result<Sink> {
     let (interrupt, waiter) = interrupt()?;
-    let writer = Writer::new(Output::Plain(Target::stream(file, waiter)), format, false);
+    let writer = Writer::new(Output::Plain(LineTarget::stream(file, waiter)), format, false);
     Ok(Sink::Queue(spawn(writer, interrupt, name.to_owned(), metrics, None)?))
 }
 
 /// Opens a file to write it, packed if its name ends in `.gz`. Says whether its last line is not whole.
-fn open(path: &FilePath, append: bool) -> io::Result<(Output<Target>, bool, Interrupt)> {
+fn open(path: &FilePath, append: bool) -> io::Result<(Output<LineTarget>, bool, Interrupt)> {
     let (interrupt, waiter) = interrupt()?;
-    let target = Target::open(path, append, waiter)?;
+    let target = LineTarget::open(path, append, waiter)?;
     let is_packed = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gz"));
     let mut last = None;
     let mut loose = Vec::new();
@@ -93,7 +93,7 @@ fn open(path: &FilePath, append: bool) -> io::Result<(Output<Target>, bool, Inte
     if !is_packed {
         return Ok((Output::Plain(target), is_torn, interrupt));
     }
-    let mut output = Output::Packed(target, Box::new(Packer::new(is_empty)));
+    let mut output = Output::Packed(target, Box::new(GzipPacker::new(is_empty)));
     match output.write(&loose) {
         (_, None) => Ok((output, is_torn, interrupt)),
         (_, Some(error)) => Err(error),
@@ -111,12 +111,12 @@ fn last_byte(file: &File) -> io::Result<Option<u8>> {
 /// Starts the thread that writes. With `begun` the file is emptied once that is told, and is not touched
 /// where it never is: a pipeline that does not start leaves its files as they are.
 fn spawn(
-    mut writer: Writer<Target>,
+    mut writer: Writer<LineTarget>,
     interrupt: Interrupt,
     name: String,
     metrics: SinkMetrics,
     begun: Option<oneshot::Receiver<()>>,
-) -> io::Result<Queue> {
+) -> io::Result<SinkQueue> {
     let (queue, mut work) = queue(metrics);
     // The queue's end is that the thread drops its work, which it does last.
     thread::Builder::new().name("tidemill-write".into()).spawn(move || {
@@ -152,7 +152,7 @@ trait Undo: Write {
     fn undo(&mut self, bytes: usize) -> bool;
 }
 
-impl Undo for Target {
+impl Undo for LineTarget {
     fn undo(&mut self, bytes: usize) -> bool {
         self.take_back(bytes)
     }
@@ -164,7 +164,7 @@ enum Output<T> {
     /// As they are.
     Plain(T),
     /// Packed.
-    Packed(T, Box<Packer>),
+    Packed(T, Box<GzipPacker>),
 }
 
 impl<T> Output<T> {
@@ -279,19 +279,19 @@ impl<T: Undo> Writer<T> {
         self.messages.drain(..delivered);
         let why = error.map(|error| (error.kind(), format!("failed to write {name}: {error}")));
         let detail = why.as_ref().map_or("", |(_, detail)| detail);
-        let Done { failed, .. } = self.forget(detail);
-        work.done(Done { delivered: delivered as u64, failed });
+        let Receipt { failed, .. } = self.forget(detail);
+        work.done(Receipt { delivered: delivered as u64, failed });
         if let Some((io::ErrorKind::BrokenPipe, detail)) = why {
             work.fail(detail);
         }
     }
 
     /// Gives up what has gathered.
-    fn forget(&mut self, detail: &str) -> Done {
+    fn forget(&mut self, detail: &str) -> Receipt {
         self.lines.clear();
         self.ends.clear();
         let failed = |message| Failed { message, reason: Reason::SinkUnavailable, detail: detail.to_owned() };
-        Done { delivered: 0, failed: self.messages.drain(..).map(failed).collect() }
+        Receipt { delivered: 0, failed: self.messages.drain(..).map(failed).collect() }
     }
 }
 
@@ -299,7 +299,7 @@ impl<T: Undo> Writer<T> {
 mod tests {
     use super::*;
     use crate::message::Payload;
-    use crate::metadata::Metadata;
+    use crate::message::metadata::Metadata;
     use crate::telemetry::Metrics;
     use std::future::poll_fn;
     use std::task::Poll;
@@ -375,7 +375,8 @@ mod tests {
     #[tokio::test]
     async fn a_full_disk_fails_a_packed_piece_as_a_whole_and_the_file_stays_readable() {
         let full = Full { taken: Vec::new(), left: 1_000 };
-        let mut writer = Writer::new(Output::Packed(full, Box::new(Packer::new(true))), Format::Jsonl, false);
+        let mut writer =
+            Writer::new(Output::Packed(full, Box::new(GzipPacker::new(true))), Format::Jsonl, false);
         let room = |writer: &mut Writer<Full>, left| {
             let Output::Packed(full, _) = &mut writer.output else { unreachable!("it is packed") };
             full.left = left;

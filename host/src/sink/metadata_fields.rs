@@ -5,7 +5,7 @@
 //! what the source takes from handshakes: what is absent there must not be forged either. All other bytes
 //! stay.
 
-use crate::metadata::{INGEST_TIME, Metadata, RESERVED};
+use crate::message::metadata::{INGEST_TIME, Metadata, RESERVED};
 use bytes::{BufMut as _, BytesMut};
 use serde::Deserializer as _;
 use serde::de::{DeserializeSeed, Error, MapAccess, Visitor};
@@ -16,7 +16,7 @@ use std::ops::Range;
 /// Adds the metadata of messages to them.
 #[derive(Debug, Default)]
 pub(super) struct Fields {
-    /// Names that no message may bring itself, beside those of its own metadata: of what the source takes
+    /// MemberNames that no message may bring itself, beside those of its own metadata: of what the source takes
     /// from handshakes.
     pub(super) reserved: Vec<String>,
 }
@@ -25,7 +25,7 @@ impl Fields {
     /// Appends the payload with its metadata to `out`. False, and nothing appended, if it is no object.
     pub(super) fn append(&self, payload: &[u8], metadata: &Metadata, out: &mut BytesMut) -> bool {
         let mut json = serde_json::Deserializer::from_slice(payload);
-        let names = Names { reserved: &self.reserved, metadata };
+        let names = MemberNames { reserved: &self.reserved, metadata };
         let members = json.deserialize_map(Members { payload, names });
         let (Ok(members), Ok(())) = (members, json.end()) else { return false };
         let Some(last) = payload.iter().rposition(|byte| *byte == b'}') else { return false };
@@ -60,10 +60,10 @@ pub(super) fn put_string(text: &str, out: &mut BytesMut) {
 /// Reads the members of an object.
 struct Members<'a> {
     payload: &'a [u8],
-    names: Names<'a>,
+    names: MemberNames<'a>,
 }
 
-struct Found {
+struct MemberValue {
     /// What is to be cut out, in order.
     forged: Vec<Range<usize>>,
     /// How many members stay.
@@ -71,14 +71,14 @@ struct Found {
 }
 
 impl<'de> Visitor<'de> for Members<'de> {
-    type Value = Found;
+    type Value = MemberValue;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an object")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Found, A::Error> {
-        let mut found = Found { forged: Vec::new(), kept: 0 };
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<MemberValue, A::Error> {
+        let mut found = MemberValue { forged: Vec::new(), kept: 0 };
         // A member reaches from the end of the one before, so that it has the comma.
         let mut end = self.payload.iter().position(|byte| *byte == b'{').map_or(0, |open| open + 1);
         while let Some(is_forged) = members.next_key_seed(self.names)? {
@@ -104,12 +104,12 @@ impl<'de> Visitor<'de> for Members<'de> {
 
 /// Tells of a member's name whether the message may not bring it itself.
 #[derive(Clone, Copy)]
-struct Names<'a> {
+struct MemberNames<'a> {
     reserved: &'a [String],
     metadata: &'a Metadata,
 }
 
-impl<'de> DeserializeSeed<'de> for Names<'_> {
+impl<'de> DeserializeSeed<'de> for MemberNames<'_> {
     type Value = bool;
 
     fn deserialize<D: serde::Deserializer<'de>>(self, name: D) -> Result<bool, D::Error> {
@@ -119,7 +119,7 @@ impl<'de> DeserializeSeed<'de> for Names<'_> {
     }
 }
 
-impl Visitor<'_> for Names<'_> {
+impl Visitor<'_> for MemberNames<'_> {
     type Value = bool;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -137,7 +137,7 @@ impl Visitor<'_> for Names<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::metadata::{Origin, SOURCE};
+    use crate::message::metadata::{Origin, SOURCE};
     use proptest::prelude::*;
     use serde_json::Value;
 

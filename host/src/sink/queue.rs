@@ -26,7 +26,7 @@ const QUEUE_BYTES: usize = 4 << 20;
 
 /// What became of a batch.
 #[derive(Debug, Default)]
-pub struct Done {
+pub struct Receipt {
     /// So many messages were delivered.
     pub delivered: u64,
     /// These failed.
@@ -35,10 +35,10 @@ pub struct Done {
 
 /// The end of the pipeline.
 #[derive(Debug)]
-pub struct Queue {
-    sender: PollSender<Batch>,
+pub struct SinkQueue {
+    sender: PollSender<QueuedBatch>,
     answers: Arc<Answers>,
-    batch: Batch,
+    batch: QueuedBatch,
     /// Messages that were taken, and whose end the pipeline does not know.
     in_flight: usize,
     /// Bytes that were taken, and that the worker has not dealt with.
@@ -56,7 +56,7 @@ pub struct Queue {
 /// The end of the worker.
 #[derive(Debug)]
 pub struct Work {
-    batches: mpsc::Receiver<Batch>,
+    batches: mpsc::Receiver<QueuedBatch>,
     answers: Arc<Answers>,
     /// Bytes of the batches that were taken since the last answer.
     bytes: usize,
@@ -64,7 +64,7 @@ pub struct Work {
 
 /// Messages on their way to the worker.
 #[derive(Debug, Default)]
-struct Batch {
+struct QueuedBatch {
     messages: Vec<Message>,
     bytes: usize,
 }
@@ -72,13 +72,13 @@ struct Batch {
 /// What the worker has to say.
 #[derive(Debug, Default)]
 struct Answers {
-    given: Mutex<Given>,
+    given: Mutex<Receipts>,
     waker: AtomicWaker,
 }
 
 #[derive(Debug, Default)]
-struct Given {
-    done: Done,
+struct Receipts {
+    done: Receipt,
     /// Bytes of the batches that were dealt with.
     bytes: usize,
     failure: Option<String>,
@@ -89,13 +89,13 @@ struct Given {
 }
 
 /// A queue and the work that it holds.
-pub fn queue(metrics: SinkMetrics) -> (Queue, Work) {
+pub fn queue(metrics: SinkMetrics) -> (SinkQueue, Work) {
     let (sender, batches) = mpsc::channel(BATCHES);
     let answers = Arc::<Answers>::default();
-    let queue = Queue {
+    let queue = SinkQueue {
         sender: PollSender::new(sender),
         answers: answers.clone(),
-        batch: Batch::default(),
+        batch: QueuedBatch::default(),
         in_flight: 0,
         bytes: 0,
         failed: Vec::new(),
@@ -109,7 +109,7 @@ pub fn queue(metrics: SinkMetrics) -> (Queue, Work) {
 }
 
 impl Answers {
-    fn lock(&self) -> MutexGuard<'_, Given> {
+    fn lock(&self) -> MutexGuard<'_, Receipts> {
         self.given.lock().expect("nothing panics while it is held")
     }
 }
@@ -130,8 +130,8 @@ impl Work {
         self.take(batch)
     }
 
-    fn take(&mut self, batch: Option<Batch>) -> Option<Vec<Message>> {
-        let Batch { messages, bytes } = batch?;
+    fn take(&mut self, batch: Option<QueuedBatch>) -> Option<Vec<Message>> {
+        let QueuedBatch { messages, bytes } = batch?;
         if self.answers.lock().is_abandoned {
             return None;
         }
@@ -145,7 +145,7 @@ impl Work {
     }
 
     /// Answers: once for every batch taken, or once for several together.
-    pub fn done(&mut self, done: Done) {
+    pub fn done(&mut self, done: Receipt) {
         let mut given = self.answers.lock();
         given.done.delivered += done.delivered;
         given.done.failed.extend(done.failed);
@@ -175,7 +175,7 @@ impl Drop for Work {
 }
 
 /// The messages of a batch that no worker takes.
-fn unworked(batch: Batch) -> impl Iterator<Item = Failed> {
+fn unworked(batch: QueuedBatch) -> impl Iterator<Item = Failed> {
     batch.messages.into_iter().map(|message| Failed {
         message,
         reason: Reason::SinkUnavailable,
@@ -183,7 +183,7 @@ fn unworked(batch: Batch) -> impl Iterator<Item = Failed> {
     })
 }
 
-impl Queue {
+impl SinkQueue {
     /// The same, with what ends the waits of the worker once the queue is dropped.
     pub(super) fn interrupting(mut self, interrupt: Interrupt) -> Self {
         self.interrupt = Some(interrupt);
@@ -262,7 +262,7 @@ impl Queue {
     /// Takes what the worker has said since.
     fn hear(&mut self) {
         let mut given = self.answers.lock();
-        let Done { delivered, failed } = std::mem::take(&mut given.done);
+        let Receipt { delivered, failed } = std::mem::take(&mut given.done);
         let bytes = std::mem::take(&mut given.bytes);
         self.failure = self.failure.take().or_else(|| given.failure.take());
         let has_ended = given.has_ended;
@@ -302,7 +302,7 @@ impl Queue {
     }
 }
 
-impl Drop for Queue {
+impl Drop for SinkQueue {
     fn drop(&mut self) {
         self.answers.lock().is_abandoned = true;
     }
@@ -312,7 +312,7 @@ impl Drop for Queue {
 mod tests {
     use super::*;
     use crate::message::Payload;
-    use crate::metadata::Metadata;
+    use crate::message::metadata::Metadata;
     use crate::telemetry::Metrics;
     use std::future::poll_fn;
     use std::task::Waker;
@@ -322,7 +322,7 @@ mod tests {
     }
 
     /// Pushes as long as there is room, at most so many; how many that were.
-    fn push(queue: &mut Queue, bytes: usize, most: usize) -> usize {
+    fn push(queue: &mut SinkQueue, bytes: usize, most: usize) -> usize {
         let mut cx = Context::from_waker(Waker::noop());
         let mut pushed = 0;
         while pushed < most && queue.poll_ready(&mut cx).is_ready() {
@@ -332,8 +332,8 @@ mod tests {
         pushed
     }
 
-    fn delivered(messages: usize) -> Done {
-        Done { delivered: messages as u64, failed: Vec::new() }
+    fn delivered(messages: usize) -> Receipt {
+        Receipt { delivered: messages as u64, failed: Vec::new() }
     }
 
     #[tokio::test]
@@ -347,7 +347,7 @@ mod tests {
             if n % 2 == 0 {
                 work.done(delivered(batch.len()));
             } else {
-                work.done(Done { delivered: 0, failed: batch.into_iter().map(failed).collect() });
+                work.done(Receipt { delivered: 0, failed: batch.into_iter().map(failed).collect() });
             }
         }
         let mut failed = Vec::new();

@@ -1,16 +1,17 @@
 //! Replies: each message goes back on the connection that the message it was made of came on.
 //!
-//! The connection's lane is found through the message's origin. One that is gone, or was made anew
+//! The connection is found through the message's origin. One that is gone, or was made anew
 //! since, takes no reply: there is never another connection in its place.
 
 use super::framing::Framing;
 use crate::config::{self, ReplySink};
 use crate::connections::OpenEndpoint;
+use crate::message::metadata::{CONNECTION, Origin};
+use crate::message::reply::{Enqueued, OutgoingReply, ReplyTracker};
 use crate::message::{Failed, Message};
-use crate::metadata::{CONNECTION, Origin};
 use crate::reason::Reason;
 use crate::telemetry::SinkMetrics;
-use crate::websocket::{self, Account, Attachment, Lane, ListenError, Listeners, Pushed};
+use crate::websocket::{ListenError, Listeners, Registration, stall_timeout};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -19,25 +20,25 @@ use tokio::time::Sleep;
 
 /// The way back to wherever messages came from.
 #[derive(Debug)]
-pub struct Reply {
+pub struct Replies {
     /// Keeps the peers of a server source until all replies are out.
-    attachment: Option<Attachment>,
-    account: Arc<Account>,
+    registration: Option<Registration>,
+    tracker: Arc<ReplyTracker>,
     framing: Framing,
     metrics: SinkMetrics,
-    /// A reply that waits for room on its lane, and the message it answers.
-    held: Option<(websocket::Reply, Arc<Origin>)>,
+    /// A reply for whose connection there is no room yet, and where it came from.
+    held: Option<(OutgoingReply, Arc<Origin>)>,
     /// When it is pushed again, at the latest.
     patience: Option<Pin<Box<Sleep>>>,
     in_flight: usize,
 }
 
-impl Reply {
+impl Replies {
     /// Answers on the connection that its pipeline's source dials.
     pub fn dialled(config: &ReplySink, metrics: SinkMetrics) -> Self {
         Self {
-            attachment: None,
-            account: Account::new(config.peers),
+            registration: None,
+            tracker: ReplyTracker::new(config.peers),
             framing: Framing::new(config.message_type, config.include_metadata, config.packing),
             metrics,
             held: None,
@@ -60,12 +61,12 @@ impl Reply {
     ) -> Result<Self, ListenError> {
         let mut reply = Self::dialled(config, metrics);
         reply.framing.reserve(source.metadata_names());
-        reply.attachment = Some(listeners.open_reply(source, listen, endpoint).await?);
+        reply.registration = Some(listeners.open_reply(source, listen, endpoint).await?);
         Ok(reply)
     }
 
     pub(super) fn poll_drive(&mut self, cx: &mut Context<'_>, failed: &mut Vec<Failed>) {
-        if let Some(settled) = self.account.news(cx) {
+        if let Some(settled) = self.tracker.news(cx) {
             let ended = usize::try_from(settled.delivered + settled.given_up).unwrap_or(usize::MAX);
             self.in_flight -= ended + settled.failed.len();
             self.metrics.account.delivered(settled.delivered);
@@ -76,7 +77,7 @@ impl Reply {
             let until = self.send(reply, origin, failed).map(tokio::time::Instant::from_std);
             self.patience = until.map(|until| Box::pin(tokio::time::sleep_until(until)));
             let Some(patience) = &mut self.patience else {
-                self.account.go_on();
+                self.tracker.go_on();
                 break;
             };
             if patience.as_mut().poll(cx).is_pending() {
@@ -98,7 +99,7 @@ impl Reply {
         let frame = self.framing.frame(&message).into_owned();
         self.in_flight += 1;
         // One that does not fit is looked at with the next turn.
-        let _ = self.send(websocket::Reply { frame, message }, origin, failed);
+        let _ = self.send(OutgoingReply { frame, message }, origin, failed);
     }
 
     pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>, failed: &mut Vec<Failed>) -> Poll<()> {
@@ -113,16 +114,16 @@ impl Reply {
         failed: &mut Vec<Failed>,
     ) -> Poll<()> {
         ready!(self.poll_flush(cx, failed));
-        match &mut self.attachment {
-            Some(attachment) => attachment.poll_close(cx, code),
+        match &mut self.registration {
+            Some(registration) => registration.poll_close(cx, code),
             None => Poll::Ready(()),
         }
     }
 
     pub(super) fn stop(&mut self, grace: Option<Duration>) {
-        self.account.stop(grace);
-        if let Some(attachment) = &self.attachment {
-            attachment.wake_peers();
+        self.tracker.stop(stall_timeout(grace));
+        if let Some(registration) = &self.registration {
+            registration.wake_peers();
         }
     }
 
@@ -130,31 +131,31 @@ impl Reply {
         self.in_flight
     }
 
-    /// Gives a reply to its lane, or holds it; answers until when, if that is known.
+    /// Puts a reply in line for its connection, or holds it; answers until when, if that is known.
     fn send(
         &mut self,
-        reply: websocket::Reply,
+        reply: OutgoingReply,
         origin: Arc<Origin>,
         failed: &mut Vec<Failed>,
     ) -> Option<Instant> {
-        let pushed = match Lane::of(&origin) {
-            Some(lane) => lane.push(reply, &self.account),
-            None => Pushed::Refused(astray(reply.message)),
+        let pushed = match origin.reply_to() {
+            Some(connection) => connection.try_send(reply, &self.tracker),
+            None => Enqueued::Refused(astray(reply.message)),
         };
         match pushed {
-            Pushed::Taken { dropped } => {
+            Enqueued::Taken { dropped } => {
                 self.in_flight -= usize::try_from(dropped).unwrap_or(usize::MAX);
                 self.metrics.account.dropped(Reason::SlowPeer, dropped);
             }
-            Pushed::Full { reply, until } => {
+            Enqueued::Full { reply, until } => {
                 self.held = Some((reply, origin));
                 return until;
             }
-            Pushed::GivenUp => {
+            Enqueued::GivenUp => {
                 self.in_flight -= 1;
                 self.metrics.account.dropped(Reason::Shutdown, 1);
             }
-            Pushed::Refused(refused) => {
+            Enqueued::Refused(refused) => {
                 self.in_flight -= 1;
                 failed.push(refused);
             }

@@ -18,13 +18,13 @@ const READER_INTERVAL: Duration = Duration::from_millis(50);
 
 /// What is written to. Its waits end once its [`Interrupt`](crate::interrupt::Interrupt) is dropped.
 #[derive(Debug)]
-pub(super) struct Target {
-    place: Place,
+pub(super) struct LineTarget {
+    place: TargetKind,
     waiter: Waiter,
 }
 
 #[derive(Debug)]
-enum Place {
+enum TargetKind {
     /// A file of which bytes can be taken back.
     File(File),
     /// Anything else that is open.
@@ -33,9 +33,9 @@ enum Place {
     Unread(PathBuf),
 }
 
-impl Target {
+impl LineTarget {
     /// Opens a file; with `append` to write after what is there, otherwise instead of it, which is for
-    /// [`Target::start_anew`].
+    /// [`LineTarget::start_anew`].
     pub(super) fn open(path: &Path, append: bool, waiter: Waiter) -> io::Result<Self> {
         let is_stream = std::fs::metadata(path).is_ok_and(|found| !found.is_file());
         let place = if is_stream {
@@ -48,35 +48,35 @@ impl Target {
             } else {
                 options.write(true).truncate(false);
             }
-            Place::File(options.create(true).open(path)?)
+            TargetKind::File(options.create(true).open(path)?)
         };
         Ok(Self { place, waiter })
     }
 
     /// What is open already.
     pub(super) fn stream(file: File, waiter: Waiter) -> Self {
-        Self { place: Place::Stream(file), waiter }
+        Self { place: TargetKind::Stream(file), waiter }
     }
 
     /// Empties the file, if it is one.
     pub(super) fn start_anew(&self) -> io::Result<()> {
         match &self.place {
-            Place::File(file) => file.set_len(0),
-            Place::Stream(_) | Place::Unread(_) => Ok(()),
+            TargetKind::File(file) => file.set_len(0),
+            TargetKind::Stream(_) | TargetKind::Unread(_) => Ok(()),
         }
     }
 
     /// The file, if it is one that can be looked at.
     pub(super) fn file(&self) -> Option<&File> {
         match &self.place {
-            Place::File(file) => Some(file),
-            Place::Stream(_) | Place::Unread(_) => None,
+            TargetKind::File(file) => Some(file),
+            TargetKind::Stream(_) | TargetKind::Unread(_) => None,
         }
     }
 
     /// Takes the last bytes back that were written; whether they are gone.
     pub(super) fn take_back(&mut self, bytes: usize) -> bool {
-        let Place::File(file) = &mut self.place else { return false };
+        let TargetKind::File(file) = &mut self.place else { return false };
         let cut = |file: &mut File| {
             let length = file.metadata()?.len();
             file.set_len(length.saturating_sub(bytes as u64))?;
@@ -87,12 +87,12 @@ impl Target {
 }
 
 /// Opens what is no file: at once, also where nobody reads it.
-fn open_stream(path: &Path) -> io::Result<Place> {
+fn open_stream(path: &Path) -> io::Result<TargetKind> {
     let at_once = OFlags::NONBLOCK.bits().cast_signed();
     match OpenOptions::new().write(true).custom_flags(at_once).open(path) {
-        Ok(file) => Ok(Place::Stream(file)),
+        Ok(file) => Ok(TargetKind::Stream(file)),
         Err(error) if error.raw_os_error() == Some(Errno::NXIO.raw_os_error()) && is_fifo(path) => {
-            Ok(Place::Unread(path.to_owned()))
+            Ok(TargetKind::Unread(path.to_owned()))
         }
         Err(error) => Err(error),
     }
@@ -102,17 +102,17 @@ fn is_fifo(path: &Path) -> bool {
     std::fs::metadata(path).is_ok_and(|found| found.file_type().is_fifo())
 }
 
-impl Write for Target {
+impl Write for LineTarget {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         loop {
             match &mut self.place {
-                Place::Unread(path) => {
+                TargetKind::Unread(path) => {
                     self.place = open_stream(path)?;
-                    if matches!(self.place, Place::Unread(_)) {
+                    if matches!(self.place, TargetKind::Unread(_)) {
                         self.waiter.pause(READER_INTERVAL)?;
                     }
                 }
-                Place::File(file) | Place::Stream(file) => match file.write(bytes) {
+                TargetKind::File(file) | TargetKind::Stream(file) => match file.write(bytes) {
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                         self.waiter.writable(&*file)?;
                     }

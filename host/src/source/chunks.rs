@@ -23,7 +23,7 @@ pub(super) struct Filling<'a> {
 }
 
 /// What comes next.
-pub(super) enum Next {
+pub(super) enum NextChunk {
     /// Messages, and what could not be decoded between them.
     Chunk(Vec<Message>, Vec<Failed>),
     /// Nothing more.
@@ -37,7 +37,7 @@ impl Chunks {
         &mut self,
         filling: Filling<'_>,
         mut decode: impl FnMut(Message) -> Result<Message, Failed>,
-        mut next: impl FnMut() -> Poll<Next>,
+        mut next: impl FnMut() -> Poll<NextChunk>,
     ) -> Poll<Fill> {
         let Filling { batch, room, failed } = filling;
         let (mut messages, mut bytes) = (0, 0);
@@ -59,12 +59,12 @@ impl Chunks {
                 }
             }
             match next() {
-                Poll::Ready(Next::Chunk(messages, undecoded)) => {
+                Poll::Ready(NextChunk::Chunk(messages, undecoded)) => {
                     (self.left, self.undecoded) = (messages, undecoded);
                     self.left.reverse();
                     self.undecoded.reverse();
                 }
-                Poll::Ready(Next::End(fill)) => return Poll::Ready(fill),
+                Poll::Ready(NextChunk::End(fill)) => return Poll::Ready(fill),
                 Poll::Pending if messages > 0 => return Poll::Ready(Fill::Drained),
                 Poll::Pending => return Poll::Pending,
             }
@@ -89,7 +89,7 @@ impl Chunks {
 mod tests {
     use super::*;
     use crate::message::Payload;
-    use crate::metadata::Metadata;
+    use crate::message::metadata::Metadata;
     use crate::reason::Reason;
 
     const ROOM: Room = Room { messages: 4, bytes: 100 };
@@ -104,7 +104,7 @@ mod tests {
         mut decode: impl FnMut(Message) -> Result<Message, Failed>,
     ) -> Vec<(usize, usize)> {
         let mut chunks = Chunks::default();
-        let mut next = vec![Next::End(Fill::Ended), Next::Chunk(chunk, Vec::new())];
+        let mut next = vec![NextChunk::End(Fill::Ended), NextChunk::Chunk(chunk, Vec::new())];
         let mut fills = Vec::new();
         loop {
             let (mut batch, mut failed) = (Vec::new(), Vec::new());

@@ -4,11 +4,11 @@
 //! holds nothing up. What it has read reaches the pipeline, also while that stops. The messages of a
 //! recording keep the times at which they were received; those of `jsonl` get the time of reading.
 
-use super::{Chunk, Feed, Source, queue};
+use super::{Source, SourceChunk, SourceFeed, queue};
 use crate::config::{FilePath, Format};
 use crate::interrupt::{Interrupt, Waiter, interrupt};
+use crate::message::metadata::{Metadata, Origin, SOURCE, now_us};
 use crate::message::{Failed, Message, Payload};
-use crate::metadata::{Metadata, Origin, SOURCE, now_us};
 use crate::reason::Reason;
 use crate::recording::{Block, Recorded, RecordingReader};
 use flate2::read::MultiGzDecoder;
@@ -124,7 +124,7 @@ fn spawn(
 fn read(
     mut reader: RecordingReader<impl Read>,
     origin: &Arc<Origin>,
-    feed: &Feed,
+    feed: &SourceFeed,
     runtime: &Handle,
 ) -> io::Result<()> {
     loop {
@@ -135,9 +135,9 @@ fn read(
 }
 
 /// The messages of what was read at once.
-fn chunk(block: Block, origin: &Arc<Origin>) -> Chunk {
+fn chunk(block: Block, origin: &Arc<Origin>) -> SourceChunk {
     let now_us = now_us();
-    let mut chunk = Chunk::default();
+    let mut chunk = SourceChunk::default();
     for line in block {
         match line {
             Ok(Recorded { payload, time_ns }) => {
@@ -159,7 +159,7 @@ fn chunk(block: Block, origin: &Arc<Origin>) -> Chunk {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::metadata::INGEST_TIME;
+    use crate::message::metadata::INGEST_TIME;
     use crate::source::{Fill, Room};
     use flate2::{Compression, write::GzEncoder};
     use std::fmt::Write as _;

@@ -4,7 +4,7 @@
 //! none: that is how backpressure reaches it. A place that it has is its own, also when the pipeline
 //! closes the queue meanwhile, so what was read is never refused: the pipeline waits for it.
 
-use super::chunks::{Chunks, Filling, Next};
+use super::chunks::{Chunks, Filling, NextChunk};
 use super::{Fill, Room};
 use crate::interrupt::Interrupt;
 use crate::message::{Failed, Message};
@@ -20,7 +20,7 @@ const QUEUE_BYTES: usize = 4 << 20;
 
 /// What a feeder pushes at once.
 #[derive(Debug, Default)]
-pub struct Chunk {
+pub struct SourceChunk {
     /// Messages, in order.
     pub messages: Vec<Message>,
     /// What could not be decoded between them.
@@ -29,24 +29,24 @@ pub struct Chunk {
 
 /// The end of the pipeline.
 #[derive(Debug)]
-pub struct Queue {
-    receiver: mpsc::Receiver<Result<Chunk, String>>,
+pub struct SourceQueue {
+    receiver: mpsc::Receiver<Result<SourceChunk, String>>,
     chunks: Chunks,
-    pushed: Arc<Pushed>,
+    backlog: Arc<Backlog>,
     interrupt: Option<Interrupt>,
     carries_time: bool,
 }
 
 /// The end of the feeder. Dropping all of them ends the source.
 #[derive(Clone, Debug)]
-pub struct Feed {
-    sender: mpsc::Sender<Result<Chunk, String>>,
-    pushed: Arc<Pushed>,
+pub struct SourceFeed {
+    sender: mpsc::Sender<Result<SourceChunk, String>>,
+    backlog: Arc<Backlog>,
 }
 
-/// What was pushed and not taken.
+/// What was backlog and not taken.
 #[derive(Debug, Default)]
-struct Pushed {
+struct Backlog {
     messages: AtomicUsize,
     bytes: AtomicUsize,
     /// Told when some of it is taken.
@@ -55,9 +55,9 @@ struct Pushed {
 
 /// A place in the queue for one chunk.
 #[derive(Debug)]
-pub struct Place<'a> {
-    permit: mpsc::Permit<'a, Result<Chunk, String>>,
-    pushed: &'a Pushed,
+pub struct SourcePermit<'a> {
+    permit: mpsc::Permit<'a, Result<SourceChunk, String>>,
+    backlog: &'a Backlog,
 }
 
 /// The pipeline takes no more.
@@ -66,20 +66,20 @@ pub struct Place<'a> {
 pub struct Closed;
 
 /// A queue and its feed.
-pub fn queue() -> (Feed, Queue) {
+pub fn queue() -> (SourceFeed, SourceQueue) {
     let (sender, receiver) = mpsc::channel(CHUNKS);
-    let pushed = Arc::<Pushed>::default();
-    let queue = Queue {
+    let backlog = Arc::<Backlog>::default();
+    let queue = SourceQueue {
         receiver,
         chunks: Chunks::default(),
-        pushed: pushed.clone(),
+        backlog: backlog.clone(),
         interrupt: None,
         carries_time: false,
     };
-    (Feed { sender, pushed }, queue)
+    (SourceFeed { sender, backlog }, queue)
 }
 
-impl Chunk {
+impl SourceChunk {
     fn len(&self) -> usize {
         self.messages.len() + self.failed.len()
     }
@@ -90,13 +90,13 @@ impl Chunk {
     }
 }
 
-impl Pushed {
-    fn add(&self, chunk: &Chunk) {
+impl Backlog {
+    fn add(&self, chunk: &SourceChunk) {
         self.messages.fetch_add(chunk.len(), Ordering::Relaxed);
         self.bytes.fetch_add(chunk.bytes(), Ordering::Relaxed);
     }
 
-    fn remove(&self, chunk: &Chunk) {
+    fn remove(&self, chunk: &SourceChunk) {
         self.messages.fetch_sub(chunk.len(), Ordering::Relaxed);
         self.bytes.fetch_sub(chunk.bytes(), Ordering::Relaxed);
         self.taken.notify_waiters();
@@ -114,7 +114,7 @@ impl Pushed {
     }
 }
 
-impl Feed {
+impl SourceFeed {
     /// Waits for a place. What is read once there is one reaches the pipeline, whatever it does.
     ///
     /// # Errors
@@ -122,14 +122,14 @@ impl Feed {
     ///
     /// # Cancel safety
     /// Nothing is lost if the future is dropped.
-    pub async fn reserve(&self) -> Result<Place<'_>, Closed> {
+    pub async fn reserve(&self) -> Result<SourcePermit<'_>, Closed> {
         tokio::select! {
             biased;
             () = self.sender.closed() => return Err(Closed),
-            () = self.pushed.room() => {}
+            () = self.backlog.room() => {}
         }
         let permit = self.sender.reserve().await.map_err(|_| Closed)?;
-        Ok(Place { permit, pushed: &self.pushed })
+        Ok(SourcePermit { permit, backlog: &self.backlog })
     }
 
     /// Pushes a chunk; waits while the queue is full.
@@ -139,7 +139,7 @@ impl Feed {
     ///
     /// # Cancel safety
     /// If the future is dropped, the chunk is lost.
-    pub async fn push(&self, chunk: Chunk) -> Result<(), Chunk> {
+    pub async fn push(&self, chunk: SourceChunk) -> Result<(), SourceChunk> {
         match self.reserve().await {
             Ok(place) => {
                 place.push(chunk);
@@ -167,15 +167,15 @@ impl Feed {
     }
 }
 
-impl Place<'_> {
+impl SourcePermit<'_> {
     /// Puts a chunk there.
-    pub fn push(self, chunk: Chunk) {
-        self.pushed.add(&chunk);
+    pub fn push(self, chunk: SourceChunk) {
+        self.backlog.add(&chunk);
         self.permit.send(Ok(chunk));
     }
 }
 
-impl Queue {
+impl SourceQueue {
     /// The same, with what ends the waits of the feeder once the queue is closed.
     pub(super) fn interrupting(self, interrupt: Interrupt) -> Self {
         Self { interrupt: Some(interrupt), ..self }
@@ -197,38 +197,38 @@ impl Queue {
         room: Room,
         failed: &mut Vec<Failed>,
     ) -> Poll<Fill> {
-        let Self { receiver, chunks, pushed, .. } = self;
+        let Self { receiver, chunks, backlog, .. } = self;
         chunks.poll_fill(Filling { batch, room, failed }, Ok, || {
             receiver.poll_recv(cx).map(|chunk| match chunk {
                 Some(Ok(chunk)) => {
-                    pushed.remove(&chunk);
-                    Next::Chunk(chunk.messages, chunk.failed)
+                    backlog.remove(&chunk);
+                    NextChunk::Chunk(chunk.messages, chunk.failed)
                 }
-                Some(Err(error)) => Next::End(Fill::Failed(error)),
-                None => Next::End(Fill::Ended),
+                Some(Err(error)) => NextChunk::End(Fill::Failed(error)),
+                None => NextChunk::End(Fill::Ended),
             })
         })
     }
 
-    /// Refuses what the feeder has no place for, and ends its waits. What it pushed before, and what it
+    /// Refuses what the feeder has no place for, and ends its waits. What it backlog before, and what it
     /// has a place for, still comes.
     pub(super) fn close(&mut self) {
         self.receiver.close();
         self.interrupt = None;
     }
 
-    /// Closes, and is ready once the feeder has ended: from then on [`Queue::remaining`] is all there is.
+    /// Closes, and is ready once the feeder has ended: from then on [`SourceQueue::remaining`] is all there is.
     pub(super) fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.close();
-        // Nobody takes what comes now; it stays counted as pushed.
+        // Nobody takes what comes now; it stays counted as backlog.
         while ready!(self.receiver.poll_recv(cx)).is_some() {}
         Poll::Ready(())
     }
 
-    /// Messages that were pushed and not taken. The feeder can push no more.
+    /// Messages that were backlog and not taken. The feeder can push no more.
     pub(super) fn remaining(&mut self) -> u64 {
         self.close();
-        self.chunks.remaining() + self.pushed.messages.load(Ordering::Relaxed) as u64
+        self.chunks.remaining() + self.backlog.messages.load(Ordering::Relaxed) as u64
     }
 }
 
@@ -236,15 +236,15 @@ impl Queue {
 mod tests {
     use super::*;
     use crate::message::Payload;
-    use crate::metadata::Metadata;
+    use crate::message::metadata::Metadata;
     use futures_util::FutureExt as _;
     use std::future::poll_fn;
 
-    fn chunk(bytes: usize) -> Chunk {
+    fn chunk(bytes: usize) -> SourceChunk {
         let payload = Payload::binary(vec![0; bytes]);
-        Chunk {
+        SourceChunk {
             messages: vec![Message { payload, metadata: Metadata::without_origin(0) }],
-            ..Chunk::default()
+            ..SourceChunk::default()
         }
     }
 

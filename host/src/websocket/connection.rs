@@ -6,8 +6,7 @@
 //! A connection has two halves. Writing may fail while the peer's last messages and its close frame are
 //! still to be read, so a failed write ends writing alone: every end of a connection is found by reading,
 //! after all that was received before it.
-//! Nothing here has timers but the end of a connection, `send_interval` and a hold: `keepalive` and `link`
-//! are above.
+//! Nothing here has timers but the end of a connection and a hold: pace, heartbeat and keepalive are above.
 
 mod closing;
 mod ending;
@@ -18,26 +17,23 @@ mod read_ahead;
 mod stream;
 mod tcp_progress;
 
-pub use ending::Ending;
+pub use ending::ConnectionEnd;
 pub use io::{Traffic, WriteError};
 pub use stream::TlsFacts;
 
-pub(super) use frame::{Frames, encode, encoded_bytes};
+pub(super) use frame::{EncodedFrames, encode, encoded_bytes};
 pub(super) use stream::{Stream, prepare};
-pub(super) use tcp_progress::Progress;
+pub(super) use tcp_progress::TcpProgress;
 
-use super::client::heartbeat::Replies;
-use super::client::pace::Pace;
 use super::close_code;
 use crate::connections::{Dismissal, Gone};
 use crate::message::Payload;
 use bytes::Bytes;
-use closing::Closing;
+use closing::ClosingHandshake;
 use hold::Hold;
 use io::Io;
 use std::io::ErrorKind;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 use tokio_tungstenite::tungstenite::error::{CapacityError, ProtocolError};
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{self, Error, WebSocket};
@@ -61,30 +57,27 @@ const MAX_REASON_BYTES: usize = 123;
 /// A WebSocket connection after its handshake.
 pub struct Connection {
     socket: WebSocket<Io>,
-    phase: Phase,
+    phase: Lifecycle,
     is_dirty: bool,
     is_blocked: bool,
     owes_pong: bool,
     received_messages: u64,
     sent_messages: u64,
     subprotocol: Option<String>,
-    pace: Option<Box<Pace>>,
-    /// The answers to our heartbeats.
-    replies: Option<Box<Replies>>,
     /// What was read while messages were held back.
     hold: Option<Box<Hold>>,
 }
 
-enum Phase {
+enum Lifecycle {
     Open,
-    Over(Box<Over>),
+    Over(Box<EndedConnection>),
 }
 
 /// A connection that has ended, and is seen through.
-struct Over {
-    ending: Ending,
+struct EndedConnection {
+    ending: ConnectionEnd,
     /// `None` once that is done.
-    closing: Option<Closing>,
+    closing: Option<ClosingHandshake>,
 }
 
 /// What was read.
@@ -95,7 +88,7 @@ pub enum Received {
     /// A ping or a pong; it is answered already where it must be.
     Control,
     /// Nothing more will come. [`Connection::poll_closed`] is to be polled until it is done.
-    Ended(Ending),
+    Ended(ConnectionEnd),
 }
 
 impl Connection {
@@ -120,40 +113,15 @@ impl Connection {
         let io = Io::new(stream, rest.len(), role == Role::Client, kept_write_buffer);
         Self {
             socket: WebSocket::from_partially_read(io, rest.to_vec(), role, Some(config)),
-            phase: Phase::Open,
+            phase: Lifecycle::Open,
             is_dirty: false,
             is_blocked: false,
             owes_pong: false,
             received_messages: 0,
             sent_messages: 0,
             subprotocol,
-            pace: None,
-            replies: None,
             hold: None,
         }
-    }
-
-    /// Sends these messages before all others, as [`Self::poll_ready`] is polled, and no two of all messages
-    /// closer together than `interval`.
-    pub(super) fn begin_with(&mut self, first: Vec<Payload>, interval: Duration) {
-        self.pace = Pace::new(first, interval);
-    }
-
-    /// Swallows the answers to heartbeats, and counts them.
-    pub(super) fn expect_replies(&mut self, replies: Replies) {
-        self.replies = Some(Box::new(replies));
-    }
-
-    /// How many answers were swallowed.
-    #[inline]
-    pub(super) fn replies(&self) -> u64 {
-        self.replies.as_ref().map_or(0, |replies| replies.received())
-    }
-
-    /// Whether some of the first messages still wait to be sent.
-    #[inline]
-    pub(super) fn has_first(&self) -> bool {
-        self.pace.as_ref().is_some_and(|pace| pace.has_first())
     }
 
     /// The stream below.
@@ -203,11 +171,15 @@ impl Connection {
     /// Reads on while messages are held back, once that lasts and as far as a hold may go, so that pings are
     /// answered and the end is seen. Ready once the connection has ended: what was read of it before, and
     /// then how it ended, is there for [`Self::poll_receive`].
-    pub fn poll_hold(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    pub(super) fn poll_hold(
+        &mut self,
+        cx: &mut Context<'_>,
+        swallow: impl FnMut(&Payload) -> bool,
+    ) -> Poll<()> {
         let mut hold = self.hold.take().unwrap_or_default();
         if hold.poll_long(cx).is_ready() {
             self.socket.get_mut().wake(cx.waker());
-            self.read_held(cx, &mut hold);
+            self.read_held(cx, &mut hold, swallow);
             self.socket.get_mut().allow(usize::MAX);
         }
         self.hold = Some(hold);
@@ -218,15 +190,20 @@ impl Connection {
         Poll::Pending
     }
 
-    fn read_held(&mut self, cx: &mut Context<'_>, hold: &mut Hold) {
+    fn read_held(
+        &mut self,
+        cx: &mut Context<'_>,
+        hold: &mut Hold,
+        mut swallow: impl FnMut(&Payload) -> bool,
+    ) {
         while !self.is_over() && hold.room() > 0 {
             self.socket.get_mut().allow(hold.room());
             let before = self.traffic().received_bytes;
             let read = self.poll_read(cx);
             hold.read(self.traffic().received_bytes - before);
             match read {
-                Poll::Ready(Received::Message(payload)) => hold.push(payload),
-                Poll::Ready(Received::Control | Received::Ended(_)) => {}
+                Poll::Ready(Received::Message(payload)) if !swallow(&payload) => hold.push(payload),
+                Poll::Ready(Received::Message(_) | Received::Control | Received::Ended(_)) => {}
                 Poll::Pending => break,
             }
         }
@@ -241,14 +218,14 @@ impl Connection {
     /// Whether the connection has ended; what was received before may still wait.
     #[inline]
     pub(crate) fn is_over(&self) -> bool {
-        matches!(self.phase, Phase::Over(_))
+        matches!(self.phase, Lifecycle::Over(_))
     }
 
     /// How the connection has ended.
-    pub(super) fn ending(&self) -> Option<&Ending> {
+    pub(super) fn ending(&self) -> Option<&ConnectionEnd> {
         match &self.phase {
-            Phase::Open => None,
-            Phase::Over(over) => Some(&over.ending),
+            Lifecycle::Open => None,
+            Lifecycle::Over(over) => Some(&over.ending),
         }
     }
 
@@ -260,7 +237,7 @@ impl Connection {
 
     #[inline]
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Received> {
-        if let Phase::Over(over) = &self.phase {
+        if let Lifecycle::Over(over) = &self.phase {
             return Poll::Ready(Received::Ended(over.ending.clone()));
         }
         self.socket.get_mut().wake(cx.waker());
@@ -282,7 +259,7 @@ impl Connection {
                 let (code, reason) = frame.map_or((None, String::new()), |frame| {
                     (Some(frame.code.into()), frame.reason.as_str().to_owned())
                 });
-                Poll::Ready(self.ended(Ending::Closed { code, reason }))
+                Poll::Ready(self.ended(ConnectionEnd::Closed { code, reason }))
             }
             Err(Error::Io(error)) if error.kind() == ErrorKind::WouldBlock => Poll::Pending,
             Err(error) => {
@@ -292,55 +269,32 @@ impl Connection {
         }
     }
 
-    fn ended(&mut self, ending: Ending) -> Received {
+    fn ended(&mut self, ending: ConnectionEnd) -> Received {
         self.end(ending.clone());
         Received::Ended(ending)
     }
 
     #[inline]
     fn received(&mut self, payload: Payload) -> Received {
-        if let Some(replies) = &mut self.replies
-            && replies.take(payload.as_bytes())
-        {
-            return Received::Control;
-        }
         self.received_messages += 1;
         Received::Message(payload)
     }
 
-    /// Whether one more message may be sent without waiting for the peer or for `send_interval`.
+    /// Whether one more message may be sent without waiting for the peer.
     #[inline]
     pub fn is_ready(&self) -> bool {
-        !self.is_blocked && !self.is_over() && self.pace.as_ref().is_none_or(|pace| pace.is_open())
+        !self.is_blocked && !self.is_over()
     }
 
-    /// Waits until the peer has read enough of what was sent that more may be, and it is time for it.
+    /// Waits until the peer has read enough of what was sent that more may be.
     ///
     /// # Errors
     /// Nothing can be written any more.
     #[inline]
     pub fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WriteError>> {
-        if self.pace.is_some() {
-            ready!(self.poll_first(cx))?;
-        }
         if self.is_blocked || self.is_over() {
             return self.poll_flush(cx);
         }
-        Poll::Ready(Ok(()))
-    }
-
-    /// Sends the first messages, each at its time, and waits for the time of the next.
-    fn poll_first(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WriteError>> {
-        loop {
-            if self.is_blocked {
-                ready!(self.poll_flush(cx))?;
-            }
-            let Some(pace) = &mut self.pace else { break };
-            ready!(pace.poll_due(cx));
-            let Some(payload) = pace.take_first() else { break };
-            self.send(&payload)?;
-        }
-        self.pace.take_if(|pace| !pace.is_timed());
         Poll::Ready(Ok(()))
     }
 
@@ -356,21 +310,11 @@ impl Connection {
         self.sent_messages += 1;
         let io = self.socket.get_mut();
         io.push(payload);
-        let mut is_due = io.unwritten_bytes() > WRITE_BUFFER_BYTES;
-        if let Some(pace) = &mut self.pace {
-            pace.sent();
-            is_due |= pace.is_timed();
-        }
+        let is_due = io.unwritten_bytes() > WRITE_BUFFER_BYTES;
         match is_due.then(|| self.try_flush()) {
             Some(Poll::Ready(flushed)) => flushed,
             Some(Poll::Pending) | None => Ok(()),
         }
-    }
-
-    /// Whether each message waits for its time.
-    #[inline]
-    pub(super) fn is_paced(&self) -> bool {
-        self.pace.is_some()
     }
 
     /// Whether the peer took nothing more when it was last written to.
@@ -393,7 +337,7 @@ impl Connection {
     ///
     /// # Errors
     /// Nothing can be written any more.
-    pub(super) fn send_frames(&mut self, frames: Frames) -> Result<(), WriteError> {
+    pub(super) fn send_frames(&mut self, frames: EncodedFrames) -> Result<(), WriteError> {
         self.is_dirty = true;
         self.sent_messages += frames.count;
         self.socket.get_mut().push_shared(frames.bytes);
@@ -455,20 +399,20 @@ impl Connection {
     #[inline]
     pub(super) fn writable(&self) -> Result<(), WriteError> {
         match (&self.phase, self.socket.get_ref().write_error()) {
-            (Phase::Open, None) => Ok(()),
+            (Lifecycle::Open, None) => Ok(()),
             (_, Some(error)) => Err(error.clone()),
-            (Phase::Over(over), None) => Err(WriteError::new(over.ending.to_string())),
+            (Lifecycle::Over(over), None) => Err(WriteError::new(over.ending.to_string())),
         }
     }
 
     /// Ends the connection with a close frame of this code and reason.
     pub fn close(&mut self, code: u16, reason: &str) {
-        self.end(Ending::Dismissed(Dismissal { code, reason: reason.to_owned() }));
+        self.end(ConnectionEnd::Dismissed(Dismissal { code, reason: reason.to_owned() }));
     }
 
     /// Starts the end, if it has none yet: what was sent is still written, then the close frame that this
     /// ending calls for, then nothing more. What was received before is still there.
-    pub(crate) fn end(&mut self, ending: Ending) {
+    pub(crate) fn end(&mut self, ending: ConnectionEnd) {
         if self.is_over() {
             return;
         }
@@ -478,15 +422,15 @@ impl Connection {
             // An error shows again when the flush is polled.
             let _ = self.socket.close(Some(CloseFrame { code: code.into(), reason: reason.into() }));
         }
-        let closing = (!matches!(ending, Ending::Lost(_))).then(Closing::new);
-        self.phase = Phase::Over(Box::new(Over { ending, closing }));
+        let closing = (!matches!(ending, ConnectionEnd::Lost(_))).then(ClosingHandshake::new);
+        self.phase = Lifecycle::Over(Box::new(EndedConnection { ending, closing }));
     }
 
     /// Sees the end through: ready once the peer has hung up, or after 5 s or 1 MiB more. The socket is
     /// closed then; what was held back is still there.
     pub fn poll_closed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.socket.get_mut().wake(cx.waker());
-        let Phase::Over(over) = &mut self.phase else { return Poll::Pending };
+        let Lifecycle::Over(over) = &mut self.phase else { return Poll::Pending };
         if let Some(closing) = &mut over.closing {
             ready!(closing.poll(&mut self.socket, cx));
             over.closing = None;
@@ -497,26 +441,29 @@ impl Connection {
 
     /// What an error of reading means.
     #[cold]
-    fn ending_of(&self, error: Error) -> Ending {
+    fn ending_of(&self, error: Error) -> ConnectionEnd {
         match error {
-            Error::Io(error) => Ending::Lost(error.to_string()),
+            Error::Io(error) => ConnectionEnd::Lost(error.to_string()),
             Error::Capacity(CapacityError::MessageTooLong { size, max_size }) => {
-                Ending::TooLarge { bytes: size, limit_bytes: max_size }
+                ConnectionEnd::TooLarge { bytes: size, limit_bytes: max_size }
             }
-            Error::Utf8(_) => {
-                Ending::Violation { code: close_code::NOT_UTF8, detail: "text that is not UTF-8".to_owned() }
-            }
+            Error::Utf8(_) => ConnectionEnd::Violation {
+                code: close_code::NOT_UTF8,
+                detail: "text that is not UTF-8".to_owned(),
+            },
             Error::Protocol(ProtocolError::ResetWithoutClosingHandshake)
             | Error::ConnectionClosed
             | Error::AlreadyClosed => {
                 // A reset is told once, to whoever asks first: reading then finds a mere end.
                 let why = self.socket.get_ref().write_error().map(ToString::to_string);
-                Ending::Lost(why.unwrap_or_else(|| "the stream ended without a close frame".to_owned()))
+                ConnectionEnd::Lost(
+                    why.unwrap_or_else(|| "the stream ended without a close frame".to_owned()),
+                )
             }
             Error::Protocol(error) => {
-                Ending::Violation { code: close_code::PROTOCOL, detail: error.to_string() }
+                ConnectionEnd::Violation { code: close_code::PROTOCOL, detail: error.to_string() }
             }
-            other => Ending::Lost(other.to_string()),
+            other => ConnectionEnd::Lost(other.to_string()),
         }
     }
 }

@@ -5,7 +5,7 @@
 //! nobody: what was not read cannot be missed. Events only ever move deadlines back, so the one timer is
 //! looked at again when it fires, not per message.
 
-use super::connection::{Connection, Progress};
+use super::connection::{Connection, TcpProgress};
 use crate::config::{Endpoint, Ping};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -23,7 +23,7 @@ pub(super) struct Keepalive {
 
 /// What is to be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Due {
+pub(super) enum KeepaliveAction {
     /// Send a ping.
     Ping,
     /// The peer is dead.
@@ -71,12 +71,14 @@ impl Keepalive {
 
     /// What is due on this connection.
     #[inline]
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>, connection: &Connection) -> Poll<Due> {
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>, connection: &Connection) -> Poll<KeepaliveAction> {
         while let Some(timer) = &mut self.timer {
             ready!(timer.as_mut().poll(cx));
             let (life, progress) = (connection.traffic().life, || connection.stream().progress());
             let due = self.schedule.due(Instant::now(), life, progress);
-            if matches!(due, Some(Due::Silent | Due::Idle)) && connection.has_unread(cx) {
+            if matches!(due, Some(KeepaliveAction::Silent | KeepaliveAction::Idle))
+                && connection.has_unread(cx)
+            {
                 // It has said something, and is not dead before that was looked at.
                 timer.as_mut().reset(Instant::now() + LOOK_AGAIN);
                 continue;
@@ -108,7 +110,7 @@ struct Schedule {
 struct Unanswered {
     sent: Instant,
     life: u64,
-    progress: Option<Progress>,
+    progress: Option<TcpProgress>,
 }
 
 impl Schedule {
@@ -128,7 +130,12 @@ impl Schedule {
         [next_ping, silent, idle].into_iter().flatten().min()
     }
 
-    fn due(&mut self, now: Instant, life: u64, progress: impl Fn() -> Option<Progress>) -> Option<Due> {
+    fn due(
+        &mut self,
+        now: Instant,
+        life: u64,
+        progress: impl Fn() -> Option<TcpProgress>,
+    ) -> Option<KeepaliveAction> {
         self.unanswered.take_if(|first| life > first.life);
         if self.held_since.is_none() {
             if let (Some(ping), Some(first)) = (self.ping, &self.unanswered)
@@ -136,18 +143,18 @@ impl Schedule {
             {
                 let reads = first.progress.zip(progress()).is_some_and(|(then, now)| now.is_beyond(&then));
                 if !reads {
-                    return Some(Due::Silent);
+                    return Some(KeepaliveAction::Silent);
                 }
                 self.unanswered = None;
             }
             if self.idle.is_some_and(|idle| now >= self.last_message + idle) {
-                return Some(Due::Idle);
+                return Some(KeepaliveAction::Idle);
             }
         }
         let ping = self.ping.filter(|_| now >= self.next_ping)?;
         self.next_ping = now + ping.interval;
         self.unanswered.get_or_insert_with(|| Unanswered { sent: now, life, progress: progress() });
-        Some(Due::Ping)
+        Some(KeepaliveAction::Ping)
     }
 
     /// Moves what was being waited for by the time it was not looked for.
@@ -176,30 +183,30 @@ mod tests {
         let start = Instant::now();
         let mut schedule = Schedule::new(Some(PING), None, start);
         assert_eq!(schedule.next(), Some(start + seconds(30)));
-        assert_eq!(schedule.due(start + seconds(30), 7, || None), Some(Due::Ping));
+        assert_eq!(schedule.due(start + seconds(30), 7, || None), Some(KeepaliveAction::Ping));
         assert_eq!(schedule.next(), Some(start + seconds(40)));
         assert_eq!(schedule.due(start + seconds(40), 8, || None), None, "something was received");
-        assert_eq!(schedule.due(start + seconds(60), 8, || None), Some(Due::Ping));
-        assert_eq!(schedule.due(start + seconds(70), 8, || None), Some(Due::Silent));
+        assert_eq!(schedule.due(start + seconds(60), 8, || None), Some(KeepaliveAction::Ping));
+        assert_eq!(schedule.due(start + seconds(70), 8, || None), Some(KeepaliveAction::Silent));
     }
 
     #[test]
     fn held_time_counts_neither_for_pings_nor_for_idleness() {
         let start = Instant::now();
         let mut schedule = Schedule::new(Some(PING), Some(seconds(60)), start);
-        assert_eq!(schedule.due(start + seconds(30), 0, || None), Some(Due::Ping));
+        assert_eq!(schedule.due(start + seconds(30), 0, || None), Some(KeepaliveAction::Ping));
         schedule.held_since = Some(start + seconds(35));
         assert_eq!(schedule.due(start + seconds(45), 0, || None), None);
         schedule.release(start + seconds(135));
         assert_eq!(
             schedule.due(start + seconds(139), 0, || None),
-            Some(Due::Ping),
+            Some(KeepaliveAction::Ping),
             "the ping that was due meanwhile"
         );
-        assert_eq!(schedule.due(start + seconds(140), 0, || None), Some(Due::Silent));
+        assert_eq!(schedule.due(start + seconds(140), 0, || None), Some(KeepaliveAction::Silent));
         schedule.unanswered = None;
         assert_eq!(schedule.due(start + seconds(159), 0, || None), None);
-        assert_eq!(schedule.due(start + seconds(160), 0, || None), Some(Due::Idle));
+        assert_eq!(schedule.due(start + seconds(160), 0, || None), Some(KeepaliveAction::Idle));
     }
 
     #[test]
@@ -208,6 +215,6 @@ mod tests {
         let mut schedule = Schedule::new(None, Some(seconds(60)), start);
         schedule.last_message = start + seconds(50);
         assert_eq!(schedule.due(start + seconds(60), 99, || None), None);
-        assert_eq!(schedule.due(start + seconds(110), 99, || None), Some(Due::Idle));
+        assert_eq!(schedule.due(start + seconds(110), 99, || None), Some(KeepaliveAction::Idle));
     }
 }

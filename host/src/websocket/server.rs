@@ -6,12 +6,17 @@
 pub(super) mod accept;
 mod auth;
 pub(super) mod broadcast;
+mod chunk_reader;
 mod expected;
 pub(super) mod listen_error;
 mod listener;
+mod listener_permit;
+pub(super) mod listener_registry;
 pub(super) mod listeners;
 mod membership;
 mod peer;
+pub(super) mod registration;
 pub(super) mod request;
 pub(super) mod ring;
-pub(super) mod route;
+mod route;
+pub(super) mod route_member;

@@ -7,7 +7,7 @@ use tidemill::config::{
     AllowedOrigins, Auth, BearerFrom, Endpoint, EndpointText, FromHandshake, Listen, Mode, Redacted,
 };
 use tidemill::message::Message;
-use tidemill::metadata::{CONNECTION, INGEST_TIME, PEER, SOURCE};
+use tidemill::message::metadata::{CONNECTION, INGEST_TIME, PEER, SOURCE};
 use tidemill::source::Source;
 use tidemill::websocket::Listeners;
 use tokio::net::TcpStream;

@@ -73,7 +73,7 @@ async fn a_burst_of_replies_drops_nothing_for_a_peer_that_reads_at_once() {
             ReplySink { peers: Peers { buffer: 16, slow, ..Peers::default() }, ..ReplySink::default() };
         let Mode::Server(listen) = &endpoint.mode else { panic!("a server endpoint") };
         let (of_sink, of_endpoint) = (metrics.sink("p", "back"), metrics.endpoint("p", "back"));
-        let reply = sink::Reply::accepted(&config, &endpoint, listen, &listeners, of_sink, of_endpoint);
+        let reply = sink::Replies::accepted(&config, &endpoint, listen, &listeners, of_sink, of_endpoint);
         let mut sink = Sink::Reply(reply.await.expect("it is open already"));
         let mut peer = dial(address, "/").await;
         soon(peer.send(tungstenite::Message::text("ask"))).await.expect("it is read");

@@ -7,8 +7,8 @@ use std::time::Duration;
 use tidemill::config::{Buffer, Client, Peers};
 use tidemill::config::{Endpoint, Mode, Server, WebSocketSink, WebSocketSource};
 use tidemill::connections::{Connections, OpenEndpoint};
+use tidemill::message::metadata::Metadata;
 use tidemill::message::{Failed, Message, Payload};
-use tidemill::metadata::Metadata;
 use tidemill::sink::Sink;
 use tidemill::source::{Fill, Room, Source};
 use tidemill::websocket::Listeners;
@@ -175,7 +175,7 @@ pub(crate) fn source_config(endpoint: Endpoint) -> WebSocketSource {
 pub(crate) fn client_source(mut config: WebSocketSource, metrics: &Metrics) -> Source {
     let client = client_of(&mut config.endpoint).clone();
     let metrics = metrics.endpoint("p", "source");
-    Source::Client(Box::new(tidemill::source::websocket::Client::new(&config, &client, true, metrics)))
+    Source::Dialled(Box::new(tidemill::source::DialledSource::new(&config, &client, true, metrics)))
 }
 
 pub(crate) fn sink_of(endpoint: Endpoint, buffer: Buffer, metrics: &Metrics) -> Sink {
@@ -185,7 +185,7 @@ pub(crate) fn sink_of(endpoint: Endpoint, buffer: Buffer, metrics: &Metrics) -> 
 pub(crate) fn client_sink(mut config: WebSocketSink, metrics: &Metrics) -> Sink {
     let client = client_of(&mut config.endpoint).clone();
     let (sink, endpoint) = (metrics.sink("p", "out"), metrics.endpoint("p", "out"));
-    Sink::Client(Box::new(tidemill::sink::websocket::Client::new(&config, &client, sink, endpoint)))
+    Sink::Dialled(Box::new(tidemill::sink::DialledSink::new(&config, &client, sink, endpoint)))
 }
 
 pub(crate) fn sink_config(endpoint: Endpoint, buffer: Buffer, peers: Peers) -> WebSocketSink {
@@ -209,10 +209,10 @@ pub(crate) async fn open_sink(
 ) -> (Sink, std::net::SocketAddr) {
     let Mode::Server(listen) = config.endpoint.mode.clone() else { panic!("a server endpoint") };
     let (sink, endpoint) = (metrics.sink("p", "out"), metrics.endpoint("p", "out"));
-    let server = tidemill::sink::websocket::Server::open(&config, &listen, listeners, sink, endpoint);
+    let server = tidemill::sink::AcceptedSink::open(&config, &listen, listeners, sink, endpoint);
     let server = server.await.expect("a free port");
     let address = server.local_address();
-    (Sink::Server(server), address)
+    (Sink::Accepted(server), address)
 }
 
 /// A server source on a free port, and its address.
@@ -231,10 +231,10 @@ pub(crate) async fn open_source(
 ) -> (Source, std::net::SocketAddr) {
     let Mode::Server(listen) = config.endpoint.mode.clone() else { panic!("a server endpoint") };
     let endpoint = metrics.endpoint("p", "source");
-    let server = tidemill::source::websocket::Server::open(&config, &listen, listeners, true, endpoint);
+    let server = tidemill::source::AcceptedSource::open(&config, &listen, listeners, true, endpoint);
     let server = server.await.expect("a free port");
     let address = server.local_address();
-    (Source::Server(Box::new(server)), address)
+    (Source::Accepted(Box::new(server)), address)
 }
 
 /// The metrics and the table of connections of a host, without the host.

@@ -15,9 +15,10 @@ use std::future::poll_fn;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 use tidemill::config::{Buffer, Endpoint, EndpointText, Heartbeat, Peers, Ping};
+use tidemill::message::reply::{Enqueued, OutgoingReply, ReplyTracker};
 use tidemill::reason::Reason;
 use tidemill::source::{Fill, Source};
-use tidemill::websocket::{Account, Lane, Listeners, Pushed, Reply};
+use tidemill::websocket::Listeners;
 use tidemill_tests::authority::Authority;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
@@ -158,12 +159,12 @@ async fn dialled_source(is_tls: bool, writing: Writing, is_held: bool) {
     fill_until(&mut source, &mut seen, |seen| !seen.messages.is_empty()).await;
 
     leave(peer, (writing == Writing::Pong).then(|| Message::Ping("are you there".into()))).await;
-    let account = Account::new(Peers::default());
+    let account = ReplyTracker::new(Peers::default());
     if writing == Writing::Reply {
         let (frame, hello) = (message("answer").payload, seen.messages[0].clone());
-        let lane = Lane::of(seen.messages[0].metadata.origin()).unwrap();
-        let pushed = lane.push(Reply { frame, message: hello }, &account);
-        assert!(matches!(pushed, Pushed::Taken { dropped: 0 }));
+        let connection = seen.messages[0].metadata.origin().reply_to().unwrap();
+        let pushed = connection.try_send(OutgoingReply { frame, message: hello }, &account);
+        assert!(matches!(pushed, Enqueued::Taken { dropped: 0 }));
     }
     if is_held {
         later(poll_fn(|cx| {
@@ -257,10 +258,10 @@ async fn what_an_accepted_peer_said_before_it_left_arrives_whatever_is_written()
         let hello = seen.messages.remove(0);
         leave(peer, (writing == Writing::Pong).then(|| Message::Ping("are you there".into()))).await;
         if writing == Writing::Reply {
-            let (frame, account) = (message("answer").payload, Account::new(Peers::default()));
-            let lane = Lane::of(hello.metadata.origin()).unwrap();
-            let pushed = lane.push(Reply { frame, message: hello.clone() }, &account);
-            assert!(matches!(pushed, Pushed::Taken { dropped: 0 }));
+            let (frame, account) = (message("answer").payload, ReplyTracker::new(Peers::default()));
+            let connection = hello.metadata.origin().reply_to().unwrap();
+            let pushed = connection.try_send(OutgoingReply { frame, message: hello.clone() }, &account);
+            assert!(matches!(pushed, Enqueued::Taken { dropped: 0 }));
         } else {
             // What everybody gets is written to the peer first, and then the peer is read.
             sink.push(message("to all"), &mut Vec::new());

@@ -18,9 +18,10 @@ use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
 use tidemill::config::{FilePath, Identity, Mode, Peers, Pem, Ping, ServerTls};
+use tidemill::message::reply::{Enqueued, OutgoingReply, ReplyTracker};
 use tidemill::sink::Sink;
 use tidemill::source::Source;
-use tidemill::websocket::{Account, Lane, Listeners, Pushed, Reply};
+use tidemill::websocket::Listeners;
 use tidemill_tests::authority::Authority;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpSocket;
@@ -187,7 +188,7 @@ async fn says_all_and_leaves(is_tls: bool, writing: Writing, is_held: bool) {
     }
     let mut peer = service.dial(tls.as_ref()).await;
     let mut seen = Seen::default();
-    let account = Account::new(Peers::default());
+    let account = ReplyTracker::new(Peers::default());
     if writing == Writing::Reply {
         soon(peer.send(Message::from("hello"))).await.unwrap();
         fill_until(&mut service.source, &mut seen, |seen| !seen.messages.is_empty()).await;
@@ -200,10 +201,12 @@ async fn says_all_and_leaves(is_tls: bool, writing: Writing, is_held: bool) {
         Writing::Broadcast => push(&mut service.sink, &mut Vec::new(), &["to all"]).await,
         Writing::Reply => {
             let hello = seen.messages.remove(0);
-            let lane = Lane::of(hello.metadata.origin()).unwrap();
-            let pushed =
-                lane.push(Reply { frame: message("answer").payload, message: hello.clone() }, &account);
-            assert!(matches!(pushed, Pushed::Taken { dropped: 0 }), "{what}");
+            let connection = hello.metadata.origin().reply_to().unwrap();
+            let pushed = connection.try_send(
+                OutgoingReply { frame: message("answer").payload, message: hello.clone() },
+                &account,
+            );
+            assert!(matches!(pushed, Enqueued::Taken { dropped: 0 }), "{what}");
         }
         _ => {}
     }

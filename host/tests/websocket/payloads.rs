@@ -9,7 +9,7 @@ use futures_util::{SinkExt, StreamExt};
 use std::future::poll_fn;
 use tidemill::config::{Buffer, Codec, Packing, Peers};
 use tidemill::message::Message;
-use tidemill::metadata::{Metadata, Origin, SOURCE};
+use tidemill::message::metadata::{Metadata, Origin, SOURCE};
 use tidemill::packing::{Packer, Unpacker};
 use tidemill::reason::Reason;
 use tidemill::source::{Fill, Room, Source};

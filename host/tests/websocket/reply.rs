@@ -36,19 +36,19 @@ async fn accepting(endpoint: Endpoint, config: &ReplySink) -> (Service, SocketAd
     let (source, address) = open_source(&listeners, source_config(endpoint.clone()), &metrics).await;
     let Mode::Server(listen) = &endpoint.mode else { panic!("a server endpoint") };
     let (of_sink, of_endpoint) = (metrics.sink("p", "back"), metrics.endpoint("p", "back"));
-    let sink = sink::Reply::accepted(config, &endpoint, listen, &listeners, of_sink, of_endpoint).await;
+    let sink = sink::Replies::accepted(config, &endpoint, listen, &listeners, of_sink, of_endpoint).await;
     (Service::new(source, sink.expect("it is open already"), metrics), address)
 }
 
 fn dialling(endpoint: Endpoint, config: &ReplySink) -> Service {
     let metrics = Metrics::default();
     let source = client_source(source_config(endpoint), &metrics);
-    let sink = sink::Reply::dialled(config, metrics.sink("p", "back"));
+    let sink = sink::Replies::dialled(config, metrics.sink("p", "back"));
     Service::new(source, sink, metrics)
 }
 
 impl Service {
-    fn new(source: Source, sink: sink::Reply, metrics: Metrics) -> Self {
+    fn new(source: Source, sink: sink::Replies, metrics: Metrics) -> Self {
         Self { source, sink: Sink::Reply(sink), seen: Seen::default(), failed: Vec::new(), metrics }
     }
 

@@ -12,7 +12,7 @@ use std::task::{Context, Waker};
 use std::time::Duration;
 use tidemill::config::{Peers, Ping, SlowPeer, WhenNoPeers};
 use tidemill::connections::EndpointState;
-use tidemill::metadata::{PEER, SOURCE};
+use tidemill::message::metadata::{PEER, SOURCE};
 use tidemill::websocket::Listeners;
 use tokio_tungstenite::tungstenite::Message;
 use tracing::field::Field;

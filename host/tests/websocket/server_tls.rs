@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use tidemill::config::{
     ClientCertificates, Endpoint, FilePath, FromHandshake, Identity, Mode, Pem, ServerTls,
 };
-use tidemill::metadata::SOURCE;
+use tidemill::message::metadata::SOURCE;
 use tidemill::source::Source;
 use tidemill::websocket::Listeners;
 use tidemill_tests::authority::{Authority, Certified};
@@ -119,7 +119,7 @@ fn shown(peer: &Peer) -> String {
     (*names.iter().find(is_in).expect("a known name")).to_owned()
 }
 
-async fn received(source: &mut Source, peer: &mut Peer) -> tidemill::metadata::Metadata {
+async fn received(source: &mut Source, peer: &mut Peer) -> tidemill::message::metadata::Metadata {
     soon(peer.send(Message::text("hello"))).await.expect("it is read");
     let mut seen = Seen::default();
     fill_until(source, &mut seen, |seen| !seen.messages.is_empty()).await;

@@ -9,7 +9,7 @@ use std::future::{Future, poll_fn};
 use std::task::Poll;
 use std::time::Duration;
 use tidemill::config::Ping;
-use tidemill::metadata::{CONNECTION, PEER, SOURCE};
+use tidemill::message::metadata::{CONNECTION, PEER, SOURCE};
 use tidemill::source::{Fill, Room};
 use tokio_tungstenite::tungstenite::{self, Message};
 

@@ -16,7 +16,7 @@ use tidemill::config::{
 use tidemill::message::Failed;
 use tidemill::pipeline::{self, Control, Ended, Ending, Parts};
 use tidemill::sink::{self, Sink};
-use tidemill::source::{self, Chunk, Source};
+use tidemill::source::{self, Source, SourceChunk};
 use tidemill::websocket::Listeners;
 use tidemill_tests::sockets::until;
 use tokio::net::TcpSocket;
@@ -215,7 +215,7 @@ async fn at_a_stop_a_peer_that_does_not_read_its_replies_costs_only_itself() {
     let (of_sink, of_endpoint) = (metrics.sink("p", "back"), metrics.endpoint("p", "back"));
     let peers = Peers { buffer: 16, slow: SlowPeer::DropOldest, ..Peers::default() };
     let config = ReplySink { peers, ..ReplySink::default() };
-    let sink = sink::Reply::accepted(&config, &endpoint, listen, &listeners, of_sink, of_endpoint).await;
+    let sink = sink::Replies::accepted(&config, &endpoint, listen, &listeners, of_sink, of_endpoint).await;
     let running = Running::new(source, "back", Sink::Reply(sink.expect("it listens")), &metrics);
     let (mut stalled, mut quick) = (dial_slow(address).await, dial(address, "/").await);
     for index in 0..FLOOD {
@@ -249,7 +249,7 @@ async fn at_a_stop_a_peer_that_does_not_read_no_longer_blocks_the_others() {
     let (feed, queue) = source::queue();
     let running = Running::new(Source::Queue(queue), "out", sink, &metrics);
     let messages = (0..FLOOD).map(|index| message(&flood(index))).collect();
-    feed.push(Chunk { messages, failed: Vec::new() }).await.expect("it runs");
+    feed.push(SourceChunk { messages, failed: Vec::new() }).await.expect("it runs");
     assert!(next_text(&mut quick).await.starts_with("00000000 "));
     let deadline = running.stop().await;
     for index in 1..FLOOD {

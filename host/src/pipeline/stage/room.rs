@@ -57,7 +57,7 @@ impl StageRoom {
 mod tests {
     use super::*;
     use crate::message::Payload;
-    use crate::metadata::Metadata;
+    use crate::message::metadata::Metadata;
 
     fn messages(lengths: &[usize]) -> VecDeque<Message> {
         let message = |length: &usize| Message {

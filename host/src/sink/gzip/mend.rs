@@ -39,7 +39,7 @@ pub(in crate::sink) struct Mended {
 }
 
 /// What is found where a member should be.
-enum Found {
+enum FoundMember {
     /// It is whole, and ends here.
     Whole(u64),
     /// The file ends in its middle.
@@ -61,8 +61,8 @@ pub(in crate::sink) fn mend(file: &File) -> io::Result<Mended> {
     let mut start = last_head(file, last)?.unwrap_or(0);
     while start < length {
         match member(file, start, &mut mended.last)? {
-            Found::Whole(end) => start = end,
-            Found::Torn => {
+            FoundMember::Whole(end) => start = end,
+            FoundMember::Torn => {
                 let torn = Torn::read(file, start)?;
                 let keep = torn.place.as_ref().map_or(start, |place| place.end);
                 file.set_len(keep)?;
@@ -72,7 +72,7 @@ pub(in crate::sink) fn mend(file: &File) -> io::Result<Mended> {
                 }
                 return Ok(Mended { was_torn: true, cut_bytes: length - keep, loose: torn.loose, ..mended });
             }
-            Found::Damaged => {
+            FoundMember::Damaged => {
                 let kept = without_zeros(file, length)?;
                 if kept == length {
                     let what = format!("the file is no gzip from byte {start} on: move it away");
@@ -135,10 +135,10 @@ fn last_head(file: &File, mut end: u64) -> io::Result<Option<u64>> {
 }
 
 /// What is at `start`, and the last byte of its text if it is a whole member.
-fn member(file: &File, start: u64, last: &mut Option<u8>) -> io::Result<Found> {
+fn member(file: &File, start: u64, last: &mut Option<u8>) -> io::Result<FoundMember> {
     let mut reader = Counted { inner: reader(file, start)?, taken: 0 };
     if !reader.fill_buf()?.iter().zip(HEAD).take(MAGIC_BYTES).all(|(byte, known)| *byte == known) {
-        return Ok(Found::Damaged);
+        return Ok(FoundMember::Damaged);
     }
     let mut unpacked = GzDecoder::new(&mut reader);
     let mut text = vec![0; READ_BYTES];
@@ -147,13 +147,13 @@ fn member(file: &File, start: u64, last: &mut Option<u8>) -> io::Result<Found> {
         match unpacked.read(&mut text) {
             Ok(0) => break,
             Ok(read) => newest = Some(text[read - 1]),
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(Found::Torn),
-            Err(error) if error.raw_os_error().is_none() => return Ok(Found::Damaged),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(FoundMember::Torn),
+            Err(error) if error.raw_os_error().is_none() => return Ok(FoundMember::Damaged),
             Err(error) => return Err(error),
         }
     }
     *last = newest.or(*last);
-    Ok(Found::Whole(start + reader.taken))
+    Ok(FoundMember::Whole(start + reader.taken))
 }
 
 fn reader(mut file: &File, start: u64) -> io::Result<BufReader<&File>> {
@@ -188,7 +188,7 @@ impl<R: BufRead> BufRead for Counted<R> {
 
 /// A place at which a torn member can be ended.
 #[derive(Clone, Debug)]
-struct Place {
+struct PieceEnd {
     end: u64,
     tail: Tail,
     /// How much text is before it, and its last byte.
@@ -198,7 +198,7 @@ struct Place {
 
 /// A member that is not whole.
 struct Torn {
-    place: Option<Place>,
+    place: Option<PieceEnd>,
     /// The text behind the place, as far as it can be unpacked.
     loose: Vec<u8>,
 }
@@ -240,13 +240,13 @@ fn header(file: &File, start: u64) -> io::Result<Option<u64>> {
 }
 
 /// Unpacks a body as far as that goes, and tells each place behind which it may be ended.
-fn unpack(file: &File, body: u64, mut found: impl FnMut(Place)) -> io::Result<()> {
+fn unpack(file: &File, body: u64, mut found: impl FnMut(PieceEnd)) -> io::Result<()> {
     let mut inflating = Inflating::default();
     each_part(file, body, |part, end, is_flushed| {
         let goes_on = inflating.take(part, |_| {});
         if goes_on && is_flushed {
             let Inflating { crc, text, last, .. } = &inflating;
-            found(Place { end, tail: tail(crc), text: *text, last: *last });
+            found(PieceEnd { end, tail: tail(crc), text: *text, last: *last });
         }
         goes_on
     })
@@ -364,7 +364,7 @@ impl Inflating {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Packer;
+    use super::super::GzipPacker;
     use super::*;
     use flate2::read::MultiGzDecoder;
     use flate2::write::GzEncoder;
@@ -390,7 +390,7 @@ mod tests {
         let pieces: Vec<Vec<u8>> = [0..50_000, 50_000..50_300, 50_300..50_301]
             .map(|lines| lines.map(line).collect::<String>().into())
             .into();
-        let mut packer = Packer::new(true);
+        let mut packer = GzipPacker::new(true);
         let (mut bytes, mut ends) = (Vec::new(), Vec::new());
         for text in &pieces {
             let (packed, piece) = packer.pack(text);
@@ -423,7 +423,7 @@ mod tests {
 
     /// Appends as the sink does, then unpacks.
     fn unpacked_with(file: &mut File, loose: &[u8]) -> Vec<u8> {
-        let mut packer = Packer::new(true);
+        let mut packer = GzipPacker::new(true);
         file.seek(SeekFrom::End(0)).expect("it is a file");
         let (packed, piece) = packer.pack(loose);
         file.write_all(packed).expect("it is written");

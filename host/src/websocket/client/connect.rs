@@ -3,8 +3,8 @@
 //! The handshake is hyper's, so that a refusal is read as what it is: a status, a reason to wait, a
 //! redirect that is not followed. [`ConnectError`] says it in the words users know.
 
-use super::connect_error::{ConnectError, Problem};
-use super::request::{Exchanged, exchange};
+use super::connect_error::{ConnectError, ConnectProblem};
+use super::request::{HttpAnswer, exchange};
 use super::{proxy, url};
 use crate::config::{Client, Endpoint, EndpointText, Redacted, WebSocketUrl};
 use crate::websocket::connection::{Connection, Stream};
@@ -59,38 +59,44 @@ impl<'a> Dial<'a> {
 pub async fn connect(dial: Dial<'_>) -> Result<Connection, ConnectError> {
     let patience = dial.client.connect_timeout;
     let dialled = tokio::time::timeout(patience, Box::pin(dial.upgrade())).await;
-    let dialled = dialled.unwrap_or(Err(Problem::Timeout(patience)));
+    let dialled = dialled.unwrap_or(Err(ConnectProblem::Timeout(patience)));
     dialled.map_err(|problem| ConnectError::new(dial.url, problem))
 }
 
 impl Dial<'_> {
-    async fn upgrade(&self) -> Result<Connection, Problem> {
-        let url = resolved(self.url).await.map_err(Problem::Secret)?;
-        let target = url::parse(&url).map_err(Problem::Url)?;
+    async fn upgrade(&self) -> Result<Connection, ConnectProblem> {
+        let url = resolved(self.url).await.map_err(ConnectProblem::Secret)?;
+        let target = url::parse(&url).map_err(ConnectProblem::Url)?;
         let key = generate_key();
         let request = self.request(&target, &key).await?;
         let stream = self.stream(&target).await?;
-        let Exchanged { response, granted } =
+        let HttpAnswer { response, granted } =
             exchange(stream, request, StatusCode::SWITCHING_PROTOCOLS).await?;
-        let Some((stream, rest)) = granted else { return Err(Problem::of_answer(&response)) };
+        let Some((stream, rest)) = granted else { return Err(ConnectProblem::of_answer(&response)) };
         let subprotocol = self.check(&response, &key)?;
         Ok(Connection::new(stream, &rest, Role::Client, self.max_message_size_bytes, subprotocol))
     }
 
-    async fn stream(&self, target: &WebSocketUrl) -> Result<Stream, Problem> {
+    async fn stream(&self, target: &WebSocketUrl) -> Result<Stream, ConnectProblem> {
         let tcp = proxy::connect_tcp(target, &self.client.proxies).await?;
         if !target.is_tls {
             return Ok(Stream::Tcp(tcp));
         }
-        let config = tls::client_config(&self.client.tls).await.map_err(Problem::tls)?;
+        let config = tls::client_config(&self.client.tls).await.map_err(ConnectProblem::tls)?;
         let name = self.client.tls.server_name.as_ref().map_or(&*target.host, Redacted::expose);
         let name = ServerName::try_from(name.to_owned());
-        let name = name.map_err(|_| Problem::tls("the name to check is not a DNS name or an IP address"))?;
-        let tls = TlsConnector::from(config).connect(name, tcp).await.map_err(|e| Problem::of_tls(&e))?;
+        let name =
+            name.map_err(|_| ConnectProblem::tls("the name to check is not a DNS name or an IP address"))?;
+        let tls =
+            TlsConnector::from(config).connect(name, tcp).await.map_err(|e| ConnectProblem::of_tls(&e))?;
         Ok(Stream::Tls(Box::new(tls.into())))
     }
 
-    async fn request(&self, target: &WebSocketUrl, key: &str) -> Result<Request<Empty<Bytes>>, Problem> {
+    async fn request(
+        &self,
+        target: &WebSocketUrl,
+        key: &str,
+    ) -> Result<Request<Empty<Bytes>>, ConnectProblem> {
         let mut request = Request::builder()
             .uri(&target.path)
             .header(header::HOST, &target.authority)
@@ -102,32 +108,34 @@ impl Dial<'_> {
             request = request.header(header::SEC_WEBSOCKET_PROTOCOL, self.offered(Redacted::expose));
         }
         let request = request.body(Empty::new());
-        let mut request = request.map_err(|error| Problem::Handshake(error.to_string()))?;
+        let mut request = request.map_err(|error| ConnectProblem::Handshake(error.to_string()))?;
         if let Some(user_info) = &target.user_info {
             let credentials = BASE64_STANDARD.encode(percent_decode_str(user_info).collect::<Vec<u8>>());
             set(request.headers_mut(), "authorization", &format!("Basic {credentials}"))?;
         }
         for (name, value) in &self.client.headers {
-            let value = resolved(value).await.map_err(Problem::Secret)?;
+            let value = resolved(value).await.map_err(ConnectProblem::Secret)?;
             set(request.headers_mut(), name, value.expose())?;
         }
         Ok(request)
     }
 
     /// Whether a 101 is an answer to our request; the subprotocol it chose.
-    fn check(&self, response: &Response<Incoming>, key: &str) -> Result<Option<String>, Problem> {
+    fn check(&self, response: &Response<Incoming>, key: &str) -> Result<Option<String>, ConnectProblem> {
         let headers = response.headers();
         let is_upgrade = has_token(headers, &header::UPGRADE, "websocket")
             && has_token(headers, &header::CONNECTION, "upgrade");
         if !is_upgrade {
-            return Err(Problem::Handshake("the answer does not upgrade to websocket".to_owned()));
+            return Err(ConnectProblem::Handshake("the answer does not upgrade to websocket".to_owned()));
         }
         let accept = headers.get(header::SEC_WEBSOCKET_ACCEPT).map(HeaderValue::as_bytes);
         if accept != Some(derive_accept_key(key.as_bytes()).as_bytes()) {
-            return Err(Problem::Handshake("Sec-WebSocket-Accept is wrong".to_owned()));
+            return Err(ConnectProblem::Handshake("Sec-WebSocket-Accept is wrong".to_owned()));
         }
         if headers.contains_key(header::SEC_WEBSOCKET_EXTENSIONS) {
-            return Err(Problem::Handshake("the server uses an extension that was not offered".to_owned()));
+            return Err(ConnectProblem::Handshake(
+                "the server uses an extension that was not offered".to_owned(),
+            ));
         }
         let chosen = headers.get(header::SEC_WEBSOCKET_PROTOCOL);
         let chosen = chosen.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
@@ -135,7 +143,9 @@ impl Dial<'_> {
         match (agreed, chosen) {
             (Some(agreed), _) => Ok(Some(agreed.shown().to_owned())),
             (None, None) if self.subprotocols.is_empty() => Ok(None),
-            (None, chosen) => Err(Problem::Subprotocol { offered: self.offered(Redacted::shown), chosen }),
+            (None, chosen) => {
+                Err(ConnectProblem::Subprotocol { offered: self.offered(Redacted::shown), chosen })
+            }
         }
     }
 
@@ -145,8 +155,8 @@ impl Dial<'_> {
 }
 
 /// A header of the configuration replaces one of ours.
-fn set(headers: &mut HeaderMap, name: &str, value: &str) -> Result<(), Problem> {
-    let invalid = || Problem::Handshake(format!("header {name:?} is not a valid HTTP header"));
+fn set(headers: &mut HeaderMap, name: &str, value: &str) -> Result<(), ConnectProblem> {
+    let invalid = || ConnectProblem::Handshake(format!("header {name:?} is not a valid HTTP header"));
     let header_name = HeaderName::try_from(name).map_err(|_| invalid())?;
     let mut header_value = HeaderValue::try_from(value).map_err(|_| invalid())?;
     header_value.set_sensitive(true);

@@ -17,17 +17,17 @@ use std::time::{Duration, SystemTime};
 #[derive(Debug)]
 pub struct ConnectError {
     url: String,
-    problem: Problem,
+    problem: ConnectProblem,
 }
 
 #[derive(Debug)]
-pub(super) enum Problem {
+pub(super) enum ConnectProblem {
     Url(String),
     /// A file of the configuration that cannot be read.
     Secret(String),
     Proxy {
         proxy: String,
-        problem: Box<Problem>,
+        problem: Box<ConnectProblem>,
     },
     Tcp(io::Error),
     Tls {
@@ -49,11 +49,11 @@ pub(super) enum Problem {
 }
 
 impl ConnectError {
-    pub(super) fn new(url: &EndpointText, problem: Problem) -> Self {
+    pub(super) fn new(url: &EndpointText, problem: ConnectProblem) -> Self {
         let problem = match problem {
-            Problem::Status { status, location: Some(location), retry_after } => {
+            ConnectProblem::Status { status, location: Some(location), retry_after } => {
                 let location = Some(url::shown_location(&location, url));
-                Problem::Status { status, location, retry_after }
+                ConnectProblem::Status { status, location, retry_after }
             }
             other => other,
         };
@@ -62,7 +62,7 @@ impl ConnectError {
 
     /// The same, where the server's words quote no secret.
     pub(super) fn concealing(mut self, secrets: &Secrets) -> Self {
-        if let Problem::Status { location: Some(location), .. } = &mut self.problem {
+        if let ConnectProblem::Status { location: Some(location), .. } = &mut self.problem {
             *location = secrets.conceal(location);
         }
         self
@@ -76,7 +76,7 @@ impl ConnectError {
     /// The HTTP status of the answer, if it was not 101.
     pub fn status(&self) -> Option<u16> {
         match self.problem {
-            Problem::Status { status, .. } => Some(status.as_u16()),
+            ConnectProblem::Status { status, .. } => Some(status.as_u16()),
             _ => None,
         }
     }
@@ -89,21 +89,25 @@ impl ConnectError {
     /// Where to look, if that is known.
     pub fn hint(&self) -> Option<&'static str> {
         match &self.problem {
-            Problem::Status { status, .. } if matches!(status.as_u16(), 401 | 403) => {
+            ConnectProblem::Status { status, .. } if matches!(status.as_u16(), 401 | 403) => {
                 Some("check `headers.Authorization`")
             }
-            Problem::Status { status, .. } if status.as_u16() == 404 => Some("check the path of `url`"),
-            Problem::Status { location: Some(_), .. } => Some("redirects are not followed: change `url`"),
-            Problem::Tls { hint, .. } => *hint,
-            Problem::Proxy { problem, .. } => match **problem {
-                Problem::Status { status: StatusCode::PROXY_AUTHENTICATION_REQUIRED, .. } => {
+            ConnectProblem::Status { status, .. } if status.as_u16() == 404 => {
+                Some("check the path of `url`")
+            }
+            ConnectProblem::Status { location: Some(_), .. } => {
+                Some("redirects are not followed: change `url`")
+            }
+            ConnectProblem::Tls { hint, .. } => *hint,
+            ConnectProblem::Proxy { problem, .. } => match **problem {
+                ConnectProblem::Status { status: StatusCode::PROXY_AUTHENTICATION_REQUIRED, .. } => {
                     Some("check the user and the password in the proxy's url")
                 }
                 _ => {
                     Some("the proxy is that of HTTP_PROXY, HTTPS_PROXY or ALL_PROXY; NO_PROXY exempts hosts")
                 }
             },
-            Problem::Subprotocol { .. } => Some("check `subprotocols`"),
+            ConnectProblem::Subprotocol { .. } => Some("check `subprotocols`"),
             _ => None,
         }
     }
@@ -123,7 +127,7 @@ fn bare(name: &str) -> &str {
     name.split_once('"').and_then(|(_, rest)| rest.rsplit_once('"')).map_or(name, |(name, _)| name)
 }
 
-impl Problem {
+impl ConnectProblem {
     fn advice(&self) -> Advice {
         match self {
             Self::Status { status, retry_after, .. } => Advice {
@@ -254,8 +258,10 @@ impl fmt::Display for ConnectError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let url = &self.url;
         match &self.problem {
-            Problem::Url(why) => f.write_str(why),
-            Problem::Timeout(after) => write!(f, "connection to WebSocket {url} timed out after {after:?}"),
+            ConnectProblem::Url(why) => f.write_str(why),
+            ConnectProblem::Timeout(after) => {
+                write!(f, "connection to WebSocket {url} timed out after {after:?}")
+            }
             // Much of it is what the peer said.
             problem => {
                 let problem = foreign_text::shown(&problem.to_string());
@@ -265,7 +271,7 @@ impl fmt::Display for ConnectError {
     }
 }
 
-impl fmt::Display for Problem {
+impl fmt::Display for ConnectProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tcp(error) if error.kind() == ErrorKind::ConnectionRefused => {

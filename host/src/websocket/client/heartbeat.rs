@@ -18,28 +18,28 @@ use tokio::time::{Instant, Sleep};
 const PACKING_BYTES: usize = 256;
 
 /// The answers to heartbeats, found among all that is received.
-pub(crate) struct Replies {
+pub(super) struct ExpectedReply {
     expected: Bytes,
     unpacker: Option<Unpacker>,
     received: u64,
 }
 
-impl Replies {
+impl ExpectedReply {
     /// Answers that are equal to `expected`, once unpacked where messages are packed.
-    pub(crate) fn new(expected: impl Into<Bytes>, packing: Option<Packing>) -> Self {
+    pub(super) fn new(expected: impl Into<Bytes>, packing: Option<Packing>) -> Self {
         let expected = expected.into();
         let unpacker = packing.map(|packing| Unpacker::new(packing, expected.len()));
         Self { expected, unpacker, received: 0 }
     }
 
     /// How many there have been.
-    pub(crate) fn received(&self) -> u64 {
+    pub(super) fn received(&self) -> u64 {
         self.received
     }
 
     /// Whether this is one; it is counted.
     #[inline]
-    pub(crate) fn take(&mut self, received: &[u8]) -> bool {
+    pub(super) fn take(&mut self, received: &[u8]) -> bool {
         let is_reply =
             self.expected == received || self.unpacker.is_some() && self.unpacks_to_reply(received);
         self.received += u64::from(is_reply);
@@ -54,7 +54,7 @@ impl Replies {
 }
 
 /// The heartbeat of one connection.
-pub(super) struct Heartbeat {
+pub(super) struct HeartbeatTimer {
     message: Payload,
     interval: Duration,
     /// For the answer, if there is to be one.
@@ -69,14 +69,14 @@ pub(super) struct Heartbeat {
 
 /// What is to be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Beat {
-    /// Send the message, and say so with [`Heartbeat::sent`].
+pub(super) enum HeartbeatAction {
+    /// Send the message, and say so with [`HeartbeatTimer::sent`].
     Due,
     /// No answer came in time.
     NoReply,
 }
 
-impl Heartbeat {
+impl HeartbeatTimer {
     /// For a connection that begins now; `message` is what is sent.
     pub(super) fn new(config: &config::Heartbeat, message: Payload) -> Self {
         let next = Instant::now() + config.interval;
@@ -117,7 +117,7 @@ impl Heartbeat {
     }
 
     /// `replies` is how many answers have come on this connection.
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>, replies: u64) -> Poll<Beat> {
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>, replies: u64) -> Poll<HeartbeatAction> {
         while self.timer.as_mut().poll(cx).is_ready() {
             let now = Instant::now();
             self.see(replies);
@@ -125,7 +125,7 @@ impl Heartbeat {
                 && let (Some(timeout), Some((due, _))) = (self.timeout, self.unanswered)
                 && now >= due + timeout
             {
-                return Poll::Ready(Beat::NoReply);
+                return Poll::Ready(HeartbeatAction::NoReply);
             }
             if now >= self.next {
                 self.is_owed = true;
@@ -134,7 +134,7 @@ impl Heartbeat {
             }
             self.look_again();
         }
-        if self.is_owed { Poll::Ready(Beat::Due) } else { Poll::Pending }
+        if self.is_owed { Poll::Ready(HeartbeatAction::Due) } else { Poll::Pending }
     }
 
     /// The message was sent.
@@ -159,18 +159,18 @@ mod tests {
     use crate::config::EndpointText;
     use std::future::poll_fn;
 
-    fn heartbeat(reply: Option<&str>) -> Heartbeat {
+    fn heartbeat(reply: Option<&str>) -> HeartbeatTimer {
         let config = config::Heartbeat {
             interval: Duration::from_secs(20),
             message: EndpointText::plain("ping"),
             reply: reply.map(EndpointText::plain),
             timeout: Duration::from_secs(10),
         };
-        Heartbeat::new(&config, Payload::text("ping"))
+        HeartbeatTimer::new(&config, Payload::text("ping"))
     }
 
     /// The next beat, and the seconds it took to come.
-    async fn next(heartbeat: &mut Heartbeat, replies: u64) -> (Beat, u64) {
+    async fn next(heartbeat: &mut HeartbeatTimer, replies: u64) -> (HeartbeatAction, u64) {
         let start = Instant::now();
         let beat = poll_fn(|cx| heartbeat.poll(cx, replies)).await;
         (beat, start.elapsed().as_secs())
@@ -179,19 +179,19 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_answer_in_time_keeps_the_connection_and_none_ends_it() {
         let mut heartbeat = heartbeat(Some("pong"));
-        assert_eq!(next(&mut heartbeat, 0).await, (Beat::Due, 20));
-        assert_eq!(next(&mut heartbeat, 0).await, (Beat::Due, 0), "until it is sent");
+        assert_eq!(next(&mut heartbeat, 0).await, (HeartbeatAction::Due, 20));
+        assert_eq!(next(&mut heartbeat, 0).await, (HeartbeatAction::Due, 0), "until it is sent");
         heartbeat.sent();
-        assert_eq!(next(&mut heartbeat, 1).await, (Beat::Due, 20));
+        assert_eq!(next(&mut heartbeat, 1).await, (HeartbeatAction::Due, 20));
         heartbeat.sent();
-        assert_eq!(next(&mut heartbeat, 1).await, (Beat::NoReply, 10));
+        assert_eq!(next(&mut heartbeat, 1).await, (HeartbeatAction::NoReply, 10));
     }
 
     #[tokio::test(start_paused = true)]
     async fn without_an_answer_to_expect_it_is_only_sent() {
         let mut heartbeat = heartbeat(None);
         for _ in 0..3 {
-            assert_eq!(next(&mut heartbeat, 0).await, (Beat::Due, 20));
+            assert_eq!(next(&mut heartbeat, 0).await, (HeartbeatAction::Due, 20));
             heartbeat.sent();
         }
     }
@@ -199,33 +199,35 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_beat_that_cannot_be_sent_has_no_answer_either() {
         let mut heartbeat = heartbeat(Some("pong"));
-        assert_eq!(next(&mut heartbeat, 0).await, (Beat::Due, 20));
+        assert_eq!(next(&mut heartbeat, 0).await, (HeartbeatAction::Due, 20));
         tokio::time::advance(Duration::from_secs(10)).await;
-        assert_eq!(next(&mut heartbeat, 0).await, (Beat::NoReply, 0));
+        assert_eq!(next(&mut heartbeat, 0).await, (HeartbeatAction::NoReply, 0));
     }
 
     #[test]
     fn an_answer_is_compared_as_unpacked() {
         for packing in [Packing::Gzip, Packing::Zlib, Packing::Zstd] {
             let mut packer = crate::packing::Packer::new(packing);
-            let mut replies = Replies::new("pong", Some(packing));
+            let mut replies = ExpectedReply::new("pong", Some(packing));
             assert!(replies.take(b"pong") && replies.take(&packer.pack(b"pong")));
             assert!(!replies.take(&packer.pack(b"ponk")) && !replies.take(&packer.pack(&[b'p'; 5000])));
             assert_eq!(replies.received(), 2);
         }
-        assert!(!Replies::new("pong", None).take(&crate::packing::Packer::new(Packing::Gzip).pack(b"pong")));
+        assert!(
+            !ExpectedReply::new("pong", None).take(&crate::packing::Packer::new(Packing::Gzip).pack(b"pong"))
+        );
     }
 
     #[tokio::test(start_paused = true)]
     async fn held_time_does_not_count() {
         let mut heartbeat = heartbeat(Some("pong"));
-        assert_eq!(next(&mut heartbeat, 0).await, (Beat::Due, 20));
+        assert_eq!(next(&mut heartbeat, 0).await, (HeartbeatAction::Due, 20));
         heartbeat.sent();
         heartbeat.hold();
-        assert_eq!(next(&mut heartbeat, 0).await, (Beat::Due, 20));
+        assert_eq!(next(&mut heartbeat, 0).await, (HeartbeatAction::Due, 20));
         heartbeat.sent();
         tokio::time::advance(Duration::from_secs(5)).await;
         heartbeat.release();
-        assert_eq!(next(&mut heartbeat, 0).await, (Beat::NoReply, 10));
+        assert_eq!(next(&mut heartbeat, 0).await, (HeartbeatAction::NoReply, 10));
     }
 }

@@ -1,7 +1,7 @@
 //! A look at a client endpoint: a dial of each url until one answers, what is found there, and a polite end.
 
 use super::connect::{Dial, connect};
-use super::connect_error::{ConnectError, Problem};
+use super::connect_error::{ConnectError, ConnectProblem};
 use super::url;
 use crate::config::{Endpoint, EndpointText, Mode};
 use crate::websocket::close_code;
@@ -44,7 +44,7 @@ impl Endpoint {
     pub async fn probe(&self) -> Result<Probed, ProbeError> {
         let Mode::Client(client) = &self.mode else {
             let why = "a server endpoint is dialled by its peers".to_owned();
-            let error = ConnectError::new(&EndpointText::plain(""), Problem::Url(why));
+            let error = ConnectError::new(&EndpointText::plain(""), ConnectProblem::Url(why));
             return Err(ProbeError { errors: vec![error] });
         };
         let mut errors = Vec::new();

@@ -3,7 +3,7 @@
 //! A proxy is asked for a tunnel with CONNECT (RFC 9110, section 9.3.6), for `ws://` too, since proxies
 //! rarely understand upgrades. This machine is always reached straight.
 
-use super::connect_error::Problem;
+use super::connect_error::ConnectProblem;
 use super::request::exchange;
 use super::tcp;
 use crate::config::{Proxies, Redacted, WebSocketUrl, is_loopback};
@@ -14,14 +14,17 @@ use tokio::net::TcpStream;
 
 /// # Errors
 /// Why there is no connection, to the target or to its proxy.
-pub(super) async fn connect_tcp(target: &WebSocketUrl, proxies: &Proxies) -> Result<TcpStream, Problem> {
+pub(super) async fn connect_tcp(
+    target: &WebSocketUrl,
+    proxies: &Proxies,
+) -> Result<TcpStream, ConnectProblem> {
     match proxy_of(target, proxies) {
         Some(proxy) => {
             let shown = proxy.uri().to_string();
             let tunnel = tunnel(&proxy, target).await;
-            tunnel.map_err(|problem| Problem::Proxy { proxy: shown, problem: Box::new(problem) })
+            tunnel.map_err(|problem| ConnectProblem::Proxy { proxy: shown, problem: Box::new(problem) })
         }
-        None => tcp::connect(&target.host, target.port).await.map_err(Problem::Tcp),
+        None => tcp::connect(&target.host, target.port).await.map_err(ConnectProblem::Tcp),
     }
 }
 
@@ -35,15 +38,15 @@ fn proxy_of(target: &WebSocketUrl, proxies: &Proxies) -> Option<Intercept> {
     matcher.intercept(&uri)
 }
 
-async fn tunnel(proxy: &Intercept, target: &WebSocketUrl) -> Result<TcpStream, Problem> {
-    let unusable = |why: &str| Problem::Handshake(why.to_owned());
+async fn tunnel(proxy: &Intercept, target: &WebSocketUrl) -> Result<TcpStream, ConnectProblem> {
+    let unusable = |why: &str| ConnectProblem::Handshake(why.to_owned());
     let uri = proxy.uri();
     if uri.scheme_str() != Some("http") {
         return Err(unusable("only a proxy at http:// can be used"));
     }
     let host = uri.host().ok_or_else(|| unusable("its url has no host"))?;
     let tcp = tcp::connect(host.trim_matches(['[', ']']), uri.port_u16().unwrap_or(80)).await;
-    let tcp = tcp.map_err(Problem::Tcp)?;
+    let tcp = tcp.map_err(ConnectProblem::Tcp)?;
     let address = target.address();
     let mut request = Request::connect(&address).header(header::HOST, &address);
     if let Some(credentials) = proxy.basic_auth() {
@@ -58,7 +61,7 @@ async fn tunnel(proxy: &Intercept, target: &WebSocketUrl) -> Result<TcpStream, P
         // We speak first: what comes before is not the target's.
         Some((_, rest)) if !rest.is_empty() => Err(unusable("it sent more than an answer")),
         Some((tcp, _)) => Ok(tcp),
-        None => Err(Problem::of_answer(&exchanged.response)),
+        None => Err(ConnectProblem::of_answer(&exchanged.response)),
     }
 }
 

@@ -1,6 +1,6 @@
 //! One HTTP/1.1 request on a stream of its own, and the stream back where the answer grants it.
 
-use super::connect_error::Problem;
+use super::connect_error::ConnectProblem;
 use bytes::Bytes;
 use http_body_util::Empty;
 use hyper::body::Incoming;
@@ -11,7 +11,7 @@ use std::pin::pin;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 /// The head of an answer, and what a granted request leaves: the stream, and what was read beyond.
-pub(super) struct Exchanged<S> {
+pub(super) struct HttpAnswer<S> {
     pub(super) response: Response<Incoming>,
     /// `None` where the status is not the one that grants the stream.
     pub(super) granted: Option<(S, Bytes)>,
@@ -22,7 +22,7 @@ pub(super) async fn exchange<S>(
     stream: S,
     request: Request<Empty<Bytes>>,
     grant: StatusCode,
-) -> Result<Exchanged<S>, Problem>
+) -> Result<HttpAnswer<S>, ConnectProblem>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -30,24 +30,24 @@ where
     // Some servers compare header names as the RFC writes them.
     builder.title_case_headers(true);
     let (mut sender, connection) =
-        builder.handshake(TokioIo::new(stream)).await.map_err(|e| Problem::of_http(&e))?;
+        builder.handshake(TokioIo::new(stream)).await.map_err(|e| ConnectProblem::of_http(&e))?;
     let mut answer = pin!(sender.send_request(request));
     let mut connection = pin!(connection.without_shutdown());
     let mut parts = None;
     let response = loop {
         tokio::select! {
             biased;
-            response = &mut answer => break response.map_err(|e| Problem::of_http(&e))?,
+            response = &mut answer => break response.map_err(|e| ConnectProblem::of_http(&e))?,
             ended = &mut connection, if parts.is_none() => parts = Some(ended),
         }
     };
     if response.status() != grant {
-        return Ok(Exchanged { response, granted: None });
+        return Ok(HttpAnswer { response, granted: None });
     }
     let parts = match parts {
         Some(parts) => parts,
         None => connection.await,
     };
-    let Parts { io, read_buf, .. } = parts.map_err(|e| Problem::of_http(&e))?;
-    Ok(Exchanged { response, granted: Some((io.into_inner(), read_buf)) })
+    let Parts { io, read_buf, .. } = parts.map_err(|e| ConnectProblem::of_http(&e))?;
+    Ok(HttpAnswer { response, granted: Some((io.into_inner(), read_buf)) })
 }

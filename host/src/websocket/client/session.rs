@@ -5,17 +5,18 @@
 //! Reading and writing messages is the owner's, and so is finding the end: whatever ends a connection, what
 //! was received before comes first.
 
-mod established;
+mod dial;
 
 use super::connect_error::ConnectError;
+use super::dialled_connection::{Dialled, DialledConnection};
 use super::url;
 use crate::backoff::{Advice, Backoff};
 use crate::config::{Client, Endpoint, Packing};
 use crate::connections::{Connected, EndpointState, OpenEndpoint};
-use crate::metadata::{CONNECTION, Origin, SOURCE};
+use crate::message::metadata::{CONNECTION, Origin, SOURCE};
 use crate::telemetry::ConnectOutcome;
-use crate::websocket::connection::{Connection, Ending};
-use established::{Dialled, Established, dial};
+use crate::websocket::connection::{Connection, ConnectionEnd};
+use dial::{SessionSettings, dial};
 use futures_util::task::AtomicWaker;
 use std::fmt;
 use std::pin::Pin;
@@ -26,10 +27,11 @@ use tokio::time::Sleep;
 use tracing::{Span, debug, error, info, info_span, warn};
 
 /// A client endpoint's connection, and the next one after it.
-pub struct Link {
-    settings: Arc<Settings>,
+pub struct Session {
+    settings: Arc<SessionSettings>,
+    when_exhausted: WhenExhausted,
     connector: Connector,
-    state: State,
+    state: SessionState,
     /// Connections whose end is still being seen through.
     closing: Vec<Connection>,
     backoff: Backoff,
@@ -47,14 +49,14 @@ pub struct Link {
     span: Span,
 }
 
-/// What a link's owner is told.
+/// What a session's owner is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Change {
+pub enum SessionEvent {
     /// There is a new connection; the origin is that of its messages.
     Connected(Arc<Origin>),
     /// The connection is gone; another is on its way.
     Lost,
-    /// Attempts are used up, and why. A link that persists still tries now and then.
+    /// Attempts are used up, and why. A session that persists still tries now and then.
     Unavailable(String),
 }
 
@@ -67,28 +69,20 @@ pub enum WhenExhausted {
     Persist,
 }
 
-struct Settings {
-    endpoint: Endpoint,
-    client: Client,
-    /// How the peer's messages are packed.
-    packing: Option<Packing>,
-    when_exhausted: WhenExhausted,
-}
-
 /// Dials one of the urls, once.
-type Connector = fn(Arc<Settings>, usize) -> Dialling;
+type Connector = fn(Arc<SessionSettings>, usize) -> Dialling;
 type Dialling = Pin<Box<dyn Future<Output = Result<Dialled, ConnectError>> + Send>>;
 
-enum State {
+enum SessionState {
     Connecting { dialling: Dialling, url: usize },
-    Connected(Box<Established>),
+    Connected(Box<DialledConnection>),
     Broken { why: String, advice: Advice, was_connected: bool },
     Waiting(Pin<Box<Sleep>>),
     Failed,
     Closed,
 }
 
-impl Link {
+impl Session {
     /// Starts with the first dial, at the first poll. `packing` is that of the peer's messages.
     pub fn new(
         endpoint: &Endpoint,
@@ -97,18 +91,23 @@ impl Link {
         when_exhausted: WhenExhausted,
         metrics: OpenEndpoint,
     ) -> Self {
-        let settings =
-            Settings { endpoint: endpoint.clone(), client: client.clone(), packing, when_exhausted };
-        Self::with_connector(settings, metrics, |settings, url| Box::pin(dial(settings, url)))
+        let settings = SessionSettings { endpoint: endpoint.clone(), client: client.clone(), packing };
+        Self::with_connector(settings, when_exhausted, metrics, |settings, url| Box::pin(dial(settings, url)))
     }
 
-    fn with_connector(settings: Settings, metrics: OpenEndpoint, connector: Connector) -> Self {
+    fn with_connector(
+        settings: SessionSettings,
+        when_exhausted: WhenExhausted,
+        metrics: OpenEndpoint,
+        connector: Connector,
+    ) -> Self {
         let is_insecure = settings.client.tls.insecure_skip_verify;
-        let mut link = Self {
+        let mut session = Self {
             backoff: Backoff::new(settings.client.reconnect),
             settings: Arc::new(settings),
+            when_exhausted,
             connector,
-            state: State::Closed,
+            state: SessionState::Closed,
             closing: Vec::new(),
             next_url: 0,
             first_dial: None,
@@ -120,48 +119,48 @@ impl Link {
             waker: Arc::default(),
             span: Span::none(),
         };
-        link.dial();
+        session.dial();
         if is_insecure {
-            warn!(parent: &link.span, "certificates are not verified: insecure_skip_verify is set");
+            warn!(parent: &session.span, "certificates are not verified: insecure_skip_verify is set");
         }
-        link
+        session
     }
 
     /// Goes on with whatever is due: dialling, waiting, pings. Call at every turn, until pending, and read
     /// then: what is due may have ended the connection.
     #[inline]
-    pub fn poll_change(&mut self, cx: &mut Context<'_>) -> Poll<Change> {
+    pub fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<SessionEvent> {
         if !self.closing.is_empty() {
             self.closing.retain_mut(|connection| connection.poll_closed(cx).is_pending());
         }
         loop {
             match &mut self.state {
-                State::Connected(established) => {
+                SessionState::Connected(established) => {
                     established.poll(cx, &self.metrics);
                     return Poll::Pending;
                 }
-                State::Connecting { dialling, url } => {
+                SessionState::Connecting { dialling, url } => {
                     let url = *url;
                     match ready!(dialling.as_mut().poll(cx)) {
                         Ok(dialled) => return Poll::Ready(self.connected(dialled, url)),
                         Err(error) => self.refused(&error),
                     }
                 }
-                State::Broken { .. } => {
+                SessionState::Broken { .. } => {
                     if let Some(change) = self.schedule() {
                         return Poll::Ready(change);
                     }
                 }
-                State::Waiting(sleep) => {
+                SessionState::Waiting(sleep) => {
                     ready!(sleep.as_mut().poll(cx));
                     self.dial();
                 }
-                State::Failed | State::Closed => return Poll::Pending,
+                SessionState::Failed | SessionState::Closed => return Poll::Pending,
             }
         }
     }
 
-    /// How the first dial went; pending while it lasts. Call after [`Self::poll_change`], which waits for it.
+    /// How the first dial went; pending while it lasts. Call after [`Self::poll_event`], which waits for it.
     ///
     /// # Errors
     /// It has not, and why.
@@ -171,9 +170,9 @@ impl Link {
 
     /// The connection, while there is one.
     #[inline]
-    pub fn connection(&mut self) -> Option<&mut Connection> {
+    pub fn connection(&mut self) -> Option<&mut DialledConnection> {
         match &mut self.state {
-            State::Connected(established) => Some(&mut established.connection),
+            SessionState::Connected(established) => Some(established),
             _ => None,
         }
     }
@@ -181,14 +180,14 @@ impl Link {
     /// Messages went through; called once for many.
     #[inline]
     pub fn message(&mut self) {
-        if let State::Connected(established) = &mut self.state {
+        if let SessionState::Connected(established) = &mut self.state {
             established.message(&self.metrics);
         }
     }
 
     /// Reading is held back until [`Self::release`]: that time counts against nobody.
     pub fn hold(&mut self) {
-        if let State::Connected(established) = &mut self.state {
+        if let SessionState::Connected(established) = &mut self.state {
             established.hold();
         }
     }
@@ -196,10 +195,10 @@ impl Link {
     /// Reads on, as far as a hold may go: see [`Connection::poll_hold`]. An end that is seen so is told at
     /// once, and another connection is dialled when the owner has read all of this one.
     pub fn read_held(&mut self, cx: &mut Context<'_>) {
-        if let State::Connected(established) = &mut self.state
-            && established.connection.poll_hold(cx).is_ready()
+        if let SessionState::Connected(established) = &mut self.state
+            && established.poll_hold(cx).is_ready()
             && established.told.is_none()
-            && let Some(ending) = established.connection.ending().cloned()
+            && let Some(ending) = established.ending().cloned()
         {
             self.tell(&ending);
         }
@@ -208,30 +207,35 @@ impl Link {
     /// Reading goes on.
     #[inline]
     pub fn release(&mut self) {
-        if let State::Connected(established) = &mut self.state {
+        if let SessionState::Connected(established) = &mut self.state {
             established.release();
         }
     }
 
-    /// The owner found the connection at its end, after all that was received. [`Self::poll_change`] says
+    /// The owner found the connection at its end, after all that was received. [`Self::poll_event`] says
     /// what comes of it.
-    pub fn lose(&mut self, ending: &Ending) {
+    pub fn lose(&mut self, ending: &ConnectionEnd) {
         self.tell(ending);
-        if !matches!(self.state, State::Connected(_)) {
+        if !matches!(self.state, SessionState::Connected(_)) {
             return;
         }
-        let State::Connected(established) = std::mem::replace(&mut self.state, State::Closed) else { return };
-        let Established { connection, told, .. } = *established;
-        self.closing.push(connection);
+        let SessionState::Connected(established) = std::mem::replace(&mut self.state, SessionState::Closed)
+        else {
+            return;
+        };
+        let told = established.told.clone();
+        self.closing.push(established.into_connection());
         match told.filter(|_| !self.is_stopped) {
-            Some(why) => self.state = State::Broken { why, advice: Advice::default(), was_connected: true },
+            Some(why) => {
+                self.state = SessionState::Broken { why, advice: Advice::default(), was_connected: true }
+            }
             None => self.show(EndpointState::Closed),
         }
     }
 
     /// Tells once that the connection has ended, and how.
-    fn tell(&mut self, ending: &Ending) {
-        let State::Connected(established) = &mut self.state else { return };
+    fn tell(&mut self, ending: &ConnectionEnd) {
+        let SessionState::Connected(established) = &mut self.state else { return };
         if established.told.is_some() {
             return;
         }
@@ -239,7 +243,7 @@ impl Link {
         let ending = &established.told_of(ending);
         established.detach(&self.metrics);
         let why = format!("connection to WebSocket {} {}", self.shown_url(url), said_of(ending));
-        if let State::Connected(established) = &mut self.state {
+        if let SessionState::Connected(established) = &mut self.state {
             established.told = Some(why.clone());
         }
         if self.is_stopped {
@@ -259,15 +263,15 @@ impl Link {
     pub fn stop(&mut self, code: Option<u16>) {
         self.is_stopped = true;
         match &mut self.state {
-            State::Connected(established) => {
+            SessionState::Connected(established) => {
                 if let Some(code) = code {
-                    established.connection.end(Ending::Stopped { code });
+                    established.end(ConnectionEnd::Stopped { code });
                 }
             }
             // It is shown as what it is for as long as its pipeline is.
-            State::Failed => {}
+            SessionState::Failed => {}
             state => {
-                *state = State::Closed;
+                *state = SessionState::Closed;
                 self.show(EndpointState::Closed);
             }
         }
@@ -276,7 +280,7 @@ impl Link {
     /// Closes for good; ready once the peer has hung up too.
     pub fn poll_close(&mut self, cx: &mut Context<'_>, code: u16) -> Poll<()> {
         self.stop(Some(code));
-        self.lose(&Ending::Stopped { code });
+        self.lose(&ConnectionEnd::Stopped { code });
         self.closing.retain_mut(|connection| connection.poll_closed(cx).is_pending());
         if self.closing.is_empty() { Poll::Ready(()) } else { Poll::Pending }
     }
@@ -308,11 +312,11 @@ impl Link {
         self.metrics.show_address(&shown_url);
         self.span = info_span!("connection", url = %shown_url);
         let dialling = (self.connector)(self.settings.clone(), url);
-        self.state = State::Connecting { dialling, url };
+        self.state = SessionState::Connecting { dialling, url };
         self.show(EndpointState::Connecting);
     }
 
-    fn connected(&mut self, dialled: Dialled, url: usize) -> Change {
+    fn connected(&mut self, dialled: Dialled, url: usize) -> SessionEvent {
         info!(parent: &self.span, "connected");
         self.first_dial.get_or_insert(Ok(()));
         self.metrics.connect(ConnectOutcome::Connected);
@@ -322,9 +326,9 @@ impl Link {
         let shown = Connected::new(&id, self.waker.clone());
         let origin = Origin::new([(SOURCE, self.shown_url(url)), (CONNECTION, id)]);
         self.metrics.attach(&shown, &origin);
-        let established = Established::new(dialled, url, &self.settings.endpoint, shown);
-        self.state = State::Connected(Box::new(established));
-        Change::Connected(origin)
+        let established = DialledConnection::new(dialled, url, &self.settings.endpoint, shown);
+        self.state = SessionState::Connected(Box::new(established));
+        SessionEvent::Connected(origin)
     }
 
     fn refused(&mut self, error: &ConnectError) {
@@ -339,24 +343,24 @@ impl Link {
         self.first_dial.get_or_insert_with(|| Err(why.clone()));
         self.metrics.show_error(&why);
         self.last_error = Some(why.clone());
-        self.state = State::Broken { why, advice, was_connected: false };
+        self.state = SessionState::Broken { why, advice, was_connected: false };
     }
 
     /// After a failure: when to try again, if ever.
-    fn schedule(&mut self) -> Option<Change> {
-        let broken = std::mem::replace(&mut self.state, State::Failed);
-        let State::Broken { why, advice, was_connected } = broken else { return None };
+    fn schedule(&mut self) -> Option<SessionEvent> {
+        let broken = std::mem::replace(&mut self.state, SessionState::Failed);
+        let SessionState::Broken { why, advice, was_connected } = broken else { return None };
         let is_first_exhaustion = !std::mem::replace(&mut self.is_unavailable, false);
         if let Some(delay) = self.backoff.next_delay(advice) {
             self.wait(delay);
-            return was_connected.then_some(Change::Lost);
+            return was_connected.then_some(SessionEvent::Lost);
         }
         let reconnect = &self.settings.client.reconnect;
-        let persists = self.settings.when_exhausted == WhenExhausted::Persist && reconnect.enabled;
+        let persists = self.when_exhausted == WhenExhausted::Persist && reconnect.enabled;
         if persists && was_connected && reconnect.max_attempts != Some(0) {
             // The last attempt has not failed: what waits is given up once the next one does.
             self.wait(self.backoff.last_resort(advice));
-            return Some(Change::Lost);
+            return Some(SessionEvent::Lost);
         }
         self.is_unavailable = true;
         if is_first_exhaustion {
@@ -367,12 +371,12 @@ impl Link {
         } else {
             self.show(EndpointState::Failed);
         }
-        (is_first_exhaustion || was_connected).then_some(Change::Unavailable(why))
+        (is_first_exhaustion || was_connected).then_some(SessionEvent::Unavailable(why))
     }
 
     fn wait(&mut self, delay: Duration) {
         debug!(parent: &self.span, ?delay, "waiting before the next attempt");
-        self.state = State::Waiting(Box::pin(tokio::time::sleep(delay)));
+        self.state = SessionState::Waiting(Box::pin(tokio::time::sleep(delay)));
         self.show(EndpointState::Waiting);
     }
 
@@ -388,16 +392,16 @@ impl Link {
     }
 }
 
-impl fmt::Debug for Link {
+impl fmt::Debug for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Link").field("state", &self.shown_state).finish_non_exhaustive()
+        f.debug_struct("Session").field("state", &self.shown_state).finish_non_exhaustive()
     }
 }
 
 /// Completes "connection to WebSocket URL ...".
-fn said_of(ending: &Ending) -> String {
+fn said_of(ending: &ConnectionEnd) -> String {
     match ending {
-        Ending::Closed { .. } | Ending::Lost(_) => format!("was {ending}"),
+        ConnectionEnd::Closed { .. } | ConnectionEnd::Lost(_) => format!("was {ending}"),
         other => format!("was given up: {other}"),
     }
 }

@@ -18,22 +18,22 @@ const MAX_DISCARDED_BYTES: usize = 1 << 20;
 /// Read at once.
 const CHUNK_BYTES: usize = 8 << 10;
 
-pub(super) struct Closing {
+pub(super) struct ClosingHandshake {
     deadline: Pin<Box<Sleep>>,
-    step: Step,
+    step: ClosingStep,
     discarded_bytes: usize,
 }
 
-enum Step {
+enum ClosingStep {
     Flush,
     HangUp,
     Discard,
 }
 
-impl Closing {
+impl ClosingHandshake {
     pub(super) fn new() -> Self {
         let deadline = Box::pin(tokio::time::sleep(PATIENCE));
-        Self { deadline, step: Step::Flush, discarded_bytes: 0 }
+        Self { deadline, step: ClosingStep::Flush, discarded_bytes: 0 }
     }
 
     /// The io's waker must have been set.
@@ -47,16 +47,18 @@ impl Closing {
     fn poll_steps(&mut self, socket: &mut WebSocket<Io>) -> Poll<()> {
         loop {
             match self.step {
-                Step::Flush => match socket.flush() {
-                    Ok(()) | Err(Error::ConnectionClosed | Error::AlreadyClosed) => self.step = Step::HangUp,
+                ClosingStep::Flush => match socket.flush() {
+                    Ok(()) | Err(Error::ConnectionClosed | Error::AlreadyClosed) => {
+                        self.step = ClosingStep::HangUp;
+                    }
                     Err(Error::Io(error)) if error.kind() == ErrorKind::WouldBlock => return Poll::Pending,
                     Err(_) => return Poll::Ready(()),
                 },
-                Step::HangUp => match ready!(socket.get_mut().poll_shutdown()) {
-                    Ok(()) => self.step = Step::Discard,
+                ClosingStep::HangUp => match ready!(socket.get_mut().poll_shutdown()) {
+                    Ok(()) => self.step = ClosingStep::Discard,
                     Err(_) => return Poll::Ready(()),
                 },
-                Step::Discard => {
+                ClosingStep::Discard => {
                     let mut chunk = [0; CHUNK_BYTES];
                     match socket.get_mut().read(&mut chunk) {
                         Ok(0) => return Poll::Ready(()),

@@ -3,8 +3,8 @@
 use super::io::WriteError;
 use crate::connections::Dismissal;
 use crate::foreign_text;
+use crate::message::metadata::{self, Metadata, Origin};
 use crate::message::{Failed, Message, Payload};
-use crate::metadata::{self, Metadata, Origin};
 use crate::reason::Reason;
 use crate::websocket::close_code;
 use bytes::Bytes;
@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 /// How a connection ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Ending {
+pub enum ConnectionEnd {
     /// The peer sent a close frame.
     Closed {
         /// Its code, if it had one.
@@ -53,7 +53,7 @@ pub enum Ending {
     },
 }
 
-impl Ending {
+impl ConnectionEnd {
     /// What a message that was too large to be read is counted and reported as.
     pub fn failed(&self, origin: &Arc<Origin>) -> Option<Failed> {
         matches!(self, Self::TooLarge { .. }).then(|| Failed {
@@ -84,13 +84,13 @@ impl Ending {
     }
 }
 
-impl From<WriteError> for Ending {
+impl From<WriteError> for ConnectionEnd {
     fn from(error: WriteError) -> Self {
         Self::Lost(error.to_string())
     }
 }
 
-impl std::fmt::Display for Ending {
+impl std::fmt::Display for ConnectionEnd {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Closed { code: None, .. } => f.write_str("closed by the peer"),

@@ -1,7 +1,8 @@
-//! Frames as they are written: whole messages, one frame each (RFC 6455 section 5.2).
+//! EncodedFrames as they are written: whole messages, one frame each (RFC 6455 section 5.2).
 //!
 //! tungstenite reads, and writes control frames; messages go out from here, because a server's are
 //! encoded once for all its peers, and a client's are masked in one pass with masks drawn in bulk.
+//! Why not fastwebsockets or yawc: the one has no polled interface, the other no frames encoded beforehand.
 
 use crate::message::Payload;
 use bytes::{BufMut, Bytes};
@@ -44,7 +45,7 @@ impl Masks {
 
 /// Whole frames in a row, as they go to a socket.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Frames {
+pub(crate) struct EncodedFrames {
     pub(crate) bytes: Bytes,
     /// How many frames they are.
     pub(crate) count: u64,

@@ -25,7 +25,7 @@ pub(super) struct Io {
     read_ahead: ReadAhead,
     /// How many bytes may still be read from the stream; the rest waits there.
     allowance: usize,
-    outgoing: Outgoing,
+    outgoing: WriteBuffer,
     /// tungstenite has written a part of what it has: the rest comes before anything else.
     is_interrupted: bool,
     /// The last read found nothing: there is no use in another before the socket says so.
@@ -35,7 +35,7 @@ pub(super) struct Io {
 
 /// Frames with messages that are still to be written, beside what tungstenite writes.
 #[derive(Default)]
-struct Outgoing {
+struct WriteBuffer {
     /// Shared with other connections; these come first.
     shared: Bytes,
     /// This connection's own, of which so much is written.
@@ -47,7 +47,7 @@ struct Outgoing {
     masks: Option<Box<Masks>>,
 }
 
-impl Outgoing {
+impl WriteBuffer {
     #[inline]
     fn push(&mut self, payload: &Payload) {
         match &mut self.masks {
@@ -117,7 +117,7 @@ impl Io {
     /// buffer for it stays as large as `kept_bytes` while nothing is sent.
     pub(super) fn new(stream: Stream, read_bytes: usize, is_client: bool, kept_bytes: usize) -> Self {
         let masks = is_client.then(|| Box::new(Masks::new()));
-        let outgoing = Outgoing { shared: Bytes::new(), own: Vec::new(), written: 0, kept_bytes, masks };
+        let outgoing = WriteBuffer { shared: Bytes::new(), own: Vec::new(), written: 0, kept_bytes, masks };
         Self {
             stream,
             waker: Waker::noop().clone(),

@@ -1,6 +1,6 @@
 //! The byte stream under a connection: TCP, or TLS over it.
 
-use super::tcp_progress::Progress;
+use super::tcp_progress::TcpProgress;
 use rustls::ProtocolVersion;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
@@ -63,8 +63,8 @@ impl Stream {
     }
 
     /// How far the peer has come with what was sent, if the system tells.
-    pub(crate) fn progress(&self) -> Option<Progress> {
-        Progress::of(self.tcp()?)
+    pub(crate) fn progress(&self) -> Option<TcpProgress> {
+        TcpProgress::of(self.tcp()?)
     }
 
     /// What TLS agreed on, if it is used.

@@ -17,7 +17,7 @@ const CLOSE_WAIT: u8 = 8;
 
 /// How far a connection was at some moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Progress {
+pub(crate) struct TcpProgress {
     /// Sent, and taken by the peer's kernel.
     taken_bytes: u64,
     /// Written by us, and not yet sent.
@@ -28,7 +28,7 @@ pub(crate) struct Progress {
     pub(crate) is_hung_up: bool,
 }
 
-impl Progress {
+impl TcpProgress {
     /// `None` where the system does not tell.
     #[cfg(target_os = "linux")]
     #[expect(unsafe_code, reason = "there is no safe way to ask for TCP_INFO")]
@@ -71,7 +71,7 @@ mod tests {
 
     #[test]
     fn a_peer_reads_that_makes_room_or_takes_what_waits() {
-        let of = |taken_bytes, unsent_bytes, room_bytes| Progress {
+        let of = |taken_bytes, unsent_bytes, room_bytes| TcpProgress {
             taken_bytes,
             unsent_bytes,
             room_bytes,

@@ -56,7 +56,7 @@ pub struct Admission {
 
 /// Why a peer is not let in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
+pub enum HandshakeRefusal {
     /// Nothing is at this path: 404.
     NotFound,
     /// It asks a listener of this machine alone for a name that is not this machine's: 403.
@@ -78,7 +78,7 @@ pub enum Refusal {
 
 /// Why there is no connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refused {
+pub enum HandshakeFailure {
     /// The peer was answered with this status.
     Answered(u16),
     /// It has not asked in time.
@@ -88,7 +88,7 @@ pub enum Refused {
 }
 
 /// What is said of a peer that asks to be let in.
-pub type Verdict<T> = Result<(Admission, T), Refusal>;
+pub type AdmissionResult<T> = Result<(Admission, T), HandshakeRefusal>;
 
 /// A peer that was let in.
 pub struct Accepted<T> {
@@ -100,7 +100,7 @@ pub struct Accepted<T> {
 
 /// Makes the handshake on a fresh stream; `admit` is asked once for a request that is sound. `None` if there
 /// is no connection: the peer has had its answer then, or hung up.
-pub async fn accept<T: Send, F: Future<Output = Verdict<T>> + Send>(
+pub async fn accept<T: Send, F: Future<Output = AdmissionResult<T>> + Send>(
     tcp: TcpStream,
     patience: Duration,
     admit: impl Fn(Handshake) -> F + Sync,
@@ -110,19 +110,19 @@ pub async fn accept<T: Send, F: Future<Output = Verdict<T>> + Send>(
 
 /// The same, with TLS where there are certificates. `refused` is told at once where there will be no
 /// connection, unless the peer just went.
-pub(super) async fn accept_over<T: Send, F: Future<Output = Verdict<T>> + Send>(
+pub(super) async fn accept_over<T: Send, F: Future<Output = AdmissionResult<T>> + Send>(
     tcp: TcpStream,
     certificates: Option<&ServerCertificates>,
     patience: Duration,
     admit: impl Fn(Handshake) -> F + Sync,
-    refused: impl Fn(Refused) + Sync,
+    refused: impl Fn(HandshakeFailure) + Sync,
 ) -> Option<Accepted<T>> {
     prepare(&tcp).ok()?;
     let handshakes = async {
         let (stream, certificate) = match certificates {
             Some(certificates) => {
                 let Some(secured) = Box::pin(certificates.accept(tcp)).await else {
-                    refused(Refused::Tls);
+                    refused(HandshakeFailure::Tls);
                     return Err(None);
                 };
                 secured
@@ -139,7 +139,7 @@ pub(super) async fn accept_over<T: Send, F: Future<Output = Verdict<T>> + Send>(
             None
         }
         Err(_) => {
-            refused(Refused::Late);
+            refused(HandshakeFailure::Late);
             None
         }
     }
@@ -152,11 +152,11 @@ struct Admitted<T> {
     token: T,
 }
 
-async fn upgrade<T: Send, F: Future<Output = Verdict<T>> + Send>(
+async fn upgrade<T: Send, F: Future<Output = AdmissionResult<T>> + Send>(
     stream: Stream,
     certificate: Option<PeerCertificate>,
     admit: impl Fn(Handshake) -> F + Sync,
-    refused: &(impl Fn(Refused) + Sync),
+    refused: &(impl Fn(HandshakeFailure) + Sync),
 ) -> Result<Accepted<T>, Stream> {
     let admitted = Mutex::new(None);
     let service = service_fn(|request: Request<Incoming>| {
@@ -169,7 +169,7 @@ async fn upgrade<T: Send, F: Future<Output = Verdict<T>> + Send>(
                 response
             });
             Ok::<_, Infallible>(answer.unwrap_or_else(|no| {
-                refused(Refused::Answered(no.status.as_u16()));
+                refused(HandshakeFailure::Answered(no.status.as_u16()));
                 no.into_response()
             }))
         })
@@ -181,7 +181,7 @@ async fn upgrade<T: Send, F: Future<Output = Verdict<T>> + Send>(
     if let Err(error) = poll_fn(|cx| served.poll_without_shutdown(cx)).await
         && error.is_parse()
     {
-        refused(Refused::Answered(answered(&error).as_u16()));
+        refused(HandshakeFailure::Answered(answered(&error).as_u16()));
     }
     let http1::Parts { io, read_buf: rest, .. } = served.into_parts();
     let stream = io.into_inner();
@@ -222,17 +222,17 @@ async fn hang_up(mut stream: Stream) {
 }
 
 /// An answer that is no 101.
-struct No {
+struct HttpRefusal {
     status: StatusCode,
     why: &'static str,
     headers: Vec<(HeaderName, &'static str)>,
 }
 
-fn no(status: StatusCode, why: &'static str) -> No {
-    No { status, why, headers: Vec::new() }
+fn no(status: StatusCode, why: &'static str) -> HttpRefusal {
+    HttpRefusal { status, why, headers: Vec::new() }
 }
 
-impl No {
+impl HttpRefusal {
     fn with(mut self, name: HeaderName, value: &'static str) -> Self {
         self.headers.push((name, value));
         self
@@ -253,20 +253,20 @@ impl No {
     }
 }
 
-impl From<Refusal> for No {
-    fn from(refusal: Refusal) -> Self {
+impl From<HandshakeRefusal> for HttpRefusal {
+    fn from(refusal: HandshakeRefusal) -> Self {
         match refusal {
-            Refusal::NotFound => no(StatusCode::NOT_FOUND, "nothing is at this path"),
-            Refusal::Host => no(StatusCode::FORBIDDEN, "the Host header names another machine"),
-            Refusal::Origin => no(StatusCode::FORBIDDEN, "pages of this origin may not connect"),
-            Refusal::Unauthorized { bearer, basic } => {
+            HandshakeRefusal::NotFound => no(StatusCode::NOT_FOUND, "nothing is at this path"),
+            HandshakeRefusal::Host => no(StatusCode::FORBIDDEN, "the Host header names another machine"),
+            HandshakeRefusal::Origin => no(StatusCode::FORBIDDEN, "pages of this origin may not connect"),
+            HandshakeRefusal::Unauthorized { bearer, basic } => {
                 let challenges = [(bearer, BEARER_CHALLENGE), (basic, BASIC_CHALLENGE)];
                 let answer = no(StatusCode::UNAUTHORIZED, "a credential is missing or wrong");
                 let wanted = challenges.into_iter().filter(|(is_wanted, _)| *is_wanted);
                 wanted.fold(answer, |answer, (_, challenge)| answer.with(header::WWW_AUTHENTICATE, challenge))
             }
-            Refusal::Full => no(StatusCode::SERVICE_UNAVAILABLE, "too many connections"),
-            Refusal::NotOpen => no(StatusCode::SERVICE_UNAVAILABLE, "this path is not open yet"),
+            HandshakeRefusal::Full => no(StatusCode::SERVICE_UNAVAILABLE, "too many connections"),
+            HandshakeRefusal::NotOpen => no(StatusCode::SERVICE_UNAVAILABLE, "this path is not open yet"),
         }
     }
 }
@@ -274,8 +274,8 @@ impl From<Refusal> for No {
 /// `admitted` is awaited where the request is sound.
 async fn answer<T>(
     request: &Parts,
-    admitted: impl Future<Output = Verdict<T>>,
-) -> Result<(Admitted<T>, Response<Full<Bytes>>), No> {
+    admitted: impl Future<Output = AdmissionResult<T>>,
+) -> Result<(Admitted<T>, Response<Full<Bytes>>), HttpRefusal> {
     let headers = &request.headers;
     if request.method != Method::GET {
         let refusal = no(StatusCode::METHOD_NOT_ALLOWED, "only GET opens a WebSocket");

@@ -27,7 +27,7 @@ const SAID_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What an endpoint asks of a handshake.
 #[derive(Debug, Default)]
-pub(super) struct Guard {
+pub(super) struct AccessPolicy {
     origins: AllowedOrigins,
     /// Whether `Host` must name this machine.
     is_of_this_machine: bool,
@@ -62,7 +62,7 @@ enum Secret {
 
 /// Why a peer is not let in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Denied {
+pub(super) enum AccessDenied {
     /// It has asked for a name that is not this machine's.
     Host,
     /// It is the script of a page that may not connect.
@@ -73,14 +73,14 @@ pub(super) enum Denied {
 
 /// Who was let in.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Visitor {
+pub(super) struct Authenticated {
     /// The user, where basic authentication says it.
     pub(super) user: Option<String>,
     /// Whether [`BEARER`] is a subprotocol that may be answered.
     pub(super) offers_bearer: bool,
 }
 
-impl Guard {
+impl AccessPolicy {
     pub(super) fn new(endpoint: &Endpoint) -> Self {
         let Some(listen) = endpoint.listen() else { return Self::default() };
         Self {
@@ -92,17 +92,17 @@ impl Guard {
         }
     }
 
-    pub(super) async fn check(&self, handshake: &Handshake) -> Result<Visitor, Denied> {
+    pub(super) async fn check(&self, handshake: &Handshake) -> Result<Authenticated, AccessDenied> {
         if self.is_of_this_machine && !handshake.headers("host").all(names_this_machine) {
-            return Err(Denied::Host);
+            return Err(AccessDenied::Host);
         }
         let host = handshake.headers("host").next();
         if !handshake.headers("origin").all(|origin| self.origins.allow(origin, host)) {
-            return Err(Denied::Origin);
+            return Err(AccessDenied::Origin);
         }
         match &self.credentials {
             Some(credentials) => credentials.check(handshake).await,
-            None => Ok(Visitor::default()),
+            None => Ok(Authenticated::default()),
         }
     }
 }
@@ -116,21 +116,22 @@ impl Credentials {
         }
     }
 
-    async fn check(&self, handshake: &Handshake) -> Result<Visitor, Denied> {
+    async fn check(&self, handshake: &Handshake) -> Result<Authenticated, AccessDenied> {
         let offers_bearer = self.bearer_from.contains(&BearerFrom::Subprotocol);
         let tokens = self.bearer_from.iter().flat_map(|place| tokens(place, handshake));
         let tokens: Vec<CredentialDigest> =
             tokens.map(|token| CredentialDigest::of_token(token.as_bytes())).collect();
         if find(&self.bearer, &tokens).await.is_some() {
-            return Ok(Visitor { user: None, offers_bearer });
+            return Ok(Authenticated { user: None, offers_bearer });
         }
         let passwords: Vec<CredentialDigest> =
             authorizations(handshake, "basic").filter_map(password).collect();
         match find(&self.basic, &passwords).await {
-            Some(credential) => Ok(Visitor { user: credential.user.clone(), offers_bearer }),
-            None => {
-                Err(Denied::Credentials { bearer: !self.bearer.is_empty(), basic: !self.basic.is_empty() })
-            }
+            Some(credential) => Ok(Authenticated { user: credential.user.clone(), offers_bearer }),
+            None => Err(AccessDenied::Credentials {
+                bearer: !self.bearer.is_empty(),
+                basic: !self.basic.is_empty(),
+            }),
         }
     }
 }
@@ -217,12 +218,12 @@ mod tests {
     use crate::config::Server;
     use hyper::header::{HeaderMap, HeaderName};
 
-    fn guard(auth: Auth) -> Guard {
+    fn access(auth: Auth) -> AccessPolicy {
         let mut endpoint = Endpoint::server("/", &Server::default());
         if let crate::config::Mode::Server(listen) = &mut endpoint.mode {
             listen.auth = Some(auth);
         }
-        Guard::new(&endpoint)
+        AccessPolicy::new(&endpoint)
     }
 
     fn handshake(uri: &str, headers: &[(&'static str, &str)]) -> Handshake {
@@ -250,9 +251,9 @@ mod tests {
             (BearerFrom::Subprotocol, "/", ("sec-websocket-protocol", "v1, bearer, t-2")),
         ];
         for (right, _, _) in &places {
-            let guard = guard(auth(std::slice::from_ref(right)));
+            let access = access(auth(std::slice::from_ref(right)));
             for (place, uri, header) in &places {
-                let result = guard.check(&handshake(uri, &[*header])).await;
+                let result = access.check(&handshake(uri, &[*header])).await;
                 assert_eq!(result.is_ok(), place == right, "{right:?} {place:?}");
             }
         }
@@ -260,13 +261,13 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_wrong_or_missing_is_denied_with_what_would_do() {
-        let guard = guard(auth(&[BearerFrom::Header]));
-        let denied = Err(Denied::Credentials { bearer: true, basic: true });
+        let access = access(auth(&[BearerFrom::Header]));
+        let denied = Err(AccessDenied::Credentials { bearer: true, basic: true });
         for value in ["Bearer t-3", "Bearer t-1x", "Bearer ", "Bearer", "t-1", "Basic dC0x", "Basic %"] {
-            let said = guard.check(&handshake("/", &[("authorization", value)])).await;
+            let said = access.check(&handshake("/", &[("authorization", value)])).await;
             assert_eq!(said, denied, "{value}");
         }
-        assert_eq!(guard.check(&handshake("/?token=t-1", &[])).await, denied);
+        assert_eq!(access.check(&handshake("/?token=t-1", &[])).await, denied);
     }
 
     #[tokio::test]
@@ -281,13 +282,13 @@ mod tests {
                 });
                 listen.allowed_origins = listed.unwrap_or_default();
             }
-            Guard::new(&endpoint)
+            AccessPolicy::new(&endpoint)
         };
         let origin = "http://evil.example:81";
         let rebound = handshake("/", &[("host", "evil.example:81"), ("origin", origin)]);
         for host in ["127.0.0.1", "localhost", "::1", "127.8.8.8"] {
             let open = guard_of(host, None, None);
-            assert_eq!(open.check(&rebound).await, Err(Denied::Host), "{host}");
+            assert_eq!(open.check(&rebound).await, Err(AccessDenied::Host), "{host}");
             for named in ["localhost:81", "LocalHost", "127.0.0.1:81", "127.0.0.2", "[::1]:81", "[::1]"] {
                 assert!(open.check(&handshake("/", &[("host", named)])).await.is_ok(), "{named}");
             }
@@ -295,23 +296,23 @@ mod tests {
                 ["", "evil.example", "127.0.0.1.evil.example", "localhost.evil.example:81", "[::2]"]
             {
                 let asked = handshake("/", &[("host", foreign)]);
-                assert_eq!(open.check(&asked).await, Err(Denied::Host), "{foreign}");
+                assert_eq!(open.check(&asked).await, Err(AccessDenied::Host), "{foreign}");
             }
             let twice = handshake("/", &[("host", "localhost"), ("host", "evil.example")]);
-            assert_eq!(open.check(&twice).await, Err(Denied::Host));
+            assert_eq!(open.check(&twice).await, Err(AccessDenied::Host));
             assert!(guard_of(host, None, Some(&[origin])).check(&rebound).await.is_ok());
         }
         assert!(guard_of("0.0.0.0", None, None).check(&rebound).await.is_ok());
         let denied = guard_of("127.0.0.1", Some(auth(&[BearerFrom::Header])), None).check(&rebound).await;
-        assert_eq!(denied, Err(Denied::Credentials { bearer: true, basic: true }));
+        assert_eq!(denied, Err(AccessDenied::Credentials { bearer: true, basic: true }));
     }
 
     #[tokio::test]
     async fn basic_authentication_names_the_user() {
-        let guard = guard(auth(&[BearerFrom::Header]));
+        let access = access(auth(&[BearerFrom::Header]));
         let with = async |pair: &str| {
             let value = format!("basic {}", BASE64_STANDARD.encode(pair));
-            guard
+            access
                 .check(&handshake("/", &[("authorization", &value)]))
                 .await
                 .ok()
@@ -327,14 +328,14 @@ mod tests {
     async fn a_credential_whose_file_gives_none_lets_nobody_in_and_holds_up_no_other() {
         let folder = tempfile::tempdir().expect("a folder");
         let file = folder.path().join("secret");
-        let guard = guard(Auth {
+        let access = access(Auth {
             bearer: vec![EndpointText::file(&file), "t-1".into()],
             bearer_from: vec![BearerFrom::Query("token".to_owned())],
             basic: vec![("ann".to_owned(), EndpointText::file(&file))],
         });
         // ann, without a password and with this one
         let (none, right) = (("authorization", "Basic YW5uOg=="), ("authorization", "Basic YW5uOnBhc3M="));
-        let check = async |uri: &str, header| guard.check(&handshake(uri, &[header])).await.is_ok();
+        let check = async |uri: &str, header| access.check(&handshake(uri, &[header])).await.is_ok();
         for text in [None, Some(""), Some(" \n")] {
             if let Some(text) = text {
                 std::fs::write(&file, text).expect("it is ours");

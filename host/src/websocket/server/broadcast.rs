@@ -8,13 +8,13 @@
 //! until that peer's task had its turn. A peer is slow once its connection takes nothing more, and has not
 //! caught up for a while.
 
-use super::ring::{self, Frame, Mark, Ring};
+use super::ring::{self, FrameRing, OutgoingFrame, RingMark};
 use crate::config::{Peers, SlowPeer};
 use crate::reason::Reason;
 use crate::telemetry::SinkMetrics;
-use crate::websocket::connection::Frames;
+use crate::wait_budget::WaitBudget;
+use crate::websocket::connection::EncodedFrames;
 use crate::websocket::drain;
-use crate::websocket::wait_budget::Patience;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, Waker};
@@ -26,8 +26,8 @@ pub struct Broadcast {
     peers: Peers,
     metrics: SinkMetrics,
     /// Once the pipeline stops: how long it waits for a peer that takes nothing.
-    patience_at_stop: OnceLock<Duration>,
-    state: Mutex<State>,
+    stall_timeout: OnceLock<Duration>,
+    state: Mutex<BroadcastState>,
 }
 
 /// What publishing a batch came to, in messages.
@@ -43,7 +43,7 @@ pub struct Published {
 
 /// Whether a batch may be published now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Chance {
+pub enum Readiness {
     /// Every peer has room for it, or had the chance to make some.
     Given,
     /// Not before the waker is woken, or this moment has come.
@@ -52,9 +52,9 @@ pub enum Chance {
 
 /// What a peer gets.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Next {
-    /// Frames, to be written as they are.
-    Frames(Frames),
+pub(super) enum NextFrames {
+    /// EncodedFrames, to be written as they are.
+    Frames(EncodedFrames),
     /// The peer reads too slowly, and is to be disconnected.
     TooSlow,
     /// It has had all there will be.
@@ -62,31 +62,31 @@ pub(super) enum Next {
 }
 
 #[derive(Debug, Default)]
-struct State {
-    ring: Ring,
+struct BroadcastState {
+    ring: FrameRing,
     /// Peers may be no further behind than this.
-    window: Mark,
+    window: RingMark,
     /// Where a new peer begins.
-    replay: Mark,
-    slots: BTreeMap<u64, Slot>,
+    replay: RingMark,
+    slots: BTreeMap<u64, PeerCursor>,
     /// The least of the peers' marks, and how many of them were there when it was looked for: once these
     /// have moved on it is looked for again. New peers begin at the end.
-    slowest: Option<(Mark, usize)>,
+    slowest: Option<(RingMark, usize)>,
     publisher: Option<Waker>,
     /// With peers whose connections take nothing more.
-    patience: Patience,
+    patience: WaitBudget,
     is_finished: bool,
 }
 
 #[derive(Debug)]
-struct Slot {
+struct PeerCursor {
     /// It has had, or missed, what is before this.
-    mark: Mark,
+    mark: RingMark,
     /// What comes before the mark all the same: replayed messages, and with `drop_newest` what the peer
     /// had room for before it missed others.
-    kept: VecDeque<(Frames, Mark)>,
+    kept: VecDeque<(EncodedFrames, RingMark)>,
     /// How much that is.
-    kept_size: Mark,
+    kept_size: RingMark,
     /// Since when it has not had all there is.
     behind_since: Option<Instant>,
     /// Whether its connection takes nothing more now.
@@ -97,7 +97,7 @@ struct Slot {
 impl Broadcast {
     /// An empty ring.
     pub fn new(peers: Peers, metrics: SinkMetrics) -> Self {
-        Self { peers, metrics, patience_at_stop: OnceLock::new(), state: Mutex::default() }
+        Self { peers, metrics, stall_timeout: OnceLock::new(), state: Mutex::default() }
     }
 
     /// Whether a message more may be published beside `messages` and `bytes` that wait for it. Only
@@ -120,22 +120,22 @@ impl Broadcast {
 
     /// Whether a batch of so many messages and bytes of frames may be published without a loss to a peer that
     /// had no chance yet to take more. A peer with nothing else waiting has room for a batch of any size.
-    pub fn chance(&self, cx: &mut Context<'_>, messages: u64, bytes: u64) -> Chance {
+    pub fn readiness(&self, cx: &mut Context<'_>, messages: u64, bytes: u64) -> Readiness {
         if self.peers.slow == SlowPeer::Block {
-            return Chance::Given;
+            return Readiness::Given;
         }
         let mut state = self.lock();
         let end = state.ring.end();
-        let batch = Mark { frames: 0, messages, bytes };
-        let has_room = |waiting: Mark| waiting.frames == 0 || fits(waiting.plus(batch), &self.peers);
+        let batch = RingMark { frames: 0, messages, bytes };
+        let has_room = |waiting: RingMark| waiting.frames == 0 || fits(waiting.plus(batch), &self.peers);
         // With `drop_newest` more may wait for a peer than the ring knows of.
         if self.peers.slow != SlowPeer::DropNewest
             && state.slowest().is_none_or(|mark| has_room(end.since(mark)))
         {
             state.patience.go_on(Instant::now());
-            return Chance::Given;
+            return Readiness::Given;
         }
-        let State { slots, patience, .. } = &mut *state;
+        let BroadcastState { slots, patience, .. } = &mut *state;
         let mut blocked_since = None;
         let mut waits_for_a_turn = false;
         for slot in slots.values() {
@@ -161,12 +161,12 @@ impl Broadcast {
             let until = patience.wait(blocked_since, now);
             if until.is_none() {
                 patience.go_on(now);
-                return Chance::Given;
+                return Readiness::Given;
             }
             until
         };
         state.publisher = Some(cx.waker().clone());
-        Chance::Due(due)
+        Readiness::Due(due)
     }
 
     /// Waits for a peer.
@@ -179,8 +179,8 @@ impl Broadcast {
         Poll::Ready(())
     }
 
-    /// Gives a batch to all peers, once [`Self::chance`] says so.
-    pub fn publish(&self, batch: impl Iterator<Item = Frame>) -> Published {
+    /// Gives a batch to all peers, once [`Self::readiness`] says so.
+    pub fn publish(&self, batch: impl Iterator<Item = OutgoingFrame>) -> Published {
         let chunks = ring::chunks(batch);
         let mut guard = self.lock();
         let state = &mut *guard;
@@ -216,10 +216,10 @@ impl Broadcast {
         let mut guard = self.lock();
         let state = &mut *guard;
         let (start, end) = (state.replay.max(state.ring.start()), state.ring.end());
-        let mut slot = Slot {
+        let mut slot = PeerCursor {
             mark: start,
             kept: VecDeque::new(),
-            kept_size: Mark::default(),
+            kept_size: RingMark::default(),
             behind_since: None,
             is_blocked: false,
             waker: None,
@@ -246,36 +246,36 @@ impl Broadcast {
     }
 
     /// What `peer` is to get next. Its connection takes more.
-    pub(super) fn poll_next(&self, cx: &mut Context<'_>, peer: u64) -> Poll<Next> {
+    pub(super) fn poll_next(&self, cx: &mut Context<'_>, peer: u64) -> Poll<NextFrames> {
         let mut guard = self.lock();
         let state = &mut *guard;
         let (window, end) = (state.window, state.ring.end());
-        let Some(slot) = state.slots.get_mut(&peer) else { return Poll::Ready(Next::Finished) };
+        let Some(slot) = state.slots.get_mut(&peer) else { return Poll::Ready(NextFrames::Finished) };
         slot.is_blocked = false;
         let mut missed = 0;
         if slot.mark < window {
             if self.peers.slow == SlowPeer::Disconnect {
-                return Poll::Ready(Next::TooSlow);
+                return Poll::Ready(NextFrames::TooSlow);
             }
             missed = window.since(slot.mark).messages;
             slot.mark = window;
         }
         let result = if let Some((frames, size)) = slot.kept.pop_front() {
             slot.kept_size = slot.kept_size.since(size);
-            Poll::Ready(Next::Frames(frames))
+            Poll::Ready(NextFrames::Frames(frames))
         } else if slot.mark < end {
             let (frames, mark) = state.ring.slice(slot.mark, end);
             let before = std::mem::replace(&mut slot.mark, mark);
             state.moved_on(before);
-            Poll::Ready(Next::Frames(frames))
+            Poll::Ready(NextFrames::Frames(frames))
         } else if state.is_finished {
-            Poll::Ready(Next::Finished)
+            Poll::Ready(NextFrames::Finished)
         } else {
             slot.behind_since = None;
             slot.waker = Some(cx.waker().clone());
             Poll::Pending
         };
-        if matches!(result, Poll::Ready(Next::Frames(_))) {
+        if matches!(result, Poll::Ready(NextFrames::Frames(_))) {
             state.wake_publisher();
         }
         drop(guard);
@@ -312,12 +312,12 @@ impl Broadcast {
     /// The pipeline stops, and is given up after `grace` if that is known. A peer that takes nothing for a
     /// part of that is given up alone; the peers are to be woken for it.
     pub fn stop(&self, grace: Option<Duration>) {
-        let _ = self.patience_at_stop.set(drain::patience(grace));
+        let _ = self.stall_timeout.set(drain::stall_timeout(grace));
     }
 
     /// How long a peer is waited for that takes nothing: for ever before the pipeline stops.
-    pub(super) fn patience_at_stop(&self) -> Option<Duration> {
-        self.patience_at_stop.get().copied()
+    pub(super) fn stall_timeout(&self) -> Option<Duration> {
+        self.stall_timeout.get().copied()
     }
 
     /// Nothing more will be published.
@@ -329,14 +329,14 @@ impl Broadcast {
         woken.into_iter().for_each(Waker::wake);
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, BroadcastState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl State {
+impl BroadcastState {
     /// Where the peer is that is furthest behind.
-    fn slowest(&mut self) -> Option<Mark> {
+    fn slowest(&mut self) -> Option<RingMark> {
         if self.slowest.is_none() {
             let marks = self.slots.values().map(|slot| slot.mark);
             let least = marks.clone().min()?;
@@ -346,7 +346,7 @@ impl State {
     }
 
     /// A peer that was at `mark` is there no longer.
-    fn moved_on(&mut self, mark: Mark) {
+    fn moved_on(&mut self, mark: RingMark) {
         if let Some((least, count)) = &mut self.slowest
             && *least == mark
         {
@@ -384,11 +384,11 @@ impl State {
 
     /// `drop_newest`: of what was published since `old_end` each peer keeps what it has room for.
     /// Answers how many messages at least one peer keeps, and how many are missed by peers in all.
-    fn shorten(&mut self, old_end: Mark, peers: &Peers) -> (u64, u64) {
+    fn shorten(&mut self, old_end: RingMark, peers: &Peers) -> (u64, u64) {
         let end = self.ring.end();
         let (mut most_taken, mut missed) = (0, 0);
         for slot in self.slots.values_mut() {
-            let has_room_until = |slot: &Slot, until: Mark| {
+            let has_room_until = |slot: &PeerCursor, until: RingMark| {
                 let behind = slot.behind(until);
                 behind.frames <= 1 || fits(behind, peers)
             };
@@ -408,14 +408,14 @@ impl State {
     }
 }
 
-impl Slot {
+impl PeerCursor {
     /// What the peer has yet to take of what is before `end`.
-    fn behind(&self, end: Mark) -> Mark {
+    fn behind(&self, end: RingMark) -> RingMark {
         self.kept_size.plus(end.since(self.mark))
     }
 
     /// Puts what is between its mark and `until` aside.
-    fn keep(&mut self, ring: &Ring, until: Mark) {
+    fn keep(&mut self, ring: &FrameRing, until: RingMark) {
         while self.mark < until {
             let (frames, mark) = ring.slice(self.mark, until);
             let size = mark.since(self.mark);
@@ -426,7 +426,7 @@ impl Slot {
     }
 }
 
-fn fits(size: Mark, peers: &Peers) -> bool {
+fn fits(size: RingMark, peers: &Peers) -> bool {
     size.messages <= peers.buffer as u64 && size.bytes <= peers.buffer_bytes as u64
 }
 
@@ -435,7 +435,7 @@ mod tests {
     use super::*;
     use crate::message::Payload;
     use crate::telemetry::Metrics;
-    use crate::websocket::wait_budget::MOST;
+    use crate::wait_budget::MAX_WAIT;
     use proptest::prelude::*;
 
     fn broadcast(slow: SlowPeer, buffer: usize, replay: usize) -> (Metrics, Broadcast) {
@@ -449,7 +449,7 @@ mod tests {
     }
 
     fn frames(broadcast: &Broadcast, texts: &[&str], messages: u64) -> Published {
-        let frame = |text: &&str| Frame { payload: Payload::text(*text), messages };
+        let frame = |text: &&str| OutgoingFrame { payload: Payload::text(*text), messages };
         broadcast.publish(texts.iter().map(frame))
     }
 
@@ -457,7 +457,7 @@ mod tests {
     fn take(broadcast: &Broadcast, peer: u64) -> String {
         match broadcast.poll_next(&mut Context::from_waker(Waker::noop()), peer) {
             Poll::Pending => "nothing".to_owned(),
-            Poll::Ready(Next::Frames(frames)) => {
+            Poll::Ready(NextFrames::Frames(frames)) => {
                 let (mut rest, mut texts) = (&frames.bytes[..], Vec::new());
                 while let [0x81, length, after @ ..] = rest {
                     let (text, after) = after.split_at(usize::from(*length));
@@ -549,14 +549,14 @@ mod tests {
     fn a_peer_that_had_no_turn_yet_is_waited_for() {
         for slow in [SlowPeer::DropOldest, SlowPeer::DropNewest, SlowPeer::Disconnect] {
             let (_, broadcast) = broadcast(slow, 3, 0);
-            assert_eq!(broadcast.chance(&mut cx(), 9, 9), Chance::Given, "nobody is there");
+            assert_eq!(broadcast.readiness(&mut cx(), 9, 9), Readiness::Given, "nobody is there");
             broadcast.join(1);
-            assert_eq!(broadcast.chance(&mut cx(), 9, 9), Chance::Given, "nothing waits");
+            assert_eq!(broadcast.readiness(&mut cx(), 9, 9), Readiness::Given, "nothing waits");
             publish(&broadcast, &["a", "b"]);
-            assert_eq!(broadcast.chance(&mut cx(), 1, 3), Chance::Given, "there is room");
-            assert_eq!(broadcast.chance(&mut cx(), 2, 6), Chance::Due(None), "it had no turn");
+            assert_eq!(broadcast.readiness(&mut cx(), 1, 3), Readiness::Given, "there is room");
+            assert_eq!(broadcast.readiness(&mut cx(), 2, 6), Readiness::Due(None), "it had no turn");
             assert_eq!(take(&broadcast, 1), "a b");
-            assert_eq!(broadcast.chance(&mut cx(), 2, 6), Chance::Given);
+            assert_eq!(broadcast.readiness(&mut cx(), 2, 6), Readiness::Given);
         }
     }
 
@@ -567,10 +567,10 @@ mod tests {
         publish(&broadcast, &["a", "b"]);
         let since = broadcast.lock().slots[&1].behind_since.expect("it is behind");
         assert_eq!(broadcast.poll_blocked(&mut cx(), 1), Poll::Pending);
-        assert_eq!(broadcast.chance(&mut cx(), 2, 6), Chance::Due(Some(since + MOST)));
-        let long_ago = since.checked_sub(MOST).expect("the machine runs for longer");
+        assert_eq!(broadcast.readiness(&mut cx(), 2, 6), Readiness::Due(Some(since + MAX_WAIT)));
+        let long_ago = since.checked_sub(MAX_WAIT).expect("the machine runs for longer");
         broadcast.lock().slots.get_mut(&1).expect("it is there").behind_since = Some(long_ago);
-        assert_eq!(broadcast.chance(&mut cx(), 2, 6), Chance::Given);
+        assert_eq!(broadcast.readiness(&mut cx(), 2, 6), Readiness::Given);
         publish(&broadcast, &["c", "d"]);
         assert_eq!((take(&broadcast, 1), take(&broadcast, 1)), ("b".into(), "c d".into()));
         assert_eq!(missed(&metrics), "1");
@@ -581,11 +581,11 @@ mod tests {
     fn what_is_larger_than_the_bound_goes_to_a_peer_that_has_nothing_else_waiting() {
         let (_, broadcast) = broadcast(SlowPeer::DropOldest, 1, 0);
         broadcast.join(1);
-        assert_eq!(broadcast.chance(&mut cx(), 5, 500), Chance::Given);
+        assert_eq!(broadcast.readiness(&mut cx(), 5, 500), Readiness::Given);
         frames(&broadcast, &["large"], 5);
-        assert_eq!(broadcast.chance(&mut cx(), 1, 1), Chance::Due(None), "the large one waits");
+        assert_eq!(broadcast.readiness(&mut cx(), 1, 1), Readiness::Due(None), "the large one waits");
         assert_eq!(take(&broadcast, 1), "large");
-        assert_eq!(broadcast.chance(&mut cx(), 1, 1), Chance::Given);
+        assert_eq!(broadcast.readiness(&mut cx(), 1, 1), Readiness::Given);
     }
 
     #[test]
@@ -636,7 +636,7 @@ mod tests {
             broadcast.join(2);
             let (mut sent, mut got) = (0, [0, 0]);
             for messages in steps {
-                while broadcast.chance(&mut cx(), messages, 3) != Chance::Given {
+                while broadcast.readiness(&mut cx(), messages, 3) != Readiness::Given {
                     for peer in [1, 2] {
                         while take(&broadcast, peer) != "nothing" {
                             got[peer as usize - 1] += 1;

@@ -3,11 +3,12 @@
 //!
 //! At a stop handshakes that nobody was let in by are dropped; peers are seen through.
 
-use super::accept::{Accepted, Refusal, Refused, Verdict, accept_over};
+use super::accept::{Accepted, AdmissionResult, HandshakeFailure, HandshakeRefusal, accept_over};
 use super::expected::ExpectedHere;
+use super::listener_permit::ListenerConnections;
 use super::peer::Peer;
 use super::request::Handshake;
-use super::route::{Path, Seat};
+use super::route::{ConnectionPermit, Route};
 use crate::config::Server;
 use crate::telemetry::{HandshakeMetrics, RateLimit};
 use crate::websocket::tls::ServerCertificates;
@@ -17,7 +18,7 @@ use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
@@ -38,19 +39,19 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// What holds for the connections of one listener together.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Limits {
+pub(super) struct ListenerLimits {
     pub(super) max_connections: usize,
     pub(super) handshake_timeout: Duration,
 }
 
 /// What a listener is made of, shared by its task and its endpoints.
 #[derive(Debug)]
-pub(super) struct Listening {
+pub(super) struct Listener {
     /// In the order of precedence.
-    paths: Mutex<Vec<Arc<Path>>>,
+    routes: Mutex<Vec<Arc<Route>>>,
     pub(super) certificates: Option<ServerCertificates>,
-    limits: Limits,
-    connections: Connections,
+    limits: ListenerLimits,
+    connections: ListenerConnections,
     handshakes: Arc<Semaphore>,
     /// Its address, as it may be shown.
     pub(super) address: String,
@@ -61,18 +62,7 @@ pub(super) struct Listening {
     said: Mutex<BTreeMap<Cow<'static, str>, RateLimit>>,
 }
 
-/// The connections that a listener has, and may have. Cheap to clone.
-#[derive(Clone, Debug)]
-pub(super) struct Connections {
-    taken: Arc<AtomicUsize>,
-    most: usize,
-}
-
-/// One of the connections of a listener.
-#[derive(Debug)]
-pub(super) struct Place(Arc<AtomicUsize>);
-
-impl Limits {
+impl ListenerLimits {
     pub(super) fn of(server: &Server) -> Self {
         Self { max_connections: server.max_connections, handshake_timeout: server.handshake_timeout }
     }
@@ -82,39 +72,24 @@ impl Limits {
     }
 }
 
-impl Default for Limits {
+impl Default for ListenerLimits {
     fn default() -> Self {
         Self::of(&Server::default())
     }
 }
 
-impl Connections {
-    /// One more, if there may be.
-    pub(super) fn take(&self) -> Option<Place> {
-        let place = Place(self.taken.clone());
-        let before = self.taken.fetch_add(1, Ordering::Relaxed);
-        (before < self.most).then_some(place)
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-impl Listening {
+impl Listener {
     pub(super) fn new(
         address: String,
         expected: ExpectedHere,
-        limits: Limits,
+        limits: ListenerLimits,
         certificates: Option<ServerCertificates>,
         metrics: HandshakeMetrics,
     ) -> Arc<Self> {
         Arc::new(Self {
-            paths: Mutex::default(),
+            routes: Mutex::default(),
             certificates,
-            connections: Connections { taken: Arc::default(), most: limits.max_connections },
+            connections: ListenerConnections::new(limits.max_connections),
             handshakes: Arc::new(Semaphore::new(limits.handshakes())),
             limits,
             address,
@@ -124,17 +99,17 @@ impl Listening {
         })
     }
 
-    pub(super) fn paths(&self) -> MutexGuard<'_, Vec<Arc<Path>>> {
-        self.paths.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn routes(&self) -> MutexGuard<'_, Vec<Arc<Route>>> {
+        self.routes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Where a path that was asked for leads.
-    fn path(&self, asked: &str) -> Option<Arc<Path>> {
-        self.paths().iter().find(|path| path.pattern.matches(asked)).cloned()
+    /// The route of a path that was asked for.
+    fn route(&self, asked: &str) -> Option<Arc<Route>> {
+        self.routes().iter().find(|route| route.pattern.matches(asked)).cloned()
     }
 
-    pub(super) fn forget(&self, path: &Arc<Path>) {
-        self.paths().retain(|other| !Arc::ptr_eq(other, path));
+    pub(super) fn forget(&self, route: &Arc<Route>) {
+        self.routes().retain(|other| !Arc::ptr_eq(other, route));
     }
 
     /// Accepts until the stop, and resolves once all peers are gone. `address` is dropped when it is free.
@@ -179,8 +154,8 @@ impl Listening {
         // What a handshake needs is much, and is given back when it is done: the task stays small.
         let accepted = Box::pin(self.handshake(stream, address, &stop)).await;
         drop(permit);
-        if let Some(Accepted { connection, token: (seat, handshake) }) = accepted {
-            Box::new(Peer::new(seat, connection, handshake, address)).run().await;
+        if let Some(Accepted { connection, token: (permit, handshake) }) = accepted {
+            Box::new(Peer::new(permit, connection, handshake, address)).run().await;
         }
     }
 
@@ -190,7 +165,7 @@ impl Listening {
         stream: TcpStream,
         address: SocketAddr,
         stop: &CancellationToken,
-    ) -> Option<Accepted<(Seat, Handshake)>> {
+    ) -> Option<Accepted<(ConnectionPermit, Handshake)>> {
         let is_admitted = AtomicBool::new(false);
         let admit = async |handshake| {
             let verdict = self.admit(handshake).await;
@@ -209,21 +184,21 @@ impl Listening {
         .await
     }
 
-    async fn admit(&self, handshake: Handshake) -> Verdict<(Seat, Handshake)> {
+    async fn admit(&self, handshake: Handshake) -> AdmissionResult<(ConnectionPermit, Handshake)> {
         let asked = handshake.path();
-        let path = self.path(asked);
-        if self.expected.is_before(path.as_ref().map(|path| &path.pattern), asked) {
-            return Err(Refusal::NotOpen);
+        let route = self.route(asked);
+        if self.expected.is_before(route.as_ref().map(|route| &route.pattern), asked) {
+            return Err(HandshakeRefusal::NotOpen);
         }
-        let path = path.ok_or(Refusal::NotFound)?;
-        path.admit(handshake, &self.connections).await
+        let route = route.ok_or(HandshakeRefusal::NotFound)?;
+        route.admit(handshake, &self.connections).await
     }
 
-    fn refused(&self, refused: Refused, peer: SocketAddr) {
+    fn refused(&self, refused: HandshakeFailure, peer: SocketAddr) {
         let status: Cow<'static, str> = match refused {
-            Refused::Answered(status) => status.to_string().into(),
-            Refused::Late => "timeout".into(),
-            Refused::Tls => "tls".into(),
+            HandshakeFailure::Answered(status) => status.to_string().into(),
+            HandshakeFailure::Late => "timeout".into(),
+            HandshakeFailure::Tls => "tls".into(),
         };
         self.metrics.refused(&self.address, &status);
         let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,15 +1,15 @@
-//! A peer's part in the endpoints of its path: what it is shown as there, the way to a source, what a sink's
+//! A peer's part in the endpoints of its route: what it is shown as there, the way to a source, what a sink's
 //! broadcast still has for it, and how it comes to be.
 
-use super::broadcast::{Broadcast, Next};
-use super::route::{Arrivals, End, Member};
+use super::broadcast::{Broadcast, NextFrames};
+use super::route_member::{MemberRole, ReceivedChunk, RouteMember};
 use crate::config::EndpointText;
 use crate::connections::{Connected, OpenEndpoint};
 use crate::message::Payload;
-use crate::metadata::Origin;
+use crate::message::metadata::Origin;
 use crate::reason::Reason;
 use crate::telemetry::ConnectOutcome;
-use crate::websocket::connection::{Ending, Frames};
+use crate::websocket::connection::{ConnectionEnd, EncodedFrames};
 use crate::websocket::drain;
 use crate::websocket::secret::resolved;
 use std::pin::Pin;
@@ -18,11 +18,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio_util::sync::PollSender;
-
-/// Most messages in a chunk.
-pub(super) const CHUNK_MESSAGES: usize = 256;
-/// Most payload bytes in a chunk; one larger message goes alone.
-pub(super) const CHUNK_BYTES: usize = 1 << 20;
 
 /// How long the files of a greeting may take to be read.
 const GREETING_PATIENCE: Duration = Duration::from_secs(10);
@@ -35,47 +30,47 @@ pub(super) struct Membership {
     /// Of a sink.
     pub(super) broadcast: Option<Arc<Broadcast>>,
     /// To a source, until all that is for it was given.
-    pub(super) inlet: Option<Inlet>,
+    pub(super) inlet: Option<SourceSender>,
     /// Whether the endpoint counts the peer among its own.
     is_served: bool,
     /// Whether the peer has had all that the broadcast will have.
     pub(super) is_finished: bool,
-    /// Whether the endpoint has left the path.
+    /// Whether the endpoint has left the route.
     pub(super) is_leaving: bool,
 }
 
 /// The way to a source, and the origin that this peer's messages have there.
-pub(super) struct Inlet {
-    sender: PollSender<Arrivals>,
+pub(super) struct SourceSender {
+    sender: PollSender<ReceivedChunk>,
     pub(super) origin: Arc<Origin>,
     /// What the source is told of messages that it has not taken, and what of it is this peer's.
     waiting: Arc<AtomicU64>,
     accounted: u64,
     /// Whether it has the messages that were read last.
-    has_chunk: bool,
+    pub(super) has_chunk: bool,
 }
 
 /// An endpoint that the peer is to be greeted for before it joins.
-pub(super) struct Arriving {
-    pub(super) member: Member,
+pub(super) struct JoiningMember {
+    pub(super) member: RouteMember,
     greetings: Pin<Box<dyn Future<Output = Result<Vec<Payload>, String>> + Send>>,
 }
 
 impl Membership {
     /// The peer joins an endpoint, and is a peer of its broadcast from here on.
     pub(super) fn join(
-        member: Member,
+        member: RouteMember,
         peer: u64,
         shown: &Arc<Connected>,
         origin: &Arc<Origin>,
         origin_there: Arc<Origin>,
     ) -> Self {
         let (broadcast, inlet) = match member.end {
-            End::Source { inlet, waiting, .. } => {
-                (None, Some(Inlet::new(PollSender::new(inlet), waiting, origin_there)))
+            MemberRole::Source { inlet, waiting, .. } => {
+                (None, Some(SourceSender::new(PollSender::new(inlet), waiting, origin_there)))
             }
-            End::Sink(broadcast) => (Some(broadcast), None),
-            End::Reply => (None, None),
+            MemberRole::Sink(broadcast) => (Some(broadcast), None),
+            MemberRole::Reply => (None, None),
         };
         if let Some(broadcast) = &broadcast {
             broadcast.join(peer);
@@ -108,14 +103,15 @@ impl Membership {
     /// that stops and may wait for a blocked peer before it leaves.
     pub(super) fn is_owed(&self, is_blocked: bool) -> bool {
         !self.is_finished
-            && self.broadcast.as_ref().is_some_and(|broadcast| {
-                self.is_leaving || is_blocked && broadcast.patience_at_stop().is_some()
-            })
+            && self
+                .broadcast
+                .as_ref()
+                .is_some_and(|broadcast| self.is_leaving || is_blocked && broadcast.stall_timeout().is_some())
     }
 }
 
-impl Inlet {
-    fn new(sender: PollSender<Arrivals>, waiting: Arc<AtomicU64>, origin: Arc<Origin>) -> Self {
+impl SourceSender {
+    fn new(sender: PollSender<ReceivedChunk>, waiting: Arc<AtomicU64>, origin: Arc<Origin>) -> Self {
         Self { sender, origin, waiting, accounted: 0, has_chunk: false }
     }
 
@@ -127,7 +123,7 @@ impl Inlet {
     }
 
     /// Ready if a chunk can be given.
-    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    pub(super) fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         // A pipeline that has closed takes nothing, and holds nobody.
         self.sender.poll_reserve(cx).map(drop)
     }
@@ -137,7 +133,7 @@ impl Inlet {
     }
 
     /// Gives the chunk, after [`Self::poll_room`] was ready.
-    fn give(&mut self, chunk: Arrivals) {
+    pub(super) fn give(&mut self, chunk: ReceivedChunk) {
         // What is on its way stays untaken until the source takes it, and for ever if its pipeline has closed.
         self.accounted -= chunk.len() as u64;
         let _ = self.sender.send_item(chunk);
@@ -146,10 +142,10 @@ impl Inlet {
 }
 
 /// How long a peer is waited for that takes nothing of what it is owed.
-pub(super) fn patience(members: &[Membership], is_blocked: bool) -> Duration {
+pub(super) fn stall_timeout(members: &[Membership], is_blocked: bool) -> Duration {
     let owed = members.iter().filter(|membership| membership.is_owed(is_blocked));
-    let patience = owed.filter_map(|membership| membership.broadcast.as_ref()?.patience_at_stop());
-    patience.min().unwrap_or(drain::PATIENCE)
+    let timeout = owed.filter_map(|membership| membership.broadcast.as_ref()?.stall_timeout());
+    timeout.min().unwrap_or(drain::STALL_TIMEOUT)
 }
 
 /// What a broadcast holds for the peer. The members take turns.
@@ -158,7 +154,7 @@ pub(super) fn next_frames(
     members: &mut [Membership],
     turn: &mut usize,
     peer: u64,
-) -> Result<Option<Frames>, Ending> {
+) -> Result<Option<EncodedFrames>, ConnectionEnd> {
     for _ in 0..members.len() {
         *turn = (*turn + 1) % members.len();
         let membership = &mut members[*turn];
@@ -166,9 +162,9 @@ pub(super) fn next_frames(
             continue;
         };
         match broadcast.poll_next(cx, peer) {
-            Poll::Ready(Next::Frames(frames)) => return Ok(Some(frames)),
-            Poll::Ready(Next::TooSlow) => return Err(Ending::TooSlow),
-            Poll::Ready(Next::Finished) => membership.is_finished = true,
+            Poll::Ready(NextFrames::Frames(frames)) => return Ok(Some(frames)),
+            Poll::Ready(NextFrames::TooSlow) => return Err(ConnectionEnd::TooSlow),
+            Poll::Ready(NextFrames::Finished) => membership.is_finished = true,
             Poll::Pending => {}
         }
     }
@@ -180,64 +176,17 @@ pub(super) fn poll_blocked(
     cx: &mut Context<'_>,
     members: &[Membership],
     peer: u64,
-) -> Poll<Result<(), Ending>> {
+) -> Poll<Result<(), ConnectionEnd>> {
     for broadcast in members.iter().filter_map(|membership| membership.broadcast.as_ref()) {
         if broadcast.poll_blocked(cx, peer).is_ready() {
-            return Poll::Ready(Err(Ending::TooSlow));
+            return Poll::Ready(Err(ConnectionEnd::TooSlow));
         }
     }
     Poll::Pending
 }
 
-/// Tells the sources how many messages were read that they cannot have taken: of the chunk, and beyond it.
-pub(super) fn account(members: &mut [Membership], chunk: &Arrivals, beyond: usize) {
-    for inlet in members.iter_mut().filter_map(|membership| membership.inlet.as_mut()) {
-        let waiting = if inlet.has_chunk { beyond } else { beyond + chunk.len() };
-        inlet.account(waiting as u64);
-    }
-}
-
-/// Hands the chunk, whose messages have this origin, to every source, each when it has room. Ready once all
-/// have it, and it is empty.
-pub(super) fn poll_deliver(
-    cx: &mut Context<'_>,
-    members: &mut [Membership],
-    chunk: &mut Arrivals,
-    origin: &Arc<Origin>,
-) -> Poll<()> {
-    let (mut ready, mut is_held) = (Vec::new(), false);
-    for inlet in members.iter_mut().filter_map(|membership| membership.inlet.as_mut()) {
-        if inlet.has_chunk {
-            continue;
-        }
-        if inlet.poll_room(cx).is_ready() {
-            ready.push(inlet);
-        } else {
-            is_held = true;
-        }
-    }
-    // The last of all has the chunk itself.
-    let last = if is_held { None } else { ready.pop() };
-    for inlet in ready {
-        inlet.give(chunk.from(&inlet.origin));
-    }
-    if is_held {
-        return Poll::Pending;
-    }
-    let chunk = std::mem::take(chunk);
-    if let Some(last) = last {
-        let chunk = if Arc::ptr_eq(&last.origin, origin) { chunk } else { chunk.from(&last.origin) };
-        last.give(chunk);
-    }
-    members
-        .iter_mut()
-        .filter_map(|membership| membership.inlet.as_mut())
-        .for_each(|inlet| inlet.has_chunk = false);
-    Poll::Ready(())
-}
-
-impl Arriving {
-    pub(super) fn new(member: Member) -> Self {
+impl JoiningMember {
+    pub(super) fn new(member: RouteMember) -> Self {
         let texts = member.on_connect.clone();
         let greetings = async move {
             let read = tokio::time::timeout(GREETING_PATIENCE, greetings(&texts)).await;

@@ -1,4 +1,4 @@
-//! One accepted connection: its task reads for the sources of its path and writes for the sinks.
+//! One accepted connection: its task reads for the sources of its route and writes for the sinks.
 //!
 //! It reads until nothing is there or a chunk is full, and hands chunks on through bounded channels;
 //! while one of them is full it does not read, and that is the backpressure: but for a bounded piece, so
@@ -7,24 +7,24 @@
 //!
 //! Where no source is there and one is to come, nothing is read either, and what a peer sent before it left
 //! is for that one. A peer joins an endpoint once its greeting is made (`peer/joining.rs`). A write that fails
-//! takes it from the sinks alone: what it had sent is read to its end. When its endpoints stop, it is closed as soon as it has what it is owed,
-//! and one that takes nothing is given up. Once its connection has ended its socket is closed and its seat is
-//! free, even if what it had sent still waits for a pipeline; only so many peers of a path may be without a
-//! seat, though.
+//! takes it from the sinks alone: what it had sent is read to its end. When its endpoints stop, it is closed as
+//! soon as it has what it is owed, and one that takes nothing is given up. Once its connection has ended its
+//! socket is closed and its permit is free, even if what it had sent still waits for a pipeline; only so many
+//! peers of a route may be without a permit, though.
 
 mod joining;
 
-use super::membership::{self, Arriving, CHUNK_BYTES, CHUNK_MESSAGES, Membership};
+use super::chunk_reader::ChunkReader;
+use super::membership::{self, JoiningMember, Membership};
 use super::request::Handshake;
-use super::route::{Arrivals, Closing, Path, Seat};
+use super::route::{ConnectionPermit, Route, RouteClosing};
 use crate::connections::{Connected, Gone};
-use crate::message::{Message, Payload};
-use crate::metadata::{self, Metadata, Origin};
+use crate::message::Payload;
 use crate::reason::Reason;
-use crate::websocket::connection::{Connection, Ending, Received};
-use crate::websocket::drain::{CUT_PATIENCE, Parting};
-use crate::websocket::keepalive::{Due, Keepalive};
-use crate::websocket::reply_queue::LaneWriter;
+use crate::websocket::connection::{Connection, ConnectionEnd};
+use crate::websocket::drain::{CUT_TIMEOUT, StallTimer};
+use crate::websocket::keepalive::{Keepalive, KeepaliveAction};
+use crate::websocket::reply_queue::ReplyWriter;
 use futures_util::task::AtomicWaker;
 use std::future::poll_fn;
 use std::net::SocketAddr;
@@ -40,9 +40,9 @@ use tracing::{Instrument, debug, debug_span};
 const CHUNKS_A_TURN: usize = 4;
 
 pub(super) struct Peer {
-    path: Arc<Path>,
+    route: Arc<Route>,
     /// Given up once the connection has ended, and dropped once nothing of it waits for a pipeline.
-    seat: Option<Seat>,
+    permit: Option<ConnectionPermit>,
     id: u64,
     address: SocketAddr,
     connection: Connection,
@@ -50,84 +50,81 @@ pub(super) struct Peer {
     keepalive: Keepalive,
     /// For `__meta_connection`.
     name: String,
-    /// The origin of what is read: that of the first source here.
-    origin: Arc<Origin>,
     waker: Arc<AtomicWaker>,
     shown: Arc<Connected>,
     generation: u64,
     members: Vec<Membership>,
     /// Endpoints whose greetings are being made.
-    arriving: Vec<Arriving>,
+    arriving: Vec<JoiningMember>,
     /// What is answered on this connection, if any of its sources is.
-    lane: Option<LaneWriter>,
+    replies: Option<ReplyWriter>,
     /// The member that was asked for frames last.
     turn: usize,
     /// First messages, not yet sent.
     greetings: Vec<Payload>,
-    /// Read, and not yet handed to all sources.
-    chunk: Arrivals,
-    chunk_bytes: usize,
+    /// What was read, and not yet handed to all sources.
+    chunk: ChunkReader,
     counted: Gone,
     /// Whether what it sends is for a source that is not there yet.
     is_early: bool,
-    /// Whether a pipeline holds reading back, as the path is told.
+    /// Whether a pipeline holds reading back, as the route is told.
     is_held: bool,
-    /// The last call of the path's roll that was answered.
+    /// The last call of the route's roll that was answered.
     roll: u64,
     /// Nothing can be written any more.
     is_unwritable: bool,
-    /// All that was received is in the chunk, or was.
-    is_read_out: bool,
     /// The connection took nothing more when it was last written to.
     is_blocked: bool,
     /// It took nothing for too long while endpoints stopped, and takes nothing still.
     is_given_up: bool,
     /// How to go, once all endpoints have left.
-    closing: Option<Closing>,
-    parting: Option<Box<Parting>>,
+    closing: Option<RouteClosing>,
+    stall: Option<Box<StallTimer>>,
     /// How long its end may still take, where nobody waits for it.
     patience: Option<Pin<Box<Sleep>>>,
-    ending: Option<Ending>,
+    ending: Option<ConnectionEnd>,
 }
 
 impl Peer {
-    pub(super) fn new(seat: Seat, connection: Connection, handshake: Handshake, address: SocketAddr) -> Self {
+    pub(super) fn new(
+        permit: ConnectionPermit,
+        connection: Connection,
+        handshake: Handshake,
+        address: SocketAddr,
+    ) -> Self {
         static PEERS: AtomicU64 = AtomicU64::new(0);
-        let path = seat.path().clone();
+        let route = permit.route().clone();
         let id = PEERS.fetch_add(1, Ordering::Relaxed);
         let waker = Arc::new(AtomicWaker::new());
-        path.enter(id, waker.clone());
+        route.enter(id, waker.clone());
         let name = crate::websocket::upgrade::connection_id();
         Self {
-            keepalive: Keepalive::new(&path.endpoint),
-            path,
-            seat: Some(seat),
+            keepalive: Keepalive::new(&route.endpoint),
+            route,
+            permit: Some(permit),
             id,
             address,
             connection,
             handshake,
             shown: Connected::new(&name, waker.clone()),
             name,
-            origin: Arc::default(),
             waker,
             generation: u64::MAX,
             members: Vec::new(),
             arriving: Vec::new(),
-            lane: None,
+            replies: None,
             turn: 0,
             greetings: Vec::new(),
-            chunk: Arrivals::default(),
-            chunk_bytes: 0,
+            chunk: ChunkReader::default(),
             counted: Gone::default(),
             is_early: false,
             is_held: false,
             roll: 0,
             is_unwritable: false,
-            is_read_out: false,
             is_blocked: false,
             is_given_up: false,
             closing: None,
-            parting: None,
+            stall: None,
             patience: None,
             ending: None,
         }
@@ -135,7 +132,7 @@ impl Peer {
 
     /// Serves the peer until it is gone.
     pub(super) async fn run(mut self: Box<Self>) {
-        let span = debug_span!("connection", peer = %self.address, path = self.path.base);
+        let span = debug_span!("connection", peer = %self.address, path = self.route.base);
         async {
             debug!("peer connected");
             let ending = poll_fn(|cx| self.poll(cx)).await;
@@ -145,7 +142,7 @@ impl Peer {
         .await;
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Ending> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ConnectionEnd> {
         self.waker.register(cx.waker());
         self.look_again();
         let ending = match self.ending.clone() {
@@ -159,10 +156,10 @@ impl Peer {
         // What it had sent before it went still goes to the sources, and holds up none that stops.
         let delivered = self.poll_rest(cx);
         if delivered.is_ready() {
-            self.seat = None;
+            self.permit = None;
             self.members.iter_mut().for_each(|membership| membership.inlet = None);
         } else {
-            self.give_seat_up();
+            self.release_permit();
         }
         ready!(self.poll_closed(cx));
         ready!(delivered);
@@ -170,9 +167,9 @@ impl Peer {
         Poll::Ready(ending)
     }
 
-    fn poll_open(&mut self, cx: &mut Context<'_>) -> Poll<Ending> {
+    fn poll_open(&mut self, cx: &mut Context<'_>) -> Poll<ConnectionEnd> {
         if let Some(dismissal) = self.shown.dismissal() {
-            return Poll::Ready(Ending::Dismissed(dismissal.clone()));
+            return Poll::Ready(ConnectionEnd::Dismissed(dismissal.clone()));
         }
         if let Err(ending) = self.poll_arrivals(cx) {
             return Poll::Ready(ending);
@@ -182,14 +179,14 @@ impl Peer {
             self.is_blocked = written.is_pending();
             self.is_given_up &= self.is_blocked;
             if let Poll::Ready(Err(ending)) = written {
-                if ending == Ending::TooSlow {
+                if ending == ConnectionEnd::TooSlow {
                     return Poll::Ready(ending);
                 }
                 self.stop_writing(&ending);
             }
         }
         self.retire();
-        if let Poll::Ready(ending) = self.poll_parting(cx) {
+        if let Poll::Ready(ending) = self.poll_stalled(cx) {
             return Poll::Ready(ending);
         }
         if let Poll::Ready(ending) = self.poll_read(cx) {
@@ -198,9 +195,9 @@ impl Peer {
         self.count();
         while let Poll::Ready(due) = self.keepalive.poll(cx, &self.connection) {
             match due {
-                Due::Silent => return Poll::Ready(Ending::Silent),
-                Due::Idle => return Poll::Ready(Ending::Idle),
-                Due::Ping => {
+                KeepaliveAction::Silent => return Poll::Ready(ConnectionEnd::Silent),
+                KeepaliveAction::Idle => return Poll::Ready(ConnectionEnd::Idle),
+                KeepaliveAction::Ping => {
                     self.connection.ping();
                     if let Poll::Ready(Err(error)) = self.connection.poll_flush(cx) {
                         self.stop_writing(&error.into());
@@ -212,21 +209,24 @@ impl Peer {
     }
 
     /// Ends the connection, and takes the peer from the endpoints.
-    fn leave(&mut self, ending: &Ending) {
+    fn leave(&mut self, ending: &ConnectionEnd) {
         self.ending = Some(ending.clone());
         self.connection.end(ending.clone());
         self.arriving.clear();
-        if let Some(lane) = self.lane.take() {
-            lane.close(ending);
+        if let Some(replies) = self.replies.take() {
+            replies.close(ending);
         }
         let reason = match ending {
-            Ending::TooSlow => Reason::SlowPeer,
-            Ending::Stopped { .. } => Reason::Shutdown,
+            ConnectionEnd::TooSlow => Reason::SlowPeer,
+            ConnectionEnd::Stopped { .. } => Reason::Shutdown,
             _ => Reason::PeerClosed,
         };
         let is_fault = !matches!(
             ending,
-            Ending::Closed { .. } | Ending::Stopped { .. } | Ending::Dismissed(_) | Ending::Idle
+            ConnectionEnd::Closed { .. }
+                | ConnectionEnd::Stopped { .. }
+                | ConnectionEnd::Dismissed(_)
+                | ConnectionEnd::Idle
         );
         for membership in &mut self.members {
             membership.part(self.id, &self.shown, reason);
@@ -236,20 +236,20 @@ impl Peer {
         }
     }
 
-    /// Gives the seat up while messages still wait for a pipeline, if that may be. Else the next call of the
-    /// path's roll asks again.
-    fn give_seat_up(&mut self) {
-        if let Some(seat) = &mut self.seat {
-            seat.give_up();
+    /// Gives the permit up while messages still wait for a pipeline, if that may be. Else the next call of the
+    /// route's roll asks again.
+    fn release_permit(&mut self) {
+        if let Some(permit) = &mut self.permit {
+            permit.give_up();
         }
     }
 
     /// Takes the peer from all that writes to it.
-    fn stop_writing(&mut self, ending: &Ending) {
+    fn stop_writing(&mut self, ending: &ConnectionEnd) {
         self.is_unwritable = true;
         self.greetings.clear();
-        if let Some(lane) = self.lane.take() {
-            lane.close(ending);
+        if let Some(replies) = self.replies.take() {
+            replies.close(ending);
         }
         for membership in self.members.iter_mut().filter(|membership| membership.broadcast.is_some()) {
             membership.part(self.id, &self.shown, Reason::PeerClosed);
@@ -261,26 +261,26 @@ impl Peer {
         let closed = self.connection.poll_closed(cx);
         let is_cut = self.patience.is_some() || self.closing.is_some_and(|closing| closing.is_abandoned);
         if closed.is_pending() && is_cut {
-            let cut = || Box::pin(tokio::time::sleep(CUT_PATIENCE));
+            let cut = || Box::pin(tokio::time::sleep(CUT_TIMEOUT));
             return self.patience.get_or_insert_with(cut).as_mut().poll(cx);
         }
         closed
     }
 
     /// Ready when the peer is to go because its endpoints have: it has what it is owed, or does not take it.
-    fn poll_parting(&mut self, cx: &mut Context<'_>) -> Poll<Ending> {
+    fn poll_stalled(&mut self, cx: &mut Context<'_>) -> Poll<ConnectionEnd> {
         let is_blocked = self.is_blocked;
         let is_owed = |membership: &Membership| membership.is_owed(is_blocked);
         if self.members.iter().any(is_owed) || self.closing.is_some() && !self.greetings.is_empty() {
-            let patience = membership::patience(&self.members, is_blocked);
-            let parting =
-                self.parting.get_or_insert_with(|| Box::new(Parting::new(&self.connection, patience)));
-            let is_given_up = parting.poll(cx, &self.connection).is_ready();
+            let patience = membership::stall_timeout(&self.members, is_blocked);
+            let stall =
+                self.stall.get_or_insert_with(|| Box::new(StallTimer::new(&self.connection, patience)));
+            let is_given_up = stall.poll(cx, &self.connection).is_ready();
             self.is_given_up |= is_given_up;
             match self.closing {
                 Some(closing) if is_given_up || closing.is_abandoned => {}
                 None if is_given_up => {
-                    self.parting = None;
+                    self.stall = None;
                     for membership in self.members.iter_mut().filter(|membership| is_owed(membership)) {
                         membership.part(self.id, &self.shown, Reason::Shutdown);
                     }
@@ -290,36 +290,37 @@ impl Peer {
                 _ => return Poll::Pending,
             }
         } else {
-            self.parting = None;
+            self.stall = None;
         }
-        let has_lost_replies = self.lane.as_ref().is_some_and(LaneWriter::has_given_up);
+        let has_lost_replies = self.replies.as_ref().is_some_and(ReplyWriter::has_given_up);
         if self.closing.is_some() && (self.is_given_up || has_lost_replies) {
             // Nor will it read a close frame.
             self.patience = Some(Box::pin(tokio::time::sleep(Duration::ZERO)));
         }
-        self.closing.map_or(Poll::Pending, |closing| Poll::Ready(Ending::Stopped { code: closing.code }))
+        self.closing
+            .map_or(Poll::Pending, |closing| Poll::Ready(ConnectionEnd::Stopped { code: closing.code }))
     }
 
     /// Sends what is for this peer alone, and what the broadcasts hold for it, as far as it reads.
-    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Ending>> {
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ConnectionEnd>> {
         loop {
-            let lane = self.lane.as_mut().map(|lane| lane.poll_write(cx, &mut self.connection));
-            match lane.unwrap_or(Poll::Ready(Ok(()))) {
+            let replies = self.replies.as_mut().map(|replies| replies.poll_write(cx, &mut self.connection));
+            match replies.unwrap_or(Poll::Ready(Ok(()))) {
                 Poll::Ready(result) => result?,
                 Poll::Pending => return membership::poll_blocked(cx, &self.members, self.id),
             }
             match self.connection.poll_clear(cx) {
-                Poll::Ready(result) => result.map_err(Ending::from)?,
+                Poll::Ready(result) => result.map_err(ConnectionEnd::from)?,
                 Poll::Pending => return membership::poll_blocked(cx, &self.members, self.id),
             }
             let greetings = std::mem::take(&mut self.greetings);
             if !greetings.is_empty() {
                 let sent = greetings.iter().try_for_each(|greeting| self.connection.send(greeting));
-                sent.map_err(Ending::from)?;
+                sent.map_err(ConnectionEnd::from)?;
             } else if let Some(frames) =
                 membership::next_frames(cx, &mut self.members, &mut self.turn, self.id)?
             {
-                self.connection.send_frames(frames).map_err(Ending::from)?;
+                self.connection.send_frames(frames).map_err(ConnectionEnd::from)?;
             } else {
                 break;
             }
@@ -328,7 +329,7 @@ impl Peer {
         Poll::Ready(Ok(()))
     }
 
-    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Ending> {
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<ConnectionEnd> {
         if !self.arriving.is_empty() {
             // What it sends is for all of its sources, even if it has left since.
             let _ = self.poll_held(cx);
@@ -343,11 +344,11 @@ impl Peer {
             }
             self.release();
             self.retire();
-            match self.poll_chunk(cx) {
+            match self.chunk.poll_read(cx, &mut self.connection, &self.members) {
                 Poll::Ready(Some(ending)) => return Poll::Ready(ending),
                 Poll::Ready(None) => self.keepalive.message(),
                 Poll::Pending => {
-                    if !self.chunk.messages.is_empty() {
+                    if self.chunk.has_messages() {
                         self.keepalive.message();
                     }
                     if self.poll_deliver(cx).is_pending() {
@@ -362,16 +363,16 @@ impl Peer {
     }
 
     /// Holds messages back, and sees whether the connection ends meanwhile.
-    fn poll_held(&mut self, cx: &mut Context<'_>) -> Poll<Ending> {
+    fn poll_held(&mut self, cx: &mut Context<'_>) -> Poll<ConnectionEnd> {
         self.keepalive.hold();
         self.hold();
-        let ended = self.connection.poll_hold(cx);
+        let ended = self.connection.poll_hold(cx, |_| false);
         self.account();
-        if ended.is_pending() && self.path.roll() != self.roll {
-            self.roll = self.path.roll();
+        if ended.is_pending() && self.route.roll() != self.roll {
+            self.roll = self.route.roll();
             if self.connection.stream().progress().is_some_and(|progress| progress.is_hung_up) {
                 // The end comes behind what is held back.
-                self.give_seat_up();
+                self.release_permit();
             }
         }
         ready!(ended);
@@ -380,47 +381,14 @@ impl Peer {
 
     fn hold(&mut self) {
         if !std::mem::replace(&mut self.is_held, true) {
-            self.path.hold();
+            self.route.hold();
         }
     }
 
     fn release(&mut self) {
         self.keepalive.release();
         if std::mem::take(&mut self.is_held) {
-            self.path.release();
-        }
-    }
-
-    /// Reads until the chunk is full, or the connection has ended; pending if there is nothing more.
-    fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<Ending>> {
-        let mut received_us = None;
-        while self.chunk.messages.len() < CHUNK_MESSAGES && self.chunk_bytes < CHUNK_BYTES {
-            match ready!(self.connection.poll_receive(cx)) {
-                Received::Message(payload) => {
-                    self.chunk_bytes += payload.len();
-                    let received_us = *received_us.get_or_insert_with(metadata::now_us);
-                    let metadata = Metadata::new(self.origin.clone(), received_us);
-                    self.chunk.messages.push(Message { payload, metadata });
-                }
-                Received::Control => {}
-                Received::Ended(ending) => {
-                    self.is_read_out = true;
-                    self.note_too_large(&ending);
-                    return Poll::Ready(Some(ending));
-                }
-            }
-        }
-        Poll::Ready(None)
-    }
-
-    /// A message that was too large is a failed one of the sources, and else of the sinks that let it come.
-    fn note_too_large(&mut self, ending: &Ending) {
-        let Some(failed) = ending.failed(&self.origin) else { return };
-        if self.members.iter().any(|membership| membership.inlet.is_some()) {
-            self.chunk.failed.push(failed);
-        } else {
-            let broadcasts = self.members.iter().filter_map(|membership| membership.broadcast.as_ref());
-            broadcasts.for_each(|broadcast| broadcast.received_too_large());
+            self.route.release();
         }
     }
 
@@ -432,16 +400,16 @@ impl Peer {
                 return Poll::Pending;
             }
             self.release();
-            if self.is_read_out {
+            if self.chunk.is_read_out() {
                 return Poll::Ready(());
             }
-            ready!(self.poll_chunk(cx));
+            ready!(self.chunk.poll_read(cx, &mut self.connection, &self.members));
         }
     }
 
     /// Tells the sources how many messages were read that they cannot have taken.
     fn account(&mut self) {
-        membership::account(&mut self.members, &self.chunk, self.connection.held_messages());
+        self.chunk.account(&mut self.members, self.connection.held_messages());
     }
 
     /// Hands the chunk to every source, each when it has room; ready once there is none.
@@ -450,9 +418,7 @@ impl Peer {
             return Poll::Ready(());
         }
         self.account();
-        ready!(membership::poll_deliver(cx, &mut self.members, &mut self.chunk, &self.origin));
-        self.chunk_bytes = 0;
-        Poll::Ready(())
+        self.chunk.poll_deliver(cx, &mut self.members)
     }
 
     fn count(&mut self) {
@@ -475,6 +441,6 @@ impl Drop for Peer {
             membership.part(self.id, &self.shown, Reason::Shutdown);
         }
         self.release();
-        self.path.exit(self.id);
+        self.route.exit(self.id);
     }
 }

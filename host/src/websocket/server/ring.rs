@@ -2,27 +2,27 @@
 //!
 //! A server's frames are not masked (RFC 6455 section 5.3), so they are the same bytes for every peer.
 //! They stand one after the other in chunks, and a peer is written from its mark to a chunk's end at
-//! once. Frames share no memory with what sockets were read into.
+//! once. EncodedFrames share no memory with what sockets were read into.
 
 use crate::message::Payload;
-use crate::websocket::connection::{Frames, encode, encoded_bytes};
+use crate::websocket::connection::{EncodedFrames, encode, encoded_bytes};
 use bytes::{Bytes, BytesMut};
 use std::collections::VecDeque;
 
-/// Frames are put together up to here; one larger frame is a chunk of its own. It bounds what a peer
+/// EncodedFrames are put together up to here; one larger frame is a chunk of its own. It bounds what a peer
 /// that stops reading keeps alive.
 const CHUNK_BYTES: usize = 32 << 10;
 
 /// What peers get as one frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Frame {
+pub struct OutgoingFrame {
     /// Its payload.
     pub payload: Payload,
     /// How many messages it holds.
     pub messages: u64,
 }
 
-impl Frame {
+impl OutgoingFrame {
     /// How many bytes it has as it goes to a socket.
     pub fn encoded_bytes(&self) -> usize {
         encoded_bytes(&self.payload)
@@ -31,50 +31,50 @@ impl Frame {
 
 /// A place between two frames of the stream: what came before it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Mark {
+pub(super) struct RingMark {
     pub(super) frames: u64,
     pub(super) messages: u64,
     pub(super) bytes: u64,
 }
 
-/// Frames in a row, on their way to the ring.
+/// EncodedFrames in a row, on their way to the ring.
 #[derive(Debug, Default)]
-pub(super) struct Chunk {
+pub(super) struct RingChunk {
     bytes: Bytes,
     /// Where each frame ends, seen from the chunk's start.
-    ends: Vec<Mark>,
+    ends: Vec<RingMark>,
 }
 
 /// The frames that somebody may still get.
 #[derive(Debug, Default)]
-pub(super) struct Ring {
-    start: Mark,
+pub(super) struct FrameRing {
+    start: RingMark,
     /// Where each frame ends.
-    ends: VecDeque<Mark>,
+    ends: VecDeque<RingMark>,
     /// The bytes, and where they end.
-    chunks: VecDeque<(Bytes, Mark)>,
+    chunks: VecDeque<(Bytes, RingMark)>,
 }
 
 /// The frames, encoded and put together.
-pub(super) fn chunks(frames: impl Iterator<Item = Frame>) -> Vec<Chunk> {
+pub(super) fn chunks(frames: impl Iterator<Item = OutgoingFrame>) -> Vec<RingChunk> {
     let (mut chunks, mut ends) = (Vec::new(), Vec::new());
-    let (mut bytes, mut at) = (BytesMut::new(), Mark::default());
-    for Frame { payload, messages } in frames {
+    let (mut bytes, mut at) = (BytesMut::new(), RingMark::default());
+    for OutgoingFrame { payload, messages } in frames {
         if !bytes.is_empty() && bytes.len() + payload.len() > CHUNK_BYTES {
-            chunks.push(Chunk { bytes: bytes.split().freeze(), ends: std::mem::take(&mut ends) });
-            at = Mark::default();
+            chunks.push(RingChunk { bytes: bytes.split().freeze(), ends: std::mem::take(&mut ends) });
+            at = RingMark::default();
         }
         encode(&payload, &mut bytes);
-        at = Mark { frames: at.frames + 1, messages: at.messages + messages, bytes: bytes.len() as u64 };
+        at = RingMark { frames: at.frames + 1, messages: at.messages + messages, bytes: bytes.len() as u64 };
         ends.push(at);
     }
     if !ends.is_empty() {
-        chunks.push(Chunk { bytes: bytes.freeze(), ends });
+        chunks.push(RingChunk { bytes: bytes.freeze(), ends });
     }
     chunks
 }
 
-impl Mark {
+impl RingMark {
     /// What is between an earlier mark and this one.
     pub(super) fn since(self, earlier: Self) -> Self {
         Self {
@@ -93,44 +93,44 @@ impl Mark {
     }
 }
 
-impl Ring {
+impl FrameRing {
     /// Before the first frame that is there.
-    pub(super) fn start(&self) -> Mark {
+    pub(super) fn start(&self) -> RingMark {
         self.start
     }
 
     /// After the last.
-    pub(super) fn end(&self) -> Mark {
+    pub(super) fn end(&self) -> RingMark {
         self.ends.back().copied().unwrap_or(self.start)
     }
 
-    pub(super) fn append(&mut self, chunk: Chunk) {
+    pub(super) fn append(&mut self, chunk: RingChunk) {
         let base = self.end();
         self.ends.extend(chunk.ends.iter().map(|end| base.plus(*end)));
         self.chunks.push_back((chunk.bytes, self.end()));
     }
 
     /// One frame on from `mark`, which is in the ring; the end if there is none.
-    pub(super) fn next(&self, mark: Mark) -> Mark {
+    pub(super) fn next(&self, mark: RingMark) -> RingMark {
         let index = usize::try_from(mark.frames - self.start.frames).unwrap_or(usize::MAX);
         self.ends.get(index).copied().unwrap_or_else(|| self.end())
     }
 
     /// The frames from `from` to `until`, or to the end of a chunk before; and the mark there.
-    pub(super) fn slice(&self, from: Mark, until: Mark) -> (Frames, Mark) {
+    pub(super) fn slice(&self, from: RingMark, until: RingMark) -> (EncodedFrames, RingMark) {
         let index = self.chunks.partition_point(|(_, end)| end.bytes <= from.bytes);
         let Some((bytes, end)) = self.chunks.get(index).filter(|_| from < until) else {
-            return (Frames::default(), from);
+            return (EncodedFrames::default(), from);
         };
         let start = end.bytes - bytes.len() as u64;
         let until = until.min(*end);
         let offset = |at: u64| usize::try_from(at - start).unwrap_or(usize::MAX);
         let bytes = bytes.slice(offset(from.bytes)..offset(until.bytes));
-        (Frames { bytes, count: until.since(from).frames }, until)
+        (EncodedFrames { bytes, count: until.since(from).frames }, until)
     }
 
     /// Forgets what is before `mark`.
-    pub(super) fn forget(&mut self, mark: Mark) {
+    pub(super) fn forget(&mut self, mark: RingMark) {
         while self.start < mark
             && let Some(end) = self.ends.pop_front()
         {
@@ -150,16 +150,19 @@ mod tests {
     fn every_stretch_is_found_whatever_the_chunks() {
         let payloads: Vec<Payload> =
             (0..50).map(|n| Payload::text(format!("{n:04}").repeat((n % 7) * 600 + n % 3 * 9000))).collect();
-        let mut ring = Ring::default();
+        let mut ring = FrameRing::default();
         let mut all = BytesMut::new();
-        let mut marks = vec![Mark::default()];
+        let mut marks = vec![RingMark::default()];
         for payload in &payloads {
             let mut encoded = BytesMut::new();
             encode(payload, &mut encoded);
-            assert_eq!(Frame { payload: payload.clone(), messages: 1 }.encoded_bytes(), encoded.len());
+            assert_eq!(
+                OutgoingFrame { payload: payload.clone(), messages: 1 }.encoded_bytes(),
+                encoded.len()
+            );
         }
         for some in payloads.chunks(9) {
-            let frames = some.iter().map(|payload| Frame { payload: payload.clone(), messages: 2 });
+            let frames = some.iter().map(|payload| OutgoingFrame { payload: payload.clone(), messages: 2 });
             chunks(frames).into_iter().for_each(|chunk| ring.append(chunk));
             for payload in some {
                 encode(payload, &mut all);

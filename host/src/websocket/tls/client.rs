@@ -20,7 +20,7 @@ pub(crate) async fn client_config(tls: &ClientTls) -> Result<Arc<ClientConfig>, 
         .with_safe_default_protocol_versions()
         .map_err(|error| error.to_string())?;
     let builder = if tls.insecure_skip_verify {
-        let unseen = Arc::new(TakenUnseen { provider });
+        let unseen = Arc::new(AcceptAnyCertificate { provider });
         builder.dangerous().with_custom_certificate_verifier(unseen)
     } else {
         let roots = match &tls.ca {
@@ -61,11 +61,11 @@ async fn system_roots() -> Result<Arc<RootCertStore>, String> {
 /// `insecure_skip_verify`: any certificate will do. Signatures are checked still, so that the peer at
 /// least holds the key of the certificate it shows.
 #[derive(Debug)]
-struct TakenUnseen {
+struct AcceptAnyCertificate {
     provider: Arc<CryptoProvider>,
 }
 
-impl ServerCertVerifier for TakenUnseen {
+impl ServerCertVerifier for AcceptAnyCertificate {
     fn verify_server_cert(
         &self,
         _: &CertificateDer<'_>,

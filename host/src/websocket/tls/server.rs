@@ -28,20 +28,20 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) struct ServerCertificates {
     tls: ServerTls,
-    state: Mutex<State>,
+    state: Mutex<CertificateState>,
 }
 
 #[derive(Debug)]
-struct State {
+struct CertificateState {
     config: Arc<ServerConfig>,
     /// What the files held that it was made of.
-    digest: Sum,
+    digest: FileDigest,
     looked_at: Instant,
     /// Why what they hold now is not used, as it was said.
     refused: Option<String>,
 }
 
-type Sum = [u8; 32];
+type FileDigest = [u8; 32];
 
 /// The certificate that a peer has shown, and that leads to a root we trust.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -58,7 +58,8 @@ impl ServerCertificates {
     /// A sentence that names the file that cannot be used.
     pub(crate) async fn load(tls: &ServerTls) -> Result<Self, String> {
         let digest = digest(tls).await?;
-        let state = State { config: config(tls).await?, digest, looked_at: Instant::now(), refused: None };
+        let state =
+            CertificateState { config: config(tls).await?, digest, looked_at: Instant::now(), refused: None };
         Ok(Self { tls: tls.clone(), state: Mutex::new(state) })
     }
 
@@ -116,12 +117,12 @@ impl ServerCertificates {
         Ok(())
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, CertificateState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-async fn digest(tls: &ServerTls) -> Result<Sum, String> {
+async fn digest(tls: &ServerTls) -> Result<FileDigest, String> {
     let mut digest = Sha256::new();
     let clients = tls.clients.as_ref().map(|clients| (&clients.ca, "root certificate"));
     let files: [(&Pem, &str); 2] = [(&tls.identity.cert, "certificate"), (&tls.identity.key, "private key")];

@@ -1,49 +1,54 @@
-//! The schedule of a link, with a connector that never connects and time that passes at once.
+//! The schedule of a session, with a connector that never connects and time that passes at once.
 
 use super::*;
 use crate::config::{EndpointText, Mode, Reconnect};
 use crate::connections::Connections;
 use crate::telemetry::Metrics;
-use crate::websocket::client::connect_error::Problem;
+use crate::websocket::client::connect_error::ConnectProblem;
 use std::cell::RefCell;
 use std::future::poll_fn;
 use tokio::time::Instant;
 
 thread_local! {
     /// What the connector answers next, from the end; what is not there is a connection that is closed.
-    static ANSWERS: RefCell<Vec<Problem>> = const { RefCell::new(Vec::new()) };
+    static ANSWERS: RefCell<Vec<ConnectProblem>> = const { RefCell::new(Vec::new()) };
     /// When it was asked, and for which url.
     static DIALS: RefCell<Vec<(Instant, usize)>> = const { RefCell::new(Vec::new()) };
 }
 
-fn refuse(settings: Arc<Settings>, url: usize) -> Dialling {
+fn refuse(settings: Arc<SessionSettings>, url: usize) -> Dialling {
     DIALS.with_borrow_mut(|dials| dials.push((Instant::now(), url)));
-    let problem = ANSWERS.with_borrow_mut(Vec::pop).unwrap_or_else(|| Problem::Closed("gone".to_owned()));
+    let problem =
+        ANSWERS.with_borrow_mut(Vec::pop).unwrap_or_else(|| ConnectProblem::Closed("gone".to_owned()));
     Box::pin(async move { Err(ConnectError::new(&settings.client.urls[url], problem)) })
 }
 
-fn status(status: u16, retry_after: Option<u64>) -> Problem {
+fn status(status: u16, retry_after: Option<u64>) -> ConnectProblem {
     let status = hyper::StatusCode::from_u16(status).expect("a status");
-    Problem::Status { status, location: None, retry_after: retry_after.map(Duration::from_secs) }
+    ConnectProblem::Status { status, location: None, retry_after: retry_after.map(Duration::from_secs) }
 }
 
-fn link(when_exhausted: WhenExhausted, change: impl FnOnce(&mut Reconnect)) -> (Link, Metrics) {
+fn session(when_exhausted: WhenExhausted, change: impl FnOnce(&mut Reconnect)) -> (Session, Metrics) {
     let endpoint = Endpoint::client("ws://one/");
     let Mode::Client(mut client) = endpoint.mode.clone() else { panic!("a client endpoint") };
     client.urls.push(EndpointText::plain("ws://two/"));
     client.reconnect.jitter = 0.0;
     change(&mut client.reconnect);
     let metrics = Metrics::default();
-    let settings = Settings { endpoint, client, packing: None, when_exhausted };
-    let link =
-        Link::with_connector(settings, Connections::default().open(metrics.endpoint("p", "source")), refuse);
-    (link, metrics)
+    let settings = SessionSettings { endpoint, client, packing: None };
+    let session = Session::with_connector(
+        settings,
+        when_exhausted,
+        Connections::default().open(metrics.endpoint("p", "source")),
+        refuse,
+    );
+    (session, metrics)
 }
 
-/// Drives the link until it has dialled so often; the seconds between two dials.
-async fn waits(link: &mut Link, dials: usize) -> Vec<u64> {
+/// Drives the session until it has dialled so often; the seconds between two dials.
+async fn waits(session: &mut Session, dials: usize) -> Vec<u64> {
     poll_fn(|cx| {
-        let _ = link.poll_change(cx);
+        let _ = session.poll_event(cx);
         if DIALS.with_borrow(Vec::len) >= dials { Poll::Ready(()) } else { Poll::Pending }
     })
     .await;
@@ -52,8 +57,8 @@ async fn waits(link: &mut Link, dials: usize) -> Vec<u64> {
 
 #[tokio::test(start_paused = true)]
 async fn attempts_wait_twice_as_long_each_time_up_to_the_longest() {
-    let (mut link, _) = link(WhenExhausted::Fail, |_| {});
-    assert_eq!(waits(&mut link, 8).await, [1, 2, 4, 8, 16, 30, 30]);
+    let (mut session, _) = session(WhenExhausted::Fail, |_| {});
+    assert_eq!(waits(&mut session, 8).await, [1, 2, 4, 8, 16, 30, 30]);
     let urls = DIALS.with_borrow(|dials| dials.iter().map(|(_, url)| *url).collect::<Vec<_>>());
     assert_eq!(urls, [0, 1, 0, 1, 0, 1, 0, 1], "each attempt takes the next url");
 }
@@ -61,60 +66,64 @@ async fn attempts_wait_twice_as_long_each_time_up_to_the_longest() {
 #[tokio::test(start_paused = true)]
 async fn what_the_peer_says_decides_about_the_wait() {
     ANSWERS.set(vec![status(429, Some(1)), status(503, Some(90)), status(404, None), status(401, None)]);
-    let (mut link, _) = link(WhenExhausted::Fail, |_| {});
+    let (mut session, _) = session(WhenExhausted::Fail, |_| {});
     // Two refusals that last, one that names a time, and one whose time is shorter than ours.
-    assert_eq!(waits(&mut link, 6).await, [30, 30, 90, 8, 16]);
+    assert_eq!(waits(&mut session, 6).await, [30, 30, 90, 8, 16]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_time_to_wait_counts_whatever_the_refusal_and_up_to_an_hour() {
-    let of_proxy = Problem::Proxy { proxy: "http://p".to_owned(), problem: Box::new(status(407, Some(50))) };
+    let of_proxy =
+        ConnectProblem::Proxy { proxy: "http://p".to_owned(), problem: Box::new(status(407, Some(50))) };
     let answers = [status(418, Some(40)), status(301, Some(45)), of_proxy, status(404, Some(u64::MAX))];
     ANSWERS.set(answers.into_iter().rev().collect());
-    let (mut link, _) = link(WhenExhausted::Fail, |_| {});
-    assert_eq!(waits(&mut link, 5).await, [40, 45, 50, 3600]);
+    let (mut session, _) = session(WhenExhausted::Fail, |_| {});
+    assert_eq!(waits(&mut session, 5).await, [40, 45, 50, 3600]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_first_dial_is_no_attempt_and_a_source_fails_after_the_last() {
-    let (mut link, metrics) = link(WhenExhausted::Fail, |reconnect| reconnect.max_attempts = Some(2));
-    let change = poll_fn(|cx| link.poll_change(cx)).await;
-    assert_eq!(change, Change::Unavailable("failed to connect to WebSocket ws://one/: gone".to_owned()));
+    let (mut session, metrics) = session(WhenExhausted::Fail, |reconnect| reconnect.max_attempts = Some(2));
+    let change = poll_fn(|cx| session.poll_event(cx)).await;
+    assert_eq!(
+        change,
+        SessionEvent::Unavailable("failed to connect to WebSocket ws://one/: gone".to_owned())
+    );
     assert_eq!(DIALS.with_borrow(Vec::len), 3);
-    assert_eq!(link.state(), EndpointState::Failed);
+    assert_eq!(session.state(), EndpointState::Failed);
     assert!(metrics.encode().contains("state=\"failed\"} 1"), "{}", metrics.encode());
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_sink_goes_on_trying_at_the_longest_delay_and_says_so_once() {
-    let (mut link, _) = link(WhenExhausted::Persist, |reconnect| reconnect.max_attempts = Some(1));
-    let change = poll_fn(|cx| link.poll_change(cx)).await;
-    assert!(matches!(change, Change::Unavailable(_)));
-    assert!(link.is_unavailable());
-    assert_eq!(waits(&mut link, 5).await, [1, 30, 30, 30]);
-    assert!(link.is_unavailable());
+    let (mut session, _) = session(WhenExhausted::Persist, |reconnect| reconnect.max_attempts = Some(1));
+    let change = poll_fn(|cx| session.poll_event(cx)).await;
+    assert!(matches!(change, SessionEvent::Unavailable(_)));
+    assert!(session.is_unavailable());
+    assert_eq!(waits(&mut session, 5).await, [1, 30, 30, 30]);
+    assert!(session.is_unavailable());
 }
 
 #[tokio::test(start_paused = true)]
 async fn without_reconnection_one_dial_is_all() {
     for when_exhausted in [WhenExhausted::Fail, WhenExhausted::Persist] {
         DIALS.take();
-        let (mut link, _) = link(when_exhausted, |reconnect| reconnect.enabled = false);
-        assert!(matches!(poll_fn(|cx| link.poll_change(cx)).await, Change::Unavailable(_)));
+        let (mut session, _) = session(when_exhausted, |reconnect| reconnect.enabled = false);
+        assert!(matches!(poll_fn(|cx| session.poll_event(cx)).await, SessionEvent::Unavailable(_)));
         tokio::time::advance(Duration::from_secs(3600)).await;
-        assert!(poll_fn(|cx| Poll::Ready(link.poll_change(cx))).await.is_pending());
-        assert_eq!((DIALS.with_borrow(Vec::len), link.state()), (1, EndpointState::Failed));
+        assert!(poll_fn(|cx| Poll::Ready(session.poll_event(cx))).await.is_pending());
+        assert_eq!((DIALS.with_borrow(Vec::len), session.state()), (1, EndpointState::Failed));
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_wait_is_interrupted_at_once() {
     ANSWERS.set(vec![status(503, Some(3600))]);
-    let (mut link, _) = link(WhenExhausted::Persist, |_| {});
-    waits(&mut link, 1).await;
-    assert!(poll_fn(|cx| Poll::Ready(link.poll_change(cx))).await.is_pending());
-    assert_eq!(link.state(), EndpointState::Waiting);
+    let (mut session, _) = session(WhenExhausted::Persist, |_| {});
+    waits(&mut session, 1).await;
+    assert!(poll_fn(|cx| Poll::Ready(session.poll_event(cx))).await.is_pending());
+    assert_eq!(session.state(), EndpointState::Waiting);
     let before = Instant::now();
-    poll_fn(|cx| link.poll_close(cx, 1001)).await;
-    assert_eq!((before.elapsed(), link.state()), (Duration::ZERO, EndpointState::Closed));
+    poll_fn(|cx| session.poll_close(cx, 1001)).await;
+    assert_eq!((before.elapsed(), session.state()), (Duration::ZERO, EndpointState::Closed));
 }

@@ -7,36 +7,36 @@
 use std::time::{Duration, Instant};
 
 /// Longest wait at once, and longest that a peer may take to catch up with a burst.
-pub(super) const MOST: Duration = Duration::from_millis(500);
+pub(crate) const MAX_WAIT: Duration = Duration::from_millis(500);
 /// One part in so many of the time may be spent on waiting.
 const SHARE: u32 = 20;
 
 /// What one sink may still wait.
 #[derive(Debug)]
-pub(super) struct Patience {
+pub(crate) struct WaitBudget {
     left: Duration,
     /// When it was that, and whether it has been waiting since.
     at: Instant,
     is_waiting: bool,
 }
 
-impl Patience {
-    pub(super) fn new() -> Self {
-        Self { left: MOST, at: Instant::now(), is_waiting: false }
+impl WaitBudget {
+    pub(crate) fn new() -> Self {
+        Self { left: MAX_WAIT, at: Instant::now(), is_waiting: false }
     }
 
     /// Waits, or goes on waiting, for a peer that has not had all since then; answers until when. `None`: the
     /// peer, or the sink, has used up its patience.
-    pub(super) fn wait(&mut self, behind_since: Option<Instant>, now: Instant) -> Option<Instant> {
+    pub(crate) fn wait(&mut self, behind_since: Option<Instant>, now: Instant) -> Option<Instant> {
         self.pass(now);
-        let until = (now + self.left).min(behind_since? + MOST);
+        let until = (now + self.left).min(behind_since? + MAX_WAIT);
         let waits = now < until;
         self.is_waiting |= waits;
         waits.then_some(until)
     }
 
     /// Nobody is waited for.
-    pub(super) fn go_on(&mut self, now: Instant) {
+    pub(crate) fn go_on(&mut self, now: Instant) {
         if self.is_waiting {
             self.pass(now);
             self.is_waiting = false;
@@ -48,13 +48,13 @@ impl Patience {
         self.left = if self.is_waiting {
             self.left.saturating_sub(passed)
         } else {
-            (self.left + passed / SHARE).min(MOST)
+            (self.left + passed / SHARE).min(MAX_WAIT)
         };
         self.at = now;
     }
 }
 
-impl Default for Patience {
+impl Default for WaitBudget {
     fn default() -> Self {
         Self::new()
     }
@@ -66,14 +66,14 @@ mod tests {
 
     #[test]
     fn a_burst_is_waited_for_and_many_slow_peers_take_a_small_share_of_the_time() {
-        let mut patience = Patience::new();
+        let mut patience = WaitBudget::new();
         let start = patience.at;
-        assert_eq!(patience.wait(Some(start), start), Some(start + MOST));
-        assert_eq!(patience.wait(Some(start), start + MOST / 2), Some(start + MOST));
-        assert_eq!(patience.wait(Some(start), start + MOST), None);
+        assert_eq!(patience.wait(Some(start), start), Some(start + MAX_WAIT));
+        assert_eq!(patience.wait(Some(start), start + MAX_WAIT / 2), Some(start + MAX_WAIT));
+        assert_eq!(patience.wait(Some(start), start + MAX_WAIT), None);
         // Others come at once, and again and again.
         let mut waited = Duration::ZERO;
-        let mut now = start + MOST;
+        let mut now = start + MAX_WAIT;
         let end = now + Duration::from_secs(10);
         while now < end {
             match patience.wait(Some(now), now) {
@@ -87,7 +87,7 @@ mod tests {
         }
         assert!(waited <= Duration::from_secs(10) / SHARE, "{waited:?}");
         patience.go_on(now);
-        let later = now + MOST * SHARE;
-        assert_eq!(patience.wait(Some(later), later), Some(later + MOST), "it has saved up");
+        let later = now + MAX_WAIT * SHARE;
+        assert_eq!(patience.wait(Some(later), later), Some(later + MAX_WAIT), "it has saved up");
     }
 }

@@ -4,7 +4,7 @@
 //! a message adds the time it was received, and what plugins set since. An empty value and an absent
 //! key are the same thing, here and across the plugin contract.
 
-use std::any::Any;
+use super::reply::ReplyTo;
 use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -24,11 +24,11 @@ pub const PEER: &str = "__meta_peer";
 #[derive(Debug, Default)]
 pub struct Origin {
     entries: Vec<(Box<str>, Box<str>)>,
-    /// The way back to the connection, if there is one: what it is, who made it knows.
-    way_back: Option<Arc<dyn Any + Send + Sync>>,
+    /// Takes replies for the connection, if it takes any.
+    reply_to: Option<Arc<dyn ReplyTo>>,
 }
 
-/// The way back is no part of what an origin says.
+/// Where replies go is no part of what an origin says.
 impl PartialEq for Origin {
     fn eq(&self, other: &Self) -> bool {
         self.entries == other.entries
@@ -44,19 +44,19 @@ impl Origin {
         let entries = entries.into_iter().map(|(key, value)| (key.into(), value.into()));
         Arc::new(Self {
             entries: entries.filter(|(_, value): &(Box<str>, Box<str>)| !value.is_empty()).collect(),
-            way_back: None,
+            reply_to: None,
         })
     }
 
-    /// The same entries, with a way back to the connection.
-    pub fn with_way_back(&self, way_back: Arc<dyn Any + Send + Sync>) -> Arc<Self> {
-        Arc::new(Self { entries: self.entries.clone(), way_back: Some(way_back) })
+    /// The same entries, with what takes replies for the connection.
+    pub fn with_replies_to(&self, reply_to: Arc<dyn ReplyTo>) -> Arc<Self> {
+        Arc::new(Self { entries: self.entries.clone(), reply_to: Some(reply_to) })
     }
 
-    /// The way back to the connection, if there is one and it is a `T`.
+    /// What takes replies for the connection, if it takes any.
     #[inline]
-    pub fn way_back<T: Any>(&self) -> Option<&T> {
-        self.way_back.as_ref()?.downcast_ref()
+    pub fn reply_to(&self) -> Option<&dyn ReplyTo> {
+        self.reply_to.as_deref()
     }
 
     /// All keys and values.
