@@ -1,6 +1,6 @@
 //! Strings of an endpoint with their files read, away from the threads that serve sockets.
 
-use crate::config::{Client, Endpoint, EndpointText, Redacted, SecretError};
+use crate::config::{EndpointText, Redacted, SecretError};
 use percent_encoding::percent_decode_str;
 use std::borrow::Cow;
 
@@ -13,30 +13,11 @@ const HIDDEN: &str = "***";
 pub(super) struct Secrets(Vec<Redacted>);
 
 impl Secrets {
-    /// Reads all texts of a dial.
-    ///
-    /// # Errors
-    /// A sentence that names the file that cannot be read.
-    pub(super) async fn of_dial(
-        endpoint: &Endpoint,
-        client: &Client,
-        url: &EndpointText,
-    ) -> Result<Self, String> {
-        let mut texts = vec![url];
-        texts.extend(&endpoint.on_connect);
-        for (_, value) in &client.headers {
-            texts.push(value);
+    /// The peer is given this text: what of it is not shown, it may quote.
+    pub(super) fn add(&mut self, text: &Redacted) {
+        if !text.is_open() {
+            self.0.push(text.clone());
         }
-        if let Some(heartbeat) = &client.heartbeat {
-            texts.push(&heartbeat.message);
-        }
-        let mut secrets = Vec::new();
-        for text in texts {
-            if !text.is_open() {
-                secrets.push(resolved(text).await?);
-            }
-        }
-        Ok(Self(secrets))
     }
 
     /// A text of the peer, with `***` for each secret, or for all of it where one is percent-encoded.

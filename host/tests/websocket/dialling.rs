@@ -53,6 +53,50 @@ async fn a_secret_is_read_from_its_file_at_every_connect() {
     assert_eq!(with_source(&mut source, &mut seen, next_text(&mut peer)).await, "two");
 }
 
+/// The names of the files of a folder that are opened, in order.
+fn opened(folder: &std::path::Path) -> (notify::RecommendedWatcher, std::sync::mpsc::Receiver<String>) {
+    use notify::event::{AccessKind, EventKind};
+    use notify::{Event, RecursiveMode, Watcher};
+    let (sender, names) = std::sync::mpsc::channel();
+    let mut watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
+        if let Ok(Event { kind: EventKind::Access(AccessKind::Open(_)), paths, .. }) = event {
+            let names = paths.iter().filter_map(|path| path.file_name()?.to_str());
+            names.for_each(|name| drop(sender.send(name.to_owned())));
+        }
+    })
+    .unwrap();
+    watcher.watch(folder, RecursiveMode::NonRecursive).unwrap();
+    (watcher, names)
+}
+
+#[tokio::test]
+async fn the_files_of_a_dial_are_read_once_each() {
+    let folder = tempfile::tempdir().unwrap();
+    let (listener, url) = listener().await;
+    let texts = [("url", &*url), ("header", "header-1"), ("first", "first-1"), ("beat", "beat-1")];
+    let [url, header, first, beat] = texts.map(|(name, text)| {
+        std::fs::write(folder.path().join(name), text).unwrap();
+        EndpointText::file(folder.path().join(name))
+    });
+    std::fs::write(folder.path().join("last"), "").unwrap();
+    let (_watcher, opened) = opened(folder.path());
+    let mut endpoint = client_endpoint("ws://127.0.0.1:1");
+    endpoint.on_connect = vec![first];
+    let client = client_of(&mut endpoint);
+    client.urls = vec![url];
+    client.headers = vec![("X-Token".to_owned(), header)];
+    let (interval, timeout) = (Duration::from_secs(3600), Duration::from_secs(10));
+    client.heartbeat = Some(Heartbeat { interval, message: beat, reply: None, timeout });
+    let mut source = source_of(endpoint, &Metrics::default());
+    let mut peer = with_source(&mut source, &mut Seen::default(), accept(&listener)).await;
+    assert_eq!(with_source(&mut source, &mut Seen::default(), next_text(&mut peer)).await, "first-1");
+    // What was opened before this was told before it.
+    std::fs::read(folder.path().join("last")).unwrap();
+    let mut names: Vec<_> = opened.iter().take_while(|name| name != "last").collect();
+    names.sort();
+    assert_eq!(names, ["beat", "first", "header", "url"]);
+}
+
 #[tokio::test]
 async fn a_missing_secret_is_named() {
     let (_listener, url) = listener().await;

@@ -8,7 +8,7 @@ use super::request::{HttpAnswer, exchange};
 use super::{proxy, url};
 use crate::config::{Client, Endpoint, EndpointText, Redacted, WebSocketUrl};
 use crate::websocket::connection::{Connection, Stream};
-use crate::websocket::secret::resolved;
+use crate::websocket::secret::{Secrets, resolved};
 use crate::websocket::tls;
 use crate::websocket::upgrade::has_token;
 use base64::Engine as _;
@@ -57,18 +57,30 @@ impl<'a> Dial<'a> {
 /// # Cancel safety
 /// Dropping the future drops the half-made connection.
 pub async fn connect(dial: Dial<'_>) -> Result<Connection, ConnectError> {
-    let patience = dial.client.connect_timeout;
-    let dialled = tokio::time::timeout(patience, Box::pin(dial.upgrade())).await;
-    let dialled = dialled.unwrap_or(Err(ConnectProblem::Timeout(patience)));
-    dialled.map_err(|problem| ConnectError::new(dial.url, problem))
+    let mut secrets = Secrets::default();
+    dial.within(Box::pin(dial.upgrade(&mut secrets))).await
 }
 
 impl Dial<'_> {
-    async fn upgrade(&self) -> Result<Connection, ConnectProblem> {
+    /// Does the work of a dial within its `connect_timeout`.
+    pub(super) async fn within<T>(
+        &self,
+        work: impl Future<Output = Result<T, ConnectProblem>>,
+    ) -> Result<T, ConnectError> {
+        let patience = self.client.connect_timeout;
+        let done = tokio::time::timeout(patience, work).await;
+        let done = done.unwrap_or(Err(ConnectProblem::Timeout(patience)));
+        done.map_err(|problem| ConnectError::new(self.url, problem))
+    }
+
+    /// Dials; what the peer is given and is not shown is added to `secrets`. Each file is read once, so that
+    /// what is hidden afterwards is what was sent.
+    pub(super) async fn upgrade(&self, secrets: &mut Secrets) -> Result<Connection, ConnectProblem> {
         let url = resolved(self.url).await.map_err(ConnectProblem::Secret)?;
+        secrets.add(&url);
         let target = url::parse(&url).map_err(ConnectProblem::Url)?;
         let key = generate_key();
-        let request = self.request(&target, &key).await?;
+        let request = self.request(&target, &key, secrets).await?;
         let stream = self.stream(&target).await?;
         let HttpAnswer { response, granted } =
             exchange(stream, request, StatusCode::SWITCHING_PROTOCOLS).await?;
@@ -96,6 +108,7 @@ impl Dial<'_> {
         &self,
         target: &WebSocketUrl,
         key: &str,
+        secrets: &mut Secrets,
     ) -> Result<Request<Empty<Bytes>>, ConnectProblem> {
         let mut request = Request::builder()
             .uri(&target.path)
@@ -115,6 +128,7 @@ impl Dial<'_> {
         }
         for (name, value) in &self.client.headers {
             let value = resolved(value).await.map_err(ConnectProblem::Secret)?;
+            secrets.add(&value);
             set(request.headers_mut(), name, value.expose())?;
         }
         Ok(request)

@@ -2,7 +2,7 @@
 
 use crate::config::{Client, Endpoint, EndpointText, Packing};
 use crate::message::Payload;
-use crate::websocket::client::connect::{Dial, connect};
+use crate::websocket::client::connect::Dial;
 use crate::websocket::client::connect_error::{ConnectError, ConnectProblem};
 use crate::websocket::client::dialled_connection::Dialled;
 use crate::websocket::client::heartbeat::{ExpectedReply, HeartbeatTimer};
@@ -23,26 +23,36 @@ pub(super) async fn dial(settings: Arc<SessionSettings>, url: usize) -> Result<D
     let SessionSettings { endpoint, client, .. } = &*settings;
     let none = EndpointText::plain("");
     let url = client.urls.get(url).unwrap_or(&none);
-    let unreadable = |why| ConnectError::new(url, ConnectProblem::Secret(why));
+    let dial = Dial::of(endpoint, client, url);
+    let mut secrets = Secrets::default();
+    let dialled = dial.within(Box::pin(connection(&settings, dial, &mut secrets))).await;
+    dialled.map_err(|error| error.concealing(&secrets))
+}
+
+/// The connection, with what the peer was given; `secrets` has that of a dial that fails.
+async fn connection(
+    settings: &SessionSettings,
+    dial: Dial<'_>,
+    secrets: &mut Secrets,
+) -> Result<Dialled, ConnectProblem> {
+    let SessionSettings { endpoint, client, packing, .. } = settings;
     let mut first = Vec::new();
     for text in &endpoint.on_connect {
-        first.push(Payload::text(resolved(text).await.map_err(unreadable)?.expose()));
+        let text = resolved(text).await.map_err(ConnectProblem::Secret)?;
+        secrets.add(&text);
+        first.push(Payload::text(text.expose()));
     }
-    let mut heartbeat = None;
-    let mut reply = None;
+    let (mut heartbeat, mut expected) = (None, None);
     if let Some(config) = &client.heartbeat {
-        heartbeat = Some((config, resolved(&config.message).await.map_err(unreadable)?));
-        if let Some(text) = &config.reply {
-            reply = Some(resolved(text).await.map_err(unreadable)?);
+        let message = resolved(&config.message).await.map_err(ConnectProblem::Secret)?;
+        secrets.add(&message);
+        heartbeat = Some(HeartbeatTimer::new(config, Payload::text(message.expose())));
+        if let Some(reply) = &config.reply {
+            let reply = resolved(reply).await.map_err(ConnectProblem::Secret)?;
+            expected = Some(Box::new(ExpectedReply::new(reply.expose().to_owned(), *packing)));
         }
     }
-    let secrets = Secrets::of_dial(endpoint, client, url).await.map_err(unreadable)?;
-    let connected = connect(Dial::of(endpoint, client, url)).await;
-    let connection = connected.map_err(|error| error.concealing(&secrets))?;
+    let connection = dial.upgrade(secrets).await?;
     let pace = SendPace::new(first, client.send_interval);
-    let expected =
-        reply.map(|reply| Box::new(ExpectedReply::new(reply.expose().to_owned(), settings.packing)));
-    let heartbeat =
-        heartbeat.map(|(config, message)| HeartbeatTimer::new(config, Payload::text(message.expose())));
-    Ok(Dialled { connection, pace, expected, heartbeat, secrets })
+    Ok(Dialled { connection, pace, expected, heartbeat, secrets: std::mem::take(secrets) })
 }
