@@ -12,16 +12,16 @@ use subtle::{Choice, ConstantTimeEq as _};
 /// Credentials are compared by their digests, so that the time it takes tells nothing about them, their
 /// length included.
 #[derive(Clone, Copy, Debug)]
-pub struct CredentialDigest([u8; 32]);
+pub(crate) struct CredentialDigest([u8; 32]);
 
 impl CredentialDigest {
     /// The digest of a token.
-    pub fn of_token(token: &[u8]) -> Self {
+    pub(crate) fn of_token(token: &[u8]) -> Self {
         Self::of_parts(&[token])
     }
 
     /// The digest of a user and a password.
-    pub fn of_password(user: &str, password: &str) -> Self {
+    pub(crate) fn of_password(user: &str, password: &str) -> Self {
         Self::of_parts(&[user.as_bytes(), password.as_bytes()])
     }
 
@@ -36,7 +36,7 @@ impl CredentialDigest {
     }
 
     /// Whether this is one of the credentials that somebody has shown. All of them are looked at.
-    pub fn is_among(&self, shown: &[Self]) -> bool {
+    pub(crate) fn is_among(&self, shown: &[Self]) -> bool {
         let is_shown =
             shown.iter().fold(Choice::from(0), |is_shown, shown| is_shown | shown.0.ct_eq(&self.0));
         is_shown.into()
@@ -46,7 +46,7 @@ impl CredentialDigest {
 /// Whether the value of a `Host` header is a name or an address of the loopback, with a port or without.
 ///
 /// A page whose own name was made to lead to this machine (DNS rebinding) asks for another.
-pub fn names_this_machine(host: &str) -> bool {
+pub(crate) fn names_this_machine(host: &str) -> bool {
     let is_port = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit());
     let name = host.rsplit_once(':').filter(|(_, port)| is_port(port)).map_or(host, |(name, _)| name);
     match name.strip_prefix('[') {

@@ -12,7 +12,7 @@ mod refusal;
 mod serve;
 mod untrusted;
 
-pub use client::get;
+pub(crate) use client::get;
 
 use crate::config::{BodyReader, Redacted, Server, Transform};
 use crate::connections::Connections;
@@ -37,14 +37,14 @@ use tokio_util::sync::CancellationToken;
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 /// What the API shows, and who may ask.
 #[derive(Clone, Debug)]
-pub struct Api {
+pub(crate) struct Api {
     host: Arc<HostView>,
     guard: Arc<Guard>,
 }
 
 /// The host that the API is of.
 #[derive(Debug)]
-pub struct HostView {
+pub(crate) struct HostView {
     /// What it counts.
     pub metrics: Arc<Metrics>,
     /// Who is connected.
@@ -65,7 +65,7 @@ pub struct HostView {
 
 impl Api {
     /// The API of a host, listening on `address`.
-    pub fn new(address: SocketAddr, token: Option<Redacted>, host: HostView) -> Self {
+    pub(crate) fn new(address: SocketAddr, token: Option<Redacted>, host: HostView) -> Self {
         Self { host: Arc::new(host), guard: Arc::new(Guard { address, token }) }
     }
 
@@ -73,7 +73,7 @@ impl Api {
     ///
     /// # Errors
     /// If the listener fails.
-    pub async fn serve(self, listener: TcpListener, stop: CancellationToken) -> std::io::Result<()> {
+    pub(crate) async fn serve(self, listener: TcpListener, stop: CancellationToken) -> std::io::Result<()> {
         let pipeline = routing::get(pipelines::get).delete(pipelines::remove).put(pipelines::replace);
         let router = Router::new()
             .route("/healthz", routing::get(|| async { Json(json!({ "status": "ok" })) }))

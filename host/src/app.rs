@@ -5,30 +5,30 @@
 //! takes time is a job beside it; the pipelines run in tasks of their own, and what is told to them
 //! goes through their control channels. How the pipelines do is read from a table, and asks nobody.
 
-mod boot;
 mod bounded;
 mod check;
 mod compile;
-mod ends;
+mod end_opener;
 mod intake;
 mod job;
-mod lines;
-mod shelf;
+mod pipelines;
+mod plugin_registry;
+mod plugins;
 mod start;
 mod swap;
+mod takeover;
 mod task;
 
-pub use check::{Checked, Found, check, check_connections};
-pub use ends::OpenError;
-pub use shelf::Refusal;
+pub(crate) use check::{CheckFinding, check, check_connections};
+pub use end_opener::OpenError;
+pub use plugin_registry::PluginRefusal;
 pub use start::StartError;
-pub use swap::{Outcome, UseVerdict, Verdict};
 
 use crate::config::{BodyReader, Config};
 use crate::connections::Connections;
 use crate::control::Handle;
 use crate::plugin::EngineError;
-use crate::plugin_folder::FolderError;
+pub use crate::plugin_folder::FolderError;
 use crate::shutdown::Shutdown;
 use crate::telemetry::Metrics;
 use std::sync::Arc;
@@ -75,10 +75,10 @@ impl AppError {
         match self {
             Self::NoneStarts(failed) => failed.iter().all(|each| each.error.is_configuration()),
             Self::Folder(FolderError::Create { source, .. } | FolderError::Read { source, .. }) => {
-                ends::is_asked_wrongly(source)
+                end_opener::is_asked_wrongly(source)
             }
             Self::Engine(error) => matches!(error, EngineError::Cache { .. }),
-            Self::Admin { error, .. } => ends::is_asked_wrongly(error),
+            Self::Admin { error, .. } => end_opener::is_asked_wrongly(error),
             Self::Folder(FolderError::Thread { .. }) | Self::Failed(_) | Self::GaveUp(_) => false,
         }
     }
@@ -132,7 +132,7 @@ impl Default for Settings {
 ///
 /// # Errors
 /// If no pipeline can start, if one has failed at the end, or if the grace period of the shutdown runs out.
-pub async fn run(config: Config, settings: Settings, shutdown: Shutdown) -> Result<(), AppError> {
+pub(crate) async fn run(config: Config, settings: Settings, shutdown: Shutdown) -> Result<(), AppError> {
     let opened = tokio::select! {
         biased;
         () = shutdown.requested() => return Ok(()),

@@ -19,36 +19,36 @@ pub struct Advice {
 
 /// The attempts made since the last connection that held.
 #[derive(Clone, Debug)]
-pub struct Backoff {
+pub(crate) struct Backoff {
     schedule: Reconnect,
     attempts: u32,
 }
 
 impl Backoff {
     /// A schedule at its start.
-    pub fn new(schedule: Reconnect) -> Self {
+    pub(crate) fn new(schedule: Reconnect) -> Self {
         Self { schedule, attempts: 0 }
     }
 
     /// The attempts handed out since the last connection that held.
-    pub fn attempts(&self) -> u32 {
+    pub(crate) fn attempts(&self) -> u32 {
         self.attempts
     }
 
     /// A connection ended that had lived so long since its handshake.
-    pub fn connection_lived(&mut self, lifetime: Duration) {
+    pub(crate) fn connection_lived(&mut self, lifetime: Duration) {
         if lifetime >= self.schedule.reset_after {
             self.attempts = 0;
         }
     }
 
     /// How long to wait before the next attempt; `None` when there is to be none.
-    pub fn next_delay(&mut self, advice: Advice) -> Option<Duration> {
+    pub(crate) fn next_delay(&mut self, advice: Advice) -> Option<Duration> {
         self.next_delay_at(advice, fastrand::f64())
     }
 
     /// How long to wait once attempts are used up but the connection is still wanted.
-    pub fn last_resort(&self, advice: Advice) -> Duration {
+    pub(crate) fn last_resort(&self, advice: Advice) -> Duration {
         self.spread(self.schedule.max_delay, advice, fastrand::f64())
     }
 

@@ -20,7 +20,7 @@ mod signals;
 mod speed;
 
 pub use exit::Exit;
-pub use replay::{Recording, replay};
+pub(crate) use replay::{Recording, replay};
 pub use speed::Speed;
 
 use crate::config::{self, ConfigErrors, Environment, Loaded};

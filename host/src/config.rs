@@ -59,8 +59,8 @@ pub use names::is_loopback;
 pub use origin::AllowedOrigins;
 pub use path::{PathError, PathPattern};
 pub use pipeline::{
-    FileSink, FileSource, Format, Limits, OnError, Outputs, Pipeline, Sink, SinkKind, Source, StdinSource,
-    StdoutSink, Transform,
+    FileSink, FileSource, Format, Limits, OnError, Outputs, Pipeline, SinkConfig, SinkKind, SourceConfig,
+    StdinSource, StdoutSink, Transform,
 };
 pub use places::{Part, Places};
 pub use redacted::Redacted;

@@ -9,13 +9,13 @@
 use std::fmt::Write;
 
 /// Longest text that is shown, in bytes, what says that it was cut included.
-pub const MAX_SHOWN_BYTES: usize = 4 << 10;
+pub(crate) const MAX_SHOWN_BYTES: usize = 4 << 10;
 /// Room for what says that a text was cut: `... (18446744073709551615 bytes)`.
 const MARK_BYTES: usize = 32;
 
 /// A text as one line without anything that moves a cursor, changes colours or the direction of writing;
 /// what is too long is cut. Showing what was shown before changes nothing.
-pub fn shown(text: &str) -> String {
+pub(crate) fn shown(text: &str) -> String {
     let text = text.trim_end_matches(['\n', '\r']);
     let mut line = String::with_capacity(text.len().min(MAX_SHOWN_BYTES));
     // Where the line is cut, if the rest turns out not to fit.
@@ -39,7 +39,7 @@ pub fn shown(text: &str) -> String {
 }
 
 /// Whether a text may be shown as it is, such as a name.
-pub fn is_plain(text: &str) -> bool {
+pub(crate) fn is_plain(text: &str) -> bool {
     text.len() <= MAX_SHOWN_BYTES && text.chars().all(is_plain_char)
 }
 

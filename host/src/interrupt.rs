@@ -11,17 +11,17 @@ use std::time::Duration;
 
 /// Dropping it ends every wait of its [`Waiter`], now and later.
 #[derive(Debug)]
-pub struct Interrupt(#[expect(dead_code, reason = "it is there to be dropped")] PipeWriter);
+pub(crate) struct Interrupt(#[expect(dead_code, reason = "it is there to be dropped")] PipeWriter);
 
 /// Waits, until its [`Interrupt`] is dropped.
 #[derive(Debug)]
-pub struct Waiter(PipeReader);
+pub(crate) struct Waiter(PipeReader);
 
 /// A waiter, and what ends its waits.
 ///
 /// # Errors
 /// If no more files can be opened.
-pub fn interrupt() -> io::Result<(Interrupt, Waiter)> {
+pub(crate) fn interrupt() -> io::Result<(Interrupt, Waiter)> {
     let (reader, writer) = io::pipe()?;
     Ok((Interrupt(writer), Waiter(reader)))
 }
@@ -31,7 +31,7 @@ impl Waiter {
     ///
     /// # Errors
     /// [`interrupted`] if the wait was ended, and whatever the system says.
-    pub fn readable(&self, file: impl AsFd) -> io::Result<()> {
+    pub(crate) fn readable(&self, file: impl AsFd) -> io::Result<()> {
         self.wait(file, PollFlags::IN)
     }
 
@@ -39,7 +39,7 @@ impl Waiter {
     ///
     /// # Errors
     /// As [`Waiter::readable`].
-    pub fn writable(&self, file: impl AsFd) -> io::Result<()> {
+    pub(crate) fn writable(&self, file: impl AsFd) -> io::Result<()> {
         self.wait(file, PollFlags::OUT)
     }
 
@@ -47,7 +47,7 @@ impl Waiter {
     ///
     /// # Errors
     /// As [`Waiter::readable`].
-    pub fn pause(&self, time: Duration) -> io::Result<()> {
+    pub(crate) fn pause(&self, time: Duration) -> io::Result<()> {
         let time = Timespec::try_from(time).map_err(io::Error::other)?;
         let mut waited = [PollFd::new(&self.0, PollFlags::empty())];
         loop {

@@ -1,8 +1,10 @@
 //! Tidemill: a host that owns all WebSocket input and output, and runs WebAssembly plugins on the
 //! messages in between.
 //!
-//! The modules stand in layers; a lower one never names a higher one. `ARCHITECTURE.md` has the
-//! map. What follows is for code that embeds the host; `tidemill run` needs none of it.
+//! This is the interface for programs that embed the host: [`app::Host`] with its [`config`]uration, its
+//! [`control::Handle`], [`telemetry::Metrics`] and [`connections::Connections`], and single ends
+//! ([`source::Source`], [`sink::Sink`]) and connections ([`websocket`]). The command `tidemill` needs none of
+//! it; `ARCHITECTURE.md` has the map of the code.
 //!
 //! # A host in your program
 //!
@@ -12,7 +14,7 @@
 //!
 //! ```
 //! use tidemill::app::Host;
-//! use tidemill::config::{Config, Endpoint, Format, Pipeline, Plugins, Server, SinkKind, Source};
+//! use tidemill::config::{Config, Endpoint, Format, Pipeline, Plugins, Server, SinkKind, SourceConfig};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # let folder = tempfile::tempdir()?;
@@ -21,7 +23,7 @@
 //! # tokio::runtime::Runtime::new()?.block_on(async {
 //! // Lines of a file go to another file, and to whoever is connected to ws://127.0.0.1:PORT/prices.
 //! let server = Server { port: 0, ..Server::default() };
-//! let prices = Pipeline::new("prices", Source::file(folder.join("in.jsonl"), Format::Jsonl))
+//! let prices = Pipeline::new("prices", SourceConfig::file(folder.join("in.jsonl"), Format::Jsonl))
 //!     .to(SinkKind::file(folder.join("out.jsonl"), Format::Jsonl))
 //!     .to(Endpoint::server("/prices", &server));
 //!
@@ -73,27 +75,35 @@
 //! [`source::Source`] or a [`sink::Sink`] that is polled; one connection alone is
 //! [`websocket::connect()`]. Whether an endpoint can be reached says [`websocket::reach`].
 
-pub mod access;
-pub mod admin;
 pub mod app;
-pub mod backoff;
-pub mod builtin;
-pub mod cli;
 pub mod config;
 pub mod connections;
 pub mod control;
-pub mod foreign_text;
-pub mod interrupt;
 pub mod message;
-pub mod packing;
-pub mod pipeline;
-pub mod plugin;
-pub mod plugin_folder;
 pub mod reason;
-pub mod recording;
-pub mod shutdown;
 pub mod sink;
 pub mod source;
 pub mod telemetry;
-mod wait_budget;
 pub mod websocket;
+
+// The binary has its `main` here, and the tests and benchmarks of this repository take the rest: nothing of it is
+// promised to anyone.
+#[doc(hidden)]
+pub mod cli;
+#[doc(hidden)]
+pub mod packing;
+#[doc(hidden)]
+pub mod pipeline;
+#[doc(hidden)]
+pub mod plugin;
+
+mod access;
+mod admin;
+mod backoff;
+mod builtin;
+mod foreign_text;
+mod interrupt;
+mod plugin_folder;
+mod recording;
+mod shutdown;
+mod wait_budget;

@@ -32,7 +32,7 @@ const PATIENCE: Duration = Duration::from_millis(500);
 
 /// A plugin's file, whole.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Candidate {
+pub(crate) struct Candidate {
     /// The plugin's name: the file's, without `.wasm`.
     pub name: String,
     /// The file; none of a plugin that is built into the host.
@@ -46,7 +46,7 @@ pub struct Candidate {
 impl Candidate {
     /// The plugin of this name that is built into the host, if there is one. It stands back for a file of
     /// its name in the folder.
-    pub fn built_in(name: &str) -> Option<Self> {
+    pub(crate) fn built_in(name: &str) -> Option<Self> {
         let wasm = builtin::plugin(name)?.to_vec();
         Some(Self { name: name.to_owned(), path: None, version: table::version(&wasm), wasm })
     }
@@ -54,7 +54,7 @@ impl Candidate {
 
 /// What became of a file in the folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Change {
+pub(crate) enum Change {
     /// It is new, or was written again, with other content or the same. It is found once, until the file
     /// changes again.
     Found(Candidate),
@@ -107,7 +107,7 @@ pub enum FolderError {
 ///
 /// Dropping it ends its thread, after the file that is being read.
 #[derive(Debug)]
-pub struct Folder {
+pub(crate) struct Folder {
     path: FilePath,
     /// None: nothing is watched.
     watched: Option<Watched>,
@@ -149,7 +149,7 @@ impl Folder {
     ///
     /// # Errors
     /// If the folder cannot be created or listed. What is wrong with one file is a [`Change`].
-    pub fn open(settings: &config::Plugins) -> Result<(Self, Vec<Change>), FolderError> {
+    pub(crate) fn open(settings: &config::Plugins) -> Result<(Self, Vec<Change>), FolderError> {
         Self::open_with(settings, Watch::attach)
     }
 
@@ -159,7 +159,7 @@ impl Folder {
     ///
     /// # Errors
     /// If the folder is there and cannot be listed.
-    pub fn find(settings: &config::Plugins) -> Result<Vec<Change>, FolderError> {
+    pub(crate) fn find(settings: &config::Plugins) -> Result<Vec<Change>, FolderError> {
         let (bell, rings) = Bell::new();
         let mut keeper = Keeper::new(settings, None, bell);
         let mut found = keeper.first_look(&rings)?;
@@ -191,12 +191,12 @@ impl Folder {
     }
 
     /// Where it is.
-    pub fn path(&self) -> &FilePath {
+    pub(crate) fn path(&self) -> &FilePath {
         &self.path
     }
 
     /// Whether changes are told.
-    pub fn is_watched(&self) -> bool {
+    pub(crate) fn is_watched(&self) -> bool {
         self.watched.is_some()
     }
 
@@ -204,7 +204,7 @@ impl Folder {
     ///
     /// # Cancel safety
     /// If the future is dropped, nothing is lost: the change comes with the next call.
-    pub async fn next(&mut self) -> Change {
+    pub(crate) async fn next(&mut self) -> Change {
         if let Some(watched) = &mut self.watched {
             if let Some(change) = watched.changes.recv().await {
                 return change;

@@ -21,7 +21,7 @@ const LONGEST_LINE_BYTES: usize = 1 << 30;
 
 /// A message as a line had it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Recorded {
+pub(crate) struct Recorded {
     /// The message.
     pub payload: Payload,
     /// When it was received, in nanoseconds since the Unix epoch; `None` in `jsonl`.
@@ -30,7 +30,7 @@ pub struct Recorded {
 
 /// Why a line is no message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum BadLine {
+pub(crate) enum BadLine {
     /// It is not UTF-8.
     #[error("the line is not UTF-8")]
     NotText,
@@ -43,7 +43,7 @@ pub enum BadLine {
 }
 
 /// Appends a message as a line, with the line break.
-pub fn write(payload: &Payload, time_ns: u64, format: Format, line: &mut Vec<u8>) {
+pub(crate) fn write(payload: &Payload, time_ns: u64, format: Format, line: &mut Vec<u8>) {
     // Writing to memory cannot fail.
     if format == Format::Recording {
         let _ = write!(line, "{time_ns} ");
@@ -67,14 +67,7 @@ pub fn write(payload: &Payload, time_ns: u64, format: Format, line: &mut Vec<u8>
     line.push(b'\n');
 }
 
-/// Reads a line, which is without its line break.
-///
-/// # Errors
-/// If it is no message.
-pub fn parse(line: Bytes, format: Format) -> Result<Recorded, BadLine> {
-    parse_line(line, format, false)
-}
-
+/// Reads a line, which is without its line break; `is_utf8` says that it was checked to be UTF-8.
 fn parse_line(mut line: Bytes, format: Format, is_utf8: bool) -> Result<Recorded, BadLine> {
     let time_ns = match format {
         Format::Jsonl => None,
@@ -116,7 +109,7 @@ fn unescape(line: &[u8]) -> Result<Option<Payload>, BadLine> {
 
 /// Reads messages from lines, a block of them at a time: as many as are there.
 #[derive(Debug)]
-pub struct RecordingReader<R> {
+pub(crate) struct RecordingReader<R> {
     input: R,
     format: Format,
     buffer: BytesMut,
@@ -125,7 +118,7 @@ pub struct RecordingReader<R> {
 
 impl<R: Read> RecordingReader<R> {
     /// A reader of an input that is not read yet.
-    pub fn new(input: R, format: Format) -> Self {
+    pub(crate) fn new(input: R, format: Format) -> Self {
         Self { input, format, buffer: BytesMut::new(), has_ended: false }
     }
 
@@ -133,7 +126,7 @@ impl<R: Read> RecordingReader<R> {
     ///
     /// # Errors
     /// If the input fails, or has a line beyond all measure.
-    pub fn next_block(&mut self) -> io::Result<Option<Block>> {
+    pub(crate) fn next_block(&mut self) -> io::Result<Option<Block>> {
         while !self.has_ended {
             let start = self.buffer.len();
             if start > LONGEST_LINE_BYTES {
@@ -161,7 +154,7 @@ impl<R: Read> RecordingReader<R> {
 
 /// Some lines; an iterator over their messages, and over the lines that are none, as they are.
 #[derive(Debug)]
-pub struct Block {
+pub(crate) struct Block {
     lines: Bytes,
     format: Format,
     is_utf8: bool,

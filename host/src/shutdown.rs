@@ -4,18 +4,18 @@ use tokio_util::sync::CancellationToken;
 
 /// A wish to stop that anyone can make and anyone can wait for. Clones are one and the same.
 #[derive(Clone, Debug, Default)]
-pub struct Shutdown {
+pub(crate) struct Shutdown {
     token: CancellationToken,
 }
 
 impl Shutdown {
     /// Asks everyone to stop. Asking again changes nothing.
-    pub fn request(&self) {
+    pub(crate) fn request(&self) {
         self.token.cancel();
     }
 
     /// Whether stopping was asked for.
-    pub fn is_requested(&self) -> bool {
+    pub(crate) fn is_requested(&self) -> bool {
         self.token.is_cancelled()
     }
 
@@ -23,7 +23,7 @@ impl Shutdown {
     ///
     /// # Cancel safety
     /// Nothing is lost if the future is dropped.
-    pub async fn requested(&self) {
+    pub(crate) async fn requested(&self) {
         self.token.cancelled().await;
     }
 }

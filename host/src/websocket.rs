@@ -17,6 +17,7 @@ mod server;
 mod tls;
 mod upgrade;
 
+pub use crate::backoff::Advice;
 pub use client::connect::{Dial, connect};
 pub use client::connect_error::ConnectError;
 pub use client::dialled_connection::DialledConnection;

@@ -7,7 +7,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use tidemill::config::{Config, Environment, Format, Pipeline, Source, load, parse, reference, schema};
+use tidemill::config::{Config, Environment, Format, Pipeline, SourceConfig, load, parse, reference, schema};
 
 fn environment() -> Environment {
     let variables = [
@@ -206,7 +206,7 @@ fn paths_are_relative_to_the_file() {
     let config = load(&file, &environment()).unwrap().config;
     assert_eq!(*config.plugins.dir, *folder.path().join("plugins"));
     assert_eq!(*config.plugins.cache, *Path::new("/var/cache/tidemill"));
-    let Source::File(file) = &config.pipelines[0].source else { panic!("a file") };
+    let SourceConfig::File(file) = &config.pipelines[0].source else { panic!("a file") };
     assert_eq!(*file.path, folder.path().join("../in.jsonl"));
 }
 
@@ -234,7 +234,7 @@ fn what_is_left_out_is_what_the_types_have_as_default() {
         dead_letter = { type = "file", path = "dead.jsonl" }
         "#,
     );
-    let Source::WebSocket(source) = &pipeline.source else { panic!("a socket") };
+    let SourceConfig::WebSocket(source) = &pipeline.source else { panic!("a socket") };
     assert_eq!(source.endpoint, Endpoint::client("ws://a/"));
     assert_eq!(pipeline.transforms, [Transform::new("vwap")]);
     let SinkKind::WebSocket(server) = &pipeline.sinks[0].kind else { panic!("a socket") };
@@ -256,7 +256,7 @@ fn endpoints_of_one_path_take_from_each_other_what_they_leave_out() {
         sinks = [{ type = "websocket", mode = "server", path = "/p", idle_timeout = "5s" }]
         "#,
     );
-    let Source::WebSocket(source) = &pipeline.source else { panic!("a socket") };
+    let SourceConfig::WebSocket(source) = &pipeline.source else { panic!("a socket") };
     let SinkKind::WebSocket(sink) = &pipeline.sinks[0].kind else { panic!("a socket") };
     assert_eq!(source.endpoint, sink.endpoint);
     assert_eq!((source.endpoint.ping, source.endpoint.idle_timeout), (None, Some(Duration::from_secs(5))));

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
 use tidemill::app::Host;
-use tidemill::config::{Config, Endpoint, Format, Pipeline, Plugins, Server, SinkKind, Source, Transform};
+use tidemill::config::{
+    Config, Endpoint, Format, Pipeline, Plugins, Server, SinkKind, SourceConfig, Transform,
+};
 use tidemill::control::ControlError;
 use tidemill::telemetry::PipelineState;
 use tidemill_tests::sockets::{close_code_at_the_end, soon, until};
@@ -148,7 +150,7 @@ async fn a_host_ends_by_itself_when_its_pipelines_have_and_nobody_can_tell_it_an
     let folder = tempfile::tempdir().expect("a folder");
     let (input, output) = (folder.path().join("in.jsonl"), folder.path().join("out.jsonl"));
     std::fs::write(&input, "{\"a\":1}\n{\"a\":2}\n").expect("the folder can be written");
-    let copy = Pipeline::new("copy", Source::file(&input, Format::Jsonl));
+    let copy = Pipeline::new("copy", SourceConfig::file(&input, Format::Jsonl));
     let copy = copy.to(SinkKind::file(&output, Format::Jsonl));
     let host = Host::start(config(folder.path(), vec![copy])).await.expect("it starts");
     let metrics = host.metrics().clone();

@@ -15,7 +15,7 @@ const MAX_ANSWER_BYTES: usize = 16 << 20;
 ///
 /// # Errors
 /// If nobody listens there, or what listens does not speak HTTP.
-pub async fn get(address: &str, path: &str) -> Result<(u16, String), Box<dyn Error + Send + Sync>> {
+pub(crate) async fn get(address: &str, path: &str) -> Result<(u16, String), Box<dyn Error + Send + Sync>> {
     let stream = TcpStream::connect(address).await?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     let request = Request::get(path)

@@ -1,6 +1,6 @@
 //! Checking a configuration against the plugins that are there, without opening anything.
 
-use super::shelf::{Refusal, Shelf, setup, untaken_outputs};
+use super::plugin_registry::{PluginRefusal, PluginRegistry, setup, untaken_outputs};
 use super::{AppError, compile};
 use crate::builtin;
 use crate::config::{Config, Mode, Outputs, Part, Pipeline, Transform, nearest};
@@ -16,16 +16,16 @@ const DIALS_AT_ONCE: usize = 32;
 
 /// What checking found.
 #[derive(Debug, Default)]
-pub struct Checked {
+pub(crate) struct Checked {
     /// Plugins that cannot serve their pipelines as configured.
-    pub errors: Vec<Found>,
+    pub errors: Vec<CheckFinding>,
     /// What will not stop a start, but is worth a look.
-    pub warnings: Vec<Found>,
+    pub warnings: Vec<CheckFinding>,
 }
 
 /// One thing that checking found.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Found {
+pub(crate) struct CheckFinding {
     /// The pipeline that it is about.
     pub pipeline: String,
     /// What of the pipeline.
@@ -38,7 +38,7 @@ pub struct Found {
 
 /// Dials every client endpoint once, several at a time. Answers with those that cannot be reached: the
 /// pipeline, the end's name, and why.
-pub async fn check_connections(config: &Config) -> Vec<(String, String, Unreachable)> {
+pub(crate) async fn check_connections(config: &Config) -> Vec<(String, String, Unreachable)> {
     let pipelines = config.pipelines.iter();
     let ends = pipelines.flat_map(|pipeline| {
         pipeline.endpoints().map(move |(end, endpoint)| (pipeline.name.clone(), end.to_owned(), endpoint))
@@ -58,7 +58,7 @@ pub async fn check_connections(config: &Config) -> Vec<(String, String, Unreacha
 ///
 /// # Errors
 /// If the engine or the plugin folder cannot be used.
-pub async fn check(config: &Config) -> Result<Checked, AppError> {
+pub(crate) async fn check(config: &Config) -> Result<Checked, AppError> {
     let engine = match Engine::try_new(Some(&config.plugins.cache)) {
         Err(EngineError::Cache { .. }) => Engine::try_new(None)?,
         engine => engine?,
@@ -69,7 +69,12 @@ pub async fn check(config: &Config) -> Result<Checked, AppError> {
             uses.entry(transform.plugin.expose()).or_insert((pipeline, index));
         }
     }
-    let mut check = Check { config, shelf: Shelf::default(), names: Vec::new(), checked: Checked::default() };
+    let mut check = PluginCheck {
+        config,
+        registry: PluginRegistry::default(),
+        names: Vec::new(),
+        checked: Checked::default(),
+    };
     for change in Folder::find(&config.plugins)? {
         let (name, loaded) = match change {
             Change::Gone { .. } => continue,
@@ -81,7 +86,7 @@ pub async fn check(config: &Config) -> Result<Checked, AppError> {
             Change::Found(Candidate { name, .. }) => (name, Ok(None)),
         };
         match (loaded, uses.get(&*name)) {
-            (Ok(Some(plugin)), _) => check.shelf.put(plugin),
+            (Ok(Some(plugin)), _) => check.registry.put(plugin),
             (Err(error), Some((pipeline, transform))) => {
                 let message = format!("plugin {name}: {error}");
                 check.error(pipeline, Part::Plugin(*transform), message, None);
@@ -96,7 +101,7 @@ pub async fn check(config: &Config) -> Result<Checked, AppError> {
             continue;
         };
         match compile::compile(engine.clone(), built_in.name, built_in.wasm).await {
-            Ok(plugin) => check.shelf.put(plugin),
+            Ok(plugin) => check.registry.put(plugin),
             Err(error) => {
                 let message = format!("plugin {name}: {error}");
                 check.error(pipeline, Part::Plugin(*transform), message, None);
@@ -112,19 +117,19 @@ pub async fn check(config: &Config) -> Result<Checked, AppError> {
 }
 
 /// A check under way.
-struct Check<'c> {
+struct PluginCheck<'c> {
     config: &'c Config,
-    shelf: Shelf,
+    registry: PluginRegistry,
     /// The plugins of the folder and the built-in ones in use, those that cannot be loaded included.
     names: Vec<String>,
     checked: Checked,
 }
 
-impl Check<'_> {
+impl PluginCheck<'_> {
     async fn pipeline(&mut self, pipeline: &Pipeline, metrics: &Metrics) {
         let mut outputs: Vec<Option<Vec<String>>> = Vec::new();
         for (index, transform) in pipeline.transforms.iter().enumerate() {
-            let Some(plugin) = self.shelf.get(transform.plugin.expose()) else {
+            let Some(plugin) = self.registry.get(transform.plugin.expose()) else {
                 self.missing(pipeline, index, transform);
                 outputs.push(None);
                 continue;
@@ -136,7 +141,7 @@ impl Check<'_> {
                     outputs.push(Some(known.collect()));
                 }
                 Err(fault) => {
-                    let refusal = Refusal::Init {
+                    let refusal = PluginRefusal::Init {
                         pipeline: pipeline.name.clone(),
                         transform: transform.name.clone(),
                         plugin: transform.plugin.shown().to_owned(),
@@ -185,7 +190,7 @@ impl Check<'_> {
                 if with_default().any(|known| known == name.expose()) {
                     continue;
                 }
-                let refusal = Refusal::Output {
+                let refusal = PluginRefusal::Output {
                     pipeline: pipeline.name.clone(),
                     plugin: plugin.to_owned(),
                     output: name.shown().to_owned(),
@@ -215,10 +220,10 @@ impl Check<'_> {
     }
 
     fn error(&mut self, pipeline: &Pipeline, part: Part, message: String, hint: Option<String>) {
-        self.checked.errors.push(Found { pipeline: pipeline.name.clone(), part, message, hint });
+        self.checked.errors.push(CheckFinding { pipeline: pipeline.name.clone(), part, message, hint });
     }
 
     fn warning(&mut self, pipeline: &Pipeline, part: Part, message: String, hint: Option<String>) {
-        self.checked.warnings.push(Found { pipeline: pipeline.name.clone(), part, message, hint });
+        self.checked.warnings.push(CheckFinding { pipeline: pipeline.name.clone(), part, message, hint });
     }
 }

@@ -14,12 +14,12 @@ const DEADLINE: Duration = Duration::from_secs(600);
 #[derive(Clone, Debug)]
 pub(super) struct Compiler {
     engine: Engine,
-    seats: Arc<Semaphore>,
+    slots: Arc<Semaphore>,
 }
 
-/// A seat for one plugin, free again when its thread ends.
+/// Room to compile one plugin, free again when its thread ends.
 #[derive(Debug)]
-pub(super) struct Seat {
+pub(super) struct CompileSlot {
     engine: Engine,
     permit: OwnedSemaphorePermit,
 }
@@ -27,7 +27,7 @@ pub(super) struct Seat {
 impl Compiler {
     pub(super) fn new(engine: Engine) -> Self {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
-        Self { engine, seats: Arc::new(Semaphore::new(processors.min(MOST_AT_ONCE))) }
+        Self { engine, slots: Arc::new(Semaphore::new(processors.min(MOST_AT_ONCE))) }
     }
 
     /// The engine that compiles.
@@ -35,17 +35,17 @@ impl Compiler {
         &self.engine
     }
 
-    /// A seat, if one is free.
-    pub(super) fn seat(&self) -> Option<Seat> {
-        let permit = self.seats.clone().try_acquire_owned().ok()?;
-        Some(Seat { engine: self.engine.clone(), permit })
+    /// Room for one plugin, if there is some.
+    pub(super) fn slot(&self) -> Option<CompileSlot> {
+        let permit = self.slots.clone().try_acquire_owned().ok()?;
+        Some(CompileSlot { engine: self.engine.clone(), permit })
     }
 }
 
-/// The plugin when it is compiled, or why it is none; and when its seat is free.
+/// The plugin when it is compiled, or why it is none; and when its room is free.
 pub(super) type Compiling = (oneshot::Receiver<Result<Plugin, String>>, oneshot::Receiver<()>);
 
-impl Seat {
+impl CompileSlot {
     /// Compiles a plugin, or loads its compiled code from the cache, on a thread of its own.
     pub(super) fn compile(self, name: String, wasm: Vec<u8>) -> Compiling {
         let Self { engine, permit } = self;

@@ -1,26 +1,17 @@
 //! Jobs: what takes time, beside the task that decides.
 //!
-//! A job's result is a [`Done`] that the task takes when it has nothing more urgent to do. How long a job may
+//! A job's result is a value that the task takes when it has nothing more urgent to do. How long a job may
 //! take is in `bounded.rs`.
 
-use super::ends::Opened;
-use super::shelf::Ready;
+use super::end_opener::OpenedEnds;
+use super::plugin_registry::Ready;
 use super::start::StartError;
-use super::swap::Exchanged;
+use super::swap::FinishedSwap;
 use crate::plugin::Plugin;
 use std::sync::Arc;
 
-/// What a job came to.
-pub(super) enum Done {
-    /// A plugin's content was looked at.
-    Compiled {
-        /// The plugin.
-        name: String,
-        /// Its content.
-        version: String,
-        /// The plugin, or why it is none.
-        result: Result<Plugin, String>,
-    },
+/// What a job of a pipeline came to.
+pub(super) enum PipelineJob {
     /// The stages of a pipeline are made.
     Prepared {
         /// The pipeline.
@@ -35,10 +26,25 @@ pub(super) enum Done {
         /// Its stages, made before.
         stages: Vec<Ready>,
         /// Its ends.
-        result: Result<Box<Opened>, StartError>,
+        result: Result<Box<OpenedEnds>, StartError>,
+    },
+    /// What has no result, such as dropping instances.
+    Other,
+}
+
+/// What a job of a plugin came to.
+pub(super) enum PluginJob {
+    /// A plugin's content was looked at.
+    Compiled {
+        /// The plugin.
+        name: String,
+        /// Its content.
+        version: String,
+        /// The plugin, or why it is none.
+        result: Result<Plugin, String>,
     },
     /// A version was offered to all that use its plugin.
-    Swapped(Box<Exchanged>),
-    /// What has no result, such as dropping instances.
+    Swapped(Box<FinishedSwap>),
+    /// What has no result, such as a compiler that is free again.
     Other,
 }

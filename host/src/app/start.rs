@@ -4,8 +4,8 @@
 //! jobs, and when the second may follow the first, is decided elsewhere.
 
 use super::bounded::{Failure, bounded};
-use super::ends::{Ends, OpenError, Opened};
-use super::shelf::{self, Ready, Refusal};
+use super::end_opener::{EndOpener, OpenError, OpenedEnds};
+use super::plugin_registry::{self, PluginRefusal, Ready};
 use crate::config;
 use crate::plugin::Plugin;
 use crate::telemetry::Metrics;
@@ -23,7 +23,7 @@ const OPEN_DEADLINE: Duration = Duration::from_secs(30);
 pub enum StartError {
     /// A plugin cannot serve it as it is configured.
     #[error(transparent)]
-    Refused(Refusal),
+    Refused(PluginRefusal),
     /// One of its ends cannot be opened.
     #[error(transparent)]
     Open(OpenError),
@@ -64,7 +64,7 @@ pub(super) async fn prepare(
     metrics: &Metrics,
     cancel: &CancellationToken,
 ) -> Result<Vec<Ready>, StartError> {
-    let made = bounded(PREPARE_DEADLINE, cancel, shelf::stages(pipeline, plugins, metrics)).await;
+    let made = bounded(PREPARE_DEADLINE, cancel, plugin_registry::stages(pipeline, plugins, metrics)).await;
     match made {
         Ok(made) => made.map_err(StartError::Refused),
         Err(Failure::TimedOut) => Err(StartError::PrepareTimedOut),
@@ -76,9 +76,9 @@ pub(super) async fn prepare(
 /// Opens the ends of a pipeline.
 pub(super) async fn open(
     pipeline: &config::Pipeline,
-    ends: &Ends,
+    ends: &EndOpener,
     cancel: &CancellationToken,
-) -> Result<Box<Opened>, StartError> {
+) -> Result<Box<OpenedEnds>, StartError> {
     match bounded(OPEN_DEADLINE, cancel, ends.open(pipeline)).await {
         Ok(opened) => opened.map(Box::new).map_err(StartError::Open),
         Err(Failure::TimedOut) => Err(StartError::OpenTimedOut),

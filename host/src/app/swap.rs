@@ -6,12 +6,11 @@
 //! pipeline has ended meanwhile, or is about to, is no use any more.
 
 use super::bounded::{Failure, bounded};
-use super::shelf::check_outputs;
+use super::plugin_registry::check_outputs;
 use crate::config;
 use crate::pipeline::{CarriedState, Control, Swap, Swapped};
 use crate::plugin::{Instance, Plugin, Setup};
 use futures_util::future::join_all;
-use serde::Serialize;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
@@ -26,7 +25,7 @@ const EXCHANGE_DEADLINE: Duration = Duration::from_secs(30);
 
 /// One stage that runs the plugin.
 #[derive(Clone, Debug)]
-pub(super) struct Use {
+pub(super) struct StageUse {
     pub(super) pipeline: Arc<config::Pipeline>,
     pub(super) stage: usize,
     pub(super) setup: Setup,
@@ -35,7 +34,7 @@ pub(super) struct Use {
 
 /// A stage of a pipeline that does not run now, and would run the plugin.
 #[derive(Clone, Debug)]
-pub(super) struct Idle {
+pub(super) struct IdleStage {
     pub(super) pipeline: Arc<config::Pipeline>,
     pub(super) stage: usize,
     pub(super) setup: Setup,
@@ -47,69 +46,55 @@ pub(super) struct Offer {
     pub(super) plugin: Plugin,
     /// The version before, where this one takes over everywhere.
     pub(super) previous: Option<Plugin>,
-    pub(super) uses: Vec<Use>,
+    pub(super) uses: Vec<StageUse>,
     /// Stages that take it at their next start.
-    pub(super) idle: Vec<Idle>,
+    pub(super) idle: Vec<IdleStage>,
     /// Newer content has come: until the uses are asked, this one can be skipped.
     pub(super) superseded: CancellationToken,
 }
 
 /// What became of an offer.
 #[derive(Debug)]
-pub(super) struct Exchanged {
+pub(super) struct FinishedSwap {
     pub(super) plugin: Plugin,
-    pub(super) verdict: Verdict,
+    pub(super) report: SwapReport,
     /// The uses that run it now.
-    pub(super) taken: Vec<Use>,
+    pub(super) taken: Vec<StageUse>,
     /// The uses that stay on the version before, those included whose pipelines are about to end.
-    pub(super) kept: Vec<Use>,
+    pub(super) kept: Vec<StageUse>,
 }
 
 /// How a swap went.
-#[derive(Clone, Debug, Serialize)]
-pub struct Verdict {
-    /// The plugin's name.
-    pub plugin: String,
+#[derive(Clone, Debug)]
+pub(super) struct SwapReport {
     /// Whether the new version runs.
-    pub outcome: Outcome,
-    /// The new version.
-    pub version: String,
-    /// The version before.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub previous: Option<String>,
-    /// How long the new version took to compile, or to load from the cache.
-    pub compile_ms: u64,
+    pub outcome: SwapDecision,
     /// Why it was rejected, or not taken everywhere.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
     /// Each stage that runs the plugin.
-    pub uses: Vec<UseVerdict>,
+    pub uses: Vec<StageReport>,
 }
 
 /// How a swap went at one stage.
-#[derive(Clone, Debug, Serialize)]
-pub struct UseVerdict {
+#[derive(Clone, Debug)]
+pub(super) struct StageReport {
     /// The pipeline.
     pub pipeline: String,
     /// The stage.
     pub transform: String,
     /// Whether the new version runs there.
-    pub outcome: Outcome,
+    pub outcome: SwapDecision,
     /// What became of the state.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub state: Option<&'static str>,
     /// How long the pipeline stood still.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub swap_us: Option<u64>,
     /// Why the old version runs on.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
 }
 
 /// Whether the new version runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Outcome {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum SwapDecision {
     /// It does.
     Swapped,
     /// The old one does.
@@ -119,17 +104,9 @@ pub enum Outcome {
 }
 
 /// Swaps the plugin in all its uses.
-pub(super) async fn swap(offer: Offer) -> Exchanged {
+pub(super) async fn swap(offer: Offer) -> FinishedSwap {
     let Offer { plugin, previous, uses, idle, superseded } = offer;
-    let mut verdict = Verdict {
-        plugin: plugin.name().to_string(),
-        outcome: Outcome::Rejected,
-        version: plugin.version().to_string(),
-        previous: previous.as_ref().map(|previous| previous.version().to_string()),
-        compile_ms: u64::try_from(plugin.load_time().as_millis()).unwrap_or(u64::MAX),
-        error: None,
-        uses: Vec::new(),
-    };
+    let mut report = SwapReport { outcome: SwapDecision::Rejected, error: None, uses: Vec::new() };
     let (mut taken, mut kept) = (Vec::new(), Vec::new());
     let prepared =
         join_all(uses.iter().map(|each| prepare(&plugin, &each.pipeline, each.stage, &each.setup)));
@@ -139,16 +116,16 @@ pub(super) async fn swap(offer: Offer) -> Exchanged {
         Ok(prepared) => prepared,
         Err(failure) => {
             if failure == Failure::Cancelled {
-                verdict.outcome = Outcome::Superseded;
+                report.outcome = SwapDecision::Superseded;
             }
-            verdict.error = Some(match failure {
+            report.error = Some(match failure {
                 Failure::Cancelled => "newer content came first".to_owned(),
                 Failure::TimedOut => {
                     format!("it has not started everywhere after {} s", PREPARE_DEADLINE.as_secs())
                 }
                 Failure::Panicked => "starting it met a fault of the host; the log has the panic".to_owned(),
             });
-            return Exchanged { plugin, verdict, taken, kept: uses };
+            return FinishedSwap { plugin, report, taken, kept: uses };
         }
     };
     let (prepared, mut refused) = prepared.into_iter().fold((Vec::new(), Vec::new()), |mut all, each| {
@@ -160,31 +137,31 @@ pub(super) async fn swap(offer: Offer) -> Exchanged {
     });
     refused.extend(spared.into_iter().filter_map(Result::err));
     if !refused.is_empty() {
-        verdict.error = Some(refused.join("; "));
+        report.error = Some(refused.join("; "));
         retire(prepared).await;
-        return Exchanged { plugin, verdict, taken, kept: uses };
+        return FinishedSwap { plugin, report, taken, kept: uses };
     }
     let mut retired = Vec::new();
     let exchanges = uses.iter().zip(prepared).map(|(each, instance)| exchange(each, instance));
     for (each, answer) in uses.clone().into_iter().zip(join_all(exchanges).await) {
-        let Some((use_verdict, instance)) = answer else {
+        let Some((stage_report, instance)) = answer else {
             kept.push(each);
             continue;
         };
-        let side = if use_verdict.outcome == Outcome::Swapped { &mut taken } else { &mut kept };
+        let side = if stage_report.outcome == SwapDecision::Swapped { &mut taken } else { &mut kept };
         side.push(each);
-        verdict.uses.push(use_verdict);
+        report.uses.push(stage_report);
         retired.extend(instance);
     }
-    if verdict.uses.is_empty() || !taken.is_empty() {
-        verdict.outcome = Outcome::Swapped;
+    if report.uses.is_empty() || !taken.is_empty() {
+        report.outcome = SwapDecision::Swapped;
     }
-    verdict.error = verdict.uses.iter().find_map(|each| {
+    report.error = report.uses.iter().find_map(|each| {
         let error = each.error.as_ref()?;
         Some(format!("pipeline {}, transform {}: {error}", each.pipeline, each.transform))
     });
     retire(retired).await;
-    Exchanged { plugin, verdict, taken, kept }
+    FinishedSwap { plugin, report, taken, kept }
 }
 
 /// Whether a stage that does not run now can be started with a version. One that the version before cannot start
@@ -192,8 +169,8 @@ pub(super) async fn swap(offer: Offer) -> Exchanged {
 ///
 /// # Errors
 /// Why it cannot, and could with the version before.
-async fn spare(plugin: &Plugin, previous: Option<&Plugin>, each: &Idle) -> Result<(), String> {
-    let Idle { pipeline, stage, setup } = each;
+async fn spare(plugin: &Plugin, previous: Option<&Plugin>, each: &IdleStage) -> Result<(), String> {
+    let IdleStage { pipeline, stage, setup } = each;
     let Err(refusal) = try_out(plugin, pipeline, *stage, setup).await else { return Ok(()) };
     match previous {
         Some(previous) if try_out(previous, pipeline, *stage, setup).await.is_ok() => Err(refusal),
@@ -233,11 +210,11 @@ async fn prepare(
 }
 
 /// Offers a use its new instance. None: its pipeline has ended, or is about to.
-async fn exchange(each: &Use, next: Instance) -> Option<(UseVerdict, Option<Instance>)> {
-    let mut verdict = UseVerdict {
+async fn exchange(each: &StageUse, next: Instance) -> Option<(StageReport, Option<Instance>)> {
+    let mut report = StageReport {
         pipeline: each.pipeline.name.clone(),
         transform: each.setup.transform.to_string(),
-        outcome: Outcome::Rejected,
+        outcome: SwapDecision::Rejected,
         state: None,
         swap_us: None,
         error: None,
@@ -250,24 +227,24 @@ async fn exchange(each: &Use, next: Instance) -> Option<(UseVerdict, Option<Inst
     };
     let Ok(answered) = tokio::time::timeout(EXCHANGE_DEADLINE, asked).await else {
         // It finds nobody waiting for its verdict, and stays on the version that it runs.
-        verdict.error = Some(format!("its pipeline did not swap within {} s", EXCHANGE_DEADLINE.as_secs()));
-        return Some((verdict, None));
+        report.error = Some(format!("its pipeline did not swap within {} s", EXCHANGE_DEADLINE.as_secs()));
+        return Some((report, None));
     };
     let Swapped { outcome, pause, retired } = answered?;
-    verdict.swap_us = Some(u64::try_from(pause.as_micros()).unwrap_or(u64::MAX));
+    report.swap_us = Some(u64::try_from(pause.as_micros()).unwrap_or(u64::MAX));
     match outcome {
         Ok(state) => {
-            verdict.outcome = Outcome::Swapped;
-            verdict.state = Some(match state {
+            report.outcome = SwapDecision::Swapped;
+            report.state = Some(match state {
                 CarriedState::Carried => "carried",
                 CarriedState::Older => "older",
                 CarriedState::Fresh => "fresh",
                 CarriedState::None => "none",
             });
         }
-        Err(fault) => verdict.error = Some(fault.to_string()),
+        Err(fault) => report.error = Some(fault.to_string()),
     }
-    Some((verdict, retired))
+    Some((report, retired))
 }
 
 /// Drops instances where the time that unmapping their memory takes holds nothing up.

@@ -1,7 +1,7 @@
 //! `tidemill check`: what is wrong with a configuration, and with the plugins it names.
 
 use super::{ConfigFile, Exit, block_on, complain, is_terminal, load, tell};
-use crate::app::{self, Found};
+use crate::app::{self, CheckFinding};
 use crate::config::{Config, ConfigError, Loaded};
 use serde_json::{Value, json};
 use std::io::{self, Write as _};
@@ -69,7 +69,8 @@ impl CheckArgs {
         if self.connect && checked.errors.is_empty() {
             findings.away = away(&self.config.file, &config).await;
         }
-        let said = |Found { pipeline, part, message, hint }| places.said(&pipeline, part, message, hint);
+        let said =
+            |CheckFinding { pipeline, part, message, hint }| places.said(&pipeline, part, message, hint);
         findings.errors.extend(checked.errors.into_iter().map(said));
         findings.warnings.extend(checked.warnings.into_iter().map(said));
         Exit::Success

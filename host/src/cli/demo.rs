@@ -198,7 +198,7 @@ impl DemoParts {
             },
             server,
             admin: None,
-            pipelines: vec![pipeline.through(transform).with_sink(config::Sink::new("served", sink))],
+            pipelines: vec![pipeline.through(transform).with_sink(config::SinkConfig::new("served", sink))],
         }
     }
 }

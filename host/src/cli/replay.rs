@@ -74,7 +74,7 @@ impl Replay {
 
 /// A file of messages that can be played.
 #[derive(Clone, Debug)]
-pub struct Recording {
+pub(crate) struct Recording {
     path: FilePath,
     format: Format,
 }
@@ -84,7 +84,7 @@ impl Recording {
     ///
     /// # Errors
     /// If it cannot be read.
-    pub async fn open(path: &Path) -> io::Result<Self> {
+    pub(crate) async fn open(path: &Path) -> io::Result<Self> {
         let (input, _interrupt) = lines::open(path).await?;
         let first =
             tokio::task::spawn_blocking(|| RecordingReader::new(input, Format::Recording).next_block());
@@ -96,7 +96,7 @@ impl Recording {
 }
 
 /// Serves a recording until a shutdown, or with `once` until the first peer has had it all.
-pub async fn replay(
+pub(crate) async fn replay(
     listener: TcpListener,
     recording: &Recording,
     speed: Speed,

@@ -8,7 +8,7 @@ use super::path::PathPattern;
 use super::pipeline::{DeadLetterKindAt, PipelineAt, SinkKindAt, dead_letter_kind, sink_kind, source};
 use super::report::{Report, Span};
 use super::shared_keys::{AgreedKey, SHARED};
-use super::{Endpoint, Listen, Mode, Pipeline, Server, SinkKind, Source, is_loopback};
+use super::{Endpoint, Listen, Mode, Pipeline, Server, SinkKind, SourceConfig, is_loopback};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A server endpoint, with where its keys are written.
@@ -62,7 +62,7 @@ type HostAndPort = (String, u16);
 /// The server endpoints of a pipeline.
 pub(super) fn served<'c>(pipeline: &'c mut Pipeline, at: &'c PipelineAt) -> Vec<Served<'c>> {
     let mut served = Vec::new();
-    if let (Source::WebSocket(websocket), Some(source::At::WebSocket(at))) =
+    if let (SourceConfig::WebSocket(websocket), Some(source::At::WebSocket(at))) =
         (&mut pipeline.source, at.source.as_ref().and_then(|at| at.case.as_ref()))
     {
         served.extend(Served::new(&mut websocket.endpoint, &at.endpoint));

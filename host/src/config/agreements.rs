@@ -160,7 +160,7 @@ pub(super) fn defaults(endpoint: &Endpoint) -> Endpoint {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Auth, BearerFrom, Mode, Sink};
+    use crate::config::{Auth, BearerFrom, Mode, SinkConfig};
 
     fn endpoint(path: &str, token: Option<&str>) -> Endpoint {
         let mut endpoint = Endpoint::server(path, &Server::default());
@@ -172,7 +172,7 @@ mod tests {
     }
 
     fn pipeline(name: &str, source: Endpoint, sink: Endpoint) -> Pipeline {
-        Pipeline::new(name, source).with_sink(Sink::new("out", sink))
+        Pipeline::new(name, source).with_sink(SinkConfig::new("out", sink))
     }
 
     fn asks(agreements: &Agreements, name: &str, end: &str) -> bool {

@@ -4,12 +4,12 @@
 //! keys, one set of variables and one set of errors holds for both; errors are named by JSON pointers.
 
 use super::json_tree::{JsonTree, JsonValue};
-use super::pipeline::{PipelineAt, SinkAt, SourceAt};
+use super::pipeline::{PipelineAt, SinkConfigAt, SourceConfigAt};
 use super::read::{self, Table as _};
 use super::report::{Finding, Report, Span};
 use super::root::home;
 use super::shape::{self, Shape};
-use super::{Endpoint, Environment, Pipeline, Server, Sink, SinkKind, Source, agree, written};
+use super::{Endpoint, Environment, Pipeline, Server, SinkConfig, SinkKind, SourceConfig, agree, written};
 use serde_json::Value;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -69,16 +69,16 @@ impl BodyReader {
     pub fn endpoint(&self, body: &[u8], server: &Server) -> Result<Endpoint, BodyError> {
         let make = |reader: &mut read::TableReader<'_, '_>, table: &DeTable<'_>, at: &Span| {
             let (endpoint, tag) = if is_sink(table) {
-                let (sink, at): (Sink, SinkAt) = reader.table(table, at);
+                let (sink, at): (SinkConfig, SinkConfigAt) = reader.table(table, at);
                 let endpoint = match sink.kind {
                     SinkKind::WebSocket(sink) => Some(sink.endpoint),
                     _ => None,
                 };
                 (endpoint, at.kind.tag)
             } else {
-                let (source, at): (Source, SourceAt) = reader.table(table, at);
+                let (source, at): (SourceConfig, SourceConfigAt) = reader.table(table, at);
                 let endpoint = match source {
-                    Source::WebSocket(source) => Some(source.endpoint),
+                    SourceConfig::WebSocket(source) => Some(source.endpoint),
                     _ => None,
                 };
                 (endpoint, at.tag)
@@ -139,7 +139,7 @@ fn mistakes(pointers: &[String], mut found: Vec<Finding>) -> Vec<Mistake> {
 fn is_sink(table: &DeTable<'_>) -> bool {
     let knows = |shape: &'static Shape, name: &str| shape::has(&shape.parts, name);
     let mut names = table.keys().map(|name| name.get_ref());
-    names.any(|name| knows(Sink::shape(), name) && !knows(Source::shape(), name))
+    names.any(|name| knows(SinkConfig::shape(), name) && !knows(SourceConfig::shape(), name))
 }
 
 impl fmt::Debug for BodyReader {

@@ -3,14 +3,14 @@
 //! Every field is public: what differs from the defaults is set after.
 
 use super::{
-    Endpoint, FilePath, FileSink, FileSource, Format, Outputs, Pipeline, ReplySink, Sink, SinkKind, Source,
-    Transform, WebSocketSink, WebSocketSource,
+    Endpoint, FilePath, FileSink, FileSource, Format, Outputs, Pipeline, ReplySink, SinkConfig, SinkKind,
+    SourceConfig, Transform, WebSocketSink, WebSocketSource,
 };
 use std::path::PathBuf;
 
 impl Pipeline {
     /// A pipeline that has no sink yet.
-    pub fn new(name: impl Into<String>, source: impl Into<Source>) -> Self {
+    pub fn new(name: impl Into<String>, source: impl Into<SourceConfig>) -> Self {
         Self {
             name: name.into(),
             source: source.into(),
@@ -32,12 +32,12 @@ impl Pipeline {
     #[must_use]
     pub fn to(self, kind: impl Into<SinkKind>) -> Self {
         let name = format!("sink{}", self.sinks.len());
-        self.with_sink(Sink::new(name, kind))
+        self.with_sink(SinkConfig::new(name, kind))
     }
 
     /// The same, with one more sink.
     #[must_use]
-    pub fn with_sink(mut self, sink: Sink) -> Self {
+    pub fn with_sink(mut self, sink: SinkConfig) -> Self {
         self.sinks.push(sink);
         self
     }
@@ -45,7 +45,8 @@ impl Pipeline {
     /// The same, with a place for messages that failed.
     #[must_use]
     pub fn dead_letters_to(mut self, kind: impl Into<SinkKind>) -> Self {
-        self.dead_letter = Some(Sink { outputs: Outputs::All, ..Sink::new(super::DEAD_LETTER, kind) });
+        self.dead_letter =
+            Some(SinkConfig { outputs: Outputs::All, ..SinkConfig::new(super::DEAD_LETTER, kind) });
         self
     }
 }
@@ -54,7 +55,7 @@ impl Pipeline {
     /// Its WebSocket endpoints, each with the name it has in metrics: `source`, a sink's, `dead_letter`.
     pub fn endpoints(&self) -> impl Iterator<Item = (&str, &Endpoint)> {
         let source = match &self.source {
-            Source::WebSocket(source) => Some((super::SOURCE, &source.endpoint)),
+            SourceConfig::WebSocket(source) => Some((super::SOURCE, &source.endpoint)),
             _ => None,
         };
         let sinks = self.sinks.iter().map(|sink| (sink.name.as_str(), sink));
@@ -67,14 +68,14 @@ impl Pipeline {
     }
 }
 
-impl Sink {
+impl SinkConfig {
     /// A sink that takes the output "default".
     pub fn new(name: impl Into<String>, kind: impl Into<SinkKind>) -> Self {
         Self { name: name.into(), outputs: Outputs::Named(vec!["default".into()]), kind: kind.into() }
     }
 }
 
-impl Source {
+impl SourceConfig {
     /// The lines of a file, packed if it ends in `.gz`.
     pub fn file(path: impl Into<PathBuf>, format: Format) -> Self {
         Self::File(FileSource { path: FilePath::plain(path), format })
@@ -88,13 +89,13 @@ impl SinkKind {
     }
 }
 
-impl From<WebSocketSource> for Source {
+impl From<WebSocketSource> for SourceConfig {
     fn from(source: WebSocketSource) -> Self {
         Self::WebSocket(source)
     }
 }
 
-impl From<Endpoint> for Source {
+impl From<Endpoint> for SourceConfig {
     fn from(endpoint: Endpoint) -> Self {
         WebSocketSource::new(endpoint).into()
     }

@@ -27,13 +27,13 @@ table! {
         /// the pipeline's name, unique, of 64 bytes at most
         name: String = key(One<Label>, required);
         /// where messages come from
-        source: Source = key(Sub<Source>, required(Source));
+        source: SourceConfig = key(Sub<SourceConfig>, required(SourceConfig));
         /// the plugins that messages go through, in order
         transforms: Vec<Transform> = key(Subs<Transform>, default(Vec::new()));
         /// where messages go
-        sinks: Vec<Sink> = key(Subs<Sink>, required);
+        sinks: Vec<SinkConfig> = key(Subs<SinkConfig>, required);
         /// a sink for messages that failed, each with the reason; if left out they are dropped and counted
-        dead_letter: Option<Sink> = key(SubAs<DeadLetter, Sink>, optional);
+        dead_letter: Option<SinkConfig> = key(SubAs<DeadLetter, SinkConfig>, optional);
     }
     beside {
         /// The tables it was read from, as they may be shown; `None` if it was built in Rust.
@@ -53,7 +53,7 @@ fn check_pipeline(pipeline: &mut Pipeline, at: &PipelineAt, reader: &mut TableRe
             names.add(report, &transform.name, at.name.as_ref().unwrap_or(plugin), at.name.is_some());
         }
     }
-    let sinks = at.sinks.as_ref().map_or(&[] as &[SinkAt], |at| &at.each);
+    let sinks = at.sinks.as_ref().map_or(&[] as &[SinkConfigAt], |at| &at.each);
     for (index, (sink, at)) in pipeline.sinks.iter_mut().zip(sinks).enumerate() {
         if at.name.is_none() {
             sink.name = format!("sink{index}");
@@ -61,7 +61,7 @@ fn check_pipeline(pipeline: &mut Pipeline, at: &PipelineAt, reader: &mut TableRe
         names.add(report, &sink.name, at.name.as_ref().unwrap_or(&at.header), at.name.is_some());
         check_outputs(report, sink, at.outputs.as_ref(), !pipeline.transforms.is_empty());
         if let (SinkKind::Reply(_), Some(tag), false) =
-            (&sink.kind, &at.kind.tag, matches!(pipeline.source, Source::WebSocket(_)))
+            (&sink.kind, &at.kind.tag, matches!(pipeline.source, SourceConfig::WebSocket(_)))
         {
             report.error_with_hint(
                 tag,
@@ -81,7 +81,7 @@ fn check_pipeline(pipeline: &mut Pipeline, at: &PipelineAt, reader: &mut TableRe
     }
 }
 
-fn check_outputs(report: &mut Report<'_>, sink: &Sink, at: Option<&ListAt>, has_transforms: bool) {
+fn check_outputs(report: &mut Report<'_>, sink: &SinkConfig, at: Option<&ListAt>, has_transforms: bool) {
     let (Outputs::Named(outputs), Some(at)) = (&sink.outputs, at) else { return };
     if outputs.is_empty() {
         report.error_with_hint(
@@ -104,7 +104,7 @@ choices! {
     /// Where messages come from.
     #[derive(Clone, Debug, PartialEq)]
     #[expect(clippy::large_enum_variant, reason = "few are ever made, and none is moved in a loop")]
-    pub enum Source / SourceAt / source by "type" "what the source is" required {
+    pub enum SourceConfig / SourceConfigAt / source by "type" "what the source is" required {
         /// A WebSocket, dialled or accepted.
         "websocket" => WebSocket(WebSocketSource);
         /// The lines of a file.
@@ -214,7 +214,7 @@ words! {
 table! {
     /// Where messages go.
     #[derive(Clone, Debug, PartialEq)]
-    pub struct Sink / SinkAt {
+    pub struct SinkConfig / SinkConfigAt {
         /// The sink's name, unique in its pipeline.
         name: String = shared(SinkName);
         /// the outputs of the last transform that the sink takes; ["*"] all
@@ -281,15 +281,15 @@ choices! {
     later ["nats"];
 }
 
-impl Becomes<Sink> for DeadLetter {
-    fn become_it(self) -> Sink {
+impl Becomes<SinkConfig> for DeadLetter {
+    fn become_it(self) -> SinkConfig {
         let kind = match self.kind {
             DeadLetterKind::WebSocket(sink) => SinkKind::WebSocket(sink),
             DeadLetterKind::File(sink) => SinkKind::File(sink),
             DeadLetterKind::Stdout(sink) => SinkKind::Stdout(sink),
         };
         let name = if self.name.is_empty() { DEAD_LETTER.to_owned() } else { self.name };
-        Sink { name, outputs: Outputs::All, kind }
+        SinkConfig { name, outputs: Outputs::All, kind }
     }
 }
 

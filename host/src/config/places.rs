@@ -2,7 +2,7 @@
 //! plugin that is not there, an output that it does not have.
 
 use super::error::{ConfigError, LineIndex};
-use super::pipeline::{Pipeline, PipelineAt, SinkAt};
+use super::pipeline::{Pipeline, PipelineAt, SinkConfigAt};
 use super::report::Span;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -51,7 +51,7 @@ impl Places {
                 .iter()
                 .flat_map(|at| &at.each)
                 .map(|at| (at.plugin.clone().unwrap_or_else(|| at.header.clone()), at.config.clone()));
-            let outputs = |at: &SinkAt| at.outputs.iter().flat_map(|at| at.each.clone()).collect();
+            let outputs = |at: &SinkConfigAt| at.outputs.iter().flat_map(|at| at.each.clone()).collect();
             let sinks = at.sinks.iter().flat_map(|at| &at.each).map(outputs);
             let places = PipelinePlaces {
                 header: at.header.clone(),

@@ -2,7 +2,7 @@
 //! after its introduction.
 
 use super::client::ClientTlsKeys;
-use super::pipeline::{DeadLetter, Pipeline, Sink, Source};
+use super::pipeline::{DeadLetter, Pipeline, SinkConfig, SourceConfig};
 use super::read::Table as _;
 use super::root::{Config, TABLES};
 use super::server_tls::ServerTlsKeys;
@@ -34,7 +34,7 @@ struct Reference {
 /// Every key, in Markdown.
 pub fn reference() -> String {
     let mut reference = Reference::default();
-    let (source, sink) = (Source::shape(), Sink::shape());
+    let (source, sink) = (SourceConfig::shape(), SinkConfig::shape());
     let (sources, sinks) = (choices(&source.parts), choices(&sink.parts));
     let (mut of_sources, mut of_sinks) = (rows(source), rows(sink));
     let of_endpoints = in_common(&mut of_sources, &mut of_sinks);

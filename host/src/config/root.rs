@@ -2,7 +2,7 @@
 
 use super::agree;
 use super::form::{Element, Flag, GIB, MIB, One, PathOf, Size, Sub, Subs, Text};
-use super::pipeline::{Limits, Pipeline, PipelineAt, Sink, Source, Transform, UniqueNames};
+use super::pipeline::{Limits, Pipeline, PipelineAt, SinkConfig, SourceConfig, Transform, UniqueNames};
 use super::read::{Table as _, TableReader};
 use super::report::Span;
 use super::server::{Server, ServerTable};
@@ -19,9 +19,9 @@ pub(super) const TABLES: [(&str, ShapeOf); 8] = [
     ("[server]", Server::shape),
     ("[admin]", Admin::shape),
     ("[[pipelines]]", Pipeline::shape),
-    ("[pipelines.source]", Source::shape),
+    ("[pipelines.source]", SourceConfig::shape),
     ("[[pipelines.transforms]]", Transform::shape),
-    ("[[pipelines.sinks]]", Sink::shape),
+    ("[[pipelines.sinks]]", SinkConfig::shape),
     ("limits", Limits::shape),
 ];
 

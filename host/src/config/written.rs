@@ -6,7 +6,7 @@
 use super::read::TableReader;
 use super::redacted::HIDDEN;
 use super::text::without_user_info;
-use super::{EndpointText, Mode, Pipeline, SinkKind, Source, json};
+use super::{EndpointText, Mode, Pipeline, SinkKind, SourceConfig, json};
 use serde_json::{Value, json};
 use toml::Spanned;
 use toml::de::DeValue;
@@ -64,9 +64,9 @@ impl Pipeline {
             return written.clone();
         }
         let source = match &self.source {
-            Source::WebSocket(source) => endpoint(&source.endpoint.mode),
-            Source::File(file) => json!({ "type": "file", "path": file.path.to_string() }),
-            Source::Stdin(_) => json!({ "type": "stdin" }),
+            SourceConfig::WebSocket(source) => endpoint(&source.endpoint.mode),
+            SourceConfig::File(file) => json!({ "type": "file", "path": file.path.to_string() }),
+            SourceConfig::Stdin(_) => json!({ "type": "stdin" }),
         };
         let transforms = self.transforms.iter().map(|transform| {
             let config: Value = serde_json::from_str(transform.config.shown()).unwrap_or_default();

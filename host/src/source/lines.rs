@@ -54,7 +54,7 @@ pub fn stdin(format: Format) -> io::Result<Source> {
 ///
 /// # Errors
 /// If it cannot be opened, or is a folder.
-pub async fn open(path: &Path) -> io::Result<(Box<dyn Read + Send>, Interrupt)> {
+pub(crate) async fn open(path: &Path) -> io::Result<(Box<dyn Read + Send>, Interrupt)> {
     let path = path.to_owned();
     // Where the file lies on a network, opening it may take its time.
     let opened = tokio::task::spawn_blocking(move || open_at_once(&path));

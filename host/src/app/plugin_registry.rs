@@ -9,13 +9,13 @@ use std::sync::Arc;
 
 /// The current version of each plugin.
 #[derive(Debug, Default)]
-pub(super) struct Shelf {
+pub(super) struct PluginRegistry {
     plugins: BTreeMap<String, Plugin>,
 }
 
 /// Why a plugin cannot serve a pipeline as it is configured.
 #[derive(Debug, thiserror::Error)]
-pub enum Refusal {
+pub enum PluginRefusal {
     /// It does not take its configuration, or fails before it is asked anything.
     #[error("pipeline {pipeline}, transform {transform}: plugin {plugin} does not start: {fault}")]
     Init {
@@ -47,7 +47,7 @@ pub enum Refusal {
 /// A stage that is ready to run.
 pub(super) type Ready = (config::Transform, Setup, Instance);
 
-impl Shelf {
+impl PluginRegistry {
     /// The current version of a plugin.
     pub(super) fn get(&self, name: &str) -> Option<&Plugin> {
         self.plugins.get(name)
@@ -84,10 +84,10 @@ pub(super) async fn stages(
     pipeline: &config::Pipeline,
     plugins: &[Plugin],
     metrics: &Metrics,
-) -> Result<Vec<Ready>, Refusal> {
+) -> Result<Vec<Ready>, PluginRefusal> {
     let made = pipeline.transforms.iter().zip(plugins).map(|(transform, plugin)| async move {
         let setup = setup(pipeline, transform, metrics);
-        let instance = plugin.instantiate(&setup).await.map_err(|fault| Refusal::Init {
+        let instance = plugin.instantiate(&setup).await.map_err(|fault| PluginRefusal::Init {
             pipeline: pipeline.name.clone(),
             transform: transform.name.clone(),
             plugin: transform.plugin.shown().to_owned(),
@@ -107,7 +107,7 @@ pub(super) fn check_outputs(
     pipeline: &config::Pipeline,
     plugin: &str,
     description: &Description,
-) -> Result<(), Refusal> {
+) -> Result<(), PluginRefusal> {
     debug_assert!(pipeline.sinks.len() <= MAX_SINKS, "the configuration has refused more");
     let named = pipeline.sinks.iter().filter_map(|sink| match &sink.outputs {
         Outputs::All => None,
@@ -117,7 +117,7 @@ pub(super) fn check_outputs(
     let missing = named.flatten().find(|name| !has(name.expose()));
     match missing {
         None => Ok(()),
-        Some(output) => Err(Refusal::Output {
+        Some(output) => Err(PluginRefusal::Output {
             pipeline: pipeline.name.clone(),
             plugin: plugin.to_owned(),
             output: output.shown().to_owned(),

@@ -4,11 +4,10 @@
 //! opened. A plugin that takes its time holds the others up for a moment only: then what is prepared
 //! is opened, and that one follows alone.
 
-use super::AppError;
-use super::NotStarted;
-use super::lines::Phase;
-use super::start::StartError;
-use super::task::Task;
+use super::Pipelines;
+use super::managed::PipelinePhase;
+use crate::app::start::StartError;
+use crate::app::{AppError, NotStarted};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -32,24 +31,25 @@ impl Boot {
     }
 }
 
-impl Task {
+impl Pipelines {
     /// Opens what is prepared once everything that can be refused has been looked at, and ends the first
     /// start once all is decided. Answers with the moment at which to ask again, if nothing happens before.
     ///
     /// # Errors
     /// If no pipeline can start.
-    pub(super) fn advance_boot(&mut self) -> Result<Option<Instant>, AppError> {
+    pub(in crate::app) fn advance_boot(&mut self) -> Result<Option<Instant>, AppError> {
         let Some(boot) = &mut self.boot else { return Ok(None) };
-        let is_undecided = |phase: &Phase| matches!(phase, Phase::Waiting | Phase::Preparing { .. });
-        let is_looked_at = !self.lines.iter().any(|line| line.is_booting && is_undecided(&line.phase));
+        let is_undecided =
+            |phase: &PipelinePhase| matches!(phase, PipelinePhase::Waiting | PipelinePhase::Preparing { .. });
+        let is_looked_at = !self.all.iter().any(|managed| managed.is_booting && is_undecided(&managed.phase));
         if !boot.is_open && (is_looked_at || Instant::now() >= boot.gate) {
             boot.is_open = true;
-            for index in 0..self.lines.len() {
-                self.open_line(index);
+            for index in 0..self.all.len() {
+                self.open(index);
             }
         }
         let Some(boot) = &mut self.boot else { return Ok(None) };
-        if self.lines.iter().any(|line| line.is_booting) {
+        if self.all.iter().any(|managed| managed.is_booting) {
             return Ok((!boot.is_open).then_some(boot.gate));
         }
         let failed = std::mem::take(&mut boot.failed);

@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 /// Opens the ends of pipelines. It keeps what they share: the listeners.
 #[derive(Debug)]
-pub(super) struct Ends {
+pub(super) struct EndOpener {
     metrics: Arc<Metrics>,
     connections: Connections,
     listeners: Listeners,
@@ -23,7 +23,7 @@ pub(super) struct Ends {
 
 /// The ends of one pipeline.
 #[derive(Debug)]
-pub(super) struct Opened {
+pub(super) struct OpenedEnds {
     pub(super) source: Source,
     pub(super) sinks: Vec<(Arc<str>, config::Outputs, Sink)>,
     pub(super) dead_letter: Option<Sink>,
@@ -66,7 +66,7 @@ impl OpenError {
     }
 }
 
-impl Ends {
+impl EndOpener {
     pub(super) fn new(metrics: Arc<Metrics>, connections: Connections, config: &config::Config) -> Self {
         let listeners = Listeners::new(&config.server).counted_by(metrics.handshakes());
         // They agree: the file was refused otherwise.
@@ -112,11 +112,11 @@ impl Ends {
     }
 
     /// Opens all ends of a pipeline: files and listeners. Connections are dialled later.
-    pub(super) async fn open(&self, pipeline: &config::Pipeline) -> Result<Opened, OpenError> {
+    pub(super) async fn open(&self, pipeline: &config::Pipeline) -> Result<OpenedEnds, OpenError> {
         // Sinks first: a source that has a listener could not be read before they are there. But a reply
         // needs the connections of its source.
         let noted = self.note(pipeline)?;
-        let is_reply = |each: &&config::Sink| matches!(each.kind, SinkKind::Reply(_));
+        let is_reply = |each: &&config::SinkConfig| matches!(each.kind, SinkKind::Reply(_));
         let mut sinks = Vec::with_capacity(pipeline.sinks.len());
         for each in pipeline.sinks.iter().filter(|each| !is_reply(each)) {
             sinks.push(self.sink(pipeline, &each.name, &each.kind).await?);
@@ -139,7 +139,7 @@ impl Ends {
             sinks.extend(sink.map(|sink| (each.name.as_str().into(), each.outputs.clone(), sink)));
         }
         noted.keep();
-        Ok(Opened { source, sinks, dead_letter })
+        Ok(OpenedEnds { source, sinks, dead_letter })
     }
 
     async fn reply(
@@ -147,10 +147,10 @@ impl Ends {
         pipeline: &str,
         name: &str,
         config: &config::ReplySink,
-        source: &config::Source,
+        source: &config::SourceConfig,
     ) -> Result<Sink, OpenError> {
         let metrics = self.metrics.sink(pipeline, name);
-        let config::Source::WebSocket(WebSocketSource { endpoint, .. }) = source else {
+        let config::SourceConfig::WebSocket(WebSocketSource { endpoint, .. }) = source else {
             return Err(OpenError::wrong(name, "there is no connection to reply on: the source has none"));
         };
         let reply = match &endpoint.mode {
@@ -168,11 +168,11 @@ impl Ends {
     async fn source(
         &self,
         pipeline: &str,
-        config: &config::Source,
+        config: &config::SourceConfig,
         is_answered: bool,
     ) -> Result<Source, OpenError> {
         match config {
-            config::Source::WebSocket(websocket) => {
+            config::SourceConfig::WebSocket(websocket) => {
                 let metrics = self.endpoint(pipeline, SOURCE);
                 match &websocket.endpoint.mode {
                     Mode::Client(client) => {
@@ -188,11 +188,11 @@ impl Ends {
                     }
                 }
             }
-            config::Source::File(FileSource { path, format }) => {
+            config::SourceConfig::File(FileSource { path, format }) => {
                 let opened = source::lines::file(path, *format).await;
                 opened.map_err(|error| OpenError::of_file(SOURCE, path, &error))
             }
-            config::Source::Stdin(StdinSource { format }) => {
+            config::SourceConfig::Stdin(StdinSource { format }) => {
                 source::lines::stdin(*format).map_err(|error| OpenError::of_stream(SOURCE, &error))
             }
         }
@@ -205,7 +205,7 @@ impl Ends {
         config: &SinkKind,
     ) -> Result<Sink, OpenError> {
         let names = match &pipeline.source {
-            config::Source::WebSocket(source) => source.endpoint.metadata_names(),
+            config::SourceConfig::WebSocket(source) => source.endpoint.metadata_names(),
             _ => Vec::new(),
         };
         let pipeline = &*pipeline.name;

@@ -1,0 +1,131 @@
+//! What pipelines are told: to be added, started, stopped or removed. Whoever asked is answered once it is done.
+
+use super::Pipelines;
+use super::managed::{AnswerTo, ManagedPipeline, PipelinePhase, Revival, answer_all};
+use crate::app::job::PipelineJob;
+use crate::app::plugins::ManagedPlugins;
+use crate::config;
+use crate::control::{Answer, Command, ControlError};
+use crate::pipeline::Control;
+use crate::telemetry::{Described, PipelineState};
+use std::sync::Arc;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+impl Pipelines {
+    /// Does what a handle says. Whoever asked may have gone since: it is done all the same.
+    pub(in crate::app) fn obey(&mut self, plugins: &mut ManagedPlugins, command: Command) {
+        match command {
+            Command::Add(config, answer) => self.add(plugins, Arc::new(*config), answer),
+            Command::Start(name, answer) => self.start_again(plugins, &name, answer),
+            Command::Stop(name, answer) => self.take_down(&name, AnswerTo::Stopped(answer)),
+            Command::Remove(name, answer) => self.take_down(&name, AnswerTo::Removed(answer)),
+        }
+    }
+
+    fn add(
+        &mut self,
+        plugins: &mut ManagedPlugins,
+        config: Arc<config::Pipeline>,
+        answer: Answer<Described>,
+    ) {
+        let name = config.name.clone();
+        if self.find(&name).is_some() {
+            return answer_all(vec![AnswerTo::Started(answer)], &Err(ControlError::Taken(name)));
+        }
+        match self.ends.note(&config) {
+            Ok(noted) => noted.keep(),
+            Err(error) => {
+                return answer_all(
+                    vec![AnswerTo::Started(answer)],
+                    &Err(ControlError::Open(error.to_string())),
+                );
+            }
+        }
+        for (warning, hint) in self.ends.listeners().open_doors(&config) {
+            tracing::warn!(pipeline = %name, warning, hint, "odd configuration");
+        }
+        self.status.add(config.clone(), PipelineState::Starting);
+        let mut managed = ManagedPipeline::new(config);
+        managed.is_new = true;
+        managed.waiting.push(AnswerTo::Started(answer));
+        self.all.push(managed);
+        self.start(plugins, self.all.len() - 1);
+    }
+
+    fn start_again(&mut self, plugins: &mut ManagedPlugins, name: &str, answer: Answer<Described>) {
+        let then = AnswerTo::Started(answer);
+        let Some(index) = self.find(name) else {
+            return answer_all(vec![then], &Err(ControlError::NotFound(name.to_owned())));
+        };
+        match self.all[index].phase {
+            PipelinePhase::Stopping => answer_all(vec![then], &Err(ControlError::Stopping(name.to_owned()))),
+            PipelinePhase::Up { .. } => answer_all(vec![then], &self.describe(name)),
+            PipelinePhase::Preparing { .. } | PipelinePhase::Prepared(_) | PipelinePhase::Opening { .. } => {
+                self.all[index].waiting.push(then);
+            }
+            PipelinePhase::Down | PipelinePhase::Waiting => {
+                self.all[index].waiting.push(then);
+                self.start(plugins, index);
+            }
+        }
+    }
+
+    /// Stops a pipeline, if it does anything; `then` is done once it does not.
+    fn take_down(&mut self, name: &str, then: AnswerTo) {
+        let Some(index) = self.find(name) else {
+            return answer_all(vec![then], &Err(ControlError::NotFound(name.to_owned())));
+        };
+        self.all[index].waiting.push(then);
+        self.stop(index, Instant::now() + self.grace);
+        if matches!(self.all[index].phase, PipelinePhase::Down) {
+            let state = self.status.get(name).map(|described| described.state);
+            let has_finished = state == Some(PipelineState::Finished);
+            self.is_down(index, if has_finished { PipelineState::Finished } else { PipelineState::Stopped });
+        }
+    }
+
+    /// Tells a pipeline to stop, whatever it does.
+    pub(super) fn stop(&mut self, index: usize, deadline: Instant) {
+        let managed = &mut self.all[index];
+        managed.revival = Revival::None;
+        managed.is_booting = false;
+        managed.is_new = false;
+        self.ends.listeners().expect_no_more(&managed.config.name);
+        match std::mem::replace(&mut managed.phase, PipelinePhase::Stopping) {
+            PipelinePhase::Up { control, .. } => {
+                if let Err(mpsc::error::TrySendError::Full(stop)) =
+                    control.try_send(Control::Stop { deadline })
+                {
+                    // Swaps wait before it. The job waits for them, and nobody for the job.
+                    self.jobs.spawn(async move {
+                        let told = control.send(stop).await;
+                        tracing::debug!(is_told = told.is_ok(), "a pipeline was told to stop after swaps");
+                        PipelineJob::Other
+                    });
+                }
+            }
+            PipelinePhase::Preparing { cancel, .. } | PipelinePhase::Opening { cancel } => cancel.cancel(),
+            PipelinePhase::Prepared(stages) => {
+                managed.phase = PipelinePhase::Down;
+                self.retire(stages);
+            }
+            PipelinePhase::Down | PipelinePhase::Waiting => managed.phase = PipelinePhase::Down,
+            PipelinePhase::Stopping => {}
+        }
+        let managed = &mut self.all[index];
+        if matches!(managed.phase, PipelinePhase::Stopping) {
+            self.status.set(&managed.config.name, PipelineState::Stopping);
+        }
+        let (started, others) = std::mem::take(&mut managed.waiting)
+            .into_iter()
+            .partition(|then| matches!(then, AnswerTo::Started(_)));
+        managed.waiting = others;
+        let stopping = ControlError::Stopping(managed.config.name.clone());
+        answer_all(started, &Err(stopping));
+    }
+
+    pub(super) fn describe(&self, name: &str) -> Result<Described, ControlError> {
+        self.status.get(name).ok_or_else(|| ControlError::NotFound(name.to_owned()))
+    }
+}

@@ -1,0 +1,117 @@
+//! One pipeline of a host, running or not: what it does, and who waits for that.
+
+use crate::app::plugin_registry::Ready;
+use crate::config;
+use crate::control::{Answer, ControlError};
+use crate::pipeline::Control;
+use crate::plugin::Setup;
+use crate::telemetry::Described;
+use std::sync::Arc;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+/// A pipeline, and what runs it.
+#[derive(Debug)]
+pub(super) struct ManagedPipeline {
+    pub(super) config: Arc<config::Pipeline>,
+    pub(super) phase: PipelinePhase,
+    /// It came through a handle, and it is not decided whether it starts: if not, it never was.
+    pub(super) is_new: bool,
+    /// It came with the configuration, and it is not decided whether it starts.
+    pub(super) is_booting: bool,
+    /// What a new version of a plugin means for it while it is down.
+    pub(super) revival: Revival,
+    /// Who waits for what it does now.
+    pub(super) waiting: Vec<AnswerTo>,
+}
+
+/// What a pipeline does, as far as telling it something goes.
+#[derive(Debug)]
+pub(super) enum PipelinePhase {
+    /// Nothing.
+    Down,
+    /// It starts once its plugins are there.
+    Waiting,
+    /// Its stages are being made.
+    Preparing {
+        cancel: CancellationToken,
+        /// The version of the plugin of each.
+        versions: Vec<Arc<str>>,
+    },
+    /// Its stages are made, and nothing is to be opened yet.
+    Prepared(Vec<Ready>),
+    /// Its ends are being opened.
+    Opening { cancel: CancellationToken },
+    /// It runs.
+    Up { control: mpsc::Sender<Control>, stages: Vec<RunningStage> },
+    /// It was told to stop, and its job or its task has not ended.
+    Stopping,
+}
+
+/// A stage of a pipeline that runs.
+#[derive(Debug)]
+pub(super) struct RunningStage {
+    /// What instances are made with.
+    pub(super) setup: Setup,
+    /// The version that it runs.
+    pub(super) version: Arc<str>,
+    /// The newer version that it did not take.
+    pub(super) refused: Option<Arc<str>>,
+}
+
+/// What a new version of a plugin means for a pipeline that is down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Revival {
+    /// Nothing.
+    None,
+    /// It is started anew.
+    Restart,
+    /// It is started anew, and the host does not end before: its plugin came to a host that ran.
+    Awaited,
+}
+
+/// Who is answered, and when.
+#[derive(Debug)]
+pub(super) enum AnswerTo {
+    /// Once it is decided whether it starts.
+    Started(Answer<Described>),
+    /// Once it is down.
+    Stopped(Answer<Described>),
+    /// Once it is down, and then it is removed.
+    Removed(Answer<()>),
+}
+
+impl ManagedPipeline {
+    pub(super) fn new(config: Arc<config::Pipeline>) -> Self {
+        let (phase, revival, waiting) = (PipelinePhase::Down, Revival::None, Vec::new());
+        Self { config, phase, is_new: false, is_booting: false, revival, waiting }
+    }
+
+    /// Whether one of its transforms runs this plugin.
+    pub(super) fn uses(&self, plugin: &str) -> bool {
+        self.config.transforms.iter().any(|transform| transform.plugin.expose() == plugin)
+    }
+
+    /// Whether it was told to stop and has not ended.
+    pub(super) fn is_stopping(&self) -> bool {
+        matches!(self.phase, PipelinePhase::Stopping)
+    }
+
+    /// Whether a host whose pipelines end has to wait for it.
+    pub(super) fn is_awaited(&self) -> bool {
+        !matches!(self.phase, PipelinePhase::Down) || self.revival == Revival::Awaited
+    }
+}
+
+/// Tells those who asked, unless they have gone.
+pub(super) fn answer_all(waiting: Vec<AnswerTo>, result: &Result<Described, ControlError>) {
+    for waiter in waiting {
+        let is_told = match waiter {
+            AnswerTo::Started(answer) | AnswerTo::Stopped(answer) => answer.send(result.clone()).is_ok(),
+            AnswerTo::Removed(answer) => answer.send(result.clone().map(drop)).is_ok(),
+        };
+        if !is_told {
+            tracing::debug!("who gave a command did not wait for its answer");
+        }
+    }
+}

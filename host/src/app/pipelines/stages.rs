@@ -1,0 +1,79 @@
+//! The stages that use a plugin: those that run a version of it, and those that would run one.
+
+use super::Pipelines;
+use super::managed::{PipelinePhase, RunningStage};
+use crate::app::plugin_registry;
+use crate::app::swap::{IdleStage, StageUse};
+use std::sync::Arc;
+
+impl Pipelines {
+    /// The stages that run a plugin now.
+    pub(in crate::app) fn uses(&self, plugin: &str) -> Vec<StageUse> {
+        self.stages_with(plugin, |_| true)
+    }
+
+    /// The stages of pipelines that do not run, and would run a plugin.
+    pub(in crate::app) fn idle(&self, plugin: &str) -> Vec<IdleStage> {
+        let down = self.all.iter().filter(|managed| !matches!(managed.phase, PipelinePhase::Up { .. }));
+        let stages = down.flat_map(|managed| {
+            managed.config.transforms.iter().enumerate().map(move |each| (managed, each))
+        });
+        let would_run = stages.filter(|(_, (_, transform))| transform.plugin.expose() == plugin);
+        let idle = would_run.map(|(managed, (stage, transform))| IdleStage {
+            pipeline: managed.config.clone(),
+            stage,
+            setup: plugin_registry::setup(&managed.config, transform, &self.metrics),
+        });
+        idle.collect()
+    }
+
+    /// The stages that run another version of a plugin than the given one, and have not refused that.
+    pub(in crate::app) fn behind(&self, plugin: &str, version: &Arc<str>) -> Vec<StageUse> {
+        self.stages_with(plugin, |stage| stage.version != *version && stage.refused.as_ref() != Some(version))
+    }
+
+    fn stages_with(&self, plugin: &str, is_meant: impl Fn(&RunningStage) -> bool) -> Vec<StageUse> {
+        let mut uses = Vec::new();
+        for managed in &self.all {
+            let PipelinePhase::Up { control, stages } = &managed.phase else { continue };
+            for (stage, running) in stages.iter().enumerate() {
+                if managed.config.transforms[stage].plugin.expose() == plugin && is_meant(running) {
+                    uses.push(StageUse {
+                        pipeline: managed.config.clone(),
+                        stage,
+                        setup: running.setup.clone(),
+                        control: control.clone(),
+                    });
+                }
+            }
+        }
+        uses
+    }
+
+    /// Notes what a stage made of a version that it was offered, if it still runs.
+    pub(in crate::app) fn note_offer(&mut self, each: &StageUse, version: &Arc<str>, is_taken: bool) {
+        for managed in &mut self.all {
+            if let PipelinePhase::Up { control, stages } = &mut managed.phase
+                && control.same_channel(&each.control)
+                && let Some(running) = stages.get_mut(each.stage)
+            {
+                running.refused = (!is_taken).then(|| version.clone());
+                if is_taken {
+                    running.version = version.clone();
+                }
+            }
+        }
+    }
+
+    /// Lets stages that have refused a plugin's version be offered it again.
+    pub(in crate::app) fn forgive(&mut self, plugin: &str) {
+        for managed in &mut self.all {
+            let PipelinePhase::Up { stages, .. } = &mut managed.phase else { continue };
+            for (running, transform) in stages.iter_mut().zip(&managed.config.transforms) {
+                if transform.plugin.expose() == plugin {
+                    running.refused = None;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! The plugins of a host: the version that is current of each, and what is on its way to be that.
+//!
+//! What takes time, compiling and swapping, is a job; what it came to is told by `next`. What a version means
+//! for the pipelines is decided in `takeover.rs`.
+
+use super::compile::{self, Compiler};
+use super::intake::Intake;
+use super::job::PluginJob;
+use super::plugin_registry::PluginRegistry;
+use super::swap::{self, IdleStage, Offer, StageUse};
+use crate::plugin::{Engine, Plugin};
+use crate::plugin_folder::{Candidate, Change, Folder};
+use std::collections::BTreeSet;
+use tokio::task::JoinSet;
+
+/// The plugins of a host.
+pub(super) struct ManagedPlugins {
+    pub(super) registry: PluginRegistry,
+    /// What the folder has brought and does not run yet.
+    pub(super) intake: Intake,
+    pub(super) folder: Folder,
+    compiler: Compiler,
+    jobs: JoinSet<PluginJob>,
+    /// The cache of compiled code knows that all that is wanted for now has been loaded.
+    is_cache_tidy: bool,
+}
+
+/// Something that happened to a plugin beside the task that decides.
+pub(super) enum PluginEvent {
+    /// Its file has changed.
+    Changed(Change),
+    /// A job is done.
+    Done(PluginJob),
+}
+
+impl ManagedPlugins {
+    pub(super) fn new(engine: Engine, folder: Folder) -> Self {
+        Self {
+            registry: PluginRegistry::default(),
+            intake: Intake::default(),
+            folder,
+            compiler: Compiler::new(engine),
+            jobs: JoinSet::new(),
+            is_cache_tidy: false,
+        }
+    }
+
+    /// The next thing that happens.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost if the future is dropped.
+    pub(super) async fn next(&mut self) -> PluginEvent {
+        loop {
+            tokio::select! {
+                biased;
+                Some(done) = self.jobs.join_next() => match done {
+                    Ok(done) => return PluginEvent::Done(done),
+                    // Jobs catch what can panic in them.
+                    Err(error) => tracing::error!(%error, "a job of the host is lost"),
+                },
+                change = self.folder.next() => return PluginEvent::Changed(change),
+            }
+        }
+    }
+
+    /// Compiles what is next, while there is room: what no pipeline needs if `takes_rest`.
+    pub(super) fn compile_next(&mut self, needed: impl Fn() -> BTreeSet<String>, takes_rest: bool) {
+        let mut names = None;
+        while self.intake.has_queue()
+            && let Some(slot) = self.compiler.slot()
+        {
+            let names = names.get_or_insert_with(&needed);
+            let next = self.intake.next(|name| names.contains(name), takes_rest);
+            let Some(Candidate { name, wasm, version, .. }) = next else { break };
+            self.is_cache_tidy = false;
+            let (loaded, left) = slot.compile(name.clone(), wasm);
+            self.jobs.spawn(async move {
+                let result = compile::compiled(loaded).await;
+                PluginJob::Compiled { name, version, result }
+            });
+            // When the compiler is free again, there is another look at what is next.
+            self.jobs.spawn(async move {
+                let _ = left.await;
+                PluginJob::Other
+            });
+        }
+        if takes_rest && !self.is_cache_tidy && self.intake.is_idle() {
+            self.is_cache_tidy = true;
+            let engine = self.compiler.engine().clone();
+            self.jobs.spawn_blocking(move || {
+                engine.loaded_all();
+                PluginJob::Other
+            });
+        }
+    }
+
+    /// Takes the built-in plugin of this name for a pipeline that misses it, if there is one and no file of
+    /// the folder stands before it. Says whether the plugin is on its way now.
+    pub(super) fn fall_back(&mut self, name: &str) -> bool {
+        if self.intake.is_coming(name) {
+            return true;
+        }
+        let Some(built_in) = self.intake.built_in(name) else { return false };
+        tracing::info!(plugin = name, version = built_in.version, "built-in plugin taken");
+        let running = self.registry.get(name).map(|plugin| plugin.version().clone());
+        self.intake.found(built_in, running.as_deref())
+    }
+
+    /// Begins to swap a version in.
+    pub(super) fn swap(
+        &mut self,
+        plugin: Plugin,
+        previous: Option<Plugin>,
+        uses: Vec<StageUse>,
+        idle: Vec<IdleStage>,
+    ) {
+        let superseded = self.intake.begin_swap(plugin.name(), plugin.version());
+        let offer = Offer { plugin, previous, uses, idle, superseded };
+        self.jobs.spawn(async move { PluginJob::Swapped(Box::new(swap::swap(offer).await)) });
+    }
+
+    /// Gives up what is under way.
+    pub(super) fn abort(&mut self) {
+        self.jobs.abort_all();
+    }
+}
