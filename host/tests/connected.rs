@@ -5,6 +5,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 use tidemill::app::Host;
 use tidemill::config::{Config, Endpoint, Format, Pipeline, Plugins, Server, SinkKind};
+use tidemill::connections::EndpointState;
 use tidemill::control::Handle;
 use tidemill::telemetry::PipelineState;
 use tidemill_tests::sockets::{self, soon};
@@ -42,6 +43,14 @@ fn checked(endpoint: Endpoint, patience: Duration) -> Endpoint {
     Endpoint { check_connection: Some(patience), ..endpoint }
 }
 
+/// Afterwards it can be seen which endpoint it was, and why.
+fn is_shown_as_failed(host: &Host) {
+    let endpoints = host.connections().list();
+    let [source] = &endpoints[..] else { panic!("one endpoint is shown: {endpoints:?}") };
+    assert_eq!((&*source.endpoint, source.state), ("source", EndpointState::Failed));
+    assert!(source.last_error.is_some());
+}
+
 async fn free_server() -> Server {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     Server { port: listener.local_addr().expect("bound").port(), ..Server::default() }
@@ -73,6 +82,7 @@ async fn a_client_whose_peer_is_away_fails_and_dials_no_more() {
     let failed = until(&handle, |state| *state != PipelineState::Starting).await;
     let error = "source: failed to connect to WebSocket ws://127.0.0.1:1/: connection refused".to_owned();
     assert_eq!(failed, PipelineState::Failed { error });
+    is_shown_as_failed(&host);
     assert!(host.stop().await.is_err());
 }
 
@@ -97,6 +107,7 @@ async fn a_server_to_which_nobody_comes_in_time_fails() {
     let failed = until(&handle, |state| *state != PipelineState::Starting).await;
     let error = format!("source: no peer connected to ws://127.0.0.1:{}/in within 20ms", server.port);
     assert_eq!(failed, PipelineState::Failed { error });
+    is_shown_as_failed(&host);
     assert!(host.stop().await.is_err());
 }
 

@@ -100,8 +100,8 @@ impl DialledSink {
         self.metrics.account.dropped(Reason::BufferFull, std::mem::take(&mut self.dropped));
     }
 
-    pub(super) fn poll_connected(&self) -> Poll<Result<(), String>> {
-        if self.is_checked { self.session.first_dial() } else { Poll::Ready(Ok(())) }
+    pub(super) fn poll_connected(&mut self) -> Poll<Result<(), String>> {
+        if self.is_checked { self.session.check_first_dial() } else { Poll::Ready(Ok(())) }
     }
 
     pub(super) fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<()> {

@@ -129,7 +129,7 @@ impl DialledSource {
     pub(super) fn poll_connected(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), String>> {
         // Whatever else is waited for: what is not read counts against nobody.
         self.poll_hold(cx);
-        if self.is_checked { self.session.first_dial() } else { Poll::Ready(Ok(())) }
+        if self.is_checked { self.session.check_first_dial() } else { Poll::Ready(Ok(())) }
     }
 
     pub(super) fn poll_hold(&mut self, cx: &mut Context<'_>) {

@@ -161,11 +161,17 @@ impl Session {
     }
 
     /// How the first dial went; pending while it lasts. Call after [`Self::poll_event`], which waits for it.
+    /// Where everything depends on it, the session has failed with it, and dials no more.
     ///
     /// # Errors
     /// It has not, and why.
-    pub fn first_dial(&self) -> Poll<Result<(), String>> {
-        self.first_dial.clone().map_or(Poll::Pending, Poll::Ready)
+    pub fn check_first_dial(&mut self) -> Poll<Result<(), String>> {
+        let Some(dialled) = self.first_dial.clone() else { return Poll::Pending };
+        if dialled.is_err() {
+            self.state = SessionState::Failed;
+            self.show(EndpointState::Failed);
+        }
+        Poll::Ready(dialled)
     }
 
     /// The connection, while there is one.

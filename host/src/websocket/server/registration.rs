@@ -48,7 +48,9 @@ impl Registration {
         }
         let patience = self.patience.get_or_insert_with(|| Box::pin(tokio::time::sleep(check)));
         ready!(patience.as_mut().poll(cx));
-        Poll::Ready(Err(format!("no peer connected to {} within {check:?}", self.route.address())))
+        let why = format!("no peer connected to {} within {check:?}", self.route.address());
+        self.route.fail(self.member, &why);
+        Poll::Ready(Err(why))
     }
 
     /// Has all peers look at what has changed for them.

@@ -297,8 +297,10 @@ impl Route {
     pub(super) fn leave(&self, member: u64, code: u16) -> bool {
         let mut state = self.lock();
         if let Some(index) = state.members.iter().position(|other| other.id == member) {
-            let metrics = state.members.remove(index).metrics;
-            metrics.show(EndpointState::Closed);
+            let member = state.members.remove(index);
+            if !member.has_failed {
+                member.metrics.show(EndpointState::Closed);
+            }
         }
         let is_last = state.members.is_empty() && state.closing.is_none();
         if is_last {
@@ -306,6 +308,16 @@ impl Route {
         }
         self.changed(&state);
         is_last
+    }
+
+    /// An endpoint has failed, and is to leave: it is shown as that from now on.
+    pub(super) fn fail(&self, member: u64, why: &str) {
+        let mut state = self.lock();
+        if let Some(member) = state.members.iter_mut().find(|other| other.id == member) {
+            member.has_failed = true;
+            member.metrics.show_error(why);
+            member.metrics.show(EndpointState::Failed);
+        }
     }
 
     /// Has all peers look at who is here.

@@ -20,6 +20,8 @@ pub(super) struct RouteMember {
     /// What a source's messages are given beside what the host knows.
     pub(super) metadata: Arc<[(String, FromHandshake)]>,
     pub(super) max_connections: usize,
+    /// Whether it is shown as failed when it leaves.
+    pub(super) has_failed: bool,
 }
 
 /// What an endpoint does with peers.
@@ -51,7 +53,15 @@ impl RouteMember {
         let metadata = endpoint.listen().map_or(&[][..], |listen| &listen.metadata);
         let max_connections = endpoint.listen().map_or(usize::MAX, |listen| listen.max_connections);
         let on_connect = endpoint.on_connect.as_slice().into();
-        Self { id: 0, end, metrics, on_connect, metadata: metadata.into(), max_connections }
+        Self {
+            id: 0,
+            end,
+            metrics,
+            on_connect,
+            metadata: metadata.into(),
+            max_connections,
+            has_failed: false,
+        }
     }
 
     /// What the messages of a peer have in common here: what the host tells of it, and its handshake.
