@@ -45,21 +45,21 @@ pub(crate) struct Api {
 /// The host that the API is of.
 #[derive(Debug)]
 pub(crate) struct HostView {
-    /// What it counts.
+    /// The metrics of the host.
     pub metrics: Arc<Metrics>,
-    /// Who is connected.
+    /// The open endpoints and their connections.
     pub connections: Connections,
-    /// How its pipelines do.
+    /// The states of the pipelines.
     pub status: Arc<Status>,
-    /// What it can be told.
+    /// A handle to change the pipelines with.
     pub handle: Handle,
     /// What a pipeline that comes as JSON means.
     pub reader: BodyReader,
     /// Whether whoever asks has shown a token: without, a body may ask for less.
     pub is_trusting: bool,
-    /// What endpoints in server mode may leave out.
+    /// The defaults of endpoints in server mode.
     pub server: Server,
-    /// Where they listen.
+    /// The listeners of endpoints in server mode.
     pub listeners: Listeners,
 }
 

@@ -55,12 +55,12 @@ pub enum AppError {
     /// The HTTP API cannot be served.
     #[error("failed to listen on [admin] {address}: {error}")]
     Admin {
-        /// The address.
+        /// The address that `[admin]` names.
         address: std::net::SocketAddr,
-        /// Why.
+        /// The error of the system.
         error: std::io::Error,
     },
-    /// Pipelines failed.
+    /// Pipelines have failed while the host ran; the text names each of them.
     #[error("failed: {0}")]
     Failed(String),
     /// These pipelines had to end before everything in them had reached its end: the grace period ran out, or
@@ -87,9 +87,9 @@ impl AppError {
 /// A pipeline that does not start, and why.
 #[derive(Debug)]
 pub struct NotStarted {
-    /// The pipeline.
+    /// The name of the pipeline.
     pub pipeline: String,
-    /// Why.
+    /// The reason why the pipeline does not start.
     pub error: StartError,
 }
 
@@ -113,9 +113,9 @@ fn given_up(pipelines: &[(String, u64)]) -> String {
 /// What a host is given beside its configuration.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// What it counts, it counts here.
+    /// The metrics that the host counts in.
     pub metrics: Arc<Metrics>,
-    /// How long a stop waits for what is in flight.
+    /// The longest time that a stop waits for messages in flight.
     pub grace: Duration,
     /// How the HTTP API reads what it is given: as the configuration file was read.
     pub reader: BodyReader,
@@ -166,7 +166,7 @@ impl Host {
         Self::start_with(config, Settings::default()).await
     }
 
-    /// Starts a host.
+    /// Starts a host with these settings.
     ///
     /// # Errors
     /// As [`Host::start`].
@@ -185,12 +185,12 @@ impl Host {
         Ok(host)
     }
 
-    /// What it can be told while it runs.
+    /// A handle that adds, starts, stops and removes pipelines of the host.
     pub fn handle(&self) -> Handle {
         self.handle.clone().expect("it is given away with the host")
     }
 
-    /// What it counts.
+    /// The metrics of the host, which go on while it runs.
     pub fn metrics(&self) -> &Arc<Metrics> {
         &self.metrics
     }

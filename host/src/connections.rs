@@ -17,22 +17,22 @@ use std::task::Waker;
 /// The state of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EndpointState {
-    /// An attempt is being made.
+    /// The endpoint is dialling.
     Connecting,
-    /// Messages can flow.
+    /// The endpoint has a connection, and messages can flow.
     Connected,
-    /// Between two attempts.
+    /// The endpoint waits before it dials again.
     Waiting,
-    /// Peers can connect.
+    /// The endpoint listens, and peers can connect.
     Listening,
-    /// Attempts are used up.
+    /// The endpoint has given up: its attempts are used up, or it could not be opened.
     Failed,
-    /// It was stopped.
+    /// The endpoint was stopped.
     Closed,
 }
 
 impl EndpointState {
-    /// The label value.
+    /// The state as the label `state` of metrics has it.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Connecting => "connecting",
@@ -58,20 +58,20 @@ struct EndpointTable {
     failed: Mutex<Vec<Arc<EndpointRow>>>,
 }
 
-/// An endpoint, as it is now.
+/// A copy of what the table has of an endpoint.
 #[derive(Clone, Debug)]
 pub struct EndpointView {
-    /// The pipeline.
+    /// The name of the pipeline.
     pub pipeline: String,
-    /// `source`, or the sink's name.
+    /// The end of the pipeline: `source`, or the name of a sink.
     pub endpoint: String,
     /// The url that is dialled, or where peers connect; without what is secret.
     pub address: String,
-    /// What it does.
+    /// The state of the endpoint.
     pub state: EndpointState,
-    /// Since when, in milliseconds since the Unix epoch.
+    /// When the state began, in milliseconds since the Unix epoch.
     pub since_ms: u64,
-    /// The last thing that went wrong, and when.
+    /// The last error, and when it happened in milliseconds since the Unix epoch.
     pub last_error: Option<(String, u64)>,
     /// The connection it has, or those of its peers, in the order in which they were made.
     pub connections: Vec<ConnectionView>,
@@ -80,7 +80,7 @@ pub struct EndpointView {
 /// A connection of an endpoint.
 #[derive(Clone, Debug)]
 pub struct ConnectionView {
-    /// The connection.
+    /// The connection, whose counters go on.
     pub connected: Arc<Connected>,
     /// The metadata of its messages at this endpoint.
     pub origin: Arc<Origin>,
@@ -105,9 +105,9 @@ pub struct Connected {
 pub struct Gone {
     /// Bytes received, frame headers included.
     pub received_bytes: u64,
-    /// Bytes sent, likewise.
+    /// Bytes sent, frame headers included.
     pub sent_bytes: u64,
-    /// Messages received.
+    /// The number of messages received.
     pub received_messages: u64,
     /// Messages handed over to be sent.
     pub sent_messages: u64,
@@ -116,9 +116,9 @@ pub struct Gone {
 /// The wish that a connection be closed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Dismissal {
-    /// The code of the close frame.
+    /// The code of the close frame that the peer is sent.
     pub code: u16,
-    /// Its reason.
+    /// The reason that the close frame gives.
     pub reason: String,
 }
 

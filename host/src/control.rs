@@ -24,7 +24,7 @@ pub struct Handle {
 /// Why a command was not carried out.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ControlError {
-    /// No pipeline has this name.
+    /// There is no pipeline of this name.
     #[error("there is no pipeline \"{0}\"")]
     NotFound(String),
     /// Another pipeline has this name.

@@ -23,7 +23,7 @@ pub struct Message {
 /// A message that went no further, on its way to the dead letters.
 #[derive(Clone, Debug)]
 pub struct Failed {
-    /// The message.
+    /// The message that was not delivered.
     pub message: Message,
     /// Why, as the counters have it.
     pub reason: Reason,
@@ -39,12 +39,12 @@ pub struct Payload {
 }
 
 impl Payload {
-    /// A text payload.
+    /// Makes a text payload.
     pub fn text(text: impl Into<String>) -> Self {
         Self { bytes: Bytes::from(text.into()), is_text: true }
     }
 
-    /// A binary payload.
+    /// Makes a binary payload.
     pub fn binary(bytes: impl Into<Bytes>) -> Self {
         Self { bytes: bytes.into(), is_text: false }
     }
@@ -73,7 +73,7 @@ impl Payload {
         self.is_text
     }
 
-    /// The bytes.
+    /// The bytes of the payload; those of a text are UTF-8.
     #[inline]
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes
@@ -92,7 +92,7 @@ impl Payload {
         self.bytes
     }
 
-    /// Length in bytes.
+    /// The length of the payload in bytes.
     #[inline]
     pub fn len(&self) -> usize {
         self.bytes.len()

@@ -60,14 +60,14 @@ pub(crate) enum Change {
     Found(Candidate),
     /// It is gone. The version that runs goes on.
     Gone {
-        /// The plugin's name.
+        /// The name of the plugin.
         name: String,
     },
     /// It cannot be a plugin as it is. Told once, until the file changes again.
     Refused {
-        /// The plugin's name.
+        /// The name of the plugin.
         name: String,
-        /// The file.
+        /// The path of the file.
         path: PathBuf,
         /// Why, and what helps: a text to follow "failed to read `path`: ".
         error: String,
@@ -80,25 +80,25 @@ pub enum FolderError {
     /// It is missing, and cannot be made.
     #[error("create the plugin folder {path}: {source}")]
     Create {
-        /// The folder.
+        /// The path of the folder.
         path: FilePath,
-        /// The system's reason.
+        /// The error of the system.
         source: io::Error,
     },
     /// It cannot be listed.
     #[error("read the plugin folder {path}: {source}")]
     Read {
-        /// The folder.
+        /// The path of the folder.
         path: FilePath,
-        /// The system's reason.
+        /// The error of the system.
         source: io::Error,
     },
     /// The system gives no thread to watch it with.
     #[error("start a thread for the plugin folder {path}: {source}")]
     Thread {
-        /// The folder.
+        /// The path of the folder.
         path: FilePath,
-        /// The system's reason.
+        /// The error of the system.
         source: io::Error,
     },
 }

@@ -25,7 +25,7 @@ pub enum Reason {
     BufferFull,
     /// Its peer read too slowly.
     SlowPeer,
-    /// Nobody was connected.
+    /// No peer was connected to the sink.
     NoPeers,
     /// Its peer went away before it was delivered.
     PeerClosed,
@@ -36,7 +36,7 @@ pub enum Reason {
 }
 
 impl Reason {
-    /// Every reason.
+    /// Every reason, in the order in which they are declared.
     pub const ALL: [Self; 15] = [
         Self::Decode,
         Self::Rejected,
@@ -55,7 +55,7 @@ impl Reason {
         Self::Shutdown,
     ];
 
-    /// The label value.
+    /// The reason as the label `reason` of metrics has it.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Decode => "decode",

@@ -1,4 +1,4 @@
-//! Pipelines over HTTP: which there are and how they do; adding, removing, starting, stopping.
+//! Pipelines over HTTP: list, show, add, replace, remove, start and stop; adding, removing, starting, stopping.
 //!
 //! What is added here lives as long as the host; no file is written.
 

@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 /// Dials of a check that run at once.
 const DIALS_AT_ONCE: usize = 32;
 
-/// What checking found.
+/// The errors and warnings that a check has found.
 #[derive(Debug, Default)]
 pub(crate) struct Checked {
     /// Plugins that cannot serve their pipelines as configured.
@@ -30,7 +30,7 @@ pub(crate) struct CheckFinding {
     pub pipeline: String,
     /// What of the pipeline.
     pub part: Part,
-    /// What it is.
+    /// What is wrong, as a text that stands alone.
     pub message: String,
     /// What to do about it.
     pub hint: Option<String>,

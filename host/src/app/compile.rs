@@ -1,4 +1,4 @@
-//! Compiling plugins off the hot path: a few at a time, each on a thread of its own that stands back.
+//! Compiling plugins off the hot path: a few at a time, each on a thread of the lowest priority.
 
 use crate::plugin::{Engine, Plugin};
 use std::sync::Arc;

@@ -14,18 +14,18 @@ use std::sync::Arc;
 pub(super) enum PipelineJob {
     /// The stages of a pipeline are made.
     Prepared {
-        /// The pipeline.
+        /// The name of the pipeline.
         pipeline: Arc<str>,
-        /// The stages.
+        /// The stages, or why they were not made.
         result: Result<Vec<Ready>, StartError>,
     },
     /// The ends of a pipeline are opened.
     Opened {
-        /// The pipeline.
+        /// The name of the pipeline.
         pipeline: Arc<str>,
         /// Its stages, made before.
         stages: Vec<Ready>,
-        /// Its ends.
+        /// The ends of the pipeline, or why they were not opened.
         result: Result<Box<OpenedEnds>, StartError>,
     },
     /// What has no result, such as dropping instances.
@@ -36,9 +36,9 @@ pub(super) enum PipelineJob {
 pub(super) enum PluginJob {
     /// A plugin's content was looked at.
     Compiled {
-        /// The plugin.
+        /// The name of the plugin.
         name: String,
-        /// Its content.
+        /// The digest of the content that was compiled.
         version: String,
         /// The plugin, or why it is none.
         result: Result<Plugin, String>,

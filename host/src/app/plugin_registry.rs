@@ -19,13 +19,13 @@ pub enum PluginRefusal {
     /// It does not take its configuration, or fails before it is asked anything.
     #[error("pipeline {pipeline}, transform {transform}: plugin {plugin} does not start: {fault}")]
     Init {
-        /// The pipeline.
+        /// The name of the pipeline.
         pipeline: String,
-        /// The stage.
+        /// The label of the stage.
         transform: String,
-        /// The plugin.
+        /// The name of the plugin.
         plugin: String,
-        /// What it said.
+        /// The fault that the start of the plugin ended with.
         fault: Fault,
     },
     /// A sink takes an output that it does not have.
@@ -33,13 +33,13 @@ pub enum PluginRefusal {
         "pipeline {pipeline}: a sink takes the output \"{output}\", which plugin {plugin} does not have (it has: {known})"
     )]
     Output {
-        /// The pipeline.
+        /// The name of the pipeline.
         pipeline: String,
-        /// The plugin.
+        /// The name of the plugin.
         plugin: String,
-        /// The output.
+        /// The output that the sink takes.
         output: String,
-        /// The outputs there are.
+        /// The outputs that the plugin has, separated by commas.
         known: String,
     },
 }

@@ -78,9 +78,9 @@ pub(super) struct SwapReport {
 /// How a swap went at one stage.
 #[derive(Clone, Debug)]
 pub(super) struct StageReport {
-    /// The pipeline.
+    /// The name of the pipeline.
     pub pipeline: String,
-    /// The stage.
+    /// The label of the stage.
     pub transform: String,
     /// Whether the new version runs there.
     pub outcome: SwapDecision,
@@ -95,9 +95,9 @@ pub(super) struct StageReport {
 /// Whether the new version runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum SwapDecision {
-    /// It does.
+    /// The new version runs.
     Swapped,
-    /// The old one does.
+    /// The version before goes on.
     Rejected,
     /// Newer content came before it was decided.
     Superseded,

@@ -26,7 +26,7 @@ use tokio::time::{Instant, Sleep};
 const ROOM: Room = Room { messages: 256, bytes: 1 << 20 };
 /// Largest message taken from a peer, to be ignored.
 const MAX_IGNORED_BYTES: usize = 1 << 20;
-/// How long accepting pauses after it failed, for want of open files as a rule.
+/// Pause after an accept that failed, usually because the limit of open files was reached.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 #[derive(Debug, clap::Args)]

@@ -35,7 +35,7 @@ pub struct Before(Vec<Party>);
 pub struct Disagreement {
     /// The name of the end that came later.
     pub end: String,
-    /// The key.
+    /// The key that both have.
     pub key: &'static str,
     /// The other endpoint, in words.
     pub owner: String,

@@ -12,11 +12,11 @@ table! {
     /// Who may connect: whoever has one of these.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct Auth / AuthAt {
-        /// tokens, each of which lets in
+        /// Whoever shows one of these tokens is let in.
         bearer: Vec<EndpointText> = key(List<Token>, settled());
-        /// where a token may stand: "header", "query:NAME", "cookie:NAME", "subprotocol"
+        /// A token may stand in these places: "header", "query:NAME", "cookie:NAME", "subprotocol".
         bearer_from: Vec<BearerFrom> = key(List<BearerFrom>, default(vec![BearerFrom::Header]));
-        /// users, and the password of each
+        /// Whoever shows one of these users with its password is let in.
         basic: Vec<(String, EndpointText)> = key(Map<Password>, settled());
     }
     later ["forward", "jwt"];
@@ -28,9 +28,9 @@ table! {
 pub enum BearerFrom {
     /// `Authorization: Bearer` (RFC 6750).
     Header,
-    /// A value of the query.
+    /// The value of this name in the query of the url.
     Query(String),
-    /// A cookie.
+    /// The cookie of this name.
     Cookie(String),
     /// The subprotocol offered after `bearer`.
     Subprotocol,

@@ -36,9 +36,9 @@ pub enum BodyError {
 pub struct Mistake {
     /// The JSON pointer of the value or key that is meant; "" is the whole body.
     pub pointer: String,
-    /// What is wrong.
+    /// What is wrong, as a text that stands alone.
     pub message: String,
-    /// What to do about it.
+    /// What to do about the mistake, where that is known.
     pub hint: Option<String>,
 }
 

@@ -28,17 +28,17 @@ table! {
     pub struct Client / ClientAt {
         /// ws:// or wss://; of a list each attempt takes the next
         urls: Vec<EndpointText> = key("url", Urls, required);
-        /// headers that are sent in the handshake
+        /// These headers are sent in the handshake.
         headers: Vec<(String, EndpointText)> = key(Map<Header>, default(Vec::new()));
-        /// longest time for TCP, TLS and handshake together
+        /// TCP, TLS and the handshake together may take at most so long.
         connect_timeout: Duration = key(SomeDuration, default(Duration::from_secs(10)));
-        /// for wss://: whom to trust, and who we are
+        /// This table says, for wss://, which certificates are trusted and which one is shown.
         tls: ClientTls = key(SubAs<ClientTlsKeys, ClientTls>, default(ClientTls::default()));
-        /// when a connection that was lost or refused is dialled again
+        /// This table says when a connection that was lost or refused is dialled again.
         reconnect: Reconnect = key(Sub<Reconnect>, default(Reconnect::default()));
-        /// least time between two messages we send
+        /// At least so long passes between two messages that are sent.
         send_interval: Duration = key(AnyDuration, default(Duration::ZERO));
-        /// a message of the application that is sent again and again; none if left out
+        /// This message of the application is sent again and again; if left out, none is.
         heartbeat: Option<Heartbeat> = key(Sub<Heartbeat>, optional);
     }
     beside {
@@ -132,9 +132,9 @@ table! {
         interval: Duration = key(SomeDuration, required);
         /// what is sent
         message: EndpointText = key(TextOfFiles, required);
-        /// the answer, which is no message for the pipeline; none is waited for if left out
+        /// This answer is expected, and is no message for the pipeline; if left out, none is waited for.
         reply: Option<EndpointText> = key(TextOfFiles, optional);
-        /// no answer for so long after a beat was due reconnects
+        /// If no answer came for so long after a heartbeat was due, the connection is dialled anew.
         timeout: Duration = key(SomeDuration, default(Duration::from_secs(10)));
     }
 }
@@ -143,18 +143,18 @@ table! {
     /// The schedule of reconnection.
     #[derive(Clone, Copy, Debug, PartialEq)]
     pub struct Reconnect / ReconnectAt {
-        /// whether it is dialled again; if not, the first loss or refusal is a failure
+        /// The endpoint is dialled again; if false, the first loss or refusal is a failure.
         enabled: bool = key(Flag, default(true));
-        /// before the first attempt; doubles with each
+        /// The first attempt waits so long, and each further one twice as long as the one before.
         delay: Duration = key(SomeDuration, default(Duration::from_secs(1)));
-        /// the longest delay
+        /// No attempt waits longer than this.
         max_delay: Duration = key(SomeDuration, default(Duration::from_secs(30)));
-        /// most attempts in a row that fail, after which it has failed and a sink gives up what waits; -1 is no
-        /// limit
+        /// After so many attempts in a row have failed, the endpoint has failed, and a sink gives up what
+        /// waits; -1 is no limit.
         max_attempts: Option<u32> = key(Limit, default(None));
-        /// how much a delay d varies: it is anything from d(1 - jitter) to d(1 + jitter)
+        /// A delay d is drawn at random between d(1 - jitter) and d(1 + jitter).
         jitter: f64 = key(Fraction, default(0.1));
-        /// attempts count from 1 again after a connection that lived so long
+        /// Attempts count from 1 again after a connection that has stayed open for so long.
         reset_after: Duration = key(AnyDuration, default(Duration::from_secs(10)));
     }
     check warn_of_delays;
@@ -183,21 +183,21 @@ pub struct ClientTls {
 table! {
     /// `tls` of a client endpoint.
     pub(super) struct ClientTlsKeys / ClientTlsAt {
-        /// roots to trust instead of the system's, PEM
+        /// These roots are trusted instead of the system's; PEM.
         ca: Option<FilePath> = key(PathOf, optional);
-        /// our certificate chain for servers that ask for one, PEM
+        /// This certificate chain is shown to servers that ask for one; PEM.
         cert: Option<FilePath> = key(PathOf, optional);
-        /// its private key, PEM
+        /// This is the private key of cert; PEM.
         key: Option<FilePath> = key(PathOf, optional);
-        /// like ca, base64 of PEM
+        /// This is the same as ca, as the base64 of the PEM.
         ca_base64: Option<EndpointText> = key(One<Base64>, optional);
-        /// like cert, base64 of PEM
+        /// This is the same as cert, as the base64 of the PEM.
         cert_base64: Option<EndpointText> = key(One<Base64>, optional);
-        /// like key, base64 of PEM
+        /// This is the same as key, as the base64 of the PEM.
         key_base64: Option<EndpointText> = key(One<Base64>, optional);
-        /// whether any certificate is taken, which is for tests
+        /// If true, any certificate is taken, which is for tests alone.
         insecure_skip_verify: bool = key(Flag, default(false));
-        /// the name to ask for and to check; the host of the url if left out
+        /// This name is asked for and checked; if left out, the host of the url.
         server_name: Option<Redacted> = key(One<ServerName>, optional);
     }
     check check_identity;

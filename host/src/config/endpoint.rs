@@ -26,20 +26,21 @@ table! {
     pub struct Endpoint / EndpointAt {
         /// Who dials.
         mode: Mode = flat(Mode);
-        /// client: offered, of which the server must choose one; server: accepted, the first that a peer
-        /// offers
+        /// In client mode these are offered, and the server must choose one; in server mode the first that a
+        /// peer offers and that is here is accepted.
         subprotocols: Vec<Redacted> = key(List<Subprotocol>, default(Vec::new()));
-        /// client: sent after every connect; server: to every new peer; a table is sent as JSON
+        /// In client mode these messages are sent after every connect, in server mode to every new peer; a
+        /// table is sent as JSON.
         on_connect: Vec<EndpointText> = key(Messages, default(Vec::new()));
-        /// WebSocket pings, which tell a silent peer from an idle one
+        /// WebSocket pings tell a silent peer from an idle one.
         ping: Option<Ping> = key(SubAs<Ping, Option<Ping>>, default(Some(Ping::default())));
-        /// no message for so long ends a connection; no limit if left out
+        /// A connection on which no message came for so long is ended; if left out there is no limit.
         idle_timeout: Option<Duration> = key(SomeDuration, optional);
-        /// a larger message ends its connection with 1009; a payload that unpacks to more is lost alone
+        /// A larger message ends its connection with 1009; a payload that unpacks to more is lost alone.
         max_message_size_bytes: usize =
             key("max_message_size", Bytes, settled("`\"16MiB\"` client, `\"1MiB\"` server"));
-        /// whether the pipeline starts only once the endpoint is connected, and fails otherwise; server:
-        /// once a peer is
+        /// The pipeline starts only once the endpoint is connected, in server mode once a peer is, and fails
+        /// otherwise.
         check_connection: Option<Duration> = key(CheckConnection, default(None));
     }
     later ["compression", "compression_level", "compression_min_size", "compression_context"];
@@ -59,7 +60,7 @@ fn settle_endpoint(endpoint: &mut Endpoint, at: &EndpointAt, _: &mut TableReader
 }
 
 choices! {
-    /// Who dials.
+    /// Which side dials: Tidemill, or its peers.
     #[derive(Clone, Debug, PartialEq)]
     #[expect(clippy::large_enum_variant, reason = "few are ever made, and none is moved in a loop")]
     pub enum Mode / ModeAt / mode by "mode" "client dials a url, server accepts on a path" default("client") {
@@ -138,10 +139,10 @@ table! {
     /// Keeping an idle connection alive, and noticing a dead one.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub struct Ping / PingAt {
-        /// between two pings; 0s turns them off
+        /// A ping is sent at this interval; 0s turns pings off.
         interval: Duration = key(AnyDuration, default(Duration::from_secs(30)));
-        /// nothing received for so long after one ends the connection, unless the peer still reads what came
-        /// before
+        /// If nothing is received for so long after a ping, the connection is ended, unless the peer still
+        /// reads what came before.
         timeout: Duration = key(SomeDuration, default(Duration::from_secs(10)));
     }
 }
@@ -153,13 +154,13 @@ impl Becomes<Option<Self>> for Ping {
 }
 
 table! {
-    /// A WebSocket source.
+    /// A source that receives messages from a WebSocket endpoint.
     #[derive(Clone, Debug, PartialEq)]
     pub struct WebSocketSource / WebSocketSourceAt {
         /// Where and how.
         endpoint: Endpoint = flat(Endpoint);
-        /// what a payload must be, or it goes to the dead letters; auto takes all as it comes, bytes all as
-        /// binary
+        /// A payload that is not of this kind goes to the dead letters; auto takes all as it comes, bytes all
+        /// as binary.
         codec: Codec = key(Word<Codec>, default(Codec::Auto));
         /// How payloads come packed.
         packing: Option<Packing> = shared(PayloadCompression);
@@ -189,11 +190,11 @@ shared_key! {
 words! {
     /// How payloads are packed, each for itself.
     pub enum Packing {
-        /// RFC 1952.
+        /// The gzip format (RFC 1952).
         Gzip = "gzip",
-        /// RFC 1950.
+        /// The zlib format (RFC 1950).
         Zlib = "zlib",
-        /// RFC 8878.
+        /// The zstd format (RFC 8878).
         Zstd = "zstd",
     }
 }
@@ -215,7 +216,7 @@ impl fmt::Display for Packing {
 }
 
 table! {
-    /// A WebSocket sink.
+    /// A sink that sends messages to a WebSocket endpoint.
     #[derive(Clone, Debug, PartialEq)]
     pub struct WebSocketSink / WebSocketSinkAt {
         /// Where and how.
@@ -226,9 +227,9 @@ table! {
         include_metadata: bool = shared(IncludeMetadata);
         /// How frames are packed; packed ones are binary.
         packing: Option<Packing> = shared(PayloadCompression);
-        /// several messages in one frame; each has its own if left out
+        /// Several messages go out in one frame; if left out, each has a frame of its own.
         batch: Option<Batch> = key(SubAs<Batch, Option<Batch>>, settled());
-        /// the messages that wait for the connection
+        /// Messages that wait for the connection are kept within these limits.
         buffer: Buffer = only(mode::Client, key(Sub<Buffer>, default(Buffer::default())));
         /// What waits for a server's peer, each.
         peers: Peers = only(mode::Server, flat(Peers));
@@ -304,7 +305,7 @@ words! {
         Auto = "auto",
         /// Text frames; what is not UTF-8 goes to the dead letters.
         Text = "text",
-        /// Binary frames.
+        /// Messages go out as binary frames.
         Binary = "binary",
     }
 }
@@ -313,11 +314,11 @@ table! {
     /// Messages that share a frame.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub struct Batch / BatchAt {
-        /// most messages in a frame; more than one makes every frame a JSON array
+        /// A frame has at most so many messages; more than one makes every frame a JSON array.
         max_messages: usize = key(QueueLength, default(1));
-        /// longest wait for more messages
+        /// A frame that is not full waits at most so long for more messages.
         linger: Duration = key(AnyDuration, default(Duration::ZERO));
-        /// most bytes in a frame
+        /// A frame has at most so many bytes.
         max_bytes: usize = key(Bytes, default(1 << 20));
     }
 }
@@ -332,15 +333,15 @@ table! {
     /// A client sink's queue in memory.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub struct Buffer / BufferAt {
-        /// most messages
+        /// At most so many messages wait.
         capacity: usize = key(QueueLength, default(1024));
-        /// most payload bytes
+        /// At most so many bytes of payload wait.
         max_bytes: usize = key(BufferBytes, default(64 << 20));
-        /// what happens when there is one more; block holds the source
+        /// This happens when there is one more; block holds the source.
         when_full: WhenFull = key(Word<WhenFull>, default(WhenFull::Block));
     }
     unused {
-        /// where messages wait
+        /// Messages wait here.
         kind = key("type", Word<BufferKind>, default(BufferKind::Memory));
     }
     later ["path", "max_size", "fsync"];
@@ -349,7 +350,7 @@ table! {
 words! {
     /// Where the messages of a queue wait.
     enum BufferKind {
-        /// In memory.
+        /// The buffer is kept in memory.
         Memory = "memory",
     }
     later ["disk"];
@@ -358,7 +359,7 @@ words! {
 words! {
     /// What happens at a full queue.
     pub enum WhenFull {
-        /// The pipeline waits.
+        /// The pipeline waits until there is room.
         Block = "block",
         /// The oldest in the queue makes room.
         DropOldest = "drop_oldest",
@@ -373,13 +374,13 @@ table! {
     pub struct Peers / PeersAt {
         /// Most messages that wait for one peer.
         buffer: usize = shared(PeerBuffer);
-        /// most bytes that wait for one peer
+        /// At most so many bytes wait for one peer.
         buffer_bytes: usize = key("peer_buffer_bytes", BufferBytes, default(8 << 20));
         /// What happens to a peer that reads too slowly.
         slow: SlowPeer = shared(SlowPeers);
-        /// what happens to messages while nobody is connected; wait holds the source
+        /// This happens to messages while no peer is connected; wait holds the source.
         when_none: WhenNoPeers = key("when_no_peers", Word<WhenNoPeers>, default(WhenNoPeers::Drop));
-        /// so many of the last messages are the first that a new peer gets
+        /// A new peer first gets so many of the last messages.
         replay: usize = key(Count<0, MOST_MESSAGES>, default(0));
     }
     later ["topic", "max_rate", "resume", "exclude_sender"];
@@ -432,7 +433,7 @@ words! {
     pub enum WhenNoPeers {
         /// They are dropped, and counted.
         Drop = "drop",
-        /// The pipeline waits.
+        /// The pipeline waits until a peer is connected.
         Wait = "wait",
     }
 }

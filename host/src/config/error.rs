@@ -11,13 +11,13 @@ pub struct ConfigErrors(Vec<ConfigError>);
 /// One thing that is wrong, or odd, and where.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError {
-    /// The configuration file.
+    /// The path of the configuration file.
     pub file: PathBuf,
     /// Where in it; `None` where the file as a whole is meant.
     pub place: Option<Location>,
-    /// What is wrong.
+    /// What is wrong, as a text that stands alone.
     pub message: String,
-    /// What to do about it.
+    /// What to do about the error, where that is known.
     pub hint: Option<String>,
 }
 

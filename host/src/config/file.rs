@@ -18,7 +18,7 @@ const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 /// A configuration that is right, and what is odd about it.
 #[derive(Clone, Debug)]
 pub struct Loaded {
-    /// The configuration.
+    /// The configuration, with defaults filled in.
     pub config: Config,
     /// What the user should know and may want.
     pub warnings: Vec<ConfigError>,

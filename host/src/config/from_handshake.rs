@@ -14,11 +14,11 @@ const RESERVED: &str = "__meta_";
 pub enum FromHandshake {
     /// What stands for a `{name}` of the path.
     Path(String),
-    /// A value of the query.
+    /// The value of this name in the query of the url.
     Query(String),
     /// A header; several of one name are joined by ", ".
     Header(String),
-    /// A cookie.
+    /// The cookie of this name.
     Cookie(String),
     /// The user of basic authentication.
     User,

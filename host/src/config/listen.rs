@@ -19,27 +19,27 @@ table! {
     /// Where a server endpoint is reached.
     #[derive(Clone, Debug, PartialEq)]
     pub struct Listen / ListenAt {
-        /// the address to listen on; from [server] if left out
+        /// The endpoint listens on this address; if left out, on that of [server].
         host: Redacted = key(One<HostName>, inherit(host));
-        /// the port to listen on; from [server] if left out
+        /// The endpoint listens on this port; if left out, on that of [server].
         port: u16 = key(Port, inherit(port));
-        /// the certificate, which makes it wss://; from [server] if left out
+        /// The listener shows this certificate, which makes it wss://; if left out, that of [server].
         tls: Option<ServerTls> = key(SubAs<ServerTlsKeys, ServerTls>, optional);
-        /// the exact path, or with {name} for any one segment: /rooms/{room}
+        /// Peers ask for exactly this path; {name} stands for any one segment: /rooms/{room}.
         path: Redacted = key(One<PathName>, default("/".into()));
-        /// metadata of a connection's messages, from its handshake: "path:NAME", "query:NAME", "header:NAME",
-        /// "cookie:NAME", "auth:user", "tls:cn", "tls:san", "tls:fingerprint"
+        /// The messages of a connection get this metadata from its handshake: "path:NAME", "query:NAME",
+        /// "header:NAME", "cookie:NAME", "auth:user", "tls:cn", "tls:san", "tls:fingerprint".
         metadata: Vec<(String, FromHandshake)> = key(Map<FromHandshake>, default(Vec::new()));
-        /// who may connect; others get 401; everybody may if left out
+        /// These may connect, and others get 401; if left out, everybody may.
         auth: Option<Auth> = key(Sub<Auth>, optional);
-        /// origins of web pages that may connect, with * for any name or for all; those of the same host if
-        /// left out
+        /// Web pages of these origins may connect, with * for any name or for all; if left out, those of the
+        /// same host.
         allowed_origins: AllowedOrigins = key(Origins, settled());
-        /// most connections of this endpoint; more get 503; from [server] if left out. While a pipeline holds
-        /// reading back, connections that have ended and whose messages wait for it count too, beyond as many
-        /// again (64 at most)
+        /// The endpoint has at most so many connections, and more get 503; if left out, as many as [server]
+        /// says. While a pipeline holds reading back, connections that have ended and whose messages wait for
+        /// it count too, beyond as many again (64 at most).
         max_connections: usize = key(ConnectionCount, inherit(max_connections));
-        /// with check_connection: the longest wait for a peer
+        /// With check_connection, a peer is waited for at most so long.
         connect_timeout: Duration = key(SomeDuration, default(Duration::from_secs(10)));
     }
     later ["subscribe", "client_protocol", "max_topics", "auto_reply"];

@@ -25,7 +25,7 @@ enum Segment {
 /// What is wrong with a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PathError {
-    /// What.
+    /// What is wrong with the path, as a text that stands alone.
     pub message: String,
     /// What to do about it.
     pub hint: Option<String>,

@@ -28,11 +28,12 @@ table! {
         name: String = key(One<Label>, required);
         /// where messages come from
         source: SourceConfig = key(Sub<SourceConfig>, required(SourceConfig));
-        /// the plugins that messages go through, in order
+        /// Messages go through these plugins, in this order.
         transforms: Vec<Transform> = key(Subs<Transform>, default(Vec::new()));
         /// where messages go
         sinks: Vec<SinkConfig> = key(Subs<SinkConfig>, required);
-        /// a sink for messages that failed, each with the reason; if left out they are dropped and counted
+        /// Messages that failed go to this sink, each with the reason; if left out they are dropped and
+        /// counted.
         dead_letter: Option<SinkConfig> = key(SubAs<DeadLetter, SinkConfig>, optional);
     }
     beside {
@@ -123,22 +124,22 @@ table! {
         plugin: Redacted = key(Text, required);
         /// label of the stage, unique in its pipeline; the plugin's name if left out
         name: String = key(One<Label>, settled());
-        /// what the plugin gets as its configuration
+        /// The plugin gets this table as its configuration, as JSON.
         config: Redacted = key(Json, default(Redacted::plain("{}")));
-        /// what becomes of a message that the plugin rejects or fails on: pass forwards it unchanged, stop
-        /// fails the pipeline
+        /// This becomes of a message that the plugin rejects or fails on; pass forwards it unchanged, stop
+        /// fails the pipeline.
         on_error: OnError = key(Word<OnError>, default(OnError::DeadLetter));
-        /// how often the plugin's timer is called; what the plugin asks for if left out
+        /// The plugin's timer is called at this interval; if left out, as often as the plugin asks for.
         tick: Option<Duration> = key(SomeDuration, optional);
-        /// most messages in one call
+        /// One call of the plugin gets at most so many messages.
         max_batch: usize = key(Count<1, MOST_BATCH>, default(256));
-        /// most payload bytes in one call; one larger message goes alone
+        /// One call of the plugin gets at most so many bytes of payload; one larger message goes alone.
         max_batch_bytes: usize = key(Bytes, default(1 << 20));
-        /// what an instance of the plugin may use
+        /// An instance of the plugin may use so much and no more.
         limits: Limits = key(Sub<Limits>, default(Limits::default()));
     }
     unused {
-        /// where its state is kept
+        /// The plugin's state is kept here.
         state = key(Word<StateStore>, default(StateStore::Memory));
     }
     later ["retries", "direction", "swap", "http", "instances", "key", "allow"];
@@ -177,11 +178,11 @@ table! {
     /// What an instance of a plugin may use.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub struct Limits / LimitsAt {
-        /// most memory of an instance
+        /// An instance may have at most so much memory.
         memory_bytes: usize = key("memory", Memory<LEAST_MEMORY, MOST_MEMORY>, default(64 << 20));
-        /// longest time that the plugin itself may run in one call
+        /// The plugin itself may run for at most so long in one call.
         deadline: Duration = key(SomeDuration, default(Duration::from_millis(250)));
-        /// most bytes that one call may return
+        /// One call may return at most so many bytes.
         output_bytes: usize = key("output", Bytes, default(16 << 20));
     }
 }
@@ -212,12 +213,12 @@ words! {
 }
 
 table! {
-    /// Where messages go.
+    /// A sink of a pipeline: where messages go, and which of them.
     #[derive(Clone, Debug, PartialEq)]
     pub struct SinkConfig / SinkConfigAt {
         /// The sink's name, unique in its pipeline.
         name: String = shared(SinkName);
-        /// the outputs of the last transform that the sink takes; ["*"] all
+        /// The sink takes these outputs of the last transform; ["*"] takes all.
         outputs: Outputs = key(OutputList, default(Outputs::Named(vec!["default".into()])));
         /// What the sink is.
         kind: SinkKind = flat(SinkKind);
@@ -232,7 +233,7 @@ shared_key! {
 /// The outputs a sink takes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outputs {
-    /// Every output: `["*"]`.
+    /// The sink takes every output: `["*"]`.
     All,
     /// The outputs of these names.
     Named(Vec<Redacted>),
@@ -321,7 +322,7 @@ table! {
         path: FilePath = shared(File);
         /// How its lines are written.
         format: Format = shared(Lines);
-        /// whether lines are added to what is there; if not, the file begins anew
+        /// Lines are added to what the file has; if false, the file begins anew.
         append: bool = key(Flag, default(true));
     }
 }

@@ -25,7 +25,7 @@ pub enum Part {
     PluginConfig(usize),
     /// An output that a sink takes.
     Output {
-        /// The sink.
+        /// The number of the sink, from 0.
         sink: usize,
         /// The output, of those that the sink takes.
         output: usize,

@@ -31,16 +31,16 @@ pub(super) fn home(key: &str) -> Option<&'static str> {
 }
 
 table! {
-    /// A whole `tidemill.toml`.
+    /// A whole configuration, as `tidemill.toml` has it.
     #[derive(Clone, Debug, Default, PartialEq)]
     pub struct Config / ConfigAt {
-        /// where plugins are found and their compiled code is kept
+        /// This table says where plugins are found, and where their compiled code is kept.
         plugins: Plugins = key(Sub<Plugins>, default(Plugins::default()));
-        /// what endpoints in server mode have in common
+        /// This table has what endpoints in server mode have in common.
         server: Server = key(ServerTable, default(Server::default()));
-        /// the HTTP API; without it there is none
+        /// This table turns the HTTP API on.
         admin: Option<Admin> = key(Sub<Admin>, optional);
-        /// source, transforms and sinks
+        /// Each of these tables is a pipeline: a source, transforms and sinks.
         pipelines: Vec<Pipeline> = key(Subs<Pipeline>, default(Vec::new()));
     }
     later ["state"];
@@ -85,13 +85,13 @@ table! {
     /// Where plugins are found, and where their compiled code is kept.
     #[derive(Clone, Debug, PartialEq)]
     pub struct Plugins / PluginsAt {
-        /// the folder of plugins, made if it is missing; vwap.wasm in it is the plugin "vwap"
+        /// The folder of plugins is made if it is missing; the file vwap.wasm in it is the plugin "vwap".
         dir: FilePath = key(PathOf, default(FilePath::plain("plugins")));
-        /// whether a new or changed file is taken up while running
+        /// If true, the host takes up new and changed plugins while it runs.
         watch: bool = key(Flag, default(true));
-        /// the folder where compiled code is kept for the next start
+        /// Compiled code is kept in this folder for the next start.
         cache: FilePath = key(PathOf, default(FilePath::plain(".tidemill/cache")));
-        /// a larger plugin is refused
+        /// A plugin whose file is larger is refused.
         max_size_bytes: u64 = key("max_size", Size<1, GIB>, default(64 * MIB));
     }
     check place_plugins;
@@ -113,12 +113,12 @@ impl Plugins {
 }
 
 table! {
-    /// The HTTP API.
+    /// The address and the token of the HTTP API.
     #[derive(Clone, Debug, PartialEq)]
     pub struct Admin / AdminAt {
-        /// the address of the HTTP API
+        /// The HTTP API listens on this address and port.
         listen: SocketAddr = key(One<ListenAddress>, default((Ipv4Addr::LOCALHOST, 10080).into()));
-        /// the bearer token of requests; needed where the address is not loopback
+        /// Requests must show this bearer token; it is needed where the address is not loopback.
         token: Option<Redacted> = key(Text, optional);
     }
     check check_admin;

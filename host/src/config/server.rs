@@ -14,15 +14,16 @@ table! {
     /// What endpoints in server mode share: defaults, and the limits of every listener.
     #[derive(Clone, Debug, PartialEq)]
     pub struct Server / ServerAt {
-        /// the address to listen on
+        /// Endpoints in server mode listen on this address.
         host: Redacted = key(One<HostName>, default(Inherited::default().host));
-        /// the port to listen on; 0 takes a free one
+        /// Endpoints in server mode listen on this port; 0 takes a free one.
         port: u16 = key(Port, default(Inherited::default().port));
-        /// most connections of a listener; more get 503; handshakes have a bound of their own, a quarter of it
+        /// A listener has at most so many connections, and more get 503; handshakes have a bound of their own,
+        /// a quarter of it.
         max_connections: usize = key(ConnectionCount, default(Inherited::default().max_connections));
-        /// longest time a handshake may take
+        /// A handshake that takes longer is given up.
         handshake_timeout: Duration = key(SomeDuration, default(Duration::from_secs(10)));
-        /// the certificate of the listener, which makes it wss://
+        /// The listener shows this certificate, which makes it wss://.
         tls: Option<ServerTls> = key(SubAs<ServerTlsKeys, ServerTls>, optional);
     }
 }

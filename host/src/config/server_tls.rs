@@ -16,9 +16,9 @@ pub struct Identity {
 /// TLS of a listener. Its files are read again when they change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerTls {
-    /// Who we are.
+    /// The certificate and the key that the listener shows.
     pub identity: Identity,
-    /// Who peers must be; `None` asks for no certificate.
+    /// The certificates that peers are asked for; `None` asks for none.
     pub clients: Option<ClientCertificates>,
 }
 
@@ -38,9 +38,9 @@ table! {
         cert: FilePath = key(PathOf, required);
         /// its private key, PEM
         key: FilePath = key(PathOf, required);
-        /// roots that clients' certificates must lead to, PEM; none are asked for if left out
+        /// Clients' certificates must lead to these roots, PEM; if left out, none are asked for.
         client_ca: Option<FilePath> = key(PathOf, optional);
-        /// with client_ca: whether a client needs a certificate; required if left out
+        /// With client_ca, this says whether a client needs a certificate; if left out it does.
         client_auth: Option<ClientAuth> = key(Word<ClientAuth>, optional);
     }
     check check_client_auth;

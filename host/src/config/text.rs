@@ -65,7 +65,7 @@ impl EndpointText {
         self.filled(read)
     }
 
-    /// The same for what others must show: a file that is empty says as little as one that is not there.
+    /// The whole text of a credential that peers must show. An empty file is an error, like a missing one.
     ///
     /// # Errors
     /// The first of the files that cannot be read, or are empty.

@@ -24,7 +24,7 @@ pub trait ReplyTo: fmt::Debug + Send + Sync {
 /// A message on its way back.
 #[derive(Debug)]
 pub struct OutgoingReply {
-    /// What is written.
+    /// The payload of the frame that is written.
     pub frame: Payload,
     /// The message it was made of, for the dead letters.
     pub message: Message,

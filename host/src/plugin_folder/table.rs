@@ -60,7 +60,7 @@ pub(super) struct FileTable {
     looked: bool,
 }
 
-/// One file.
+/// A file of the folder, and what is known of it.
 struct FileRow {
     seen: Seen,
     /// Since when it is as seen, and nothing was told of it.

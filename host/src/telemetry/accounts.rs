@@ -52,9 +52,9 @@ pub struct Settled {
     pub passed: u64,
     /// Messages in that gave none.
     pub filtered: u64,
-    /// Messages out, unchanged.
+    /// The number of messages that left unchanged.
     pub forwarded: u64,
-    /// Messages out, new.
+    /// The number of messages that left and are new.
     pub emitted: u64,
     /// Messages out whose output nothing takes.
     pub untaken: u64,
@@ -76,7 +76,7 @@ pub struct Counts {
 /// What was lost at a place for one reason.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LossCounts {
-    /// Messages dropped.
+    /// The number of messages that were dropped.
     pub dropped: u64,
     /// Messages written to the dead letters.
     pub dead_lettered: u64,

@@ -176,7 +176,7 @@ impl GuestMetrics {
         self.change(base_name(MetricKind::Counter, name)?, &MetricValue::try_new(MetricKind::Counter, by)?)
     }
 
-    /// Sets a gauge.
+    /// Sets the gauge of this name.
     ///
     /// # Errors
     /// If the name or the value cannot be used, with the reason.

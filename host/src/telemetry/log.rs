@@ -16,7 +16,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 /// How log lines are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LogFormat {
-    /// For people.
+    /// Lines for people, in colour on a terminal.
     #[default]
     Text,
     /// A JSON object a line.

@@ -20,17 +20,17 @@ pub struct MetricChanges {
 }
 
 impl MetricChanges {
-    /// No changes.
+    /// Makes an empty set of changes to these metrics.
     pub fn new(shared: GuestMetrics) -> Self {
         Self { shared, changes: BTreeMap::new(), refused: Vec::new() }
     }
 
-    /// Adds to a counter.
+    /// Adds to the counter of this name.
     pub fn add(&mut self, counter: String, by: f64) {
         self.change(MetricKind::Counter, counter, by);
     }
 
-    /// Sets a gauge.
+    /// Sets the gauge of this name.
     pub fn set(&mut self, gauge: String, to: f64) {
         self.change(MetricKind::Gauge, gauge, to);
     }

@@ -258,14 +258,14 @@ impl Metrics {
 pub enum SwapOutcome {
     /// The new version runs.
     Swapped,
-    /// The old version goes on.
+    /// The new version was rejected, and the old one goes on.
     Rejected,
     /// The version before runs again.
     RolledBack,
 }
 
 impl SwapOutcome {
-    /// The label value.
+    /// The outcome as the label `outcome` of metrics has it.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Swapped => "swapped",
@@ -354,7 +354,7 @@ impl SinkMetrics {
 pub struct EndpointMetrics {
     /// Bytes received: what TLS carries, so frame headers included and the handshake not.
     pub bytes_received: Counter,
-    /// Bytes sent, likewise.
+    /// Bytes sent: what TLS carries, so frame headers included and the handshake not.
     pub bytes_sent: Counter,
     connects: Family<Labels, Counter>,
     states: Family<Labels, Gauge>,
@@ -394,22 +394,22 @@ impl EndpointMetrics {
 /// How an attempt to connect ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ConnectOutcome {
-    /// With a connection.
+    /// A connection was made.
     Connected,
-    /// No TCP connection.
+    /// There was no TCP connection.
     Refused,
-    /// It took too long.
+    /// The attempt took longer than its timeout.
     Timeout,
-    /// TLS failed.
+    /// The TLS handshake failed.
     Tls,
-    /// Any HTTP answer but 101.
+    /// The answer to the handshake was not 101.
     Handshake,
     /// The connection closed during the handshake.
     Closed,
 }
 
 impl ConnectOutcome {
-    /// The label value.
+    /// The outcome as the label `outcome` of metrics has it.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Connected => "connected",

@@ -17,27 +17,27 @@ use std::sync::{Arc, Mutex, MutexGuard};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "state", rename_all = "lowercase")]
 pub enum PipelineState {
-    /// It starts once these plugins are there.
+    /// The pipeline starts once plugins that are missing are there.
     Waiting {
-        /// The missing plugins.
+        /// The names of the plugins that are missing.
         plugins: Vec<String>,
         /// Of those, the ones whose file is there and cannot run here, and why.
         #[serde(skip_serializing_if = "BTreeMap::is_empty")]
         refused: BTreeMap<String, String>,
     },
-    /// Its parts are being made.
+    /// The instances of its plugins are being made, or its ends opened.
     Starting,
-    /// Messages flow, or would.
+    /// The pipeline runs: messages flow as they come.
     Running,
-    /// It was told to stop, and finishes what is in flight.
+    /// The pipeline was told to stop, and messages in flight are still on their way.
     Stopping,
-    /// Its source has ended.
+    /// The source of the pipeline has ended, and everything was delivered.
     Finished,
-    /// It was told to stop.
+    /// The pipeline was told to stop, and has.
     Stopped,
-    /// It cannot go on.
+    /// The pipeline cannot start, or cannot go on.
     Failed {
-        /// Why.
+        /// Why the pipeline cannot go on.
         error: String,
     },
 }
@@ -46,7 +46,7 @@ pub enum PipelineState {
 const STATES: [&str; 7] = ["waiting", "starting", "running", "stopping", "finished", "stopped", "failed"];
 
 impl PipelineState {
-    /// The label value.
+    /// The state as the label `state` of metrics has it.
     pub fn as_str(&self) -> &'static str {
         match self {
             Self::Waiting { .. } => "waiting",
@@ -63,9 +63,9 @@ impl PipelineState {
 /// A pipeline of a running host.
 #[derive(Clone, Debug)]
 pub struct Described {
-    /// As it is configured.
+    /// The configuration of the pipeline.
     pub config: Arc<config::Pipeline>,
-    /// What it does.
+    /// The state of the pipeline.
     pub state: PipelineState,
 }
 
@@ -101,7 +101,7 @@ impl Status {
         }
     }
 
-    /// Forgets a pipeline.
+    /// Takes a pipeline out of the table, and its gauge out of the metrics.
     pub fn remove(&self, pipeline: &str) {
         let mut rows = self.lock();
         rows.retain(|row| row.config.name != pipeline);
