@@ -98,7 +98,7 @@ async fn a_pipeline_that_waits_for_its_plugin_keeps_what_it_agreed_on_with_one_t
     asks["source"]["path"] = json!("/x");
     asks["source"]["auth"] = json!({ "bearer": ["tok"] });
     let mut waits = feed_to("waits", "/x");
-    waits["transforms"] = json!([{ "plugin": "forward" }]);
+    waits["transforms"] = json!([{ "plugin": "later" }]);
     let mut differs = feed_to("differs", "/x");
     differs["sinks"][0]["auth"] = json!({ "bearer": ["other"] });
     assert_eq!(ask(&host, "POST", "/api/v1/pipelines", asks.clone()).await, 201);
@@ -106,7 +106,7 @@ async fn a_pipeline_that_waits_for_its_plugin_keeps_what_it_agreed_on_with_one_t
     assert_eq!(ask(&host, "DELETE", "/api/v1/pipelines/asks", Value::Null).await, 204);
     assert_eq!(ask(&host, "POST", "/api/v1/pipelines", differs.clone()).await, 201, "nobody has written it");
     assert_eq!(ask(&host, "DELETE", "/api/v1/pipelines/differs", Value::Null).await, 204);
-    folder.install("forward", &plugin("forward"));
+    folder.install("later", &plugin("forward"));
     tokio::task::block_in_place(|| {
         host.wait_until("it runs", |now| now.count("tidemill_pipelines", &["state=\"running\""]) == 1);
     });
