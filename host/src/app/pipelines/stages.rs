@@ -1,7 +1,7 @@
 //! The stages that use a plugin: those that run a version of it, and those that would run one.
 
 use super::Pipelines;
-use super::managed::{PipelinePhase, RunningStage};
+use super::managed::{ManagedPipeline, PipelinePhase, Revival, RunningStage};
 use crate::app::plugin_registry;
 use crate::app::swap::{IdleStage, StageUse};
 use std::sync::Arc;
@@ -12,9 +12,13 @@ impl Pipelines {
         self.stages_with(plugin, |_| true)
     }
 
-    /// The stages of pipelines that do not run, and would run a plugin.
+    /// The stages of pipelines that do not run, have not failed, and would run a plugin.
     pub(in crate::app) fn idle(&self, plugin: &str) -> Vec<IdleStage> {
-        let down = self.all.iter().filter(|managed| !matches!(managed.phase, PipelinePhase::Up { .. }));
+        // To one that has failed any version is another chance, and its plugin may take its time to refuse it.
+        let is_idle = |managed: &&ManagedPipeline| {
+            !matches!(managed.phase, PipelinePhase::Up { .. }) && managed.revival == Revival::None
+        };
+        let down = self.all.iter().filter(is_idle);
         let stages = down.flat_map(|managed| {
             managed.config.transforms.iter().enumerate().map(move |each| (managed, each))
         });
