@@ -4,11 +4,11 @@
 //! Each part of it is a file of handlers that ask the layers below and answer in JSON. Who may ask is
 //! decided before any of them.
 
+mod api_error;
 mod client;
 mod connections;
 mod guard;
 mod pipelines;
-mod refusal;
 mod serve;
 mod untrusted;
 
@@ -19,6 +19,7 @@ use crate::connections::Connections;
 use crate::control::Handle;
 use crate::telemetry::{Described, Metrics, Status};
 use crate::websocket::Listeners;
+use api_error::ApiError;
 use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
@@ -26,7 +27,6 @@ use axum::middleware;
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::{self, delete, post};
 use guard::Guard;
-use refusal::ApiError;
 use serde_json::{Map, Value, json};
 use std::net::SocketAddr;
 use std::sync::Arc;

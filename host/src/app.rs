@@ -40,7 +40,7 @@ use tokio::task::{JoinError, JoinHandle};
 /// What is in flight may take so long to reach its end, if nothing else is said.
 const GRACE: Duration = Duration::from_secs(10);
 
-/// Why the host did not start, or did not end well.
+/// The reason why a host did not start, or did not end well.
 #[derive(Debug, thiserror::Error)]
 pub enum AppError {
     /// Not one of the pipelines can start, and why.
@@ -110,14 +110,15 @@ fn given_up(pipelines: &[(String, u64)]) -> String {
     said.collect::<Vec<_>>().join(", ")
 }
 
-/// What a host is given beside its configuration.
+/// The settings of a host that are not in its configuration.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// The metrics that the host counts in.
     pub metrics: Arc<Metrics>,
     /// The longest time that a stop waits for messages in flight.
     pub grace: Duration,
-    /// How the HTTP API reads what it is given: as the configuration file was read.
+    /// The reader for bodies of the HTTP API: variables and paths mean what they mean in the configuration
+    /// file.
     pub reader: BodyReader,
 }
 
@@ -195,7 +196,7 @@ impl Host {
         &self.metrics
     }
 
-    /// Its open endpoints and who is connected to them, as they are at any moment.
+    /// The table of open endpoints and their connections, which is always current.
     pub fn connections(&self) -> &Connections {
         &self.connections
     }

@@ -75,7 +75,7 @@ pub use url::{UrlError, WebSocketUrl};
 
 use std::collections::BTreeMap;
 
-/// What the environment variables of a `${NAME}` are looked up in.
+/// The environment that `${NAME}` is looked up in.
 pub type Environment = BTreeMap<String, String>;
 
 /// The label of a pipeline's source, in metrics, logs and dead letters.

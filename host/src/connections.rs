@@ -100,7 +100,7 @@ pub struct Connected {
     sent_messages: AtomicU64,
 }
 
-/// What has gone through a connection so far.
+/// The traffic of a connection so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Gone {
     /// Bytes received, frame headers included.
@@ -321,17 +321,17 @@ impl Connected {
         })
     }
 
-    /// Its name, `__meta_connection` of its messages.
+    /// The id of the connection: `__meta_connection` of its messages.
     pub fn id(&self) -> &str {
         &self.id
     }
 
-    /// When it was made, in milliseconds since the Unix epoch.
+    /// The time at which the connection was made, in milliseconds since the Unix epoch.
     pub fn since_ms(&self) -> u64 {
         self.since_ms
     }
 
-    /// What has gone through it.
+    /// The traffic of the connection so far.
     pub fn gone(&self) -> Gone {
         Gone {
             // Messages first, so that there are never messages without bytes.

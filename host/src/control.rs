@@ -21,7 +21,7 @@ pub struct Handle {
     status: Arc<Status>,
 }
 
-/// Why a command was not carried out.
+/// The reason why a command was not carried out.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ControlError {
     /// There is no pipeline of this name.
@@ -30,13 +30,13 @@ pub enum ControlError {
     /// Another pipeline has this name.
     #[error("there is a pipeline \"{0}\" already")]
     Taken(String),
-    /// It is still stopping, or is being removed, or was told to before it had started.
+    /// The pipeline is still stopping, or is being removed, or was told to before it had started.
     #[error("pipeline \"{0}\" is stopping")]
     Stopping(String),
     /// A plugin cannot serve it as it is configured.
     #[error("{0}")]
     Refused(String),
-    /// One of its ends cannot be opened.
+    /// A source or sink of the pipeline cannot be opened.
     #[error("{0}")]
     Open(String),
     /// Starting it took too long, or met a fault of the host.
@@ -66,12 +66,12 @@ pub(crate) fn channel(status: Arc<Status>) -> (Handle, mpsc::Receiver<Command>) 
 }
 
 impl Handle {
-    /// Every pipeline, in the order in which they were added; of a host that has ended, how it left them.
+    /// Every pipeline, in the order in which they were added; after the end of the host, as it left them.
     pub fn pipelines(&self) -> Vec<Described> {
         self.status.all()
     }
 
-    /// One pipeline, if there is one of this name.
+    /// The pipeline of this name, if there is one.
     pub fn pipeline(&self, name: &str) -> Option<Described> {
         self.status.get(name)
     }

@@ -14,9 +14,9 @@ use metadata::Metadata;
 /// A payload and its metadata, on the way from a source to the sinks.
 #[derive(Clone, Debug)]
 pub struct Message {
-    /// What the message says.
+    /// The payload of the message.
     pub payload: Payload,
-    /// Where it came from, and what plugins said of it.
+    /// The metadata: where the message came from, and what plugins said of it.
     pub metadata: Metadata,
 }
 
@@ -142,7 +142,7 @@ impl Message {
         }
     }
 
-    /// The same with a binary payload.
+    /// Makes a message with a binary payload.
     #[inline]
     pub fn into_binary(self) -> Self {
         Self { payload: Payload::binary(self.payload.into_bytes()), ..self }

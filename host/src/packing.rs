@@ -24,7 +24,7 @@ const ZSTD_WINDOW_LOG: u32 = 23;
 /// The longest window that zstd knows without special mode.
 const ZSTD_LONGEST_WINDOW_LOG: u32 = 27;
 
-/// Packs payloads.
+/// Compresses payloads, each for itself, with one state that is used again.
 pub struct Packer {
     engine: PackEngine,
     workspace: Vec<u8>,
@@ -79,7 +79,7 @@ impl Packer {
         Self { engine, workspace: Vec::new() }
     }
 
-    /// The packed bytes.
+    /// Compresses these bytes.
     pub fn pack(&mut self, bytes: &[u8]) -> Bytes {
         let out = &mut self.workspace;
         out.clear();

@@ -34,7 +34,7 @@ const CONTROLS: usize = 4;
 /// The parts of a pipeline, each ready to run.
 #[derive(Debug)]
 pub struct Parts {
-    /// Its name.
+    /// The name of the pipeline.
     pub name: Arc<str>,
     /// Where messages come from.
     pub source: Source,

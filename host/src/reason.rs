@@ -19,17 +19,17 @@ pub enum Reason {
     Invalid,
     /// No sink takes its output.
     NoOutput,
-    /// Its sink could not be reached.
+    /// The sink could not be reached.
     SinkUnavailable,
-    /// Its sink's queue was full.
+    /// The queue of the sink was full.
     BufferFull,
-    /// Its peer read too slowly.
+    /// The peer read too slowly.
     SlowPeer,
     /// No peer was connected to the sink.
     NoPeers,
-    /// Its peer went away before it was delivered.
+    /// The peer went away before the message was delivered.
     PeerClosed,
-    /// It was larger than `max_message_size`.
+    /// The message was larger than `max_message_size`.
     TooLarge,
     /// The grace period of a shutdown ran out.
     Shutdown,

@@ -14,7 +14,7 @@ use std::io::{self, Read, Write as _};
 
 /// What a text that needs none may not start with, and every escape does.
 const ESCAPE: &[u8] = b"{\"$";
-/// Read at once.
+/// Bytes that are read at once.
 const READ_BYTES: usize = 64 << 10;
 /// A line longer than this is taken for a file of another kind, before it takes all memory.
 const LONGEST_LINE_BYTES: usize = 1 << 30;
@@ -22,7 +22,7 @@ const LONGEST_LINE_BYTES: usize = 1 << 30;
 /// A message as a line had it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Recorded {
-    /// The message.
+    /// The payload of the message.
     pub payload: Payload,
     /// When it was received, in nanoseconds since the Unix epoch; `None` in `jsonl`.
     pub time_ns: Option<u64>,

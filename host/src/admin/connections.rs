@@ -1,7 +1,7 @@
 //! Connections over HTTP: which there are, closing one, and whether an endpoint could be reached.
 
 use super::HostView;
-use super::refusal::ApiError;
+use super::api_error::ApiError;
 use crate::connections::{ConnectionView, Dismissal, EndpointView};
 use crate::websocket::{self, close_code};
 use axum::body::Bytes;

@@ -3,7 +3,7 @@
 //! A request must name this host in `Host`, and may come from no other origin; with a token set, all
 //! but health and readiness need it; a body must say that it is JSON, which a form cannot.
 
-use super::refusal::ApiError;
+use super::api_error::ApiError;
 use crate::access::{CredentialDigest, names_this_machine};
 use crate::config::{AllowedOrigins, Redacted};
 use axum::extract::{Request, State};

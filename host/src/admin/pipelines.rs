@@ -3,7 +3,7 @@
 //! What is added here lives as long as the host; no file is written.
 
 use super::HostView;
-use super::refusal::ApiError;
+use super::api_error::ApiError;
 use crate::config;
 use crate::control::ControlError;
 use crate::reason::Reason;

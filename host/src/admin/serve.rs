@@ -4,7 +4,7 @@
 //! happens between requests; while a request is being answered its time is the host's matter. Half a
 //! request keeps nothing from ending.
 
-use super::refusal::ApiError;
+use super::api_error::ApiError;
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::extract::Request;

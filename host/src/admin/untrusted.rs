@@ -1,7 +1,7 @@
 //! What a body may not ask for where the API has no token: whoever can reach the port could have the
 //! host send its variables and files anywhere, and read and write any file.
 
-use super::refusal::ApiError;
+use super::api_error::ApiError;
 use crate::config::{BodyError, Mistake};
 use serde_json::Value;
 

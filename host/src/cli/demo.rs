@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 
-/// The plugin.
+/// The plugin that the demo runs.
 const PLUGIN: &str = "vwap";
 /// Where the result is served, if the port is free.
 const PORT: u16 = 10081;

@@ -18,7 +18,7 @@ pub enum Exit {
 }
 
 impl Exit {
-    /// The code.
+    /// The exit code of the process.
     pub fn code(self) -> u8 {
         match self {
             Self::Success => 0,

@@ -26,7 +26,7 @@ struct Party {
     agreed: Endpoint,
 }
 
-/// What was agreed for a pipeline before it was configured anew.
+/// The agreements of a pipeline before it was configured anew, to restore them.
 #[derive(Debug)]
 pub struct Before(Vec<Party>);
 
@@ -39,7 +39,7 @@ pub struct Disagreement {
     pub key: &'static str,
     /// The other endpoint, in words.
     pub owner: String,
-    /// What the two share: "address" or "path".
+    /// The thing that the two endpoints share: "address" or "path".
     pub share: &'static str,
 }
 
@@ -48,7 +48,7 @@ impl Agreements {
     /// be given to [`Self::restore`] where the pipeline does not come to be.
     ///
     /// # Errors
-    /// One of them says otherwise than an endpoint of another pipeline; nothing is noted then.
+    /// An endpoint of the pipeline differs from one of another pipeline; nothing is noted then.
     pub fn configure(&mut self, pipeline: &Pipeline) -> Result<Before, Disagreement> {
         let before = Before(self.parties.extract_if(.., |party| party.pipeline == pipeline.name).collect());
         for (end, endpoint) in pipeline.endpoints().filter(|(_, endpoint)| endpoint.listen().is_some()) {

@@ -9,7 +9,7 @@ use super::report::Span;
 use super::{EndpointText, Redacted};
 
 table! {
-    /// Who may connect: whoever has one of these.
+    /// The credentials of a server endpoint: a peer that shows one of them may connect.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct Auth / AuthAt {
         /// Whoever shows one of these tokens is let in.
@@ -23,7 +23,7 @@ table! {
     check check_auth;
 }
 
-/// Where a token may stand in the handshake.
+/// A place of the handshake where a token may stand.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BearerFrom {
     /// `Authorization: Bearer` (RFC 6750).
@@ -32,12 +32,12 @@ pub enum BearerFrom {
     Query(String),
     /// The cookie of this name.
     Cookie(String),
-    /// The subprotocol offered after `bearer`.
+    /// The subprotocol that is offered after `bearer`.
     Subprotocol,
 }
 
 impl Auth {
-    /// One that lets in whoever has one of these tokens in a header.
+    /// Makes credentials that let in a peer with one of these tokens in its `Authorization` header.
     pub fn bearer(tokens: impl IntoIterator<Item = String>) -> Self {
         let bearer = tokens.into_iter().map(|token| Redacted::new(token, HIDDEN).into()).collect();
         Self { bearer, bearer_from: vec![BearerFrom::Header], basic: Vec::new() }

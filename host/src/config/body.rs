@@ -22,16 +22,16 @@ pub struct BodyReader {
     environment: Environment,
 }
 
-/// Why a body is no part of a configuration.
+/// The reason why a JSON body is no part of a configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BodyError {
-    /// It is not JSON, and why.
+    /// The body is not JSON; the text says why.
     NotJson(String),
-    /// All that is wrong with it, in its order; not empty.
+    /// All mistakes of the body, at least one, in the order of the body.
     Wrong(Vec<Mistake>),
 }
 
-/// One thing that is wrong with a body.
+/// One mistake of a JSON body.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mistake {
     /// The JSON pointer of the value or key that is meant; "" is the whole body.
@@ -43,15 +43,15 @@ pub struct Mistake {
 }
 
 impl BodyReader {
-    /// Paths are relative to the folder of `file`; variables come from `environment`.
+    /// Makes a reader: paths are relative to the folder of `file`, and variables come from `environment`.
     pub fn new(file: &Path, environment: Environment) -> Self {
         Self { folder: file.parent().unwrap_or(Path::new("")).to_owned(), environment }
     }
 
-    /// One pipeline. `server` has what endpoints in server mode may leave out.
+    /// Reads one pipeline. `server` has what endpoints in server mode may leave out.
     ///
     /// # Errors
-    /// All that is wrong with it.
+    /// All mistakes of the body.
     pub fn pipeline(&self, body: &[u8], server: &Server) -> Result<Pipeline, BodyError> {
         let (mut pipeline, shown) = self.read(body, server, |reader, table, at| {
             let (mut pipeline, at): (Pipeline, PipelineAt) = reader.table(table, at);
@@ -62,10 +62,10 @@ impl BodyReader {
         Ok(pipeline)
     }
 
-    /// The WebSocket endpoint of a source or a sink.
+    /// Reads the WebSocket endpoint of a source or a sink.
     ///
     /// # Errors
-    /// All that is wrong with it, or that it is no WebSocket endpoint.
+    /// All mistakes of the body, or that it is no WebSocket endpoint.
     pub fn endpoint(&self, body: &[u8], server: &Server) -> Result<Endpoint, BodyError> {
         let make = |reader: &mut read::TableReader<'_, '_>, table: &DeTable<'_>, at: &Span| {
             let (endpoint, tag) = if is_sink(table) {

@@ -23,7 +23,7 @@ const RESERVED: [&str; 7] = [
 ];
 
 table! {
-    /// What a client endpoint dials, and how.
+    /// The settings of an endpoint in client mode: what it dials, and how.
     #[derive(Clone, Debug, PartialEq)]
     pub struct Client / ClientAt {
         /// ws:// or wss://; of a list each attempt takes the next
@@ -42,7 +42,7 @@ table! {
         heartbeat: Option<Heartbeat> = key(Sub<Heartbeat>, optional);
     }
     beside {
-        /// The proxies to go through.
+        /// The proxies that connections go through.
         proxies: Proxies;
     }
     later ["before_connect"];
@@ -284,7 +284,7 @@ impl Element for ServerName {
 pub struct Proxies {
     /// The url of the proxy for `ws://`, `http://` with or without user and password.
     pub ws: Option<Redacted>,
-    /// The same for `wss://`.
+    /// The url of the proxy for `wss://`.
     pub wss: Option<Redacted>,
     /// Hosts, domains and networks that need none, separated by commas; `*` is all.
     pub except: String,

@@ -52,7 +52,8 @@ impl Pipeline {
 }
 
 impl Pipeline {
-    /// Its WebSocket endpoints, each with the name it has in metrics: `source`, a sink's, `dead_letter`.
+    /// The WebSocket endpoints of the pipeline, each with its name in metrics: `source`, that of a sink,
+    /// `dead_letter`.
     pub fn endpoints(&self) -> impl Iterator<Item = (&str, &Endpoint)> {
         let source = match &self.source {
             SourceConfig::WebSocket(source) => Some((super::SOURCE, &source.endpoint)),

@@ -90,7 +90,7 @@ impl Endpoint {
         metadata.iter().map(|(name, _)| name.clone()).collect()
     }
 
-    /// Where peers reach it, if it accepts.
+    /// The settings of server mode, if the endpoint is in it.
     pub fn listen(&self) -> Option<&Listen> {
         match &self.mode {
             Mode::Server(listen) => Some(listen),
@@ -169,9 +169,9 @@ table! {
 }
 
 words! {
-    /// What a payload must be.
+    /// The kind that payloads must be of.
     pub enum Codec {
-        /// As the frame came, unread.
+        /// Payloads are taken as frames come, unread.
         Auto = "auto",
         /// JSON, else a decode failure.
         Json = "json",
@@ -188,7 +188,7 @@ shared_key! {
 }
 
 words! {
-    /// How payloads are packed, each for itself.
+    /// The compression of payloads, each for itself.
     pub enum Packing {
         /// The gzip format (RFC 1952).
         Gzip = "gzip",
@@ -301,7 +301,7 @@ shared_key! {
 words! {
     /// The frame type messages are sent as.
     pub enum MessageType {
-        /// As the message is.
+        /// The type of the message is that of the frame.
         Auto = "auto",
         /// Text frames; what is not UTF-8 goes to the dead letters.
         Text = "text",
@@ -357,7 +357,7 @@ words! {
 }
 
 words! {
-    /// What happens at a full queue.
+    /// The policy for a queue that is full.
     pub enum WhenFull {
         /// The pipeline waits until there is room.
         Block = "block",
@@ -369,7 +369,7 @@ words! {
 }
 
 table! {
-    /// How a server sink treats its peers.
+    /// The limits and policies of a server sink for its peers.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub struct Peers / PeersAt {
         /// Most messages that wait for one peer.
@@ -387,7 +387,7 @@ table! {
 }
 
 table! {
-    /// What may wait for the connection that a reply goes to.
+    /// The limits of replies that wait for their connection.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub(super) struct ReplyPeers / ReplyPeersAt {
         /// Most messages that wait for it.
@@ -414,13 +414,13 @@ shared_key! {
 }
 
 words! {
-    /// What happens to a peer whose queue is full.
+    /// The policy for a peer whose queue is full.
     pub enum SlowPeer {
-        /// It misses the oldest.
+        /// The peer misses the oldest messages.
         DropOldest = "drop_oldest",
-        /// It misses the newest.
+        /// The peer misses the newest messages.
         DropNewest = "drop_newest",
-        /// It is disconnected, with code 1013.
+        /// The peer is disconnected, with code 1013.
         Disconnect = "disconnect",
         /// The pipeline waits for it.
         Block = "block",
@@ -429,9 +429,9 @@ words! {
 }
 
 words! {
-    /// What happens to messages while there is no peer.
+    /// The policy for messages while there is no peer.
     pub enum WhenNoPeers {
-        /// They are dropped, and counted.
+        /// Messages are dropped, and counted.
         Drop = "drop",
         /// The pipeline waits until a peer is connected.
         Wait = "wait",

@@ -4,16 +4,16 @@ use std::fmt::{self, Write as _};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-/// All that is wrong with a configuration file, in the order of the file.
+/// All errors of a configuration file, in the order of the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigErrors(Vec<ConfigError>);
 
-/// One thing that is wrong, or odd, and where.
+/// An error or a warning, with its place in the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError {
     /// The path of the configuration file.
     pub file: PathBuf,
-    /// Where in it; `None` where the file as a whole is meant.
+    /// The place in the file; `None` where the file as a whole is meant.
     pub place: Option<Location>,
     /// What is wrong, as a text that stands alone.
     pub message: String,
@@ -28,7 +28,7 @@ pub struct Location {
     pub line: usize,
     /// The column in characters, from 1.
     pub column: usize,
-    /// How many characters of the line are meant, at least 1.
+    /// The number of characters that are meant, at least 1.
     pub width: usize,
     /// The line as the file has it, without its end.
     pub text: String,
@@ -92,7 +92,7 @@ impl ConfigError {
         self.render("", colour)
     }
 
-    /// The same as a warning.
+    /// The error as a warning: text that ends in a line break, in colour for a terminal.
     pub fn render_warning(&self, colour: bool) -> String {
         self.render("warning: ", colour)
     }

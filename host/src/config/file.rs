@@ -20,9 +20,9 @@ const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 pub struct Loaded {
     /// The configuration, with defaults filled in.
     pub config: Config,
-    /// What the user should know and may want.
+    /// The warnings: what is odd, and may be wanted.
     pub warnings: Vec<ConfigError>,
-    /// Where its parts stand in the file.
+    /// The places of the parts of the configuration in its file.
     pub places: Places,
 }
 
@@ -30,7 +30,7 @@ pub struct Loaded {
 /// `path` is relative to.
 ///
 /// # Errors
-/// All that is wrong with the file, or that it cannot be read.
+/// All errors of the file, or that it cannot be read.
 pub fn load(path: &Path, environment: &Environment) -> Result<Loaded, ConfigErrors> {
     let bytes = std::fs::read(path).map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound => ConfigErrors::whole(
@@ -46,7 +46,7 @@ pub fn load(path: &Path, environment: &Environment) -> Result<Loaded, ConfigErro
 /// Reads a configuration that was read from `path`, or stands for what would be there.
 ///
 /// # Errors
-/// All that is wrong with it.
+/// All errors of the configuration.
 pub fn parse(path: &Path, bytes: &[u8], environment: &Environment) -> Result<Loaded, ConfigErrors> {
     // Columns are those of a text without a byte order mark, as editors count them.
     let bytes = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes);

@@ -12,7 +12,7 @@ const RESERVED: &str = "__meta_";
 /// Something that a peer's handshake says, and none of its messages.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FromHandshake {
-    /// What stands for a `{name}` of the path.
+    /// The segment that stands for a `{name}` of the path.
     Path(String),
     /// The value of this name in the query of the url.
     Query(String),

@@ -16,7 +16,7 @@ use super::{AllowedOrigins, EndpointText, Redacted};
 use std::time::Duration;
 
 table! {
-    /// Where a server endpoint is reached.
+    /// The settings of an endpoint in server mode: where it is reached, and by whom.
     #[derive(Clone, Debug, PartialEq)]
     pub struct Listen / ListenAt {
         /// The endpoint listens on this address; if left out, on that of [server].

@@ -22,12 +22,12 @@ enum Segment {
     Named(String),
 }
 
-/// What is wrong with a path.
+/// An error in a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PathError {
     /// What is wrong with the path, as a text that stands alone.
     pub message: String,
-    /// What to do about it.
+    /// What to do about the error, where that is known.
     pub hint: Option<String>,
 }
 
@@ -94,7 +94,7 @@ impl PathPattern {
             })
     }
 
-    /// What stands for a name in a path that matches.
+    /// The segment that stands for a name in a path that matches.
     pub fn value<'a>(&self, name: &str, path: &'a str) -> Option<Cow<'a, str>> {
         let asked = path.strip_prefix('/').unwrap_or(path).split('/');
         let (_, value) = self.segments.iter().zip(asked).find(|(segment, _)| match segment {

@@ -21,7 +21,7 @@ const MOST_MEMORY: u64 = 4 * GIB;
 const LEAST_MEMORY: u64 = 64 * KIB;
 
 table! {
-    /// One pipeline: source, transforms, sinks.
+    /// A pipeline: its source, its transforms and its sinks.
     #[derive(Clone, PartialEq)]
     pub struct Pipeline / PipelineAt {
         /// the pipeline's name, unique, of 64 bytes at most
@@ -102,7 +102,7 @@ fn check_outputs(report: &mut Report<'_>, sink: &SinkConfig, at: Option<&ListAt>
 }
 
 choices! {
-    /// Where messages come from.
+    /// The source of a pipeline.
     #[derive(Clone, Debug, PartialEq)]
     #[expect(clippy::large_enum_variant, reason = "few are ever made, and none is moved in a loop")]
     pub enum SourceConfig / SourceConfigAt / source by "type" "what the source is" required {
@@ -175,7 +175,7 @@ impl Transform {
 }
 
 table! {
-    /// What an instance of a plugin may use.
+    /// The limits of an instance of a plugin.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub struct Limits / LimitsAt {
         /// An instance may have at most so much memory.
@@ -190,15 +190,15 @@ table! {
 with_defaults!(Limits);
 
 words! {
-    /// What becomes of a message that a plugin rejects or faults on.
+    /// The policy for a message that a plugin rejects or faults on.
     pub enum OnError {
-        /// It goes to the dead letters.
+        /// The message goes to the dead letters.
         DeadLetter = "dead_letter",
-        /// It is dropped, and counted.
+        /// The message is dropped, and counted.
         Drop = "drop",
-        /// It goes on unchanged.
+        /// The message goes on unchanged.
         Pass = "pass",
-        /// It goes to the dead letters, and its pipeline stops.
+        /// The message goes to the dead letters, and its pipeline stops.
         Stop = "stop",
     }
 }

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Where the parts of the pipelines of a file stand, by the names of the pipelines.
+/// The places of the parts of pipelines in a configuration file, by the names of the pipelines.
 #[derive(Clone, Debug)]
 pub struct Places {
     file: PathBuf,
@@ -63,7 +63,7 @@ impl Places {
         Self { file: file.to_owned(), text: text.into(), pipelines: pipelines.collect() }
     }
 
-    /// What is said of a part of a pipeline, at its place.
+    /// Makes an error or a warning about a part of a pipeline, with its place in the file.
     pub fn said(&self, pipeline: &str, part: Part, message: String, hint: Option<String>) -> ConfigError {
         let place = self.pipelines.get(pipeline).map(|places| {
             let span = match part {

@@ -38,7 +38,7 @@ impl Redacted {
         &self.value
     }
 
-    /// What may be shown of it.
+    /// The part of the text that may be shown; the rest is `***`.
     pub fn shown(&self) -> &str {
         &self.shown
     }

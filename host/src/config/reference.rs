@@ -177,10 +177,17 @@ fn default(key: &Key) -> String {
     }
 }
 
+/// What is said of a key, as a sentence: errors quote some of it within one.
+fn sentence(says: &str) -> String {
+    let end = if says.ends_with('.') { "" } else { "." };
+    let is_word = says.split(' ').next().is_some_and(|word| word.chars().all(char::is_alphabetic));
+    let (first, rest) = says.split_at(usize::from(is_word));
+    format!("{}{rest}{end}", first.to_uppercase())
+}
+
 impl Reference {
     fn heading(&mut self, level: usize, title: &str, says: &str) {
-        let (first, rest) = says.split_at(1);
-        self.text += &format!("\n{} {title}\n\n{}{rest}.\n", "#".repeat(level), first.to_uppercase());
+        self.text += &format!("\n{} {title}\n\n{}\n", "#".repeat(level), sentence(says));
     }
 
     /// A table, and then those that its keys lead to. `tag` is the key that decides among `all` choices.
@@ -197,8 +204,8 @@ impl Reference {
         for row in rows {
             let Key { name, doc, takes_files, .. } = row.key;
             let (case, kind, default) = (column(&label(&row.of, all)), in_words(row.key), default(row.key));
-            let files = if *takes_files { "; takes `${file:}`" } else { "" };
-            self.text += &format!("| `{name}` |{case} {kind} | {default} | {doc}{files} |\n");
+            let files = if *takes_files { " Takes `${file:}`." } else { "" };
+            self.text += &format!("| `{name}` |{case} {kind} | {default} | {}{files} |\n", sentence(doc));
         }
         for key in rows.iter().map(|row| row.key) {
             let Kind::Table(shape) = key.kind else { continue };

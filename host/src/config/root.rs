@@ -82,7 +82,7 @@ impl Config {
 }
 
 table! {
-    /// Where plugins are found, and where their compiled code is kept.
+    /// The folder of plugins, and the folder where their compiled code is kept.
     #[derive(Clone, Debug, PartialEq)]
     pub struct Plugins / PluginsAt {
         /// The folder of plugins is made if it is missing; the file vwap.wasm in it is the plugin "vwap".

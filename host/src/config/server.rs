@@ -11,7 +11,7 @@ use super::{EndpointText, Redacted};
 use std::time::Duration;
 
 table! {
-    /// What endpoints in server mode share: defaults, and the limits of every listener.
+    /// The settings that endpoints in server mode share: their defaults, and the limits of every listener.
     #[derive(Clone, Debug, PartialEq)]
     pub struct Server / ServerAt {
         /// Endpoints in server mode listen on this address.

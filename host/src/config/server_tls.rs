@@ -49,9 +49,9 @@ table! {
 words! {
     /// Whether a client needs a certificate.
     pub(super) enum ClientAuth {
-        /// It does.
+        /// The client needs one.
         Required = "required",
-        /// It may have one.
+        /// The client may have one.
         Optional = "optional",
     }
 }

@@ -93,7 +93,7 @@ impl EndpointText {
         Ok(Redacted::new(value, self.known.shown()))
     }
 
-    /// What may be shown of it.
+    /// The part of the text that may be shown; the rest is `***`.
     pub fn shown(&self) -> &str {
         self.known.shown()
     }
@@ -108,7 +108,7 @@ impl EndpointText {
         !self.has_files() && self.known.is_open()
     }
 
-    /// What is known without its files; all of it where there are none.
+    /// The part of the text that is known without its files; all of it where there are none.
     pub fn known(&self) -> &Redacted {
         &self.known
     }

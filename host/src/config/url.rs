@@ -28,7 +28,7 @@ pub struct WebSocketUrl {
     pub user_info: Option<String>,
 }
 
-/// Why a text is no url that can be dialled.
+/// The reason why a text is no url that can be dialled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UrlError {
     /// Follows "websocket url ", and is followed by ": " and the url.
@@ -49,7 +49,7 @@ impl UrlError {
         format!("websocket url {}: {shown}", self.says)
     }
 
-    /// What to do about it.
+    /// What to do about the error, where that is known.
     pub fn hint(&self) -> Option<&'static str> {
         self.hint
     }
@@ -59,7 +59,7 @@ impl WebSocketUrl {
     /// Reads a url.
     ///
     /// # Errors
-    /// Why it cannot be dialled.
+    /// The reason why the text cannot be dialled.
     pub fn parse(text: &str) -> Result<Self, UrlError> {
         let starts = |scheme: &&str| text.get(..scheme.len()).is_some_and(|s| s.eq_ignore_ascii_case(scheme));
         let scheme = ["ws://", "wss://"].into_iter().find(starts).ok_or(UrlError::SCHEME)?;

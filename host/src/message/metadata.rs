@@ -20,7 +20,7 @@ pub const CONNECTION: &str = "__meta_connection";
 /// The peer of a connection that we accepted, `ip:port`.
 pub const PEER: &str = "__meta_peer";
 
-/// What all messages of one connection (or file) have in common.
+/// The metadata that all messages of one connection, or of one file, have in common.
 #[derive(Debug, Default)]
 pub struct Origin {
     entries: Vec<(Box<str>, Box<str>)>,
@@ -59,7 +59,7 @@ impl Origin {
         self.reply_to.as_deref()
     }
 
-    /// All keys and values.
+    /// Iterates over all keys and values.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.entries.iter().map(|(key, value)| (&**key, &**value))
     }
@@ -110,24 +110,24 @@ pub struct Metadata {
 }
 
 impl Metadata {
-    /// Of a message received at `received_us`, microseconds since the Unix epoch.
+    /// The metadata of a message that was received at `received_us`, in microseconds since the Unix epoch.
     #[inline]
     pub fn new(origin: Arc<Origin>, received_us: u64) -> Self {
         Self { origin, received_us, changes: None }
     }
 
-    /// Of a message that no source received: the emission of a timer or of the end.
+    /// The metadata of a message that no source received: the emission of a timer or of the end.
     pub fn without_origin(now_us: u64) -> Self {
         Self::new(Arc::default(), now_us)
     }
 
-    /// When the message was received, in microseconds since the Unix epoch.
+    /// The time at which the message was received, in microseconds since the Unix epoch.
     #[inline]
     pub fn received_us(&self) -> u64 {
         self.received_us
     }
 
-    /// What it shares with the other messages of its connection.
+    /// The origin that the message shares with the others of its connection.
     #[inline]
     pub fn origin(&self) -> &Arc<Origin> {
         &self.origin
@@ -150,7 +150,7 @@ impl Metadata {
         Cow::Borrowed(self.origin.get(key))
     }
 
-    /// All keys with a value, each once.
+    /// Iterates over all keys that have a value, each once.
     pub fn iter(&self) -> impl Iterator<Item = (&str, Cow<'_, str>)> {
         let changed = self.layers().enumerate().flat_map(move |(depth, layer)| {
             let is_seen = move |key: &str| self.layers().take(depth).all(|above| above.get(key).is_none());

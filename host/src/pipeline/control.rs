@@ -45,7 +45,7 @@ pub struct Swapped {
 /// How a pipeline ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ending {
-    /// Its source ended.
+    /// The source of the pipeline has ended.
     Finished,
     /// It was told to.
     Stopped,
@@ -56,7 +56,7 @@ pub enum Ending {
 /// A running pipeline's account of its end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ended {
-    /// Why.
+    /// How the pipeline has ended.
     pub ending: Ending,
     /// Messages that were still in flight when the grace period ran out, or that waited for a plugin which
     /// fails again and again when the stop came; `None` if everything reached its end.

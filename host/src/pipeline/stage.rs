@@ -63,7 +63,7 @@ pub enum CarriedState {
     Older,
     /// There was state, but it could not be had.
     Fresh,
-    /// There was none.
+    /// The plugin has no state.
     None,
 }
 

@@ -26,7 +26,7 @@ const SUFFIX: &str = ".code";
 /// Most entries that no loaded plugin uses; those that were not used for longest make room.
 const MAX_UNUSED: usize = 128;
 
-/// A SHA-256.
+/// The SHA-256 digest of a plugin's file.
 pub(super) type Sha256Sum = [u8; DIGEST_BYTES];
 
 /// A folder of compiled code.
@@ -68,9 +68,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// What was found for a plugin.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum CachedCode {
-    /// The compiled code.
+    /// The compiled code, whole by its own digest.
     Code(Vec<u8>),
-    /// Nothing.
+    /// The cache has no code of this digest.
     Absent,
     /// Something that must not be used, and why.
     Refused(String),
@@ -212,7 +212,7 @@ impl Cache {
     }
 }
 
-/// Hexadecimal digits.
+/// Writes bytes as hexadecimal digits.
 pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Most named outputs.
+/// Most named outputs that a plugin may describe.
 const MAX_OUTPUTS: usize = 1024;
 /// Most metadata keys in each direction: each is looked up for every message.
 const MAX_KEYS: usize = 128;

@@ -44,7 +44,7 @@ pub(super) enum Writing {
         ends: Vec<u32>,
     },
     Each(Vec<Arc<str>>),
-    /// By emission, ascending.
+    /// The values by the number of their emission, ascending.
     Sparse(Vec<(u32, Arc<str>)>),
 }
 
@@ -55,12 +55,12 @@ fn range(ends: &[u32], i: usize) -> std::ops::Range<usize> {
 }
 
 impl Emissions {
-    /// No messages.
+    /// Makes emissions without a message.
     pub fn none() -> Self {
         Self::default()
     }
 
-    /// How many.
+    /// The number of emissions.
     #[inline]
     pub fn len(&self) -> usize {
         self.count

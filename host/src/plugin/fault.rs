@@ -23,14 +23,14 @@ pub enum FaultKind {
     Invalid,
     /// It could not be instantiated, or `init` failed or refused the configuration.
     Init,
-    /// `snapshot` failed.
+    /// The call of `snapshot` failed.
     Snapshot,
     /// `restore` failed or refused the state.
     Restore,
 }
 
 impl FaultKind {
-    /// The label value.
+    /// The kind as the label `kind` of metrics has it.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Trap => "trap",
@@ -132,7 +132,7 @@ pub enum EngineError {
     /// The folder of compiled code cannot be used.
     #[error("failed to use the plugin cache {path}: {reason}")]
     Cache {
-        /// The folder.
+        /// The path of the folder.
         path: crate::config::FilePath,
         /// What the system or the check said.
         reason: String,
@@ -143,7 +143,7 @@ pub enum EngineError {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("failed to load plugin {plugin}: {problem}")]
 pub struct LoadError {
-    /// The plugin's name.
+    /// The name of the plugin.
     pub plugin: String,
     /// What is wrong with it.
     pub problem: LoadProblem,
@@ -152,7 +152,7 @@ pub struct LoadError {
 /// What can be wrong with a plugin file.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LoadProblem {
-    /// No bytes.
+    /// The file has no bytes.
     #[error("the file is empty")]
     Empty,
     /// No WebAssembly at all.

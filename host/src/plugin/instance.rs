@@ -50,12 +50,12 @@ impl Plugin {
 }
 
 impl Instance {
-    /// What the plugin said of itself.
+    /// The description that the plugin gave of itself in `init`.
     pub fn description(&self) -> &Description {
         &self.description
     }
 
-    /// The plugin.
+    /// The plugin that the instance is of.
     pub fn plugin(&self) -> &Plugin {
         self.callee.plugin()
     }
@@ -65,7 +65,7 @@ impl Instance {
         self.callee.host().limiter.used_bytes()
     }
 
-    /// How long the last call took.
+    /// The time that the last call took.
     pub fn last_call(&self) -> CallTime {
         self.callee.last_call()
     }

@@ -24,7 +24,7 @@ pub struct CallTime {
     pub running: Duration,
     /// From its begin to its end; longer where it gave its thread away.
     pub elapsed: Duration,
-    /// Its end.
+    /// The moment at which the call ended.
     pub ended: Instant,
 }
 

@@ -113,7 +113,7 @@ impl GuestLog {
         self.said.last_words.lock().expect("nothing panics while it is held").take()
     }
 
-    /// Writes one line.
+    /// Writes one line of the guest, if its budget allows.
     pub(super) fn write(&self, level: Level, text: &str) {
         // A line that nobody asked for costs the guest nothing.
         if !is_asked_for(level) {

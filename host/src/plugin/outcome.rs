@@ -15,9 +15,9 @@ use std::sync::Arc;
 /// Which messages of a batch go on unchanged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Forward {
-    /// None.
+    /// No message is forwarded.
     Nothing,
-    /// All.
+    /// All messages are forwarded.
     All,
     /// Those with these indices, strictly ascending, all in range.
     These(Vec<u32>),

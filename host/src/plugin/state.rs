@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 /// Most bytes of keys and values of one transform.
 const MAX_STATE_BYTES: usize = 64 << 20;
-/// Longest key.
+/// Longest key of the state, in bytes.
 const MAX_KEY_BYTES: usize = 1 << 10;
 /// What an entry costs beside its key and value, so that many small ones are bounded too.
 const ENTRY_BYTES: usize = 128;

@@ -60,7 +60,7 @@ pub struct Settled {
     pub untaken: u64,
 }
 
-/// What one place has counted.
+/// The counts of one place.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Messages that came in.
@@ -73,7 +73,7 @@ pub struct Counts {
     pub in_flight: u64,
 }
 
-/// What was lost at a place for one reason.
+/// The messages that were lost at a place for one reason.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LossCounts {
     /// The number of messages that were dropped.
@@ -224,7 +224,7 @@ impl Account {
         }
     }
 
-    /// What was counted here.
+    /// The counts of this place.
     pub fn counts(&self) -> Counts {
         self.ledger.lock()[self.index].counts()
     }

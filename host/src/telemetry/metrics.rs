@@ -203,7 +203,7 @@ impl Metrics {
         self.accounts.counts(pipeline, sink).delivered
     }
 
-    /// What a transform has counted.
+    /// The counts of a transform.
     pub fn stage_counts(&self, pipeline: &str, transform: &str) -> Counts {
         self.accounts.counts(pipeline, transform)
     }
@@ -214,7 +214,7 @@ impl Metrics {
         self.plugin_paused.get(&of).is_some_and(|paused| paused.get() != 0)
     }
 
-    /// What was lost at a place, the source, a transform or a sink, for one reason.
+    /// The messages that were lost at a place (the source, a transform or a sink) for one reason.
     pub fn loss_counts(&self, pipeline: &str, place: &str, reason: Reason) -> LossCounts {
         self.accounts.losses(pipeline, place, reason)
     }
@@ -236,7 +236,7 @@ impl Metrics {
         self.handshakes.clone()
     }
 
-    /// What the plugin of a transform counts itself.
+    /// The metrics that the plugin of a transform keeps itself.
     pub fn guest(&self, pipeline: &str, transform: &str) -> GuestMetrics {
         self.guests.of(pipeline, transform)
     }
@@ -253,7 +253,7 @@ impl Metrics {
     }
 }
 
-/// How a swap ended.
+/// The outcome of a swap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SwapOutcome {
     /// The new version runs.
@@ -275,19 +275,19 @@ impl SwapOutcome {
     }
 }
 
-/// What a source counts.
+/// The metrics of a source.
 #[derive(Clone, Debug)]
 pub struct SourceMetrics {
-    /// Where its messages are.
+    /// The account of its messages.
     pub account: Account,
     /// Seconds in which backpressure held reading back.
     pub paused: SecondsCounter,
 }
 
-/// What a transform counts.
+/// The metrics of a transform.
 #[derive(Clone, Debug)]
 pub struct StageMetrics {
-    /// Where its messages are.
+    /// The account of its messages.
     pub account: Account,
     /// Calls that were accepted.
     pub calls_ok: Counter,
@@ -320,10 +320,10 @@ impl StageMetrics {
     }
 }
 
-/// What a sink counts.
+/// The metrics of a sink.
 #[derive(Clone, Debug)]
 pub struct SinkMetrics {
-    /// Where its messages are.
+    /// The account of its messages.
     pub account: Account,
     /// Messages sent again to new peers, messages times peers.
     pub replayed: Counter,
@@ -349,7 +349,7 @@ impl SinkMetrics {
     }
 }
 
-/// What an endpoint counts.
+/// The metrics of an endpoint.
 #[derive(Clone, Debug)]
 pub struct EndpointMetrics {
     /// Bytes received: what TLS carries, so frame headers included and the handshake not.
@@ -391,7 +391,7 @@ impl EndpointMetrics {
     }
 }
 
-/// How an attempt to connect ended.
+/// The outcome of an attempt to connect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ConnectOutcome {
     /// A connection was made.

@@ -11,7 +11,7 @@ pub struct RateLimit {
 }
 
 impl RateLimit {
-    /// One line in each `interval`.
+    /// Makes a limit of one line in each `interval`.
     pub fn new(interval: Duration) -> Self {
         Self { interval, last: None, held_back: 0 }
     }

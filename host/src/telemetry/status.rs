@@ -21,7 +21,7 @@ pub enum PipelineState {
     Waiting {
         /// The names of the plugins that are missing.
         plugins: Vec<String>,
-        /// Of those, the ones whose file is there and cannot run here, and why.
+        /// Of those plugins, the ones whose file is there and cannot run here, with the reason.
         #[serde(skip_serializing_if = "BTreeMap::is_empty")]
         refused: BTreeMap<String, String>,
     },

@@ -28,7 +28,7 @@ pub(super) struct ManagedPipeline {
 /// What a pipeline does, as far as telling it something goes.
 #[derive(Debug)]
 pub(super) enum PipelinePhase {
-    /// Nothing.
+    /// The pipeline does nothing.
     Down,
     /// It starts once its plugins are there.
     Waiting,
@@ -42,7 +42,7 @@ pub(super) enum PipelinePhase {
     Prepared(Vec<Ready>),
     /// Its ends are being opened.
     Opening { cancel: CancellationToken },
-    /// It runs.
+    /// The pipeline runs.
     Up { control: mpsc::Sender<Control>, stages: Vec<RunningStage> },
     /// It was told to stop, and its job or its task has not ended.
     Stopping,
@@ -62,9 +62,9 @@ pub(super) struct RunningStage {
 /// What a new version of a plugin means for a pipeline that is down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Revival {
-    /// Nothing.
+    /// A new version changes nothing for the pipeline.
     None,
-    /// It is started anew.
+    /// The pipeline is started anew.
     Restart,
     /// It is started anew, and the host does not end before: its plugin came to a host that ran.
     Awaited,
