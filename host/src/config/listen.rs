@@ -28,7 +28,8 @@ table! {
         /// Peers ask for exactly this path; {name} stands for any one segment: /rooms/{room}.
         path: Redacted = key(One<PathName>, default("/".into()));
         /// The messages of a connection get this metadata from its handshake: "path:NAME", "query:NAME",
-        /// "header:NAME", "cookie:NAME", "auth:user", "tls:cn", "tls:san", "tls:fingerprint".
+        /// "header:NAME", "cookie:NAME", "auth:user", "tls:cn", "tls:san", "tls:fingerprint". A handshake with
+        /// such a header that is not UTF-8 gets 400.
         metadata: Vec<(String, FromHandshake)> = key(Map<FromHandshake>, default(Vec::new()));
         /// These may connect, and others get 401; if left out, everybody may.
         auth: Option<Auth> = key(Sub<Auth>, optional);

@@ -8,7 +8,9 @@ use futures_util::SinkExt;
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::time::Duration;
-use tidemill::config::{AllowedOrigins, Auth, BearerFrom, Buffer, Endpoint, Mode, Peers, Server};
+use tidemill::config::{
+    AllowedOrigins, Auth, BearerFrom, Buffer, Endpoint, FromHandshake, Mode, Peers, Server,
+};
 use tidemill::websocket::Listeners;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -29,6 +31,17 @@ async fn status(address: SocketAddr, path: &str, headers: &str) -> u16 {
          Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n"
     );
     tcp.write_all(request.as_bytes()).await.expect("it is read");
+    let mut line = [0; 12];
+    soon(tcp.read_exact(&mut line)).await.expect("an answer");
+    String::from_utf8_lossy(&line[9..]).parse().expect("a status")
+}
+
+/// The same for headers that need not be text.
+async fn status_of_bytes(address: SocketAddr, headers: &[u8]) -> u16 {
+    let mut tcp = TcpStream::connect(address).await.expect("it listens");
+    let rest = b"Host: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+        Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n";
+    tcp.write_all(&[b"GET / HTTP/1.1\r\n", headers, rest].concat()).await.expect("it is read");
     let mut line = [0; 12];
     soon(tcp.read_exact(&mut line)).await.expect("an answer");
     String::from_utf8_lossy(&line[9..]).parse().expect("a status")
@@ -250,4 +263,36 @@ async fn what_is_too_large_is_counted_where_the_endpoint_is_a_sink() {
     };
     with_sink(&mut sink, &mut failed, sends).await;
     assert_eq!(metric(&metrics, &counted), "1");
+}
+
+#[tokio::test]
+async fn a_request_with_two_hosts_is_refused_whatever_they_say() {
+    let (_source, address) =
+        server_source(&Listeners::default(), server_endpoint("/"), &Metrics::default()).await;
+    for hosts in ["Host: localhost\r\nHost: localhost\r\n", "Host: localhost\r\nhost: evil.example\r\n"] {
+        assert_eq!(status(address, "/", hosts).await, 400, "{hosts}");
+    }
+    assert_eq!(status(address, "/", "").await, 400, "none is too few");
+    assert_eq!(asked(address, "/").await, 101);
+}
+
+#[tokio::test]
+async fn a_header_that_metadata_is_taken_from_must_be_utf_8() {
+    let mut endpoint = server_endpoint("/");
+    if let Mode::Server(listen) = &mut endpoint.mode {
+        listen.metadata = vec![
+            ("user".to_owned(), FromHandshake::Header("X-User".to_owned())),
+            ("sid".to_owned(), FromHandshake::Cookie("sid".to_owned())),
+        ];
+    }
+    let (_source, address) = server_source(&Listeners::default(), endpoint, &Metrics::default()).await;
+    for (headers, wanted) in [
+        (&b"X-User: caf\xe9\r\n"[..], 400),
+        (b"x-user: caf\xe8\r\n", 400),
+        (b"Cookie: theme=caf\xe9; sid=1\r\n", 400),
+        ("X-User: café\r\n".as_bytes(), 101),
+        (b"X-Other: caf\xe9\r\n", 101),
+    ] {
+        assert_eq!(status_of_bytes(address, headers).await, wanted, "{}", String::from_utf8_lossy(headers));
+    }
 }

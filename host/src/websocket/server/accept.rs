@@ -70,6 +70,8 @@ pub enum HandshakeRefusal {
         /// A user and a password would.
         basic: bool,
     },
+    /// A header that metadata is taken from is not UTF-8: 400.
+    Unreadable,
     /// There are too many connections: 503.
     Full,
     /// What is to be at this path is not there yet: 503.
@@ -265,6 +267,9 @@ impl From<HandshakeRefusal> for HttpRefusal {
                 let wanted = challenges.into_iter().filter(|(is_wanted, _)| *is_wanted);
                 wanted.fold(answer, |answer, (_, challenge)| answer.with(header::WWW_AUTHENTICATE, challenge))
             }
+            HandshakeRefusal::Unreadable => {
+                no(StatusCode::BAD_REQUEST, "a header that metadata is taken from is not UTF-8")
+            }
             HandshakeRefusal::Full => no(StatusCode::SERVICE_UNAVAILABLE, "too many connections"),
             HandshakeRefusal::NotOpen => no(StatusCode::SERVICE_UNAVAILABLE, "this path is not open yet"),
         }
@@ -277,6 +282,10 @@ async fn answer<T>(
     admitted: impl Future<Output = AdmissionResult<T>>,
 ) -> Result<(Admitted<T>, Response<Full<Bytes>>), HttpRefusal> {
     let headers = &request.headers;
+    // One who reads the first and one who reads the last must not see two hosts (RFC 9110, section 7.2).
+    if headers.get_all(header::HOST).iter().nth(1).is_some() {
+        return Err(no(StatusCode::BAD_REQUEST, "Host is given more than once"));
+    }
     if request.method != Method::GET {
         let refusal = no(StatusCode::METHOD_NOT_ALLOWED, "only GET opens a WebSocket");
         return Err(refusal.with(header::ALLOW, "GET"));

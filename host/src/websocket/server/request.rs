@@ -5,7 +5,7 @@
 
 use crate::config::{FromHandshake, PathPattern};
 use crate::websocket::tls::PeerCertificate;
-use hyper::header::HeaderMap;
+use hyper::header::{self, HeaderMap, HeaderName};
 use percent_encoding::percent_decode_str;
 use std::borrow::Cow;
 
@@ -16,20 +16,27 @@ pub struct Handshake {
     query: Option<Box<str>>,
     /// `name: value` lines; bytes that are not UTF-8 are replaced.
     head: Box<str>,
+    /// The headers in which some are: what they say is not known, so nothing is taken from them.
+    unreadable: Box<[HeaderName]>,
     user: Option<Box<str>>,
     certificate: Option<PeerCertificate>,
 }
 
 impl Handshake {
     pub(super) fn new(uri: &hyper::Uri, headers: &HeaderMap, certificate: Option<PeerCertificate>) -> Self {
-        let mut head = String::new();
+        let (mut head, mut unreadable) = (String::new(), Vec::new());
         for (name, value) in headers {
-            head.extend([name.as_str(), ": ", &String::from_utf8_lossy(value.as_bytes()), "\n"]);
+            let value = String::from_utf8_lossy(value.as_bytes());
+            head.extend([name.as_str(), ": ", &value, "\n"]);
+            if matches!(value, Cow::Owned(_)) {
+                unreadable.push(name.clone());
+            }
         }
         Self {
             path: uri.path().into(),
             query: uri.query().map(Into::into),
             head: head.into(),
+            unreadable: unreadable.into(),
             user: None,
             certificate,
         }
@@ -66,8 +73,22 @@ impl Handshake {
         Some(unquoted.unwrap_or(value))
     }
 
+    /// Whether a header that metadata is taken from is UTF-8, or is none.
+    pub(super) fn is_readable(&self, from: &FromHandshake) -> bool {
+        match from {
+            FromHandshake::Header(name) => {
+                !self.unreadable.iter().any(|known| known.as_str().eq_ignore_ascii_case(name))
+            }
+            FromHandshake::Cookie(_) => !self.unreadable.contains(&header::COOKIE),
+            _ => true,
+        }
+    }
+
     /// What metadata is given, for a connection to this path; `None` if the handshake does not say.
     pub(super) fn value<'a>(&'a self, from: &'a FromHandshake, path: &PathPattern) -> Option<Cow<'a, str>> {
+        if !self.is_readable(from) {
+            return None;
+        }
         match from {
             FromHandshake::Path(name) => path.value(name, &self.path),
             FromHandshake::Query(name) => self.query(name),
@@ -90,7 +111,7 @@ impl Handshake {
 mod tests {
     use super::*;
     use crate::config::Redacted;
-    use hyper::header::{HeaderName, HeaderValue};
+    use hyper::header::HeaderValue;
 
     fn handshake(uri: &str, headers: &[(&'static str, &'static str)]) -> Handshake {
         let headers = headers
@@ -118,6 +139,19 @@ mod tests {
         assert_eq!(value(FromHandshake::Cookie("theme".to_owned())).as_deref(), Some("dark"));
         assert_eq!(value(FromHandshake::Cookie("Sid".to_owned())), None);
         assert_eq!(value(FromHandshake::User), None);
+    }
+
+    #[test]
+    fn nothing_is_taken_from_a_header_that_is_not_utf_8() {
+        let mut headers = HeaderMap::new();
+        headers.append("x-user", HeaderValue::from_bytes(b"caf\xe9").expect("opaque bytes are allowed"));
+        headers.append("x-room", HeaderValue::from_bytes("café".as_bytes()).expect("so is UTF-8"));
+        let handshake = Handshake::new(&"/".parse().expect("a path"), &headers, None);
+        let path = PathPattern::parse(&Redacted::plain("/")).expect("a path");
+        let [user, room] = ["X-User", "X-Room"].map(|name| FromHandshake::Header(name.to_owned()));
+        assert!(!handshake.is_readable(&user) && handshake.is_readable(&room));
+        assert_eq!(handshake.value(&user, &path), None);
+        assert_eq!(handshake.value(&room, &path).as_deref(), Some("café"));
     }
 
     #[test]

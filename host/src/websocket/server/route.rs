@@ -191,6 +191,9 @@ impl Route {
             AccessDenied::Origin => HandshakeRefusal::Origin,
             AccessDenied::Credentials { bearer, basic } => HandshakeRefusal::Unauthorized { bearer, basic },
         })?;
+        if !self.lock().members.iter().all(|member| member.can_read(&handshake)) {
+            return Err(HandshakeRefusal::Unreadable);
+        }
         let permit = match self.permit(connections) {
             Some(permit) => permit,
             None => self.permit_soon(connections).await.ok_or(HandshakeRefusal::Full)?,

@@ -64,6 +64,11 @@ impl RouteMember {
         }
     }
 
+    /// Whether all headers are UTF-8 that it takes metadata from.
+    pub(super) fn can_read(&self, handshake: &Handshake) -> bool {
+        self.metadata.iter().all(|(_, from)| handshake.is_readable(from))
+    }
+
     /// What the messages of a peer have in common here: what the host tells of it, and its handshake.
     pub(super) fn origin<const N: usize>(
         &self,
