@@ -57,6 +57,7 @@ const MAX_REASON_BYTES: usize = 123;
 /// A WebSocket connection after its handshake.
 pub struct Connection {
     socket: WebSocket<Io>,
+    role: Role,
     phase: Lifecycle,
     is_dirty: bool,
     is_blocked: bool,
@@ -113,6 +114,7 @@ impl Connection {
         let io = Io::new(stream, rest.len(), role == Role::Client, kept_write_buffer);
         Self {
             socket: WebSocket::from_partially_read(io, rest.to_vec(), role, Some(config)),
+            role,
             phase: Lifecycle::Open,
             is_dirty: false,
             is_blocked: false,
@@ -422,12 +424,13 @@ impl Connection {
             // An error shows again when the flush is polled.
             let _ = self.socket.close(Some(CloseFrame { code: code.into(), reason: reason.into() }));
         }
-        let closing = (!matches!(ending, ConnectionEnd::Lost(_))).then(ClosingHandshake::new);
+        let closing = (!matches!(ending, ConnectionEnd::Lost(_)))
+            .then(|| ClosingHandshake::new(self.role, &ending, self.traffic().received_bytes));
         self.phase = Lifecycle::Over(Box::new(EndedConnection { ending, closing }));
     }
 
-    /// Sees the end through: ready once the peer has hung up, or after 5 s or 1 MiB more. The socket is
-    /// closed then; what was held back is still there.
+    /// Sees the end through: ready once both close frames are through and, where the peer is a server, it has
+    /// hung up; or after 5 s or 1 MiB more. The socket is closed then; what was held back is still there.
     pub fn poll_closed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.socket.get_mut().wake(cx.waker());
         let Lifecycle::Over(over) = &mut self.phase else { return Poll::Pending };

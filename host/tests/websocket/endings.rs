@@ -178,6 +178,28 @@ async fn the_close_code_of_a_peer_is_answered_with_the_same() {
 }
 
 #[tokio::test]
+async fn a_peer_that_answers_a_close_frame_is_not_waited_for_to_hang_up() {
+    let (mut source, address) = source_of(server_endpoint("/")).await;
+    let mut peer = raw(address).await;
+    peer.write_all(&frame(0x81, b"hello")).await.expect("it reads");
+    fill_until(&mut source, &mut Seen::default(), |seen| !seen.messages.is_empty()).await;
+    let closing = poll_fn(|cx| source.poll_close(cx, 1001));
+    let answering = async {
+        let code = raw_close_code(&mut peer).await;
+        // Something was on its way still; then comes the answer, and the socket stays open.
+        let last = [frame(0x81, b"late"), frame(0x88, &code.to_be_bytes())].concat();
+        peer.write_all(&last).await.expect("it reads");
+        tokio::time::Instant::now()
+    };
+    let (closed, answered) =
+        soon(async { tokio::join!(async { (closing.await, tokio::time::Instant::now()).1 }, answering) })
+            .await;
+    // It would be five seconds for one that does not answer.
+    assert!(closed - answered < Duration::from_secs(4), "{:?}", closed - answered);
+    drop(peer);
+}
+
+#[tokio::test]
 async fn a_peer_that_never_hangs_up_is_left_after_five_seconds() {
     let (mut accepting, address) = source_of(server_endpoint("/")).await;
     let (listener, url) = listener().await;

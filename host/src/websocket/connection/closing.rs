@@ -1,27 +1,37 @@
-//! The end of a connection: flush, close frame, hang up our half, read on until the peer's end.
+//! The end of a connection: flush, close frame, hang up our half, read on until the peer has answered.
 //!
 //! A socket that is dropped with unread bytes sends a reset, which can overtake the close frame and
-//! lose it. So the last bytes of the peer are read, and thrown away, within bounds.
+//! lose it. So the last bytes of the peer are read, and thrown away, within bounds. Once both close frames are
+//! through, nobody is waited for who does not hang up (RFC 6455, section 7.1.1): not at all by a server whose
+//! close frame was answered, and else for a moment.
 
+use super::ending::ConnectionEnd;
 use super::io::Io;
 use std::io::{ErrorKind, Read};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
-use tokio::time::Sleep;
-use tokio_tungstenite::tungstenite::{Error, WebSocket};
+use tokio::time::{Instant, Sleep};
+use tokio_tungstenite::tungstenite::protocol::Role;
+use tokio_tungstenite::tungstenite::{Error, Message, WebSocket};
 
 /// Longest time an end may take.
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a peer may take to hang up once both close frames are through.
+const LINGER: Duration = Duration::from_secs(1);
 /// Most bytes of the peer that are read in vain.
-const MAX_DISCARDED_BYTES: usize = 1 << 20;
+const MAX_DISCARDED_BYTES: u64 = 1 << 20;
 /// Read at once.
 const CHUNK_BYTES: usize = 8 << 10;
 
+/// What is still to be done until the socket may be closed.
 pub(super) struct ClosingHandshake {
     deadline: Pin<Box<Sleep>>,
     step: ClosingStep,
-    discarded_bytes: usize,
+    role: Role,
+    peer_close: PeerClose,
+    /// How much had been received when the end began.
+    received_bytes: u64,
 }
 
 enum ClosingStep {
@@ -30,10 +40,30 @@ enum ClosingStep {
     Discard,
 }
 
+/// The close frame of the peer.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum PeerClose {
+    Awaited,
+    /// It came first, and ours answers it.
+    First,
+    /// It has answered ours.
+    Answer,
+    /// The peer's frames make no sense any more, so it would not be found.
+    Unknown,
+}
+
 impl ClosingHandshake {
-    pub(super) fn new() -> Self {
-        let deadline = Box::pin(tokio::time::sleep(PATIENCE));
-        Self { deadline, step: ClosingStep::Flush, discarded_bytes: 0 }
+    /// The closing handshake of a connection that ends so, of which so much was received.
+    pub(super) fn new(role: Role, ending: &ConnectionEnd, received_bytes: u64) -> Self {
+        let peer_close = match ending {
+            ConnectionEnd::Closed { .. } => PeerClose::First,
+            ConnectionEnd::TooLarge { .. } | ConnectionEnd::Violation { .. } | ConnectionEnd::Lost(_) => {
+                PeerClose::Unknown
+            }
+            _ => PeerClose::Awaited,
+        };
+        let deadline = Box::pin(tokio::time::sleep(TIMEOUT));
+        Self { deadline, step: ClosingStep::Flush, role, peer_close, received_bytes }
     }
 
     /// The io's waker must have been set.
@@ -55,22 +85,61 @@ impl ClosingHandshake {
                     Err(_) => return Poll::Ready(()),
                 },
                 ClosingStep::HangUp => match ready!(socket.get_mut().poll_shutdown()) {
-                    Ok(()) => self.step = ClosingStep::Discard,
+                    Ok(()) => {
+                        self.step = ClosingStep::Discard;
+                        if self.peer_close == PeerClose::First {
+                            self.linger();
+                        }
+                    }
                     Err(_) => return Poll::Ready(()),
                 },
                 ClosingStep::Discard => {
-                    let mut chunk = [0; CHUNK_BYTES];
-                    match socket.get_mut().read(&mut chunk) {
-                        Ok(0) => return Poll::Ready(()),
-                        Ok(length) => self.discarded_bytes += length,
-                        Err(error) if error.kind() == ErrorKind::WouldBlock => return Poll::Pending,
-                        Err(_) => return Poll::Ready(()),
+                    let discarded = socket.get_ref().traffic().received_bytes - self.received_bytes;
+                    let left = MAX_DISCARDED_BYTES.saturating_sub(discarded);
+                    if left == 0 {
+                        return Poll::Ready(());
                     }
-                    if self.discarded_bytes > MAX_DISCARDED_BYTES {
+                    socket.get_mut().allow(usize::try_from(left).unwrap_or(usize::MAX));
+                    let is_over = ready!(self.poll_discard(socket));
+                    if is_over {
                         return Poll::Ready(());
                     }
                 }
             }
+        }
+    }
+
+    /// Reads something in vain; ready with whether nothing more has to be read.
+    fn poll_discard(&mut self, socket: &mut WebSocket<Io>) -> Poll<bool> {
+        if self.peer_close == PeerClose::Awaited {
+            match socket.read() {
+                Ok(Message::Close(_)) => {
+                    self.peer_close = PeerClose::Answer;
+                    self.linger();
+                }
+                Ok(_) => {}
+                Err(Error::Io(error)) if error.kind() == ErrorKind::WouldBlock => return Poll::Pending,
+                // The stream's end, which is found again, or frames against the protocol.
+                Err(_) => self.peer_close = PeerClose::Unknown,
+            }
+            return Poll::Ready(false);
+        }
+        match socket.get_mut().read(&mut [0; CHUNK_BYTES]) {
+            Ok(length) => Poll::Ready(length == 0),
+            // All that is there is read: closing the socket resets nothing.
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                let is_over = self.peer_close == PeerClose::Answer && self.role == Role::Server;
+                if is_over { Poll::Ready(true) } else { Poll::Pending }
+            }
+            Err(_) => Poll::Ready(true),
+        }
+    }
+
+    /// Both close frames are through.
+    fn linger(&mut self) {
+        let soon = Instant::now() + LINGER;
+        if soon < self.deadline.deadline() {
+            self.deadline.as_mut().reset(soon);
         }
     }
 }
