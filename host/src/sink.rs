@@ -32,7 +32,7 @@ use std::time::Duration;
 /// is ready and [`Sink::push`] once; then [`Sink::poll_flush`] where enough has gathered or nothing more comes.
 /// A flush that is pending may be left for the next turn, and more may be pushed meanwhile. **At a stop**:
 /// [`Sink::stop`] as soon as the pipeline knows that it stops, while messages still come; [`Sink::drain`] once
-/// no more will; `poll_flush` until it is ready; [`Sink::poll_close`] until it is ready, and nothing after it.
+/// no more will; [`Sink::finish`] once all are here; `poll_flush` until it is ready; [`Sink::poll_close`] until it is ready, and nothing after it.
 /// A sink that is dropped before that gives up what it has, and [`Sink::in_flight`] says how much that is.
 #[derive(Debug)]
 pub enum Sink {
@@ -116,6 +116,16 @@ impl Sink {
             Self::Queue(_) | Self::Reply(_) => {}
             Self::Dialled(dialled) => dialled.drain(),
             Self::Accepted(accepted) => accepted.drain(),
+        }
+    }
+
+    /// Every message is with its sink, and no more will come: peers of a route go with the close code as soon as
+    /// each has what is for it, while others are still waited for. Call before the flush.
+    pub fn finish(&mut self, code: u16) {
+        match self {
+            Self::Queue(_) | Self::Dialled(_) => {}
+            Self::Accepted(accepted) => accepted.finish(code),
+            Self::Reply(reply) => reply.finish(code),
         }
     }
 

@@ -25,7 +25,6 @@ pub use client::probe::{ProbeError, Probed};
 pub use client::session::{Session, SessionEvent, WhenExhausted};
 pub use client::url::{check_url, shown};
 pub use connection::{Connection, ConnectionEnd, Received, TlsFacts, Traffic, WriteError};
-pub use drain::stall_timeout;
 pub use reach::{Unreachable, reach};
 pub use reply_queue::{ReplyConnection, ReplyWriter};
 pub use server::accept::{Accepted, Admission, AdmissionResult, HandshakeFailure, HandshakeRefusal, accept};

@@ -7,13 +7,13 @@
 use super::{Failed, Message, Payload};
 use crate::config::Peers;
 use crate::reason::Reason;
-use crate::wait_budget::WaitBudget;
+use crate::wait_budget::{StallLimit, WaitBudget};
 use futures_util::task::AtomicWaker;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::Context;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// Takes replies for one connection.
 pub trait ReplyTo: fmt::Debug + Send + Sync {
@@ -69,7 +69,7 @@ pub struct ReplyTracker {
     /// For connections that take nothing more.
     wait_budget: Mutex<WaitBudget>,
     /// Once the pipeline stops: how long it waits for a peer that takes nothing.
-    stall_timeout: OnceLock<Duration>,
+    stall_limit: OnceLock<StallLimit>,
     outcomes: Mutex<ReplyOutcomes>,
     has_news: AtomicBool,
     sink: AtomicWaker,
@@ -88,7 +88,7 @@ impl ReplyTracker {
         Arc::new(Self {
             limits,
             wait_budget: Mutex::default(),
-            stall_timeout: OnceLock::new(),
+            stall_limit: OnceLock::new(),
             outcomes: Mutex::default(),
             has_news: AtomicBool::new(false),
             sink: AtomicWaker::new(),
@@ -119,10 +119,10 @@ impl ReplyTracker {
         self.sink.wake();
     }
 
-    /// Until when a connection is waited for that takes nothing more and is behind since then, if it is.
-    pub(crate) fn wait(&self, behind_since: Option<Instant>) -> Option<Instant> {
+    /// Until when a connection is waited for that is behind and has taken nothing since then, if it is.
+    pub(crate) fn wait(&self, stalled_since: Option<Instant>) -> Option<Instant> {
         let (now, mut budget) = (Instant::now(), self.budget());
-        let until = budget.wait(behind_since, now);
+        let until = budget.wait(stalled_since, now);
         if until.is_none() {
             budget.go_on(now);
         }
@@ -136,13 +136,13 @@ impl ReplyTracker {
 
     /// The pipeline stops. The replies of a peer that takes nothing for so long are given up; whoever writes
     /// them is to be woken for it.
-    pub fn stop(&self, stall_timeout: Duration) {
-        let _ = self.stall_timeout.set(stall_timeout);
+    pub fn stop(&self, limit: StallLimit) {
+        let _ = self.stall_limit.set(limit);
     }
 
     /// How long a peer is waited for that takes nothing: for ever before the pipeline stops.
-    pub(crate) fn stall_timeout(&self) -> Option<Duration> {
-        self.stall_timeout.get().copied()
+    pub(crate) fn stall_limit(&self) -> Option<StallLimit> {
+        self.stall_limit.get().copied()
     }
 
     fn budget(&self) -> MutexGuard<'_, WaitBudget> {

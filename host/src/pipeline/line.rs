@@ -185,7 +185,7 @@ impl Line {
             .until(|ends, cx| {
                 // Replies go out on the source's connection.
                 ends.source.poll_hold(cx);
-                ends.outlets.poll_drain(cx)
+                ends.outlets.poll_drain(cx, code)
             })
             .await?;
         let closed = self.ends.until(|ends, cx| ends.poll_close(cx, code)).await;

@@ -201,10 +201,14 @@ impl Outlets {
         self.dead_letters.stop(grace);
     }
 
-    /// Ready once every message has reached its end, dead letters too.
-    pub(super) fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    /// Ready once every message has reached its end, dead letters too. Peers go with the close code as soon as
+    /// each has what is for it.
+    pub(super) fn poll_drain(&mut self, cx: &mut Context<'_>, code: u16) -> Poll<()> {
         self.outlets.iter_mut().for_each(|outlet| outlet.sink.drain());
         let driven = self.poll_drive(cx);
+        if self.outbox.is_empty() {
+            self.outlets.iter_mut().for_each(|outlet| outlet.sink.finish(code));
+        }
         let flushed = self.poll_flush(cx);
         let written = self.dead_letters.poll_flush(cx);
         if driven.is_ready() && flushed.is_ready() { written } else { Poll::Pending }

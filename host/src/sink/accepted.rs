@@ -39,6 +39,8 @@ pub struct AcceptedSink {
     /// When peers that had no readiness yet to take more have had it.
     readiness: Option<Pin<Box<Sleep>>>,
     is_draining: bool,
+    /// Once no more messages come: how the peers are closed that have all.
+    finishing: Option<u16>,
 }
 
 impl AcceptedSink {
@@ -69,6 +71,7 @@ impl AcceptedSink {
             frame_bytes: 0,
             readiness: None,
             is_draining: false,
+            finishing: None,
         })
     }
 
@@ -131,7 +134,19 @@ impl AcceptedSink {
     pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.gather(cx, true);
         ready!(self.poll_publish(cx));
-        if self.waiting.is_empty() { Poll::Ready(()) } else { Poll::Pending }
+        if !self.waiting.is_empty() {
+            return Poll::Pending;
+        }
+        if let Some(code) = self.finishing {
+            // Each peer goes when it has what is left for it.
+            self.broadcast.finish();
+            let _ = self.registration.poll_close(cx, code);
+        }
+        Poll::Ready(())
+    }
+
+    pub(super) fn finish(&mut self, code: u16) {
+        self.finishing = Some(code);
     }
 
     pub(super) fn stop(&mut self, grace: Option<Duration>) {
@@ -141,9 +156,8 @@ impl AcceptedSink {
 
     pub(super) fn poll_close(&mut self, cx: &mut Context<'_>, code: u16) -> Poll<()> {
         self.is_draining = true;
+        self.finishing = Some(code);
         ready!(self.poll_flush(cx));
-        // Each peer goes when it has what is left for it.
-        self.broadcast.finish();
         self.registration.poll_close(cx, code)
     }
 

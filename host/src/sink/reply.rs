@@ -11,7 +11,8 @@ use crate::message::reply::{Enqueued, OutgoingReply, ReplyTracker};
 use crate::message::{Failed, Message};
 use crate::reason::Reason;
 use crate::telemetry::SinkMetrics;
-use crate::websocket::{ListenError, Listeners, Registration, stall_timeout};
+use crate::wait_budget::StallLimit;
+use crate::websocket::{ListenError, Listeners, Registration};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -31,6 +32,8 @@ pub struct Replies {
     /// When it is pushed again, at the latest.
     patience: Option<Pin<Box<Sleep>>>,
     in_flight: usize,
+    /// Once no more replies come: how the peers are closed that have theirs.
+    finishing: Option<u16>,
 }
 
 impl Replies {
@@ -44,6 +47,7 @@ impl Replies {
             held: None,
             patience: None,
             in_flight: 0,
+            finishing: None,
         }
     }
 
@@ -104,7 +108,15 @@ impl Replies {
 
     pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>, failed: &mut Vec<Failed>) -> Poll<()> {
         self.poll_drive(cx, failed);
+        if let (Some(code), None, Some(registration)) = (self.finishing, &self.held, &mut self.registration) {
+            // All replies are in line: each peer goes when its own are out.
+            let _ = registration.poll_close(cx, code);
+        }
         if self.in_flight == 0 { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    pub(super) fn finish(&mut self, code: u16) {
+        self.finishing = Some(code);
     }
 
     pub(super) fn poll_close(
@@ -121,7 +133,7 @@ impl Replies {
     }
 
     pub(super) fn stop(&mut self, grace: Option<Duration>) {
-        self.tracker.stop(stall_timeout(grace));
+        self.tracker.stop(StallLimit::new(grace));
         if let Some(registration) = &self.registration {
             registration.wake_peers();
         }

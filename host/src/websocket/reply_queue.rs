@@ -14,6 +14,7 @@ use crate::message::Payload;
 use crate::message::metadata::Origin;
 use crate::message::reply::{Enqueued, OutgoingReply, ReplyTo, ReplyTracker};
 use crate::reason::Reason;
+use crate::wait_budget::StallLimit;
 use futures_util::task::AtomicWaker;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -87,10 +88,12 @@ struct ReplyQueueState {
     shares: Vec<SinkShare>,
     /// Sinks that wait for room.
     blocked: Vec<Arc<ReplyTracker>>,
-    /// Since when the queue has not been empty.
-    behind_since: Option<Instant>,
+    /// When the connection last took something, or else since when the queue has not been empty.
+    stalled_since: Option<Instant>,
     /// Whether the connection takes nothing more now.
     is_write_blocked: bool,
+    /// What it had taken when it was last looked at.
+    sent_bytes: u64,
     closed: Option<(Reason, String)>,
 }
 
@@ -157,7 +160,7 @@ impl ReplyTo for ReplyQueue {
             }
         }
         if state.queue.is_empty() {
-            state.behind_since = Some(Instant::now());
+            state.stalled_since = Some(Instant::now());
         }
         let share = state.share(tracker);
         share.messages += 1;
@@ -185,16 +188,21 @@ impl ReplyQueue {
             sent.push_back((reply, tracker));
         }
         self.waiting.store(state.queue.len(), Ordering::Release);
-        state.is_write_blocked = false;
+        if std::mem::take(&mut state.is_write_blocked) {
+            state.stalled_since = Some(Instant::now());
+        }
         let blocked = std::mem::take(&mut state.blocked);
         drop(state);
         blocked.iter().for_each(|tracker| tracker.wake());
         before
     }
 
-    /// The connection takes nothing more now.
-    fn write_blocked(&self) {
+    /// The connection takes nothing more now, of which so much was sent.
+    fn write_blocked(&self, sent_bytes: u64) {
         let mut state = self.lock();
+        if std::mem::replace(&mut state.sent_bytes, sent_bytes) != sent_bytes {
+            state.stalled_since = Some(Instant::now());
+        }
         if !std::mem::replace(&mut state.is_write_blocked, true) {
             let blocked = std::mem::take(&mut state.blocked);
             drop(state);
@@ -219,7 +227,7 @@ impl ReplyQueueState {
 
     /// Until when the peer is not slow, if it is not: for ever before its connection had a turn.
     fn wait(&self, tracker: &ReplyTracker) -> Option<Option<Instant>> {
-        if self.is_write_blocked { tracker.wait(self.behind_since).map(Some) } else { Some(None) }
+        if self.is_write_blocked { tracker.wait(self.stalled_since).map(Some) } else { Some(None) }
     }
 
     /// One larger reply goes alone.
@@ -275,6 +283,11 @@ impl ReplyWriter {
         written
     }
 
+    /// Whether all that was put in line is out.
+    pub fn is_idle(&self) -> bool {
+        self.sent.is_empty() && self.queue.waiting.load(Ordering::Acquire) == 0
+    }
+
     /// Whether its peer takes nothing, and replies were given up for that.
     pub fn has_given_up(&self) -> bool {
         self.has_given_up
@@ -283,13 +296,13 @@ impl ReplyWriter {
     /// The connection takes nothing more now: gives up the replies of pipelines that stop, once that has
     /// lasted for too long.
     fn poll_stalled(&mut self, cx: &mut Context<'_>, connection: &Connection) {
-        let timeout = {
+        let limit = {
             let state = self.queue.lock();
             let owed = state.shares.iter().filter(|share| !share.is_given_up);
-            owed.filter_map(|share| share.of.stall_timeout()).min()
+            owed.filter_map(|share| share.of.stall_limit()).reduce(StallLimit::stricter)
         };
-        let Some(timeout) = timeout else { return };
-        let stall = self.stall.get_or_insert_with(|| Box::new(StallTimer::new(connection, timeout)));
+        let Some(limit) = limit else { return };
+        let stall = self.stall.get_or_insert_with(|| Box::new(StallTimer::new(connection, limit)));
         if stall.poll(cx, connection).is_ready() {
             self.stall = None;
             self.give_up();
@@ -299,10 +312,10 @@ impl ReplyWriter {
     /// Gives up the replies of pipelines that stop.
     fn give_up(&mut self) {
         self.has_given_up = true;
-        let is_kept = |(_, tracker): &(OutgoingReply, Arc<ReplyTracker>)| tracker.stall_timeout().is_none();
+        let is_kept = |(_, tracker): &(OutgoingReply, Arc<ReplyTracker>)| tracker.stall_limit().is_none();
         let mut given_up: Vec<(Arc<ReplyTracker>, u64)> = Vec::new();
         let mut state = self.queue.lock();
-        for share in state.shares.iter_mut().filter(|share| share.of.stall_timeout().is_some()) {
+        for share in state.shares.iter_mut().filter(|share| share.of.stall_limit().is_some()) {
             let sent = self.sent.iter().filter(|(_, of)| Arc::ptr_eq(of, &share.of)).count();
             given_up.push((share.of.clone(), (sent + share.messages) as u64));
             (share.messages, share.bytes, share.is_given_up) = (0, 0, true);
@@ -331,7 +344,7 @@ impl ReplyWriter {
                 self.settle();
             }
             if ready.is_pending() {
-                self.queue.write_blocked();
+                self.queue.write_blocked(connection.connection().traffic().sent_bytes);
             }
             ready!(ready).map_err(ConnectionEnd::from)?;
             let most = if connection.is_paced() { 1 } else { TAKEN_AT_ONCE };

@@ -4,13 +4,15 @@ use crate::drive::{
     Metrics, Peer, Seen, dial, fill_until, flush, metric, next_text, push, server_endpoint, server_sink,
     server_source, soon, until_metric,
 };
-use futures_util::SinkExt;
+use futures_util::{SinkExt, StreamExt};
 use std::future::poll_fn;
+use std::time::Duration;
 use tidemill::config::{Mode, Peers, ReplySink, SlowPeer};
 use tidemill::message::{Message, Payload};
 use tidemill::sink::{self, Sink};
 use tidemill::websocket::Listeners;
-use tokio_tungstenite::tungstenite;
+use tokio::net::TcpSocket;
+use tokio_tungstenite::{client_async, tungstenite};
 
 const CONNECTED: &[&str] = &["tidemill_connections{", "\"out\"", "\"connected\""];
 const BURST: usize = 5000;
@@ -94,5 +96,35 @@ async fn a_burst_of_replies_drops_nothing_for_a_peer_that_reads_at_once() {
         soon(reader).await.expect("it has read all");
         assert!(failed.is_empty(), "{slow:?}");
         assert_eq!(metric(&metrics, &["tidemill_messages_dropped_total{"]), "0", "{slow:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_peer_that_reads_large_messages_slowly_but_all_the_time_misses_none_of_a_burst() {
+    const LARGE: usize = 1 << 20;
+    for slow in [SlowPeer::DropOldest, SlowPeer::DropNewest, SlowPeer::Disconnect] {
+        let (listeners, metrics) = (Listeners::default(), Metrics::default());
+        let peers = Peers { buffer_bytes: LARGE, slow, ..Peers::default() };
+        let (mut sink, address) = server_sink(&listeners, server_endpoint("/"), peers, &metrics).await;
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.set_recv_buffer_size(64 << 10).expect("it is not connected");
+        let tcp = soon(socket.connect(address)).await.expect("it listens");
+        let mut peer = soon(client_async(format!("ws://{address}/"), tcp)).await.expect("a handshake").0;
+        until_metric(&metrics, CONNECTED, "1").await;
+        let reader = tokio::spawn(async move {
+            for index in 0..10 {
+                // Longer in all than a peer that reads nothing is waited for.
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                let next = soon(peer.next()).await.expect("it is open").expect("sound frames");
+                assert!(next.to_text().expect("a text").starts_with(&index.to_string()), "{index}");
+            }
+        });
+        let mut failed = Vec::new();
+        for index in 0..10 {
+            push(&mut sink, &mut failed, &[&format!("{index}{}", "x".repeat(LARGE))]).await;
+            flush(&mut sink, &mut failed).await;
+        }
+        soon(reader).await.expect("it has read all");
+        assert_eq!(metric(&metrics, &["tidemill_peer_messages_dropped_total{"]), "0", "{slow:?}");
     }
 }

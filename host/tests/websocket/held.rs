@@ -171,6 +171,28 @@ async fn pings_are_answered_while_an_accepted_peer_is_held_back() {
 }
 
 #[tokio::test]
+async fn an_accepted_peer_that_leaves_while_held_back_is_shown_as_gone_at_once() {
+    const SOURCE: &[&str] = &["tidemill_connections{", "\"source\"", "\"connected\""];
+    let metrics = Metrics::default();
+    let (mut source, address) = server_source(&Listeners::default(), server_endpoint("/"), &metrics).await;
+    // More chunks than the way to the source holds, and the rest is read ahead.
+    let words = texts(3000, 20);
+    for is_polite in [true, false] {
+        let mut peer = dial(address, "/").await;
+        until_metric(&metrics, SOURCE, "1").await;
+        say(&mut peer, &words).await;
+        if is_polite {
+            peer.close(None).await.expect("it is read");
+        }
+        drop(peer);
+        until_metric(&metrics, SOURCE, "0").await;
+        let mut seen = Seen::default();
+        fill_until(&mut source, &mut seen, |seen| seen.messages.len() == words.len()).await;
+        assert_eq!(seen.texts(), words);
+    }
+}
+
+#[tokio::test]
 async fn a_ping_that_was_due_while_held_back_is_judged_at_its_time_after_the_hold() {
     const PING: Ping = Ping { interval: Duration::from_secs(30), timeout: Duration::from_secs(10) };
     let (mut source, _silent) = connected(|endpoint| endpoint.ping = Some(PING)).await;

@@ -192,7 +192,11 @@ impl Running {
 
     /// Begins to stop; answers when it would be too late.
     async fn stop(&self) -> Instant {
-        let deadline = Instant::now() + Duration::from_secs(10);
+        self.stop_within(Duration::from_secs(10)).await
+    }
+
+    async fn stop_within(&self, grace: Duration) -> Instant {
+        let deadline = Instant::now() + grace;
         self.control.send(Control::Stop { deadline }).await.expect("it runs");
         deadline
     }
@@ -231,6 +235,7 @@ async fn at_a_stop_a_peer_that_does_not_read_its_replies_costs_only_itself() {
         assert_eq!(next_text(&mut quick).await, text);
     }
     assert_eq!(close_code(&mut quick).await, 1001);
+    assert_ne!(metric(&metrics, IN_FLIGHT), "0", "it goes while the other is still waited for");
     drop(quick);
     running.ended(deadline).await;
     assert_eq!(metric(&metrics, IN_FLIGHT), "0");
@@ -262,6 +267,30 @@ async fn at_a_stop_a_peer_that_does_not_read_no_longer_blocks_the_others() {
     let missed = metric(&metrics, &["tidemill_peer_messages_dropped_total{", "\"shutdown\""]);
     assert!(missed.parse::<usize>().expect("a number") > 0);
     drop((feed, stalled));
+}
+
+#[tokio::test]
+async fn at_a_stop_a_peer_that_reads_no_more_only_late_costs_the_pipeline_nothing() {
+    const GRACE: Duration = Duration::from_secs(4);
+    let (listeners, metrics) = (Listeners::default(), Metrics::default());
+    let peers = Peers { buffer: 4, slow: SlowPeer::Block, ..Peers::default() };
+    let (sink, address) = server_sink(&listeners, server_endpoint("/"), peers, &metrics).await;
+    let mut tired = dial_slow(address).await;
+    until_metric(&metrics, OUT, "1").await;
+    let (feed, queue) = source::queue();
+    let running = Running::new(Source::Queue(queue), "out", sink, &metrics);
+    let messages = (0..2 * FLOOD).map(|index| message(&flood(index))).collect();
+    feed.push(SourceChunk { messages, failed: Vec::new() }).await.expect("it runs");
+    let deadline = running.stop_within(GRACE).await;
+    // It takes something all the time, and then nothing: half of the grace period would be too long by then.
+    while Instant::now() < deadline - GRACE * 3 / 8 {
+        let _ = next_text(&mut tired).await;
+        tokio::time::sleep(GRACE / 80).await;
+    }
+    let ended = soon(running.line).await.expect("no panic");
+    assert_eq!((ended.ending, ended.given_up), (Ending::Stopped, None));
+    assert!(Instant::now() < deadline, "it took as long as it could");
+    drop((feed, tired));
 }
 
 #[tokio::test]

@@ -12,9 +12,8 @@ use super::ring::{self, FrameRing, OutgoingFrame, RingMark};
 use crate::config::{Peers, SlowPeer};
 use crate::reason::Reason;
 use crate::telemetry::SinkMetrics;
-use crate::wait_budget::WaitBudget;
+use crate::wait_budget::{StallLimit, WaitBudget};
 use crate::websocket::connection::EncodedFrames;
-use crate::websocket::drain;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, Waker};
@@ -26,7 +25,7 @@ pub struct Broadcast {
     peers: Peers,
     metrics: SinkMetrics,
     /// Once the pipeline stops: how long it waits for a peer that takes nothing.
-    stall_timeout: OnceLock<Duration>,
+    stall_limit: OnceLock<StallLimit>,
     state: Mutex<BroadcastState>,
 }
 
@@ -68,13 +67,13 @@ struct BroadcastState {
     window: RingMark,
     /// Where a new peer begins.
     replay: RingMark,
-    slots: BTreeMap<u64, PeerCursor>,
+    cursors: BTreeMap<u64, PeerCursor>,
     /// The least of the peers' marks, and how many of them were there when it was looked for: once these
     /// have moved on it is looked for again. New peers begin at the end.
     slowest: Option<(RingMark, usize)>,
     publisher: Option<Waker>,
     /// With peers whose connections take nothing more.
-    patience: WaitBudget,
+    wait_budget: WaitBudget,
     is_finished: bool,
 }
 
@@ -87,8 +86,10 @@ struct PeerCursor {
     kept: VecDeque<(EncodedFrames, RingMark)>,
     /// How much that is.
     kept_size: RingMark,
-    /// Since when it has not had all there is.
-    behind_since: Option<Instant>,
+    /// When its connection last took something, or else since when it has not had all there is.
+    stalled_since: Option<Instant>,
+    /// What the connection had taken when it was last blocked.
+    sent_bytes: u64,
     /// Whether its connection takes nothing more now.
     is_blocked: bool,
     waker: Option<Waker>,
@@ -97,7 +98,7 @@ struct PeerCursor {
 impl Broadcast {
     /// An empty ring.
     pub fn new(peers: Peers, metrics: SinkMetrics) -> Self {
-        Self { peers, metrics, stall_timeout: OnceLock::new(), state: Mutex::default() }
+        Self { peers, metrics, stall_limit: OnceLock::new(), state: Mutex::default() }
     }
 
     /// Whether a message more may be published beside `messages` and `bytes` that wait for it. Only
@@ -132,35 +133,35 @@ impl Broadcast {
         if self.peers.slow != SlowPeer::DropNewest
             && state.slowest().is_none_or(|mark| has_room(end.since(mark)))
         {
-            state.patience.go_on(Instant::now());
+            state.wait_budget.go_on(Instant::now());
             return Readiness::Given;
         }
-        let BroadcastState { slots, patience, .. } = &mut *state;
-        let mut blocked_since = None;
+        let BroadcastState { cursors, wait_budget, .. } = &mut *state;
+        let mut stalled_since = None;
         let mut waits_for_a_turn = false;
-        for slot in slots.values() {
+        for cursor in cursors.values() {
             let waiting = match self.peers.slow {
-                SlowPeer::DropNewest => slot.behind(end),
-                _ => end.since(slot.mark),
+                SlowPeer::DropNewest => cursor.behind(end),
+                _ => end.since(cursor.mark),
             };
             if has_room(waiting) {
                 continue;
             }
-            if slot.is_blocked {
-                // The one that fell behind last may take longest.
-                blocked_since = blocked_since.max(slot.behind_since);
+            if cursor.is_blocked {
+                // The one that took something last may take longest.
+                stalled_since = stalled_since.max(cursor.stalled_since);
             } else {
                 waits_for_a_turn = true;
             }
         }
         let now = Instant::now();
         let due = if waits_for_a_turn {
-            patience.go_on(now);
+            wait_budget.go_on(now);
             None
         } else {
-            let until = patience.wait(blocked_since, now);
+            let until = wait_budget.wait(stalled_since, now);
             if until.is_none() {
-                patience.go_on(now);
+                wait_budget.go_on(now);
                 return Readiness::Given;
             }
             until
@@ -172,7 +173,7 @@ impl Broadcast {
     /// Waits for a peer.
     pub fn poll_peers(&self, cx: &mut Context<'_>) -> Poll<()> {
         let mut state = self.lock();
-        if state.slots.is_empty() {
+        if state.cursors.is_empty() {
             state.publisher = Some(cx.waker().clone());
             return Poll::Pending;
         }
@@ -189,7 +190,7 @@ impl Broadcast {
         let count = state.ring.end().since(old_end).messages;
         let mut published = Published { delivered: count, ..Published::default() };
         let mut missed = 0;
-        if state.slots.is_empty() {
+        if state.cursors.is_empty() {
             published = Published { no_peers: count, ..Published::default() };
         } else if self.peers.slow == SlowPeer::DropNewest {
             let (taken, missed_by_peers) = state.shorten(old_end, &self.peers);
@@ -199,9 +200,9 @@ impl Broadcast {
         state.move_window(&self.peers);
         let now = Instant::now();
         let mut woken = Vec::new();
-        for slot in state.slots.values_mut() {
-            slot.behind_since.get_or_insert(now);
-            woken.extend(slot.waker.take());
+        for cursor in state.cursors.values_mut() {
+            cursor.stalled_since.get_or_insert(now);
+            woken.extend(cursor.waker.take());
         }
         drop(guard);
         woken.into_iter().for_each(Waker::wake);
@@ -216,16 +217,17 @@ impl Broadcast {
         let mut guard = self.lock();
         let state = &mut *guard;
         let (start, end) = (state.replay.max(state.ring.start()), state.ring.end());
-        let mut slot = PeerCursor {
+        let mut cursor = PeerCursor {
             mark: start,
             kept: VecDeque::new(),
             kept_size: RingMark::default(),
-            behind_since: None,
+            stalled_since: None,
+            sent_bytes: 0,
             is_blocked: false,
             waker: None,
         };
-        slot.keep(&state.ring, end);
-        state.slots.insert(peer, slot);
+        cursor.keep(&state.ring, end);
+        state.cursors.insert(peer, cursor);
         state.wake_publisher();
         drop(guard);
         self.metrics.replayed.inc_by(end.since(start).messages);
@@ -235,11 +237,11 @@ impl Broadcast {
     pub(super) fn leave(&self, peer: u64, reason: Reason) {
         let mut state = self.lock();
         let end = state.ring.end();
-        let Some(slot) = state.slots.remove(&peer) else { return };
-        state.moved_on(slot.mark);
+        let Some(cursor) = state.cursors.remove(&peer) else { return };
+        state.moved_on(cursor.mark);
         state.wake_publisher();
         drop(state);
-        let missed = slot.behind(end).messages;
+        let missed = cursor.behind(end).messages;
         if missed > 0 {
             self.metrics.peer_dropped(reason, missed);
         }
@@ -250,29 +252,31 @@ impl Broadcast {
         let mut guard = self.lock();
         let state = &mut *guard;
         let (window, end) = (state.window, state.ring.end());
-        let Some(slot) = state.slots.get_mut(&peer) else { return Poll::Ready(NextFrames::Finished) };
-        slot.is_blocked = false;
+        let Some(cursor) = state.cursors.get_mut(&peer) else { return Poll::Ready(NextFrames::Finished) };
+        if std::mem::take(&mut cursor.is_blocked) {
+            cursor.stalled_since = Some(Instant::now());
+        }
         let mut missed = 0;
-        if slot.mark < window {
+        if cursor.mark < window {
             if self.peers.slow == SlowPeer::Disconnect {
                 return Poll::Ready(NextFrames::TooSlow);
             }
-            missed = window.since(slot.mark).messages;
-            slot.mark = window;
+            missed = window.since(cursor.mark).messages;
+            cursor.mark = window;
         }
-        let result = if let Some((frames, size)) = slot.kept.pop_front() {
-            slot.kept_size = slot.kept_size.since(size);
+        let result = if let Some((frames, size)) = cursor.kept.pop_front() {
+            cursor.kept_size = cursor.kept_size.since(size);
             Poll::Ready(NextFrames::Frames(frames))
-        } else if slot.mark < end {
-            let (frames, mark) = state.ring.slice(slot.mark, end);
-            let before = std::mem::replace(&mut slot.mark, mark);
+        } else if cursor.mark < end {
+            let (frames, mark) = state.ring.slice(cursor.mark, end);
+            let before = std::mem::replace(&mut cursor.mark, mark);
             state.moved_on(before);
             Poll::Ready(NextFrames::Frames(frames))
         } else if state.is_finished {
             Poll::Ready(NextFrames::Finished)
         } else {
-            slot.behind_since = None;
-            slot.waker = Some(cx.waker().clone());
+            cursor.stalled_since = None;
+            cursor.waker = Some(cx.waker().clone());
             Poll::Pending
         };
         if matches!(result, Poll::Ready(NextFrames::Frames(_))) {
@@ -285,19 +289,22 @@ impl Broadcast {
         result
     }
 
-    /// The connection of `peer` takes nothing more now. Ready if the peer is too slow to be kept; else its
+    /// The connection of `peer` takes nothing more now, of which so much was sent. Ready if the peer is too slow to be kept; else its
     /// waker is woken when that may have changed.
-    pub(super) fn poll_blocked(&self, cx: &mut Context<'_>, peer: u64) -> Poll<()> {
+    pub(super) fn poll_blocked(&self, cx: &mut Context<'_>, peer: u64, sent_bytes: u64) -> Poll<()> {
         let mut state = self.lock();
         let window = state.window;
-        let Some(slot) = state.slots.get_mut(&peer) else { return Poll::Pending };
+        let Some(cursor) = state.cursors.get_mut(&peer) else { return Poll::Pending };
         if self.peers.slow == SlowPeer::Disconnect {
-            if slot.mark < window {
+            if cursor.mark < window {
                 return Poll::Ready(());
             }
-            slot.waker = Some(cx.waker().clone());
+            cursor.waker = Some(cx.waker().clone());
         }
-        if !std::mem::replace(&mut slot.is_blocked, true) {
+        if std::mem::replace(&mut cursor.sent_bytes, sent_bytes) != sent_bytes {
+            cursor.stalled_since = Some(Instant::now());
+        }
+        if !std::mem::replace(&mut cursor.is_blocked, true) {
             // Whoever waited for its turn need not any more.
             state.wake_publisher();
         }
@@ -312,19 +319,19 @@ impl Broadcast {
     /// The pipeline stops, and is given up after `grace` if that is known. A peer that takes nothing for a
     /// part of that is given up alone; the peers are to be woken for it.
     pub fn stop(&self, grace: Option<Duration>) {
-        let _ = self.stall_timeout.set(drain::stall_timeout(grace));
+        let _ = self.stall_limit.set(StallLimit::new(grace));
     }
 
     /// How long a peer is waited for that takes nothing: for ever before the pipeline stops.
-    pub(super) fn stall_timeout(&self) -> Option<Duration> {
-        self.stall_timeout.get().copied()
+    pub(super) fn stall_limit(&self) -> Option<StallLimit> {
+        self.stall_limit.get().copied()
     }
 
     /// Nothing more will be published.
     pub fn finish(&self) {
         let mut state = self.lock();
         state.is_finished = true;
-        let woken: Vec<Waker> = state.slots.values_mut().filter_map(|slot| slot.waker.take()).collect();
+        let woken: Vec<Waker> = state.cursors.values_mut().filter_map(|cursor| cursor.waker.take()).collect();
         drop(state);
         woken.into_iter().for_each(Waker::wake);
     }
@@ -338,7 +345,7 @@ impl BroadcastState {
     /// Where the peer is that is furthest behind.
     fn slowest(&mut self) -> Option<RingMark> {
         if self.slowest.is_none() {
-            let marks = self.slots.values().map(|slot| slot.mark);
+            let marks = self.cursors.values().map(|cursor| cursor.mark);
             let least = marks.clone().min()?;
             self.slowest = Some((least, marks.filter(|mark| *mark == least).count()));
         }
@@ -387,19 +394,19 @@ impl BroadcastState {
     fn shorten(&mut self, old_end: RingMark, peers: &Peers) -> (u64, u64) {
         let end = self.ring.end();
         let (mut most_taken, mut missed) = (0, 0);
-        for slot in self.slots.values_mut() {
-            let has_room_until = |slot: &PeerCursor, until: RingMark| {
-                let behind = slot.behind(until);
+        for cursor in self.cursors.values_mut() {
+            let has_room_until = |cursor: &PeerCursor, until: RingMark| {
+                let behind = cursor.behind(until);
                 behind.frames <= 1 || fits(behind, peers)
             };
             let mut until = end;
-            if !has_room_until(slot, end) {
+            if !has_room_until(cursor, end) {
                 until = old_end;
-                while until < end && has_room_until(slot, self.ring.next(until)) {
+                while until < end && has_room_until(cursor, self.ring.next(until)) {
                     until = self.ring.next(until);
                 }
-                slot.keep(&self.ring, until);
-                slot.mark = end;
+                cursor.keep(&self.ring, until);
+                cursor.mark = end;
                 missed += end.since(until).messages;
             }
             most_taken = most_taken.max(until.since(old_end).messages);
@@ -565,16 +572,24 @@ mod tests {
         let (metrics, broadcast) = broadcast(SlowPeer::DropOldest, 3, 0);
         broadcast.join(1);
         publish(&broadcast, &["a", "b"]);
-        let since = broadcast.lock().slots[&1].behind_since.expect("it is behind");
-        assert_eq!(broadcast.poll_blocked(&mut cx(), 1), Poll::Pending);
+        let since = broadcast.lock().cursors[&1].stalled_since.expect("it is behind");
+        assert_eq!(broadcast.poll_blocked(&mut cx(), 1, 0), Poll::Pending);
         assert_eq!(broadcast.readiness(&mut cx(), 2, 6), Readiness::Due(Some(since + MAX_WAIT)));
+        assert_eq!(broadcast.poll_blocked(&mut cx(), 1, 7), Poll::Pending);
+        let later = broadcast.lock().cursors[&1].stalled_since.expect("it is behind");
+        assert!(later > since, "it has taken something");
+        assert_eq!(broadcast.poll_blocked(&mut cx(), 1, 7), Poll::Pending);
+        assert_eq!(broadcast.lock().cursors[&1].stalled_since, Some(later));
         let long_ago = since.checked_sub(MAX_WAIT).expect("the machine runs for longer");
-        broadcast.lock().slots.get_mut(&1).expect("it is there").behind_since = Some(long_ago);
+        broadcast.lock().cursors.get_mut(&1).expect("it is there").stalled_since = Some(long_ago);
         assert_eq!(broadcast.readiness(&mut cx(), 2, 6), Readiness::Given);
         publish(&broadcast, &["c", "d"]);
         assert_eq!((take(&broadcast, 1), take(&broadcast, 1)), ("b".into(), "c d".into()));
         assert_eq!(missed(&metrics), "1");
-        assert_eq!((take(&broadcast, 1), broadcast.lock().slots[&1].behind_since), ("nothing".into(), None));
+        assert_eq!(
+            (take(&broadcast, 1), broadcast.lock().cursors[&1].stalled_since),
+            ("nothing".into(), None)
+        );
     }
 
     #[test]
@@ -610,7 +625,7 @@ mod tests {
         ) {
             let (_, broadcast) = broadcast(SlowPeer::Block, 1000, 2);
             for (step, peer) in steps {
-                let is_here = broadcast.lock().slots.contains_key(&peer);
+                let is_here = broadcast.lock().cursors.contains_key(&peer);
                 match step {
                     0 if !is_here => broadcast.join(peer),
                     1 => broadcast.leave(peer, Reason::PeerClosed),
@@ -618,7 +633,7 @@ mod tests {
                     _ => drop(publish(&broadcast, &["a", "b"])),
                 }
                 let mut state = broadcast.lock();
-                let slowest = state.slots.values().map(|slot| slot.mark).min();
+                let slowest = state.cursors.values().map(|cursor| cursor.mark).min();
                 prop_assert_eq!(state.slowest(), slowest);
             }
         }

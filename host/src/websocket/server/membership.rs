@@ -9,8 +9,8 @@ use crate::message::Payload;
 use crate::message::metadata::Origin;
 use crate::reason::Reason;
 use crate::telemetry::ConnectOutcome;
-use crate::websocket::connection::{ConnectionEnd, EncodedFrames};
-use crate::websocket::drain;
+use crate::wait_budget::StallLimit;
+use crate::websocket::connection::{Connection, ConnectionEnd, EncodedFrames};
 use crate::websocket::secret::resolved;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -106,7 +106,7 @@ impl Membership {
             && self
                 .broadcast
                 .as_ref()
-                .is_some_and(|broadcast| self.is_leaving || is_blocked && broadcast.stall_timeout().is_some())
+                .is_some_and(|broadcast| self.is_leaving || is_blocked && broadcast.stall_limit().is_some())
     }
 }
 
@@ -142,10 +142,10 @@ impl SourceSender {
 }
 
 /// How long a peer is waited for that takes nothing of what it is owed.
-pub(super) fn stall_timeout(members: &[Membership], is_blocked: bool) -> Duration {
+pub(super) fn stall_limit(members: &[Membership], is_blocked: bool) -> StallLimit {
     let owed = members.iter().filter(|membership| membership.is_owed(is_blocked));
-    let timeout = owed.filter_map(|membership| membership.broadcast.as_ref()?.stall_timeout());
-    timeout.min().unwrap_or(drain::STALL_TIMEOUT)
+    let limits = owed.filter_map(|membership| membership.broadcast.as_ref()?.stall_limit());
+    limits.reduce(StallLimit::stricter).unwrap_or_default()
 }
 
 /// What a broadcast holds for the peer. The members take turns.
@@ -176,9 +176,11 @@ pub(super) fn poll_blocked(
     cx: &mut Context<'_>,
     members: &[Membership],
     peer: u64,
+    connection: &Connection,
 ) -> Poll<Result<(), ConnectionEnd>> {
+    let sent_bytes = connection.traffic().sent_bytes;
     for broadcast in members.iter().filter_map(|membership| membership.broadcast.as_ref()) {
-        if broadcast.poll_blocked(cx, peer).is_ready() {
+        if broadcast.poll_blocked(cx, peer, sent_bytes).is_ready() {
             return Poll::Ready(Err(ConnectionEnd::TooSlow));
         }
     }

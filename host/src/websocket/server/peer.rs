@@ -186,7 +186,7 @@ impl Peer {
             }
         }
         self.retire();
-        if let Poll::Ready(ending) = self.poll_stalled(cx) {
+        if let Poll::Ready(ending) = self.poll_leave(cx) {
             return Poll::Ready(ending);
         }
         if let Poll::Ready(ending) = self.poll_read(cx) {
@@ -268,13 +268,12 @@ impl Peer {
     }
 
     /// Ready when the peer is to go because its endpoints have: it has what it is owed, or does not take it.
-    fn poll_stalled(&mut self, cx: &mut Context<'_>) -> Poll<ConnectionEnd> {
+    fn poll_leave(&mut self, cx: &mut Context<'_>) -> Poll<ConnectionEnd> {
         let is_blocked = self.is_blocked;
         let is_owed = |membership: &Membership| membership.is_owed(is_blocked);
         if self.members.iter().any(is_owed) || self.closing.is_some() && !self.greetings.is_empty() {
-            let patience = membership::stall_timeout(&self.members, is_blocked);
-            let stall =
-                self.stall.get_or_insert_with(|| Box::new(StallTimer::new(&self.connection, patience)));
+            let limit = membership::stall_limit(&self.members, is_blocked);
+            let stall = self.stall.get_or_insert_with(|| Box::new(StallTimer::new(&self.connection, limit)));
             let is_given_up = stall.poll(cx, &self.connection).is_ready();
             self.is_given_up |= is_given_up;
             match self.closing {
@@ -292,6 +291,10 @@ impl Peer {
         } else {
             self.stall = None;
         }
+        let is_abandoned = self.closing.is_some_and(|closing| closing.is_abandoned);
+        if !is_abandoned && self.replies.as_ref().is_some_and(|replies| !replies.is_idle()) {
+            return Poll::Pending;
+        }
         let has_lost_replies = self.replies.as_ref().is_some_and(ReplyWriter::has_given_up);
         if self.closing.is_some() && (self.is_given_up || has_lost_replies) {
             // Nor will it read a close frame.
@@ -307,11 +310,11 @@ impl Peer {
             let replies = self.replies.as_mut().map(|replies| replies.poll_write(cx, &mut self.connection));
             match replies.unwrap_or(Poll::Ready(Ok(()))) {
                 Poll::Ready(result) => result?,
-                Poll::Pending => return membership::poll_blocked(cx, &self.members, self.id),
+                Poll::Pending => return self.poll_blocked(cx),
             }
             match self.connection.poll_clear(cx) {
                 Poll::Ready(result) => result.map_err(ConnectionEnd::from)?,
-                Poll::Pending => return membership::poll_blocked(cx, &self.members, self.id),
+                Poll::Pending => return self.poll_blocked(cx),
             }
             let greetings = std::mem::take(&mut self.greetings);
             if !greetings.is_empty() {
@@ -327,6 +330,11 @@ impl Peer {
             self.keepalive.message();
         }
         Poll::Ready(Ok(()))
+    }
+
+    /// The connection takes nothing more now.
+    fn poll_blocked(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ConnectionEnd>> {
+        membership::poll_blocked(cx, &self.members, self.id, &self.connection)
     }
 
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<ConnectionEnd> {
