@@ -183,7 +183,7 @@ words! {
 }
 
 shared_key! {
-    /// how payloads are packed within their frames
+    /// Payloads are compressed in this way within their frames.
     PayloadCompression = key("payload_compression", Word<Option<Packing>>, default(None));
 }
 
@@ -289,12 +289,12 @@ fn warn_of_packed_replies(sink: &mut ReplySink, at: &ReplySinkAt, reader: &mut T
 }
 
 shared_key! {
-    /// the frames that messages are sent as; auto: as the message is
+    /// Messages are sent as frames of this type; auto takes the type of the message.
     FrameType = key("message_type", Word<MessageType>, default(MessageType::Auto));
 }
 
 shared_key! {
-    /// whether metadata is added to a JSON object
+    /// If true, metadata is added to messages that are JSON objects.
     IncludeMetadata = key("include_metadata", Flag, default(false));
 }
 
@@ -404,12 +404,12 @@ impl Becomes<Peers> for ReplyPeers {
 }
 
 shared_key! {
-    /// most messages that wait for one peer
+    /// At most so many messages wait for one peer.
     PeerBuffer = key("peer_buffer", QueueLength, default(1024));
 }
 
 shared_key! {
-    /// what happens when more would wait: disconnect closes the peer with 1013, block holds the source
+    /// This happens when more would wait; disconnect closes the peer with 1013, block holds the source.
     SlowPeers = key("slow_peer", Word<SlowPeer>, default(SlowPeer::DropOldest));
 }
 

@@ -122,7 +122,7 @@ table! {
     pub struct Transform / TransformAt {
         /// the name in the plugin folder
         plugin: Redacted = key(Text, required);
-        /// label of the stage, unique in its pipeline; the plugin's name if left out
+        /// The stage has this label, which is unique in its pipeline; if left out, the plugin's name.
         name: String = key(One<Label>, settled());
         /// The plugin gets this table as its configuration, as JSON.
         config: Redacted = key(Json, default(Redacted::plain("{}")));
@@ -226,7 +226,7 @@ table! {
 }
 
 shared_key! {
-    /// the sink's name, unique in its pipeline; sink0, sink1, ... if left out
+    /// The sink has this name, which is unique in its pipeline; if left out, sink0, sink1 and so on.
     SinkName = key("name", One<Label>, settled());
 }
 
@@ -342,7 +342,7 @@ shared_key! {
 }
 
 shared_key! {
-    /// jsonl: a message a line; recording: the same, each after its time in nanoseconds
+    /// A line is a message (jsonl), or a time in nanoseconds and a message (recording).
     Lines = key("format", Word<Format>, default(Format::Jsonl));
 }
 
