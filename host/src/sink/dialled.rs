@@ -36,8 +36,18 @@ pub struct DialledSink {
     fed_bytes: usize,
     waiting_bytes: usize,
     dropped: u64,
-    is_flushing: bool,
-    is_draining: bool,
+    urgency: Urgency,
+}
+
+/// How soon what waits is to be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Urgency {
+    /// Once enough has come together.
+    Gather,
+    /// A flush was asked for and is not done: what was fed is written out.
+    Flush,
+    /// No more will come: what gathers goes as it is.
+    Drain,
 }
 
 impl DialledSink {
@@ -60,8 +70,7 @@ impl DialledSink {
             fed_bytes: 0,
             waiting_bytes: 0,
             dropped: 0,
-            is_flushing: false,
-            is_draining: false,
+            urgency: Urgency::Gather,
         }
     }
 
@@ -175,12 +184,14 @@ impl DialledSink {
     }
 
     pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>, failed: &mut Vec<Failed>) -> Poll<()> {
-        self.is_flushing = true;
+        self.urgency = self.urgency.max(Urgency::Flush);
         self.poll_drive(cx, failed);
         if !self.queue.is_empty() {
             return Poll::Pending;
         }
-        self.is_flushing = false;
+        if self.urgency == Urgency::Flush {
+            self.urgency = Urgency::Gather;
+        }
         Poll::Ready(())
     }
 
@@ -190,7 +201,7 @@ impl DialledSink {
         code: u16,
         failed: &mut Vec<Failed>,
     ) -> Poll<()> {
-        self.is_draining = true;
+        self.urgency = Urgency::Drain;
         if !self.queue.is_empty() {
             ready!(self.poll_flush(cx, failed));
         }
@@ -198,7 +209,7 @@ impl DialledSink {
     }
 
     pub(super) fn drain(&mut self) {
-        self.is_draining = true;
+        self.urgency = Urgency::Drain;
     }
 
     pub(super) fn in_flight(&self) -> usize {
@@ -272,7 +283,7 @@ impl DialledSink {
     #[inline]
     fn flush(&mut self, cx: Option<&mut Context<'_>>) {
         if self.fed > 0
-            && (self.has_fed_much() || self.is_flushing && cx.is_some())
+            && (self.has_fed_much() || self.urgency >= Urgency::Flush && cx.is_some())
             && let Some(connection) = self.session.connection()
         {
             let flushed = match cx {
@@ -291,9 +302,9 @@ impl DialledSink {
         let has_room = self.has_room();
         let Some(gathering) = &mut self.gathering else { return true };
         gathering.is_full(self.queue.len() - self.fed, self.waiting_bytes)
-            || self.is_draining
+            || self.urgency == Urgency::Drain
             || !has_room
-            || cx.is_some_and(|cx| gathering.is_over(cx, self.is_flushing))
+            || cx.is_some_and(|cx| gathering.is_over(cx, self.urgency >= Urgency::Flush))
     }
 
     /// A flush is done: what was fed is delivered.
