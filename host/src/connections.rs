@@ -81,14 +81,14 @@ pub struct EndpointView {
 #[derive(Clone, Debug)]
 pub struct ConnectionView {
     /// The connection, whose counters go on.
-    pub connected: Arc<Connected>,
+    pub connected: Arc<OpenConnection>,
     /// The metadata of its messages at this endpoint.
     pub origin: Arc<Origin>,
 }
 
 /// One connection, while it lasts. A peer that several endpoints share is one.
 #[derive(Debug)]
-pub struct Connected {
+pub struct OpenConnection {
     number: u64,
     id: Box<str>,
     since_ms: u64,
@@ -102,7 +102,7 @@ pub struct Connected {
 
 /// The traffic of a connection so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Gone {
+pub struct ConnectionTotals {
     /// Bytes received, frame headers included.
     pub received_bytes: u64,
     /// Bytes sent, frame headers included.
@@ -248,31 +248,31 @@ impl OpenEndpoint {
     }
 
     /// Shows the connection that the endpoint has dialled, whose messages have this origin.
-    pub fn attach(&self, connected: &Arc<Connected>, origin: &Arc<Origin>) {
+    pub fn attach(&self, connected: &Arc<OpenConnection>, origin: &Arc<Origin>) {
         let view = ConnectionView { connected: connected.clone(), origin: origin.clone() };
         lock(&self.row.inner).connections.insert(connected.number, view);
     }
 
     /// Takes the connection that the endpoint had dialled out of the table.
-    pub fn detach(&self, connected: &Connected) {
+    pub fn detach(&self, connected: &OpenConnection) {
         self.remove(connected);
     }
 
     /// Shows a peer that has connected, whose messages have this origin here.
-    pub fn welcome(&self, connected: &Arc<Connected>, origin: &Arc<Origin>) {
+    pub fn welcome(&self, connected: &Arc<OpenConnection>, origin: &Arc<Origin>) {
         self.attach(connected, origin);
         self.metrics.state(EndpointState::Connected.as_str()).inc();
     }
 
     /// Takes a peer that has gone out of the table.
-    pub fn farewell(&self, connected: &Connected) {
+    pub fn farewell(&self, connected: &OpenConnection) {
         if self.remove(connected) {
             self.metrics.state(EndpointState::Connected.as_str()).dec();
         }
     }
 
     /// Says whether the connection was there.
-    fn remove(&self, connected: &Connected) -> bool {
+    fn remove(&self, connected: &OpenConnection) -> bool {
         lock(&self.row.inner).connections.remove(&connected.number).is_some()
     }
 }
@@ -305,7 +305,7 @@ impl Drop for EndpointRow {
     }
 }
 
-impl Connected {
+impl OpenConnection {
     /// A new connection of this name; `waker` wakes the task that polls it.
     pub fn new(id: &str, waker: Arc<AtomicWaker>) -> Arc<Self> {
         Arc::new(Self {
@@ -332,8 +332,8 @@ impl Connected {
     }
 
     /// The traffic of the connection so far.
-    pub fn gone(&self) -> Gone {
-        Gone {
+    pub fn totals(&self) -> ConnectionTotals {
+        ConnectionTotals {
             // Messages first, so that there are never messages without bytes.
             received_messages: self.received_messages.load(Ordering::Acquire),
             sent_messages: self.sent_messages.load(Ordering::Acquire),
@@ -344,11 +344,11 @@ impl Connected {
 
     /// Notes what has gone through it. Only its own task does.
     #[inline]
-    pub fn count(&self, gone: Gone) {
-        self.received_bytes.store(gone.received_bytes, Ordering::Relaxed);
-        self.sent_bytes.store(gone.sent_bytes, Ordering::Relaxed);
-        self.received_messages.store(gone.received_messages, Ordering::Release);
-        self.sent_messages.store(gone.sent_messages, Ordering::Release);
+    pub fn count(&self, totals: ConnectionTotals) {
+        self.received_bytes.store(totals.received_bytes, Ordering::Relaxed);
+        self.sent_bytes.store(totals.sent_bytes, Ordering::Relaxed);
+        self.received_messages.store(totals.received_messages, Ordering::Release);
+        self.sent_messages.store(totals.sent_messages, Ordering::Release);
     }
 
     /// Asks its task to close it. The first wish counts.
@@ -405,7 +405,7 @@ mod tests {
         let endpoint = connections.open(metrics.endpoint("p", "source"));
         assert!(connections.list().is_empty(), "what has no state yet is not shown");
         endpoint.show(EndpointState::Listening);
-        let peer = Connected::new("c1", Arc::default());
+        let peer = OpenConnection::new("c1", Arc::default());
         endpoint.welcome(&peer, &Arc::default());
         assert_eq!((&*gauge(&metrics, "listening"), &*gauge(&metrics, "connected")), ("1", "1"));
         let rows = connections.list();
@@ -454,7 +454,7 @@ mod tests {
         let metrics = Metrics::default();
         let connections = Connections::default();
         let endpoint = connections.open(metrics.endpoint("p", "source"));
-        let connected = Connected::new("c1", Arc::default());
+        let connected = OpenConnection::new("c1", Arc::default());
         endpoint.attach(&connected, &Arc::default());
         let wish = |code| Dismissal { code, reason: String::new() };
         assert!(!connections.dismiss("c2", wish(1008)));

@@ -55,15 +55,15 @@ fn endpoint(view: &EndpointView) -> Value {
 }
 
 fn connection(view: &ConnectionView) -> Value {
-    let gone = view.connected.gone();
+    let totals = view.connected.totals();
     let metadata = view.origin.iter().map(|(key, value)| (key.to_owned(), value.into()));
     json!({
         "id": view.connected.id(),
         "since": view.connected.since_ms(),
         "metadata": metadata.collect::<Map<_, _>>(),
-        "bytes_received": gone.received_bytes,
-        "bytes_sent": gone.sent_bytes,
-        "messages_received": gone.received_messages,
-        "messages_sent": gone.sent_messages,
+        "bytes_received": totals.received_bytes,
+        "bytes_sent": totals.sent_bytes,
+        "messages_received": totals.received_messages,
+        "messages_sent": totals.sent_messages,
     })
 }

@@ -26,7 +26,7 @@ pub(super) use stream::{Stream, prepare};
 pub(super) use tcp_progress::TcpProgress;
 
 use super::close_code;
-use crate::connections::{Dismissal, Gone};
+use crate::connections::{ConnectionTotals, Dismissal};
 use crate::message::Payload;
 use bytes::Bytes;
 use closing::ClosingHandshake;
@@ -143,10 +143,10 @@ impl Connection {
     }
 
     /// What has gone through, as the table of connections shows it.
-    pub(super) fn gone(&self) -> Gone {
+    pub(super) fn totals(&self) -> ConnectionTotals {
         let Traffic { received_bytes, sent_bytes, .. } = self.traffic();
         let (received_messages, sent_messages) = (self.received_messages, self.sent_messages);
-        Gone { received_bytes, sent_bytes, received_messages, sent_messages }
+        ConnectionTotals { received_bytes, sent_bytes, received_messages, sent_messages }
     }
 
     /// The next thing the peer sent, from what was read while it was held back or from the stream. Answers

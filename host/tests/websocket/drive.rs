@@ -273,7 +273,7 @@ pub(crate) async fn until_sent(metrics: &Metrics, endpoint: &str, wanted: &[u64]
     let sent = || -> Vec<u64> {
         let rows = metrics.connections().list();
         let row = rows.iter().find(|row| row.endpoint == endpoint).expect("an endpoint");
-        row.connections.iter().map(|each| each.connected.gone().sent_messages).collect()
+        row.connections.iter().map(|each| each.connected.totals().sent_messages).collect()
     };
     until(|| sent() == wanted).await;
 }

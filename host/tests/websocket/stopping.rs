@@ -56,7 +56,7 @@ async fn until_received(metrics: &Metrics, wanted: u64) {
     let received = || -> u64 {
         let rows = metrics.connections().list();
         let connections = rows.iter().filter(|row| row.endpoint == "source").flat_map(|row| &row.connections);
-        connections.map(|each| each.connected.gone().received_messages).sum()
+        connections.map(|each| each.connected.totals().received_messages).sum()
     };
     until(|| received() >= wanted).await;
 }

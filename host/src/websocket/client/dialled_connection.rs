@@ -8,7 +8,7 @@
 use super::heartbeat::{ExpectedReply, HeartbeatAction, HeartbeatTimer};
 use super::pace::SendPace;
 use crate::config::Endpoint;
-use crate::connections::{Connected, Gone, OpenEndpoint};
+use crate::connections::{ConnectionTotals, OpenConnection, OpenEndpoint};
 use crate::message::Payload;
 use crate::websocket::connection::{Connection, ConnectionEnd, Received, Traffic, WriteError};
 use crate::websocket::keepalive::{Keepalive, KeepaliveAction};
@@ -40,7 +40,7 @@ pub struct DialledConnection {
     /// What the peer was given and may quote.
     secrets: Secrets,
     /// Its row in the table of connections.
-    shown: Arc<Connected>,
+    shown: Arc<OpenConnection>,
     since: Instant,
     pub(super) url: usize,
     counted: Traffic,
@@ -51,7 +51,7 @@ pub struct DialledConnection {
 
 impl DialledConnection {
     /// What a dial came to, with its row in the table of connections.
-    pub(super) fn new(dialled: Dialled, url: usize, endpoint: &Endpoint, shown: Arc<Connected>) -> Self {
+    pub(super) fn new(dialled: Dialled, url: usize, endpoint: &Endpoint, shown: Arc<OpenConnection>) -> Self {
         Self {
             connection: dialled.connection,
             pace: dialled.pace,
@@ -268,14 +268,14 @@ impl DialledConnection {
             let received = traffic.received_bytes - self.counted.received_bytes;
             metrics.count_bytes(received, traffic.sent_bytes - self.counted.sent_bytes);
             self.counted = traffic;
-            self.shown.count(self.gone());
+            self.shown.count(self.totals());
         }
     }
 
     /// What has gone through, as the table of connections shows it.
-    fn gone(&self) -> Gone {
-        let gone = self.connection.gone();
-        Gone { received_messages: gone.received_messages - self.replies(), ..gone }
+    fn totals(&self) -> ConnectionTotals {
+        let totals = self.connection.totals();
+        ConnectionTotals { received_messages: totals.received_messages - self.replies(), ..totals }
     }
 
     /// How many answers to heartbeats have come.

@@ -12,7 +12,7 @@ use super::dialled_connection::{Dialled, DialledConnection};
 use super::url;
 use crate::backoff::{Advice, Backoff};
 use crate::config::{Client, Endpoint, Packing};
-use crate::connections::{Connected, EndpointState, OpenEndpoint};
+use crate::connections::{EndpointState, OpenConnection, OpenEndpoint};
 use crate::message::metadata::{CONNECTION, Origin, SOURCE};
 use crate::telemetry::ConnectOutcome;
 use crate::websocket::connection::{Connection, ConnectionEnd};
@@ -329,7 +329,7 @@ impl Session {
         self.show(EndpointState::Connected);
         self.is_unavailable = false;
         let id = crate::websocket::upgrade::connection_id();
-        let shown = Connected::new(&id, self.waker.clone());
+        let shown = OpenConnection::new(&id, self.waker.clone());
         let origin = Origin::new([(SOURCE, self.shown_url(url)), (CONNECTION, id)]);
         self.metrics.attach(&shown, &origin);
         let established = DialledConnection::new(dialled, url, &self.settings.endpoint, shown);

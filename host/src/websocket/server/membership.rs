@@ -4,7 +4,7 @@
 use super::broadcast::{Broadcast, NextFrames};
 use super::route_member::{MemberRole, ReceivedChunk, RouteMember};
 use crate::config::EndpointText;
-use crate::connections::{Connected, OpenEndpoint};
+use crate::connections::{OpenConnection, OpenEndpoint};
 use crate::message::Payload;
 use crate::message::metadata::Origin;
 use crate::reason::Reason;
@@ -61,7 +61,7 @@ impl Membership {
     pub(super) fn join(
         member: RouteMember,
         peer: u64,
-        shown: &Arc<Connected>,
+        shown: &Arc<OpenConnection>,
         origin: &Arc<Origin>,
         origin_there: Arc<Origin>,
     ) -> Self {
@@ -89,7 +89,7 @@ impl Membership {
     }
 
     /// The peer leaves; what the broadcast still has for it is counted under `reason`.
-    pub(super) fn part(&mut self, peer: u64, shown: &Connected, reason: Reason) {
+    pub(super) fn part(&mut self, peer: u64, shown: &OpenConnection, reason: Reason) {
         if std::mem::take(&mut self.is_served) {
             if let Some(broadcast) = &self.broadcast {
                 broadcast.leave(peer, reason);

@@ -18,7 +18,7 @@ use super::chunk_reader::ChunkReader;
 use super::membership::{self, JoiningMember, Membership};
 use super::request::Handshake;
 use super::route::{ConnectionPermit, Route, RouteClosing};
-use crate::connections::{Connected, Gone};
+use crate::connections::{ConnectionTotals, OpenConnection};
 use crate::message::Payload;
 use crate::reason::Reason;
 use crate::websocket::connection::{Connection, ConnectionEnd};
@@ -51,7 +51,7 @@ pub(super) struct Peer {
     /// For `__meta_connection`.
     name: String,
     waker: Arc<AtomicWaker>,
-    shown: Arc<Connected>,
+    shown: Arc<OpenConnection>,
     generation: u64,
     members: Vec<Membership>,
     /// Endpoints whose greetings are being made.
@@ -64,7 +64,7 @@ pub(super) struct Peer {
     greetings: Vec<Payload>,
     /// What was read, and not yet handed to all sources.
     chunk: ChunkReader,
-    counted: Gone,
+    counted: ConnectionTotals,
     /// Whether what it sends is for a source that is not there yet.
     is_early: bool,
     /// Whether a pipeline holds reading back, as the route is told.
@@ -106,7 +106,7 @@ impl Peer {
             address,
             connection,
             handshake,
-            shown: Connected::new(&name, waker.clone()),
+            shown: OpenConnection::new(&name, waker.clone()),
             name,
             waker,
             generation: u64::MAX,
@@ -116,7 +116,7 @@ impl Peer {
             turn: 0,
             greetings: Vec::new(),
             chunk: ChunkReader::default(),
-            counted: Gone::default(),
+            counted: ConnectionTotals::default(),
             is_early: false,
             is_held: false,
             roll: 0,
@@ -430,7 +430,7 @@ impl Peer {
     }
 
     fn count(&mut self) {
-        let now = self.connection.gone();
+        let now = self.connection.totals();
         if now == self.counted {
             return;
         }
