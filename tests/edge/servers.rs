@@ -80,7 +80,9 @@ async fn of_two_pipelines_on_one_endpoint_the_first_stops_alone() {
         to_first.url(),
         to_second.url()
     ));
-    let mut peer = dial(host.listening("websocket"), "/in").await;
+    let address = host.listening("websocket");
+    host.wait_until("both read", |now| now.count("tidemill_pipelines", &["state=\"running\""]) == 2);
+    let mut peer = dial(address, "/in").await;
     peer.send(Message::text("{\"n\":1}")).await.unwrap();
     assert_eq!(to_first.text().await, "{\"n\":1}");
     assert_eq!(to_second.text().await, "{\"n\":1}");

@@ -380,6 +380,24 @@ fn descriptors() -> usize {
 
 #[cfg(target_os = "linux")]
 #[tokio::test]
+async fn an_endpoint_that_stops_waits_for_no_peer_of_another_path() {
+    let (listeners, metrics) = (Listeners::default(), Metrics::default());
+    let (mut one, address) = server_source(&listeners, server_endpoint("/one"), &metrics).await;
+    let (mut two, same) = server_source(&listeners, server_endpoint("/two"), &metrics).await;
+    assert_eq!(address, same);
+    // It never answers a close frame.
+    let _silent = dial(address, "/one").await;
+    until_metric(&metrics, SOURCE, "1").await;
+    let first = std::pin::pin!(poll_fn(|cx| one.poll_close(cx, 1001)));
+    let second = std::pin::pin!(poll_fn(|cx| two.poll_close(cx, 1001)));
+    match futures_util::future::select(first, second).await {
+        futures_util::future::Either::Right(_) => {}
+        futures_util::future::Either::Left(_) => panic!("a path without peers waited for those of another"),
+    }
+    std::net::TcpListener::bind(address).expect("the address is free");
+}
+
+#[tokio::test]
 async fn a_thousand_peers_that_come_and_go_leave_nothing_open() {
     const PEERS: usize = 1000;
     /// Other tests of this process open and close theirs.

@@ -198,6 +198,9 @@ impl Broadcast {
             missed = missed_by_peers;
         }
         state.move_window(&self.peers);
+        if self.peers.slow == SlowPeer::DropOldest {
+            missed = state.leave_oldest();
+        }
         let now = Instant::now();
         let mut woken = Vec::new();
         for cursor in state.cursors.values_mut() {
@@ -256,13 +259,9 @@ impl Broadcast {
         if std::mem::take(&mut cursor.is_blocked) {
             cursor.stalled_since = Some(Instant::now());
         }
-        let mut missed = 0;
         if cursor.mark < window {
-            if self.peers.slow == SlowPeer::Disconnect {
-                return Poll::Ready(NextFrames::TooSlow);
-            }
-            missed = window.since(cursor.mark).messages;
-            cursor.mark = window;
+            // Only `disconnect` leaves one there.
+            return Poll::Ready(NextFrames::TooSlow);
         }
         let result = if let Some((frames, size)) = cursor.kept.pop_front() {
             cursor.kept_size = cursor.kept_size.since(size);
@@ -281,10 +280,6 @@ impl Broadcast {
         };
         if matches!(result, Poll::Ready(NextFrames::Frames(_))) {
             state.wake_publisher();
-        }
-        drop(guard);
-        if missed > 0 {
-            self.metrics.peer_dropped(Reason::SlowPeer, missed);
         }
         result
     }
@@ -387,6 +382,19 @@ impl BroadcastState {
             self.replay = next;
         }
         self.ring.forget(self.window.min(self.replay));
+    }
+
+    /// `drop_oldest`: peers that are further behind than they may be go on where the window begins. Answers how
+    /// many messages they miss in all.
+    fn leave_oldest(&mut self) -> u64 {
+        let window = self.window;
+        let mut missed = 0;
+        for cursor in self.cursors.values_mut().filter(|cursor| cursor.mark < window) {
+            missed += window.since(cursor.mark).messages;
+            cursor.mark = window;
+            self.slowest = None;
+        }
+        missed
     }
 
     /// `drop_newest`: of what was published since `old_end` each peer keeps what it has room for.
@@ -505,8 +513,15 @@ mod tests {
         let (metrics, broadcast) = broadcast(SlowPeer::DropOldest, 3, 0);
         broadcast.join(1);
         assert_eq!(publish(&broadcast, &["a", "b", "c", "d", "e"]).delivered, 5);
+        assert_eq!(missed(&metrics), "2", "though the peer has not read again");
         assert_eq!(take(&broadcast, 1), "c d e");
-        assert_eq!(missed(&metrics), "2");
+        publish(&broadcast, &["f", "g", "h", "i"]);
+        broadcast.leave(1, Reason::PeerClosed);
+        assert_eq!(
+            missed(&metrics),
+            "3",
+            "a peer that leaves has not been slow for what still waited for it"
+        );
     }
 
     #[test]

@@ -61,8 +61,8 @@ pub(super) struct OpenListener {
     pub(super) local: SocketAddr,
     pub(super) listening: Arc<Listener>,
     pub(super) stop: CancellationToken,
-    /// It does not listen, and its peers are gone.
-    pub(super) closed: CancellationToken,
+    /// It does not listen any more; peers may still be seen through.
+    pub(super) freed: CancellationToken,
 }
 
 /// What was noted of a pipeline that is about to be opened. It is taken back where that does not come to be:
@@ -140,9 +140,10 @@ impl AddressClaim {
         let address = &listener.listening.address;
         info!(%address, "websocket listening");
         let registry = self.registry.clone();
-        let running = RunningListener { registry: registry.clone(), closed: listener.closed.clone() };
+        let running = RunningListener { registry: registry.clone() };
         let (slot, stop) = (self.address.clone(), listener.stop.clone());
-        let run = listener.listening.clone().run(tcp, stop, self);
+        let freed = listener.freed.clone().drop_guard();
+        let run = listener.listening.clone().run(tcp, stop, (self, freed));
         let mut table = registry.table();
         table.running += 1;
         // What has ended is not kept.
@@ -160,13 +161,11 @@ impl AddressClaim {
 /// A listener's task: it is done when this is dropped.
 struct RunningListener {
     registry: Arc<ListenerRegistry>,
-    closed: CancellationToken,
 }
 
 impl Drop for RunningListener {
     fn drop(&mut self) {
         self.registry.table().running -= 1;
-        self.closed.cancel();
         self.registry.settled.notify_waiters();
     }
 }

@@ -235,8 +235,8 @@ impl Listeners {
         let address = if host.is_open() { local.to_string() } else { shown(&host, local.port()) };
         let expected = self.registry.expected.at(&self::address(listen));
         let listening = Listener::new(address, expected, self.limits, certificates, self.handshakes.clone());
-        let (stop, closed) = Default::default();
-        Ok((Arc::new(OpenListener { host, local, listening, stop, closed }), tcp))
+        let (stop, freed) = Default::default();
+        Ok((Arc::new(OpenListener { host, local, listening, stop, freed }), tcp))
     }
 
     /// Whoever of this process listens where an endpoint would, and how it says where that is.

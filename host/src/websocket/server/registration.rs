@@ -58,8 +58,9 @@ impl Registration {
         self.route.wake();
     }
 
-    /// Leaves. Peers that nobody else wants are closed with `code`, each once it has what it is owed, and
-    /// waited for; so is the listener, if this was its last endpoint.
+    /// Leaves. Peers of its path that nobody else wants are closed with `code`, each once it has what it is
+    /// owed, and waited for. If this was the last endpoint of its address, the address is free afterwards; the
+    /// peers of other paths are waited for by the endpoints that were theirs.
     pub fn poll_close(&mut self, cx: &mut Context<'_>, code: u16) -> Poll<()> {
         if self.leaving.is_none() {
             let is_last = self.leave(code);
@@ -70,7 +71,7 @@ impl Registration {
                     route.deserted().await;
                 }
                 if is_last {
-                    listener.closed.cancelled().await;
+                    listener.freed.cancelled().await;
                 }
             }));
         }
