@@ -144,27 +144,32 @@ fn check_makes_no_plugin_folder_and_opens_no_file() {
 }
 
 #[test]
-fn a_signal_ends_a_check_whose_plugin_does_not_come_to_an_end() {
+fn a_signal_ends_a_check_or_a_run_of_a_plugin_that_does_not_come_to_an_end() {
     let folder = Folder::default();
     folder.install("hostile", &guest("hostile").expect("guests in Rust are built"));
     let spins = r#"[{ plugin = "hostile", config = { behaviour = "endless_loop", where = "init" } }]"#;
     let config = pipeline(spins, r#"[{ type = "stdout", format = "jsonl" }]"#);
     fs::write(folder.path("tidemill.toml"), config).unwrap();
-    let mut command = Command::new(binary());
-    let check = command.args(["check", "--json"]).current_dir(folder.path("."));
-    let mut check = check.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    // Once the thread of the signals is there, they are obeyed.
-    let threads = PathBuf::from(format!("/proc/{}/task", check.id()));
-    let is_signals =
-        |thread: &Path| fs::read_to_string(thread.join("comm")).is_ok_and(|name| name == "signals\n");
-    let deadline = Instant::now() + PATIENCE;
-    while !fs::read_dir(&threads).unwrap().any(|thread| is_signals(&thread.unwrap().path())) {
-        assert!(Instant::now() < deadline, "it waits for no signals");
-        std::thread::yield_now();
+    let order = r#"{"behaviour":"endless_loop","where":"init"}"#;
+    let run = ["plugin", "run", "plugins/hostile.wasm", "--config", order];
+    for arguments in [&["check", "--json"][..], &run] {
+        let mut command = Command::new(binary());
+        let command = command.args(arguments).current_dir(folder.path("."));
+        let streams = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let mut child = streams.spawn().unwrap();
+        // Once the thread of the signals is there, they are obeyed.
+        let threads = PathBuf::from(format!("/proc/{}/task", child.id()));
+        let is_signals =
+            |thread: &Path| fs::read_to_string(thread.join("comm")).is_ok_and(|name| name == "signals\n");
+        let deadline = Instant::now() + PATIENCE;
+        while !fs::read_dir(&threads).unwrap().any(|thread| is_signals(&thread.unwrap().path())) {
+            assert!(Instant::now() < deadline, "it waits for no signals");
+            std::thread::yield_now();
+        }
+        rustix::process::kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+        // With 78, and the plugin's fault, once that has run into its deadline.
+        assert_eq!(child.wait().unwrap().code(), Some(130), "{arguments:?}");
     }
-    rustix::process::kill_process(Pid::from_child(&check), Signal::TERM).unwrap();
-    // With 78, and the plugin's fault, once that has run into its deadline.
-    assert_eq!(check.wait().unwrap().code(), Some(130));
 }
 
 #[test]

@@ -317,6 +317,23 @@ async fn a_plugin_that_is_run_alone_finds_its_code_again() {
     assert_eq!((first.len(), code()), (1, first));
 }
 
+#[test]
+fn a_plugin_that_is_run_alone_and_fails_again_and_again_is_not_waited_for() {
+    let folder = Folder::default();
+    // Enough faults to have a pipeline of a host wait; then the plugin does not start again.
+    let lines = format!("one\n{}no-start\ntrap\nlost\n", "trap\n".repeat(7));
+    std::fs::write(folder.path("in.jsonl"), lines).unwrap();
+    let mut run = Command::new(binary());
+    run.args(["plugin", "run"]).arg(guest("moody").expect("guests in Rust are built"));
+    run.current_dir(folder.path("")).stdin(std::fs::File::open(folder.path("in.jsonl")).unwrap());
+    let ran = run.output().unwrap();
+    let log = String::from_utf8_lossy(&ran.stderr);
+    assert_eq!((ran.status.code(), &*ran.stdout), (Some(1), &b"one\n"[..]), "{log}");
+    let dead = log.lines().filter(|line| line.starts_with("{\"time\"")).count();
+    assert_eq!(dead, 9, "every other message is a dead letter: {log}");
+    assert!(!log.contains("its messages wait"), "{log}");
+}
+
 #[tokio::test]
 async fn a_wrong_world_and_a_truncated_file_leave_the_old_version_running() {
     let mut scene = scene("log_flood").await;

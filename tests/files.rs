@@ -5,6 +5,7 @@
 use flate2::Compression;
 use flate2::read::MultiGzDecoder;
 use flate2::write::GzEncoder;
+use rustix::process::Signal;
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::path::Path;
@@ -54,8 +55,11 @@ fn exit_code(child: &mut Child) -> Option<i32> {
 }
 
 fn terminate(child: &Child) {
-    let pid = rustix::process::Pid::from_child(child);
-    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    signal(child, Signal::TERM);
+}
+
+fn signal(child: &Child, signal: Signal) {
+    rustix::process::kill_process(rustix::process::Pid::from_child(child), signal).unwrap();
 }
 
 fn unpacked(path: &Path) -> String {
@@ -276,6 +280,63 @@ fn a_pipeline_whose_standard_output_nobody_reads_any_more_fails_without_a_panic(
         assert_eq!(exit_code(&mut child), Some(1), "{log}");
         assert!(log.contains("failed to write stdout: Broken pipe"), "{log}");
         assert!(!log.contains("panicked"), "{log}");
+    }
+}
+
+#[test]
+fn a_standard_output_that_is_full_is_the_end_of_a_plugin_that_is_run_alone() {
+    let folder = Folder::default();
+    // Fewer than are read at once, and more.
+    for count in [3, 5_000] {
+        fs::write(folder.path("in.jsonl"), lines(0..count)).unwrap();
+        let mut command = Command::new(binary());
+        command.args(["plugin", "run"]).arg(plugin("forward")).current_dir(folder.path(""));
+        command.stdin(File::open(folder.path("in.jsonl")).unwrap());
+        let ran = command.stdout(File::create("/dev/full").unwrap()).output().unwrap();
+        let log = String::from_utf8(ran.stderr).unwrap();
+        assert_eq!(ran.status.code(), Some(1), "{log}");
+        let errors: Vec<_> = log.lines().filter(|line| line.starts_with("error: ")).collect();
+        let [error] = errors[..] else { panic!("{log}") };
+        assert!(error.starts_with("error: sink stdout: failed to write stdout: No space left"), "{log}");
+        assert!(!log.contains("\"payload\""), "no message is a dead letter: {log}");
+    }
+}
+
+#[tokio::test]
+async fn a_recording_is_whole_when_the_terminal_closes_and_goes_on_where_that_is_ignored() {
+    let folder = Folder::default();
+    for is_ignored in [false, true] {
+        let feed = Feed::open().await;
+        let mut command = Command::new("sh");
+        let trap = if is_ignored { "trap '' HUP; " } else { "" };
+        command.arg("-c").arg(format!("{trap}exec \"$@\"")).arg("sh").arg(binary());
+        command.args(["record", &feed.url(), "-o", "x.jsonl.gz"]).current_dir(folder.path(""));
+        let mut child = command.stdin(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        // Taken once it is dialled, and then its signals are obeyed.
+        feed.text("one").await;
+        let written = || fs::metadata(folder.path("x.jsonl.gz")).is_ok_and(|file| file.len() > 0);
+        wait_for(written).await;
+        signal(&child, Signal::HUP);
+        if is_ignored {
+            let before = fs::metadata(folder.path("x.jsonl.gz")).unwrap().len();
+            feed.text("two").await;
+            wait_for(|| fs::metadata(folder.path("x.jsonl.gz")).unwrap().len() > before).await;
+            terminate(&child);
+        }
+        let code = tokio::task::spawn_blocking(move || exit_code(&mut child)).await.unwrap();
+        assert_eq!(code, Some(0));
+        let text = unpacked(&folder.path("x.jsonl.gz"));
+        let texts: Vec<_> = text.lines().map(|line| line.split_once(' ').unwrap().1).collect();
+        assert_eq!(texts, if is_ignored { &["one", "two"][..] } else { &["one"] });
+        fs::remove_file(folder.path("x.jsonl.gz")).unwrap();
+    }
+}
+
+async fn wait_for(is_so: impl Fn() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "it does not come to that");
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tidemill::config::{self, Limits, OnError, Outputs, Redacted};
 use tidemill::message::Message;
-use tidemill::pipeline::{self, CarriedState, Control, Ended, Ending, Parts, Swap, Swapped};
+use tidemill::pipeline::{self, CarriedState, Control, Ended, Ending, Parts, Persistence, Swap, Swapped};
 use tidemill::plugin::{HostState, Plugin, Setup};
 use tidemill::reason::Reason;
 use tidemill::sink::{self, Receipt, Sink, Work};
@@ -95,6 +95,7 @@ async fn scene(stage: Stage) -> Scene {
         transforms,
         sinks: vec![("out".into(), Outputs::All, Sink::Queue(sink))],
         dead_letter: None,
+        persistence: Persistence::KeepsGoing,
     };
     let (line, control) = pipeline::build(parts, &metrics);
     let line = tokio::spawn(line.run(|| ()));

@@ -14,6 +14,7 @@ mod stage;
 
 pub use control::{Control, Ended, Ending, Swap, Swapped};
 pub use line::{LAST_GOODBYE, Line};
+pub use recovery::Persistence;
 pub use stage::CarriedState;
 
 use crate::config::{self, DEAD_LETTER, SOURCE};
@@ -44,16 +45,18 @@ pub struct Parts {
     pub sinks: Vec<(Arc<str>, config::Outputs, Sink)>,
     /// Where messages go that failed.
     pub dead_letter: Option<Sink>,
+    /// How it takes it that something fails again and again.
+    pub persistence: Persistence,
 }
 
 /// A pipeline that is ready to run, and the channel it listens to.
 pub fn build(parts: Parts, metrics: &Metrics) -> (Line, mpsc::Sender<Control>) {
-    let Parts { name, source, transforms, sinks, dead_letter } = parts;
+    let Parts { name, source, transforms, sinks, dead_letter, persistence } = parts;
     let stages: Vec<Stage> = transforms
         .into_iter()
         .map(|(transform, setup, instance)| {
             let counters = metrics.stage(&name, &transform.name, transform.plugin.shown());
-            Stage::new(&transform, setup, instance, counters)
+            Stage::new(&transform, setup, instance, persistence, counters)
         })
         .collect();
     let outlets = sinks
@@ -65,7 +68,7 @@ pub fn build(parts: Parts, metrics: &Metrics) -> (Line, mpsc::Sender<Control>) {
         .collect();
     let dead_letter =
         dead_letter.map(|sink| DeadLetterSink { sink, metrics: metrics.sink(&name, DEAD_LETTER) });
-    let dead_letters = DeadLetters::new(name.clone(), dead_letter);
+    let dead_letters = DeadLetters::new(name.clone(), dead_letter, persistence);
     let outputs = stages.last().map_or(&[][..], Stage::outputs).to_vec();
     let outlets = Outlets::new(outlets, dead_letters, &outputs);
     let (sender, control) = mpsc::channel(CONTROLS);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tidemill::config::{DEAD_LETTER, Outputs};
 use tidemill::message::metadata::{Metadata, Origin};
 use tidemill::message::{Failed, Message, Payload};
-use tidemill::pipeline::{self, Control, Ending, Parts};
+use tidemill::pipeline::{self, Control, Ending, Parts, Persistence};
 use tidemill::reason::Reason;
 use tidemill::sink::{self, Receipt, Sink, Work};
 use tidemill::source::{self, Source, SourceChunk, SourceFeed};
@@ -42,6 +42,7 @@ fn run(takes: &[&str], with_dead_letters: bool) -> Running {
         transforms: Vec::new(),
         sinks,
         dead_letter: dead_sink,
+        persistence: Persistence::KeepsGoing,
     };
     let (line, control) = pipeline::build(parts, &metrics);
     Running { feed, sinks: works, dead, control, line: tokio::spawn(line.run(|| ())), metrics }

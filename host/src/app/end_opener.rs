@@ -5,6 +5,7 @@ use crate::config::{
     WebSocketSource,
 };
 use crate::connections::{Connections, EndpointState, OpenEndpoint};
+use crate::sink::lines::FatalWrite;
 use crate::sink::{self, Sink};
 use crate::source::{self, Source};
 use crate::telemetry::Metrics;
@@ -235,7 +236,8 @@ impl EndOpener {
                 opened.map_err(|error| OpenError::of_file(name, path, &error))
             }
             SinkKind::Stdout(StdoutSink { format }) => {
-                sink::lines::stdout(*format, metrics).map_err(|error| OpenError::of_stream(name, &error))
+                sink::lines::stdout(*format, FatalWrite::NobodyReads, metrics)
+                    .map_err(|error| OpenError::of_stream(name, &error))
             }
         }
     }

@@ -1,6 +1,7 @@
-//! Ctrl-C and SIGTERM: the first asks for a shutdown, the second ends the process.
+//! Ctrl-C, SIGTERM and SIGHUP: the first asks for a shutdown, the second ends the process.
 //!
-//! They are waited for on a thread of their own: a signal is obeyed whatever the runtime's threads are
+//! SIGHUP, which comes when a terminal closes, is a wish to stop as the others are, unless whoever started the
+//! process had it ignored, as `nohup` does. They are waited for on a thread of their own: a signal is obeyed whatever the runtime's threads are
 //! stuck in, and if the shutdown does not end in time, the process does.
 
 use super::Exit;
@@ -31,9 +32,9 @@ impl SignalWatch {
     /// Has the first signal request a shutdown; one with a grace period may take that long and no longer.
     pub(super) fn start(shutdown: Shutdown, grace: Option<Duration>) -> io::Result<Self> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
-        let (interrupt, terminate) = {
+        let signals = {
             let _runtime = runtime.enter();
-            (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?)
+            Signals::listen()?
         };
         let over = CancellationToken::new();
         let thread = std::thread::Builder::new().name("signals".into()).spawn({
@@ -42,7 +43,7 @@ impl SignalWatch {
                 runtime.block_on(async {
                     tokio::select! {
                         () = over.cancelled() => {}
-                        () = obey(interrupt, terminate, shutdown, grace) => {}
+                        () = obey(signals, shutdown, grace) => {}
                     }
                 });
             }
@@ -61,18 +62,57 @@ impl Drop for SignalWatch {
     }
 }
 
+/// The signals that ask for a stop.
+#[derive(Debug)]
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    /// None where it is ignored.
+    hangup: Option<Signal>,
+}
+
+impl Signals {
+    /// Within a runtime.
+    fn listen() -> io::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            hangup: if ignores_hangup() { None } else { Some(signal(SignalKind::hangup())?) },
+        })
+    }
+
+    /// Waits for the next of them.
+    async fn next(&mut self) {
+        let Self { interrupt, terminate, hangup } = self;
+        let hung_up = async {
+            match hangup {
+                Some(hangup) => hangup.recv().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            _ = hung_up => {}
+        }
+    }
+}
+
+/// Whether this process was started with SIGHUP ignored. Where the system does not tell, it was not.
+fn ignores_hangup() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    // The lowest bit is signal 1.
+    ignored.is_some_and(|mask| mask >> (SignalKind::hangup().as_raw_value() - 1) & 1 == 1)
+}
+
 #[expect(
     clippy::exit,
     reason = "a second signal is the user's wish to wait for nothing, and so is the grace period"
 )]
-async fn obey(mut interrupt: Signal, mut terminate: Signal, shutdown: Shutdown, grace: Option<Duration>) {
-    let mut next = async || {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
-    };
-    next().await;
+async fn obey(mut signals: Signals, shutdown: Shutdown, grace: Option<Duration>) {
+    signals.next().await;
     shutdown.request();
     tracing::info!("shutting down");
     let overdue = async {
@@ -82,7 +122,7 @@ async fn obey(mut interrupt: Signal, mut terminate: Signal, shutdown: Shutdown, 
         }
     };
     let exit = tokio::select! {
-        () = next() => Exit::Interrupted,
+        () = signals.next() => Exit::Interrupted,
         () = overdue => {
             tracing::error!("something in the host hangs and does not end with it");
             flush_log(LAST_WORDS);

@@ -4,6 +4,7 @@
 //! that sink, or when it fails, the message is dropped under its own reason. A full queue is
 //! backpressure like any other: the pipeline reads nothing until there is room.
 
+use super::recovery::Persistence;
 use crate::foreign_text;
 use crate::message::metadata::{Metadata, now_us};
 use crate::message::{Failed, Message, Payload};
@@ -50,6 +51,7 @@ pub(super) struct DeadLetters {
     /// Letters that the sink has, in order; which of them are written is told by its counters.
     taken: VecDeque<LetterCounts>,
     delivered_before: u64,
+    persistence: Persistence,
     log: RateLimit,
 }
 
@@ -80,13 +82,14 @@ struct Letter<'a> {
 }
 
 impl DeadLetters {
-    pub(super) fn new(pipeline: Arc<str>, sink: Option<DeadLetterSink>) -> Self {
+    pub(super) fn new(pipeline: Arc<str>, sink: Option<DeadLetterSink>, persistence: Persistence) -> Self {
         Self {
             pipeline,
             delivered_before: sink.as_ref().map_or(0, |sink| sink.metrics.account.counts().delivered),
             sink,
             waiting: VecDeque::new(),
             taken: VecDeque::new(),
+            persistence,
             log: RateLimit::new(LOG_INTERVAL),
         }
     }
@@ -94,7 +97,9 @@ impl DeadLetters {
     /// Takes messages that failed at a place.
     pub(super) fn take(&mut self, place: &Place, failed: impl IntoIterator<Item = Failed>) {
         for failed in failed {
-            if let Some(sink) = &self.sink {
+            if self.persistence == Persistence::GivesUp && failed.reason == Reason::SinkUnavailable {
+                place.account.dropped(failed.reason, 1);
+            } else if let Some(sink) = &self.sink {
                 sink.metrics.account.entered(1);
                 let letter = Message {
                     payload: Payload::text(self.letter(place, &failed)),

@@ -188,6 +188,10 @@ impl Line {
                 ends.outlets.poll_drain(cx, code)
             })
             .await?;
+        if let (Ending::Finished, Some(error)) = (&ending, self.ends.outlets.failure()) {
+            // The source had ended before it was known.
+            *ending = Ending::Failed(error);
+        }
         let closed = self.ends.until(|ends, cx| ends.poll_close(cx, code)).await;
         if let Err(GraceOver) = closed {
             // Every message is at its end. A peer that does not take what it is owed costs only itself.

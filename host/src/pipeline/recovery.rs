@@ -18,6 +18,17 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// The longest pause, and the longest time between two tries of a snapshot that fails.
 const MAX_PAUSE: Duration = Duration::from_mins(1);
 
+/// How a pipeline takes it that something fails again and again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Persistence {
+    /// Its messages wait for a plugin that may work again, or be exchanged. What a sink has lost is a dead
+    /// letter.
+    KeepsGoing,
+    /// Nothing that is waited for would come: each message is tried, and fails. What a sink has lost is
+    /// dropped, for its error is the end.
+    GivesUp,
+}
+
 /// The state that a new instance starts with after a fault, and when it is taken anew.
 #[derive(Debug)]
 pub(super) struct LastGood {
@@ -105,9 +116,10 @@ impl LastGood {
     }
 }
 
-/// Holds the messages of a stage back whose plugin fails again and again.
-#[derive(Debug, Default)]
+/// Holds the messages of a stage back whose plugin fails again and again, if that is the policy.
+#[derive(Debug)]
 pub(super) struct Circuit {
+    persistence: Persistence,
     faults_in_a_row: u32,
     /// Pauses in a row.
     pauses: u32,
@@ -115,13 +127,22 @@ pub(super) struct Circuit {
 }
 
 impl Circuit {
+    pub(super) fn new(persistence: Persistence) -> Self {
+        Self { persistence, faults_in_a_row: 0, pauses: 0, open_until: None }
+    }
+
+    /// Forgets every fault.
+    pub(super) fn close(&mut self) {
+        *self = Self::new(self.persistence);
+    }
+
     /// A call succeeded. Says whether the circuit closes thereby.
     #[inline]
     pub(super) fn succeeded(&mut self) -> bool {
         self.faults_in_a_row = 0;
         let closes = self.pauses > 0;
         if closes {
-            *self = Self::default();
+            self.close();
         }
         closes
     }
@@ -129,11 +150,11 @@ impl Circuit {
     /// A call failed for which there is nothing smaller to try. Says how long messages wait, if they do.
     pub(super) fn faulted(&mut self, now: Instant) -> Option<Duration> {
         self.faults_in_a_row = self.faults_in_a_row.saturating_add(1);
-        (self.faults_in_a_row >= FAULTS_TO_OPEN).then(|| self.open(now))
+        if self.faults_in_a_row >= FAULTS_TO_OPEN { self.open(now) } else { None }
     }
 
-    /// No instance starts. Says how long messages wait.
-    pub(super) fn does_not_start(&mut self, now: Instant) -> Duration {
+    /// No instance starts. Says how long messages wait, if they do.
+    pub(super) fn does_not_start(&mut self, now: Instant) -> Option<Duration> {
         self.open(now)
     }
 
@@ -157,11 +178,14 @@ impl Circuit {
         self.pauses > 1
     }
 
-    fn open(&mut self, now: Instant) -> Duration {
+    fn open(&mut self, now: Instant) -> Option<Duration> {
+        if self.persistence == Persistence::GivesUp {
+            return None;
+        }
         let pause = doubled(FIRST_PAUSE, self.pauses);
         self.pauses = self.pauses.saturating_add(1);
         self.open_until = Some(now + pause);
-        pause
+        Some(pause)
     }
 }
 
@@ -180,7 +204,7 @@ mod tests {
     #[test]
     fn five_faults_in_a_row_open_the_circuit_and_each_failed_trial_doubles_the_pause_up_to_a_minute() {
         let now = Instant::now();
-        let mut circuit = Circuit::default();
+        let mut circuit = Circuit::new(Persistence::KeepsGoing);
         (0..4).for_each(|_| assert_eq!(circuit.faulted(now), None));
         assert!(!circuit.succeeded(), "it was not open");
         (0..4).for_each(|_| assert_eq!(circuit.faulted(now), None));
@@ -189,8 +213,16 @@ mod tests {
         assert!(circuit.is_trial() && circuit.has_reopened());
         assert!(circuit.succeeded());
         assert_eq!((circuit.is_trial(), circuit.open_until()), (false, None));
-        assert_eq!(circuit.does_not_start(now), FIRST_PAUSE);
+        assert_eq!(circuit.does_not_start(now), Some(FIRST_PAUSE));
         assert!(!circuit.has_reopened());
+    }
+
+    #[test]
+    fn where_nothing_is_waited_for_the_circuit_never_opens() {
+        let now = Instant::now();
+        let mut circuit = Circuit::new(Persistence::GivesUp);
+        (0..100).for_each(|_| assert_eq!(circuit.faulted(now), None));
+        assert_eq!((circuit.does_not_start(now), circuit.is_trial()), (None, false));
     }
 
     #[test]

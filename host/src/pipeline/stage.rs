@@ -10,7 +10,7 @@ mod room;
 use super::dead_letters::Place;
 use super::merge;
 use super::outlets::Routed;
-use super::recovery::{Circuit, LastGood};
+use super::recovery::{Circuit, LastGood, Persistence};
 use crate::config::{self, OnError};
 use crate::message::{Failed, Message};
 use crate::plugin::{Emissions, Fault, FaultKind, Instance, Plugin, Setup};
@@ -102,6 +102,7 @@ impl Stage {
         transform: &config::Transform,
         setup: Setup,
         instance: Instance,
+        persistence: Persistence,
         metrics: StageMetrics,
     ) -> Self {
         let mut this = Self {
@@ -117,7 +118,7 @@ impl Stage {
             inbox: VecDeque::new(),
             pieces: Vec::new(),
             last_good: LastGood::new(None, Instant::now()),
-            circuit: Circuit::default(),
+            circuit: Circuit::new(persistence),
             is_given_up: false,
             next_tick: None,
             metrics,
@@ -193,7 +194,16 @@ impl Stage {
     /// # Cancel safety
     /// The instance is gone if the future is dropped, no message is.
     pub(super) async fn work(&mut self, time_us: Option<u64>, given: &mut Given) -> WorkOutcome {
-        let Ok(()) = self.start_if_needed().await else { return WorkOutcome::GoOn };
+        let failed_before = given.failed.len();
+        if let Err(no_start) = self.start_if_needed().await {
+            if let Some(fault) = no_start
+                && let Some(message) = self.inbox.pop_front()
+            {
+                self.pieces.clear();
+                self.fail(message, fault, given);
+            }
+            return self.end(failed_before, given);
+        }
         let piece = if self.circuit.is_trial() {
             1
         } else {
@@ -203,7 +213,6 @@ impl Stage {
         instance.set_time(time_us);
         let result = instance.process(&self.inbox.make_contiguous()[..piece]).await;
         self.called(&result);
-        let failed_before = given.failed.len();
         match result {
             Ok(outcome) => {
                 self.room.recover();
@@ -375,13 +384,15 @@ impl Stage {
         self.tick.or(self.asked_tick).filter(|interval| !interval.is_zero())
     }
 
-    /// The same as [`Stage::start`]; where no instance starts, the messages wait.
-    async fn start_if_needed(&mut self) -> Result<(), ()> {
+    /// The same as [`Stage::start`]; where no instance starts, the messages wait, or there is a fault that the
+    /// next of them fails with.
+    async fn start_if_needed(&mut self) -> Result<(), Option<Fault>> {
         let Err(fault) = self.start().await.map(drop) else { return Ok(()) };
         let pause = self.circuit.does_not_start(Instant::now());
         self.metrics.faulted(fault.kind.as_str(), 1);
+        let Some(pause) = pause else { return Err(Some(fault)) };
         self.show_pause(pause, Some(&fault));
-        Err(())
+        Err(None)
     }
 
     /// The running instance, or a new one after a fault, with the last good snapshot; if that is refused
@@ -493,7 +504,7 @@ impl Stage {
     }
 
     fn close_circuit(&mut self) {
-        self.circuit = Circuit::default();
+        self.circuit.close();
         self.metrics.paused.set(0);
     }
 

@@ -42,13 +42,23 @@ pub async fn file(path: &FilePath, format: Format, append: bool, metrics: SinkMe
     Ok(Sink::Queue(sink.beginning(begin)))
 }
 
+/// Which errors of a write end a sink, and its pipeline with it. After any other the next message is tried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FatalWrite {
+    /// That nobody will ever read again.
+    NobodyReads,
+    /// Any.
+    AnyError,
+}
+
 /// A sink that writes standard output.
 ///
 /// # Errors
 /// If there is none.
-pub fn stdout(format: Format, metrics: SinkMetrics) -> io::Result<Sink> {
+pub fn stdout(format: Format, fatal: FatalWrite, metrics: SinkMetrics) -> io::Result<Sink> {
     // Not through the standard library's own buffer, which is written out at every line.
-    stream(File::from(io::stdout().as_fd().try_clone_to_owned()?), format, "stdout", metrics)
+    let file = File::from(io::stdout().as_fd().try_clone_to_owned()?);
+    stream(file, format, fatal, "stdout", metrics)
 }
 
 /// A sink that writes standard error.
@@ -56,12 +66,20 @@ pub fn stdout(format: Format, metrics: SinkMetrics) -> io::Result<Sink> {
 /// # Errors
 /// If there is none.
 pub fn stderr(format: Format, metrics: SinkMetrics) -> io::Result<Sink> {
-    stream(File::from(io::stderr().as_fd().try_clone_to_owned()?), format, "stderr", metrics)
+    let file = File::from(io::stderr().as_fd().try_clone_to_owned()?);
+    stream(file, format, FatalWrite::NobodyReads, "stderr", metrics)
 }
 
-fn stream(file: File, format: Format, name: &str, metrics: SinkMetrics) -> io::Result<Sink> {
+fn stream(
+    file: File,
+    format: Format,
+    fatal: FatalWrite,
+    name: &str,
+    metrics: SinkMetrics,
+) -> io::Result<Sink> {
     let (interrupt, waiter) = interrupt()?;
-    let writer = Writer::new(Output::Plain(LineTarget::stream(file, waiter)), format, false);
+    let output = Output::Plain(LineTarget::stream(file, waiter));
+    let writer = Writer { fatal, ..Writer::new(output, format, false) };
     Ok(Sink::Queue(spawn(writer, interrupt, name.to_owned(), metrics, None)?))
 }
 
@@ -236,11 +254,20 @@ struct Writer<T> {
     ends: Vec<usize>,
     /// Whether the last line in the output is not whole.
     is_torn: bool,
+    fatal: FatalWrite,
 }
 
 impl<T: Undo> Writer<T> {
     fn new(output: Output<T>, format: Format, is_torn: bool) -> Self {
-        Self { output, format, lines: Vec::new(), messages: Vec::new(), ends: Vec::new(), is_torn }
+        Self {
+            output,
+            format,
+            lines: Vec::new(),
+            messages: Vec::new(),
+            ends: Vec::new(),
+            is_torn,
+            fatal: FatalWrite::NobodyReads,
+        }
     }
 
     /// Takes a batch, and writes it out with what has gathered if no more comes at once.
@@ -281,7 +308,9 @@ impl<T: Undo> Writer<T> {
         let detail = why.as_ref().map_or("", |(_, detail)| detail);
         let Receipt { failed, .. } = self.forget(detail);
         work.done(Receipt { delivered: delivered as u64, failed });
-        if let Some((io::ErrorKind::BrokenPipe, detail)) = why {
+        if let Some((kind, detail)) = why
+            && (kind == io::ErrorKind::BrokenPipe || self.fatal == FatalWrite::AnyError)
+        {
             work.fail(detail);
         }
     }

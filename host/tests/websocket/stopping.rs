@@ -14,7 +14,7 @@ use tidemill::config::{
     SlowPeer,
 };
 use tidemill::message::Failed;
-use tidemill::pipeline::{self, Control, Ended, Ending, Parts};
+use tidemill::pipeline::{self, Control, Ended, Ending, Parts, Persistence};
 use tidemill::sink::{self, Sink};
 use tidemill::source::{self, Source, SourceChunk};
 use tidemill::websocket::Listeners;
@@ -185,7 +185,9 @@ struct Running {
 impl Running {
     fn new(source: Source, name: &str, sink: Sink, metrics: &Metrics) -> Self {
         let sinks = vec![(name.into(), Outputs::All, sink)];
-        let parts = Parts { name: "p".into(), source, transforms: Vec::new(), sinks, dead_letter: None };
+        let persistence = Persistence::KeepsGoing;
+        let parts =
+            Parts { name: "p".into(), source, transforms: Vec::new(), sinks, dead_letter: None, persistence };
         let (line, control) = pipeline::build(parts, metrics);
         Self { control, line: tokio::spawn(line.run(|| ())) }
     }

@@ -10,7 +10,7 @@ use crate::app::plugins::ManagedPlugins;
 use crate::app::start::{self, StartError};
 use crate::config;
 use crate::control::ControlError;
-use crate::pipeline::{self, Ended, Ending, Parts};
+use crate::pipeline::{self, Ended, Ending, Parts, Persistence};
 use crate::telemetry::PipelineState;
 use futures_util::FutureExt as _;
 use std::panic::AssertUnwindSafe;
@@ -146,7 +146,8 @@ impl Pipelines {
             refused: None,
         });
         let running = running.collect();
-        let parts = Parts { name: name.clone(), source, transforms: stages, sinks, dead_letter };
+        let persistence = Persistence::KeepsGoing;
+        let parts = Parts { name: name.clone(), source, transforms: stages, sinks, dead_letter, persistence };
         let (runner, control) = pipeline::build(parts, &self.metrics);
         managed.phase = PipelinePhase::Up { control, stages: running };
         let waits = config.endpoints().any(|(_, endpoint)| endpoint.check_connection.is_some());
