@@ -16,6 +16,7 @@ mod compose;
 mod endpoint;
 pub mod error;
 mod file;
+mod files;
 mod form;
 mod from_handshake;
 mod inherited;

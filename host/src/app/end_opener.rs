@@ -46,7 +46,7 @@ impl OpenError {
     }
 
     /// Of `source`, or the sink of this name: a mistake of the configuration.
-    fn wrong(end: &str, error: impl Display) -> Self {
+    pub(super) fn wrong(end: &str, error: impl Display) -> Self {
         let end = if end == SOURCE { end.to_owned() } else { format!("sink {end}") };
         Self { end, error: error.to_string(), is_configuration: true }
     }

@@ -9,7 +9,9 @@ use super::read::{self, Table as _};
 use super::report::{Finding, Report, Span};
 use super::root::home;
 use super::shape::{self, Shape};
-use super::{Endpoint, Environment, Pipeline, Server, SinkConfig, SinkKind, SourceConfig, agree, written};
+use super::{
+    Endpoint, Environment, Pipeline, Server, SinkConfig, SinkKind, SourceConfig, agree, files, written,
+};
 use serde_json::Value;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -55,6 +57,7 @@ impl BodyReader {
     pub fn pipeline(&self, body: &[u8], server: &Server) -> Result<Pipeline, BodyError> {
         let (mut pipeline, shown) = self.read(body, server, |reader, table, at| {
             let (mut pipeline, at): (Pipeline, PipelineAt) = reader.table(table, at);
+            files::report_shared(reader.report, std::iter::once((&pipeline, &at)));
             agree::agree(reader.report, server, &mut agree::served(&mut pipeline, &at));
             Some(pipeline)
         })?;

@@ -1,6 +1,7 @@
 //! Reads a configuration file: text, TOML with positions, tables as they are declared.
 //!
-//! Nothing but the file is read; the environment is handed in. All errors of a file come at once, but for
+//! Nothing but the file is read, though other files are looked at to tell whether two are one; the environment
+//! is handed in. All errors of a file come at once, but for
 //! errors of syntax, after which nobody can tell what the rest means.
 
 use super::error::{ConfigError, ConfigErrors};

@@ -2,7 +2,9 @@
 //! one key alone has stand beside its table.
 
 use super::json;
-use super::read::{Becomes, Form, Item, Read, Table, TableReader, Words, describe, in_file_order, integer};
+use super::read::{
+    Becomes, Form, Item, Read, Table, TableReader, Words, describe, in_file_order, integer, wide_integer,
+};
 use super::report::Span;
 use super::shape::Kind;
 use super::units::{parse_duration, parse_size, show_duration, show_size};
@@ -152,10 +154,10 @@ fn integer_of<F: Form>(
     value: &Item<'_>,
     range: (i64, i64),
 ) -> Option<i64> {
-    let written = |value: &DeValue<'_>| value.as_integer().and_then(integer);
+    let written = |value: &DeValue<'_>| value.as_integer().map(wide_integer);
     let number = reader.scalar(key, F::KIND, value, written, |text| text.parse().ok())?;
-    reader.within(key, &value.span(), &number, range, i64::to_string)?;
-    Some(number)
+    reader.within(key, &value.span(), &number, (range.0.into(), range.1.into()), i128::to_string)?;
+    i64::try_from(number).ok()
 }
 
 impl<T: TryFrom<i64> + ToString, const LEAST: i64, const MOST: i64> Form for Whole<T, LEAST, MOST> {

@@ -27,6 +27,8 @@ pub(super) enum InterpolationError<'a> {
     Name(&'a str),
     /// `${file:}` without a path.
     NoPath,
+    /// `${` within the braces of another.
+    Nested,
 }
 
 /// Fills the variables of `text` in; paths in it are relative to `folder`.
@@ -58,6 +60,7 @@ pub(super) fn fill<'a>(
         variables += 1;
         let inner = &from[2..end];
         match inner.strip_prefix("file:") {
+            _ if inner.contains("${") => problems.push(InterpolationError::Nested),
             Some(path) if path.trim().is_empty() => problems.push(InterpolationError::NoPath),
             Some(path) => {
                 filled.push_file(FilePath::relative_to(folder, &Redacted::plain(path.trim())), false);
@@ -139,6 +142,9 @@ mod tests {
             ])
         );
         assert_eq!(fill("${}", &environment, Path::new("")), Err(vec![InterpolationError::Name("")]));
+        for nested in ["${NO:-${A}}", "${A:-${B:-c}}", "${file:${A}}", "${NO:-$${A}"] {
+            assert_eq!(fill(nested, &environment, Path::new("")), Err(vec![InterpolationError::Nested]));
+        }
     }
 
     proptest! {

@@ -379,6 +379,9 @@ impl Element for Label {
         } else if name.known().expose().contains(|c: char| c == '/' || c.is_control()) {
             let message = format!("`{key}` must have no `/` and no control characters, got \"{name}\"");
             reader.report.error(at, message);
+        } else if [".", ".."].contains(&name.known().expose()) {
+            let message = format!("`{key}` must not be \"{name}\", which no URL can have in its path");
+            reader.report.error(at, message);
         } else if name.known().expose().len() > MOST_LABEL_BYTES {
             let bytes = name.known().expose().len();
             let message = format!("`{key}` has {bytes} bytes, and at most {MOST_LABEL_BYTES} are allowed");

@@ -308,6 +308,11 @@ impl<'r, 'f> TableReader<'r, 'f> {
                     format!("`{name}` in `{key}` is not the name of an environment variable"),
                     literal,
                 ),
+                InterpolationError::Nested => self.report.error_with_hint(
+                    at,
+                    format!("`${{` within `${{}}` in `{key}`: variables cannot be nested"),
+                    "a default is plain text, and so is a path",
+                ),
                 InterpolationError::NoPath => {
                     self.report.error(at, format!("`${{file:}}` without a path in `{key}`"));
                 }
@@ -463,6 +468,12 @@ pub(super) fn describe(value: &DeValue<'_>) -> &'static str {
         DeValue::Array(_) => "an array",
         DeValue::Table(_) => "a table",
     }
+}
+
+/// An integer as TOML writes it; one that is beyond 128 bits counts as their end.
+pub(super) fn wide_integer(written: &DeInteger<'_>) -> i128 {
+    let end = if written.as_str().starts_with('-') { i128::MIN } else { i128::MAX };
+    i128::from_str_radix(written.as_str(), written.radix()).unwrap_or(end)
 }
 
 /// An integer as TOML writes it, if 64 bits hold it.

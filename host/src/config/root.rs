@@ -1,6 +1,7 @@
 //! The whole file, and its tables that are no pipelines.
 
 use super::agree;
+use super::files;
 use super::form::{Element, Flag, GIB, MIB, One, PathOf, Size, Sub, Subs, Text};
 use super::pipeline::{Limits, Pipeline, PipelineAt, SinkConfig, SourceConfig, Transform, UniqueNames};
 use super::read::{Table as _, TableReader};
@@ -59,6 +60,7 @@ fn check_config(config: &mut Config, at: &ConfigAt, reader: &mut TableReader<'_,
             names.add(reader.report, &pipeline.name, name, true);
         }
     }
+    files::report_shared(reader.report, config.pipelines.iter().zip(pipelines));
     let mut served: Vec<_> = config
         .pipelines
         .iter_mut()

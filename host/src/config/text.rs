@@ -230,6 +230,11 @@ impl FilePath {
     pub fn relative_to(folder: &Path, text: &Redacted) -> Self {
         Self { path: folder.join(text.expose()), shown: folder.join(text.shown()).display().to_string() }
     }
+
+    /// Whether the file is packed, which its name says.
+    pub fn is_packed(&self) -> bool {
+        self.path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gz"))
+    }
 }
 
 impl<P: Into<PathBuf>> From<P> for FilePath {

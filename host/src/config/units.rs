@@ -27,16 +27,19 @@ const SIZES: [(&str, u128); 10] = [
     ("TB", 1_000_000_000_000),
 ];
 
-/// A duration: numbers with units, `"250ms"`, `"1.5s"`, `"1m30s"`. `None` for anything else, and for more
-/// than 584 years.
+/// A duration: numbers with units, each smaller than the one before, `"250ms"`, `"1.5s"`, `"1m30s"`. `None`
+/// for anything else, and for more than 584 years.
 pub fn parse_duration(text: &str) -> Option<Duration> {
-    let mut rest = text.trim();
+    let mut rest = text;
     let mut total: u128 = 0;
+    let mut smallest = u128::MAX;
     loop {
         let (amount, after) = number(rest)?;
         let end = after.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(after.len());
         let (unit, after) = after.split_at(end);
-        total = total.checked_add(amount.times(lookup(&TIMES, unit)?)?)?;
+        let unit = lookup(&TIMES, unit).filter(|unit| *unit < smallest)?;
+        smallest = unit;
+        total = total.checked_add(amount.times(unit)?)?;
         if after.is_empty() {
             return u64::try_from(total).ok().map(Duration::from_nanos);
         }

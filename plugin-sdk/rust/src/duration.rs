@@ -28,7 +28,8 @@ const MAX_PLACES: usize = 18;
 /// Reads a duration, for `#[serde(with = "tidemill_plugin::duration")]`.
 ///
 /// # Errors
-/// It is not one or more numbers with the units `ns`, `us`, `ms`, `s`, `m`, `h` or `d`.
+/// It is not one or more numbers with the units `d`, `h`, `m`, `s`, `ms`, `us` or `ns`, each at most once and in
+/// this order.
 pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     let text = Cow::<str>::deserialize(deserializer)?;
     parse(&text).ok_or_else(|| {
@@ -38,14 +39,16 @@ pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duratio
 
 /// The host's grammar; `tests/durations.txt` has the cases that both are held to.
 fn parse(text: &str) -> Option<Duration> {
-    let mut rest = text.trim();
+    let mut rest = text;
     let mut total: u128 = 0;
+    let mut smallest = u128::MAX;
     loop {
         let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
         let (number, after) = rest.split_at(end);
         let end = after.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(after.len());
         let (unit, after) = after.split_at(end);
-        let (_, unit) = UNITS.iter().find(|(name, _)| *name == unit)?;
+        let (_, unit) = UNITS.iter().find(|(name, size)| *name == unit && *size < smallest)?;
+        smallest = *unit;
         total = total.checked_add(times(number, *unit)?)?;
         if after.is_empty() {
             return u64::try_from(total).ok().map(Duration::from_nanos);

@@ -2,6 +2,7 @@
 
 use super::Pipelines;
 use super::managed::{AnswerTo, ManagedPipeline, PipelinePhase, Revival, answer_all};
+use crate::app::end_opener::OpenError;
 use crate::app::job::PipelineJob;
 use crate::app::plugins::ManagedPlugins;
 use crate::config;
@@ -32,6 +33,11 @@ impl Pipelines {
         let name = config.name.clone();
         if self.find(&name).is_some() {
             return answer_all(vec![AnswerTo::Started(answer)], &Err(ControlError::Taken(name)));
+        }
+        let others = self.all.iter().map(|managed| &*managed.config);
+        if let Some((end, error)) = config.shares_file_with(others) {
+            let error = OpenError::wrong(end, error).to_string();
+            return answer_all(vec![AnswerTo::Started(answer)], &Err(ControlError::Open(error)));
         }
         match self.ends.note(&config) {
             Ok(noted) => noted.keep(),
@@ -98,9 +104,14 @@ impl Pipelines {
                     control.try_send(Control::Stop { deadline })
                 {
                     // Swaps wait before it. The job waits for them, and nobody for the job.
+                    let pipeline = managed.config.name.clone();
                     self.jobs.spawn(async move {
                         let told = control.send(stop).await;
-                        tracing::debug!(is_told = told.is_ok(), "a pipeline was told to stop after swaps");
+                        tracing::debug!(
+                            pipeline,
+                            is_told = told.is_ok(),
+                            "a pipeline was told to stop after swaps"
+                        );
                         PipelineJob::Other
                     });
                 }
