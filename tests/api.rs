@@ -9,6 +9,7 @@ use std::io::{Read, Write};
 use std::time::Instant;
 use tidemill_tests::host::{Folder, Host, PATIENCE, binary};
 use tidemill_tests::peers::{Collector, Feed, Received, dial};
+use tidemill_tests::plugin;
 use tokio_tungstenite::tungstenite::Message;
 
 const FAST: &str = r#"reconnect = { delay = "10ms", max_delay = "50ms" }"#;
@@ -417,6 +418,70 @@ async fn without_a_token_a_body_takes_no_variable_and_names_no_file() {
     let host = folder.run("token = \"t\"").with_token("t");
     assert_eq!(json(&host, "POST", "/api/v1/pipelines", pipeline).await.0, 201);
     assert_eq!(json(&host, "POST", "/api/v1/connections/check", secret).await.0, 200);
+    assert!(host.stop().status.success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pipeline_that_is_added_may_not_destroy_the_file_of_another_end() {
+    let folder = Folder::default();
+    std::fs::write(folder.path("in.jsonl"), "1\n2\n").unwrap();
+    let config = "token = \"t\"\n[[pipelines]]\nname = \"a\"\nsource = { type = \"file\", path = \"in.jsonl\" }\n\
+                  sinks = [{ type = \"file\", path = \"out.jsonl\" }]\n";
+    let host = folder.run(config).with_token("t");
+    let pipeline = |source: &str, sink: Value| json!({ "name": "b", "source": { "type": "file", "path": source }, "sinks": [sink] });
+    let cases = [
+        (pipeline("other.jsonl", json!({ "type": "file", "path": "./in.jsonl", "append": false })), 409),
+        (pipeline("other.jsonl", json!({ "type": "file", "path": "out.jsonl", "format": "recording" })), 409),
+        (pipeline("own.jsonl", json!({ "type": "file", "path": "own.jsonl" })), 422),
+        (pipeline("in.jsonl", json!({ "type": "file", "path": "out.jsonl" })), 201),
+    ];
+    for (body, expected) in cases {
+        let (status, answer) = json(&host, "POST", "/api/v1/pipelines", body).await;
+        assert_eq!(status, expected, "{answer}");
+        let said = match expected {
+            409 => " of pipeline a ",
+            422 => "this is the file that /source/path reads",
+            _ => "",
+        };
+        assert!(answer.to_string().contains(said), "{answer}");
+    }
+    assert_eq!(std::fs::read_to_string(folder.path("in.jsonl")).unwrap(), "1\n2\n");
+    assert!(host.stop().status.success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_metrics_of_a_pipeline_go_with_it() {
+    let folder = Folder::default();
+    folder.install("vwap", &plugin("vwap"));
+    let collector = Collector::open().await;
+    let host = folder.run("[server]\nport = 0\n");
+    let made = |n: usize| {
+        json!({
+            "name": format!("p{n}"),
+            "source": { "type": "websocket", "mode": "server", "path": format!("/{n}") },
+            "transforms": [{ "plugin": "vwap" }],
+            "sinks": [
+                { "type": "websocket", "mode": "server", "path": format!("/out/{n}") },
+                { "type": "websocket", "url": collector.url() },
+            ],
+        })
+    };
+    let before = tokio::task::block_in_place(|| host.get("/metrics").1);
+    for n in 0..200 {
+        assert_eq!(json(&host, "POST", "/api/v1/pipelines", made(n)).await.0, 201);
+        if n == 0 {
+            row(&host, "p0", "sink1", |row| row["state"] == "connected").await;
+            assert_eq!(json(&host, "POST", "/api/v1/pipelines/p0/stop", Value::Null).await.0, 200);
+            let now = tokio::task::block_in_place(|| host.get("/metrics").1);
+            let memory = |line: &&str| line.starts_with("tidemill_plugin_memory_bytes{");
+            let memory = now.lines().find(memory).expect("it is still a pipeline");
+            assert!(memory.ends_with(" 0"), "{memory}");
+        }
+        assert_eq!(json(&host, "DELETE", &format!("/api/v1/pipelines/p{n}"), Value::Null).await.0, 204);
+    }
+    let after = tokio::task::block_in_place(|| host.get("/metrics").1);
+    assert!(!after.contains("pipeline=\"p"), "{after}");
+    assert!(after.len() < before.len() + 1_000, "{} bytes, and {} before", after.len(), before.len());
     assert!(host.stop().status.success());
 }
 

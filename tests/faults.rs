@@ -258,7 +258,8 @@ async fn faults_without_number_are_few_lines_of_the_log() {
     let ran = run.args(["run", "--log-format", "text"]).current_dir(folder.path("")).output().unwrap();
     let log = String::from_utf8(ran.stderr).unwrap();
     assert_eq!(String::from_utf8(ran.stdout).unwrap().lines().count(), FAULTS, "{log}");
-    assert!(log.contains("plugin fault"), "{log}");
+    let fault = log.lines().find(|line| line.contains("plugin fault")).expect("it is told");
+    assert!(fault.contains("pipeline=hostile"), "{fault}");
     // A second of faults is a line of each kind; the guest's own lines have a budget of 200 at once.
     let of_host = log.lines().filter(|line| !line.contains(" guest: ")).count();
     assert!(of_host < FAULTS / 5, "{of_host} lines for {FAULTS} faults:\n{log}");
@@ -290,6 +291,8 @@ async fn a_peer_cannot_forge_a_line_of_the_log_with_its_close_reason() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     let log = host.stop().log;
+    let lost = log.lines().find(|line| line.contains("connection lost")).expect("it is told");
+    assert!(lost.contains("connection{pipeline=p url="), "{lost}");
     assert!(
         log.contains(r"1008 bad\n2030-01-01T00:00:00.000000Z ERROR tidemill: forged \u{1b}[31m"),
         "{log}"

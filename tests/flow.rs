@@ -47,13 +47,17 @@ async fn a_pipeline_starts_when_its_plugin_appears() {
     let folder = Folder::default();
     let feed = Feed::open().await;
     let mut collector = Collector::open().await;
-    let host = folder.run(&pipeline(&feed.url(), "{ plugin = \"late\" }", &collector.url()));
-    host.logged("waits", |fields| {
-        (fields.get("message")?.as_str()? == "pipeline waits for its plugins").then_some(())
+    folder.install("here", &plugin("forward"));
+    let transforms = "{ plugin = \"here\" }, { plugin = \"late\" }";
+    let host = folder.run(&pipeline(&feed.url(), transforms, &collector.url()));
+    let missing = host.logged("waits", |fields| {
+        let waits = fields.get("message")?.as_str()? == "pipeline waits for its plugins";
+        waits.then(|| fields["missing"].as_str().unwrap().to_owned())
     });
+    assert_eq!(missing, "[\"late\"]", "the other one is being compiled");
     let (status, body) = host.get("/readyz");
     assert_eq!(status, 503, "{body}");
-    assert!(body.contains("waiting") && body.contains("late"), "{body}");
+    assert!(body.contains("waiting") && body.contains("late") && !body.contains("here"), "{body}");
     assert_eq!(host.get("/healthz").0, 200);
     folder.install("late", &plugin("forward"));
     feed.text("now").await;

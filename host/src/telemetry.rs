@@ -11,6 +11,7 @@ mod log;
 mod log_stream;
 mod metric_changes;
 mod metrics;
+mod pipeline_family;
 mod rate_limit;
 mod status;
 

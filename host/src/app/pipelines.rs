@@ -200,7 +200,7 @@ impl Pipelines {
                 PipelineState::Failed { error }
             }
         };
-        tracing::info!(pipeline = %name, ?state, "pipeline ended");
+        tracing::info!(pipeline = %name, state = state.as_str(), "pipeline ended");
         let Some(index) = self.find(&name) else { return };
         let managed = &mut self.all[index];
         let was_told = matches!(managed.phase, PipelinePhase::Stopping);
@@ -257,15 +257,22 @@ impl Pipelines {
         if !matches!(state, PipelineState::Failed { .. }) {
             self.ends.ended_well(&name);
         }
+        self.metrics.stopped(&name);
         self.status.set(&name, state);
         let described = self.describe(&name);
         if waiting.iter().any(|then| matches!(then, AnswerTo::Removed(_))) {
             self.all.remove(index);
-            self.status.remove(&name);
-            self.ends.forget(&name);
+            self.forget(&name);
             tracing::info!(pipeline = %name, "pipeline removed");
         }
         answer_all(waiting, &described);
+    }
+
+    /// A pipeline is there no more.
+    fn forget(&self, name: &str) {
+        self.status.remove(name);
+        self.ends.forget(name);
+        self.metrics.forget(name);
     }
 
     fn find(&self, name: &str) -> Option<usize> {

@@ -20,7 +20,7 @@ impl Task {
             Change::Refused { name, error, .. } => {
                 self.plugins.intake.bar_built_in(&name);
                 self.plugins.intake.forget(&name);
-                self.rejected(&name, "", &error);
+                self.rejected(&name, None, &error);
                 self.pipelines.start_waiting(&mut self.plugins, &name);
             }
             Change::Gone { name } => {
@@ -61,7 +61,7 @@ impl Task {
         match result {
             Err(error) => {
                 self.plugins.intake.bar_built_in(name);
-                self.rejected(name, version, &error);
+                self.rejected(name, Some(version), &error);
                 self.pipelines.start_waiting(&mut self.plugins, name);
             }
             Ok(plugin) => self.offer(plugin),
@@ -109,7 +109,7 @@ impl Task {
                 tracing::info!(plugin = %name, %version, "plugin skipped: newer content came first");
             }
             SwapDecision::Rejected => {
-                self.rejected(&name, &version, report.error.as_deref().unwrap_or_default());
+                self.rejected(&name, Some(&version), report.error.as_deref().unwrap_or_default());
             }
             SwapDecision::Swapped => {
                 if self.pipelines.need(&name) {
@@ -145,8 +145,8 @@ impl Task {
         }
     }
 
-    /// A version does not run. What no pipeline uses is no swap that was rejected.
-    fn rejected(&mut self, name: &str, version: &str, error: &str) {
+    /// A version does not run, or a file is not even one. What no pipeline uses is no swap that was rejected.
+    fn rejected(&mut self, name: &str, version: Option<&str>, error: &str) {
         if self.pipelines.need(name) {
             self.metrics.swapped(name, SwapOutcome::Rejected);
         }

@@ -403,7 +403,8 @@ impl Stage {
             if let Some(snapshot) = self.last_good.snapshot()
                 && let Err(fault) = instance.restore(snapshot).await
             {
-                tracing::error!(plugin = %self.plugin.name(), transform = %self.setup.transform, %fault,
+                tracing::error!(pipeline = %self.setup.pipeline, plugin = %self.plugin.name(),
+                transform = %self.setup.transform, %fault,
                     "the plugin refuses its own snapshot after a fault and starts without state");
                 self.metrics.faulted(fault.kind.as_str(), 1);
                 self.metrics.state_lost.inc();
@@ -439,7 +440,8 @@ impl Stage {
         self.metrics.faulted(fault.kind.as_str(), 1);
         let next_try_s = self.last_good.failed(Instant::now()).as_secs();
         let lost_state_ms = if fault.is_refusal { None } else { self.give_instance_up() };
-        tracing::warn!(plugin = %self.plugin.name(), transform = %self.setup.transform, %fault, next_try_s,
+        tracing::warn!(pipeline = %self.setup.pipeline, plugin = %self.plugin.name(),
+                transform = %self.setup.transform, %fault, next_try_s,
             lost_state_ms, "the plugin gives no snapshot; a fault would cost the state since the last one");
         Err(fault)
     }
@@ -456,7 +458,8 @@ impl Stage {
             self.last_good.change();
             if self.circuit.succeeded() {
                 self.close_circuit();
-                tracing::info!(plugin = %self.plugin.name(), transform = %self.setup.transform,
+                tracing::info!(pipeline = %self.setup.pipeline, plugin = %self.plugin.name(),
+                transform = %self.setup.transform,
                     "the plugin works again");
             }
         } else {
@@ -469,7 +472,8 @@ impl Stage {
         self.metrics.faulted(fault.kind.as_str(), 1);
         let lost_state_ms = self.give_instance_up();
         if let Some(held_back) = self.log.allow() {
-            tracing::warn!(plugin = %self.plugin.name(), transform = %self.setup.transform, %fault,
+            tracing::warn!(pipeline = %self.setup.pipeline, plugin = %self.plugin.name(),
+                transform = %self.setup.transform, %fault,
                 lost_state_ms, held_back, "plugin fault");
         }
     }
@@ -497,7 +501,8 @@ impl Stage {
         self.metrics.paused.set(1);
         if !self.circuit.has_reopened() {
             let fault = fault.map(tracing::field::display);
-            tracing::error!(plugin = %self.plugin.name(), transform = %self.setup.transform, fault,
+            tracing::error!(pipeline = %self.setup.pipeline, plugin = %self.plugin.name(),
+                transform = %self.setup.transform, fault,
                 pause_s = pause.as_secs(),
                 "the plugin fails again and again; its messages wait, and one is tried from time to time");
         }

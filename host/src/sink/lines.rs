@@ -32,8 +32,8 @@ pub async fn file(path: &FilePath, format: Format, append: bool, metrics: SinkMe
     let name = path.to_string();
     // Where the file lies on a network, opening it may take its time; so may mending a long one.
     let opened = tokio::task::spawn_blocking({
-        let path = path.clone();
-        move || open(&path, append)
+        let (path, pipeline) = (path.clone(), metrics.pipeline().to_owned());
+        move || open(&path, append, &pipeline)
     });
     let (output, is_torn, interrupt) = opened.await.map_err(io::Error::other)??;
     let writer = Writer::new(output, format, is_torn);
@@ -84,10 +84,10 @@ fn stream(
 }
 
 /// Opens a file to write it, packed if its name ends in `.gz`. Says whether its last line is not whole.
-fn open(path: &FilePath, append: bool) -> io::Result<(Output<LineTarget>, bool, Interrupt)> {
+fn open(path: &FilePath, append: bool, pipeline: &str) -> io::Result<(Output<LineTarget>, bool, Interrupt)> {
     let (interrupt, waiter) = interrupt()?;
     let target = LineTarget::open(path, append, waiter)?;
-    let is_packed = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gz"));
+    let is_packed = path.is_packed();
     let mut last = None;
     let mut loose = Vec::new();
     let mut is_empty = false;
@@ -98,7 +98,7 @@ fn open(path: &FilePath, append: bool) -> io::Result<(Output<LineTarget>, bool, 
             (last, loose) = (mended.loose.last().copied().or(mended.last), mended.loose);
             if mended.was_torn {
                 let (cut_bytes, saved_bytes) = (mended.cut_bytes, loose.len());
-                tracing::warn!(%path, cut_bytes, saved_bytes, "gzip file was torn, and is whole again");
+                tracing::warn!(pipeline, %path, cut_bytes, saved_bytes, "gzip file was torn, and is whole again");
             }
         } else if append {
             last = last_byte(file)?;
@@ -106,7 +106,7 @@ fn open(path: &FilePath, append: bool) -> io::Result<(Output<LineTarget>, bool, 
     }
     let is_torn = last.is_some_and(|byte| byte != b'\n');
     if is_torn {
-        tracing::warn!(%path, "last line of a file is not whole; what is appended starts on a new one");
+        tracing::warn!(pipeline, %path, "last line of a file is not whole; what is appended starts on a new one");
     }
     if !is_packed {
         return Ok((Output::Plain(target), is_torn, interrupt));
@@ -135,6 +135,7 @@ fn spawn(
     metrics: SinkMetrics,
     begun: Option<oneshot::Receiver<()>>,
 ) -> io::Result<SinkQueue> {
+    let pipeline = metrics.pipeline().to_owned();
     let (queue, mut work) = queue(metrics);
     // The queue's end is that the thread drops its work, which it does last.
     thread::Builder::new().name("tidemill-write".into()).spawn(move || {
@@ -158,7 +159,7 @@ fn spawn(
             }
         }
         if let Err(error) = writer.output.finish() {
-            tracing::error!(path = name, %error, "failed to finish the file");
+            tracing::error!(pipeline, path = name, %error, "failed to finish the file");
         }
     })?;
     Ok(queue.interrupting(interrupt))

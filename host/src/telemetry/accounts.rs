@@ -267,6 +267,11 @@ impl Accounts {
         })
     }
 
+    /// Takes the accounts of a pipeline out.
+    pub(super) fn forget(&self, pipeline: &str) {
+        self.lock().remove(pipeline);
+    }
+
     fn read<T: Default>(&self, pipeline: &str, place: &str, of: impl FnOnce(&Book) -> T) -> T {
         let Some(ledger) = self.lock().get(pipeline).cloned() else { return T::default() };
         let books = ledger.lock();

@@ -156,6 +156,12 @@ impl GuestRegistry {
         let new = || GuestMetrics { owners: self.owners.clone(), ..GuestMetrics::default() };
         transforms.entry((pipeline.to_owned(), transform.to_owned())).or_insert_with(new).clone()
     }
+
+    /// Takes the metrics of a pipeline's plugins out.
+    pub(super) fn forget(&self, pipeline: &str) {
+        let mut transforms = self.transforms.lock().expect("nothing panics while it is held");
+        transforms.retain(|(its, _), _| its != pipeline);
+    }
 }
 
 /// The metrics of one transform's plugin. A cheap handle.

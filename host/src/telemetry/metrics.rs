@@ -8,6 +8,7 @@ use super::accounts::{Account, Accounts, Counts, Ledger, LossCounts};
 use super::guest_metrics::{GuestMetrics, GuestRegistry};
 use super::handshakes::HandshakeMetrics;
 use super::labels::{Labels, labels};
+use super::pipeline_family::PipelineFamily;
 use crate::config::SOURCE;
 use crate::reason::Reason;
 use prometheus_client::encoding::{EncodeMetric, text};
@@ -37,7 +38,7 @@ impl MetricConstructor<Histogram> for SecondsHistogram {
     }
 }
 
-type HistogramFamily = Family<Labels, Histogram, SecondsHistogram>;
+type HistogramFamily = PipelineFamily<Histogram, SecondsHistogram>;
 
 /// All metrics of one host.
 #[derive(Debug)]
@@ -45,25 +46,25 @@ pub struct Metrics {
     registry: Mutex<Registry>,
     guests: GuestRegistry,
     accounts: Accounts,
-    peer_dropped: Family<Labels, Counter>,
-    replayed: Family<Labels, Counter>,
-    calls: Family<Labels, Counter>,
+    peer_dropped: PipelineFamily<Counter>,
+    replayed: PipelineFamily<Counter>,
+    calls: PipelineFamily<Counter>,
     call_duration: HistogramFamily,
-    cpu: Family<Labels, SecondsCounter>,
-    memory: Family<Labels, Gauge>,
-    faults: Family<Labels, Counter>,
-    state_lost: Family<Labels, Counter>,
-    snapshot_bytes: Family<Labels, Gauge>,
-    plugin_paused: Family<Labels, Gauge>,
+    cpu: PipelineFamily<SecondsCounter>,
+    memory: PipelineFamily<Gauge>,
+    faults: PipelineFamily<Counter>,
+    state_lost: PipelineFamily<Counter>,
+    snapshot_bytes: PipelineFamily<Gauge>,
+    plugin_paused: PipelineFamily<Gauge>,
     swaps: Family<Labels, Counter>,
     swap_duration: HistogramFamily,
     pipelines: Family<Labels, Gauge>,
-    connections: Family<Labels, Gauge>,
-    connects: Family<Labels, Counter>,
+    connections: PipelineFamily<Gauge>,
+    connects: PipelineFamily<Counter>,
     handshakes: HandshakeMetrics,
-    bytes_received: Family<Labels, Counter>,
-    bytes_sent: Family<Labels, Counter>,
-    paused: Family<Labels, SecondsCounter>,
+    bytes_received: PipelineFamily<Counter>,
+    bytes_sent: PipelineFamily<Counter>,
+    paused: PipelineFamily<SecondsCounter>,
 }
 
 fn register<M: Metric + Clone>(registry: &mut Registry, name: &str, help: &str, metric: M) -> M {
@@ -81,9 +82,17 @@ fn family<M: EncodeMetric + TypedMetric + Metric + Clone + Default>(
     family
 }
 
+fn of_pipelines<M: EncodeMetric + TypedMetric + Metric + Clone + Default>(
+    registry: &mut Registry,
+    name: &str,
+    help: &str,
+) -> PipelineFamily<M> {
+    PipelineFamily::new(family(registry, name, help))
+}
+
 fn histograms(registry: &mut Registry, name: &str, help: &str) -> HistogramFamily {
     let family = Family::<Labels, Histogram, SecondsHistogram>::new_with_constructor(SecondsHistogram);
-    register(registry, name, help, family)
+    PipelineFamily::new(register(registry, name, help, family))
 }
 
 impl Default for Metrics {
@@ -94,28 +103,28 @@ impl Default for Metrics {
         r.register_collector(Box::new(accounts.clone()));
         Self {
             accounts,
-            peer_dropped: family(
+            peer_dropped: of_pipelines(
                 r,
                 "peer_messages_dropped",
                 "Messages single peers missed, messages times peers",
             ),
-            replayed: family(r, "replayed", "Messages sent again to new peers, messages times peers"),
-            calls: family(r, "plugin_calls", "Calls of a plugin"),
+            replayed: of_pipelines(r, "replayed", "Messages sent again to new peers, messages times peers"),
+            calls: of_pipelines(r, "plugin_calls", "Calls of a plugin"),
             call_duration: histograms(r, "plugin_call_duration_seconds", "Time from call to return"),
-            cpu: family(r, "plugin_cpu_seconds", "Time a plugin ran"),
-            memory: family(r, "plugin_memory_bytes", "Linear memory of a plugin's instance"),
-            faults: family(r, "plugin_faults", "Faults of a plugin, and refused messages"),
-            state_lost: family(
+            cpu: of_pipelines(r, "plugin_cpu_seconds", "Time a plugin ran"),
+            memory: of_pipelines(r, "plugin_memory_bytes", "Linear memory of a plugin's instance"),
+            faults: of_pipelines(r, "plugin_faults", "Faults of a plugin, and refused messages"),
+            state_lost: of_pipelines(
                 r,
                 "plugin_state_lost",
                 "Faults after which state since the last snapshot was lost",
             ),
-            snapshot_bytes: family(
+            snapshot_bytes: of_pipelines(
                 r,
                 "plugin_snapshot_bytes",
                 "Length of the last good snapshot of a plugin",
             ),
-            plugin_paused: family(
+            plugin_paused: of_pipelines(
                 r,
                 "plugin_paused",
                 "1 while messages wait since a plugin fails again and again",
@@ -123,12 +132,16 @@ impl Default for Metrics {
             swaps: family(r, "plugin_swaps", "Swaps of a plugin"),
             swap_duration: histograms(r, "plugin_swap_duration_seconds", "Pause of a pipeline at a swap"),
             pipelines: family(r, "pipelines", "1 for the state that a pipeline is in"),
-            connections: family(r, "connections", "Connections of an endpoint, by state"),
-            connects: family(r, "connects", "Attempts to connect, and connections accepted or refused"),
+            connections: of_pipelines(r, "connections", "Connections of an endpoint, by state"),
+            connects: of_pipelines(r, "connects", "Attempts to connect, and connections accepted or refused"),
             handshakes: HandshakeMetrics::register(r),
-            bytes_received: family(r, "bytes_received", "Bytes an endpoint received, frame headers included"),
-            bytes_sent: family(r, "bytes_sent", "Bytes an endpoint sent, frame headers included"),
-            paused: family(r, "source_paused_seconds", "Time in which backpressure held reading back"),
+            bytes_received: of_pipelines(
+                r,
+                "bytes_received",
+                "Bytes an endpoint received, frame headers included",
+            ),
+            bytes_sent: of_pipelines(r, "bytes_sent", "Bytes an endpoint sent, frame headers included"),
+            paused: of_pipelines(r, "source_paused_seconds", "Time in which backpressure held reading back"),
             guests: GuestRegistry::register(r),
             registry: Mutex::new(registry),
         }
@@ -241,6 +254,34 @@ impl Metrics {
         self.guests.of(pipeline, transform)
     }
 
+    /// A pipeline has stopped: its plugins have no memory any more.
+    pub fn stopped(&self, pipeline: &str) {
+        for memory in self.memory.all_of(pipeline) {
+            memory.set(0);
+        }
+    }
+
+    /// A pipeline is gone, and its series go with it: those of another of its name begin anew.
+    pub fn forget(&self, pipeline: &str) {
+        self.accounts.forget(pipeline);
+        self.guests.forget(pipeline);
+        let counters = [
+            &self.peer_dropped,
+            &self.replayed,
+            &self.calls,
+            &self.faults,
+            &self.state_lost,
+            &self.connects,
+            &self.bytes_received,
+            &self.bytes_sent,
+        ];
+        counters.into_iter().for_each(|family| family.forget(pipeline));
+        let gauges = [&self.memory, &self.snapshot_bytes, &self.plugin_paused, &self.connections];
+        gauges.into_iter().for_each(|family| family.forget(pipeline));
+        [&self.cpu, &self.paused].into_iter().for_each(|family| family.forget(pipeline));
+        [&self.call_duration, &self.swap_duration].into_iter().for_each(|family| family.forget(pipeline));
+    }
+
     /// The states of pipelines.
     pub(super) fn pipelines(&self) -> &Family<Labels, Gauge> {
         &self.pipelines
@@ -307,7 +348,7 @@ pub struct StageMetrics {
     pub paused: Gauge,
     /// Pause at a swap, in seconds.
     pub swap_duration: Histogram,
-    faults: Family<Labels, Counter>,
+    faults: PipelineFamily<Counter>,
     of_faults: Labels,
 }
 
@@ -327,11 +368,16 @@ pub struct SinkMetrics {
     pub account: Account,
     /// Messages sent again to new peers, messages times peers.
     pub replayed: Counter,
-    peer_dropped: Family<Labels, Counter>,
+    peer_dropped: PipelineFamily<Counter>,
     of_peers: Labels,
 }
 
 impl SinkMetrics {
+    /// The pipeline that it is of.
+    pub fn pipeline(&self) -> &str {
+        &self.of_peers[0].1
+    }
+
     /// Counts what single peers missed, messages times peers.
     pub fn peer_dropped(&self, reason: Reason, count: u64) {
         let mut of = self.of_peers.clone();
@@ -356,8 +402,8 @@ pub struct EndpointMetrics {
     pub bytes_received: Counter,
     /// Bytes sent: what TLS carries, so frame headers included and the handshake not.
     pub bytes_sent: Counter,
-    connects: Family<Labels, Counter>,
-    states: Family<Labels, Gauge>,
+    connects: PipelineFamily<Counter>,
+    states: PipelineFamily<Gauge>,
     of: Labels,
 }
 

@@ -53,17 +53,18 @@ impl Pipelines {
             Err(missing) => missing,
         };
         managed.phase = PipelinePhase::Waiting;
-        // All of them are asked for, whether one is missing or not.
-        let coming = missing.iter().filter(|plugin| plugins.fall_back(plugin.expose())).count();
-        if coming == missing.len() {
+        // All of them are asked for, whether one is absent or not.
+        let (coming, absent): (Vec<_>, Vec<_>) =
+            missing.into_iter().partition(|plugin| plugins.fall_back(plugin.expose()));
+        if absent.is_empty() {
             self.status.set(&name, PipelineState::Starting);
             return;
         }
-        let waits = waiting::state(plugins, &missing);
+        let waits = waiting::state(plugins, &absent);
         // Each look at the plugins comes to this again.
         if self.status.get(&name).is_none_or(|described| described.state != waits) {
             self.status.set(&name, waits.clone());
-            waiting::tell(plugins, &name, &waits);
+            waiting::tell(plugins, &name, &waits, &coming);
         }
         self.decided(index, None);
     }
@@ -214,8 +215,7 @@ impl Pipelines {
             }
             if was_new {
                 self.all.remove(index);
-                self.status.remove(&name);
-                self.ends.forget(&name);
+                self.forget(&name);
             }
         }
         answer_all(started, &answer);

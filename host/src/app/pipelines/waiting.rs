@@ -5,7 +5,7 @@ use crate::builtin;
 use crate::config::Redacted;
 use crate::telemetry::PipelineState;
 
-/// The state of a pipeline whose plugins are missing.
+/// The state of a pipeline whose plugins are missing; those that are being compiled are not.
 pub(super) fn state(plugins: &ManagedPlugins, missing: &[&Redacted]) -> PipelineState {
     let why = |plugin: &&&Redacted| plugins.intake.why_refused(plugin.expose());
     let refused =
@@ -17,9 +17,13 @@ pub(super) fn state(plugins: &ManagedPlugins, missing: &[&Redacted]) -> Pipeline
     }
 }
 
-/// Tells the log what a pipeline waits for, and what to do.
-pub(super) fn tell(plugins: &ManagedPlugins, pipeline: &str, waits: &PipelineState) {
+/// Tells the log what a pipeline waits for, and what to do; `coming` are being compiled.
+pub(super) fn tell(plugins: &ManagedPlugins, pipeline: &str, waits: &PipelineState, coming: &[&Redacted]) {
     let PipelineState::Waiting { plugins: missing, refused } = waits else { return };
+    if !coming.is_empty() {
+        let compiling: Vec<_> = coming.iter().map(|plugin| plugin.shown()).collect();
+        tracing::info!(pipeline, ?compiling, "plugins of a pipeline are being compiled");
+    }
     let folder = plugins.folder.path();
     let then = if plugins.folder.is_watched() {
         "it is taken up at once"

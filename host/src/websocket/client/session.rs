@@ -316,7 +316,7 @@ impl Session {
         self.next_url = url + 1;
         let shown_url = self.shown_url(url);
         self.metrics.show_address(&shown_url);
-        self.span = info_span!("connection", url = %shown_url);
+        self.span = info_span!("connection", pipeline = %self.metrics.place().0, url = %shown_url);
         let dialling = (self.connector)(self.settings.clone(), url);
         self.state = SessionState::Connecting { dialling, url };
         self.show(EndpointState::Connecting);

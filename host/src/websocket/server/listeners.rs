@@ -324,15 +324,21 @@ fn warn_of_absent_metadata(member: &RouteMember, route: &Route, certificates: Op
     let has_users = auth.is_some_and(|auth| !auth.basic.is_empty());
     let has_certificates = certificates.is_some_and(|certificates| certificates.tls().clients.is_some());
     for (key, from) in &*member.metadata {
-        let endpoint = member.metrics.owner();
+        let (endpoint, pipeline) = (member.metrics.owner(), member.metrics.place().0);
         match from {
             FromHandshake::User if !has_users => {
-                warn!(endpoint, key, "metadata from `auth:user` will be absent: `auth` has no `basic`");
+                warn!(
+                    pipeline,
+                    endpoint, key, "metadata from `auth:user` will be absent: `auth` has no `basic`"
+                );
             }
             FromHandshake::CommonName | FromHandshake::AlternativeNames | FromHandshake::Fingerprint
                 if !has_certificates =>
             {
-                warn!(endpoint, key, "metadata from `tls:` will be absent: `tls` has no `client_ca`");
+                warn!(
+                    pipeline,
+                    endpoint, key, "metadata from `tls:` will be absent: `tls` has no `client_ca`"
+                );
             }
             _ => {}
         }

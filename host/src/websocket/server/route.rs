@@ -238,7 +238,8 @@ impl Route {
         member.metrics.show_error(&format!("a peer cannot be greeted: {error}"));
         let said = self.said.lock().unwrap_or_else(PoisonError::into_inner).allow();
         if let Some(held_back) = said {
-            warn!(endpoint = member.metrics.owner(), error, held_back, "a peer cannot be greeted");
+            let (pipeline, endpoint) = (member.metrics.place().0, member.metrics.owner());
+            warn!(pipeline, endpoint, error, held_back, "a peer cannot be greeted");
         }
     }
 
