@@ -14,7 +14,7 @@ use tempfile::TempDir;
 /// Longest wait for anything: a test that reaches it has failed.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 /// How long pipelines beside the first may take to open their paths.
-const OTHERS_OPEN: Duration = Duration::from_secs(5);
+const OTHERS_OPEN: Duration = Duration::from_secs(1);
 /// Between two looks at something.
 pub(crate) const LOOK_INTERVAL: Duration = Duration::from_millis(5);
 
