@@ -265,6 +265,33 @@ fn a_built_in_plugin_is_tried_by_its_name() {
 }
 
 #[test]
+fn a_plugin_that_is_not_there_is_told_with_what_to_do() {
+    let folder = TempDir::new().unwrap();
+    let output = tidemill(folder.path(), &["plugin", "run", "notionl"]).output().unwrap();
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    let (error, hint) = told.split_once('\n').unwrap();
+    assert!(error.starts_with("error: failed to read notionl: No such file"), "{told}");
+    let wanted = if plugins(folder.path()).is_empty() {
+        "hint: this build has no built-in plugins; `cargo xtask install`"
+    } else {
+        "hint: did you mean `tidemill plugin run notional`? `tidemill plugins`"
+    };
+    assert!(hint.starts_with(wanted), "{told}");
+}
+
+#[test]
+fn a_demo_names_the_folder_that_it_cannot_make() {
+    let folder = TempDir::new().unwrap();
+    let mut demo = tidemill(folder.path(), &["demo", "--once"]);
+    let output = demo.env("TMPDIR", folder.path().join("none")).output().unwrap();
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    let wanted = format!("error: failed to make the folder {}/none/tidemill-demo-", folder.path().display());
+    assert!(told.starts_with(&wanted) && told.contains("\nhint: TMPDIR"), "{told}");
+}
+
+#[test]
 fn the_demo_runs_in_an_empty_folder_and_leaves_it_empty() {
     let (folder, temporary) = (TempDir::new().unwrap(), TempDir::new().unwrap());
     let mut command = tidemill(folder.path(), &["demo", "--log-format", "json", "--once", "--speed", "max"]);

@@ -13,6 +13,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use tidemill_tests::host::{Folder, Host, PATIENCE, binary};
 use tidemill_tests::peers::{Feed, dial};
+use tidemill_tests::sockets::close_code_at_the_end;
 use tidemill_tests::{plugin, root};
 use tokio_tungstenite::tungstenite::Message;
 
@@ -370,6 +371,58 @@ fn a_log_and_an_answer_that_nobody_reads_change_no_exit_code() {
         assert_eq!(exit_code(&mut child), Some(code), "{arguments:?}");
     }
     assert_eq!(fs::read_to_string(folder.path("out.jsonl")).unwrap(), lines(0..10).repeat(2));
+}
+
+#[test]
+fn an_answer_that_cannot_be_written_is_a_failure_that_is_told() {
+    let folder = Folder::default();
+    let config = pipeline("type = \"stdin\"", "type = \"stdout\"");
+    fs::write(folder.path("tidemill.toml"), &config).unwrap();
+    fs::write(folder.path("wrong.toml"), "[[pipelines]]\n").unwrap();
+    for (arguments, code) in [
+        (&["check"][..], 1),
+        (&["check", "--json"], 1),
+        (&["check", "--json", "-c", "wrong.toml"], 78),
+        (&["schema"], 1),
+        (&["schema", "--markdown"], 1),
+        (&["plugins"], 1),
+        (&["completions", "bash"], 1),
+        (&["man"], 1),
+        (&["init", "-c", "new.toml"], 1),
+        (&["--help"], 1),
+    ] {
+        let mut command = Command::new(binary());
+        command.args(arguments).current_dir(folder.path("")).stdin(Stdio::null());
+        let ended = command.stdout(File::create("/dev/full").unwrap()).output().unwrap();
+        let log = String::from_utf8(ended.stderr).unwrap();
+        assert_eq!(ended.status.code(), Some(code), "{arguments:?}: {log}");
+        assert!(log.contains("error: failed to write to standard output: No space left"), "{log}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_torn_recording_that_is_played_once_is_an_error_that_names_it() {
+    let folder = Folder::default();
+    let recording = fs::read(root().join("examples/data/binance-combined-20240808.jsonl.gz")).unwrap();
+    fs::write(folder.path("torn.jsonl.gz"), &recording[..recording.len() / 10]).unwrap();
+    let mut replay = Command::new(binary());
+    replay.args(["replay", "torn.jsonl.gz", "--listen", "127.0.0.1:0", "--speed", "max", "--once"]);
+    let replay = Host::start(replay.args(["--log-format", "json"]).current_dir(folder.path("")));
+    let address = replay.logged("where it listens", |fields| {
+        let url = fields["url"].as_str().filter(|_| fields["message"] == "replaying")?;
+        url.strip_prefix("ws://")?.strip_suffix('/')?.parse().ok()
+    });
+    let peer = tokio::spawn(close_code_at_the_end(dial(address, "/").await));
+    let mut demo = Command::new(binary());
+    let plugins = plugin("vwap");
+    demo.args(["demo", "--speed", "max", "--recording", "torn.jsonl.gz", "--plugins"]);
+    let demo = Host::start(demo.arg(plugins.parent().unwrap()).current_dir(folder.path("")));
+    for host in [replay, demo] {
+        let ended = tokio::task::spawn_blocking(move || host.wait()).await.unwrap();
+        assert_eq!(ended.status.code(), Some(1), "{}", ended.log);
+        assert!(ended.log.contains("error: failed to read torn.jsonl.gz: "), "{}", ended.log);
+    }
+    assert_eq!(peer.await.unwrap(), Some(1011));
 }
 
 #[test]

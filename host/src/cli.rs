@@ -112,9 +112,9 @@ pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(told) => {
-            // The help, the version, or what is wrong; where it cannot be printed, the code remains.
-            let _ = told.print();
-            return if told.use_stderr() { Exit::Usage } else { Exit::Success }.into();
+            // What is wrong, the help, or the version.
+            let printed = told.print();
+            return if told.use_stderr() { Exit::Usage } else { answered(printed, Exit::Success) }.into();
         }
     };
     let format = match cli.log_format {
@@ -190,6 +190,26 @@ fn environment() -> Environment {
 fn url(text: &str) -> Result<String, String> {
     websocket::check_url(text)?;
     Ok(text.to_owned())
+}
+
+/// Writes the answer of a command to standard output, and says how the command ends that was to end so.
+fn answer(text: &str, exit: Exit) -> Exit {
+    let mut stdout = io::stdout().lock();
+    let written = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+    drop(stdout);
+    answered(written, exit)
+}
+
+/// How a command ends whose answer was written so. Whoever closed the pipe wants no more of it, which is no
+/// failure; an answer that is lost otherwise is one.
+fn answered(written: io::Result<()>, exit: Exit) -> Exit {
+    match written {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            complain(format!("failed to write to standard output: {error}"));
+            if exit == Exit::Success { Exit::Failure } else { exit }
+        }
+        Ok(()) | Err(_) => exit,
+    }
 }
 
 /// Says what went wrong, on standard error.

@@ -1,10 +1,9 @@
 //! `tidemill check`: what is wrong with a configuration, and with the plugins it names.
 
-use super::{ConfigFile, Exit, block_on, complain, is_terminal, load, tell};
+use super::{ConfigFile, Exit, answer, block_on, complain, is_terminal, load, tell};
 use crate::app::{self, CheckFinding};
 use crate::config::{Config, ConfigError, Loaded};
 use serde_json::{Value, json};
-use std::io::{self, Write as _};
 use std::path::Path;
 
 #[derive(Debug, clap::Args)]
@@ -47,12 +46,12 @@ impl CheckArgs {
                 }
             }
         }
-        self.tell(&findings);
-        match (findings.errors.is_empty(), findings.away.is_empty()) {
+        let exit = match (findings.errors.is_empty(), findings.away.is_empty()) {
             (true, true) => Exit::Success,
             (true, false) => Exit::Failure,
             (false, _) => Exit::Configuration,
-        }
+        };
+        answer(&self.tell(&findings), exit)
     }
 
     /// Looks at the plugins and, if that was asked for, at the peers of a file that can be read.
@@ -76,10 +75,11 @@ impl CheckArgs {
         Exit::Success
     }
 
-    fn tell(&self, findings: &Findings) {
+    /// Tells people what there is, and gives the answer for standard output.
+    fn tell(&self, findings: &Findings) -> String {
         let Findings { errors, warnings, away } = findings;
         let errors: Vec<_> = errors.iter().chain(away).collect();
-        let answer = if self.json {
+        let mut answer = if self.json {
             let errors: Vec<_> = errors.into_iter().map(as_json).collect();
             let warnings: Vec<_> = warnings.iter().map(as_json).collect();
             json!({ "ok": errors.is_empty(), "errors": errors, "warnings": warnings }).to_string()
@@ -95,8 +95,8 @@ impl CheckArgs {
                 errors => format!("{errors} errors"),
             }
         };
-        // Where nobody listens, the exit code remains.
-        let _ = writeln!(io::stdout(), "{answer}");
+        answer.push('\n');
+        answer
     }
 }
 

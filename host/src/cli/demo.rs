@@ -84,7 +84,7 @@ impl Demo {
     }
 
     async fn rounds(&self, shutdown: &Shutdown) -> Result<(), String> {
-        let scratch = Scratch::try_new().map_err(|error| format!("failed to make a folder: {error}"))?;
+        let scratch = Scratch::try_new()?;
         let parts = self.parts(&scratch).await?;
         let mut show = Show::new(self.speed, parts.port);
         loop {
@@ -153,8 +153,9 @@ impl Demo {
         let started = Instant::now();
         let mut windows = 0;
         let played = async {
-            replay(exchange, recording, self.speed, true, shutdown).await;
+            let played = replay(exchange, recording, self.speed, true, shutdown).await;
             stop.request();
+            played
         };
         let ticking = show.follow(&metrics);
         let shown = async {
@@ -168,10 +169,11 @@ impl Demo {
             // The answer to the close frame: until it is sent, the host waits for it.
             poll_fn(|cx| viewer.poll_closed(cx)).await;
         };
-        let ((), (), ended) = tokio::select! {
+        let (played, (), ended) = tokio::select! {
             all = async { tokio::join!(played, shown, &mut host) } => all,
             never = ticking => match never {},
         };
+        played?;
         ended.map_err(|error| format!("the host panicked: {error}"))?.map_err(|error| error.to_string())?;
         Ok(Round {
             received: metrics.received_count(PIPELINE),
@@ -204,12 +206,17 @@ impl DemoParts {
 }
 
 impl Scratch {
-    fn try_new() -> io::Result<Self> {
+    fn try_new() -> Result<Self, String> {
         let name = format!("tidemill-demo-{}-{:08x}", std::process::id(), fastrand::u32(..));
         let folder = std::env::temp_dir().join(name);
         // Of this user alone: the code of the plugin is read from it.
-        std::fs::DirBuilder::new().mode(0o700).create(&folder)?;
-        Ok(Self(folder))
+        match std::fs::DirBuilder::new().mode(0o700).create(&folder) {
+            Ok(()) => Ok(Self(folder)),
+            Err(error) => Err(format!(
+                "failed to make the folder {}: {error}\nhint: TMPDIR says where temporary folders are made",
+                folder.display()
+            )),
+        }
     }
 }
 

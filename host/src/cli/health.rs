@@ -1,8 +1,7 @@
 //! `tidemill health`: whether a running host is well, for health checks where there is no `curl`.
 
-use super::{Exit, block_on, complain};
+use super::{Exit, answer, block_on, complain};
 use crate::admin;
-use std::io::{self, Write as _};
 use std::time::Duration;
 
 /// Longest that an answer may take, unless `--timeout` says otherwise.
@@ -32,9 +31,8 @@ impl Health {
             };
             match answered {
                 Ok(Ok((status, body))) => {
-                    // Where nobody listens, the exit code remains.
-                    let _ = writeln!(io::stdout(), "{}", body.trim_end());
-                    if status == 200 { Exit::Success } else { Exit::Failure }
+                    let exit = if status == 200 { Exit::Success } else { Exit::Failure };
+                    answer(&format!("{}\n", body.trim_end()), exit)
                 }
                 Ok(Err(error)) => {
                     complain(format!(

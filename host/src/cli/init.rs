@@ -1,6 +1,6 @@
 //! `tidemill init`: a first configuration, which runs as it is.
 
-use super::{ConfigFile, Exit, complain};
+use super::{ConfigFile, Exit, answer, complain};
 use crate::builtin;
 use std::fs::OpenOptions;
 use std::io::{self, Write as _};
@@ -35,12 +35,10 @@ impl Init {
         }
         let option = if self.config.is_default() { String::new() } else { format!(" -c {file}") };
         let note = builtin::hint().map_or(String::new(), |hint| format!("note: {hint}\n"));
-        // Where nobody listens, the exit code remains.
-        let _ = write!(
-            io::stdout(),
+        let said = format!(
             "{file} is written: read it, then\n\n    tidemill check{option}\n    tidemill run{option}\n{note}"
         );
-        Exit::Success
+        answer(&said, Exit::Success)
     }
 }
 

@@ -1,9 +1,8 @@
 //! `tidemill man` and `tidemill completions`: what the command line says of itself, for `man` and for shells.
 
-use super::{Cli, Exit, complain};
+use super::{Cli, Exit, answer, complain};
 use clap::CommandFactory as _;
 use std::fs;
-use std::io::{self, Write as _};
 use std::path::PathBuf;
 
 #[derive(Debug, clap::Args)]
@@ -15,23 +14,18 @@ pub(super) struct Man {
 
 impl Man {
     pub(super) fn execute(self) -> Exit {
-        let written = match &self.out {
-            Some(folder) => fs::create_dir_all(folder)
-                .and_then(|()| clap_mangen::generate_to(command(), folder))
-                .map_err(|error| format!("failed to write into {}: {error}", folder.display())),
-            None => {
-                let mut page = Vec::new();
-                let rendered = clap_mangen::Man::new(command()).render(&mut page);
-                rendered.and_then(|()| io::stdout().write_all(&page)).map_err(|error| error.to_string())
-            }
+        let Some(folder) = &self.out else {
+            let mut page = Vec::new();
+            clap_mangen::Man::new(command()).render(&mut page).expect("memory takes it");
+            return answer(&String::from_utf8_lossy(&page), Exit::Success);
         };
-        written.map_or_else(
-            |error| {
-                complain(error);
+        match fs::create_dir_all(folder).and_then(|()| clap_mangen::generate_to(command(), folder)) {
+            Ok(()) => Exit::Success,
+            Err(error) => {
+                complain(format!("failed to write into {}: {error}", folder.display()));
                 Exit::Failure
-            },
-            |()| Exit::Success,
-        )
+            }
+        }
     }
 }
 
@@ -45,7 +39,7 @@ impl Completions {
     pub(super) fn execute(self) -> Exit {
         let mut script = Vec::new();
         clap_complete::generate(self.shell, &mut command(), "tidemill", &mut script);
-        if io::stdout().write_all(&script).is_ok() { Exit::Success } else { Exit::Failure }
+        answer(&String::from_utf8_lossy(&script), Exit::Success)
     }
 }
 

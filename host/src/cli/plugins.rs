@@ -2,13 +2,12 @@
 //!
 //! Those of the plugin folder and those that are built in; nothing is compiled, and no host is asked.
 
-use super::{ConfigFile, Exit, complain, is_terminal, load, tell};
+use super::{ConfigFile, Exit, answer, complain, is_terminal, load, tell};
 use crate::builtin;
 use crate::config::{Config, Limits, units};
 use crate::plugin_folder::{Candidate, Change, Folder};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::io::{self, Write as _};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct PluginsArgs {
@@ -66,11 +65,11 @@ impl PluginsArgs {
         } else {
             table(&rows)
         };
-        let written = io::stdout().write_all(text.as_bytes());
+        let exit = answer(&text, Exit::Success);
         if let Some(hint) = builtin::hint().filter(|_| !self.json) {
             tell(format!("note: {hint}\n"));
         }
-        if written.is_ok() { Exit::Success } else { Exit::Failure }
+        exit
     }
 }
 

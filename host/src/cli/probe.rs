@@ -1,11 +1,10 @@
 //! `tidemill probe`: dial a WebSocket server once, and say what happened.
 
-use super::{Exit, block_on, complain, environment, url};
+use super::{Exit, answer, block_on, complain, environment, url};
 use crate::config::{Endpoint, EndpointText, Mode, Proxies, Redacted};
 use crate::foreign_text;
 use crate::websocket::{ConnectError, ProbeError, Probed, TlsFacts};
 use serde_json::{Value, json};
-use std::io::{self, Write as _};
 use std::time::SystemTime;
 
 #[derive(Debug, clap::Args)]
@@ -32,18 +31,19 @@ impl Probe {
                 probed = endpoint.probe() => probed,
                 () = shutdown.requested() => return Exit::Failure,
             };
-            if self.json {
-                say(&probed.as_ref().map_or_else(failure_as_json, as_json).to_string());
-            }
+            let exit = if probed.is_ok() { Exit::Success } else { Exit::Failure };
             match &probed {
-                Ok(probed) if !self.json => say(&as_text(probed)),
-                Err(error) if !self.json => {
+                _ if self.json => {
+                    let json = probed.as_ref().map_or_else(failure_as_json, as_json);
+                    answer(&format!("{json}\n"), exit)
+                }
+                Ok(probed) => answer(&format!("{}\n", as_text(probed)), exit),
+                Err(error) => {
                     let hint = error.hint().map_or(String::new(), |hint| format!("\nhint: {hint}"));
                     complain(format!("{error}{hint}"));
+                    exit
                 }
-                _ => {}
             }
-            if probed.is_ok() { Exit::Success } else { Exit::Failure }
         })
     }
 
@@ -108,9 +108,4 @@ fn date(time: SystemTime) -> String {
 fn header(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once(':').ok_or("write it as \"Name: value\"")?;
     Ok((name.trim().to_owned(), value.trim().to_owned()))
-}
-
-fn say(answer: &str) {
-    // Where nobody listens, the exit code remains.
-    let _ = writeln!(io::stdout(), "{answer}");
 }

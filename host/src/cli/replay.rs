@@ -67,8 +67,7 @@ impl Replay {
         let listener = TcpListener::bind(self.listen).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         tracing::info!(url = format!("ws://{address}/"), speed = %self.speed, "replaying");
-        replay(listener, &recording, self.speed, self.once, shutdown).await;
-        Ok(())
+        replay(listener, &recording, self.speed, self.once, shutdown).await
     }
 }
 
@@ -96,20 +95,23 @@ impl Recording {
 }
 
 /// Serves a recording until a shutdown, or with `once` until the first peer has had it all.
+///
+/// # Errors
+/// With `once`, if no peer can have it all since it cannot be read to its end.
 pub(crate) async fn replay(
     listener: TcpListener,
     recording: &Recording,
     speed: Speed,
     once: bool,
     shutdown: &Shutdown,
-) {
+) -> Result<(), String> {
     // Without times there is nothing to keep pace with.
     let speed = if recording.format == Format::Jsonl { Speed::Max } else { speed };
     let stop = Shutdown::default();
     let mut peers = JoinSet::new();
-    loop {
+    let result = loop {
         tokio::select! {
-            () = shutdown.requested() => break,
+            () = shutdown.requested() => break Ok(()),
             accepted = listener.accept() => match accepted {
                 Ok((tcp, peer)) => {
                     peers.spawn(serve(tcp, peer, recording.clone(), speed, stop.clone()));
@@ -120,14 +122,17 @@ pub(crate) async fn replay(
                 }
             },
             Some(served) = peers.join_next() => {
-                if once && matches!(served, Ok(Some(Played::All))) {
-                    break;
+                match served {
+                    Ok(Some(Played::All)) if once => break Ok(()),
+                    Ok(Some(Played::Broken(error))) if once => break Err(error),
+                    _ => {}
                 }
             }
         }
-    }
+    };
     stop.request();
     while peers.join_next().await.is_some() {}
+    result
 }
 
 /// How playing to one peer ended.
@@ -157,7 +162,7 @@ async fn serve(
         Ok(source) => source,
         Err(error) => {
             tracing::error!(%error, "failed to open the recording");
-            return None;
+            return Some(Played::Broken(format!("failed to open {}: {error}", recording.path)));
         }
     };
     let mut player = Player::new(connection, source, speed);

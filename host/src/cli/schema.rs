@@ -1,8 +1,7 @@
 //! `tidemill schema`: what the configuration file can have, for editors and for people.
 
-use super::Exit;
+use super::{Exit, answer};
 use crate::{builtin, config};
-use std::io::{self, Write as _};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Schema {
@@ -13,14 +12,14 @@ pub(super) struct Schema {
 
 impl Schema {
     pub(super) fn execute(self) -> Exit {
-        let written = if !self.markdown {
-            writeln!(io::stdout(), "{:#}", config::schema())
+        let text = if !self.markdown {
+            format!("{:#}\n", config::schema())
         } else if let Some(reference) = builtin::reference() {
-            write!(io::stdout(), "{reference}")
+            reference.to_owned()
         } else {
             // The page without its introduction.
-            write!(io::stdout(), "# Configuration\n{}", config::reference())
+            format!("# Configuration\n{}", config::reference())
         };
-        if written.is_ok() { Exit::Success } else { Exit::Failure }
+        answer(&text, Exit::Success)
     }
 }
