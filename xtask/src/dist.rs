@@ -136,7 +136,7 @@ fn build() -> Result<PathBuf> {
     let others = env::var_os("PATH").unwrap_or_default();
     let search = env::join_paths(std::iter::once(path).chain(env::split_paths(&others)))?;
     let mut build = cargo();
-    // Debug information is a multiple of the code; function names stay, for backtraces.
+    // Debug information is a multiple of the code.
     build.env("PATH", search).env(builtin::VARIABLE, folder).env("CARGO_PROFILE_RELEASE_DEBUG", "0");
     build.args(["zigbuild", "--release", "--locked", "--package", "tidemill", "--bin", "tidemill"]);
     run(build.args(["--target", TARGET]))?;
