@@ -4,9 +4,9 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::process::Command;
-use std::time::{Duration, Instant};
-use tidemill_tests::host::{Folder, Host, PATIENCE, binary};
+use tidemill_tests::host::{Folder, Host, binary};
 use tidemill_tests::peers::{Collector, Feed};
+use tidemill_tests::sockets::until;
 use tidemill_tests::{guest, plugin};
 use tokio::net::TcpListener;
 use tokio_tungstenite::accept_async;
@@ -285,11 +285,7 @@ async fn a_peer_cannot_forge_a_line_of_the_log_with_its_close_reason() {
     let mut peer = accept_async(stream).await.unwrap();
     let reason = "bad\n2030-01-01T00:00:00.000000Z ERROR tidemill: forged \x1b[31m".into();
     peer.close(Some(CloseFrame { code: CloseCode::Policy, reason })).await.unwrap();
-    let deadline = Instant::now() + PATIENCE;
-    while !host.log().contains("connection lost") {
-        assert!(Instant::now() < deadline, "{}", host.log());
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    until(|| host.log().contains("connection lost")).await;
     let log = host.stop().log;
     let lost = log.lines().find(|line| line.contains("connection lost")).expect("it is told");
     assert!(lost.contains("connection{pipeline=p url="), "{lost}");

@@ -13,7 +13,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use tidemill_tests::host::{Folder, Host, PATIENCE, binary};
 use tidemill_tests::peers::{Feed, dial};
-use tidemill_tests::sockets::close_code_at_the_end;
+use tidemill_tests::sockets::{close_code_at_the_end, until};
 use tidemill_tests::{plugin, root};
 use tokio_tungstenite::tungstenite::Message;
 
@@ -317,12 +317,12 @@ async fn a_recording_is_whole_when_the_terminal_closes_and_goes_on_where_that_is
         // Taken once it is dialled, and then its signals are obeyed.
         feed.text("one").await;
         let written = || fs::metadata(folder.path("x.jsonl.gz")).is_ok_and(|file| file.len() > 0);
-        wait_for(written).await;
+        until(written).await;
         signal(&child, Signal::HUP);
         if is_ignored {
             let before = fs::metadata(folder.path("x.jsonl.gz")).unwrap().len();
             feed.text("two").await;
-            wait_for(|| fs::metadata(folder.path("x.jsonl.gz")).unwrap().len() > before).await;
+            until(|| fs::metadata(folder.path("x.jsonl.gz")).unwrap().len() > before).await;
             terminate(&child);
         }
         let code = tokio::task::spawn_blocking(move || exit_code(&mut child)).await.unwrap();
@@ -331,14 +331,6 @@ async fn a_recording_is_whole_when_the_terminal_closes_and_goes_on_where_that_is
         let texts: Vec<_> = text.lines().map(|line| line.split_once(' ').unwrap().1).collect();
         assert_eq!(texts, if is_ignored { &["one", "two"][..] } else { &["one"] });
         fs::remove_file(folder.path("x.jsonl.gz")).unwrap();
-    }
-}
-
-async fn wait_for(is_so: impl Fn() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !is_so() {
-        assert!(Instant::now() < deadline, "it does not come to that");
-        tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 
