@@ -1,10 +1,10 @@
 //! Frames that are wrong or too large: the peer is told why, the user too, and what follows goes on.
 
-use crate::drive::{QUICK, accept, accounted_for, closed, connects, pipeline, says, server};
+use crate::drive::{QUICK, accept, accounted_for, closed, connects, is_in, pipeline, says, server, soon};
 use futures_util::{SinkExt, StreamExt};
 use tidemill_tests::host::{Folder, Host};
-use tidemill_tests::peers::{Collector, Received, dial};
-use tokio::io::AsyncWriteExt;
+use tidemill_tests::peers::{Collector, Feed, Received, dial};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
@@ -52,6 +52,47 @@ async fn a_message_that_is_too_large_is_counted_and_closes_with_1009() {
     let now = accounted_for(&flow.host, 3);
     let labels = ["stage=\"source\"", "reason=\"too_large\""];
     assert_eq!(now.count("tidemill_messages_dropped_total", &labels), 1);
+}
+
+/// Gets a message, then sends one of more than a sink's peers may send.
+async fn says_too_much<S: AsyncRead + AsyncWrite + Unpin>(feed: &Feed, peer: &mut WebSocketStream<S>) {
+    feed.text("before").await;
+    assert_eq!(soon(peer.next()).await.unwrap().unwrap(), Message::text("before"));
+    peer.send(Message::text("x".repeat(1025))).await.unwrap();
+    assert_eq!(closed(peer).await, (1009, "larger than 1024 bytes".to_owned()));
+}
+
+/// The sink was given this message alone, and what its peer has said is counted beside.
+fn counts_what_its_peer_has_said_apart(host: &Host) {
+    let now = accounted_for(host, 1);
+    assert_eq!(now.count("tidemill_messages_delivered_total", &["sink=\"out\""]), 1);
+    assert_eq!(now.count("tidemill_messages_dropped_total", &[]), 0);
+    let of_peers = ["sink=\"out\"", "reason=\"too_large\""];
+    assert_eq!(now.count("tidemill_peer_messages_dropped_total", &of_peers), 1);
+    let (_, connections) = host.get("/api/v1/connections");
+    assert!(connections.contains("a message of 1025 bytes is larger than max_message_size"), "{connections}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_peer_sends_to_a_sink_is_none_of_the_sinks_messages_and_too_much_of_it_closes_with_1009() {
+    let folder = Folder::default();
+    let feed = Feed::open().await;
+    let (listener, url) = server().await;
+    let source = format!("url = \"{}\", {QUICK}", feed.url());
+    let host =
+        folder.run(&pipeline(&source, &format!("url = \"{url}\", max_message_size = \"1KiB\", {QUICK}")));
+    says_too_much(&feed, &mut accept(&listener).await).await;
+    counts_what_its_peer_has_said_apart(&host);
+
+    let folder = Folder::default();
+    let feed = Feed::open().await;
+    let source = format!("url = \"{}\", {QUICK}", feed.url());
+    let sink = "mode = \"server\", path = \"/out\", max_message_size = \"1KiB\"";
+    let host = folder.run(&format!("[server]\nport = 0\n\n{}", pipeline(&source, sink)));
+    let mut reader = dial(host.listening("websocket"), "/out").await;
+    host.wait_until("the reader has joined", |now| is_in(now, "out", "connected"));
+    says_too_much(&feed, &mut reader).await;
+    counts_what_its_peer_has_said_apart(&host);
 }
 
 #[tokio::test(flavor = "multi_thread")]

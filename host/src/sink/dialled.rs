@@ -102,7 +102,7 @@ impl DialledSink {
                 break;
             };
             if matches!(ending, ConnectionEnd::TooLarge { .. }) {
-                self.metrics.received_too_large();
+                self.metrics.peer_dropped(Reason::TooLarge, 1);
             }
             self.session.lose(&ending);
         }

@@ -106,7 +106,7 @@ impl Default for Metrics {
             peer_dropped: of_pipelines(
                 r,
                 "peer_messages_dropped",
-                "Messages single peers missed, messages times peers",
+                "Messages single peers missed, messages times peers, and those they sent a sink that were too large",
             ),
             replayed: of_pipelines(r, "replayed", "Messages sent again to new peers, messages times peers"),
             calls: of_pipelines(r, "plugin_calls", "Calls of a plugin"),
@@ -378,20 +378,12 @@ impl SinkMetrics {
         &self.of_peers[0].1
     }
 
-    /// Counts what single peers missed, messages times peers.
+    /// Counts what single peers missed, messages times peers; under [`Reason::TooLarge`], what a peer sent that
+    /// ended its connection. What peers send to a sink is none of the messages in its account.
     pub fn peer_dropped(&self, reason: Reason, count: u64) {
         let mut of = self.of_peers.clone();
         of.push(("reason", reason.as_str().to_owned()));
         self.peer_dropped.get_or_create_owned(&of).inc_by(count);
-    }
-}
-
-impl SinkMetrics {
-    /// Counts a message that the other side sent, though it only gets messages, and that was too large: its
-    /// connection is closed. It is none of those that the sink is given.
-    pub fn received_too_large(&self) {
-        self.account.entered(1);
-        self.account.dropped(Reason::TooLarge, 1);
     }
 }
 

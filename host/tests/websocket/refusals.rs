@@ -241,7 +241,7 @@ async fn connections_that_ended_while_held_back_are_closed_at_once_and_bounded()
 #[tokio::test]
 async fn what_is_too_large_is_counted_where_the_endpoint_is_a_sink() {
     let too_large = Message::binary(vec![0; 2000]);
-    let counted = ["tidemill_messages_dropped_total{", "stage=\"out\"", "reason=\"too_large\""];
+    let counted = ["tidemill_peer_messages_dropped_total{", "sink=\"out\"", "reason=\"too_large\""];
 
     let (listeners, metrics) = limited(10);
     let endpoint = Endpoint { max_message_size_bytes: 1000, ..server_endpoint("/") };

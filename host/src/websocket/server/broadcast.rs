@@ -308,7 +308,7 @@ impl Broadcast {
 
     /// A peer that only gets messages has sent one that is too large. No source tells of it.
     pub(super) fn received_too_large(&self) {
-        self.metrics.received_too_large();
+        self.metrics.peer_dropped(Reason::TooLarge, 1);
     }
 
     /// The pipeline stops, and is given up after `grace` if that is known. A peer that takes nothing for a
