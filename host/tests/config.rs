@@ -2,8 +2,8 @@
 //! right.
 //!
 //! Each `tests/config/NAME.toml` has a `NAME.err` with the errors, or a `NAME.ok` with the warnings and
-//! the configuration; `docs/configuration.md` has every key. `GOLDEN=write cargo test -p tidemill --test
-//! config` writes them anew.
+//! the configuration; `docs/configuration.md` has every key. `GOLDEN=write cargo test --workspace
+//! --test config` writes them anew.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -64,7 +64,7 @@ fn every_file_is_told_what_its_golden_file_says() {
 #[test]
 fn every_key_is_in_the_documentation_as_the_table_has_it() {
     const MARK: &str =
-        "<!-- From here on written by `GOLDEN=write cargo test -p tidemill --test config`. -->\n";
+        "<!-- From here on written by `GOLDEN=write cargo test --workspace --test config`. -->\n";
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/configuration.md");
     let text = fs::read_to_string(&file).unwrap();
     let (introduction, rest) = text.split_once(MARK).expect("the mark is there");
