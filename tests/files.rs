@@ -526,6 +526,34 @@ async fn what_a_peer_packs_small_takes_no_more_memory_than_the_bounds_say() {
 }
 
 #[test]
+fn a_line_without_an_end_is_counted_once_as_too_large_and_never_in_memory_as_a_whole() {
+    const LINE_BYTES: u64 = 2 << 30;
+    const MOST_MIB: u64 = 300;
+    let folder = Folder::default();
+    fs::write(folder.path("in.jsonl"), lines(0..2)).unwrap();
+    let mut file = OpenOptions::new().append(true).open(folder.path("in.jsonl")).unwrap();
+    // A hole of the file takes no room on the disk, and is read as zeros.
+    file.set_len(file.metadata().unwrap().len() + LINE_BYTES).unwrap();
+    file.write_all(format!("\n{}", lines(2..4)).as_bytes()).unwrap();
+    let dead_letter = "[pipelines.dead_letter]\ntype = \"file\"\npath = \"dead.jsonl\"\n";
+    let config = pipeline("type = \"file\", path = \"in.jsonl\"", "type = \"file\", path = \"out.jsonl\"");
+    let host = folder.run(&format!("{config}{dead_letter}"));
+    let now = host.wait_until("all are through", |now| {
+        now.count("tidemill_messages_delivered_total", &["sink=\"out\""]) == 4
+            && now.count("tidemill_messages_dead_lettered_total", &[]) == 1
+    });
+    let too_large = ["stage=\"source\"", "reason=\"too_large\""];
+    assert_eq!(now.count("tidemill_messages_dead_lettered_total", &too_large), 1);
+    assert_eq!(now.count("tidemill_messages_received_total", &[]), 5);
+    let most = most_mib(&host);
+    assert!(most < MOST_MIB, "{most} MiB");
+    assert!(host.stop().status.success());
+    assert_eq!(fs::read_to_string(folder.path("out.jsonl")).unwrap(), lines(0..4));
+    let dead = fs::read_to_string(folder.path("dead.jsonl")).unwrap();
+    assert!(dead.contains("its message may have 16 MiB"), "{dead}");
+}
+
+#[test]
 fn vwap_closes_idle_windows_of_a_recording_by_the_times_of_the_recording() {
     const TRADES: u64 = 36_000;
     let folder = Folder::default();

@@ -3,7 +3,8 @@
 //! A line is a message; in a recording the time of receipt stands before it, in nanoseconds since the
 //! Unix epoch, and a space. A text stands for itself, unless it has a line break, is empty, or starts
 //! as the two escapes do: `{"$text":"<JSON string>"}`, and `{"$binary":"<base64>"}` for a binary
-//! message. What is read into memory at once is shared by the payloads of its lines.
+//! message. What is read into memory at once is shared by the payloads of its lines. A line that is longer
+//! than any message needs is skipped, and never in memory as a whole.
 
 use crate::config::Format;
 use crate::message::Payload;
@@ -16,8 +17,10 @@ use std::io::{self, Read, Write as _};
 const ESCAPE: &[u8] = b"{\"$";
 /// Bytes that are read at once.
 const READ_BYTES: usize = 64 << 10;
-/// A line longer than this is taken for a file of another kind, before it takes all memory.
-const LONGEST_LINE_BYTES: usize = 1 << 30;
+/// The largest payload of a line: what connections that are dialled take, too, if nothing else is said.
+const MAX_PAYLOAD_BYTES: usize = 16 << 20;
+/// The longest line that is kept: twice the largest payload, since escapes make it longer, base64 by a third.
+const MAX_LINE_BYTES: usize = 2 * MAX_PAYLOAD_BYTES;
 
 /// A message as a line had it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,6 +43,9 @@ pub(crate) enum BadLine {
     /// What `$binary` stands for is not base64.
     #[error("the text of \"$binary\" is not base64")]
     NotBase64,
+    /// Its message is too large, or it is too long for any message.
+    #[error("the line is too long: its message may have {} MiB", MAX_PAYLOAD_BYTES >> 20)]
+    TooLarge,
 }
 
 /// Appends a message as a line, with the line break.
@@ -85,6 +91,9 @@ fn parse_line(mut line: Bytes, format: Format, is_utf8: bool) -> Result<Recorded
         None if is_utf8 => Payload::checked_text(line),
         None => Payload::try_text(line).map_err(|_| BadLine::NotText)?,
     };
+    if payload.len() > MAX_PAYLOAD_BYTES {
+        return Err(BadLine::TooLarge);
+    }
     Ok(Recorded { payload, time_ns })
 }
 
@@ -113,34 +122,43 @@ pub(crate) struct RecordingReader<R> {
     input: R,
     format: Format,
     buffer: BytesMut,
+    /// The rest of a line that is too long is read, and not kept.
+    is_skipping: bool,
     has_ended: bool,
 }
 
 impl<R: Read> RecordingReader<R> {
     /// A reader of an input that is not read yet.
     pub(crate) fn new(input: R, format: Format) -> Self {
-        Self { input, format, buffer: BytesMut::new(), has_ended: false }
+        Self { input, format, buffer: BytesMut::new(), is_skipping: false, has_ended: false }
     }
 
-    /// The next lines, at least one; `None` at the end. Blank lines may be among them.
+    /// The next lines; `None` at the end. Of a line that is too long each piece is a block of no lines, so that
+    /// whoever reads may stop in between.
     ///
     /// # Errors
-    /// If the input fails, or has a line beyond all measure.
+    /// If the input fails.
     pub(crate) fn next_block(&mut self) -> io::Result<Option<Block>> {
         while !self.has_ended {
             let start = self.buffer.len();
-            if start > LONGEST_LINE_BYTES {
-                return Err(io::Error::other("a line is longer than 1 GiB"));
-            }
             self.buffer.resize(start + READ_BYTES, 0);
             let read = self.input.read(&mut self.buffer[start..]);
             self.buffer.truncate(start + *read.as_ref().unwrap_or(&0));
             match read {
                 Ok(0) => self.has_ended = true,
+                Ok(_) if self.is_skipping => {
+                    self.skip();
+                    let lines = self.take_lines(0).unwrap_or_default();
+                    return Ok(Some(Block::of(lines, self.format)));
+                }
                 Ok(_) => {
-                    if let Some(end) = memchr::memrchr(b'\n', &self.buffer[start..]) {
-                        let lines = self.buffer.split_to(start + end + 1).freeze();
-                        return Ok(Some(Block::new(lines, self.format)));
+                    if let Some(lines) = self.take_lines(start) {
+                        return Ok(Some(Block::of(lines, self.format)));
+                    }
+                    if self.buffer.len() > MAX_LINE_BYTES {
+                        self.buffer = BytesMut::new();
+                        self.is_skipping = true;
+                        return Ok(Some(Block::too_large(self.format)));
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -148,7 +166,24 @@ impl<R: Read> RecordingReader<R> {
             }
         }
         let last = self.buffer.split().freeze();
-        Ok((!last.is_empty()).then(|| Block::new(last, self.format)))
+        Ok((!last.is_empty()).then(|| Block::of(last, self.format)))
+    }
+
+    /// The lines that are whole, where the last ends not before `from`.
+    fn take_lines(&mut self, from: usize) -> Option<Bytes> {
+        let end = memchr::memrchr(b'\n', &self.buffer[from..])?;
+        Some(self.buffer.split_to(from + end + 1).freeze())
+    }
+
+    /// Drops what was read of a line that is too long; what comes after it stays.
+    fn skip(&mut self) {
+        match memchr::memchr(b'\n', &self.buffer) {
+            Some(end) => {
+                let _ = self.buffer.split_to(end + 1);
+                self.is_skipping = false;
+            }
+            None => self.buffer.clear(),
+        }
     }
 }
 
@@ -158,13 +193,20 @@ pub(crate) struct Block {
     lines: Bytes,
     format: Format,
     is_utf8: bool,
+    /// Before them stands one that is too long to be kept.
+    has_too_large: bool,
 }
 
 impl Block {
-    fn new(lines: Bytes, format: Format) -> Self {
+    fn of(lines: Bytes, format: Format) -> Self {
         // One check of all is faster than one of each.
         let is_utf8 = std::str::from_utf8(&lines).is_ok();
-        Self { lines, format, is_utf8 }
+        Self { lines, format, is_utf8, has_too_large: false }
+    }
+
+    /// A line of which nothing is kept.
+    fn too_large(format: Format) -> Self {
+        Self { has_too_large: true, ..Self::of(Bytes::new(), format) }
     }
 }
 
@@ -172,6 +214,9 @@ impl Iterator for Block {
     type Item = Result<Recorded, (Bytes, BadLine)>;
 
     fn next(&mut self) -> Option<Self::Item> {
+        if std::mem::take(&mut self.has_too_large) {
+            return Some(Err((Bytes::new(), BadLine::TooLarge)));
+        }
         while !self.lines.is_empty() {
             let end = memchr::memchr(b'\n', &self.lines);
             let mut line = self.lines.split_to(end.map_or(self.lines.len(), |end| end + 1));
@@ -181,7 +226,11 @@ impl Iterator for Block {
                 line.truncate(kept - 1);
             }
             if !line.is_empty() {
-                return Some(parse_line(line.clone(), self.format, self.is_utf8).map_err(|bad| (line, bad)));
+                return Some(parse_line(line.clone(), self.format, self.is_utf8).map_err(|bad| match bad {
+                    // Nobody is to keep what is too large.
+                    BadLine::TooLarge => (Bytes::new(), bad),
+                    _ => (line, bad),
+                }));
             }
         }
         None
@@ -244,6 +293,44 @@ mod tests {
         expected.extend(bad);
         expected.extend([Err(BadLine::NotText), Err(BadLine::NotBase64), text("d", Some(4))]);
         assert_eq!(read(lines, Format::Recording), expected);
+    }
+
+    #[test]
+    fn a_line_that_is_too_long_is_told_once_and_skipped_and_what_follows_is_read_at_once() {
+        let long = "x".repeat(MAX_LINE_BYTES + 5 * READ_BYTES);
+        for end in ["\n", ""] {
+            let lines = format!("a\n{long}{end}b\nc");
+            let expected = match end {
+                "\n" => vec![text("a", None), Err(BadLine::TooLarge), text("b", None), text("c", None)],
+                _ => vec![text("a", None), Err(BadLine::TooLarge), text("c", None)],
+            };
+            assert_eq!(read(lines.as_bytes(), Format::Jsonl), expected);
+        }
+        assert_eq!(read(long.as_bytes(), Format::Jsonl), [Err(BadLine::TooLarge)]);
+
+        let (mut reader, mut kept) = (RecordingReader::new(long.as_bytes(), Format::Jsonl), 0);
+        while reader.next_block().expect("memory can be read").is_some() {
+            kept = kept.max(reader.buffer.len());
+        }
+        assert!(kept <= READ_BYTES, "{kept} bytes are kept after the line was told");
+    }
+
+    #[test]
+    fn the_largest_message_is_read_however_it_is_written_and_one_that_is_larger_is_told() {
+        for (bytes, is_taken) in [(MAX_PAYLOAD_BYTES, true), (MAX_PAYLOAD_BYTES + 1, false)] {
+            for payload in [Payload::binary(vec![0xff; bytes]), Payload::text("x".repeat(bytes))] {
+                for format in [Format::Jsonl, Format::Recording] {
+                    let mut lines = Vec::new();
+                    write(&payload, 1, format, &mut lines);
+                    let read = read(&lines, format);
+                    match &read[..] {
+                        [Ok(Recorded { payload: back, .. })] => assert!(is_taken && *back == payload),
+                        [Err(bad)] => assert!(!is_taken && *bad == BadLine::TooLarge),
+                        _ => panic!("{} messages", read.len()),
+                    }
+                }
+            }
+        }
     }
 
     proptest! {

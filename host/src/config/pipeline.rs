@@ -342,7 +342,8 @@ shared_key! {
 }
 
 shared_key! {
-    /// A line is a message (jsonl), or a time in nanoseconds and a message (recording).
+    /// A line is a message (jsonl), or a time in nanoseconds and a message (recording); a message that is read
+    /// has at most 16 MiB.
     Lines = key("format", Word<Format>, default(Format::Jsonl));
 }
 

@@ -10,7 +10,7 @@ use crate::interrupt::{Interrupt, Waiter, interrupt};
 use crate::message::metadata::{Metadata, Origin, SOURCE, now_us};
 use crate::message::{Failed, Message, Payload};
 use crate::reason::Reason;
-use crate::recording::{Block, Recorded, RecordingReader};
+use crate::recording::{BadLine, Block, Recorded, RecordingReader};
 use flate2::read::MultiGzDecoder;
 use rustix::fs::OFlags;
 use std::fs::{File, OpenOptions};
@@ -130,7 +130,10 @@ fn read(
     loop {
         let Ok(place) = runtime.block_on(feed.reserve()) else { return Ok(()) };
         let Some(block) = reader.next_block()? else { return Ok(()) };
-        place.push(chunk(block, origin));
+        let chunk = chunk(block, origin);
+        if !chunk.is_empty() {
+            place.push(chunk);
+        }
     }
 }
 
@@ -149,7 +152,8 @@ fn chunk(block: Block, origin: &Arc<Origin>) -> SourceChunk {
                 let metadata = Metadata::new(origin.clone(), now_us);
                 let payload = Payload::try_text(line).unwrap_or_else(Payload::binary);
                 let message = Message { payload, metadata };
-                chunk.failed.push(Failed { message, reason: Reason::Decode, detail: bad.to_string() });
+                let reason = if bad == BadLine::TooLarge { Reason::TooLarge } else { Reason::Decode };
+                chunk.failed.push(Failed { message, reason, detail: bad.to_string() });
             }
         }
     }

@@ -84,6 +84,10 @@ impl SourceChunk {
         self.messages.len() + self.failed.len()
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     fn bytes(&self) -> usize {
         let failed = self.failed.iter().map(|failed| &failed.message);
         self.messages.iter().chain(failed).map(|message| message.payload.len()).sum()
