@@ -104,14 +104,19 @@ fn the_versions_that_are_told_are_those_that_are_used() {
 /// What a crate needs beside its sources stands in its folder as a link, so that its package has it.
 #[test]
 fn what_is_published_needs_nothing_outside_of_its_package() {
-    for (name, folder) in [("tidemill", "host"), ("tidemill-plugin", "plugin-sdk/rust")] {
+    const WIT: &str = "wit/transform.wit";
+    for (name, folder, own) in [
+        ("tidemill", "host", &[WIT][..]),
+        ("tidemill-json", "plugin-sdk/json", &[]),
+        ("tidemill-plugin", "plugin-sdk/rust", &[WIT]),
+    ] {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(folder);
         let mut list = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         list.current_dir(&folder).args(["package", "--list", "--allow-dirty", "--offline"]);
         let output = list.output().unwrap();
         let files = String::from_utf8(output.stdout).unwrap();
         let errors = String::from_utf8_lossy(&output.stderr);
-        for file in ["Cargo.toml", "LICENSE", "README.md", "wit/transform.wit", "src/lib.rs"] {
+        for &file in ["Cargo.toml", "LICENSE", "README.md", "src/lib.rs"].iter().chain(own) {
             assert!(files.lines().any(|line| line == file), "{name} lacks {file}: {files}{errors}");
         }
         let mut sources = Vec::new();
