@@ -83,8 +83,9 @@ impl Source {
     /// Keeps timers honest while the pipeline does not read. Reads nothing.
     pub fn poll_hold(&mut self, cx: &mut Context<'_>) {
         match self {
-            Self::Queue(_) | Self::Accepted(_) => {}
+            Self::Queue(_) => {}
             Self::Dialled(dialled) => dialled.poll_hold(cx),
+            Self::Accepted(accepted) => accepted.hold(),
         }
     }
 

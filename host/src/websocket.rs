@@ -36,3 +36,4 @@ pub use server::registration::Registration;
 pub use server::request::Handshake;
 pub use server::ring::OutgoingFrame;
 pub use server::route_member::ReceivedChunk;
+pub use server::uptake::Uptake;

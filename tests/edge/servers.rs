@@ -1,6 +1,6 @@
 //! Endpoints that accept: paths, addresses, pipelines that share them, and how peers learn of an end.
 
-use crate::drive::{QUICK, accounted_for, closed, nobody, pipeline, says, server};
+use crate::drive::{QUICK, accept, accounted_for, closed, nobody, pipeline, says, server, soon};
 use futures_util::{SinkExt, StreamExt};
 use std::process::Command;
 use tidemill_tests::host::{Folder, Host, binary};
@@ -248,4 +248,46 @@ async fn a_credential_whose_file_cannot_be_read_is_named_in_the_log() {
     dial(address, "/in?t=other").await;
     std::fs::write(folder.path("token"), "secret").unwrap();
     dial(address, "/in?t=secret").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_whose_messages_wait_for_a_sink_is_not_idle_until_they_are_taken() {
+    /// More than the sockets to the reader take.
+    const LARGE_BYTES: usize = 8 << 20;
+    /// More than the sink takes: one is written, one is in its buffer.
+    const LARGE: usize = 4;
+    let folder = Folder::default();
+    let (listener, url) = server().await;
+    let source = "mode = \"server\", path = \"/in\", idle_timeout = \"500ms\", max_message_size = \"16MiB\"";
+    let sink = format!("url = \"{url}\", buffer = {{ capacity = 1 }}");
+    let host = folder.run(&format!("[server]\nport = 0\n\n{}", pipeline(source, &sink)));
+    // It is there, and does not read.
+    let mut reader = accept(&listener).await;
+    let address = host.listening("websocket");
+    let held_back = |seconds: f64| {
+        host.wait_until("the source is held back", |now| {
+            now.sum("tidemill_source_paused_seconds_total", &[]) >= seconds
+        })
+    };
+    let mut loud = dial(address, "/in").await;
+    for _ in 0..LARGE {
+        loud.send(Message::binary(vec![0; LARGE_BYTES])).await.unwrap();
+    }
+    held_back(0.01);
+    let mut quiet = dial(address, "/in").await;
+    for n in 0..3 {
+        quiet.send(Message::text(n.to_string())).await.unwrap();
+    }
+    let now = held_back(3.0);
+    assert_eq!(now.count("tidemill_connections", &["endpoint=\"source\"", "state=\"connected\""]), 2);
+    for _ in 0..LARGE {
+        assert_eq!(soon(reader.next()).await.unwrap().unwrap().len(), LARGE_BYTES);
+    }
+    for n in 0..3 {
+        assert_eq!(soon(reader.next()).await.unwrap().unwrap(), Message::text(n.to_string()));
+    }
+    for peer in [&mut loud, &mut quiet] {
+        assert_eq!(closed(peer).await, (1000, "idle".to_owned()), "nothing of theirs waits any more");
+    }
+    accounted_for(&host, LARGE as u64 + 3);
 }

@@ -7,10 +7,9 @@ use super::{Fill, Room};
 use crate::config::{Listen, WebSocketSource};
 use crate::connections::OpenEndpoint;
 use crate::message::{Failed, Message};
-use crate::websocket::{ListenError, Listeners, ReceivedChunk, Registration};
+use crate::websocket::{ListenError, Listeners, ReceivedChunk, Registration, Uptake};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use tokio::sync::mpsc;
 
@@ -19,8 +18,9 @@ use tokio::sync::mpsc;
 pub struct AcceptedSource {
     registration: Registration,
     arrivals: mpsc::Receiver<ReceivedChunk>,
-    /// How many messages the tasks of the peers have read that were not taken from here.
-    waiting: Arc<AtomicU64>,
+    /// What the tasks of the peers are told.
+    uptake: Arc<Uptake>,
+    is_held: bool,
     decoder: PayloadDecoder,
     chunks: Chunks,
 }
@@ -39,9 +39,9 @@ impl AcceptedSource {
         metrics: OpenEndpoint,
     ) -> Result<Self, ListenError> {
         let opened = listeners.open_source(&config.endpoint, listen, is_answered, metrics).await?;
-        let (registration, arrivals, waiting) = opened;
+        let (registration, arrivals, uptake) = opened;
         let decoder = PayloadDecoder::new(config, registration.max_message_size_bytes());
-        Ok(Self { registration, arrivals, waiting, decoder, chunks: Chunks::default() })
+        Ok(Self { registration, arrivals, uptake, is_held: false, decoder, chunks: Chunks::default() })
     }
 
     /// Where it listens, for port 0.
@@ -56,6 +56,9 @@ impl AcceptedSource {
         room: Room,
         failed: &mut Vec<Failed>,
     ) -> Poll<Fill> {
+        if std::mem::take(&mut self.is_held) {
+            self.uptake.release();
+        }
         let Self { arrivals, decoder, chunks, .. } = self;
         let before = batch.len() + failed.len();
         let filling = Filling { batch, room, failed };
@@ -71,7 +74,7 @@ impl AcceptedSource {
         );
         let taken = batch.len() + failed.len() - before;
         if taken > 0 {
-            self.waiting.fetch_sub(taken as u64, Ordering::Relaxed);
+            self.uptake.taken(taken as u64);
         }
         fill
     }
@@ -81,14 +84,23 @@ impl AcceptedSource {
         let _ = self.registration.poll_close(cx, code);
     }
 
+    /// The pipeline does not read: peers whose messages wait are not idle.
+    #[inline]
+    pub(super) fn hold(&mut self) {
+        if !std::mem::replace(&mut self.is_held, true) {
+            self.uptake.hold();
+        }
+    }
+
     pub(super) fn poll_connected(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), String>> {
+        self.hold();
         self.registration.poll_connected(cx)
     }
 
     /// Messages that were read of peers, by whatever task, and that were not taken. Nothing more is taken.
     pub(super) fn remaining(&mut self) -> u64 {
         self.arrivals.close();
-        self.waiting.load(Ordering::Relaxed)
+        self.uptake.untaken()
     }
 
     pub(super) fn poll_close(&mut self, cx: &mut Context<'_>, code: u16) -> Poll<()> {

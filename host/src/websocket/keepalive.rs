@@ -15,6 +15,10 @@ use tokio::time::{Instant, Sleep};
 /// When a peer that seems dead, and has sent something that is not read yet, is looked at again.
 pub(super) const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
+/// How often, in the time of `idle_timeout`, a connection is looked at that would be idle if its messages did not
+/// wait for a pipeline.
+const LOOKS_WHILE_HELD: u32 = 4;
+
 /// The timer of one connection.
 pub(super) struct Keepalive {
     schedule: Schedule,
@@ -40,12 +44,14 @@ impl Keepalive {
         Self { schedule, timer }
     }
 
-    /// A message went through; called once for many.
+    /// A message went through; called once for many. Says whether that counts.
     #[inline]
-    pub(super) fn message(&mut self) {
-        if self.schedule.idle.is_some() {
+    pub(super) fn message(&mut self) -> bool {
+        let counts = self.schedule.idle.is_some();
+        if counts {
             self.schedule.last_message = Instant::now();
         }
+        counts
     }
 
     /// Reading is held back until [`Self::release`].
@@ -55,10 +61,11 @@ impl Keepalive {
         }
     }
 
-    /// Reading goes on.
+    /// Reading goes on. Says whether it was held back.
     #[inline]
-    pub(super) fn release(&mut self) {
-        if self.schedule.held_since.is_some() {
+    pub(super) fn release(&mut self) -> bool {
+        let was_held = self.schedule.held_since.is_some();
+        if was_held {
             self.schedule.release(Instant::now());
             if let (Some(timer), Some(next)) = (&mut self.timer, self.schedule.next())
                 && next < timer.deadline()
@@ -67,11 +74,18 @@ impl Keepalive {
                 timer.as_mut().reset(next);
             }
         }
+        was_held
     }
 
-    /// What is due on this connection.
+    /// What is due on this connection. `held` says for how long since the last message, or since it was asked
+    /// last, a pipeline did not take what had been read already.
     #[inline]
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>, connection: &Connection) -> Poll<KeepaliveAction> {
+    pub(super) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        connection: &Connection,
+        mut held: impl FnMut() -> Duration,
+    ) -> Poll<KeepaliveAction> {
         while let Some(timer) = &mut self.timer {
             ready!(timer.as_mut().poll(cx));
             let (life, progress) = (connection.traffic().life, || connection.stream().progress());
@@ -81,6 +95,12 @@ impl Keepalive {
             {
                 // It has said something, and is not dead before that was looked at.
                 timer.as_mut().reset(Instant::now() + LOOK_AGAIN);
+                continue;
+            }
+            if due == Some(KeepaliveAction::Idle)
+                && let Some(next) = self.schedule.excuse(held())
+            {
+                timer.as_mut().reset(next);
                 continue;
             }
             match self.schedule.next() {
@@ -155,6 +175,15 @@ impl Schedule {
         self.next_ping = now + ping.interval;
         self.unanswered.get_or_insert_with(|| Unanswered { sent: now, life, progress: progress() });
         Some(KeepaliveAction::Ping)
+    }
+
+    /// Takes what was held off the time without a message. When to look again, if that was any: where the
+    /// hold lasts, not at every moment.
+    fn excuse(&mut self, held: Duration) -> Option<Instant> {
+        let idle = self.idle.filter(|_| !held.is_zero())?;
+        let now = Instant::now();
+        self.last_message = (self.last_message + held).min(now);
+        self.next().map(|next| next.max(now + idle / LOOKS_WHILE_HELD))
     }
 
     /// Moves what was being waited for by the time it was not looked for.

@@ -20,3 +20,4 @@ pub(super) mod request;
 pub(super) mod ring;
 mod route;
 pub(super) mod route_member;
+pub(super) mod uptake;

@@ -246,7 +246,7 @@ impl DialledConnection {
         if let Some(dismissal) = self.shown.dismissal() {
             self.connection.end(ConnectionEnd::Dismissed(dismissal.clone()));
         }
-        while let Poll::Ready(due) = self.keepalive.poll(cx, &self.connection) {
+        while let Poll::Ready(due) = self.keepalive.poll(cx, &self.connection, || Duration::ZERO) {
             match due {
                 KeepaliveAction::Silent => return self.connection.end(ConnectionEnd::Silent),
                 KeepaliveAction::Idle => return self.connection.end(ConnectionEnd::Idle),

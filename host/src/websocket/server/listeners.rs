@@ -10,6 +10,7 @@ use super::listener_registry::{
 use super::registration::Registration;
 use super::route::Route;
 use super::route_member::{MemberRole, ReceivedChunk, RouteMember};
+use super::uptake::Uptake;
 use crate::config::{Endpoint, FromHandshake, Listen, PathPattern, Pipeline, Server};
 use crate::connections::OpenEndpoint;
 use crate::telemetry::HandshakeMetrics;
@@ -17,7 +18,6 @@ use crate::websocket::tls::ServerCertificates;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tracing::warn;
@@ -108,8 +108,7 @@ impl Listeners {
     }
 
     /// Opens a server endpoint that messages come from; with `is_answered` each connection takes
-    /// replies. Beside what arrives it answers with the count of what peers have read
-    /// that was not taken from there.
+    /// replies. Beside what arrives it answers with what the source is to tell of how it takes that.
     ///
     /// # Errors
     /// If the address cannot be listened on.
@@ -119,12 +118,12 @@ impl Listeners {
         listen: &Listen,
         is_answered: bool,
         metrics: OpenEndpoint,
-    ) -> Result<(Registration, mpsc::Receiver<ReceivedChunk>, Arc<AtomicU64>), ListenError> {
+    ) -> Result<(Registration, mpsc::Receiver<ReceivedChunk>, Arc<Uptake>), ListenError> {
         let (inlet, arrivals) = mpsc::channel(CHUNKS);
-        let waiting = Arc::<AtomicU64>::default();
-        let end = MemberRole::Source { inlet, waiting: waiting.clone(), is_answered };
+        let uptake = Arc::<Uptake>::default();
+        let end = MemberRole::Source { inlet, uptake: uptake.clone(), is_answered };
         let member = RouteMember::new(endpoint, end, metrics);
-        Ok((self.open(endpoint, listen, member).await?, arrivals, waiting))
+        Ok((self.open(endpoint, listen, member).await?, arrivals, uptake))
     }
 
     /// Opens what answers on the connections of a source that is there already.

@@ -3,6 +3,7 @@
 
 use super::broadcast::{Broadcast, NextFrames};
 use super::route_member::{MemberRole, ReceivedChunk, RouteMember};
+use super::uptake::Uptake;
 use crate::config::EndpointText;
 use crate::connections::{OpenConnection, OpenEndpoint};
 use crate::message::Payload;
@@ -14,7 +15,6 @@ use crate::websocket::connection::{Connection, ConnectionEnd, EncodedFrames};
 use crate::websocket::secret::resolved;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio_util::sync::PollSender;
@@ -43,9 +43,11 @@ pub(super) struct Membership {
 pub(super) struct SourceSender {
     sender: PollSender<ReceivedChunk>,
     pub(super) origin: Arc<Origin>,
-    /// What the source is told of messages that it has not taken, and what of it is this peer's.
-    waiting: Arc<AtomicU64>,
+    uptake: Arc<Uptake>,
+    /// The messages of this peer that the source is told it has not taken.
     accounted: u64,
+    /// For how long the source was held when [`Self::held_time`] was asked last.
+    held_before: Duration,
     /// Whether it has the messages that were read last.
     pub(super) has_chunk: bool,
 }
@@ -66,8 +68,8 @@ impl Membership {
         origin_there: Arc<Origin>,
     ) -> Self {
         let (broadcast, inlet) = match member.end {
-            MemberRole::Source { inlet, waiting, .. } => {
-                (None, Some(SourceSender::new(PollSender::new(inlet), waiting, origin_there)))
+            MemberRole::Source { inlet, uptake, .. } => {
+                (None, Some(SourceSender::new(PollSender::new(inlet), uptake, origin_there)))
             }
             MemberRole::Sink(broadcast) => (Some(broadcast), None),
             MemberRole::Reply => (None, None),
@@ -111,15 +113,20 @@ impl Membership {
 }
 
 impl SourceSender {
-    fn new(sender: PollSender<ReceivedChunk>, waiting: Arc<AtomicU64>, origin: Arc<Origin>) -> Self {
-        Self { sender, origin, waiting, accounted: 0, has_chunk: false }
+    fn new(sender: PollSender<ReceivedChunk>, uptake: Arc<Uptake>, origin: Arc<Origin>) -> Self {
+        let held_before = uptake.held_time();
+        Self { sender, origin, uptake, accounted: 0, held_before, has_chunk: false }
+    }
+
+    /// For how long the source was held since this was asked last.
+    fn held_time(&mut self) -> Duration {
+        let now = self.uptake.held_time();
+        now.saturating_sub(std::mem::replace(&mut self.held_before, now))
     }
 
     /// Tells the source how many messages this peer has read that are not on their way to it.
     pub(super) fn account(&mut self, read: u64) {
-        // Where it is less than before, the sum wraps around to what it is less by.
-        self.waiting.fetch_add(read.wrapping_sub(self.accounted), Ordering::Relaxed);
-        self.accounted = read;
+        self.uptake.account(std::mem::replace(&mut self.accounted, read), read);
     }
 
     /// Ready if a chunk can be given.
@@ -146,6 +153,13 @@ pub(super) fn stall_limit(members: &[Membership], is_blocked: bool) -> StallLimi
     let owed = members.iter().filter(|membership| membership.is_owed(is_blocked));
     let limits = owed.filter_map(|membership| membership.broadcast.as_ref()?.stall_limit());
     limits.reduce(StallLimit::stricter).unwrap_or_default()
+}
+
+/// For how long a source of the peer was held since this was asked last: of several, the one that was held
+/// longest.
+pub(super) fn held_time(members: &mut [Membership]) -> Duration {
+    let inlets = members.iter_mut().filter_map(|membership| membership.inlet.as_mut());
+    inlets.map(SourceSender::held_time).max().unwrap_or_default()
 }
 
 /// What a broadcast holds for the peer. The members take turns.

@@ -193,7 +193,9 @@ impl Peer {
             return Poll::Ready(ending);
         }
         self.count();
-        while let Poll::Ready(due) = self.keepalive.poll(cx, &self.connection) {
+        loop {
+            let held = || membership::held_time(&mut self.members);
+            let Poll::Ready(due) = self.keepalive.poll(cx, &self.connection, held) else { break };
             match due {
                 KeepaliveAction::Silent => return Poll::Ready(ConnectionEnd::Silent),
                 KeepaliveAction::Idle => return Poll::Ready(ConnectionEnd::Idle),
@@ -327,7 +329,7 @@ impl Peer {
             } else {
                 break;
             }
-            self.keepalive.message();
+            self.note_message();
         }
         Poll::Ready(Ok(()))
     }
@@ -354,10 +356,10 @@ impl Peer {
             self.retire();
             match self.chunk.poll_read(cx, &mut self.connection, &self.members) {
                 Poll::Ready(Some(ending)) => return Poll::Ready(ending),
-                Poll::Ready(None) => self.keepalive.message(),
+                Poll::Ready(None) => self.note_message(),
                 Poll::Pending => {
                     if self.chunk.has_messages() {
-                        self.keepalive.message();
+                        self.note_message();
                     }
                     if self.poll_deliver(cx).is_pending() {
                         return self.poll_held(cx);
@@ -387,6 +389,13 @@ impl Peer {
         self.connection.ending().map_or(Poll::Pending, |ending| Poll::Ready(ending.clone()))
     }
 
+    /// A message went through: what was held before counts no more.
+    fn note_message(&mut self) {
+        if self.keepalive.message() {
+            let _ = membership::held_time(&mut self.members);
+        }
+    }
+
     fn hold(&mut self) {
         if !std::mem::replace(&mut self.is_held, true) {
             self.route.hold();
@@ -394,7 +403,10 @@ impl Peer {
     }
 
     fn release(&mut self) {
-        self.keepalive.release();
+        if self.keepalive.release() {
+            // That time is counted.
+            let _ = membership::held_time(&mut self.members);
+        }
         if std::mem::take(&mut self.is_held) {
             self.route.release();
         }

@@ -2,12 +2,12 @@
 
 use super::broadcast::Broadcast;
 use super::request::Handshake;
+use super::uptake::Uptake;
 use crate::config::{Endpoint, EndpointText, FromHandshake, PathPattern};
 use crate::connections::OpenEndpoint;
 use crate::message::metadata::{Metadata, Origin};
 use crate::message::{Failed, Message};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use tokio::sync::mpsc;
 
 /// An endpoint on a route.
@@ -29,8 +29,7 @@ pub(super) struct RouteMember {
 pub(super) enum MemberRole {
     Source {
         inlet: mpsc::Sender<ReceivedChunk>,
-        /// How many messages peers have read for it that it has not taken.
-        waiting: Arc<AtomicU64>,
+        uptake: Arc<Uptake>,
         /// Whether its messages are answered on their connection.
         is_answered: bool,
     },
