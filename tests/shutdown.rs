@@ -164,6 +164,32 @@ async fn a_plugin_that_spins() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_plugin_that_spins_does_not_keep_the_peers_that_send_to_it() {
+    let folder = Folder::default();
+    install(&folder, "hostile");
+    let hindered = r#"
+        [[pipelines]]
+        name = "hindered"
+        source = { type = "websocket", mode = "server", path = "/in" }
+        transforms = [{ plugin = "hostile", config = { behaviour = "endless_loop" }, limits = { deadline = "1m" } }]
+        sinks = [{ type = "file", path = "out.jsonl", format = "jsonl" }]
+        "#;
+    let scene = Scene::start(&folder, hindered).await;
+    let mut peer = dial(scene.address, "/in").await;
+    peer.send(Message::text("poison")).await.unwrap();
+    scene.wait_for("tidemill_stage_messages_in_total", &["pipeline=\"hindered\""], 1);
+    let told = tokio::spawn(async move {
+        let code = close_code_at_the_end(peer).await;
+        (code, Instant::now())
+    });
+    scene.ends_late_with_1().await;
+    let ended = Instant::now();
+    let (code, at) = told.await.unwrap();
+    assert_eq!(code, Some(1001));
+    assert!(ended - at > GRACE / 2, "it was told only when the grace period had run out");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_plugin_that_runs_into_its_deadline_at_every_message() {
     let folder = Folder::default();
     install(&folder, "hostile");

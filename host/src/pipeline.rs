@@ -63,7 +63,7 @@ pub fn build(parts: Parts, metrics: &Metrics) -> (Line, mpsc::Sender<Control>) {
         .into_iter()
         .map(|(sink_name, takes, sink)| {
             let account = metrics.sink(&name, &sink_name).account;
-            Outlet { sink, takes, place: Place { stage: sink_name, account, plugin: None } }
+            Outlet::new(sink, takes, Place { stage: sink_name, account, plugin: None })
         })
         .collect();
     let dead_letter =

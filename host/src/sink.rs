@@ -32,7 +32,8 @@ use std::time::Duration;
 /// is ready and [`Sink::push`] once; then [`Sink::poll_flush`] where enough has gathered or nothing more comes.
 /// A flush that is pending may be left for the next turn, and more may be pushed meanwhile. **At a stop**:
 /// [`Sink::stop`] as soon as the pipeline knows that it stops, while messages still come; [`Sink::drain`] once
-/// no more will; [`Sink::finish`] once all are here; `poll_flush` until it is ready; [`Sink::poll_close`] until it is ready, and nothing after it.
+/// no more will; [`Sink::finish`] once all are here; `poll_flush` until it is ready; [`Sink::poll_close`] until it is
+/// ready, and nothing after it. Between these calls it is driven and flushed on, whatever was called before.
 /// A sink that is dropped before that gives up what it has, and [`Sink::in_flight`] says how much that is.
 #[derive(Debug)]
 pub enum Sink {

@@ -4,6 +4,10 @@
 //! that has taken something just now is waited for. But peers that do not read must cost the others little,
 //! however many there are and however often they come: so the waiting of a sink is a small share of the time,
 //! saved up to enough for a burst on a busy machine.
+//!
+//! While a pipeline runs, what finds no room holds it: that is the backpressure. Once it stops nothing more is
+//! read, and holding it would only make the others wait. So more than usual may wait then for whoever takes
+//! nothing, within a bound, and those who take something get theirs without delay.
 
 use std::time::{Duration, Instant};
 
@@ -17,6 +21,46 @@ const SHARE: u32 = 20;
 const STALL_TIMEOUT: Duration = Duration::from_secs(5);
 /// What is left of the time of a stop when the last peers are given up, at most: others are to get theirs.
 const MAX_RESERVE: Duration = Duration::from_secs(1);
+
+/// At a stop: what may wait at one place beyond the usual, so that nobody else waits behind it. It is as much as
+/// one call of a plugin may return by default, and more than the channel of a server endpoint holds.
+pub(crate) const STOP_ROOM_BYTES: usize = 16 << 20;
+/// What a message that waits takes up beside its payload.
+pub(crate) const MESSAGE_BYTES: usize = 128;
+
+/// What waits at one place of a pipeline, and whether that holds the pipeline.
+#[derive(Debug, Default)]
+pub(crate) struct WaitingBytes {
+    bytes: usize,
+    is_stopping: bool,
+}
+
+impl WaitingBytes {
+    /// A message with a payload of so many bytes waits.
+    pub(crate) fn add(&mut self, payload_bytes: usize) {
+        self.bytes += payload_bytes + MESSAGE_BYTES;
+    }
+
+    /// It waits no longer.
+    pub(crate) fn remove(&mut self, payload_bytes: usize) {
+        self.bytes -= payload_bytes + MESSAGE_BYTES;
+    }
+
+    /// The pipeline stops: from here on messages may wait without holding it.
+    pub(crate) fn stop(&mut self) {
+        self.is_stopping = true;
+    }
+
+    /// Whether nothing waits.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.bytes == 0
+    }
+
+    /// Whether the pipeline may go on.
+    pub(crate) fn has_room(&self) -> bool {
+        self.is_empty() || self.is_stopping && self.bytes < STOP_ROOM_BYTES
+    }
+}
 
 /// What one sink may still wait.
 #[derive(Debug)]
@@ -145,6 +189,23 @@ mod tests {
             now += MAX_WAIT / 2;
         }
         assert_eq!(budget.wait(Some(now), now), None, "it cannot hold the others for ever");
+    }
+
+    #[test]
+    fn what_waits_at_a_stop_is_bounded() {
+        let mut backlog = WaitingBytes::default();
+        assert!(backlog.has_room());
+        backlog.add(0);
+        assert!(!backlog.has_room(), "before a stop nothing may wait");
+        backlog.stop();
+        let most = STOP_ROOM_BYTES / MESSAGE_BYTES;
+        for waiting in 1..most {
+            assert!(backlog.has_room(), "{waiting} wait");
+            backlog.add(0);
+        }
+        assert!(!backlog.has_room(), "{most} wait, which have no payload");
+        backlog.remove(0);
+        assert!(backlog.has_room());
     }
 
     #[tokio::test(start_paused = true)]

@@ -161,6 +161,48 @@ async fn a_stop_drains_what_was_received_and_refuses_more() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn at_a_stop_a_sink_that_takes_nothing_holds_up_no_other() {
+    // More than the queue of a sink holds.
+    let all = 0..5_000;
+    let mut running = run(&["default", "default"], false);
+    running.feed.push(chunk(all.clone())).await.unwrap();
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
+    running.control.send(Control::Stop { deadline }).await.unwrap();
+    // It ends when it has got everything, and is closed.
+    let got = collect(running.sinks.remove(1)).await;
+    assert_eq!(got.len(), all.len());
+    let late = collect(running.sinks.remove(0)).await;
+    assert_eq!(late, got);
+    let ended = running.line.await.unwrap();
+    assert_eq!((ended.ending, ended.given_up), (Ending::Stopped, None));
+    assert!(tokio::time::Instant::now() < deadline);
+}
+
+#[tokio::test(start_paused = true)]
+async fn at_a_stop_dead_letters_that_nobody_takes_hold_up_no_sink() {
+    let mut running = run(&["default"], true);
+    let failed = |n: usize| Failed {
+        message: message(n.to_string()),
+        reason: Reason::Decode,
+        detail: "not JSON".to_owned(),
+    };
+    for n in 0..4 {
+        let mut chunk = chunk([n]);
+        chunk.failed = (0..2_000).map(failed).collect();
+        running.feed.push(chunk).await.unwrap();
+    }
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
+    running.control.send(Control::Stop { deadline }).await.unwrap();
+    assert_eq!(collect(running.sinks.remove(0)).await, ["0", "1", "2", "3"]);
+    let letters = collect(running.dead.take().unwrap()).await;
+    assert_eq!(letters.len(), 8_000);
+    let ended = running.line.await.unwrap();
+    assert_eq!((ended.ending, ended.given_up), (Ending::Stopped, None));
+    let written = "tidemill_messages_dead_lettered_total{pipeline=\"p\",stage=\"source\",reason=\"decode\"}";
+    assert_eq!(counted(&running.metrics, written), 8_000);
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_the_grace_period_cuts_off_is_counted() {
     let running = run(&["default"], false);
     running.feed.push(chunk(0..100)).await.unwrap();

@@ -11,6 +11,7 @@ use crate::message::{Failed, Message, Payload};
 use crate::reason::Reason;
 use crate::sink::Sink;
 use crate::telemetry::{Account, RateLimit, SinkMetrics};
+use crate::wait_budget::WaitingBytes;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use serde::Serialize;
@@ -48,6 +49,7 @@ pub(super) struct DeadLetters {
     sink: Option<DeadLetterSink>,
     /// Letters that the sink has no room for yet.
     waiting: VecDeque<(Message, LetterCounts)>,
+    backlog: WaitingBytes,
     /// Letters that the sink has, in order; which of them are written is told by its counters.
     taken: VecDeque<LetterCounts>,
     delivered_before: u64,
@@ -88,6 +90,7 @@ impl DeadLetters {
             delivered_before: sink.as_ref().map_or(0, |sink| sink.metrics.account.counts().delivered),
             sink,
             waiting: VecDeque::new(),
+            backlog: WaitingBytes::default(),
             taken: VecDeque::new(),
             persistence,
             log: RateLimit::new(LOG_INTERVAL),
@@ -106,6 +109,7 @@ impl DeadLetters {
                     metadata: Metadata::without_origin(now_us()),
                 };
                 let counts = LetterCounts { account: place.account.clone(), reason: failed.reason };
+                self.backlog.add(letter.payload.len());
                 self.waiting.push_back((letter, counts));
             } else {
                 place.account.dropped(failed.reason, 1);
@@ -119,13 +123,15 @@ impl DeadLetters {
         }
     }
 
-    /// Hands letters to the sink and counts those that are written. Ready if none waits for room.
+    /// Hands letters to the sink and counts those that are written. Ready if what waits for room does not hold
+    /// the pipeline: before a stop, no letter may.
     pub(super) fn poll_drive(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(dead) = &mut self.sink else { return Poll::Ready(()) };
         let mut failed = Vec::new();
         dead.sink.poll_drive(cx, &mut failed);
         while !self.waiting.is_empty() && dead.sink.poll_ready(cx).is_ready() {
             if let Some((letter, counts)) = self.waiting.pop_front() {
+                self.backlog.remove(letter.payload.len());
                 dead.sink.push(letter, &mut failed);
                 self.taken.push_back(counts);
             }
@@ -134,7 +140,7 @@ impl DeadLetters {
             let _ = dead.sink.poll_flush(cx, &mut failed);
             self.settle(&failed);
         }
-        if self.waiting.is_empty() { Poll::Ready(()) } else { Poll::Pending }
+        if self.backlog.has_room() { Poll::Ready(()) } else { Poll::Pending }
     }
 
     /// Ready once the sink is connected, where the pipeline is not to start before.
@@ -149,11 +155,12 @@ impl DeadLetters {
             dead.sink.drain();
         }
         ready!(self.poll_drive(cx));
-        if self.taken.is_empty() { Poll::Ready(()) } else { Poll::Pending }
+        if self.waiting.is_empty() && self.taken.is_empty() { Poll::Ready(()) } else { Poll::Pending }
     }
 
     /// The pipeline stops, and is given up after `grace` if that is known.
     pub(super) fn stop(&mut self, grace: Option<Duration>) {
+        self.backlog.stop();
         if let Some(dead) = &mut self.sink {
             dead.sink.stop(grace);
         }

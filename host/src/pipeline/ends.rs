@@ -9,6 +9,7 @@ use super::dead_letters::Place;
 use super::outlets::Outlets;
 use crate::source::Source;
 use crate::telemetry::SecondsCounter;
+use crate::websocket::close_code::GOING_AWAY;
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
@@ -71,7 +72,8 @@ impl Ends {
         self.deadline
     }
 
-    /// Takes what the pipeline is told. Whoever polls this is woken when there is more.
+    /// Takes what the pipeline is told. Whoever polls this is woken when there is more. At a stop the source reads
+    /// no more at once, and peers that nobody needs go, whatever a plugin or a sink still does.
     pub(super) fn poll_control(&mut self, cx: &mut Context<'_>) {
         while self.deadline.is_none() {
             match self.control.poll_recv(cx) {
@@ -79,6 +81,9 @@ impl Ends {
                 Poll::Ready(Some(Control::Stop { deadline })) => self.deadline = Some(deadline),
                 Poll::Ready(None) => self.deadline = Some(Instant::now()),
                 Poll::Pending => return,
+            }
+            if self.deadline.is_some() {
+                self.source.poll_stop(cx, GOING_AWAY);
             }
         }
         // A swap may still repair what keeps the pipeline from its end.
@@ -155,9 +160,27 @@ impl Ends {
         self.paused_since = is_paused.then_some(now);
     }
 
+    /// Every plugin has finished. Ready once every message has reached its end; whichever end has nothing more to
+    /// do is closed with the close code meanwhile.
+    pub(super) fn poll_drain(&mut self, cx: &mut Context<'_>, code: u16) -> Poll<()> {
+        if !self.outlets.have_replied() {
+            // Replies go out on the source's connection.
+            self.source.poll_hold(cx);
+        }
+        let drained = self.outlets.poll_drain(cx, code);
+        if self.outlets.have_replied() {
+            self.poll_close_source(cx, code);
+        }
+        drained
+    }
+
+    fn poll_close_source(&mut self, cx: &mut Context<'_>, code: u16) {
+        self.is_source_closed = self.is_source_closed || self.source.poll_close(cx, code).is_ready();
+    }
+
     /// Closes source and sinks with the close code. Ready once all are closed.
     pub(super) fn poll_close(&mut self, cx: &mut Context<'_>, code: u16) -> Poll<()> {
-        self.is_source_closed = self.is_source_closed || self.source.poll_close(cx, code).is_ready();
+        self.poll_close_source(cx, code);
         let sinks = self.outlets.poll_close(cx, code);
         if self.is_source_closed && sinks.is_ready() { Poll::Ready(()) } else { Poll::Pending }
     }

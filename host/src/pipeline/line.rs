@@ -35,7 +35,8 @@ pub struct Line {
     batch: Vec<Message>,
     given: Given,
     timer: Timer,
-    /// Nothing waited for the sinks when they were last looked at, and nothing was given since.
+    /// Nothing that waits for the sinks held the pipeline when they were last looked at, and nothing was given
+    /// since.
     is_clear: bool,
     /// A timer was called since the source last had its turn.
     is_sources_turn: bool,
@@ -181,13 +182,7 @@ impl Line {
             *ending = Ending::Failed(error);
         }
         self.ends.pass_plugins();
-        self.ends
-            .until(|ends, cx| {
-                // Replies go out on the source's connection.
-                ends.source.poll_hold(cx);
-                ends.outlets.poll_drain(cx, code)
-            })
-            .await?;
+        self.ends.until(|ends, cx| ends.poll_drain(cx, code)).await?;
         if let (Ending::Finished, Some(error)) = (&ending, self.ends.outlets.failure()) {
             // The source had ended before it was known.
             *ending = Ending::Failed(error);

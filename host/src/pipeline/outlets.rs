@@ -1,14 +1,16 @@
 //! The way out of a pipeline: messages of the last transform to the sinks that take their output.
 //!
-//! A message waits in the outbox until every sink that takes it has room, then goes to all of them
-//! at once; so order is kept for each sink, and one full sink holds the pipeline, not the others'
-//! messages already given. An output that no sink takes ends here, counted.
+//! A message goes to each sink that takes it once that sink has room, and waits for it until then; so order is
+//! kept for each sink, and one full sink holds the pipeline, not what the others are to get. At a stop it does
+//! not hold the pipeline either, within a bound, and each sink closes as soon as it has got everything. An
+//! output that no sink takes ends here, counted.
 
 use super::dead_letters::{DeadLetters, Place};
 use crate::config::{MAX_SINKS, Outputs};
 use crate::message::{Failed, Message};
 use crate::sink::Sink;
 use crate::telemetry::{Account, Settled};
+use crate::wait_budget::WaitingBytes;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -31,16 +33,23 @@ pub(super) struct Routed {
 /// A sink of a pipeline.
 #[derive(Debug)]
 pub(super) struct Outlet {
-    pub(super) sink: Sink,
-    pub(super) takes: Outputs,
-    pub(super) place: Place,
+    sink: Sink,
+    takes: Outputs,
+    place: Place,
+    /// What it had no room for when that came.
+    waiting: VecDeque<Message>,
+    /// It has got everything, and is closed.
+    is_closed: bool,
 }
 
 /// All sinks of a pipeline, and what waits for them.
 #[derive(Debug)]
 pub(super) struct Outlets {
     outlets: Vec<Outlet>,
+    /// What was not yet handed on.
     outbox: VecDeque<Routed>,
+    /// What waits for the sinks, of all of them.
+    backlog: WaitingBytes,
     /// For each output of the last transform, one bit for each sink that takes it.
     takers: Vec<u64>,
     /// How many of the messages that are taken leave by each output.
@@ -64,6 +73,7 @@ impl Outlets {
         let mut this = Self {
             outlets,
             outbox: VecDeque::new(),
+            backlog: WaitingBytes::default(),
             takers: Vec::new(),
             leaving: Vec::new(),
             dead_letters,
@@ -140,10 +150,10 @@ impl Outlets {
         }
     }
 
-    /// Drives the sinks and hands on what waits. Ready if nothing waits any more, here or for the
-    /// dead letters: then the pipeline may read on.
+    /// Drives the sinks and hands on what waits. Ready if what still waits, here or for the dead letters, does
+    /// not hold the pipeline: before a stop, nothing may wait.
     pub(super) fn poll_drive(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        for outlet in &mut self.outlets {
+        for outlet in self.outlets.iter_mut().filter(|outlet| !outlet.is_closed) {
             outlet.sink.poll_drive(cx, &mut self.failed);
             if !self.failed.is_empty() {
                 self.dead_letters.take(&outlet.place, self.failed.drain(..));
@@ -157,7 +167,7 @@ impl Outlets {
             let _ = self.poll_flush(cx);
         }
         let room = self.dead_letters.poll_drive(cx);
-        if self.outbox.is_empty() { room } else { Poll::Pending }
+        if self.outbox.is_empty() && self.backlog.has_room() { room } else { Poll::Pending }
     }
 
     /// Why the pipeline cannot go on: one of its sinks has nobody who will ever read again.
@@ -184,8 +194,8 @@ impl Outlets {
     /// Asks the sinks to send what they have; ready once everything has reached its end.
     pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.flush = Flush { wanted: true, ..Flush::default() };
-        let mut flushed = self.outbox.is_empty();
-        for outlet in &mut self.outlets {
+        let mut flushed = self.outbox.is_empty() && self.backlog.is_empty();
+        for outlet in self.outlets.iter_mut().filter(|outlet| !outlet.is_closed) {
             flushed &= outlet.sink.poll_flush(cx, &mut self.failed).is_ready();
             if !self.failed.is_empty() {
                 self.dead_letters.take(&outlet.place, self.failed.drain(..));
@@ -197,28 +207,42 @@ impl Outlets {
 
     /// The pipeline stops, and is given up after `grace` if that is known.
     pub(super) fn stop(&mut self, grace: Option<Duration>) {
+        self.backlog.stop();
         self.outlets.iter_mut().for_each(|outlet| outlet.sink.stop(grace));
         self.dead_letters.stop(grace);
     }
 
-    /// Ready once every message has reached its end, dead letters too. Peers go with the close code as soon as
-    /// each has what is for it.
+    /// No more will come. Ready once every message has reached its end, dead letters too. A sink that has got
+    /// everything is closed with the close code, and its peers go as soon as each has what is for it, while
+    /// other sinks are still waited for.
     pub(super) fn poll_drain(&mut self, cx: &mut Context<'_>, code: u16) -> Poll<()> {
         self.outlets.iter_mut().for_each(|outlet| outlet.sink.drain());
         let driven = self.poll_drive(cx);
         if self.outbox.is_empty() {
-            self.outlets.iter_mut().for_each(|outlet| outlet.sink.finish(code));
+            let got_all = |outlet: &&mut Outlet| outlet.waiting.is_empty() && !outlet.is_closed;
+            for outlet in self.outlets.iter_mut().filter(got_all) {
+                outlet.sink.finish(code);
+                outlet.is_closed = outlet.sink.poll_flush(cx, &mut self.failed).is_ready()
+                    && outlet.sink.poll_close(cx, code, &mut self.failed).is_ready();
+                self.dead_letters.take(&outlet.place, self.failed.drain(..));
+            }
         }
         let flushed = self.poll_flush(cx);
         let written = self.dead_letters.poll_flush(cx);
         if driven.is_ready() && flushed.is_ready() { written } else { Poll::Pending }
     }
 
+    /// Whether every reply is at its end, so that nobody needs the connections of the source any more.
+    pub(super) fn have_replied(&self) -> bool {
+        self.outlets.iter().all(|outlet| outlet.is_closed || !matches!(outlet.sink, Sink::Reply(_)))
+    }
+
     /// Closes all sinks with the close code. Ready once all are closed.
     pub(super) fn poll_close(&mut self, cx: &mut Context<'_>, code: u16) -> Poll<()> {
         let mut closed = true;
-        for outlet in &mut self.outlets {
-            closed &= outlet.sink.poll_close(cx, code, &mut self.failed).is_ready();
+        for outlet in self.outlets.iter_mut().filter(|outlet| !outlet.is_closed) {
+            outlet.is_closed = outlet.sink.poll_close(cx, code, &mut self.failed).is_ready();
+            closed &= outlet.is_closed;
             self.dead_letters.take(&outlet.place, self.failed.drain(..));
         }
         closed &= self.dead_letters.poll_close(cx, code).is_ready();
@@ -226,37 +250,65 @@ impl Outlets {
     }
 
     fn hand_on(&mut self, cx: &mut Context<'_>) {
+        if !self.backlog.is_empty() {
+            (0..self.outlets.len()).for_each(|n| self.hand_on_waiting(cx, n));
+        }
         let mut left = HAND_ON_MESSAGES;
-        while let Some(waiting) = self.outbox.front() {
-            if left == 0 {
+        while let Some(Routed { output, message }) = self.outbox.pop_front() {
+            self.flush.messages += 1;
+            self.flush.bytes += message.payload.len();
+            let mut takers = bits(self.takers(output));
+            if let Some(first) = takers.next() {
+                for n in takers {
+                    self.give(cx, n, message.clone());
+                }
+                self.give(cx, first, message);
+            }
+            left -= 1;
+            if left == 0 && !self.outbox.is_empty() {
                 cx.waker().wake_by_ref();
                 return;
             }
-            left -= 1;
-            let takers = self.takers(waiting.output);
-            for n in bits(takers) {
-                if self.outlets[n].sink.poll_ready(cx).is_pending() {
-                    return;
-                }
-            }
-            let Some(Routed { message, .. }) = self.outbox.pop_front() else { return };
-            self.flush.messages += 1;
-            self.flush.bytes += message.payload.len();
-            let mut others = bits(takers);
-            let Some(first) = others.next() else { continue };
-            for n in others {
-                self.push(n, message.clone());
-            }
-            self.push(first, message);
         }
     }
 
-    #[inline]
-    fn push(&mut self, n: usize, message: Message) {
+    /// Hands on what waits for a sink, as far as it has room now.
+    fn hand_on_waiting(&mut self, cx: &mut Context<'_>, n: usize) {
         let outlet = &mut self.outlets[n];
-        outlet.sink.push(message, &mut self.failed);
-        if !self.failed.is_empty() {
-            self.dead_letters.take(&outlet.place, self.failed.drain(..));
+        for _ in 0..HAND_ON_MESSAGES {
+            if outlet.waiting.is_empty() || outlet.sink.poll_ready(cx).is_pending() {
+                return;
+            }
+            let Some(message) = outlet.waiting.pop_front() else { return };
+            self.backlog.remove(message.payload.len());
+            outlet.push(message, &mut self.failed, &mut self.dead_letters);
+        }
+        cx.waker().wake_by_ref();
+    }
+
+    /// Gives a message to a sink, behind what waits for that.
+    #[inline]
+    fn give(&mut self, cx: &mut Context<'_>, n: usize, message: Message) {
+        let outlet = &mut self.outlets[n];
+        if outlet.waiting.is_empty() && outlet.sink.poll_ready(cx).is_ready() {
+            outlet.push(message, &mut self.failed, &mut self.dead_letters);
+        } else {
+            self.backlog.add(message.payload.len());
+            outlet.waiting.push_back(message);
+        }
+    }
+}
+
+impl Outlet {
+    pub(super) fn new(sink: Sink, takes: Outputs, place: Place) -> Self {
+        Self { sink, takes, place, waiting: VecDeque::new(), is_closed: false }
+    }
+
+    #[inline]
+    fn push(&mut self, message: Message, failed: &mut Vec<Failed>, dead_letters: &mut DeadLetters) {
+        self.sink.push(message, failed);
+        if !failed.is_empty() {
+            dead_letters.take(&self.place, failed.drain(..));
         }
     }
 }

@@ -135,7 +135,8 @@ impl DialledSource {
     pub(super) fn poll_hold(&mut self, cx: &mut Context<'_>) {
         self.session.hold();
         self.follow(cx);
-        if !self.is_stopped {
+        // A connection that stays open for replies is read no more; one that does not is seen through.
+        if !self.is_stopped || self.replies.is_none() {
             self.session.read_held(cx);
         }
         self.write_back(cx);
