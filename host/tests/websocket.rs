@@ -29,12 +29,16 @@ mod payloads;
 mod refusals;
 #[path = "websocket/reply.rs"]
 mod reply;
+#[path = "websocket/running.rs"]
+mod running;
 #[path = "websocket/server.rs"]
 mod server;
 #[path = "websocket/server_tls.rs"]
 mod server_tls;
 #[path = "websocket/shared_path.rs"]
 mod shared_path;
+#[path = "websocket/side_by_side.rs"]
+mod side_by_side;
 #[path = "websocket/sink.rs"]
 mod sink;
 #[path = "websocket/slow_reader.rs"]

@@ -7,10 +7,10 @@
 use super::{Failed, Message, Payload};
 use crate::config::Peers;
 use crate::reason::Reason;
-use crate::wait_budget::{StallLimit, WaitBudget};
+use crate::wait_budget::{MESSAGE_BYTES, STOP_ROOM_BYTES, StallLimit, WaitBudget};
 use futures_util::task::AtomicWaker;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::Context;
 use std::time::Instant;
@@ -70,6 +70,8 @@ pub struct ReplyTracker {
     wait_budget: Mutex<WaitBudget>,
     /// Once the pipeline stops: how long it waits for a peer that takes nothing.
     stall_limit: OnceLock<StallLimit>,
+    /// What may be put in line then beyond the limits, on all connections together.
+    stop_room_bytes: AtomicUsize,
     outcomes: Mutex<ReplyOutcomes>,
     has_news: AtomicBool,
     sink: AtomicWaker,
@@ -89,6 +91,7 @@ impl ReplyTracker {
             limits,
             wait_budget: Mutex::default(),
             stall_limit: OnceLock::new(),
+            stop_room_bytes: AtomicUsize::new(STOP_ROOM_BYTES),
             outcomes: Mutex::default(),
             has_news: AtomicBool::new(false),
             sink: AtomicWaker::new(),
@@ -143,6 +146,14 @@ impl ReplyTracker {
     /// How long a peer is waited for that takes nothing: for ever before the pipeline stops.
     pub(crate) fn stall_limit(&self) -> Option<StallLimit> {
         self.stall_limit.get().copied()
+    }
+
+    /// Whether a reply of so many bytes goes in line though there is no room for it: the pipeline stops, and
+    /// replies to other connections come behind this one.
+    pub(crate) fn exceeds(&self, bytes: usize) -> bool {
+        let less = |room: usize| room.checked_sub(bytes + MESSAGE_BYTES);
+        self.stall_limit().is_some()
+            && self.stop_room_bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok()
     }
 
     fn budget(&self) -> MutexGuard<'_, WaitBudget> {

@@ -167,7 +167,12 @@ impl Connection {
 
     /// How many messages were read while they were held back, and not yet received.
     pub(crate) fn held_messages(&self) -> usize {
-        self.hold.as_ref().map_or(0, |hold| hold.len())
+        self.hold.as_ref().map_or(0, |hold| hold.messages().len())
+    }
+
+    /// The messages that were read while they were held back, and not yet received.
+    pub(super) fn held(&self) -> impl Iterator<Item = &Payload> {
+        self.hold.iter().flat_map(|hold| hold.messages())
     }
 
     /// Reads on while messages are held back, once that lasts and as far as a hold may go, so that pings are

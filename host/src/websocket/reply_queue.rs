@@ -4,8 +4,8 @@
 //! never another connection. It is bounded for each sink by that sink's own limits, and as in a broadcast a
 //! peer is slow only once its connection takes nothing more and it has not caught up for a while. What became
 //! of a reply is told to its sink: delivered once a flush that holds it is done, or failed with the
-//! connection. Once a pipeline stops, a peer that takes nothing is given up: its replies are, and nobody
-//! else's.
+//! connection. Once a pipeline stops, more may wait for a connection, so that nobody waits behind another's
+//! replies, and a peer that takes nothing is given up: its replies are, and nobody else's.
 
 use super::connection::{Connection, ConnectionEnd, WriteError};
 use super::drain::StallTimer;
@@ -129,7 +129,7 @@ impl ReplyTo for ReplyQueue {
         }
         let limits = tracker.limits();
         let mut dropped = 0;
-        while !state.has_room(tracker, reply.frame.len()) {
+        while !state.has_room(tracker, reply.frame.len()) && !tracker.exceeds(reply.frame.len()) {
             let waits = if limits.slow == SlowPeer::Block { Some(None) } else { state.wait(tracker) };
             if let Some(until) = waits {
                 if !state.blocked.iter().any(|waits| Arc::ptr_eq(waits, tracker)) {

@@ -1,64 +1,30 @@
 //! How peers join and go: greeted first, closed one by one, and whoever does not read costs only itself.
 
 use crate::drive::{
-    Metrics, Peer, Seen, close_code, dial, fill_until, flush, message, metric, next_text, push,
-    server_endpoint, server_sink, server_source, soon, until_metric,
+    Metrics, Seen, close_code, dial, fill_until, flush, message, metric, next_text, push, server_endpoint,
+    server_sink, server_source, soon, until_metric,
 };
+use crate::running::{FLOOD, Running, close_source, dial_slow, flood, until_received};
 use futures_util::{SinkExt, StreamExt};
 use std::future::poll_fn;
-use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 use tidemill::config::{
-    Endpoint, EndpointText, FilePath, Identity, Mode, Outputs, Peers, Pem, ReplySink, Server, ServerTls,
-    SlowPeer,
+    Endpoint, EndpointText, FilePath, Identity, Mode, Peers, Pem, ReplySink, Server, ServerTls, SlowPeer,
 };
 use tidemill::message::Failed;
-use tidemill::pipeline::{self, Control, Ended, Ending, Parts, Persistence};
+use tidemill::pipeline::Ending;
 use tidemill::sink::{self, Sink};
 use tidemill::source::{self, Source, SourceChunk};
 use tidemill::websocket::Listeners;
 use tidemill_tests::sockets::until;
-use tokio::net::TcpSocket;
-use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
 use tokio::time::Instant;
-use tokio_tungstenite::client_async;
 use tokio_tungstenite::tungstenite::Message;
 
 const OUT: &[&str] = &["tidemill_connections{", "\"out\"", "\"connected\""];
 const SOURCE: &[&str] = &["tidemill_connections{", "\"source\"", "\"connected\""];
-/// More than a socket takes whose peer has hardly a buffer.
-const FLOOD: usize = 90;
-
-fn flood(index: usize) -> String {
-    format!("{index:08} {}", "x".repeat(64 << 10))
-}
-
-/// A peer with as small a buffer as there is.
-async fn dial_slow(address: SocketAddr) -> Peer {
-    let socket = TcpSocket::new_v4().expect("a socket");
-    socket.set_recv_buffer_size(4096).expect("it is not connected");
-    let tcp = soon(socket.connect(address)).await.expect("it listens");
-    soon(client_async(format!("ws://{address}/"), tcp)).await.expect("a handshake").0
-}
-
 async fn close(sink: &mut Sink, failed: &mut Vec<Failed>) {
     soon(poll_fn(|cx| sink.poll_close(cx, 1001, failed))).await;
-}
-
-async fn close_source(source: &mut Source) {
-    soon(poll_fn(|cx| source.poll_close(cx, 1001))).await;
-}
-
-/// Waits until so many messages were read of the peers of the source.
-async fn until_received(metrics: &Metrics, wanted: u64) {
-    let received = || -> u64 {
-        let rows = metrics.connections().list();
-        let connections = rows.iter().filter(|row| row.endpoint == "source").flat_map(|row| &row.connections);
-        connections.map(|each| each.connected.totals().received_messages).sum()
-    };
-    until(|| received() >= wanted).await;
 }
 
 fn mkfifo(path: &Path) {
@@ -176,41 +142,6 @@ async fn at_a_stop_a_peer_that_reads_slowly_gets_all_it_is_owed() {
     assert_eq!(metric(&metrics, &["tidemill_peer_messages_dropped_total{"]), "0");
 }
 
-/// A pipeline without plugins.
-struct Running {
-    control: mpsc::Sender<Control>,
-    line: JoinHandle<Ended>,
-}
-
-impl Running {
-    fn new(source: Source, name: &str, sink: Sink, metrics: &Metrics) -> Self {
-        let sinks = vec![(name.into(), Outputs::All, sink)];
-        let persistence = Persistence::KeepsGoing;
-        let parts =
-            Parts { name: "p".into(), source, transforms: Vec::new(), sinks, dead_letter: None, persistence };
-        let (line, control) = pipeline::build(parts, metrics);
-        Self { control, line: tokio::spawn(line.run(|| ())) }
-    }
-
-    /// Begins to stop; answers when it would be too late.
-    async fn stop(&self) -> Instant {
-        self.stop_within(Duration::from_secs(10)).await
-    }
-
-    async fn stop_within(&self, grace: Duration) -> Instant {
-        let deadline = Instant::now() + grace;
-        self.control.send(Control::Stop { deadline }).await.expect("it runs");
-        deadline
-    }
-
-    /// It has ended, long before it would be too late.
-    async fn ended(self, deadline: Instant) {
-        let ended = soon(self.line).await.expect("no panic");
-        assert_eq!((ended.ending, ended.given_up), (Ending::Stopped, None));
-        assert!(Instant::now() < deadline - Duration::from_secs(2), "it took as long as it could");
-    }
-}
-
 #[tokio::test]
 async fn at_a_stop_a_peer_that_does_not_read_its_replies_costs_only_itself() {
     const IN_FLIGHT: &[&str] = &["tidemill_messages_in_flight{"];
@@ -222,7 +153,7 @@ async fn at_a_stop_a_peer_that_does_not_read_its_replies_costs_only_itself() {
     let peers = Peers { buffer: 16, slow: SlowPeer::DropOldest, ..Peers::default() };
     let config = ReplySink { peers, ..ReplySink::default() };
     let sink = sink::Replies::accepted(&config, &endpoint, listen, &listeners, of_sink, of_endpoint).await;
-    let running = Running::new(source, "back", Sink::Reply(sink.expect("it listens")), &metrics);
+    let running = Running::new(source, vec![("back", Sink::Reply(sink.expect("it listens")))], &metrics);
     let (mut stalled, mut quick) = (dial_slow(address).await, dial(address, "/").await);
     for index in 0..FLOOD {
         soon(stalled.send(Message::text(flood(index)))).await.expect("it is read");
@@ -254,7 +185,7 @@ async fn at_a_stop_a_peer_that_does_not_read_no_longer_blocks_the_others() {
     let (stalled, mut quick) = (dial_slow(address).await, dial(address, "/").await);
     until_metric(&metrics, OUT, "2").await;
     let (feed, queue) = source::queue();
-    let running = Running::new(Source::Queue(queue), "out", sink, &metrics);
+    let running = Running::new(Source::Queue(queue), vec![("out", sink)], &metrics);
     let messages = (0..FLOOD).map(|index| message(&flood(index))).collect();
     feed.push(SourceChunk { messages, failed: Vec::new() }).await.expect("it runs");
     assert!(next_text(&mut quick).await.starts_with("00000000 "));
@@ -264,10 +195,11 @@ async fn at_a_stop_a_peer_that_does_not_read_no_longer_blocks_the_others() {
     }
     assert_eq!(close_code(&mut quick).await, 1001);
     drop(quick);
+    let missed = || metric(&metrics, &["tidemill_peer_messages_dropped_total{", "\"shutdown\""]);
+    assert_eq!(missed(), "0", "it goes while the other is still waited for");
     running.ended(deadline).await;
     assert_eq!(metric(&metrics, &["tidemill_messages_delivered_total{"]), FLOOD.to_string());
-    let missed = metric(&metrics, &["tidemill_peer_messages_dropped_total{", "\"shutdown\""]);
-    assert!(missed.parse::<usize>().expect("a number") > 0);
+    assert!(missed().parse::<usize>().expect("a number") > 0);
     drop((feed, stalled));
 }
 
@@ -280,7 +212,7 @@ async fn at_a_stop_a_peer_that_reads_no_more_only_late_costs_the_pipeline_nothin
     let mut tired = dial_slow(address).await;
     until_metric(&metrics, OUT, "1").await;
     let (feed, queue) = source::queue();
-    let running = Running::new(Source::Queue(queue), "out", sink, &metrics);
+    let running = Running::new(Source::Queue(queue), vec![("out", sink)], &metrics);
     let messages = (0..2 * FLOOD).map(|index| message(&flood(index))).collect();
     feed.push(SourceChunk { messages, failed: Vec::new() }).await.expect("it runs");
     let deadline = running.stop_within(GRACE).await;

@@ -79,7 +79,8 @@ impl Hold {
         Some(payload)
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.messages.len()
+    /// The messages that were read in it, in order.
+    pub(super) fn messages(&self) -> &VecDeque<Payload> {
+        &self.messages
     }
 }

@@ -12,7 +12,7 @@ use super::ring::{self, FrameRing, OutgoingFrame, RingMark};
 use crate::config::{Peers, SlowPeer};
 use crate::reason::Reason;
 use crate::telemetry::SinkMetrics;
-use crate::wait_budget::{StallLimit, WaitBudget};
+use crate::wait_budget::{MESSAGE_BYTES, STOP_ROOM_BYTES, StallLimit, WaitBudget};
 use crate::websocket::connection::EncodedFrames;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
@@ -109,9 +109,9 @@ impl Broadcast {
         }
         let mut state = self.lock();
         let Some(slowest) = state.slowest() else { return Poll::Ready(()) };
-        let behind = state.ring.end().since(slowest);
-        if behind.messages + messages < self.peers.buffer as u64
-            && behind.bytes + bytes < self.peers.buffer_bytes as u64
+        let (behind, limits) = (state.ring.end().since(slowest), self.limits());
+        if behind.messages + messages < limits.buffer as u64
+            && behind.bytes + bytes < limits.buffer_bytes as u64
         {
             return Poll::Ready(());
         }
@@ -128,7 +128,8 @@ impl Broadcast {
         let mut state = self.lock();
         let end = state.ring.end();
         let batch = RingMark { frames: 0, messages, bytes };
-        let has_room = |waiting: RingMark| waiting.frames == 0 || fits(waiting.plus(batch), &self.peers);
+        let limits = self.limits();
+        let has_room = |waiting: RingMark| waiting.frames == 0 || fits(waiting.plus(batch), &limits);
         // With `drop_newest` more may wait for a peer than the ring knows of.
         if self.peers.slow != SlowPeer::DropNewest
             && state.slowest().is_none_or(|mark| has_room(end.since(mark)))
@@ -193,11 +194,11 @@ impl Broadcast {
         if state.cursors.is_empty() {
             published = Published { no_peers: count, ..Published::default() };
         } else if self.peers.slow == SlowPeer::DropNewest {
-            let (taken, missed_by_peers) = state.shorten(old_end, &self.peers);
+            let (taken, missed_by_peers) = state.shorten(old_end, &self.limits());
             published = Published { delivered: taken, slow_peers: count - taken, no_peers: 0 };
             missed = missed_by_peers;
         }
-        state.move_window(&self.peers);
+        state.move_window(&self.limits());
         if self.peers.slow == SlowPeer::DropOldest {
             missed = state.leave_oldest();
         }
@@ -320,6 +321,17 @@ impl Broadcast {
     /// How long a peer is waited for that takes nothing: for ever before the pipeline stops.
     pub(super) fn stall_limit(&self) -> Option<StallLimit> {
         self.stall_limit.get().copied()
+    }
+
+    /// What may wait for one peer: more once the pipeline stops, so that no peer gets less, or later, for
+    /// another.
+    fn limits(&self) -> Peers {
+        let mut limits = self.peers;
+        if self.stall_limit().is_some() {
+            limits.buffer = limits.buffer.max(STOP_ROOM_BYTES / MESSAGE_BYTES);
+            limits.buffer_bytes = limits.buffer_bytes.max(STOP_ROOM_BYTES);
+        }
+        limits
     }
 
     /// Nothing more will be published.

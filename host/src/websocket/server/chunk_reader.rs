@@ -1,9 +1,9 @@
 //! What is read of a peer and handed on to the sources of its route, a chunk at a time.
 
-use super::membership::Membership;
+use super::membership::{Membership, SourceSender};
 use super::route_member::ReceivedChunk;
-use crate::message::Message;
 use crate::message::metadata::{self, Metadata, Origin};
+use crate::message::{Message, Payload};
 use crate::websocket::connection::{Connection, ConnectionEnd, Received};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -22,6 +22,8 @@ pub(super) struct ChunkReader {
     origin: Arc<Origin>,
     /// All that was received is in the chunk, or was.
     is_read_out: bool,
+    /// A source that has stopped knows of a message that was too large.
+    is_too_large_told: bool,
 }
 
 impl ChunkReader {
@@ -42,7 +44,7 @@ impl ChunkReader {
 
     /// What is read has the origin that it has at the first source.
     pub(super) fn follow(&mut self, members: &[Membership]) {
-        if let Some(first) = members.iter().find_map(|membership| membership.inlet.as_ref())
+        if let Some(first) = reading(members).next()
             && !Arc::ptr_eq(&first.origin, &self.origin)
         {
             self.chunk = self.chunk.from(&first.origin);
@@ -80,9 +82,9 @@ impl ChunkReader {
     /// A message that was too large is a failed one of the sources, and else of the sinks that let it come.
     fn note_too_large(&mut self, ending: &ConnectionEnd, members: &[Membership]) {
         let Some(failed) = ending.failed(&self.origin) else { return };
-        if members.iter().any(|membership| membership.inlet.is_some()) {
+        if reading(members).next().is_some() {
             self.chunk.failed.push(failed);
-        } else {
+        } else if !self.is_too_large_told {
             let broadcasts = members.iter().filter_map(|membership| membership.broadcast.as_ref());
             broadcasts.for_each(|broadcast| broadcast.received_too_large());
         }
@@ -90,16 +92,35 @@ impl ChunkReader {
 
     /// Tells the sources how many messages were read that they cannot have taken: of the chunk, and beyond it.
     pub(super) fn account(&self, members: &mut [Membership], beyond: usize) {
-        for inlet in members.iter_mut().filter_map(|membership| membership.inlet.as_mut()) {
+        for inlet in reading_mut(members) {
             let waiting = if inlet.has_chunk { beyond } else { beyond + self.chunk.len() };
             inlet.account(waiting as u64);
         }
     }
 
+    /// All that a source which stops is still to get: the chunk, if it has not had it, and what was read beyond
+    /// it.
+    pub(super) fn rest(&mut self, source: &SourceSender, connection: &Connection) -> ReceivedChunk {
+        let mut rest =
+            if source.has_chunk { ReceivedChunk::default() } else { self.chunk.from(&source.origin) };
+        let received_us = metadata::now_us();
+        let message = |payload: &Payload| Message {
+            payload: payload.clone(),
+            metadata: Metadata::new(source.origin.clone(), received_us),
+        };
+        rest.messages.extend(connection.held().map(message));
+        let ending = connection.ending().filter(|_| !self.is_read_out);
+        if let Some(failed) = ending.and_then(|ending| ending.failed(&source.origin)) {
+            rest.failed.push(failed);
+            self.is_too_large_told = true;
+        }
+        rest
+    }
+
     /// Hands the chunk to every source, each when it has room. Ready once all have it, and it is empty.
     pub(super) fn poll_deliver(&mut self, cx: &mut Context<'_>, members: &mut [Membership]) -> Poll<()> {
         let (mut ready, mut is_held) = (Vec::new(), false);
-        for inlet in members.iter_mut().filter_map(|membership| membership.inlet.as_mut()) {
+        for inlet in reading_mut(members) {
             if inlet.has_chunk {
                 continue;
             }
@@ -124,10 +145,17 @@ impl ChunkReader {
                 if Arc::ptr_eq(&last.origin, &self.origin) { chunk } else { chunk.from(&last.origin) };
             last.give(chunk);
         }
-        members
-            .iter_mut()
-            .filter_map(|membership| membership.inlet.as_mut())
-            .for_each(|inlet| inlet.has_chunk = false);
+        reading_mut(members).for_each(|inlet| inlet.has_chunk = false);
         Poll::Ready(())
     }
+}
+
+/// The ways to the sources that have not stopped.
+fn reading(members: &[Membership]) -> impl Iterator<Item = &SourceSender> {
+    members.iter().filter_map(|membership| membership.inlet.as_ref()).filter(|inlet| !inlet.is_stopped())
+}
+
+fn reading_mut(members: &mut [Membership]) -> impl Iterator<Item = &mut SourceSender> {
+    let inlets = members.iter_mut().filter_map(|membership| membership.inlet.as_mut());
+    inlets.filter(|inlet| !inlet.is_stopped())
 }

@@ -1,8 +1,9 @@
 //! The server endpoints that are to be opened and are not yet: their pipelines start, or wait for a plugin.
 //!
 //! A peer that comes to a path for which a source is expected, and which others have opened, is let in; what
-//! it sends is not read before the source is there or will not come. A path that nobody has opened is busy
-//! rather than not found. Who expects what is told by whoever starts pipelines.
+//! it sends is not read before the source is there or will not come. Where another source is open, that one reads
+//! on, unless both are opened together: then what peers send is read once both are there. A path that nobody has
+//! opened is busy rather than not found. Who expects what is told by whoever starts pipelines.
 
 use crate::config::{PathPattern, Pipeline, SOURCE};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -24,6 +25,8 @@ pub(super) struct ExpectedHere {
 struct Expectation {
     pipeline: String,
     is_source: bool,
+    /// It is opened together with others.
+    is_together: bool,
     address: (String, u16),
     pattern: PathPattern,
 }
@@ -39,10 +42,18 @@ impl Expected {
             Some(Expectation {
                 pipeline: pipeline.name.clone(),
                 is_source: end == SOURCE,
+                is_together: false,
                 address: (host.to_owned(), port),
                 pattern: PathPattern::parse(&listen.path).ok()?,
             })
         }));
+    }
+
+    /// The endpoints of these pipelines are opened together, and those of no others.
+    pub(super) fn open_together(&self, pipelines: &[&str]) {
+        for each in self.lock().iter_mut() {
+            each.is_together = pipelines.contains(&each.pipeline.as_str());
+        }
     }
 
     /// They are there, or will not come.
@@ -61,9 +72,9 @@ impl Expected {
 }
 
 impl ExpectedHere {
-    /// Whether a source is expected for a path.
-    pub(super) fn has_source(&self, pattern: &PathPattern) -> bool {
-        self.any(|each| each.is_source && each.pattern == *pattern)
+    /// Whether what is sent to a path waits for a source, where one `is_open` or none is.
+    pub(super) fn has_source(&self, pattern: &PathPattern, is_open: bool) -> bool {
+        self.any(|each| each.is_source && (each.is_together || !is_open) && each.pattern == *pattern)
     }
 
     /// Whether what was asked for leads to an endpoint that is expected, rather than to `open`.

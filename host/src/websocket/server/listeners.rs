@@ -94,6 +94,13 @@ impl Listeners {
         self.look_again();
     }
 
+    /// The server endpoints of these pipelines are opened together, and those of no others: what peers send to a
+    /// path is read once the sources of all of them are there.
+    pub fn open_together(&self, pipelines: &[&str]) {
+        self.registry.expected.open_together(pipelines);
+        self.look_again();
+    }
+
     /// The server endpoints of a pipeline are open, or will not be.
     pub fn expect_no_more(&self, pipeline: &str) {
         self.registry.expected.remove(pipeline);

@@ -15,7 +15,7 @@ use crate::websocket::connection::{Connection, ConnectionEnd, EncodedFrames};
 use crate::websocket::secret::resolved;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio_util::sync::PollSender;
 
@@ -50,6 +50,8 @@ pub(super) struct SourceSender {
     held_before: Duration,
     /// Whether it has the messages that were read last.
     pub(super) has_chunk: bool,
+    /// Once the source stops: what it is still to get, and gets without waiting for other sources.
+    rest: Option<ReceivedChunk>,
 }
 
 /// An endpoint that the peer is to be greeted for before it joins.
@@ -101,6 +103,15 @@ impl Membership {
         self.is_finished = true;
     }
 
+    /// Gives a source that has stopped what is left for it, and closes the way to it; ready once that is done.
+    pub(super) fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if let Some(inlet) = self.inlet.as_mut().filter(|inlet| inlet.is_stopped()) {
+            ready!(inlet.poll_rest(cx));
+            self.inlet = None;
+        }
+        Poll::Ready(())
+    }
+
     /// Whether the peer is to get something of a broadcast before it goes: of a sink that has left, or of one
     /// that stops and may wait for a blocked peer before it leaves.
     pub(super) fn is_owed(&self, is_blocked: bool) -> bool {
@@ -115,7 +126,7 @@ impl Membership {
 impl SourceSender {
     fn new(sender: PollSender<ReceivedChunk>, uptake: Arc<Uptake>, origin: Arc<Origin>) -> Self {
         let held_before = uptake.held_time();
-        Self { sender, origin, uptake, accounted: 0, held_before, has_chunk: false }
+        Self { sender, origin, uptake, accounted: 0, held_before, has_chunk: false, rest: None }
     }
 
     /// For how long the source was held since this was asked last.
@@ -135,16 +146,33 @@ impl SourceSender {
         self.sender.poll_reserve(cx).map(drop)
     }
 
-    pub(super) fn has_chunk(&self) -> bool {
-        self.has_chunk
-    }
-
     /// Gives the chunk, after [`Self::poll_room`] was ready.
     pub(super) fn give(&mut self, chunk: ReceivedChunk) {
         // What is on its way stays untaken until the source takes it, and for ever if its pipeline has closed.
         self.accounted -= chunk.len() as u64;
         let _ = self.sender.send_item(chunk);
         self.has_chunk = true;
+    }
+
+    /// The source stops, and this is all that it still gets.
+    pub(super) fn stop(&mut self, rest: ReceivedChunk) {
+        self.account(rest.len() as u64);
+        self.rest = Some(rest);
+    }
+
+    /// Whether the source has stopped, and what is read is not for it any more.
+    pub(super) fn is_stopped(&self) -> bool {
+        self.rest.is_some()
+    }
+
+    /// Gives a source that has stopped what is left for it; ready once it has that.
+    pub(super) fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.rest.as_ref().is_some_and(|rest| !rest.is_empty()) {
+            ready!(self.poll_room(cx));
+            let rest = self.rest.replace(ReceivedChunk::default()).unwrap_or_default();
+            self.give(rest);
+        }
+        Poll::Ready(())
     }
 }
 

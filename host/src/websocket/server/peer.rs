@@ -6,7 +6,7 @@
 //! for, and flushes once.
 //!
 //! Where no source is there and one is to come, nothing is read either, and what a peer sent before it left
-//! is for that one. A peer joins an endpoint once its greeting is made (`peer/joining.rs`). A write that fails
+//! is for that one. A source that stops gets what was read for it until then, without waiting for others. A peer joins an endpoint once its greeting is made (`peer/joining.rs`). A write that fails
 //! takes it from the sinks alone: what it had sent is read to its end. When its endpoints stop, it is closed as
 //! soon as it has what it is owed, and one that takes nothing is given up. Once its connection has ended its
 //! socket is closed and its permit is free, even if what it had sent still waits for a pipeline; only so many
@@ -162,6 +162,7 @@ impl Peer {
             self.release_permit();
         }
         ready!(self.poll_closed(cx));
+        self.route.hung_up(self.id);
         ready!(delivered);
         self.count();
         Poll::Ready(ending)
@@ -185,7 +186,7 @@ impl Peer {
                 self.stop_writing(&ending);
             }
         }
-        self.retire();
+        self.retire(cx);
         if let Poll::Ready(ending) = self.poll_leave(cx) {
             return Poll::Ready(ending);
         }
@@ -285,7 +286,7 @@ impl Peer {
                     for membership in self.members.iter_mut().filter(|membership| is_owed(membership)) {
                         membership.part(self.id, &self.shown, Reason::Shutdown);
                     }
-                    self.retire();
+                    self.retire(cx);
                     return Poll::Pending;
                 }
                 _ => return Poll::Pending,
@@ -353,7 +354,7 @@ impl Peer {
                 return self.poll_held(cx);
             }
             self.release();
-            self.retire();
+            self.retire(cx);
             match self.chunk.poll_read(cx, &mut self.connection, &self.members) {
                 Poll::Ready(Some(ending)) => return Poll::Ready(ending),
                 Poll::Ready(None) => self.note_message(),
@@ -414,6 +415,12 @@ impl Peer {
 
     /// After the end: hands on what was received before it.
     fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut rests = Poll::Ready(());
+        for membership in &mut self.members {
+            if membership.poll_rest(cx).is_pending() {
+                rests = Poll::Pending;
+            }
+        }
         loop {
             if self.is_early || self.poll_deliver(cx).is_pending() {
                 self.hold();
@@ -421,7 +428,7 @@ impl Peer {
             }
             self.release();
             if self.chunk.is_read_out() {
-                return Poll::Ready(());
+                return rests;
             }
             ready!(self.chunk.poll_read(cx, &mut self.connection, &self.members));
         }

@@ -111,7 +111,7 @@ impl Drop for ConnectionPermit {
 struct RouteState {
     members: Vec<RouteMember>,
     next_id: u64,
-    peers: BTreeMap<u64, Arc<AtomicWaker>>,
+    peers: BTreeMap<u64, RoutePeer>,
     /// Peers, and those whose handshake is being answered.
     permits: usize,
     /// Peers that have given their permit up, and whose messages still wait for a pipeline.
@@ -124,7 +124,26 @@ struct RouteState {
     expecting: Vec<Waker>,
 }
 
+/// A peer, as its route knows it.
+#[derive(Debug)]
+struct RoutePeer {
+    waker: Arc<AtomicWaker>,
+    /// Its connection is closed, while messages of it still wait for a pipeline.
+    has_hung_up: bool,
+}
+
 impl RouteState {
+    /// Whether no connection is left.
+    fn is_deserted(&self) -> bool {
+        self.peers.values().all(|peer| peer.has_hung_up)
+    }
+
+    fn wake_if_deserted(&mut self) {
+        if self.is_deserted() {
+            self.waiting.drain(..).for_each(Waker::wake);
+        }
+    }
+
     /// How many permits there may be, as far as endpoints say so.
     fn max_connections(&self) -> usize {
         self.members.iter().map(|member| member.max_connections).min().unwrap_or(usize::MAX)
@@ -137,7 +156,7 @@ pub(super) struct Roster {
     pub(super) members: Vec<RouteMember>,
     /// How to close, if nobody is here.
     pub(super) closing: Option<RouteClosing>,
-    /// Whether nobody reads what peers send, and a source that would is to be opened.
+    /// Whether what peers send is not read before a source is open that is to be.
     pub(super) expects_source: bool,
 }
 
@@ -343,11 +362,11 @@ impl Route {
         }
     }
 
-    /// Resolves once all peers are gone.
+    /// Resolves once the connections of all peers are closed.
     pub(super) async fn deserted(&self) {
         poll_fn(|cx| {
             let mut state = self.lock();
-            if state.peers.is_empty() {
+            if state.is_deserted() {
                 return Poll::Ready(());
             }
             state.waiting.push(cx.waker().clone());
@@ -366,18 +385,18 @@ impl Route {
     pub(super) fn roster(&self) -> Roster {
         let state = self.lock();
         let is_source = |member: &RouteMember| matches!(member.end, MemberRole::Source { .. });
-        let has_source = state.closing.is_some() || state.members.iter().any(is_source);
+        let has_source = state.members.iter().any(is_source);
         Roster {
             members: state.members.clone(),
             closing: state.closing,
-            expects_source: !has_source && self.expected.has_source(&self.pattern),
+            expects_source: state.closing.is_none() && self.expected.has_source(&self.pattern, has_source),
         }
     }
 
     /// Adds a peer, whose task is woken when the route changes.
     pub(super) fn enter(&self, peer: u64, waker: Arc<AtomicWaker>) {
         let mut state = self.lock();
-        state.peers.insert(peer, waker);
+        state.peers.insert(peer, RoutePeer { waker, has_hung_up: false });
         let expecting = std::mem::take(&mut state.expecting);
         drop(state);
         expecting.into_iter().for_each(Waker::wake);
@@ -399,9 +418,16 @@ impl Route {
     pub(super) fn exit(&self, peer: u64) {
         let mut state = self.lock();
         state.peers.remove(&peer);
-        if state.peers.is_empty() {
-            state.waiting.drain(..).for_each(Waker::wake);
+        state.wake_if_deserted();
+    }
+
+    /// The connection of a peer is closed, and maybe not all of its messages are taken.
+    pub(super) fn hung_up(&self, peer: u64) {
+        let mut state = self.lock();
+        if let Some(peer) = state.peers.get_mut(&peer) {
+            peer.has_hung_up = true;
         }
+        state.wake_if_deserted();
     }
 
     fn changed(&self, state: &RouteState) {
@@ -410,7 +436,7 @@ impl Route {
     }
 
     fn wake_peers(&self, state: &RouteState) {
-        state.peers.values().for_each(|waker| waker.wake());
+        state.peers.values().for_each(|peer| peer.waker.wake());
     }
 
     fn lock(&self) -> MutexGuard<'_, RouteState> {

@@ -7,7 +7,7 @@ use crate::message::metadata::{self, Origin};
 use crate::reason::Reason;
 use crate::websocket::close_code;
 use crate::websocket::connection::ConnectionEnd;
-use crate::websocket::server::membership::{JoiningMember, Membership, SourceSender};
+use crate::websocket::server::membership::{JoiningMember, Membership};
 use crate::websocket::server::route::Roster;
 use crate::websocket::server::route_member::{MemberRole, RouteMember};
 use std::sync::Arc;
@@ -26,7 +26,11 @@ impl Peer {
         let was_early = std::mem::replace(&mut self.is_early, expects_source);
         let is_there = |id: u64| members.iter().any(|member| member.id == id);
         for membership in &mut self.members {
-            membership.is_leaving = !is_there(membership.id);
+            let leaves = !membership.is_leaving && !is_there(membership.id);
+            membership.is_leaving |= leaves;
+            if let Some(inlet) = membership.inlet.as_mut().filter(|_| leaves) {
+                inlet.stop(self.chunk.rest(inlet, &self.connection));
+            }
         }
         self.arriving.retain(|arriving| is_there(arriving.member.id));
         if self.ending.is_some() {
@@ -51,7 +55,11 @@ impl Peer {
 
     /// Its connection has ended, and what it had sent is for the sources that have come since.
     fn join_afterwards(&mut self, members: Vec<RouteMember>) {
-        for member in members.into_iter().filter(|member| matches!(member.end, MemberRole::Source { .. })) {
+        let is_source = |member: &RouteMember| matches!(member.end, MemberRole::Source { .. });
+        for member in members.into_iter().filter(is_source) {
+            if self.members.iter().any(|known| known.id == member.id) {
+                continue;
+            }
             self.join(member, Vec::new());
             if let Some(membership) = self.members.last_mut() {
                 membership.part(self.id, &self.shown, Reason::PeerClosed);
@@ -94,25 +102,13 @@ impl Peer {
     }
 
     /// Leaves the endpoints that have left the route, once they have and have given all that they are to.
-    pub(super) fn retire(&mut self) {
+    pub(super) fn retire(&mut self, cx: &mut Context<'_>) {
         if !self.members.iter().any(|membership| membership.is_leaving) {
             return;
         }
-        // What was read beyond the chunk is for those that stay, if any do.
-        let stays = |membership: &Membership| membership.inlet.is_some() && !membership.is_leaving;
-        let is_for_others = self.members.iter().any(stays);
-        let reads_more = !is_for_others && self.connection.held_messages() > 0;
-        let has_chunk = !self.chunk.is_empty();
         self.members.retain_mut(|membership| {
-            if !membership.is_leaving {
+            if !membership.is_leaving || membership.poll_rest(cx).is_pending() || membership.is_owed(false) {
                 return true;
-            }
-            let waits = |inlet: &SourceSender| reads_more || has_chunk && !inlet.has_chunk();
-            if membership.is_owed(false) || membership.inlet.as_ref().is_some_and(waits) {
-                return true;
-            }
-            if let Some(inlet) = &mut membership.inlet {
-                inlet.account(0);
             }
             membership.part(self.id, &self.shown, Reason::PeerClosed);
             false
