@@ -449,6 +449,34 @@ async fn a_pipeline_that_is_added_may_not_destroy_the_file_of_another_end() {
     assert!(host.stop().status.success());
 }
 
+#[test]
+fn of_pipelines_that_are_added_at_the_same_time_one_gets_the_file_that_all_would_write() {
+    let folder = Folder::default();
+    std::fs::write(folder.path("in.jsonl"), "1\n").unwrap();
+    let host = folder.run("token = \"t\"\n").with_token("t");
+    let add = |name: &str| {
+        let body = json!({
+            "name": name,
+            "source": { "type": "file", "path": "in.jsonl" },
+            "sinks": [{ "type": "file", "path": "out.jsonl", "append": false }],
+        });
+        host.json("POST", "/api/v1/pipelines", &body)
+    };
+    let mut answers: Vec<_> = std::thread::scope(|scope| {
+        let added = ["a", "b", "c", "d"].map(|name| scope.spawn(move || add(name)));
+        added.into_iter().map(|added| added.join().unwrap()).collect()
+    });
+    answers.sort_by_key(|(status, _)| *status);
+    let statuses: Vec<_> = answers.iter().map(|(status, _)| *status).collect();
+    assert_eq!(statuses, [201, 409, 409, 409], "{answers:?}");
+    let (status, all) = host.json("GET", "/api/v1/pipelines", &Value::Null);
+    assert_eq!((status, all["pipelines"].as_array().unwrap().len()), (200, 1), "{all}");
+    let removed = format!("/api/v1/pipelines/{}", answers[0].1["name"].as_str().unwrap());
+    assert_eq!(host.json("DELETE", &removed, &Value::Null).0, 204);
+    assert_eq!(add("e").0, 201, "nobody has the file any more");
+    assert!(host.stop().status.success());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_metrics_of_a_pipeline_go_with_it() {
     let folder = Folder::default();

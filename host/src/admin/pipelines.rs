@@ -32,7 +32,12 @@ pub(super) async fn get(
 
 pub(super) async fn add(State(host): State<Arc<HostView>>, body: Bytes) -> Result<Response, ApiError> {
     host.check_trust(&body)?;
-    let pipeline = host.reader.pipeline(&body, &host.server)?;
+    let reading = tokio::task::spawn_blocking({
+        // It looks at files, which may take its time where they lie on a network.
+        let host = host.clone();
+        move || host.reader.pipeline(&body, &host.server)
+    });
+    let pipeline = reading.await.map_err(|error| ControlError::Hung(error.to_string()))??;
     let added = host.handle.add(pipeline).await?;
     let location = format!("/api/v1/pipelines/{}", utf8_percent_encode(&added.config.name, NON_ALPHANUMERIC));
     Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(host.describe(&added))).into_response())

@@ -12,6 +12,13 @@ use std::sync::Arc;
 
 /// What a job of a pipeline came to.
 pub(super) enum PipelineJob {
+    /// The files of a new pipeline were looked at.
+    Checked {
+        /// The name of the pipeline.
+        pipeline: Arc<str>,
+        /// Why the pipeline may not have them, if so.
+        result: Result<(), StartError>,
+    },
     /// The stages of a pipeline are made.
     Prepared {
         /// The name of the pipeline.

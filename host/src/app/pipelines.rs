@@ -141,6 +141,9 @@ impl Pipelines {
     ) -> Option<Arc<config::Pipeline>> {
         match event {
             PipelineEvent::Ended(joined) => self.ended(plugins, joined),
+            PipelineEvent::Done(PipelineJob::Checked { pipeline, result }) => {
+                self.checked(plugins, &pipeline, result);
+            }
             PipelineEvent::Done(PipelineJob::Prepared { pipeline, result }) => {
                 self.prepared(plugins, &pipeline, result);
             }

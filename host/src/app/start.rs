@@ -1,4 +1,5 @@
-//! Starting a pipeline, in two jobs: everything that can be refused, then everything that is opened.
+//! Starting a pipeline, in two jobs: everything that can be refused, then everything that is opened. Of one that is
+//! added, a job before them looks at its files.
 //!
 //! Nothing of a pipeline is opened before its plugins have taken their configuration. Who runs the
 //! jobs, and when the second may follow the first, is decided elsewhere.
@@ -9,13 +10,15 @@ use super::plugin_registry::{self, PluginRefusal, Ready};
 use crate::config;
 use crate::plugin::Plugin;
 use crate::telemetry::Metrics;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 /// Longest that making the instances of a pipeline may take. A guest's own time in `init` is limited far
 /// below; this is for a machine on which a thousand others start at once.
 const PREPARE_DEADLINE: Duration = Duration::from_secs(120);
-/// Longest that opening the files and listeners of a pipeline may take: a share that is away hangs for ever.
+/// Longest that looking at the files of a pipeline may take, and opening its files and listeners: a share that is
+/// away hangs for ever.
 const OPEN_DEADLINE: Duration = Duration::from_secs(30);
 
 /// Why a pipeline does not start.
@@ -54,6 +57,26 @@ impl StartError {
     /// Whether another version of a plugin may do better.
     pub(super) fn is_the_plugins(&self) -> bool {
         matches!(self, Self::Refused(_) | Self::PrepareTimedOut)
+    }
+}
+
+/// Looks whether a new pipeline would destroy a file of another, or read what another writes.
+pub(super) async fn check_files(
+    pipeline: Arc<config::Pipeline>,
+    others: Vec<Arc<config::Pipeline>>,
+    cancel: &CancellationToken,
+) -> Result<(), StartError> {
+    // Where a file lies on a network, looking at it may take its time.
+    let look = tokio::task::spawn_blocking(move || {
+        let shared = pipeline.shares_file_with(others.iter().map(|other| &**other));
+        shared.map(|(end, error)| OpenError::wrong(end, error))
+    });
+    match bounded(OPEN_DEADLINE, cancel, look).await {
+        Ok(Ok(None)) => Ok(()),
+        Ok(Ok(Some(error))) => Err(StartError::Open(error)),
+        Ok(Err(_)) | Err(Failure::Panicked) => Err(StartError::Panicked),
+        Err(Failure::TimedOut) => Err(StartError::OpenTimedOut),
+        Err(Failure::Cancelled) => Err(StartError::Cancelled),
     }
 }
 

@@ -2,9 +2,9 @@
 
 use super::Pipelines;
 use super::managed::{AnswerTo, ManagedPipeline, PipelinePhase, Revival, answer_all};
-use crate::app::end_opener::OpenError;
 use crate::app::job::PipelineJob;
 use crate::app::plugins::ManagedPlugins;
+use crate::app::start::{self, StartError};
 use crate::config;
 use crate::control::{Answer, Command, ControlError};
 use crate::pipeline::Control;
@@ -12,32 +12,23 @@ use crate::telemetry::{Described, PipelineState};
 use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 impl Pipelines {
     /// Does what a handle says. Whoever asked may have gone since: it is done all the same.
     pub(in crate::app) fn obey(&mut self, plugins: &mut ManagedPlugins, command: Command) {
         match command {
-            Command::Add(config, answer) => self.add(plugins, Arc::new(*config), answer),
+            Command::Add(config, answer) => self.add(Arc::new(*config), answer),
             Command::Start(name, answer) => self.start_again(plugins, &name, answer),
             Command::Stop(name, answer) => self.take_down(&name, AnswerTo::Stopped(answer)),
             Command::Remove(name, answer) => self.take_down(&name, AnswerTo::Removed(answer)),
         }
     }
 
-    fn add(
-        &mut self,
-        plugins: &mut ManagedPlugins,
-        config: Arc<config::Pipeline>,
-        answer: Answer<Described>,
-    ) {
+    fn add(&mut self, config: Arc<config::Pipeline>, answer: Answer<Described>) {
         let name = config.name.clone();
         if self.find(&name).is_some() {
             return answer_all(vec![AnswerTo::Started(answer)], &Err(ControlError::Taken(name)));
-        }
-        let others = self.all.iter().map(|managed| &*managed.config);
-        if let Some((end, error)) = config.shares_file_with(others) {
-            let error = OpenError::wrong(end, error).to_string();
-            return answer_all(vec![AnswerTo::Started(answer)], &Err(ControlError::Open(error)));
         }
         match self.ends.note(&config) {
             Ok(noted) => noted.keep(),
@@ -52,11 +43,35 @@ impl Pipelines {
             tracing::warn!(pipeline = %name, warning, hint, "odd configuration");
         }
         self.status.add(config.clone(), PipelineState::Starting);
-        let mut managed = ManagedPipeline::new(config);
+        let cancel = CancellationToken::new();
+        let mut managed = ManagedPipeline::new(config.clone());
         managed.is_new = true;
+        managed.phase = PipelinePhase::Checking { cancel: cancel.clone() };
         managed.waiting.push(AnswerTo::Started(answer));
+        // One that is added meanwhile is compared with this one.
+        let others = self.all.iter().map(|managed| managed.config.clone()).collect();
         self.all.push(managed);
-        self.start(plugins, self.all.len() - 1);
+        self.jobs.spawn(async move {
+            let result = start::check_files(config, others, &cancel).await;
+            PipelineJob::Checked { pipeline: name.into(), result }
+        });
+    }
+
+    /// The files of a pipeline that is added were looked at.
+    pub(super) fn checked(
+        &mut self,
+        plugins: &mut ManagedPlugins,
+        name: &str,
+        result: Result<(), StartError>,
+    ) {
+        let Some(index) = self.find(name) else { return };
+        if !matches!(self.all[index].phase, PipelinePhase::Checking { .. }) {
+            return self.is_down(index, PipelineState::Stopped);
+        }
+        match result {
+            Ok(()) => self.start(plugins, index),
+            Err(error) => self.not_started(plugins, index, error),
+        }
     }
 
     fn start_again(&mut self, plugins: &mut ManagedPlugins, name: &str, answer: Answer<Described>) {
@@ -67,9 +82,10 @@ impl Pipelines {
         match self.all[index].phase {
             PipelinePhase::Stopping => answer_all(vec![then], &Err(ControlError::Stopping(name.to_owned()))),
             PipelinePhase::Up { .. } => answer_all(vec![then], &self.describe(name)),
-            PipelinePhase::Preparing { .. } | PipelinePhase::Prepared(_) | PipelinePhase::Opening { .. } => {
-                self.all[index].waiting.push(then);
-            }
+            PipelinePhase::Checking { .. }
+            | PipelinePhase::Preparing { .. }
+            | PipelinePhase::Prepared(_)
+            | PipelinePhase::Opening { .. } => self.all[index].waiting.push(then),
             PipelinePhase::Down | PipelinePhase::Waiting => {
                 self.all[index].waiting.push(then);
                 self.start(plugins, index);
@@ -116,7 +132,9 @@ impl Pipelines {
                     });
                 }
             }
-            PipelinePhase::Preparing { cancel, .. } | PipelinePhase::Opening { cancel } => cancel.cancel(),
+            PipelinePhase::Checking { cancel }
+            | PipelinePhase::Preparing { cancel, .. }
+            | PipelinePhase::Opening { cancel } => cancel.cancel(),
             PipelinePhase::Prepared(stages) => {
                 managed.phase = PipelinePhase::Down;
                 self.retire(stages);

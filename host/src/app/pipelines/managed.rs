@@ -30,6 +30,8 @@ pub(super) struct ManagedPipeline {
 pub(super) enum PipelinePhase {
     /// The pipeline does nothing.
     Down,
+    /// It is new, and it is being looked at whether its files are those of another pipeline.
+    Checking { cancel: CancellationToken },
     /// It starts once its plugins are there.
     Waiting,
     /// Its stages are being made.

@@ -178,7 +178,7 @@ impl Pipelines {
     }
 
     /// A pipeline does not start.
-    fn not_started(&mut self, plugins: &mut ManagedPlugins, index: usize, error: StartError) {
+    pub(super) fn not_started(&mut self, plugins: &mut ManagedPlugins, index: usize, error: StartError) {
         let managed = &mut self.all[index];
         let name = &managed.config.name;
         self.ends.listeners().expect_no_more(name);
