@@ -265,6 +265,11 @@ fn a_configuration_that_asks_for_what_cannot_be_ends_with_78_and_an_address_in_u
         (78, pipeline(file, "type = \"file\", path = \"no/such/folder/out.jsonl\"")),
         (78, pipeline(file, "type = \"file\", path = \"plugins\"")),
         (78, pipeline(&format!("{server}, {nobodys}"), out)),
+        (78, pipeline(&format!("{server}, host = \"nobody.invalid\""), out)),
+        (78, pipeline(file, &format!("{server}, host = \"nobody.invalid\""))),
+        (78, format!("server = {{ host = \"nobody.invalid\" }}\n{}", pipeline(server, out))),
+        (78, pipeline(&format!("{server}, host = \"fe80::1\""), out)),
+        (78, pipeline("type = \"file\", path = \"circle.jsonl\"", out)),
         (78, pipeline(&format!("{server}, tls = {{ cert = \"in.jsonl\", key = \"in.jsonl\" }}"), out)),
         (78, format!("plugins = {{ dir = \"in.jsonl\" }}\n{}", pipeline(file, out))),
         (78, format!("plugins = {{ cache = \"in.jsonl\" }}\n{}", pipeline(file, out))),
@@ -276,6 +281,7 @@ fn a_configuration_that_asks_for_what_cannot_be_ends_with_78_and_an_address_in_u
     for (code, config) in configurations {
         let folder = Folder::default();
         std::fs::write(folder.path("in.jsonl"), "{}\n").unwrap();
+        std::os::unix::fs::symlink("circle.jsonl", folder.path("circle.jsonl")).unwrap();
         let ended = run(&folder, &config).wait();
         assert_eq!(ended.status.code(), Some(code), "{config}\n{}", ended.log);
     }

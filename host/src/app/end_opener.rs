@@ -10,6 +10,7 @@ use crate::sink::{self, Sink};
 use crate::source::{self, Source};
 use crate::telemetry::Metrics;
 use crate::websocket::{ListenError, Listeners, PendingAgreements};
+use rustix::io::Errno;
 use std::fmt::Display;
 use std::io;
 use std::sync::Arc;
@@ -52,7 +53,7 @@ impl OpenError {
     }
 
     fn of_listener(end: &str, error: &ListenError) -> Self {
-        Self { is_configuration: error.is_configuration(), ..Self::wrong(end, error) }
+        Self { is_configuration: error.is_configuration(is_asked_wrongly), ..Self::wrong(end, error) }
     }
 
     fn of_file(end: &str, path: impl Display, error: &io::Error) -> Self {
@@ -252,21 +253,30 @@ fn failed(endpoint: &OpenEndpoint, listen: &Listen, error: &ListenError) -> Open
     OpenError::of_listener(endpoint.place().1, error)
 }
 
-/// Whether the system would refuse this at any time: what is asked for is not there, or may not be had.
+/// Whether what is asked for cannot be had as it is asked: a file that is not there, a name that leads to no
+/// address. Where it is not, the same may well be had at another time.
 pub(super) fn is_asked_wrongly(error: &io::Error) -> bool {
     use io::ErrorKind::{
-        AddrNotAvailable, AlreadyExists, InvalidInput, IsADirectory, NotADirectory, NotFound,
-        PermissionDenied, ReadOnlyFilesystem,
+        AddrInUse, ExecutableFileBusy, HostUnreachable, Interrupted, NetworkDown, NetworkUnreachable,
+        OutOfMemory, QuotaExceeded, ResourceBusy, StaleNetworkFileHandle, StorageFull, TimedOut, WouldBlock,
     };
-    matches!(
+    let is_momentary = matches!(
         error.kind(),
-        AlreadyExists
-            | NotFound
-            | PermissionDenied
-            | NotADirectory
-            | IsADirectory
-            | InvalidInput
-            | ReadOnlyFilesystem
-            | AddrNotAvailable
-    )
+        AddrInUse
+            | ExecutableFileBusy
+            | HostUnreachable
+            | Interrupted
+            | NetworkDown
+            | NetworkUnreachable
+            | OutOfMemory
+            | QuotaExceeded
+            | ResourceBusy
+            | StaleNetworkFileHandle
+            | StorageFull
+            | TimedOut
+            | WouldBlock
+    );
+    let is_exhausted = Errno::from_io_error(error)
+        .is_some_and(|error| [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::IO].contains(&error));
+    !is_momentary && !is_exhausted
 }

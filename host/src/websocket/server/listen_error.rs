@@ -35,14 +35,13 @@ impl ListenError {
         &self.address
     }
 
-    /// Whether the configuration has to be changed before it is worth another try.
-    pub fn is_configuration(&self) -> bool {
+    /// Whether the configuration has to be changed before it is worth another try. `of_system` says it of an
+    /// address that the system refuses.
+    pub fn is_configuration(&self, of_system: impl FnOnce(&io::Error) -> bool) -> bool {
         match &self.cause {
             Cause::Path(_) | Cause::Certificate(_) | Cause::Differs { .. } => true,
             Cause::Ours { .. } => false,
-            Cause::Address(error) => {
-                matches!(error.kind(), io::ErrorKind::AddrNotAvailable | io::ErrorKind::PermissionDenied)
-            }
+            Cause::Address(error) => of_system(error),
         }
     }
 
