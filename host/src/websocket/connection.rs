@@ -29,7 +29,7 @@ use super::close_code;
 use crate::connections::{ConnectionTotals, Dismissal};
 use crate::message::Payload;
 use bytes::Bytes;
-use closing::ClosingHandshake;
+use closing::{ClosingHandshake, ClosingProgress};
 use hold::Hold;
 use io::Io;
 use std::io::ErrorKind;
@@ -250,6 +250,12 @@ impl Connection {
         self.socket.get_mut().wake(cx.waker());
         self.answer_ping();
         ready!(self.socket.get_mut().poll_readable(cx));
+        self.read_next()
+    }
+
+    /// Reads one frame, or message of several, from what the io gives without waiting. The one place that
+    /// calls tungstenite's `read`, so that the compiler builds it into this function.
+    fn read_next(&mut self) -> Poll<Received> {
         match self.socket.read() {
             Ok(tungstenite::Message::Text(text)) => {
                 Poll::Ready(self.received(Payload::checked_text(Bytes::from(text))))
@@ -438,13 +444,40 @@ impl Connection {
     /// hung up; or after 5 s or 1 MiB more. The socket is closed then; what was held back is still there.
     pub fn poll_closed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.socket.get_mut().wake(cx.waker());
-        let Lifecycle::Over(over) = &mut self.phase else { return Poll::Pending };
-        if let Some(closing) = &mut over.closing {
-            ready!(closing.poll(&mut self.socket, cx));
+        if !self.is_over() {
+            return Poll::Pending;
+        }
+        ready!(self.poll_closing(cx));
+        if let Lifecycle::Over(over) = &mut self.phase {
             over.closing = None;
         }
         self.socket.get_mut().close();
         Poll::Ready(())
+    }
+
+    fn poll_closing(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        while let Lifecycle::Over(over) = &mut self.phase
+            && let Some(closing) = &mut over.closing
+            && ready!(closing.poll(&mut self.socket, cx)) == ClosingProgress::AwaitsFrame
+        {
+            let frame = self.read_next();
+            let Some(closing) = self.closing() else { break };
+            match frame {
+                Poll::Pending => return closing.poll_deadline(cx),
+                Poll::Ready(Received::Ended(ConnectionEnd::Closed { .. })) => closing.answered(),
+                Poll::Ready(Received::Ended(_)) => closing.lost_track(),
+                Poll::Ready(Received::Message(_) | Received::Control) => {}
+            }
+        }
+        Poll::Ready(())
+    }
+
+    /// The closing handshake that is under way.
+    fn closing(&mut self) -> Option<&mut ClosingHandshake> {
+        match &mut self.phase {
+            Lifecycle::Open => None,
+            Lifecycle::Over(over) => over.closing.as_mut(),
+        }
     }
 
     /// What an error of reading means.

@@ -13,7 +13,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::time::{Instant, Sleep};
 use tokio_tungstenite::tungstenite::protocol::Role;
-use tokio_tungstenite::tungstenite::{Error, Message, WebSocket};
+use tokio_tungstenite::tungstenite::{Error, WebSocket};
 
 /// Longest time an end may take.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -32,6 +32,15 @@ pub(super) struct ClosingHandshake {
     peer_close: PeerClose,
     /// How much had been received when the end began.
     received_bytes: u64,
+}
+
+/// What a closing handshake asks of the connection.
+#[derive(PartialEq, Eq)]
+pub(super) enum ClosingProgress {
+    /// Nothing: the socket may be closed.
+    Done,
+    /// The next frame of the peer is to be read, to find its close frame.
+    AwaitsFrame,
 }
 
 enum ClosingStep {
@@ -67,14 +76,30 @@ impl ClosingHandshake {
     }
 
     /// The io's waker must have been set.
-    pub(super) fn poll(&mut self, socket: &mut WebSocket<Io>, cx: &mut Context<'_>) -> Poll<()> {
+    pub(super) fn poll(&mut self, socket: &mut WebSocket<Io>, cx: &mut Context<'_>) -> Poll<ClosingProgress> {
         match self.poll_steps(socket) {
-            Poll::Ready(()) => Poll::Ready(()),
-            Poll::Pending => self.deadline.as_mut().poll(cx),
+            Poll::Ready(progress) => Poll::Ready(progress),
+            Poll::Pending => self.poll_deadline(cx).map(|()| ClosingProgress::Done),
         }
     }
 
-    fn poll_steps(&mut self, socket: &mut WebSocket<Io>) -> Poll<()> {
+    /// Ready when the end has taken all the time it may.
+    pub(super) fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.deadline.as_mut().poll(cx)
+    }
+
+    /// The close frame that answers ours was read.
+    pub(super) fn answered(&mut self) {
+        self.peer_close = PeerClose::Answer;
+        self.linger();
+    }
+
+    /// No more frames can be read: the stream's end, which is found again, or frames against the protocol.
+    pub(super) fn lost_track(&mut self) {
+        self.peer_close = PeerClose::Unknown;
+    }
+
+    fn poll_steps(&mut self, socket: &mut WebSocket<Io>) -> Poll<ClosingProgress> {
         loop {
             match self.step {
                 ClosingStep::Flush => match socket.flush() {
@@ -82,7 +107,7 @@ impl ClosingHandshake {
                         self.step = ClosingStep::HangUp;
                     }
                     Err(Error::Io(error)) if error.kind() == ErrorKind::WouldBlock => return Poll::Pending,
-                    Err(_) => return Poll::Ready(()),
+                    Err(_) => return Poll::Ready(ClosingProgress::Done),
                 },
                 ClosingStep::HangUp => match ready!(socket.get_mut().poll_shutdown()) {
                     Ok(()) => {
@@ -91,39 +116,28 @@ impl ClosingHandshake {
                             self.linger();
                         }
                     }
-                    Err(_) => return Poll::Ready(()),
+                    Err(_) => return Poll::Ready(ClosingProgress::Done),
                 },
                 ClosingStep::Discard => {
                     let discarded = socket.get_ref().traffic().received_bytes - self.received_bytes;
                     let left = MAX_DISCARDED_BYTES.saturating_sub(discarded);
                     if left == 0 {
-                        return Poll::Ready(());
+                        return Poll::Ready(ClosingProgress::Done);
                     }
                     socket.get_mut().allow(usize::try_from(left).unwrap_or(usize::MAX));
-                    let is_over = ready!(self.poll_discard(socket));
-                    if is_over {
-                        return Poll::Ready(());
+                    if self.peer_close == PeerClose::Awaited {
+                        return Poll::Ready(ClosingProgress::AwaitsFrame);
+                    }
+                    if ready!(self.poll_discard(socket)) {
+                        return Poll::Ready(ClosingProgress::Done);
                     }
                 }
             }
         }
     }
 
-    /// Reads something in vain; ready with whether nothing more has to be read.
+    /// Reads bytes in vain, without looking for frames; ready with whether nothing more has to be read.
     fn poll_discard(&mut self, socket: &mut WebSocket<Io>) -> Poll<bool> {
-        if self.peer_close == PeerClose::Awaited {
-            match socket.read() {
-                Ok(Message::Close(_)) => {
-                    self.peer_close = PeerClose::Answer;
-                    self.linger();
-                }
-                Ok(_) => {}
-                Err(Error::Io(error)) if error.kind() == ErrorKind::WouldBlock => return Poll::Pending,
-                // The stream's end, which is found again, or frames against the protocol.
-                Err(_) => self.peer_close = PeerClose::Unknown,
-            }
-            return Poll::Ready(false);
-        }
         match socket.get_mut().read(&mut [0; CHUNK_BYTES]) {
             Ok(length) => Poll::Ready(length == 0),
             // All that is there is read: closing the socket resets nothing.
