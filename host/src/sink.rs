@@ -21,7 +21,7 @@ pub use queue::{Receipt, SinkQueue, Work, queue};
 pub use reply::Replies;
 
 use crate::message::{Failed, Message};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 /// An end that messages go to.
@@ -91,6 +91,34 @@ impl Sink {
         }
     }
 
+    /// Takes messages from `next` one after another: pending as soon as there is no room for one more, ready
+    /// once `next` has none. For many messages faster than [`Sink::poll_ready`] and [`Sink::push`] for each.
+    pub fn poll_take(
+        &mut self,
+        cx: &mut Context<'_>,
+        failed: &mut Vec<Failed>,
+        next: impl FnMut() -> Option<Message>,
+    ) -> Poll<()> {
+        match self {
+            Self::Queue(queue) => take(queue, next, |queue| queue.poll_ready(cx), SinkQueue::push),
+            Self::Dialled(dialled) => take(
+                &mut **dialled,
+                next,
+                |dialled| dialled.poll_ready(cx),
+                |dialled, message| dialled.push(message, failed),
+            ),
+            Self::Accepted(accepted) => take(
+                accepted,
+                next,
+                |accepted| accepted.poll_ready(cx),
+                |accepted, message| accepted.push(message, failed),
+            ),
+            Self::Reply(reply) => {
+                take(reply, next, Replies::poll_ready, |reply, message| reply.push(message, failed))
+            }
+        }
+    }
+
     /// Sends what was taken on its way; ready once all of it has reached its end.
     pub fn poll_flush(&mut self, cx: &mut Context<'_>, failed: &mut Vec<Failed>) -> Poll<()> {
         match self {
@@ -156,5 +184,19 @@ impl Sink {
             Self::Accepted(accepted) => accepted.in_flight(),
             Self::Reply(reply) => reply.in_flight(),
         }
+    }
+}
+
+#[inline]
+fn take<S>(
+    sink: &mut S,
+    mut next: impl FnMut() -> Option<Message>,
+    mut poll_ready: impl FnMut(&mut S) -> Poll<()>,
+    mut push: impl FnMut(&mut S, Message),
+) -> Poll<()> {
+    loop {
+        ready!(poll_ready(sink));
+        let Some(message) = next() else { return Poll::Ready(()) };
+        push(sink, message);
     }
 }

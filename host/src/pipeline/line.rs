@@ -329,7 +329,7 @@ impl Line {
         match stages.first_mut() {
             Some(first) => {
                 account.received(received, settled, [(first.account(), taken)]);
-                first.inbox().extend(batch.drain(..));
+                first.take(batch);
             }
             None => {
                 given.routed.extend(batch.drain(..).map(|message| Routed { output: 0, message }));

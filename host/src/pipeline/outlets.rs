@@ -67,6 +67,14 @@ struct Flush {
     wanted: bool,
 }
 
+impl Flush {
+    #[inline]
+    fn count(&mut self, message: &Message) {
+        self.messages += 1;
+        self.bytes += message.payload.len();
+    }
+}
+
 impl Outlets {
     pub(super) fn new(outlets: Vec<Outlet>, dead_letters: DeadLetters, outputs: &[Arc<str>]) -> Self {
         debug_assert!(outlets.len() <= MAX_SINKS, "the configuration has refused more");
@@ -254,20 +262,18 @@ impl Outlets {
             (0..self.outlets.len()).for_each(|n| self.hand_on_waiting(cx, n));
         }
         let mut left = HAND_ON_MESSAGES;
-        while let Some(Routed { output, message }) = self.outbox.pop_front() {
-            self.flush.messages += 1;
-            self.flush.bytes += message.payload.len();
-            let mut takers = bits(self.takers(output));
-            if let Some(first) = takers.next() {
-                for n in takers {
-                    self.give(cx, n, message.clone());
-                }
-                self.give(cx, first, message);
-            }
-            left -= 1;
-            if left == 0 && !self.outbox.is_empty() {
+        while let Some(Routed { output, .. }) = self.outbox.front() {
+            if left == 0 {
                 cx.waker().wake_by_ref();
                 return;
+            }
+            let takers = self.takers(*output);
+            if takers.is_power_of_two() {
+                self.give_run(cx, takers.trailing_zeros() as usize, *output, &mut left);
+            } else if let Some(Routed { message, .. }) = self.outbox.pop_front() {
+                left -= 1;
+                self.flush.count(&message);
+                bits(takers).for_each(|n| self.give(cx, n, message.clone()));
             }
         }
     }
@@ -286,8 +292,29 @@ impl Outlets {
         cx.waker().wake_by_ref();
     }
 
+    /// Gives a sink the messages at the front that leave by this output, which nobody else takes.
+    fn give_run(&mut self, cx: &mut Context<'_>, n: usize, output: u16, left: &mut usize) {
+        let Self { outlets, outbox, backlog, flush, failed, dead_letters, .. } = self;
+        let outlet = &mut outlets[n];
+        let mut next = || {
+            let Routed { message, .. } = outbox.pop_front_if(|next| *left > 0 && next.output == output)?;
+            *left -= 1;
+            flush.count(&message);
+            Some(message)
+        };
+        if outlet.waiting.is_empty() {
+            let _ = outlet.sink.poll_take(cx, failed, &mut next);
+            if !failed.is_empty() {
+                dead_letters.take(&outlet.place, failed.drain(..));
+            }
+        }
+        while let Some(message) = next() {
+            backlog.add(message.payload.len());
+            outlet.waiting.push_back(message);
+        }
+    }
+
     /// Gives a message to a sink, behind what waits for that.
-    #[inline]
     fn give(&mut self, cx: &mut Context<'_>, n: usize, message: Message) {
         let outlet = &mut self.outlets[n];
         if outlet.waiting.is_empty() && outlet.sink.poll_ready(cx).is_ready() {

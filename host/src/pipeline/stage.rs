@@ -149,6 +149,16 @@ impl Stage {
         self.room.of_batch()
     }
 
+    /// Takes all messages of a batch.
+    pub(super) fn take(&mut self, batch: &mut Vec<Message>) {
+        if self.inbox.is_empty() {
+            let spent = std::mem::take(&mut self.inbox);
+            self.inbox = std::mem::replace(batch, spent.into()).into();
+        } else {
+            self.inbox.extend(batch.drain(..));
+        }
+    }
+
     /// What waits for this stage.
     pub(super) fn inbox(&mut self) -> &mut VecDeque<Message> {
         &mut self.inbox
