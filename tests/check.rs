@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
@@ -17,8 +18,12 @@ use tidemill_tests::{guest, plugin};
 
 /// Runs `check` in a folder, on this configuration: the exit code, and the answer in JSON.
 fn check(folder: &Path, config: &str, more: &[&str]) -> (Option<i32>, Value) {
+    check_by(Command::new(binary()), folder, config, more)
+}
+
+/// The same, by a command that runs the binary.
+fn check_by(mut command: Command, folder: &Path, config: &str, more: &[&str]) -> (Option<i32>, Value) {
     fs::write(folder.join("tidemill.toml"), config).unwrap();
-    let mut command = Command::new(binary());
     let output = command.args(["check", "--json"]).args(more).current_dir(folder).output().unwrap();
     let answer = String::from_utf8(output.stdout).unwrap();
     let answer = serde_json::from_str(&answer)
@@ -183,6 +188,65 @@ fn check_does_without_a_cache_that_cannot_be_written() {
     );
     let (code, answer) = check(&folder.path("."), &config, &[]);
     assert_eq!((code, &answer["ok"]), (Some(0), &json!(true)), "{answer}");
+    let (message, place, hint) = only(&answer, "warnings", &config);
+    assert!(message.starts_with("failed to use the plugin cache tidemill.toml/cache: "), "{message}");
+    assert!(place.starts_with("\"tidemill.toml/cache\""), "{place}");
+    assert!(hint.as_str().unwrap().starts_with("a start fails with it"), "{hint}");
+}
+
+#[test]
+fn a_plugin_folder_that_is_none_and_can_never_be_made_is_an_error_at_its_place() {
+    let folder = Folder::default();
+    for dir in ["tidemill.toml", "tidemill.toml/plugins/new"] {
+        let config = format!(
+            "plugins = {{ dir = \"{dir}\" }}\n{}",
+            pipeline(r#"[{ plugin = "forward" }]"#, r#"[{ type = "stdout" }]"#)
+        );
+        let (code, answer) = check(&folder.path("."), &config, &[]);
+        assert_eq!(code, Some(78), "{answer}");
+        let (message, place, _) = only(&answer, "errors", &config);
+        assert!(message.starts_with(&format!("failed to create the plugin folder {dir}: ")), "{message}");
+        assert!(message.to_lowercase().contains("not a directory"), "{message}");
+        assert!(place.starts_with(&format!("\"{dir}\"")), "{place}");
+        let run = Command::new(binary()).arg("run").current_dir(folder.path(".")).output().unwrap();
+        let log = String::from_utf8_lossy(&run.stderr);
+        assert!(run.status.code() == Some(78) && log.contains(message), "{log}");
+    }
+}
+
+/// The binary as a user to whom folders can be denied, which root is only without its privileges.
+fn without_privileges() -> Command {
+    if !rustix::process::geteuid().is_root() {
+        return Command::new(binary());
+    }
+    let mut command = Command::new("setpriv");
+    command.args(["--bounding-set=-all", "--inh-caps=-all"]).arg(binary());
+    command
+}
+
+#[test]
+fn folders_of_plugins_that_are_denied_are_told() {
+    let folder = Folder::default();
+    fs::create_dir(folder.path("denied")).unwrap();
+    let deny = |mode| fs::set_permissions(folder.path("denied"), fs::Permissions::from_mode(mode)).unwrap();
+    let of = |plugins: &str| {
+        let rest = pipeline("[]", r#"[{ type = "stdout" }]"#);
+        format!("plugins = {{ {plugins} }}\n{rest}")
+    };
+    for (mode, plugins) in [(0o300, "dir = \"denied\""), (0o500, "dir = \"denied/new\"")] {
+        deny(mode);
+        let (code, answer) = check_by(without_privileges(), &folder.path("."), &of(plugins), &[]);
+        assert_eq!(code, Some(78), "{answer}");
+        assert!(only(&answer, "errors", &of(plugins)).0.contains("Permission denied"), "{answer}");
+    }
+    deny(0o500);
+    let config = of("cache = \"denied\"");
+    let (code, answer) = check_by(without_privileges(), &folder.path("."), &config, &[]);
+    assert_eq!((code, &answer["ok"]), (Some(0), &json!(true)), "{answer}");
+    let (message, place, _) = only(&answer, "warnings", &config);
+    assert!(message.starts_with("the plugin cache denied cannot be written: "), "{message}");
+    assert!(place.starts_with("\"denied\""), "{place}");
+    deny(0o700);
 }
 
 #[test]

@@ -46,11 +46,11 @@ pub enum AppError {
     /// Not one of the pipelines can start, and why.
     #[error("{}", lines(.0))]
     NoneStarts(Vec<NotStarted>),
-    /// The plugin engine did not start.
-    #[error("failed to start the plugin engine: {0}")]
+    /// The plugin engine did not start, or its cache cannot be used.
+    #[error(transparent)]
     Engine(#[from] EngineError),
     /// The plugin folder cannot be used.
-    #[error(transparent)]
+    #[error("failed to {0}")]
     Folder(#[from] FolderError),
     /// The HTTP API cannot be served.
     #[error("failed to listen on [admin] {address}: {error}")]

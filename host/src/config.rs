@@ -63,7 +63,7 @@ pub use pipeline::{
     FileSink, FileSource, Format, Limits, OnError, Outputs, Pipeline, SinkConfig, SinkKind, SourceConfig,
     StdinSource, StdoutSink, Transform,
 };
-pub use places::{Part, Places};
+pub use places::{Part, PipelinePart, Places};
 pub use redacted::Redacted;
 pub use reference::reference;
 pub use root::{Admin, Config, Plugins};

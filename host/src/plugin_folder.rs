@@ -12,6 +12,7 @@ mod watch;
 
 use crate::builtin;
 use crate::config::{self, FilePath};
+use rustix::fs::{Access, access};
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -158,8 +159,10 @@ impl Folder {
     /// Blocks as [`Folder::open`] does.
     ///
     /// # Errors
-    /// If the folder is there and cannot be listed.
+    /// If the folder is there and cannot be listed, or is missing and could not be made.
     pub(crate) fn find(settings: &config::Plugins) -> Result<Vec<Change>, FolderError> {
+        let path = &settings.dir;
+        could_be_made(path).map_err(|source| FolderError::Create { path: path.clone(), source })?;
         let (bell, rings) = Bell::new();
         let mut keeper = Keeper::new(settings, None, bell);
         let mut found = keeper.first_look(&rings)?;
@@ -171,7 +174,11 @@ impl Folder {
 
     fn open_with(settings: &config::Plugins, attach: Attach) -> Result<(Self, Vec<Change>), FolderError> {
         let path = &settings.dir;
-        fs::create_dir_all(&**path).map_err(|source| FolderError::Create { path: path.clone(), source })?;
+        fs::create_dir_all(&**path).map_err(|source| {
+            // What is there and no folder is there "already".
+            let source = could_be_made(path).err().unwrap_or(source);
+            FolderError::Create { path: path.clone(), source }
+        })?;
 
         let (bell, rings) = Bell::new();
         let mut keeper = Keeper::new(settings, settings.watch.then_some(attach), bell.clone());
@@ -214,6 +221,21 @@ impl Folder {
         }
         std::future::pending().await
     }
+}
+
+/// Whether a folder is there, or could be made.
+fn could_be_made(path: &Path) -> io::Result<()> {
+    for above in path.ancestors() {
+        let here = if above.as_os_str().is_empty() { Path::new(".") } else { above };
+        match fs::metadata(here) {
+            Ok(found) if !found.is_dir() => return Err(io::ErrorKind::NotADirectory.into()),
+            Ok(_) if above == path => return Ok(()),
+            Ok(_) => return Ok(access(here, Access::WRITE_OK | Access::EXEC_OK)?),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 impl Drop for Watched {

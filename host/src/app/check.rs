@@ -3,12 +3,13 @@
 use super::plugin_registry::{PluginRefusal, PluginRegistry, setup, untaken_outputs};
 use super::{AppError, compile};
 use crate::builtin;
-use crate::config::{Config, Mode, Outputs, Part, Pipeline, Transform, nearest};
+use crate::config::{Config, FilePath, Mode, Outputs, Part, Pipeline, PipelinePart, Transform, nearest};
 use crate::plugin::{Engine, EngineError};
 use crate::plugin_folder::{Candidate, Change, Folder};
 use crate::telemetry::Metrics;
 use crate::websocket::{self, Listeners, Unreachable};
 use futures_util::stream::{self, StreamExt as _};
+use rustix::fs::{Access, access};
 use std::collections::BTreeMap;
 
 /// Dials of a check that run at once.
@@ -26,9 +27,7 @@ pub(crate) struct Checked {
 /// One thing that checking found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct CheckFinding {
-    /// The pipeline that it is about.
-    pub pipeline: String,
-    /// What of the pipeline.
+    /// What it is about.
     pub part: Part,
     /// What is wrong, as a text that stands alone.
     pub message: String,
@@ -54,14 +53,21 @@ pub(crate) async fn check_connections(config: &Config) -> Vec<(String, String, U
 }
 
 /// Loads the plugins that are there and gives each its configuration. Writes nothing but compiled code,
-/// and does without a cache that cannot be used.
+/// and does without a cache that cannot be used, which is a warning.
 ///
 /// # Errors
-/// If the engine or the plugin folder cannot be used.
+/// If the engine does not start, or the plugin folder cannot be used for now.
 pub(crate) async fn check(config: &Config) -> Result<Checked, AppError> {
-    let engine = match Engine::try_new(Some(&config.plugins.cache)) {
-        Err(EngineError::Cache { .. }) => Engine::try_new(None)?,
-        engine => engine?,
+    let mut checked = Checked::default();
+    let engine = engine(&config.plugins.cache, &mut checked)?;
+    let found = match Folder::find(&config.plugins).map_err(AppError::from) {
+        Err(error) if error.is_configuration() => {
+            let hint = Some("`dir` under [plugins] names another folder".to_owned());
+            checked.errors.push(CheckFinding { part: Part::PluginFolder, message: error.to_string(), hint });
+            // Of no plugin it is known whether it is there.
+            return Ok(checked);
+        }
+        found => found?,
     };
     let mut uses: BTreeMap<&str, (&Pipeline, usize)> = BTreeMap::new();
     for pipeline in &config.pipelines {
@@ -69,13 +75,8 @@ pub(crate) async fn check(config: &Config) -> Result<Checked, AppError> {
             uses.entry(transform.plugin.expose()).or_insert((pipeline, index));
         }
     }
-    let mut check = PluginCheck {
-        config,
-        registry: PluginRegistry::default(),
-        names: Vec::new(),
-        checked: Checked::default(),
-    };
-    for change in Folder::find(&config.plugins)? {
+    let mut check = PluginCheck { config, registry: PluginRegistry::default(), names: Vec::new(), checked };
+    for change in found {
         let (name, loaded) = match change {
             Change::Gone { .. } => continue,
             Change::Refused { name, error, .. } => (name, Err(error)),
@@ -89,7 +90,7 @@ pub(crate) async fn check(config: &Config) -> Result<Checked, AppError> {
             (Ok(Some(plugin)), _) => check.registry.put(plugin),
             (Err(error), Some((pipeline, transform))) => {
                 let message = format!("plugin {name}: {error}");
-                check.error(pipeline, Part::Plugin(*transform), message, None);
+                check.error(pipeline, PipelinePart::Plugin(*transform), message, None);
             }
             _ => {}
         }
@@ -104,7 +105,7 @@ pub(crate) async fn check(config: &Config) -> Result<Checked, AppError> {
             Ok(plugin) => check.registry.put(plugin),
             Err(error) => {
                 let message = format!("plugin {name}: {error}");
-                check.error(pipeline, Part::Plugin(*transform), message, None);
+                check.error(pipeline, PipelinePart::Plugin(*transform), message, None);
             }
         }
         check.names.push((*name).to_owned());
@@ -114,6 +115,27 @@ pub(crate) async fn check(config: &Config) -> Result<Checked, AppError> {
         check.pipeline(pipeline, &metrics).await;
     }
     Ok(check.checked)
+}
+
+/// The engine, without a cache where that cannot be used.
+fn engine(cache: &FilePath, checked: &mut Checked) -> Result<Engine, EngineError> {
+    let mut warn = |message, hint: &str| {
+        let hint = Some(hint.to_owned());
+        checked.warnings.push(CheckFinding { part: Part::PluginCache, message, hint });
+    };
+    match Engine::try_new(Some(cache)) {
+        Err(error @ EngineError::Cache { .. }) => {
+            warn(error.to_string(), "a start fails with it: `cache` under [plugins] names another folder");
+            Engine::try_new(None)
+        }
+        engine => {
+            if let Err(error) = access(&**cache, Access::WRITE_OK | Access::EXEC_OK) {
+                let message = format!("the plugin cache {cache} cannot be written: {error}");
+                warn(message, "every start compiles all plugins, and takes longer");
+            }
+            engine
+        }
+    }
 }
 
 /// A check under way.
@@ -147,7 +169,7 @@ impl PluginCheck<'_> {
                         plugin: transform.plugin.shown().to_owned(),
                         fault,
                     };
-                    self.error(pipeline, Part::PluginConfig(index), refusal.to_string(), None);
+                    self.error(pipeline, PipelinePart::PluginConfig(index), refusal.to_string(), None);
                     outputs.push(None);
                 }
             }
@@ -172,7 +194,7 @@ impl PluginCheck<'_> {
             Some(near) => Some(format!("did you mean \"{near}\"?")),
             None => builtin::hint().map(str::to_owned),
         };
-        self.warning(pipeline, Part::Plugin(index), message, hint);
+        self.warning(pipeline, PipelinePart::Plugin(index), message, hint);
     }
 
     /// Compares the outputs that sinks take with those of the last transform; `outputs` has those of each
@@ -206,7 +228,7 @@ impl PluginCheck<'_> {
                     None => nearest(name.shown(), with_default())
                         .map(|near| format!("did you mean \"{}\"?", config.told(near))),
                 };
-                self.error(pipeline, Part::Output { sink, output }, refusal.to_string(), hint);
+                self.error(pipeline, PipelinePart::Output { sink, output }, refusal.to_string(), hint);
             }
         }
         for output in untaken_outputs(pipeline, known.iter().map(String::as_str)) {
@@ -215,15 +237,17 @@ impl PluginCheck<'_> {
                 pipeline.name,
                 config.told(output)
             );
-            self.warning(pipeline, Part::Plugin(last), message, None);
+            self.warning(pipeline, PipelinePart::Plugin(last), message, None);
         }
     }
 
-    fn error(&mut self, pipeline: &Pipeline, part: Part, message: String, hint: Option<String>) {
-        self.checked.errors.push(CheckFinding { pipeline: pipeline.name.clone(), part, message, hint });
+    fn error(&mut self, pipeline: &Pipeline, part: PipelinePart, message: String, hint: Option<String>) {
+        let part = Part::OfPipeline(pipeline.name.clone(), part);
+        self.checked.errors.push(CheckFinding { part, message, hint });
     }
 
-    fn warning(&mut self, pipeline: &Pipeline, part: Part, message: String, hint: Option<String>) {
-        self.checked.warnings.push(CheckFinding { pipeline: pipeline.name.clone(), part, message, hint });
+    fn warning(&mut self, pipeline: &Pipeline, part: PipelinePart, message: String, hint: Option<String>) {
+        let part = Part::OfPipeline(pipeline.name.clone(), part);
+        self.checked.warnings.push(CheckFinding { part, message, hint });
     }
 }

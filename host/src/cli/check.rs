@@ -68,8 +68,7 @@ impl CheckArgs {
         if self.connect && checked.errors.is_empty() {
             findings.away = away(&self.config.file, &config).await;
         }
-        let said =
-            |CheckFinding { pipeline, part, message, hint }| places.said(&pipeline, part, message, hint);
+        let said = |CheckFinding { part, message, hint }| places.said(&part, message, hint);
         findings.errors.extend(checked.errors.into_iter().map(said));
         findings.warnings.extend(checked.warnings.into_iter().map(said));
         Exit::Success

@@ -76,7 +76,7 @@ impl PluginsArgs {
 fn rows(config: &Config) -> Result<BTreeMap<String, Row>, String> {
     let mut rows: BTreeMap<String, Row> = BTreeMap::new();
     let content = |candidate: &Candidate| (candidate.version.clone(), candidate.wasm.len());
-    for change in Folder::find(&config.plugins).map_err(|error| error.to_string())? {
+    for change in Folder::find(&config.plugins).map_err(|error| format!("failed to {error}"))? {
         match change {
             Change::Gone { .. } => {}
             Change::Found(candidate) => {

@@ -68,8 +68,7 @@ pub fn parse(path: &Path, bytes: &[u8], environment: &Environment) -> Result<Loa
     for (pipeline, table) in config.pipelines.iter_mut().zip(written.into_iter().flat_map(|all| all.iter())) {
         pipeline.written = written::shown(&mut TableReader::new(&mut report, environment, home), table);
     }
-    let pipelines = at.pipelines.as_ref().map_or(&[] as &[_], |at| &at.each);
-    let places = Places::of(path, &text, &config.pipelines, pipelines);
+    let places = Places::of(path, &text, &config, &at);
     Ok(Loaded { config, warnings: report.into_warnings(), places })
 }
 

@@ -1,24 +1,40 @@
 //! Where the parts of a configuration stand in its file, for what is found out about them later: a
-//! plugin that is not there, an output that it does not have.
+//! plugin that is not there, an output that it does not have, a folder that cannot be used.
 
 use super::error::{ConfigError, LineIndex};
-use super::pipeline::{Pipeline, PipelineAt, SinkConfigAt};
+use super::pipeline::{PipelineAt, SinkConfigAt};
 use super::report::Span;
+use super::root::{Config, ConfigAt, PluginsAt};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// The places of the parts of pipelines in a configuration file, by the names of the pipelines.
+/// The places of the parts of a configuration in its file.
 #[derive(Clone, Debug)]
 pub struct Places {
     file: PathBuf,
     text: Arc<str>,
+    /// The keys `dir` and `cache` of the table `[plugins]`, or the table where they are left out.
+    plugin_folder: Option<Span>,
+    plugin_cache: Option<Span>,
+    /// Those of pipelines, by the names of the pipelines.
     pipelines: BTreeMap<String, PipelinePlaces>,
+}
+
+/// A part of a configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// The plugin folder.
+    PluginFolder,
+    /// The folder of compiled code.
+    PluginCache,
+    /// A part of the pipeline of this name.
+    OfPipeline(String, PipelinePart),
 }
 
 /// A part of a pipeline, by its number from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Part {
+pub enum PipelinePart {
     /// The name of a transform's plugin.
     Plugin(usize),
     /// A transform's `config`; its plugin where that is left out.
@@ -43,9 +59,10 @@ struct PipelinePlaces {
 }
 
 impl Places {
-    /// The places of a file that has no error, and of its pipelines.
-    pub(super) fn of(file: &Path, text: &str, pipelines: &[Pipeline], at: &[PipelineAt]) -> Self {
-        let pipelines = pipelines.iter().zip(at).map(|(pipeline, at)| {
+    /// The places of a file that has no error.
+    pub(super) fn of(file: &Path, text: &str, config: &Config, at: &ConfigAt) -> Self {
+        let of_pipelines = at.pipelines.as_ref().map_or(&[] as &[PipelineAt], |at| &at.each);
+        let pipelines = config.pipelines.iter().zip(of_pipelines).map(|(pipeline, at)| {
             let transforms = at
                 .transforms
                 .iter()
@@ -60,23 +77,42 @@ impl Places {
             };
             (pipeline.name.clone(), places)
         });
-        Self { file: file.to_owned(), text: text.into(), pipelines: pipelines.collect() }
+        let plugins = at.plugins.as_ref();
+        let key = |key: fn(&PluginsAt) -> &Option<Span>| {
+            plugins.map(|at| key(at).as_ref().unwrap_or(&at.header).clone())
+        };
+        Self {
+            file: file.to_owned(),
+            text: text.into(),
+            plugin_folder: key(|at| &at.dir),
+            plugin_cache: key(|at| &at.cache),
+            pipelines: pipelines.collect(),
+        }
     }
 
-    /// Makes an error or a warning about a part of a pipeline, with its place in the file.
-    pub fn said(&self, pipeline: &str, part: Part, message: String, hint: Option<String>) -> ConfigError {
-        let place = self.pipelines.get(pipeline).map(|places| {
-            let span = match part {
-                Part::Plugin(transform) => places.transforms.get(transform).map(|(plugin, _)| plugin),
-                Part::PluginConfig(transform) => {
-                    places.transforms.get(transform).map(|(plugin, config)| config.as_ref().unwrap_or(plugin))
-                }
-                Part::Output { sink, output } => {
-                    places.sinks.get(sink).and_then(|outputs| outputs.get(output))
-                }
-            };
-            LineIndex::of(&self.text).place(span.unwrap_or(&places.header).clone())
-        });
+    /// Makes an error or a warning about a part of the configuration, with its place in the file if it has one.
+    pub fn said(&self, part: &Part, message: String, hint: Option<String>) -> ConfigError {
+        let span = match part {
+            Part::PluginFolder => self.plugin_folder.as_ref(),
+            Part::PluginCache => self.plugin_cache.as_ref(),
+            Part::OfPipeline(pipeline, part) => self.pipelines.get(pipeline).map(|places| places.span(*part)),
+        };
+        let place = span.map(|span| LineIndex::of(&self.text).place(span.clone()));
         ConfigError { file: self.file.clone(), place, message, hint }
+    }
+}
+
+impl PipelinePlaces {
+    fn span(&self, part: PipelinePart) -> &Span {
+        let span = match part {
+            PipelinePart::Plugin(transform) => self.transforms.get(transform).map(|(plugin, _)| plugin),
+            PipelinePart::PluginConfig(transform) => {
+                self.transforms.get(transform).map(|(plugin, config)| config.as_ref().unwrap_or(plugin))
+            }
+            PipelinePart::Output { sink, output } => {
+                self.sinks.get(sink).and_then(|outputs| outputs.get(output))
+            }
+        };
+        span.unwrap_or(&self.header)
     }
 }
