@@ -188,3 +188,38 @@ async fn a_path_that_is_not_open_yet_is_busy_and_one_that_will_not_be_is_not_fou
     assert_eq!(status(address, "/a/b").await, 404);
     tokio::task::block_in_place(|| assert!(host.stop().status.success()));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_start_of_the_host_opens_on_one_path_gets_the_same_messages_from_the_first_one_on() {
+    /// So many that they are not all open when the first one is.
+    const PIPELINES: u64 = 100;
+    let folder = Folder::default();
+    let pipeline = |n| {
+        format!(
+            r#"
+            [[pipelines]]
+            name = "p{n}"
+            source = {{ type = "websocket", mode = "server", path = "/shared" }}
+            sinks = [{{ type = "file", path = "{n}.jsonl" }}]
+            "#
+        )
+    };
+    let pipelines: String = (0..PIPELINES).map(pipeline).collect();
+    let host = folder.run(&format!("[server]\nport = 0\n{pipelines}"));
+    // The first of them listens.
+    let address = tokio::task::block_in_place(|| {
+        host.logged("the listener", |fields| {
+            let is_it = fields.get("message")?.as_str()? == "websocket listening";
+            if is_it { fields.get("address")?.as_str()?.parse().ok() } else { None }
+        })
+    });
+    let mut peer = dial(address, "/shared").await;
+    send(&mut peer, &["first"]).await;
+    tokio::task::block_in_place(|| {
+        host.wait_until("each pipeline has the message", |now| {
+            now.count("tidemill_messages_delivered_total", &[]) == PIPELINES
+        });
+    });
+    drop(peer);
+    tokio::task::block_in_place(|| assert!(host.stop().status.success()));
+}
