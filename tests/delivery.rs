@@ -410,3 +410,20 @@ fn the_debian_package_unpacks_and_its_service_answers_and_stops() {
     fs::write(&file, format!("{}{shown}", &text[..at])).unwrap();
     said(&state, &["check", "-c", &path(&file)]);
 }
+
+#[test]
+fn a_wrong_argument_is_told_how_it_is_written_and_a_missing_file_who_writes_one() {
+    let folder = TempDir::new().unwrap();
+    let cases: [(&[&str], i32, &str); 5] = [
+        (&["run"], 78, "`tidemill init` writes a first one"),
+        (&["replay", "feed.jsonl", "--listen", "9001"], 2, "write it as \"127.0.0.1:9001\""),
+        (&["health", "--admin", "10080"], 2, "write it as \"127.0.0.1:10080\""),
+        (&["health", "--admin", "http://127.0.0.1:10080"], 2, "write it as \"127.0.0.1:10080\""),
+        (&["run", "--grace", "5"], 2, "write it as \"250ms\""),
+    ];
+    for (arguments, code, told) in cases {
+        let output = Command::new(binary()).args(arguments).current_dir(folder.path()).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(code) && text.contains(told), "{arguments:?}: {text}");
+    }
+}

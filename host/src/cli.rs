@@ -31,6 +31,7 @@ use crate::websocket;
 use clap::{Parser, Subcommand, ValueEnum};
 use std::fmt::Display;
 use std::io::{self, IsTerminal as _, Write as _};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::LazyLock;
@@ -232,6 +233,19 @@ fn is_terminal() -> bool {
 /// A duration on the command line, written as in the configuration.
 fn duration(text: &str) -> Result<Duration, String> {
     config::units::parse_duration(text).ok_or_else(|| "write it as \"250ms\", \"10s\" or \"1m\"".into())
+}
+
+/// An address to listen on, on the command line.
+fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| "write it as \"127.0.0.1:9001\", or \"[::1]:9001\"".into())
+}
+
+/// The address of a running host's HTTP API on the command line, which may have a name.
+fn admin_address(text: &str) -> Result<String, String> {
+    let is_one = text
+        .rsplit_once(':')
+        .is_some_and(|(host, port)| !host.is_empty() && !host.contains('/') && port.parse::<u16>().is_ok());
+    if is_one { Ok(text.to_owned()) } else { Err("write it as \"127.0.0.1:10080\"".into()) }
 }
 
 /// The configuration file that a command reads.

@@ -117,7 +117,8 @@ fn a_missing_file_is_named() {
     let errors = load(Path::new("no/such/tidemill.toml"), &environment()).unwrap_err();
     assert_eq!(
         errors.to_string(),
-        "no/such/tidemill.toml: there is no such configuration file\nhint: `-c FILE` names another\n"
+        "no/such/tidemill.toml: there is no such configuration file\n\
+         hint: `-c FILE` names another, and `tidemill init` writes a first one\n"
     );
 }
 

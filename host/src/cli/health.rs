@@ -10,7 +10,13 @@ const TIMEOUT: &str = "5s";
 #[derive(Debug, clap::Args)]
 pub(super) struct Health {
     /// The address of its HTTP API.
-    #[arg(long, value_name = "ADDR", env = "TIDEMILL_ADMIN", default_value = "127.0.0.1:10080")]
+    #[arg(
+        long,
+        value_name = "ADDR",
+        value_parser = super::admin_address,
+        env = "TIDEMILL_ADMIN",
+        default_value = "127.0.0.1:10080"
+    )]
     admin: String,
     /// Ask whether all its pipelines are ready, too.
     #[arg(long)]

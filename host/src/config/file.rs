@@ -37,7 +37,7 @@ pub fn load(path: &Path, environment: &Environment) -> Result<Loaded, ConfigErro
         std::io::ErrorKind::NotFound => ConfigErrors::whole(
             path,
             "there is no such configuration file",
-            Some("`-c FILE` names another".into()),
+            Some("`-c FILE` names another, and `tidemill init` writes a first one".into()),
         ),
         _ => ConfigErrors::whole(path, format!("failed to read the configuration file: {error}"), None),
     })?;
