@@ -16,6 +16,10 @@ pub(super) enum Relay {
     Raw,
     /// tokio-tungstenite, each message sent alone.
     RawSend,
+    /// Frames written by hand: the least that can be done.
+    Frames,
+    /// `sockudo-ws`, flushed when there is nothing more to read.
+    Sockudo,
     /// As `Raw`, with serde_json into a struct of all fields.
     Typed,
     /// As `Raw`, with serde_json into a tree.
@@ -45,6 +49,8 @@ impl Relay {
             Self::Direct => "no relay",
             Self::Raw => "tokio-tungstenite, raw",
             Self::RawSend => "tokio-tungstenite, raw, `send` each",
+            Self::Frames => "frames by hand",
+            Self::Sockudo => "`sockudo-ws`, raw",
             Self::Typed => "tokio-tungstenite, typed JSON",
             Self::Tree => "tokio-tungstenite, JSON tree",
             Self::Node => "Node `ws`, JSON",
@@ -140,6 +146,8 @@ impl Case {
             Relay::Direct => "direct".to_owned(),
             Relay::Raw => native(""),
             Relay::RawSend => native("--write send"),
+            Relay::Frames => native("--library frames"),
+            Relay::Sockudo => native("--library sockudo"),
             Relay::Typed => native("--work typed"),
             Relay::Tree => native("--work value"),
             Relay::Node => node(""),
@@ -166,13 +174,15 @@ impl Matrix {
     /// The cases, in the order in which each repetition runs them: what is compared stands together.
     pub(super) fn cases(&self) -> Vec<Case> {
         use Relay::{BaseBare, BaseForward, BaseNotional, HostBare, HostForward, HostNotional};
-        use Relay::{Direct, Node, NodeCorked, Raw, RawSend, Tree, Typed};
+        use Relay::{Direct, Frames, Node, NodeCorked, Raw, RawSend, Sockudo, Tree, Typed};
         let flooded = [
             Raw,
             HostForward,
             BaseForward,
             HostBare,
             BaseBare,
+            Frames,
+            Sockudo,
             Typed,
             HostNotional,
             BaseNotional,

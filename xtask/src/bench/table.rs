@@ -92,7 +92,7 @@ fn latency(out: &mut String, measured: &[Measured]) {
 fn ratios(out: &mut String, measured: &[Measured]) {
     use Aim::{AtLeast, AtMost};
     use Relay::{BaseBare, BaseForward, BaseNotional, HostBare, HostForward, HostNotional};
-    use Relay::{Node, NodeCorked, Raw, Tree, Typed};
+    use Relay::{Node, NodeCorked, Raw, Sockudo, Tree, Typed};
     let flood = |label, of, to, size, aim| Ratio {
         of: (of, Load::Flood(size)),
         to: (to, Load::Flood(size)),
@@ -112,6 +112,8 @@ fn ratios(out: &mut String, measured: &[Measured]) {
         flood("no plugin to raw, 1 kB", HostBare, Raw, 1000, Aim::None),
         flood("`forward` to raw, 100 B", HostForward, Raw, 100, AtLeast(0.7)),
         flood("`forward` to raw, 1 kB", HostForward, Raw, 1000, AtLeast(0.7)),
+        flood("no plugin to `sockudo-ws`, 100 B", HostBare, Sockudo, 100, Aim::None),
+        flood("no plugin to `sockudo-ws`, 1 kB", HostBare, Sockudo, 1000, Aim::None),
         flood("`notional` to typed JSON, 100 B", HostNotional, Typed, 100, AtLeast(0.75)),
         flood("`notional` to typed JSON, 1 kB", HostNotional, Typed, 1000, AtLeast(2.0)),
         flood("`notional` to JSON tree, 100 B", HostNotional, Tree, 100, Aim::None),

@@ -1,13 +1,16 @@
-//! Reference relays: what a good engineer writes in an afternoon, straight on tokio-tungstenite.
+//! Reference relays: what a good engineer writes in an afternoon, straight on tokio-tungstenite; and, for
+//! what can be had of the machine, on the fastest library that we know, and on frames written by hand.
 //!
 //! One task on one thread reads from `--src` and writes to `--snk`. `pump` feeds what is there and
 //! flushes when the source has nothing more; `send` flushes each message, as the obvious loop does.
 //! The work is that of the `notional` plugin: keep what costs more than 100, and add
 //! `"notional": price * quantity`.
 
+mod frames;
+
 use bytes::Bytes;
 use clap::{Parser, ValueEnum};
-use futures_util::{SinkExt as _, StreamExt as _};
+use futures_util::{Sink, SinkExt as _, Stream, StreamExt as _};
 use serde::{Deserialize, Serialize};
 use std::error::Error;
 use std::future::poll_fn;
@@ -21,6 +24,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 use tokio_tungstenite::tungstenite::{Message, protocol::Role};
 
 type Socket = WebSocketStream<TcpStream>;
+type Result<T = (), E = Box<dyn Error>> = std::result::Result<T, E>;
 
 /// Relays WebSocket messages without Tidemill.
 #[derive(Debug, Parser)]
@@ -40,6 +44,19 @@ struct Options {
     /// Listen at `--snk` for one peer instead of dialling it.
     #[arg(long)]
     listen: bool,
+    /// What speaks WebSocket. Only tungstenite does work, or sends one by one.
+    #[arg(long, default_value = "tungstenite")]
+    library: Library,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Library {
+    /// `tokio-tungstenite`.
+    Tungstenite,
+    /// `sockudo-ws`.
+    Sockudo,
+    /// None: frames are found and written in place.
+    Frames,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -60,30 +77,54 @@ enum Write {
     Send,
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
+fn main() -> Result {
     let options = Options::parse();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(run(&options))
 }
 
-async fn run(options: &Options) -> Result<(), Box<dyn Error>> {
-    let sink = if options.listen { listen(&options.snk).await? } else { dial(&options.snk).await? };
-    let source = dial(&options.src).await?;
-    match options.write {
-        Write::Pump => pump(source, sink, options.work).await,
-        Write::Send => send(source, sink, options.work).await,
+async fn run(options: &Options) -> Result {
+    let (sink, sink_role) = if options.listen {
+        (listen(&options.snk)?, Role::Server)
+    } else {
+        (dial(&options.snk)?, Role::Client)
+    };
+    let source = dial(&options.src)?;
+    match (options.library, options.write) {
+        (Library::Tungstenite, write) => {
+            let sink = WebSocketStream::from_raw_socket(sink, sink_role, None).await;
+            let source = WebSocketStream::from_raw_socket(source, Role::Client, None).await;
+            match write {
+                Write::Pump => pump(source, sink, |message| Ok(options.work.on(message)?)).await,
+                Write::Send => send(source, sink, options.work).await,
+            }
+        }
+        (Library::Sockudo, _) => {
+            let role = match sink_role {
+                Role::Client => sockudo_ws::Role::Client,
+                Role::Server => sockudo_ws::Role::Server,
+            };
+            let sink = sockudo_ws::WebSocketStream::from_raw(sink, role, sockudo_ws::Config::default());
+            let source = sockudo_ws::WebSocketStream::client(source, sockudo_ws::Config::default());
+            pump(source, sink, |message| Ok(Some(message))).await
+        }
+        (Library::Frames, _) => frames::relay(source, sink, sink_role == Role::Client).await,
     }
 }
 
 /// Feeds what can be read without waiting, then flushes.
-async fn pump(mut source: Socket, mut sink: Socket, work: Work) -> Result<(), Box<dyn Error>> {
+async fn pump<S, M, E>(mut source: S, mut sink: S, work: impl Fn(M) -> Result<Option<M>>) -> Result
+where
+    S: Stream<Item = Result<M, E>> + Sink<M, Error = E> + Unpin,
+    E: Error + 'static,
+{
     let mut unflushed = false;
-    poll_fn(|cx| -> Poll<Result<(), Box<dyn Error>>> {
+    poll_fn(|cx| -> Poll<Result> {
         loop {
             ready!(sink.poll_ready_unpin(cx))?;
             match source.poll_next_unpin(cx)? {
                 Poll::Ready(Some(message)) => {
-                    if let Some(message) = work.on(message)? {
+                    if let Some(message) = work(message)? {
                         sink.start_send_unpin(message)?;
                         unflushed = true;
                     }
@@ -100,10 +141,10 @@ async fn pump(mut source: Socket, mut sink: Socket, work: Work) -> Result<(), Bo
         }
     })
     .await?;
-    Ok(sink.close(None).await?)
+    Ok(sink.close().await?)
 }
 
-async fn send(mut source: Socket, mut sink: Socket, work: Work) -> Result<(), Box<dyn Error>> {
+async fn send(mut source: Socket, mut sink: Socket, work: Work) -> Result {
     while let Some(message) = source.next().await {
         if let Some(message) = work.on(message?)? {
             sink.send(message).await?;
@@ -113,22 +154,22 @@ async fn send(mut source: Socket, mut sink: Socket, work: Work) -> Result<(), Bo
 }
 
 /// Handshakes by hand, without blocking anything that matters: nothing flows before both are done.
-async fn dial(url: &str) -> Result<Socket, Box<dyn Error>> {
+fn dial(url: &str) -> Result<TcpStream> {
     let stream = std::net::TcpStream::connect(authority(url))?;
     handshake::request(&stream, authority(url))?;
-    frames(stream, Role::Client).await
+    polled(stream)
 }
 
-async fn listen(url: &str) -> Result<Socket, Box<dyn Error>> {
+fn listen(url: &str) -> Result<TcpStream> {
     let (stream, _) = TcpListener::bind(authority(url))?.accept()?;
     handshake::accept(&stream)?;
-    frames(stream, Role::Server).await
+    polled(stream)
 }
 
-async fn frames(stream: std::net::TcpStream, role: Role) -> Result<Socket, Box<dyn Error>> {
+fn polled(stream: std::net::TcpStream) -> Result<TcpStream> {
     stream.set_nodelay(true)?;
     stream.set_nonblocking(true)?;
-    Ok(WebSocketStream::from_raw_socket(TcpStream::from_std(stream)?, role, None).await)
+    Ok(TcpStream::from_std(stream)?)
 }
 
 fn authority(url: &str) -> &str {
