@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tidemill::message::metadata::{Metadata, Origin};
 use tidemill::message::{Message, Payload};
-use tidemill::plugin::{Emissions, FaultKind, Forward, Instance, Outcome, PayloadForm, Plugin};
+use tidemill::plugin::{ColumnForm, Emissions, FaultKind, Forward, Instance, Outcome, Plugin, StatePart};
 use tidemill_tests::{guest, load, setup, texts};
 
 /// A test for each case in each language.
@@ -50,6 +50,14 @@ every_language! {
     emits_at_the_end
     carries_its_count
     refuses_a_state
+    restores_a_share
+    sees_fields
+    works_without_payloads
+    sees_only_json
+    edits
+    sets_metadata_of_what_it_forwards
+    tries_again
+    keeps_state_in_batches
     gives_back_what_it_was_passed
 }
 
@@ -57,9 +65,9 @@ async fn describes_itself(plugin: Plugin) {
     let instance = start(&plugin).await;
     let description = instance.description();
     let form = if plugin.name().ends_with("rust") || plugin.name().ends_with("-c") {
-        PayloadForm::Packed
+        ColumnForm::Packed
     } else {
-        PayloadForm::Each
+        ColumnForm::Each
     };
     assert_eq!(description.form, form);
     assert_eq!(description.outputs, ["side".into()]);
@@ -194,7 +202,7 @@ async fn carries_its_count(plugin: Plugin) {
     let snapshot = old.snapshot().await.unwrap().unwrap();
     assert_eq!(snapshot, b"41");
     let mut new = start(&plugin).await;
-    new.restore(&snapshot).await.unwrap();
+    new.restore(&[snapshot], StatePart::WHOLE).await.unwrap();
     for instance in [&mut new, &mut old] {
         assert_eq!(texts_of(&process(instance, ["count"]).await.emissions), ["42"]);
     }
@@ -202,9 +210,179 @@ async fn carries_its_count(plugin: Plugin) {
 
 async fn refuses_a_state(plugin: Plugin) {
     let mut instance = start(&plugin).await;
-    let fault = instance.restore(b"a lot").await.unwrap_err();
+    let fault = instance.restore(&[b"a lot".to_vec()], StatePart::WHOLE).await.unwrap_err();
     assert_eq!(fault.kind, FaultKind::Restore);
     assert!(fault.detail.contains("not a count"), "{}", fault.detail);
+}
+
+/// The keys of the snapshots of all old instances are shared out by their hash, 64-bit FNV-1a.
+async fn restores_a_share(plugin: Plugin) {
+    const HASHES: [(&str, u64); 3] =
+        [("a", 0xaf63_dc4c_8601_ec8c), ("BTCUSDT", 0x3e64_0dbf_f523_962c), ("foobar", 0x8594_4171_f739_67e8)];
+    let snapshots = [b"a=1\nBTCUSDT=10".to_vec(), b"foobar=100".to_vec()];
+    for number in 0..3 {
+        let mut instance = start(&plugin).await;
+        instance.restore(&snapshots, StatePart { number, of: 3 }).await.unwrap();
+        let shares = HASHES.iter().zip([1, 10, 100]).filter(|((_, hash), _)| hash % 3 == u64::from(number));
+        let kept: u64 = shares.map(|(_, count)| count).sum();
+        let count = texts_of(&process(&mut instance, ["count"]).await.emissions);
+        assert_eq!(count, [(kept + 1).to_string()], "part {number}");
+    }
+}
+
+async fn sees_fields(plugin: Plugin) {
+    let mut instance = start_with(&plugin, r#"{"fields":true,"blind":true}"#).await;
+    let outcome = process(
+        &mut instance,
+        [
+            r#"{"do":"show","price":1.5,"a/b":"ż\u00f3\n🐢","set":[[1, {"x":null}],"\u0041"]}"#,
+            r#" {"set":{"0":true,"1":-1e3},"a\/b":"","price":"12.25","do":"sh\u006fw"}"#,
+            r#"{"do":"show"}"#,
+            r#"{"do":"show","price":"x","a/b":7,"set":[]}"#,
+            r#"{"do":"drop","do":"show","price":1,"price":null}"#,
+            "not JSON",
+            r#"{"do":"drop"}"#,
+            r#"{"do":"show","price":0.01,"set":[ "" ,[ ] ]}"#,
+        ],
+    )
+    .await;
+    assert_eq!(
+        shown(&outcome.emissions),
+        [
+            "0 default mark=old 150|żó\n🐢|[1, {\"x\":null}]|\"\\u0041\"",
+            "1 default mark=old 1225||true|-1e3",
+            "2 default mark=old -|-|-|-",
+            "3 default mark=old -|-|-|-",
+            "4 default mark=old -|-|-|-",
+            "7 default mark=old 1|-|\"\"|[ ]",
+        ]
+    );
+    assert_eq!(outcome.forward, Forward::These(vec![5]));
+}
+
+async fn works_without_payloads(plugin: Plugin) {
+    let mut instance = start_with(&plugin, r#"{"blind":true}"#).await;
+    assert!(!instance.description().payloads);
+    let mut batch = texts(["drop", "", "fail:seen"]);
+    batch.push(Message { payload: Payload::binary(vec![0xff]), ..batch[0].clone() });
+    assert_eq!(instance.process(&batch).await.unwrap().forward, Forward::All);
+    assert_eq!(shown(&instance.tick(7).await.unwrap()), ["- default mark=timer tick:7:4"]);
+    // Metadata and times are seen all the same.
+    let mut instance = start_with(&plugin, r#"{"blind":true,"observe":true}"#).await;
+    assert_eq!(process(&mut instance, ["a"]).await.forward, Forward::All);
+}
+
+async fn sees_only_json(plugin: Plugin) {
+    let mut instance = start_with(&plugin, r#"{"fields":true,"json":true}"#).await;
+    let outcome =
+        process(&mut instance, ["{", "[]", "", r#"{"do":"show"}"#, r#"{"do":"drop"}"#, "{} x", "null"]).await;
+    assert_eq!(outcome.forward, Forward::These(vec![1, 6]));
+    assert_eq!(shown(&outcome.emissions), ["3 default mark=old -|-|-|-"]);
+    let mut rejections: Vec<_> = outcome.rejections.iter().map(|r| (r.message, r.reason.as_str())).collect();
+    rejections.sort_unstable();
+    let expected = [(0, "not JSON (at byte 1)"), (2, "not JSON (at byte 0)"), (5, "not JSON (at byte 3)")];
+    assert_eq!(rejections, expected);
+    // Nobody asks the plugin about a batch that is not for it.
+    let outcome = process(&mut instance, ["x", "y"]).await;
+    assert_eq!((outcome.rejections.len(), outcome.is_answer), (2, false));
+    assert_eq!(shown(&instance.tick(7).await.unwrap()), ["- default mark=timer tick:7:4"]);
+}
+
+async fn edits(plugin: Plugin) {
+    let mut instance = start_with(&plugin, r#"{"fields":true,"blind":true}"#).await;
+    let deep = r#"{"do":"edit","deep":{"note" : [1],"x":1 },"set":["",""],"note":7,"price":1e2 }"#;
+    let batch = [
+        r#"{"do":"edit", "price" : "1.25" ,"set":[ {"y": 2} ]}"#,
+        r#"{"do":"drop"}"#,
+        r#"{"price":1,"note":2}"#,
+        deep,
+        r#"{"do":"edit","set":[null,true]}"#,
+        r#"{"do":"edit","deep":{},"set":[1,"\"ż"]}"#,
+        r#"{"do":"show"}"#,
+        r#"{"do":"edit"}"#,
+    ];
+    let outcome = process(&mut instance, batch).await;
+    assert_eq!(outcome.forward, Forward::These(vec![0, 2, 3, 4, 5, 7]));
+    let edited = |place: usize, index: usize| {
+        let payload = outcome.edited.payload(place, &Payload::text(batch[index]));
+        let shown = |payload: Payload| payload.as_text().unwrap().to_owned();
+        payload.map(|payload| payload.map(shown)).map_err(str::to_owned)
+    };
+    let of = |text: &str| Ok(Some(text.to_owned()));
+    assert_eq!(edited(0, 0), of(r#"{"do":"edit", "price" : 2.5 ,"set":[ {"y": 2} ],"note":{"y": 2}}"#));
+    assert_eq!(edited(1, 2), Ok(None));
+    assert_eq!(edited(2, 3), of(r#"{"do":"edit","deep":{"x":1 },"set":["",""],"price":200.0 }"#));
+    assert_eq!(edited(3, 4), Err("the message has no object for /deep/note".into()));
+    assert_eq!(edited(4, 5), of(r#"{"do":"edit","deep":{"note":"\"ż"},"set":[1,"\"ż"],"note":1}"#));
+    assert_eq!(edited(5, 7), Ok(None));
+    // Nothing is copied where nothing is edited.
+    assert!(
+        process(&mut instance, ["{}", r#"{"do":"drop"}"#]).await.edited.payload(0, &Payload::text("{}"))
+            == Ok(None)
+    );
+}
+
+async fn sets_metadata_of_what_it_forwards(plugin: Plugin) {
+    let mut instance = start(&plugin).await;
+    let marks = |outcome: &Outcome, count: usize| -> Vec<String> {
+        let mark = |place| {
+            let mut metadata = Metadata::new(Origin::new([("mark", "old")]), 0);
+            outcome.forward_metadata.write(place, &mut metadata);
+            metadata.get("mark").into_owned()
+        };
+        (0..count).map(mark).collect()
+    };
+    // Only some have a mark, then all, then none: each crosses in its own way.
+    let outcome =
+        process(&mut instance, ["a", "mark:hot", "drop", "mark:-", "forward:side", "mark:ü: b"]).await;
+    assert_eq!(outcome.forward, Forward::These(vec![0, 1, 3, 4, 5]));
+    assert_eq!(marks(&outcome, 5), ["old", "hot", "", "old", "ü: b"]);
+    let outcome = process(&mut instance, ["drop", "mark:1", "mark:-"]).await;
+    assert_eq!(marks(&outcome, 2), ["1", ""]);
+    let outcome = process(&mut instance, ["a", "b"]).await;
+    assert!(outcome.forward_metadata.is_empty());
+}
+
+async fn tries_again(plugin: Plugin) {
+    let mut instance = start(&plugin).await;
+    let outcome =
+        process(&mut instance, ["a", "emit:side::b", "reject:no", "later:1500:not yet: wait", "reject:no"])
+            .await;
+    assert_eq!(outcome.forward, Forward::These(vec![0]));
+    assert_eq!(shown(&outcome.emissions), ["1 side mark=old b"]);
+    assert_eq!(outcome.rejections.len(), 1);
+    let retry = outcome.retry.unwrap();
+    assert_eq!((retry.message, &*retry.reason, retry.after.as_millis()), (3, "not yet: wait", 1500));
+    let retry = process(&mut instance, ["later:0:"]).await.retry.unwrap();
+    assert_eq!((retry.message, &*retry.reason, retry.after.as_millis()), (0, "", 0));
+}
+
+async fn keeps_state_in_batches(plugin: Plugin) {
+    let setup = setup("{}");
+    let mut instance = plugin.instantiate(&setup).await.unwrap();
+    instance.set_time(Some(1_000_000));
+    let outcome = process(
+        &mut instance,
+        [
+            "save:a:0:1: one",
+            "load:a",
+            "save:b:250:2",
+            "a",
+            "load:none",
+            "save:c:0:3",
+            "save:c:0:-",
+            "load:c",
+            "load:b",
+        ],
+    )
+    .await;
+    assert_eq!(texts_of(&outcome.emissions), ["1: one", "-", "-", "2"]);
+    // The next instance finds it, until its time is over.
+    let mut next = plugin.instantiate(&setup).await.unwrap();
+    next.set_time(Some(1_249_999));
+    assert_eq!(texts_of(&process(&mut next, ["load:a", "load:b"]).await.emissions), ["1: one", "2"]);
+    next.set_time(Some(1_250_000));
+    assert_eq!(texts_of(&process(&mut next, ["load:b", "load:a"]).await.emissions), ["-", "1: one"]);
 }
 
 /// What crosses into a guest and out of it is the guest's to free: after far more bytes than it may

@@ -6,7 +6,7 @@
 use std::pin::pin;
 use std::time::Duration;
 use tidemill::config::{Limits, Redacted};
-use tidemill::plugin::{FaultKind, Forward, Instance, LoadProblem, Plugin, Setup};
+use tidemill::plugin::{FaultKind, Forward, Instance, LoadProblem, Plugin, Setup, StatePart};
 use tidemill::telemetry::Metrics;
 use tidemill_tests::{engine, guest, load, setup, texts};
 
@@ -130,7 +130,7 @@ async fn a_guest_that_quotes_its_configuration_shows_no_secret() {
                 "tick" => instance.tick(1).await.map(drop),
                 "finish" => instance.finish().await.map(drop),
                 "snapshot" => instance.snapshot().await.map(drop),
-                _ => instance.restore(b"").await,
+                _ => instance.restore(&[Vec::new()], StatePart::WHOLE).await,
             };
             let fault = fault.unwrap_err();
             assert!(fault.detail.contains("***") && !fault.detail.contains(SECRET), "{place}: {fault}");
@@ -139,8 +139,25 @@ async fn a_guest_that_quotes_its_configuration_shows_no_secret() {
 }
 
 #[tokio::test]
+async fn pointers_that_a_guest_describes_lead_to_one_place_each() {
+    for (behaviour, detail) in [
+        ("field_no_pointer", "\"price\" in fields, which is no JSON pointer"),
+        ("field_bad_escape", "\"/a~2b\" in fields, which is no JSON pointer"),
+        ("edit_whole_message", "\"\" in edits, which is the whole message"),
+        ("edit_within_edit", "\"/a/b\" and \"/a\" in edits: one is in the other"),
+        ("edit_twice", "\"/a\" and \"/a\" in edits: one is in the other"),
+    ] {
+        let fault = hostile().instantiate(&order(behaviour, "init")).await.unwrap_err();
+        assert_eq!(fault.kind, FaultKind::Init);
+        assert!(fault.detail.contains(detail), "{behaviour}: {fault}");
+    }
+}
+
+#[tokio::test]
 async fn names_that_a_guest_describes_are_bounded_in_number_and_length() {
-    for behaviour in ["many_outputs", "many_reads", "long_output", "long_write"] {
+    for behaviour in
+        ["many_outputs", "many_reads", "many_fields", "many_edits", "long_output", "long_write", "long_field"]
+    {
         let fault = hostile().instantiate(&order(behaviour, "init")).await.unwrap_err();
         assert_eq!(fault.kind, FaultKind::Init);
         assert!(fault.detail.contains("more than") && fault.detail.len() < 1000, "{fault}");
@@ -190,7 +207,7 @@ async fn a_snapshot_has_memory_of_its_own_and_does_not_cost_the_instance() {
         instance.process(&honest).await.unwrap();
     }
     let mut next = start("nearly_full", "process").await;
-    next.restore(&vec![1; 30 << 20]).await.unwrap();
+    next.restore(&[vec![1; 30 << 20]], StatePart::WHOLE).await.unwrap();
     next.process(&honest).await.unwrap();
 }
 
@@ -247,6 +264,24 @@ async fn a_lie_is_found() {
         "value_ends_beyond_data",
         "value_invalid_utf8",
         "setting_out_of_range",
+        "settings_descending",
+        "forward_metadata_short",
+        "too_many_forward_writings",
+        "too_many_edits",
+        "edits_short",
+        "edits_each_long",
+        "edit_infinite",
+        "edit_no_json",
+        "edit_two_values",
+        "edit_invalid_utf8",
+        "edit_ends_beyond_data",
+        "edit_absent_unknown",
+        "edit_absent_with_bytes",
+        "retry_out_of_range",
+        "retry_of_what_is_forwarded",
+        "retry_and_forward_all",
+        "retry_before_an_emission",
+        "retry_before_a_rejection",
         "forward_out_of_range",
         "forward_descending",
         "forward_twice",
@@ -291,7 +326,11 @@ async fn starting_and_swapping_have_faults_of_their_own() {
     for behaviour in ["panic", "error", "memory_bomb", "deep_recursion"] {
         let init = hostile().instantiate(&order(behaviour, "init")).await.expect_err(behaviour);
         let snapshot = start(behaviour, "snapshot").await.snapshot().await.expect_err(behaviour);
-        let restore = start(behaviour, "restore").await.restore(b"").await.expect_err(behaviour);
+        let restore = start(behaviour, "restore")
+            .await
+            .restore(&[Vec::new()], StatePart::WHOLE)
+            .await
+            .expect_err(behaviour);
         let kinds = (init.kind, snapshot.kind, restore.kind);
         assert_eq!(kinds, (FaultKind::Init, FaultKind::Snapshot, FaultKind::Restore), "{behaviour}");
     }

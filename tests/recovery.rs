@@ -39,6 +39,7 @@ struct Stage {
     limits: Limits,
     carries_time: bool,
     stages: usize,
+    retries: usize,
 }
 
 impl Default for Stage {
@@ -49,6 +50,7 @@ impl Default for Stage {
             limits: Limits::default(),
             carries_time: false,
             stages: 1,
+            retries: 5,
         }
     }
 }
@@ -66,6 +68,7 @@ fn transform(stage: &Stage, name: &str) -> config::Transform {
         tick: None,
         max_batch: 256,
         max_batch_bytes: 1 << 20,
+        retries: stage.retries,
         limits: stage.limits,
     }
 }
@@ -143,6 +146,11 @@ impl Scene {
             }
         });
         waited.await.unwrap_or_else(|_| panic!("{what} is {}", self.metric(what)));
+    }
+
+    /// Waits until the second stage was given messages, and has messages still.
+    async fn until_waits_in_the_second_stage(&self) {
+        self.until("tidemill_plugin_calls_total transform=\"moody1\"", |calls| calls >= 2).await;
     }
 
     fn metric(&self, name: &str) -> u64 {
@@ -245,6 +253,81 @@ async fn an_instance_that_does_not_start_again_is_waited_for_and_a_new_version_i
     assert_eq!(scene.metric("tidemill_plugin_paused"), 0);
     let (_, ended, _) = scene.end().await;
     assert_eq!(ended, Ended { ending: Ending::Finished, given_up: None });
+}
+
+#[tokio::test]
+async fn what_a_plugin_cannot_decide_yet_waits_with_all_behind_it_in_order_and_its_timer_goes_on() {
+    let config = r#"{ "tick_ms": 10, "opens_after": 3 }"#;
+    let mut scene = scene(Stage { config, retries: 10_000, ..Stage::default() }).await;
+    scene.send(&["a", "count", "wait 5", "b", "reject"]).await;
+    scene.send(&["wait 5", "c"]).await;
+    assert_eq!(scene.receive(2).await, ["a", "1"], "what is before it goes on");
+    assert_eq!(scene.receive(4).await, ["wait 5", "b", "wait 5", "c"]);
+    let counts = scene.counts();
+    assert_eq!((counts.entered, counts.in_flight), (7, 0), "{counts:?}");
+    assert_eq!(scene.metrics.loss_counts("p", MOODY, Reason::Rejected).dropped, 1);
+    let (_, ended, _) = scene.end().await;
+    assert_eq!(ended, Ended { ending: Ending::Finished, given_up: None });
+}
+
+#[tokio::test]
+async fn a_message_is_offered_again_as_often_as_the_configuration_says_and_is_rejected_then() {
+    for (retries, offers) in [(0, 1), (3, 4)] {
+        let mut scene = scene(Stage { retries, ..Stage::default() }).await;
+        scene.send(&["a", "wait 1", "b", "wait 0", "count"]).await;
+        let count = (2 * offers + 1).to_string();
+        assert_eq!(scene.receive(3).await, ["a", "b", &count], "each has a count of its own");
+        assert_eq!(scene.metrics.loss_counts("p", MOODY, Reason::Rejected).dropped, 2);
+        assert_eq!(scene.metric("tidemill_plugin_faults_total kind=\"rejected\""), 2);
+    }
+}
+
+#[tokio::test]
+async fn what_is_rejected_after_its_retries_goes_where_on_error_says() {
+    let mut passed = scene(Stage { retries: 1, on_error: OnError::Pass, ..Stage::default() }).await;
+    passed.send(&["wait 1", "b"]).await;
+    assert_eq!(passed.receive(2).await, ["wait 1", "b"]);
+    let stopped = scene(Stage { retries: 1, on_error: OnError::Stop, ..Stage::default() }).await;
+    stopped.send(&["wait 1", "b"]).await;
+    let (_, ended, metrics) = stopped.end().await;
+    assert!(matches!(ended.ending, Ending::Failed(_)), "{ended:?}");
+    assert_eq!(metrics.loss_counts("p", MOODY, Reason::Rejected).dropped, 1);
+}
+
+#[tokio::test]
+async fn while_a_message_waits_the_source_is_held_and_nothing_behind_it_is_lost() {
+    let mut scene = scene(Stage { stages: 2, retries: 10_000, ..Stage::default() }).await;
+    scene.send(&["a", "wait 60000", "b"]).await;
+    assert_eq!(scene.receive(1).await, ["a"]);
+    scene.until("tidemill_messages_received_total", |received| received == 3).await;
+    // The pipeline takes no more, and sees what it is told at once: a new version decides.
+    let swapped = scene.swap(load(&plugin("forward")), "{}").await;
+    let Swapped { outcome, .. } = tokio::time::timeout(PATIENCE, swapped).await.unwrap().unwrap();
+    assert!(outcome.is_ok(), "{outcome:?}");
+    // The second stage has the same plugin still: there it waits once more.
+    let counts = scene.counts();
+    assert_eq!(counts.entered, 3, "{counts:?}");
+    scene.until_waits_in_the_second_stage().await;
+    scene.stop(Duration::from_millis(300)).await;
+    let (rest, ended, metrics) = scene.end().await;
+    assert_eq!(rest, Vec::<String>::new());
+    assert_eq!(ended, Ended { ending: Ending::Stopped, given_up: Some(2) });
+    assert_eq!(metrics.loss_counts("p", "moody1", Reason::Shutdown).dropped, 2);
+}
+
+#[tokio::test]
+async fn at_a_stop_what_waits_is_offered_once_more_at_once() {
+    let mut scene = scene(Stage { retries: 10_000, ..Stage::default() }).await;
+    scene.send(&["wait 60000", "b"]).await;
+    scene.until("tidemill_plugin_calls_total", |calls| calls >= 1).await;
+    let state = scene.setup.clone();
+    let opener = moody().instantiate(&state).await;
+    let mut opener = opener.unwrap();
+    opener.process(&texts(["open"])).await.unwrap();
+    scene.stop(PATIENCE).await;
+    assert_eq!(scene.receive(3).await, ["wait 60000", "b", "final 1"]);
+    let (_, ended, _) = scene.end().await;
+    assert_eq!(ended, Ended { ending: Ending::Stopped, given_up: None });
 }
 
 #[tokio::test]

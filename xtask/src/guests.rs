@@ -145,14 +145,14 @@ fn c(tools: &Path, guest: &Path) -> Command {
 
 fn javascript(tools: &Path, guest: &Path) -> Command {
     let mut componentize = Command::new(tools.join("componentize-qjs"));
-    componentize.arg("--wit").arg(wit()).args(["--world", "transform-pure", "--stub-wasi", "--sync"]);
+    componentize.arg("--wit").arg(wit()).args(["--world", "transform", "--stub-wasi", "--sync"]);
     componentize.arg("--js").arg(source(Language::JavaScript).join("guest.js")).arg("--output").arg(guest);
     componentize
 }
 
 fn python(tools: &Path, guest: &Path) -> Command {
     let mut componentize = Command::new(tools.join("componentize-py"));
-    componentize.arg("--wit-path").arg(wit()).args(["--world", "transform-pure", "componentize"]);
+    componentize.arg("--wit-path").arg(wit()).args(["--world", "transform", "componentize"]);
     componentize.arg("--python-path").arg(source(Language::Python)).arg("--output").arg(guest).arg("guest");
     componentize
 }

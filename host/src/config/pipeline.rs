@@ -13,6 +13,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 const MOST_BATCH: i64 = 65_536;
+/// With a minute between each, a month.
+const MOST_RETRIES: i64 = 43_200;
 /// A name is in every line of the log and in many series of the metrics.
 const MOST_LABEL_BYTES: usize = 64;
 /// What 32-bit WebAssembly can address.
@@ -135,6 +137,9 @@ table! {
         max_batch: usize = key(Count<1, MOST_BATCH>, default(256));
         /// One call of the plugin gets at most so many bytes of payload; one larger message goes alone.
         max_batch_bytes: usize = key(Bytes, default(1 << 20));
+        /// A message that the plugin cannot decide on yet is offered again so many times; then it counts as
+        /// rejected.
+        retries: usize = key(Count<0, MOST_RETRIES>, default(5));
         /// An instance of the plugin may use so much and no more.
         limits: Limits = key(Sub<Limits>, default(Limits::default()));
     }
@@ -142,7 +147,7 @@ table! {
         /// The plugin's state is kept here.
         state = key(Word<StateStore>, default(StateStore::Memory));
     }
-    later ["retries", "direction", "swap", "http", "instances", "key", "allow"];
+    later ["direction", "swap", "http", "instances", "key", "allow"];
     check check_transform;
 }
 

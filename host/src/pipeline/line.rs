@@ -264,16 +264,27 @@ impl Line {
                 return Poll::Ready(Turn::Failed(error));
             }
             // The last stage that has messages is the next to work, once there is room behind it.
-            let waiting = stages.iter().rev().find(|stage| stage.has_work());
-            let pause = waiting.and_then(Stage::paused_until);
+            let waiting = stages.iter().rposition(Stage::has_work);
+            let pause = waiting.and_then(|number| stages[number].held_until());
             if waiting.is_some() && *is_clear && pause.is_none() {
                 return Poll::Ready(Turn::Look);
             }
             let is_held = !*is_clear || waiting.is_some();
             ends.count_pause(is_held);
+            // A timer may be what a plugin that cannot decide yet waits for; what the stages before it emitted
+            // would only wait behind it.
+            let ticking = match waiting {
+                _ if !*is_clear => stages.len(),
+                None => 0,
+                Some(number) if stages[number].is_working() => number,
+                Some(_) => stages.len(),
+            };
             // Plugins whose messages carry a time of their own have none before the first message.
-            let may_tick = !is_held && (time_us.is_some() || !ends.source.carries_time());
-            let due = stages.iter().enumerate().filter_map(|(n, stage)| Some((stage.due(may_tick)?, n)));
+            let has_time = time_us.is_some() || !ends.source.carries_time();
+            let due = stages
+                .iter()
+                .enumerate()
+                .filter_map(|(n, stage)| Some((stage.due(has_time && n >= ticking)?, n)));
             let due = due.min_by_key(|((at, _), _)| *at);
             let due_now = |timer: &mut Timer, cx: &mut Context<'_>| match due {
                 Some(((at, due), stage)) => {
@@ -471,8 +482,12 @@ impl Line {
                 *ending = Ending::Failed(STOPPED_BY_A_FAILURE.into());
             }
             if self.ends.stop().is_some() {
-                for stage in self.stages.iter_mut().filter(|stage| stage.is_held()) {
-                    self.abandoned += stage.abandon();
+                for stage in &mut self.stages {
+                    if stage.is_working() {
+                        stage.hurry();
+                    } else {
+                        self.abandoned += stage.abandon();
+                    }
                 }
             }
             if self.stages.iter().any(Stage::has_work) {
@@ -486,7 +501,7 @@ impl Line {
     async fn wait_for_room(&mut self) -> Result<(), GraceOver> {
         let Self { ends, stages, timer, is_clear, .. } = self;
         let was_stopped = ends.stop().is_some();
-        let pause = stages.iter().rev().find(|stage| stage.has_work()).and_then(Stage::paused_until);
+        let pause = stages.iter().rev().find(|stage| stage.has_work()).and_then(Stage::held_until);
         ends.until(|ends, cx| {
             *is_clear = ends.outlets.poll_drive(cx).is_ready();
             ends.poll_held(cx);

@@ -3,8 +3,10 @@
 //! The messages go through in pieces, each one call. A piece that faults costs the instance; a new one
 //! gets the last good snapshot, and the piece is tried in halves until the message at fault is alone. That
 //! one goes where `on_error` says; the others go on. When state is saved, and when a plugin that fails
-//! gets its next chance, says `recovery.rs`.
+//! gets its next chance, says `recovery.rs`. A message that the plugin cannot decide on yet stays at the
+//! front of the inbox until its time has come (`stage/retries.rs`).
 
+mod retries;
 mod room;
 
 use super::dead_letters::Place;
@@ -13,9 +15,10 @@ use super::outlets::Routed;
 use super::recovery::{Circuit, LastGood, Persistence};
 use crate::config::{self, OnError};
 use crate::message::{Failed, Message};
-use crate::plugin::{Emissions, Fault, FaultKind, Instance, Plugin, Setup};
+use crate::plugin::{Emissions, Fault, FaultKind, Instance, Plugin, Retry, Setup, StatePart};
 use crate::reason::Reason;
 use crate::telemetry::{Account, RateLimit, Settled, StageMetrics};
+use retries::Retries;
 use room::StageRoom;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -46,6 +49,7 @@ pub(super) struct Stage {
     pieces: Vec<usize>,
     last_good: LastGood,
     circuit: Circuit,
+    retries: Retries,
     /// The pipeline stops, and has given up what waited here: what comes later is given up too.
     is_given_up: bool,
     next_tick: Option<Instant>,
@@ -119,6 +123,7 @@ impl Stage {
             pieces: Vec::new(),
             last_good: LastGood::new(None, Instant::now()),
             circuit: Circuit::new(persistence),
+            retries: Retries::new(transform.retries),
             is_given_up: false,
             next_tick: None,
             metrics,
@@ -169,9 +174,19 @@ impl Stage {
         !self.inbox.is_empty()
     }
 
+    /// Until when the messages wait: since the plugin fails again and again, or cannot decide yet.
+    pub(super) fn held_until(&self) -> Option<Instant> {
+        self.paused_until().max(self.retries.until())
+    }
+
     /// Until when the messages wait since the plugin fails again and again.
-    pub(super) fn paused_until(&self) -> Option<Instant> {
+    fn paused_until(&self) -> Option<Instant> {
         self.circuit.open_until().filter(|_| self.circuit.is_open())
+    }
+
+    /// Whether the plugin works: it may well be one that cannot decide yet.
+    pub(super) fn is_working(&self) -> bool {
+        !self.is_given_up && self.paused_until().is_none()
     }
 
     /// What it has to do next at a time of its own, and when.
@@ -185,7 +200,12 @@ impl Stage {
 
     /// Whether no message of the inbox may be given to the plugin now.
     pub(super) fn is_held(&self) -> bool {
-        self.is_given_up || self.paused_until().is_some()
+        self.is_given_up || self.held_until().is_some()
+    }
+
+    /// The pipeline stops: what waits because the plugin could not decide is offered once more at once.
+    pub(super) fn hurry(&mut self) {
+        self.retries.hurry();
     }
 
     /// Drops what waits here: the pipeline stops, and the plugin fails again and again. From then on all that
@@ -195,6 +215,7 @@ impl Stage {
         let waiting = self.inbox.drain(..).len() as u64;
         self.metrics.account.dropped(Reason::Shutdown, waiting);
         self.pieces.clear();
+        self.retries.forget();
         waiting
     }
 
@@ -210,6 +231,7 @@ impl Stage {
                 && let Some(message) = self.inbox.pop_front()
             {
                 self.pieces.clear();
+                self.retries.forget();
                 self.fail(message, fault, given);
             }
             return self.end(failed_before, given);
@@ -222,18 +244,33 @@ impl Stage {
         let Some(instance) = &mut self.instance else { return WorkOutcome::GoOn };
         instance.set_time(time_us);
         let result = instance.process(&self.inbox.make_contiguous()[..piece]).await;
-        self.called(&result);
+        if !result.as_ref().is_ok_and(|outcome| !outcome.is_answer) {
+            self.called(&result);
+        }
         match result {
-            Ok(outcome) => {
+            Ok(mut outcome) => {
                 self.room.recover();
-                let (settled, rejected) = merge::outcome(
-                    self.inbox.drain(..piece),
+                let retry = outcome.retry.take();
+                let decided = retry.as_ref().map_or(piece, |retry| retry.message as usize);
+                let (settled, mut rejected) = merge::outcome(
+                    self.inbox.drain(..decided),
                     outcome,
                     self.on_error,
                     &mut given.routed,
                     &mut given.failed,
                 );
                 given.settled = settled;
+                if retry.is_none() || decided > 0 {
+                    self.retries.forget();
+                }
+                if let Some(retry) = retry {
+                    let refused = self.put_off(retry, given);
+                    rejected += refused;
+                    let left = piece - decided - refused as usize;
+                    if left > 0 && !self.pieces.is_empty() {
+                        self.pieces.push(left);
+                    }
+                }
                 if rejected > 0 {
                     self.metrics.faulted("rejected", rejected);
                 }
@@ -252,6 +289,7 @@ impl Stage {
                     self.pieces.push(piece - piece / 2);
                     self.pieces.push(piece / 2);
                 } else if let Some(message) = self.inbox.pop_front() {
+                    self.retries.forget();
                     self.fail(message, fault, given);
                     self.count_against();
                 }
@@ -351,7 +389,7 @@ impl Stage {
         };
         let snapshot = if fresh { None } else { self.last_good.snapshot().cloned() };
         if let Some(snapshot) = &snapshot
-            && let Err(fault) = next.restore(snapshot).await
+            && let Err(fault) = next.restore(std::slice::from_ref(snapshot), StatePart::WHOLE).await
         {
             return Err((next, fault));
         }
@@ -361,6 +399,7 @@ impl Stage {
         self.last_good = LastGood::new(snapshot, Instant::now());
         self.install(next);
         self.close_circuit();
+        self.retries.forget();
         self.metrics.swap_duration.observe(started.elapsed().as_secs_f64());
         Ok((old, state))
     }
@@ -411,7 +450,7 @@ impl Stage {
         if self.instance.is_none() {
             let mut instance = self.instantiate().await?;
             if let Some(snapshot) = self.last_good.snapshot()
-                && let Err(fault) = instance.restore(snapshot).await
+                && let Err(fault) = instance.restore(std::slice::from_ref(snapshot), StatePart::WHOLE).await
             {
                 tracing::error!(pipeline = %self.setup.pipeline, plugin = %self.plugin.name(),
                 transform = %self.setup.transform, %fault,
@@ -523,13 +562,34 @@ impl Stage {
         self.metrics.paused.set(0);
     }
 
+    /// The plugin cannot decide yet on the message at the front, which is offered again, or after too many
+    /// times counts as rejected. Says how many were rejected: this one or none.
+    fn put_off(&mut self, retry: Retry, given: &mut Given) -> u64 {
+        let Retry { reason, after, .. } = retry;
+        if self.retries.put_off(Instant::now(), after) {
+            tracing::debug!(pipeline = %self.setup.pipeline, plugin = %self.plugin.name(),
+                transform = %self.setup.transform, reason, after_ms = after.as_millis() as u64,
+                "the plugin cannot decide yet; its messages wait");
+            return 0;
+        }
+        self.retries.forget();
+        let Some(message) = self.inbox.pop_front() else { return 0 };
+        self.refuse(message, Reason::Rejected, reason, given);
+        1
+    }
+
     fn fail(&mut self, message: Message, fault: Fault, given: &mut Given) {
+        self.refuse(message, reason(fault.kind), fault.detail, given);
+    }
+
+    /// A message goes where `on_error` says.
+    fn refuse(&mut self, message: Message, reason: Reason, detail: String, given: &mut Given) {
         if self.on_error == OnError::Pass {
             given.settled.passed += 1;
             given.settled.forwarded += 1;
             given.routed.push(Routed { output: 0, message });
         } else {
-            given.failed.push(Failed { message, reason: reason(fault.kind), detail: fault.detail });
+            given.failed.push(Failed { message, reason, detail });
         }
     }
 

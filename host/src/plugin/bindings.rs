@@ -8,6 +8,8 @@
 wasmtime::component::bindgen!({
     world: "transform",
     path: "wit",
+    // The other functions have an answer to everything.
+    imports: { "tidemill:plugin/state.get-many": trappable },
     exports: { default: async },
     ownership: Borrowing { duplicate_if_necessary: true },
 });

@@ -61,6 +61,10 @@ impl Callee {
             ("contract", CONTRACT_VERSION),
             ("pipeline", &*setup.pipeline),
             ("transform", &*setup.transform),
+            // One instance a transform, and none beside that runs.
+            ("instance", "0"),
+            ("instances", "1"),
+            ("shadow", "false"),
         ];
         let running = engine.ticker().enter();
         meter.begin(INIT_DEADLINE);

@@ -4,9 +4,9 @@
 //! borrows from them and from the messages. In the packed form nothing is allocated for a message.
 
 use super::bindings::tidemill::plugin::types::{
-    Batch, Column, PackedParam, PayloadParam, PayloadsParam, TextsParam,
+    Batch, Column, PackedParam, PayloadParam, PayloadsParam, TextsParam, ValuesParam,
 };
-use super::description::{Description, PayloadForm};
+use super::description::{ColumnForm, Description};
 use crate::message::Message;
 use crate::message::metadata::{INGEST_TIME, Metadata, Origin};
 use std::fmt::Write as _;
@@ -24,7 +24,8 @@ const PLACE_IN_PAGE: usize = PAGE_BYTES / 2;
 
 /// What a guest asked for, and the buffers of an instance.
 pub(super) struct Columns {
-    form: PayloadForm,
+    form: ColumnForm,
+    has_payloads: bool,
     times: Option<Vec<u64>>,
     /// The payloads in a row, from `start` on.
     data: Vec<u8>,
@@ -45,6 +46,7 @@ struct Values {
 /// The columns of one batch.
 pub(super) struct Filled<'a> {
     columns: &'a Columns,
+    count: usize,
     /// The payloads, if they cross one by one.
     each: Vec<PayloadParam<'a>>,
     metadata: Vec<Crossing<'a>>,
@@ -62,6 +64,7 @@ impl Columns {
         let values = |key: &Arc<str>| Values { key: key.clone(), data: String::new(), ends: Vec::new() };
         Self {
             form: description.form,
+            has_payloads: description.payloads,
             times: description.times.then(Vec::new),
             data: Vec::new(),
             start: 0,
@@ -79,7 +82,7 @@ impl Columns {
             times.clear();
             times.extend(messages.iter().map(|message| message.metadata.received_us()));
         }
-        if self.form == PayloadForm::Packed {
+        if self.has_payloads && self.form == ColumnForm::Packed {
             left_bytes = left_bytes.checked_sub(self.pack(messages, left_bytes)?)?;
         }
         let shared = shared_origin(messages);
@@ -93,15 +96,15 @@ impl Columns {
         let columns = &*self;
         let metadata = columns.metadata.iter().map(|values| match (same(&values.key), columns.form) {
             (Some(value), _) => Crossing::Same(value),
-            (None, PayloadForm::Packed) => Crossing::Packed(values),
-            (None, PayloadForm::Each) => Crossing::Each(values.each().collect()),
+            (None, ColumnForm::Packed) => Crossing::Packed(values),
+            (None, ColumnForm::Each) => Crossing::Each(values.each().collect()),
         });
         let metadata = metadata.collect();
         let each = match self.form {
-            PayloadForm::Packed => Vec::new(),
-            PayloadForm::Each => messages.iter().map(payload).collect(),
+            ColumnForm::Each if self.has_payloads => messages.iter().map(payload).collect(),
+            _ => Vec::new(),
         };
-        Some(Filled { columns, each, metadata })
+        Some(Filled { columns, count: messages.len(), each, metadata })
     }
 
     /// The bytes that were packed.
@@ -177,18 +180,28 @@ impl Filled<'_> {
         (!self.metadata.is_empty()).then(|| columns.collect())
     }
 
-    /// All columns, with those of the metadata.
-    pub(super) fn batch<'b>(&'b self, metadata: Option<&'b [Column<'b>]>) -> Batch<'b> {
+    /// All columns, with those of the metadata and of the fields.
+    pub(super) fn batch<'b>(
+        &'b self,
+        metadata: Option<&'b [Column<'b>]>,
+        fields: Option<&'b [ValuesParam<'b>]>,
+    ) -> Batch<'b> {
         let Columns { form, times, data, start, ends, binary, .. } = self.columns;
-        let payloads = match form {
-            PayloadForm::Packed => PayloadsParam::Packed(PackedParam {
+        let payloads = || match form {
+            ColumnForm::Packed => PayloadsParam::Packed(PackedParam {
                 data: &data[*start..],
                 ends,
                 binary: (!binary.is_empty()).then_some(binary),
             }),
-            PayloadForm::Each => PayloadsParam::Each(&self.each),
+            ColumnForm::Each => PayloadsParam::Each(&self.each),
         };
-        Batch { payloads, times: times.as_deref(), metadata }
+        Batch {
+            count: u32::try_from(self.count).expect("a batch has at most 65,536 messages"),
+            payloads: self.columns.has_payloads.then(payloads),
+            times: times.as_deref(),
+            metadata,
+            fields,
+        }
     }
 }
 
@@ -212,15 +225,9 @@ mod tests {
     use super::*;
     use crate::message::Payload;
 
-    fn columns(form: PayloadForm, reads: &[&str]) -> Columns {
-        Columns::new(&Description {
-            outputs: Vec::new(),
-            reads: reads.iter().map(|key| Arc::from(*key)).collect(),
-            writes: Vec::new(),
-            form,
-            times: true,
-            tick: None,
-        })
+    fn columns(form: ColumnForm, reads: &[&str]) -> Columns {
+        let reads = reads.iter().map(|key| Arc::from(*key)).collect();
+        Columns::new(&Description { reads, times: true, ..Description::plain(form) })
     }
 
     fn message(payload: Payload, origin: &Arc<Origin>, received_us: u64) -> Message {
@@ -242,28 +249,28 @@ mod tests {
     #[test]
     fn payloads_lie_in_a_row_and_only_a_mixed_batch_says_which_are_binary() {
         let origin = Origin::new([("room", "7")]);
-        let mut columns = columns(PayloadForm::Packed, &[]);
+        let mut columns = columns(ColumnForm::Packed, &[]);
         let mixed =
             [message(Payload::text("ab"), &origin, 1), message(Payload::binary(vec![0xff]), &origin, 2)];
         let filled = columns.fill(&mixed, usize::MAX).unwrap();
-        let batch = filled.batch(None);
-        let PayloadsParam::Packed(packed) = batch.payloads else { panic!() };
+        let batch = filled.batch(None, None);
+        let Some(PayloadsParam::Packed(packed)) = batch.payloads else { panic!() };
         assert_eq!((packed.data, packed.ends), (&b"ab\xff"[..], &[2, 3][..]));
         assert_eq!(packed.binary, Some(&[0, 1][..]));
         assert_eq!((batch.times, filled.metadata().is_none()), (Some(&[1, 2][..]), true));
         let filled = columns.fill(&mixed[..1], usize::MAX).unwrap();
-        let PayloadsParam::Packed(packed) = filled.batch(None).payloads else { panic!() };
+        let Some(PayloadsParam::Packed(packed)) = filled.batch(None, None).payloads else { panic!() };
         assert_eq!((packed.data, packed.ends, packed.binary), (&b"ab"[..], &[2][..], None));
     }
 
     #[test]
     fn the_row_begins_at_its_place_in_a_page_whatever_came_before() {
         let origin = Origin::new([("room", "7")]);
-        let mut columns = columns(PayloadForm::Packed, &[]);
+        let mut columns = columns(ColumnForm::Packed, &[]);
         for length in [1, 100_000, 10, KEEP_BYTES + 1, 0, 5_000] {
             let messages = [7, length].map(|length| message(Payload::text("x".repeat(length)), &origin, 1));
             let filled = columns.fill(&messages, usize::MAX).unwrap();
-            let PayloadsParam::Packed(packed) = filled.batch(None).payloads else { panic!() };
+            let Some(PayloadsParam::Packed(packed)) = filled.batch(None, None).payloads else { panic!() };
             assert_eq!(packed.data.as_ptr().addr() % PAGE_BYTES, PLACE_IN_PAGE);
             assert_eq!((packed.data.len(), packed.ends[0]), (length + 7, 7));
         }
@@ -275,22 +282,22 @@ mod tests {
         let origin = Origin::new([("room", "7")]);
         let mut two =
             [message(Payload::text("1234"), &origin, 1), message(Payload::text("5678"), &origin, 2)];
-        assert!(columns(PayloadForm::Packed, &["room"]).fill(&two, 8).is_some());
-        assert!(columns(PayloadForm::Packed, &["room"]).fill(&two, 7).is_none());
+        assert!(columns(ColumnForm::Packed, &["room"]).fill(&two, 8).is_some());
+        assert!(columns(ColumnForm::Packed, &["room"]).fill(&two, 7).is_none());
         let shared: Arc<[crate::message::metadata::Entry]> = [("room".into(), "x".repeat(100).into())].into();
         two.iter_mut().for_each(|message| message.metadata.set_shared(&shared));
-        assert!(columns(PayloadForm::Packed, &["room"]).fill(&two, 208).is_some());
-        assert!(columns(PayloadForm::Packed, &["room"]).fill(&two, 207).is_none());
-        assert!(columns(PayloadForm::Each, &["room"]).fill(&two, 199).is_none());
+        assert!(columns(ColumnForm::Packed, &["room"]).fill(&two, 208).is_some());
+        assert!(columns(ColumnForm::Packed, &["room"]).fill(&two, 207).is_none());
+        assert!(columns(ColumnForm::Each, &["room"]).fill(&two, 199).is_none());
     }
 
     #[test]
     fn each_payload_is_a_value() {
         let origin = Origin::new([("room", "7")]);
-        let mut columns = columns(PayloadForm::Each, &["room"]);
+        let mut columns = columns(ColumnForm::Each, &["room"]);
         let two = [message(Payload::text("a"), &origin, 1), message(Payload::binary(vec![1]), &origin, 2)];
         let filled = columns.fill(&two, usize::MAX).unwrap();
-        let PayloadsParam::Each(each) = filled.batch(None).payloads else { panic!() };
+        let Some(PayloadsParam::Each(each)) = filled.batch(None, None).payloads else { panic!() };
         let said: Vec<_> = each.iter().map(|payload| format!("{payload:?}")).collect();
         assert_eq!(said, ["PayloadParam::Text(\"a\")", "PayloadParam::Binary([1])"]);
     }
@@ -307,7 +314,7 @@ mod tests {
             (vec![of(&one, 1000), of(&two, 2000)], vec!["7", "8"], ["1", "2"]),
             (vec![of(&one, 1000), changed], vec!["7", "9"], ["1", "3"]),
         ];
-        for form in [PayloadForm::Packed, PayloadForm::Each] {
+        for form in [ColumnForm::Packed, ColumnForm::Each] {
             let mut columns = columns(form, &["room", INGEST_TIME]);
             for (messages, rooms, times) in &cases {
                 let filled = columns.fill(messages, usize::MAX).unwrap();

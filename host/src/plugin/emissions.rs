@@ -1,9 +1,10 @@
 //! The new messages of one call, as slices of what the guest returned.
 
+use super::rows::range;
+use super::writings::Writings;
 use crate::message::Payload;
-use crate::message::metadata::{Entry, Metadata};
+use crate::message::metadata::Metadata;
 use bytes::Bytes;
-use std::sync::Arc;
 
 /// New messages. Everything in them was checked.
 #[derive(Debug, Default)]
@@ -18,40 +19,6 @@ pub struct Emissions {
     pub(super) outputs: Vec<u16>,
     pub(super) writings: Writings,
     pub(super) count: usize,
-}
-
-/// What the emissions of a call do with metadata.
-#[derive(Debug)]
-pub(super) enum Writings {
-    /// All the same; without entries, nothing.
-    Same(Arc<[Entry]>),
-    /// Each its own, by key.
-    Own(Vec<(Arc<str>, Writing)>),
-}
-
-impl Default for Writings {
-    fn default() -> Self {
-        Self::Same(Arc::default())
-    }
-}
-
-/// The values of one metadata key; "" removes it.
-#[derive(Debug)]
-pub(super) enum Writing {
-    Same(Arc<str>),
-    Packed {
-        data: String,
-        ends: Vec<u32>,
-    },
-    Each(Vec<Arc<str>>),
-    /// The values by the number of their emission, ascending.
-    Sparse(Vec<(u32, Arc<str>)>),
-}
-
-/// Where piece `i` of a row lies.
-fn range(ends: &[u32], i: usize) -> std::ops::Range<usize> {
-    let start = if i == 0 { 0 } else { ends[i - 1] as usize };
-    start..ends[i] as usize
 }
 
 impl Emissions {
@@ -106,29 +73,14 @@ impl Emissions {
     /// If `i` is not below `len()`.
     #[inline]
     pub fn write_metadata(&self, i: usize, metadata: &mut Metadata) {
-        let writings = match &self.writings {
-            Writings::Same(entries) => return metadata.set_shared(entries),
-            Writings::Own(writings) => writings,
-        };
-        let mut entries = Vec::with_capacity(writings.len());
-        for (key, writing) in writings {
-            let value = match writing {
-                Writing::Same(value) => value.clone(),
-                Writing::Packed { data, ends } => data[range(ends, i)].into(),
-                Writing::Each(values) => values[i].clone(),
-                Writing::Sparse(settings) => {
-                    match settings.binary_search_by_key(&i, |(emission, _)| *emission as usize) {
-                        Ok(found) => settings[found].1.clone(),
-                        Err(_) => continue,
-                    }
-                }
-            };
-            entries.push((key.clone(), value));
-        }
-        metadata.set_all(entries);
+        self.writings.write(i, metadata);
     }
 
     pub(super) fn origins(&self) -> &[u32] {
         &self.origins
+    }
+
+    pub(super) fn origins_mut(&mut self) -> &mut [u32] {
+        &mut self.origins
     }
 }

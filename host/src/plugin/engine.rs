@@ -28,6 +28,9 @@ const COMPONENT_START: &[u8; 8] = b"\0asm\x0d\0\x01\0";
 const MODULE_START: &[u8; 8] = b"\0asm\x01\0\0\0";
 /// The export that makes a component a plugin, without its version.
 const TRANSFORMER: &str = "tidemill:plugin/transformer@";
+/// The export that makes a component a connector, and the import of those that want HTTP.
+const DIALLER: &str = "tidemill:plugin/dialler@";
+const HTTP: &str = "tidemill:plugin/http@";
 
 /// The niceness of threads that compile: the maximum.
 #[cfg(target_os = "linux")]
@@ -235,6 +238,9 @@ impl Engine {
         let runtime = &self.shared.runtime;
         let ty = component.component_type();
         let exports: Vec<&str> = ty.exports(runtime).map(|(name, _)| name).collect();
+        if let Some(dialler) = exports.iter().find(|name| name.starts_with(DIALLER)) {
+            return Err(LoadProblem::Unsupported(format!("is a connector (it exports {dialler})")));
+        }
         let Some(found) = exports.iter().find(|name| name.starts_with(TRANSFORMER)) else {
             return Err(LoadProblem::NoTransformer(match &exports[..] {
                 [] => "nothing at all".into(),
@@ -243,6 +249,9 @@ impl Engine {
         };
         let missing: Vec<&str> =
             ty.imports(runtime).map(|(name, _)| name).filter(|name| !is_offered(name)).collect();
+        if let Some(http) = missing.iter().find(|name| name.starts_with(HTTP)) {
+            return Err(LoadProblem::Unsupported(format!("imports {http}")));
+        }
         if !missing.is_empty() {
             return Err(LoadProblem::MissingImports(missing.join(", ")));
         }
@@ -375,7 +384,7 @@ fn check_functions(
             "tick" => function.typecheck::<(u64,), (Emitted,)>(&cx),
             "finish" => function.typecheck::<(), (Emitted,)>(&cx),
             "snapshot" => function.typecheck::<(), (Result<Option<Vec<u8>>, String>,)>(&cx),
-            "restore" => function.typecheck::<(&[u8],), (Result<(), String>,)>(&cx),
+            "restore" => function.typecheck::<(&[&[u8]], u32, u32), (Result<(), String>,)>(&cx),
             _ => Ok(()),
         };
         checked.map_err(|error| LoadProblem::Mismatch(format!("{name}: {error:#}")))?;
@@ -472,6 +481,14 @@ mod tests {
         assert_eq!(problem(&component(None, Some(next))), LoadProblem::OtherContract(next.into()));
         let ours = Some("tidemill:plugin/transformer@0.1.0");
         assert!(matches!(problem(&component(None, ours)), LoadProblem::Mismatch(_)));
+        let http = "tidemill:plugin/http@0.1.0";
+        assert_eq!(
+            problem(&component(Some(http), ours)),
+            LoadProblem::Unsupported(format!("imports {http}"))
+        );
+        let dialler = "tidemill:plugin/dialler@0.1.0";
+        let unsupported = LoadProblem::Unsupported(format!("is a connector (it exports {dialler})"));
+        assert_eq!(problem(&component(None, Some(dialler))), unsupported);
         let wanted = "acme:mail/send@1.0.0";
         assert_eq!(problem(&component(Some(wanted), ours)), LoadProblem::MissingImports(wanted.into()));
     }

@@ -173,6 +173,9 @@ pub enum LoadProblem {
     /// It has no `transformer`.
     #[error("the component exports no tidemill:plugin/transformer, but {0}")]
     NoTransformer(String),
+    /// It is, or wants, what the contract has and this host does not do yet.
+    #[error("the component {0}, which this host does not support yet")]
+    Unsupported(String),
     /// It has a `transformer` of a contract that this host does not speak.
     #[error("the component exports {0}, this host speaks tidemill:plugin@{version}", version = super::CONTRACT_VERSION)]
     OtherContract(String),
@@ -193,6 +196,7 @@ impl LoadProblem {
             | Self::Malformed(text)
             | Self::Uncompilable(text)
             | Self::NoTransformer(text)
+            | Self::Unsupported(text)
             | Self::OtherContract(text)
             | Self::Mismatch(text)
             | Self::MissingImports(text) => *text = foreign_text::shown(text),
@@ -215,7 +219,7 @@ impl LoadError {
             LoadProblem::Malformed(_) | LoadProblem::Uncompilable(_) => {
                 Some("build it again with a released toolchain")
             }
-            LoadProblem::NoTransformer(_) | LoadProblem::Mismatch(_) => {
+            LoadProblem::NoTransformer(_) | LoadProblem::Unsupported(_) | LoadProblem::Mismatch(_) => {
                 Some("build it for the world `transform` of wit/transform.wit")
             }
             LoadProblem::OtherContract(_) => Some("build it with the SDK of this host's version"),

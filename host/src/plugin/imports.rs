@@ -6,12 +6,13 @@ use super::bindings::tidemill::plugin::{clock, log, metrics, random, state};
 use super::log::GuestLog;
 use super::memory::MemoryLimiter;
 use super::setup::Setup;
-use super::state::StateView;
+use super::state::{KeyChange, StateView};
 use super::wasi::Wasi;
 use crate::message::metadata;
 use crate::telemetry::MetricChanges;
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::Duration;
 use tracing::Level;
 use wasmtime::component::{HasSelf, Linker};
 use wasmtime_wasi::{WasiCtxView, WasiView};
@@ -83,7 +84,8 @@ impl StoreData {
 
     /// The outcome of a call was accepted: what it changed counts.
     pub(super) fn commit(&mut self) {
-        self.state.commit();
+        let time_us = self.time_us;
+        self.state.commit(|| time_us.unwrap_or_else(metadata::now_us));
         for refused in self.metrics.commit() {
             self.log.write(Level::WARN, &refused);
         }
@@ -93,6 +95,11 @@ impl StoreData {
     pub(super) fn last_words(&self) -> Option<String> {
         self.wasi.end_lines();
         self.log.take_last_words()
+    }
+
+    /// The time that the guest is told.
+    fn now_us(&self) -> u64 {
+        self.time_us.unwrap_or_else(metadata::now_us)
     }
 
     /// A name of a metric, which must not be what the guest may not show.
@@ -122,19 +129,36 @@ impl log::Host for StoreData {
 
 impl state::Host for StoreData {
     fn get(&mut self, key: String) -> Option<Vec<u8>> {
-        self.state.get(&key)
+        self.state.get(&key, self.now_us())
+    }
+
+    fn get_many(&mut self, keys: Vec<String>) -> wasmtime::Result<Vec<Option<Vec<u8>>>> {
+        let max_bytes = self.limiter.limit_bytes();
+        self.state.get_many(&keys, self.now_us(), max_bytes).map_err(wasmtime::Error::msg)
     }
 
     fn set(&mut self, key: String, value: Vec<u8>) -> Result<(), String> {
-        self.state.set(key, value)
+        let change = KeyChange { key, value: Some(value), ttl: Duration::ZERO };
+        self.state.change(vec![change], self.now_us())
+    }
+
+    fn set_many(&mut self, changes: Vec<state::Change>) -> Result<(), String> {
+        let changes = changes.into_iter().map(|state::Change { key, value, ttl_ms }| KeyChange {
+            key,
+            value,
+            ttl: Duration::from_millis(ttl_ms),
+        });
+        self.state.change(changes.collect(), self.now_us())
     }
 
     fn delete(&mut self, key: String) {
-        self.state.delete(key);
+        let change = KeyChange { key, value: None, ttl: Duration::ZERO };
+        // What takes room away breaks no limit, and a key that is too long for one is not there.
+        let _ = self.state.change(vec![change], self.now_us());
     }
 
     fn keys(&mut self, prefix: String, after: Option<String>, limit: u32) -> Vec<String> {
-        self.state.keys(&prefix, after.as_deref(), limit)
+        self.state.keys(&prefix, after.as_deref(), limit, self.now_us())
     }
 }
 
@@ -157,7 +181,7 @@ impl metrics::Host for StoreData {
 
 impl clock::Host for StoreData {
     fn now_us(&mut self) -> u64 {
-        self.time_us.unwrap_or_else(metadata::now_us)
+        StoreData::now_us(self)
     }
 }
 

@@ -8,8 +8,10 @@ use super::bindings::tidemill::plugin::types as wit;
 use super::call::{Callee, Purpose};
 use super::columns::Columns;
 use super::description::Description;
+use super::edits::Edits;
 use super::emissions::Emissions;
 use super::fault::{Fault, FaultKind};
+use super::fields::{JsonFields, Search};
 use super::limits::CallTime;
 use super::outcome::{Outcome, check, check_emissions};
 use super::setup::Setup;
@@ -21,7 +23,23 @@ pub struct Instance {
     callee: Callee,
     description: Description,
     columns: Columns,
+    fields: JsonFields,
+    edits: Edits,
     marks: Vec<bool>,
+}
+
+/// Which of several instances an instance is: they share out the keys of their state between them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StatePart {
+    /// Its number, from 0.
+    pub number: u32,
+    /// How many there are.
+    pub of: u32,
+}
+
+impl StatePart {
+    /// The only one there is.
+    pub const WHOLE: Self = Self { number: 0, of: 1 };
 }
 
 impl std::fmt::Debug for Instance {
@@ -43,7 +61,8 @@ impl Plugin {
         let made = started.and_then(|(callee, described)| {
             let description = Description::try_new(described)?;
             let columns = Columns::new(&description);
-            Ok(Instance { callee, description, columns, marks: Vec::new() })
+            let (fields, edits) = (JsonFields::try_new(&description)?, Edits::try_new(&description)?);
+            Ok(Instance { callee, description, columns, fields, edits, marks: Vec::new() })
         });
         made.map_err(|fault| fault.shown(&setup.config).of_kind(FaultKind::Init))
     }
@@ -90,25 +109,49 @@ impl Instance {
     }
 
     async fn try_process(&mut self, batch: &[Message]) -> Result<Outcome, Fault> {
-        let limits = *self.callee.limits();
-        let Some(columns) = self.columns.fill(batch, limits.memory_bytes) else {
-            self.callee.bury();
-            let detail = "the batch with its metadata is larger than limits.memory";
-            return Err(Fault::new(FaultKind::Memory, detail));
+        let max_bytes = self.callee.limits().memory_bytes;
+        let Some(Search { bytes, refused }) = self.fields.find(batch, max_bytes) else {
+            return Err(self.too_large());
         };
+        let left_bytes = max_bytes - bytes;
+        if refused.is_empty() {
+            return self.ask(batch, left_bytes).await;
+        }
+        // What is not JSON is not for this guest: it sees the others, and their indices are put right again.
+        let (indices, kept) = without(batch, &refused);
+        let outcome = if kept.is_empty() { Outcome::uncalled() } else { self.ask(&kept, left_bytes).await? };
+        Ok(outcome.among(&indices, refused))
+    }
+
+    /// Gives the guest messages whose fields were found.
+    async fn ask(&mut self, batch: &[Message], max_bytes: usize) -> Result<Outcome, Fault> {
+        let Some(columns) = self.columns.fill(batch, max_bytes) else { return Err(self.too_large()) };
         let metadata = columns.metadata();
-        let columns = columns.batch(metadata.as_deref());
+        let texts = self.fields.each();
+        let fields = self.fields.values(&texts);
+        let columns = columns.batch(metadata.as_deref(), fields.as_deref());
         let outcome = self.callee.call("process", Purpose::Ordinary, async |guest, store| {
             guest.call_process(store, columns).await
         });
         let outcome = outcome.await?;
-        let max_bytes = limits.output_bytes;
-        let mut outcome = check(outcome, batch.len(), &self.description, max_bytes, &mut self.marks)?;
+        let max_bytes = self.callee.limits().output_bytes;
+        let mut outcome =
+            check(outcome, batch, &self.description, &mut self.edits, max_bytes, &mut self.marks)?;
+        let config = self.callee.host().log.config();
         for rejection in &mut outcome.rejections {
-            rejection.reason = self.config().told(&rejection.reason);
+            rejection.reason = config.told(&rejection.reason);
+        }
+        if let Some(retry) = &mut outcome.retry {
+            retry.reason = config.told(&retry.reason);
         }
         self.accept();
         Ok(outcome)
+    }
+
+    fn too_large(&mut self) -> Fault {
+        self.callee.bury();
+        let detail = "the batch with its metadata and fields is larger than limits.memory";
+        Fault::new(FaultKind::Memory, detail)
     }
 
     /// Calls the guest's timer, at `now_us` microseconds since the Unix epoch.
@@ -178,8 +221,9 @@ impl Instance {
         }
     }
 
-    /// Gives the guest a snapshot of this or an earlier version of the plugin. Memory has the head-room
-    /// of [`Instance::snapshot`].
+    /// Gives the guest snapshots of this or an earlier version of the plugin, of which it is to keep what
+    /// belongs to this part: as a rule one, and all of it. Memory has the head-room of
+    /// [`Instance::snapshot`].
     ///
     /// # Errors
     /// A fault of kind `restore`, also if the plugin refuses the state; the instance is of no
@@ -187,9 +231,11 @@ impl Instance {
     ///
     /// # Cancel safety
     /// None: dropping the future ends the instance.
-    pub async fn restore(&mut self, snapshot: &[u8]) -> Result<(), Fault> {
+    pub async fn restore(&mut self, snapshots: &[Vec<u8>], part: StatePart) -> Result<(), Fault> {
+        let StatePart { number, of } = part;
         let restored = self.callee.call("restore", Purpose::Carrying, async |guest, store| {
-            guest.call_restore(store, snapshot).await
+            let snapshots: Vec<&[u8]> = snapshots.iter().map(Vec::as_slice).collect();
+            guest.call_restore(store, &snapshots, number, of).await
         });
         restored.await.map_err(|fault| fault.shown(self.config()).of_kind(FaultKind::Restore))?;
         self.callee.revive();
@@ -215,4 +261,11 @@ impl Instance {
         self.callee.host_mut().commit();
         self.callee.revive();
     }
+}
+
+/// The messages of a batch that were not refused, and their indices.
+fn without(batch: &[Message], refused: &[(u32, String)]) -> (Vec<u32>, Vec<Message>) {
+    let mut refused = refused.iter().map(|(index, _)| *index).peekable();
+    let kept = (0..).zip(batch).filter(|(index, _)| refused.next_if_eq(index).is_none());
+    kept.map(|(index, message)| (index, message.clone())).unzip()
 }

@@ -43,6 +43,10 @@ impl MemoryLimiter {
         Self { limit_bytes, used_bytes: 0, carried_bytes: 0, is_carrying: false, refused: None }
     }
 
+    pub(super) fn limit_bytes(&self) -> usize {
+        self.limit_bytes
+    }
+
     pub(super) fn used_bytes(&self) -> usize {
         self.used_bytes
     }

@@ -5,23 +5,15 @@
 
 use super::bindings::tidemill::plugin::types as wit;
 use super::description::Description;
-use super::emissions::{Emissions, Writing, Writings};
+use super::edits::{Edited, Edits};
+use super::emissions::Emissions;
 use super::fault::{Fault, FaultKind};
-use crate::message::Payload;
+use super::forward::Forward;
+use super::rows::{Decided, check_ends, check_messages, check_outputs, check_texts, same_length};
+use super::writings::Writings;
+use crate::message::{Message, Payload};
 use bytes::Bytes;
-use std::ops::Range;
-use std::sync::Arc;
-
-/// Which messages of a batch go on unchanged.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Forward {
-    /// No message is forwarded.
-    Nothing,
-    /// All messages are forwarded.
-    All,
-    /// Those with these indices, strictly ascending, all in range.
-    These(Vec<u32>),
-}
+use std::time::Duration;
 
 /// A message that the plugin refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,18 +24,72 @@ pub struct Rejection {
     pub reason: String,
 }
 
+/// Where the plugin stopped, because it cannot decide yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Retry {
+    /// The index of the message in the batch; nothing else is said of it, or of one after it.
+    pub message: u32,
+    /// Why, in the plugin's words.
+    pub reason: String,
+    /// When it wants to be offered the message again.
+    pub after: Duration,
+}
+
 /// What became of a batch. Everything in it was checked.
 #[derive(Debug)]
 pub struct Outcome {
-    /// The messages that go on unchanged.
+    /// The messages that go on.
     pub forward: Forward,
     /// The output of each of them: 0 is "default", n is `outputs[n - 1]` of the description. Empty:
     /// all go to the default.
     pub forward_outputs: Vec<u16>,
+    /// What each of them is given as metadata.
+    pub forward_metadata: Writings,
+    /// What was edited in them.
+    pub edited: Edited,
     /// New messages, in the order of their origins.
     pub emissions: Emissions,
     /// The messages refused; none of them is forwarded, or the origin of an emission.
     pub rejections: Vec<Rejection>,
+    /// The message from which on all are to be offered again.
+    pub retry: Option<Retry>,
+    /// Whether the guest was asked: not where no message of the batch was for it.
+    pub is_answer: bool,
+}
+
+impl Outcome {
+    /// What becomes of no message.
+    pub(super) fn uncalled() -> Self {
+        Self {
+            forward: Forward::Nothing,
+            forward_outputs: Vec::new(),
+            forward_metadata: Writings::default(),
+            edited: Edited::default(),
+            emissions: Emissions::none(),
+            rejections: Vec::new(),
+            retry: None,
+            is_answer: false,
+        }
+    }
+
+    /// The same for a larger batch: the messages have these indices in it, and the others are `refused`.
+    pub(super) fn among(mut self, indices: &[u32], refused: Vec<(u32, String)>) -> Self {
+        let in_batch = |index: &mut u32| *index = indices[*index as usize];
+        match &mut self.forward {
+            Forward::Nothing => {}
+            Forward::All => self.forward = Forward::These(indices.to_vec()),
+            Forward::These(these) => these.iter_mut().for_each(in_batch),
+        }
+        self.emissions.origins_mut().iter_mut().for_each(in_batch);
+        self.rejections.iter_mut().for_each(|rejection| in_batch(&mut rejection.message));
+        if let Some(retry) = &mut self.retry {
+            in_batch(&mut retry.message);
+        }
+        let decided = self.retry.as_ref().map_or(u32::MAX, |retry| retry.message);
+        let refused = refused.into_iter().filter(|(message, _)| *message < decided);
+        self.rejections.extend(refused.map(|(message, reason)| Rejection { message, reason }));
+        self
+    }
 }
 
 /// What the host keeps for each emission on its way through the pipeline, in bytes: the message itself is
@@ -51,41 +97,74 @@ pub struct Outcome {
 const EMISSION_BYTES: usize = 128;
 /// What a payload takes beside its bytes where it does not lie in a row with the others.
 const OWN_PAYLOAD_BYTES: usize = 64;
-/// What an emission takes that has metadata of its own.
-const CHANGES_BYTES: usize = 64;
-/// What a value of metadata takes beside its bytes.
-const VALUE_BYTES: usize = 64;
 
-/// Checks the outcome of a batch of `messages` messages, for which the host may hold `max_bytes`.
+/// Checks the outcome of a batch, for which the host may hold `max_bytes`, and edits what was forwarded.
 pub(super) fn check(
     outcome: wit::Outcome,
-    messages: usize,
+    batch: &[Message],
     description: &Description,
+    edits: &mut Edits,
     max_bytes: usize,
     marks: &mut Vec<bool>,
 ) -> Result<Outcome, Fault> {
-    let wit::Outcome { forward, forward_outputs, emissions, rejections } = outcome;
-    let (forward, forwarded) = match forward {
+    let retry = outcome.retry.map(|wit::Retry { message, reason, after_ms }| Retry {
+        message,
+        reason,
+        after: Duration::from_millis(after_ms.into()),
+    });
+    let messages = batch.len();
+    if let Some(Retry { message, .. }) = retry.as_ref().filter(|retry| retry.message as usize >= messages) {
+        return Err(Fault::invalid(format!("retry is message {message} of a batch of {messages}")));
+    }
+    let decided = Decided { messages, retry: retry.as_ref().map(|retry| retry.message) };
+    let (forward, forwarded) = match outcome.forward {
         wit::Forward::Nothing => (Forward::Nothing, 0),
-        wit::Forward::All => (Forward::All, messages),
+        wit::Forward::All => {
+            if let Some(retry) = decided.retry {
+                return Err(Fault::invalid(format!("forward is all, and {retry} is the retry")));
+            }
+            (Forward::All, messages)
+        }
         wit::Forward::These(these) => {
-            ascending("forward", &these, messages, true)?;
+            check_messages("forward", &these, decided, true)?;
             let count = these.len();
             (Forward::These(these), count)
         }
     };
-    check_outputs("forward-outputs", &forward_outputs, forwarded, description)?;
-    let emissions = match emissions {
+    check_outputs("forward-outputs", &outcome.forward_outputs, forwarded, description)?;
+    let kept_bytes = Writings::bytes(&outcome.forward_metadata, forwarded);
+    if kept_bytes > max_bytes {
+        return Err(Fault::new(
+            FaultKind::Output,
+            format!(
+                "the metadata of {forwarded} forwarded messages would take {kept_bytes} bytes in the host, limits.output is {max_bytes}"
+            ),
+        ));
+    }
+    let forward_metadata =
+        Writings::check("forward-metadata", outcome.forward_metadata, forwarded, description)?;
+    let emissions = match outcome.emissions {
         None => Emissions::none(),
-        Some(emissions) => check_emissions(emissions, Some(messages), description, max_bytes)?,
+        Some(emissions) => check_emissions(emissions, Some(decided), description, max_bytes - kept_bytes)?,
     };
-    let rejections = check_rejections(rejections, messages, &forward, &emissions, marks)?;
-    Ok(Outcome { forward, forward_outputs, emissions, rejections })
+    let rejections = check_rejections(outcome.rejections, decided, &forward, &emissions, marks)?;
+    let edited = edits.apply(outcome.edits, batch, &forward, forwarded)?;
+    let forward_outputs = outcome.forward_outputs;
+    Ok(Outcome {
+        forward,
+        forward_outputs,
+        forward_metadata,
+        edited,
+        emissions,
+        rejections,
+        retry,
+        is_answer: true,
+    })
 }
 
 fn check_rejections(
     rejections: Vec<wit::Rejection>,
-    messages: usize,
+    decided: Decided,
     forward: &Forward,
     emissions: &Emissions,
     marks: &mut Vec<bool>,
@@ -93,6 +172,7 @@ fn check_rejections(
     if rejections.is_empty() {
         return Ok(Vec::new());
     }
+    let messages = decided.messages;
     if rejections.len() > messages {
         let count = rejections.len();
         return Err(Fault::invalid(format!("rejections has {count} entries for a batch of {messages}")));
@@ -105,28 +185,21 @@ fn check_rejections(
     }
     let mut checked = Vec::with_capacity(rejections.len());
     for (n, wit::Rejection { message, reason }) in rejections.into_iter().enumerate() {
-        match marks.get_mut(message as usize) {
-            None => {
-                return Err(Fault::invalid(format!(
-                    "rejections[{n}] is message {message} of a batch of {messages}"
-                )));
-            }
-            Some(mark @ false) => *mark = true,
-            Some(true) => {
-                return Err(Fault::invalid(format!(
-                    "rejections[{n}] is message {message}, which was rejected, forwarded or answered before"
-                )));
-            }
+        decided.check(message, || format!("rejections[{n}] is message"))?;
+        if std::mem::replace(&mut marks[message as usize], true) {
+            return Err(Fault::invalid(format!(
+                "rejections[{n}] is message {message}, which was rejected, forwarded or answered before"
+            )));
         }
         checked.push(Rejection { message, reason });
     }
     Ok(checked)
 }
 
-/// Checks emissions: of a batch of `messages`, or of a call without messages.
+/// Checks emissions: of what was decided of a batch, or of a call without messages.
 pub(super) fn check_emissions(
     emissions: wit::Emissions,
-    messages: Option<usize>,
+    decided: Option<Decided>,
     description: &Description,
     max_bytes: usize,
 ) -> Result<Emissions, Fault> {
@@ -146,37 +219,16 @@ pub(super) fn check_emissions(
         }
     };
     let count = each.as_ref().map_or(ends.len(), Vec::len);
-    match messages {
-        Some(messages) => {
+    match decided {
+        Some(decided) => {
             same_length("emissions.origins", origins.len(), count)?;
-            ascending("emissions.origins", &origins, messages, false)?;
+            check_messages("emissions.origins", &origins, decided, false)?;
         }
         None if origins.is_empty() => {}
         None => return Err(Fault::invalid("emissions.origins is not empty in a call without messages")),
     }
     check_outputs("emissions.outputs", &outputs, count, description)?;
-    if !metadata.is_empty() && metadata.len() != description.writes.len() {
-        return Err(Fault::invalid(format!(
-            "emissions.metadata has {} columns for {} keys of description.writes",
-            metadata.len(),
-            description.writes.len()
-        )));
-    }
-    let mut writings = Vec::with_capacity(metadata.len());
-    for (key, writing) in description.writes.iter().zip(metadata) {
-        if !matches!(writing, wit::Writing::Inherit) {
-            writings.push((key.clone(), check_writing(key, writing, count)?));
-        }
-    }
-    let writings = if writings.iter().all(|(_, writing)| matches!(writing, Writing::Same(_))) {
-        let same = writings.into_iter().filter_map(|(key, writing)| match writing {
-            Writing::Same(value) => Some((key, value)),
-            _ => None,
-        });
-        Writings::Same(same.collect())
-    } else {
-        Writings::Own(writings)
-    };
+    let writings = Writings::check("emissions.metadata", metadata, count, description)?;
     Ok(Emissions { payloads, each, ends, binary, origins, outputs, writings, count })
 }
 
@@ -193,22 +245,7 @@ fn check_size(emissions: &wit::Emissions, max_bytes: usize) -> Result<(), Fault>
             (each.len(), bytes.sum::<usize>() + each.len() * OWN_PAYLOAD_BYTES)
         }
     };
-    let inherits = |writing: &wit::Writing| matches!(writing, wit::Writing::Inherit);
-    let is_same = |writing: &wit::Writing| matches!(writing, wit::Writing::Same(_)) || inherits(writing);
-    let are_shared = emissions.metadata.iter().all(is_same);
-    let mut metadata_bytes =
-        if emissions.metadata.iter().all(inherits) { 0 } else { count.saturating_mul(CHANGES_BYTES) };
-    for writing in &emissions.metadata {
-        let (values, bytes) = match writing {
-            wit::Writing::Inherit => (0, 0),
-            wit::Writing::Same(value) => (if are_shared { 1 } else { count }, value.len()),
-            wit::Writing::Packed(wit::TextsResult { data, ends }) => (ends.len(), data.len()),
-            wit::Writing::Each(values) => (values.len(), values.iter().map(String::len).sum()),
-            wit::Writing::Sparse(settings) => (settings.len(), settings.iter().map(|s| s.value.len()).sum()),
-        };
-        metadata_bytes =
-            metadata_bytes.saturating_add(values.saturating_mul(VALUE_BYTES)).saturating_add(bytes);
-    }
+    let metadata_bytes = Writings::bytes(&emissions.metadata, count);
     let bytes =
         count.saturating_mul(EMISSION_BYTES).saturating_add(payload_bytes).saturating_add(metadata_bytes);
     if bytes <= max_bytes {
@@ -247,126 +284,20 @@ fn check_packed(data: &[u8], ends: &[u32], binary: Option<&[u8]>) -> Result<(), 
     Ok(())
 }
 
-/// Checks that the ends ascend and that the last is the end of the data.
-fn check_ends(name: &str, data: &[u8], ends: &[u32]) -> Result<(), Fault> {
-    if let Some(n) = ends.windows(2).position(|pair| pair[0] > pair[1]) {
-        return Err(Fault::invalid(format!("{name}.ends[{}] lies before ends[{n}]", n + 1)));
-    }
-    let last = ends.last().map_or(0, |end| *end as usize);
-    if last != data.len() {
-        return Err(Fault::invalid(format!("{name}.ends ends at {last}, its data at {}", data.len())));
-    }
-    Ok(())
-}
-
-/// Checks that these pieces are UTF-8: their bytes as a whole, and that they are cut between
-/// characters, which is the same and takes one pass.
-fn check_texts(name: &str, data: &[u8], ends: &[u32], pieces: Range<usize>) -> Result<(), Fault> {
-    let start = if pieces.start == 0 { 0 } else { ends[pieces.start - 1] as usize };
-    let row = &ends[pieces.clone()];
-    let bytes = &data[start..row.last().map_or(start, |end| *end as usize)];
-    if let Ok(text) = std::str::from_utf8(bytes) {
-        return match row.iter().find(|end| !text.is_char_boundary(**end as usize - start)) {
-            None => Ok(()),
-            Some(end) => Err(Fault::invalid(format!("{name}.ends has {end}, which is inside a character"))),
-        };
-    }
-    let mut start = start;
-    let is_text = |end: &&u32| {
-        let piece = &data[start..**end as usize];
-        start = **end as usize;
-        std::str::from_utf8(piece).is_ok()
-    };
-    let n = pieces.start + row.iter().take_while(is_text).count();
-    Err(Fault::invalid(format!("{name}: piece {n} is not UTF-8")))
-}
-
-fn check_writing(key: &str, writing: wit::Writing, count: usize) -> Result<Writing, Fault> {
-    let name = || format!("emissions.metadata[{key:?}]");
-    Ok(match writing {
-        wit::Writing::Inherit => Writing::Sparse(Vec::new()),
-        wit::Writing::Same(value) => Writing::Same(value.into()),
-        wit::Writing::Packed(wit::TextsResult { data, ends }) => {
-            same_length(&name(), ends.len(), count)?;
-            check_ends(&name(), &data, &ends)?;
-            check_texts(&name(), &data, &ends, 0..count)?;
-            let data =
-                String::from_utf8(data).map_err(|_| Fault::invalid(format!("{}: not UTF-8", name())))?;
-            Writing::Packed { data, ends }
-        }
-        wit::Writing::Each(values) => {
-            same_length(&name(), values.len(), count)?;
-            Writing::Each(values.into_iter().map(Arc::from).collect())
-        }
-        wit::Writing::Sparse(settings) => {
-            let settings = settings.into_iter().map(|s| (s.emission, Arc::from(s.value)));
-            let mut settings: Vec<(u32, Arc<str>)> = settings.collect();
-            settings.sort_by_key(|(emission, _)| *emission);
-            if let Some((emission, _)) = settings.last().filter(|(last, _)| *last as usize >= count) {
-                return Err(Fault::invalid(format!("{} sets emission {emission} of {count}", name())));
-            }
-            if let Some(twice) = settings.windows(2).find(|pair| pair[0].0 == pair[1].0) {
-                return Err(Fault::invalid(format!("{} sets emission {} twice", name(), twice[0].0)));
-            }
-            Writing::Sparse(settings)
-        }
-    })
-}
-
-fn check_outputs(name: &str, outputs: &[u16], count: usize, description: &Description) -> Result<(), Fault> {
-    if outputs.is_empty() {
-        return Ok(());
-    }
-    same_length(name, outputs.len(), count)?;
-    let known = description.outputs.len();
-    match outputs.iter().position(|output| usize::from(*output) > known) {
-        None => Ok(()),
-        Some(n) => Err(Fault::invalid(format!(
-            "{name}[{n}] is {}, the plugin described {known} outputs beside the default",
-            outputs[n]
-        ))),
-    }
-}
-
-fn same_length(name: &str, length: usize, expected: usize) -> Result<(), Fault> {
-    if length == expected {
-        return Ok(());
-    }
-    Err(Fault::invalid(format!("{name} has {length} entries for {expected}")))
-}
-
-/// Checks that indices ascend, strictly or not, and are below `bound`.
-fn ascending(name: &str, indices: &[u32], bound: usize, strictly: bool) -> Result<(), Fault> {
-    if let Some(n) = indices.windows(2).position(|p| p[0] > p[1] || (strictly && p[0] == p[1])) {
-        return Err(Fault::invalid(format!(
-            "{name}[{}] is {}, after {}: not ascending",
-            n + 1,
-            indices[n + 1],
-            indices[n]
-        )));
-    }
-    match indices.last() {
-        Some(last) if *last as usize >= bound => {
-            Err(Fault::invalid(format!("{name} has {last} for a batch of {bound}")))
-        }
-        _ => Ok(()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::super::description::PayloadForm;
+    use super::super::description::ColumnForm;
     use super::*;
     use crate::message::metadata::Metadata;
+
+    const MESSAGES: [&str; 3] = [r#"{"price": 1,"deep":{}}"#, "{}", "not JSON"];
 
     fn description() -> Description {
         Description {
             outputs: vec!["side".into()],
-            reads: Vec::new(),
             writes: vec!["mark".into(), "room".into()],
-            form: PayloadForm::Packed,
-            times: false,
-            tick: None,
+            edits: vec!["/price".into(), "/deep/note".into()],
+            ..Description::plain(ColumnForm::Packed)
         }
     }
 
@@ -390,11 +321,22 @@ mod tests {
 
     fn outcome(emissions: Option<wit::Emissions>) -> wit::Outcome {
         let forward = wit::Forward::Nothing;
-        wit::Outcome { forward, forward_outputs: Vec::new(), emissions, rejections: Vec::new() }
+        wit::Outcome {
+            forward,
+            forward_outputs: Vec::new(),
+            forward_metadata: Vec::new(),
+            edits: Vec::new(),
+            emissions,
+            rejections: Vec::new(),
+            retry: None,
+        }
     }
 
     fn checked(outcome: wit::Outcome) -> Result<Outcome, String> {
-        check(outcome, 3, &description(), 16 << 20, &mut Vec::new()).map_err(|fault| {
+        let batch = MESSAGES
+            .map(|text| Message { payload: Payload::text(text), metadata: Metadata::without_origin(0) });
+        let mut edits = Edits::try_new(&description()).unwrap();
+        check(outcome, &batch, &description(), &mut edits, 16 << 20, &mut Vec::new()).map_err(|fault| {
             assert_eq!(fault.kind, FaultKind::Invalid);
             fault.detail
         })
@@ -422,7 +364,7 @@ mod tests {
         honest.forward_outputs = vec![1];
         honest.rejections = vec![rejection(2)];
         emitted(&mut honest).metadata = vec![
-            wit::Writing::Sparse(vec![wit::Setting { emission: 1, value: "m".into() }]),
+            wit::Writing::Sparse(vec![wit::Setting { index: 1, value: "m".into() }]),
             wit::Writing::Packed(wit::TextsResult { data: b"r1r2".to_vec(), ends: vec![2, 4] }),
         ];
         let taken = checked(honest).unwrap();
@@ -436,6 +378,88 @@ mod tests {
         emissions.write_metadata(1, &mut metadata[1]);
         assert_eq!((&*metadata[0].get("mark"), &*metadata[0].get("room")), ("", "r1"));
         assert_eq!((&*metadata[1].get("mark"), &*metadata[1].get("room")), ("m", "r2"));
+    }
+
+    fn texts(data: &str, ends: &[u32], absent: Option<&[u8]>) -> wit::ValuesResult {
+        wit::ValuesResult::Packed(wit::OptionalTextsResult {
+            data: data.as_bytes().to_vec(),
+            ends: ends.to_vec(),
+            absent: absent.map(<[u8]>::to_vec),
+        })
+    }
+
+    #[test]
+    fn forwarded_messages_are_edited_where_they_can_be() {
+        let mut honest = outcome(None);
+        honest.forward = wit::Forward::All;
+        let numbers = vec![2.5, f64::NAN, f64::NAN];
+        honest.edits = vec![wit::ValuesResult::Numbers(numbers), texts(r#"[1]"x"null"#, &[3, 6, 10], None)];
+        let edited = checked(honest).unwrap().edited;
+        let payload = |n: usize| edited.payload(n, &Payload::text(MESSAGES[n]));
+        let first = Payload::text(r#"{"price": 2.5,"deep":{"note":[1]}}"#);
+        assert_eq!(payload(0), Ok(Some(first)));
+        assert_eq!(payload(1), Err("the message has no object for /deep/note"));
+        assert_eq!(payload(2), Err("not JSON (at byte 0)"));
+        let mut untouched = outcome(None);
+        untouched.forward = wit::Forward::These(vec![1, 2]);
+        untouched.edits = vec![wit::ValuesResult::Each(vec![None, None]), texts("", &[0, 0], Some(&[1, 1]))];
+        let edited = checked(untouched).unwrap().edited;
+        assert_eq!(
+            (edited.payload(0, &Payload::text("{}")), edited.payload(1, &Payload::text(""))),
+            (Ok(None), Ok(None))
+        );
+    }
+
+    #[test]
+    fn what_lies_before_a_retry_is_decided() {
+        let mut honest = outcome(None);
+        honest.forward = wit::Forward::These(vec![0]);
+        honest.rejections = vec![rejection(1)];
+        honest.retry = Some(wit::Retry { message: 2, reason: "not yet".into(), after_ms: 70 });
+        let retry = checked(honest).unwrap().retry.unwrap();
+        assert_eq!(retry, Retry { message: 2, reason: "not yet".into(), after: Duration::from_millis(70) });
+    }
+
+    #[test]
+    fn a_lie_of_edits_or_of_a_retry_is_named() {
+        let edits = |column: fn() -> wit::ValuesResult| {
+            move |told: &mut wit::Outcome| {
+                told.emissions = None;
+                told.forward = wit::Forward::These(vec![0]);
+                told.edits = vec![wit::ValuesResult::Numbers(vec![f64::NAN]), column()];
+            }
+        };
+        let numbers = |numbers: &[f64]| wit::ValuesResult::Numbers(numbers.to_vec());
+        lie(edits(|| wit::ValuesResult::Numbers(vec![])), r#"edits["/deep/note"] has 0 entries for 1"#);
+        lie(
+            edits(|| wit::ValuesResult::Numbers(vec![f64::INFINITY])),
+            r#"edits["/deep/note"][0] is not finite"#,
+        );
+        lie(edits(|| texts("{", &[1], None)), r#"edits["/deep/note"][0]: not JSON (at byte 1)"#);
+        lie(edits(|| texts("1", &[1], Some(&[1]))), r#"edits["/deep/note"][0] is absent, and has bytes"#);
+        lie(edits(|| texts("1", &[1], Some(&[2]))), r#"edits["/deep/note"].absent[0] is 2, neither 0 nor 1"#);
+        lie(|told| told.edits = vec![numbers(&[])], "edits has 1 columns for 2 places of description.edits");
+        let retry = |told: &mut wit::Outcome, message| {
+            told.retry = Some(wit::Retry { message, reason: String::new(), after_ms: 0 });
+        };
+        lie(|told| retry(told, 3), "retry is message 3 of a batch of 3");
+        lie(|told| retry(told, 1), "emissions.origins has 1, which is not before 1, the retry");
+        lie(
+            |told| {
+                told.emissions = None;
+                told.forward = wit::Forward::All;
+                retry(told, 2);
+            },
+            "forward is all, and 2 is the retry",
+        );
+        lie(
+            |told| {
+                told.emissions = None;
+                told.rejections = vec![rejection(2)];
+                retry(told, 2);
+            },
+            "rejections[0] is message 2, which is not before 2, the retry",
+        );
     }
 
     #[test]
@@ -487,17 +511,16 @@ mod tests {
             "emissions.metadata has 1 columns for 2 keys of description.writes",
         );
         let sparse = |settings: &'static [u32]| {
-            let settings =
-                settings.iter().map(|emission| wit::Setting { emission: *emission, value: "v".into() });
+            let settings = settings.iter().map(|index| wit::Setting { index: *index, value: "v".into() });
             let writing = wit::Writing::Sparse(settings.collect());
             move |told: &mut wit::Outcome| emitted(told).metadata = vec![wit::Writing::Inherit, writing]
         };
-        lie(sparse(&[2]), "emissions.metadata[\"room\"] sets emission 2 of 2");
-        lie(sparse(&[1, 0, 1]), "emissions.metadata[\"room\"] sets emission 1 twice");
+        lie(sparse(&[2]), "emissions.metadata[\"room\"] sets 2 of 2");
+        lie(sparse(&[1, 1]), "emissions.metadata[\"room\"] sets 1 after 1: not ascending");
         lie(|told| told.forward = wit::Forward::These(vec![1, 1]), "forward[1] is 1, after 1: not ascending");
         lie(|told| told.forward = wit::Forward::These(vec![3]), "forward has 3 for a batch of 3");
         lie(|told| told.forward_outputs = vec![0], "forward-outputs has 1 entries for 0");
-        lie(|told| told.rejections = vec![rejection(3)], "rejections[0] is message 3 of a batch of 3");
+        lie(|told| told.rejections = vec![rejection(3)], "rejections[0] is message 3 for a batch of 3");
         for (first, forward) in [
             (2, wit::Forward::Nothing),
             (2, wit::Forward::These(vec![2])),

@@ -4,6 +4,8 @@
 //! used by mistake.
 
 use crate::bindings::tidemill::plugin::types;
+use crate::fields::{Edit, Json, Number, Text};
+use crate::json::{Fields, InvalidPointer};
 use std::time::Duration;
 
 /// What a plugin is and asks for, given its configuration.
@@ -12,8 +14,13 @@ pub struct Description {
     outputs: Vec<String>,
     reads: Vec<String>,
     writes: Vec<String>,
+    fields: Vec<types::Field>,
+    edits: Vec<String>,
+    is_only_json: bool,
+    is_without_payloads: bool,
     times: bool,
     tick_ms: u32,
+    facts: Vec<(String, String)>,
 }
 
 /// A named way out of the plugin.
@@ -67,9 +74,59 @@ impl Description {
         Read(index_of(&mut self.reads, key))
     }
 
-    /// Announces a metadata key that emissions may set.
+    /// Announces a metadata key that the plugin may set.
     pub fn write(&mut self, key: &str) -> Write {
         Write(index_of(&mut self.writes, key))
+    }
+
+    /// Asks for a JSON field of every message as a number: that of a JSON number, or of a string that holds
+    /// one.
+    ///
+    /// # Errors
+    /// It is not a JSON pointer.
+    pub fn number(&mut self, pointer: &str) -> Result<Number, InvalidPointer> {
+        self.field(pointer, types::Kind::Number).map(Number)
+    }
+
+    /// Asks for a JSON field of every message as what a string says.
+    ///
+    /// # Errors
+    /// It is not a JSON pointer.
+    pub fn text(&mut self, pointer: &str) -> Result<Text, InvalidPointer> {
+        self.field(pointer, types::Kind::Text).map(Text)
+    }
+
+    /// Asks for a JSON field of every message as it stands there.
+    ///
+    /// # Errors
+    /// It is not a JSON pointer.
+    pub fn json(&mut self, pointer: &str) -> Result<Json, InvalidPointer> {
+        self.field(pointer, types::Kind::Json).map(Json)
+    }
+
+    /// Announces a member of JSON objects that the plugin may set or remove in the messages that it forwards.
+    ///
+    /// # Errors
+    /// It is not a JSON pointer.
+    pub fn edit(&mut self, pointer: &str) -> Result<Edit, InvalidPointer> {
+        Fields::default().add(pointer)?;
+        Ok(Edit(index_of(&mut self.edits, pointer)))
+    }
+
+    /// Asks for no message that is not JSON: the host rejects it, and the plugin never sees it.
+    pub fn only_json(&mut self) {
+        self.is_only_json = true;
+    }
+
+    /// Does without the payloads: [`as_bytes`](crate::Message::as_bytes) is empty, and nothing is copied.
+    pub fn without_payloads(&mut self) {
+        self.is_without_payloads = true;
+    }
+
+    /// What the host says of where the plugin runs: `pipeline`, `transform`, `instance` and others of
+    /// `wit/transform.wit`.
+    pub fn fact(&self, name: &str) -> Option<&str> {
+        self.facts.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 
     /// Asks for the time at which each message was received.
@@ -83,8 +140,25 @@ impl Description {
         self.tick_ms = u32::try_from(interval.as_millis()).unwrap_or(u32::MAX).max(1);
     }
 
+    pub(crate) fn with_facts(facts: Vec<(String, String)>) -> Self {
+        Self { facts, ..Self::default() }
+    }
+
     pub(crate) fn writes(&self) -> usize {
         self.writes.len()
+    }
+
+    pub(crate) fn edits(&self) -> usize {
+        self.edits.len()
+    }
+
+    fn field(&mut self, pointer: &str, kind: types::Kind) -> Result<usize, InvalidPointer> {
+        Fields::default().add(pointer)?;
+        let known = self.fields.iter().position(|field| field.pointer == pointer && field.kind == kind);
+        Ok(known.unwrap_or_else(|| {
+            self.fields.push(types::Field { pointer: pointer.to_owned(), kind });
+            self.fields.len() - 1
+        }))
     }
 
     pub(crate) fn to_wit(&self) -> types::Description {
@@ -92,7 +166,11 @@ impl Description {
             outputs: self.outputs.clone(),
             reads: self.reads.clone(),
             writes: self.writes.clone(),
-            payloads: types::Form::Packed,
+            fields: self.fields.clone(),
+            edits: self.edits.clone(),
+            json: self.is_only_json,
+            form: types::Form::Packed,
+            payloads: !self.is_without_payloads,
             times: self.times,
             tick_ms: self.tick_ms,
             options: Vec::new(),

@@ -1,6 +1,7 @@
 //! New messages on their way out, written straight into the columns in which they cross.
 
 use crate::bindings::tidemill::plugin::types;
+use crate::writing::{self, Writing};
 use crate::{Output, Result, Write};
 use serde::Serialize;
 
@@ -25,14 +26,6 @@ pub struct Emissions {
 pub(crate) struct Room {
     bytes: usize,
     emissions: usize,
-}
-
-/// The values that emissions were given for one metadata key, in a row.
-#[derive(Debug, Default)]
-struct Writing {
-    emissions: Vec<u32>,
-    data: Vec<u8>,
-    ends: Vec<u32>,
 }
 
 /// A new message that is being written; it is complete when it is dropped.
@@ -94,7 +87,7 @@ impl Emissions {
         self.outputs.truncate(kept);
         self.data.truncate(self.ends.last().map_or(0, |&end| end as usize));
         for writing in &mut self.writings {
-            writing.keep(kept);
+            writing.keep(position(kept));
         }
     }
 
@@ -107,50 +100,13 @@ impl Emissions {
             return None;
         }
         let count = self.ends.len();
-        let written = self.writings.iter().any(|writing| !writing.emissions.is_empty());
-        let metadata = if written { self.writings } else { Vec::new() };
         let binary = (!self.binary.is_empty()).then_some(self.binary);
         Some(types::Emissions {
             payloads: types::Payloads::Packed(types::Packed { data: self.data, ends: self.ends, binary }),
             origins: self.origins,
             outputs: self.outputs,
-            metadata: metadata.into_iter().map(|writing| writing.into_wit(count)).collect(),
+            metadata: writing::into_wit(self.writings, || 0..position(count)),
         })
-    }
-}
-
-impl Writing {
-    fn set(&mut self, emission: usize, value: &str) {
-        self.keep(emission);
-        self.data.extend_from_slice(value.as_bytes());
-        self.emissions.push(position(emission));
-        self.ends.push(position(self.data.len()));
-    }
-
-    /// Forgets what emissions from this number on were given.
-    fn keep(&mut self, emissions: usize) {
-        while self.emissions.last().is_some_and(|&last| last as usize >= emissions) {
-            self.emissions.pop();
-            self.ends.pop();
-            self.data.truncate(self.ends.last().map_or(0, |&end| end as usize));
-        }
-    }
-
-    /// In a row if every emission was given a value, as a list of those that were otherwise.
-    fn into_wit(self, count: usize) -> types::Writing {
-        if self.emissions.is_empty() {
-            return types::Writing::Inherit;
-        }
-        if self.emissions.len() == count {
-            return types::Writing::Packed(types::Texts { data: self.data, ends: self.ends });
-        }
-        let mut start = 0;
-        let settings = self.emissions.into_iter().zip(self.ends).map(|(emission, end)| {
-            let value = String::from_utf8_lossy(&self.data[start..end as usize]).into_owned();
-            start = end as usize;
-            types::Setting { emission, value }
-        });
-        types::Writing::Sparse(settings.collect())
     }
 }
 
@@ -172,7 +128,7 @@ impl Emission<'_> {
     /// Gives it its own value of a metadata key; "" removes the key. What is not set is inherited from
     /// the message it came from.
     pub fn set(self, key: Write, value: &str) -> Self {
-        let emission = self.emissions.ends.len();
+        let emission = position(self.emissions.ends.len());
         self.emissions.writings[key.index()].set(emission, value);
         self
     }
@@ -234,6 +190,6 @@ impl Drop for Emission<'_> {
 /// A position or count as it crosses: a guest's memory ends at 4 GiB.
 #[inline]
 #[expect(clippy::cast_possible_truncation, reason = "lengths fit 32 bits where addresses do")]
-fn position(length: usize) -> u32 {
+pub(crate) fn position(length: usize) -> u32 {
     length as u32
 }

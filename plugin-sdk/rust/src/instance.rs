@@ -3,7 +3,7 @@
 use crate::bindings::exports::tidemill::plugin::transformer::Guest;
 use crate::bindings::tidemill::plugin::types;
 use crate::emissions::Room;
-use crate::{Batch, Description, Emissions, Error, Outcome, Plugin, log};
+use crate::{Batch, Description, Emissions, Error, Outcome, Part, Plugin, log};
 use std::cell::RefCell;
 use std::thread::LocalKey;
 
@@ -16,12 +16,12 @@ pub struct Instance<P> {
 
 impl<P: Plugin> Instance<P> {
     /// `init`: makes the plugin out of its configuration.
-    pub fn init(config: &str) -> Result<Self, String> {
+    pub fn init(config: &str, facts: Vec<(String, String)>) -> Result<Self, String> {
         // By way of a `Value`, because its errors do not speak of lines and columns of a text that
         // nobody wrote.
         let config = serde_json::from_str::<serde_json::Value>(config).map_err(text)?;
         let config = serde_json::from_value(config).map_err(text)?;
-        let mut description = Description::default();
+        let mut description = Description::with_facts(facts);
         let plugin = P::new(config, &mut description).map_err(text)?;
         Ok(Self { plugin, description, room: Room::default() })
     }
@@ -40,7 +40,7 @@ impl<P: Plugin> Instance<P> {
     /// `process`
     pub fn process(&mut self, batch: types::Batch) -> Result<types::Outcome, String> {
         let batch = Batch::try_from_wit(batch).map_err(text)?;
-        let mut outcome = Outcome::new(self.description.writes(), self.room);
+        let mut outcome = Outcome::new(self.description.writes(), self.description.edits(), self.room);
         self.plugin.process_batch(&batch, &mut outcome).map_err(text)?;
         self.room = outcome.room();
         Ok(outcome.into_wit(batch.len()))
@@ -66,8 +66,8 @@ impl<P: Plugin> Instance<P> {
     }
 
     /// `restore`
-    pub fn restore(&mut self, snapshot: &[u8]) -> Result<(), String> {
-        self.plugin.restore(snapshot).map_err(text)
+    pub fn restore(&mut self, snapshots: &[Vec<u8>], part: Part) -> Result<(), String> {
+        self.plugin.restore_part(snapshots, part).map_err(text)
     }
 }
 
@@ -86,9 +86,9 @@ pub trait Component {
 }
 
 impl<C: Component> Guest for C {
-    fn init(config: String, _facts: Vec<(String, String)>) -> Result<types::Description, String> {
+    fn init(config: String, facts: Vec<(String, String)>) -> Result<types::Description, String> {
         std::panic::set_hook(Box::new(|panic| log::write(log::Level::Error, &panic.to_string())));
-        let instance = Instance::init(&config)?;
+        let instance = Instance::init(&config, facts)?;
         let description = instance.description();
         Self::place().set(Some(instance));
         Ok(description)
@@ -110,8 +110,8 @@ impl<C: Component> Guest for C {
         Self::with(|instance| instance.snapshot())
     }
 
-    fn restore(snapshot: Vec<u8>) -> Result<(), String> {
-        Self::with(|instance| instance.restore(&snapshot))
+    fn restore(snapshots: Vec<Vec<u8>>, part: u32, parts: u32) -> Result<(), String> {
+        Self::with(|instance| instance.restore(&snapshots, Part { number: part, of: parts }))
     }
 }
 

@@ -21,14 +21,19 @@ pub mod instance;
 
 mod description;
 mod emissions;
+mod fields;
 mod message;
 mod outcome;
+mod part;
 mod plugin;
+mod writing;
 
 pub use description::{Description, Output, Read, Write};
 pub use emissions::{Emission, Emissions};
+pub use fields::{Edit, EditValue, Field, Json, Number, Text};
 pub use message::{Batch, Message};
 pub use outcome::{Out, Outcome};
+pub use part::{Part, hash};
 pub use plugin::Plugin;
 
 /// Any error: its text is what the host shows. `?` makes it of every error type, and `.into()` of a

@@ -1,13 +1,16 @@
 //! What comes in: a batch of messages, sliced out of the columns in which it crossed.
 
 use crate::bindings::tidemill::plugin::types;
-use crate::{Read, Result};
+use crate::{Field, Read, Result};
 
 /// Messages in the order in which they came.
 pub struct Batch {
-    payloads: types::Packed,
+    count: u32,
+    /// None if the plugin does without.
+    payloads: Option<types::Packed>,
     times: Option<Vec<u64>>,
     metadata: Option<Vec<types::Column>>,
+    fields: Option<Vec<types::Values>>,
 }
 
 /// One message of a batch.
@@ -20,26 +23,34 @@ pub struct Message<'a> {
 
 impl Batch {
     pub(crate) fn try_from_wit(batch: types::Batch) -> Result<Self> {
-        let types::Payloads::Packed(payloads) = batch.payloads else {
-            return Err("the host sent payloads one by one to a plugin that asked for them packed".into());
+        let types::Batch { count, payloads, times, metadata, fields } = batch;
+        let payloads = match payloads {
+            None => None,
+            Some(types::Payloads::Packed(packed)) => Some(packed),
+            Some(types::Payloads::Each(_)) => {
+                return Err("the host sent payloads one by one to a plugin that asked for them packed".into());
+            }
         };
-        Ok(Self { payloads, times: batch.times, metadata: batch.metadata })
+        Ok(Self { count, payloads, times, metadata, fields })
     }
 
     /// How many messages there are; at least one.
     #[inline]
     #[expect(clippy::len_without_is_empty, reason = "a batch is never empty")]
     pub fn len(&self) -> usize {
-        self.payloads.ends.len()
+        self.count as usize
     }
 
     /// The messages, in order.
     #[inline]
     pub fn messages(&self) -> impl Iterator<Item = Message<'_>> {
+        let (data, ends) =
+            self.payloads.as_ref().map_or((&[][..], &[][..]), |packed| (&packed.data, &packed.ends));
         let mut start = 0;
-        self.payloads.ends.iter().zip(0..).map(move |(&end, index)| {
-            let bytes = &self.payloads.data[start..end as usize];
-            start = end as usize;
+        (0..self.count).map(move |index| {
+            let end = ends.get(index as usize).map_or(start, |&end| end as usize);
+            let bytes = &data[start..end];
+            start = end;
             Message { batch: self, index, bytes }
         })
     }
@@ -57,16 +68,28 @@ impl<'a> Message<'a> {
         self.index as usize
     }
 
-    /// Its payload.
+    /// Its payload; empty if the plugin [does without](crate::Description::without_payloads).
     #[inline]
     pub fn as_bytes(self) -> &'a [u8] {
         self.bytes
     }
 
-    /// Whether it is a text message.
+    /// Whether it is a text message; true if the plugin does without payloads.
     #[inline]
     pub fn is_text(self) -> bool {
-        self.batch.payloads.binary.as_ref().is_none_or(|binary| binary[self.index()] == 0)
+        let binary = self.batch.payloads.as_ref().and_then(|packed| packed.binary.as_ref());
+        binary.is_none_or(|binary| binary[self.index()] == 0)
+    }
+
+    /// What it has of a JSON field; `None` if that is not there, or is something else than was asked for.
+    #[inline]
+    pub fn get<F: Field>(self, field: F) -> Option<F::Value<'a>> {
+        field.of(self)
+    }
+
+    #[inline]
+    pub(crate) fn values(self, field: usize) -> Option<&'a types::Values> {
+        self.batch.fields.as_ref().map(|fields| &fields[field])
     }
 
     /// Its payload, if that is text, or bytes that happen to be UTF-8.

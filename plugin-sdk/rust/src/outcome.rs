@@ -2,15 +2,23 @@
 
 use crate::bindings::tidemill::plugin::types;
 use crate::emissions::Room;
-use crate::{Emission, Emissions, Message, Output};
+use crate::fields::{Change, EditColumn};
+use crate::writing::{self, Writing};
+use crate::{Edit, EditValue, Emission, Emissions, Message, Output, Write};
 use std::fmt::Display;
+use std::time::Duration;
 
 /// What became of the messages of a batch. Those it is told nothing of are filtered.
 #[derive(Debug)]
 pub struct Outcome {
     forward: Forward,
+    /// One for each key of the description.
+    writings: Vec<Writing>,
+    /// One for each member that is edited.
+    edits: Vec<EditColumn>,
     emissions: Emissions,
     rejections: Vec<types::Rejection>,
+    retry: Option<types::Retry>,
     /// The first message that was not decided on yet.
     next: u32,
 }
@@ -22,7 +30,7 @@ pub struct Out<'a> {
     message: Message<'a>,
 }
 
-/// The messages that go on unchanged.
+/// The messages that go on.
 ///
 /// While there is no gap it is only counted, so that to forward a whole batch costs no memory.
 #[derive(Debug, Default)]
@@ -36,45 +44,98 @@ struct Forward {
 }
 
 impl Outcome {
-    pub(crate) fn new(writes: usize, room: Room) -> Self {
-        let emissions = Emissions::new(writes, room);
-        Self { forward: Forward::default(), emissions, rejections: Vec::new(), next: 0 }
+    pub(crate) fn new(writes: usize, edits: usize, room: Room) -> Self {
+        Self {
+            forward: Forward::default(),
+            writings: std::iter::repeat_with(Writing::default).take(writes).collect(),
+            edits: std::iter::repeat_with(EditColumn::default).take(edits).collect(),
+            emissions: Emissions::new(writes, room),
+            rejections: Vec::new(),
+            retry: None,
+            next: 0,
+        }
     }
 
     /// The way out of one message.
     ///
     /// # Panics
-    /// If it, or a later one, was decided on before: emissions cross in the order of their origins.
+    /// If it, or a later one, was decided on before: emissions cross in the order of their origins. And if
+    /// one before it is to be offered again, for then so is this one.
     #[inline]
     pub fn of<'a>(&'a mut self, message: Message<'a>) -> Out<'a> {
         assert!(message.number() >= self.next, "messages are decided on in their order, each once");
+        assert!(self.retry.is_none(), "nothing is decided behind a message that is to be offered again");
         self.next = message.number() + 1;
         Out { outcome: self, message }
+    }
+
+    /// Whether a message is to be offered again: then those behind it are not decided on.
+    #[inline]
+    pub fn is_stopped(&self) -> bool {
+        self.retry.is_some()
     }
 
     pub(crate) fn room(&self) -> Room {
         self.emissions.room()
     }
 
-    pub(crate) fn into_wit(self, messages: usize) -> types::Outcome {
-        let (forward, forward_outputs) = self.forward.into_wit(messages);
-        let emissions = self.emissions.into_wit();
-        types::Outcome { forward, forward_outputs, emissions, rejections: self.rejections }
+    pub(crate) fn into_wit(mut self, messages: usize) -> types::Outcome {
+        if let Some(retry) = &self.retry {
+            // It may have been told of it since.
+            self.take_back(retry.message);
+        }
+        let Self { forward, writings, edits, emissions, rejections, retry, .. } = self;
+        let forward_metadata = writing::into_wit(writings, || forward.numbers());
+        let edits = match edits.iter().all(EditColumn::is_empty) {
+            true => Vec::new(),
+            false => edits.into_iter().map(|column| column.into_wit(forward.numbers())).collect(),
+        };
+        let (forward, forward_outputs) = forward.into_wit(messages);
+        let emissions = emissions.into_wit();
+        types::Outcome { forward, forward_outputs, forward_metadata, edits, emissions, rejections, retry }
+    }
+
+    /// Forgets what it was told of a message, the latest one.
+    fn take_back(&mut self, message: u32) {
+        self.forward.take_back(message);
+        self.writings.iter_mut().for_each(|writing| writing.keep(message));
+        self.edits.iter_mut().for_each(|column| column.take_back(message));
+        self.emissions.take_back(message);
     }
 }
 
 impl Out<'_> {
-    /// Lets the message go on unchanged.
+    /// Lets the message go on.
     #[inline]
     pub fn forward(&mut self) {
         self.forward_to(Output::DEFAULT);
     }
 
-    /// Lets the message go on unchanged, to a named output. A message goes on once: of several calls
-    /// the last counts.
+    /// Lets the message go on, to a named output. A message goes on once: of several calls the last
+    /// counts.
     #[inline]
     pub fn forward_to(&mut self, output: Output) {
         self.outcome.forward.push(self.message.number(), output);
+    }
+
+    /// Sets a member of the message, if it goes on: in the place of the old value, or as the last of its
+    /// object. The rest of the message stays as it is. Where there is no such object the message counts as
+    /// rejected. Of several calls the last counts.
+    ///
+    /// A number that JSON does not have becomes `null`.
+    #[inline]
+    pub fn set(&mut self, member: Edit, value: impl EditValue) {
+        value.put(&mut self.outcome.edits[member.0], self.message.number());
+    }
+
+    /// Removes a member of the message, if it goes on.
+    pub fn remove(&mut self, member: Edit) {
+        self.outcome.edits[member.0].push(self.message.number(), Change::Remove);
+    }
+
+    /// Gives the message a value of a metadata key, if it goes on; "" removes the key.
+    pub fn set_metadata(&mut self, key: Write, value: &str) {
+        self.outcome.writings[key.index()].set(self.message.number(), value);
     }
 
     /// Begins a new message that came from this one. It inherits its metadata.
@@ -83,12 +144,25 @@ impl Out<'_> {
         self.outcome.emissions.emit_of(self.message.number(), !self.message.is_text())
     }
 
+    /// Says that nothing can be decided yet, for the plugin waits for something outside. The host offers
+    /// this message, and all behind it, again after this time, which it bounds to a minute; after as many
+    /// times as the transform's `retries` say, the message counts as rejected for this reason.
+    #[cold]
+    pub fn retry(&mut self, reason: impl Display, after: Duration) {
+        self.outcome.take_back(self.message.number());
+        self.outcome.retry = Some(types::Retry {
+            message: self.message.number(),
+            reason: reason.to_string(),
+            after_ms: u32::try_from(after.as_millis()).unwrap_or(u32::MAX),
+        });
+    }
+
     /// Refuses the message and takes back what was told of it. In `process`, return an error instead.
     #[cold]
     pub fn reject(self, reason: impl Display) {
         let message = self.message.number();
-        self.outcome.forward.take_back(message);
-        self.outcome.emissions.take_back(message);
+        self.outcome.take_back(message);
+        self.outcome.retry = None;
         self.outcome.rejections.push(types::Rejection { message, reason: reason.to_string() });
     }
 }
@@ -126,6 +200,15 @@ impl Forward {
         self.outputs.truncate(self.len());
     }
 
+    /// The messages, ascending.
+    fn numbers(&self) -> Numbers<'_> {
+        if self.listed.is_empty() {
+            Numbers::Counted(0..self.count)
+        } else {
+            Numbers::Listed(self.listed.iter())
+        }
+    }
+
     fn len(&self) -> usize {
         if self.listed.is_empty() { self.count as usize } else { self.listed.len() }
     }
@@ -140,3 +223,30 @@ impl Forward {
         (forward, self.outputs)
     }
 }
+
+/// The numbers of the messages that go on.
+enum Numbers<'a> {
+    Counted(std::ops::Range<u32>),
+    Listed(std::slice::Iter<'a, u32>),
+}
+
+impl Iterator for Numbers<'_> {
+    type Item = u32;
+
+    #[inline]
+    fn next(&mut self) -> Option<u32> {
+        match self {
+            Self::Counted(range) => range.next(),
+            Self::Listed(numbers) => numbers.next().copied(),
+        }
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        match self {
+            Self::Counted(range) => range.size_hint(),
+            Self::Listed(numbers) => numbers.size_hint(),
+        }
+    }
+}
+
+impl ExactSizeIterator for Numbers<'_> {}

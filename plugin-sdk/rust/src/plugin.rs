@@ -1,6 +1,6 @@
 //! The trait that a plugin implements.
 
-use crate::{Batch, Description, Emissions, Message, Out, Outcome, Result};
+use crate::{Batch, Description, Emissions, Message, Out, Outcome, Part, Result};
 use serde::de::DeserializeOwned;
 
 /// A plugin: what it does with a message, and with time.
@@ -19,8 +19,8 @@ pub trait Plugin: Sized + 'static {
     /// and the person who wrote it sees the known ones.
     type Config: DeserializeOwned;
 
-    /// Makes the plugin, and says through `description` what it asks of the host: outputs, metadata,
-    /// times, a timer.
+    /// Makes the plugin, and says through `description` what it asks of the host: outputs, metadata, JSON
+    /// fields, times, a timer.
     ///
     /// # Errors
     /// The configuration is refused with this text.
@@ -42,6 +42,9 @@ pub trait Plugin: Sized + 'static {
             let mut out = outcome.of(message);
             if let Err(error) = self.process(message, &mut out) {
                 out.reject(error);
+            }
+            if outcome.is_stopped() {
+                break;
             }
         }
         Ok(())
@@ -83,5 +86,19 @@ pub trait Plugin: Sized + 'static {
     fn restore(&mut self, snapshot: &[u8]) -> Result {
         let _ = snapshot;
         Ok(())
+    }
+
+    /// Goes on from the snapshots of all instances there were, of which this one keeps what belongs to its
+    /// part: the keys that it [has](Part::has). The default [restores](Self::restore) one snapshot of which
+    /// all is its own, and refuses to share.
+    ///
+    /// # Errors
+    /// As [`restore`](Self::restore).
+    fn restore_part(&mut self, snapshots: &[Vec<u8>], part: Part) -> Result {
+        match snapshots {
+            [] => Ok(()),
+            [snapshot] if part.is_whole() => self.restore(snapshot),
+            _ => Err("the plugin cannot share its state out between instances".into()),
+        }
     }
 }

@@ -28,4 +28,4 @@ mod outcome;
 pub use fakes::Host;
 pub(crate) use fakes::host;
 pub use harness::{Function, Harness, Input};
-pub use outcome::{Processed, Sent};
+pub use outcome::{Processed, Retry, Sent};

@@ -1,6 +1,8 @@
 //! What stands for the host in a native test: the imports, kept in memory.
 
+use crate::Result;
 use crate::log::Level;
+use crate::state::Change;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
@@ -12,6 +14,8 @@ pub struct Host {
     pub log: Vec<(Level, String)>,
     /// What `state` keeps.
     pub state: BTreeMap<String, Vec<u8>>,
+    /// When values of `state` are over that have an end, by `now_us`.
+    pub state_ends_us: BTreeMap<String, u64>,
     /// What `metrics::add` added up to.
     pub counters: BTreeMap<String, f64>,
     /// The last value of each gauge.
@@ -23,6 +27,9 @@ pub struct Host {
     /// Where `random` goes on from: the same seed, the same numbers.
     pub seed: u64,
 }
+
+/// Longest key of `state`, in bytes.
+const MAX_KEY_BYTES: usize = 1 << 10;
 
 thread_local! {
     static HOST: RefCell<Host> = RefCell::default();
@@ -40,6 +47,35 @@ impl Host {
         let result = call();
         host(|current| std::mem::swap(current, self));
         result
+    }
+
+    /// What `state` has for a key.
+    pub(crate) fn state(&self, key: &str) -> Option<&Vec<u8>> {
+        let is_over = self.state_ends_us.get(key).is_some_and(|end| *end <= self.now_us);
+        self.state.get(key).filter(|_| !is_over)
+    }
+
+    /// Makes all changes of `state`, or none.
+    pub(crate) fn change(&mut self, changes: &[Change]) -> Result {
+        if let Some(change) = changes.iter().find(|change| change.key.len() > MAX_KEY_BYTES) {
+            return Err(
+                format!("a key may have {MAX_KEY_BYTES} bytes, this one has {}", change.key.len()).into()
+            );
+        }
+        for Change { key, value, ttl_ms } in changes {
+            self.state_ends_us.remove(key);
+            match value {
+                None => drop(self.state.remove(key)),
+                Some(value) => {
+                    self.state.insert(key.clone(), value.clone());
+                    if *ttl_ms > 0 {
+                        let end = self.now_us.saturating_add(ttl_ms.saturating_mul(1000));
+                        self.state_ends_us.insert(key.clone(), end);
+                    }
+                }
+            }
+        }
+        Ok(())
     }
 
     /// The next number of the SplitMix64 sequence, its upper 53 bits.

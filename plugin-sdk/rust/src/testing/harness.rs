@@ -3,7 +3,8 @@
 use super::{Host, Processed};
 use crate::bindings::tidemill::plugin::types;
 use crate::instance::Instance;
-use crate::{Description, Message, NoConfig, Out, Plugin, Result};
+use crate::{Description, Message, NoConfig, Out, Part, Plugin, Result};
+use tidemill_json::{Document, Fields, Value};
 
 /// An instance of a plugin, called natively.
 ///
@@ -34,7 +35,9 @@ impl<P: Plugin> Harness<P> {
     /// The text with which the configuration is refused.
     pub fn try_new(config: &str) -> Result<Self, String> {
         let mut host = Host::default();
-        let instance = host.during(|| Instance::init(config))?;
+        let facts = [("pipeline", "test"), ("transform", "test"), ("instance", "0"), ("instances", "1")];
+        let facts = facts.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        let instance = host.during(|| Instance::init(config, facts))?;
         Ok(Self { description: instance.description(), instance, host })
     }
 
@@ -45,10 +48,22 @@ impl<P: Plugin> Harness<P> {
     pub fn process<I: Into<Input>>(&mut self, messages: impl IntoIterator<Item = I>) -> Processed {
         let messages: Vec<Input> = messages.into_iter().map(Into::into).collect();
         assert!(!messages.is_empty(), "the host never sends an empty batch");
-        let batch = self.batch(&messages);
+        let mut refused = Vec::new();
+        let mut kept = Vec::new();
+        for (index, message) in messages.iter().enumerate() {
+            match Fields::default().find(message.document()).map(drop) {
+                Err(invalid) if self.description.json => refused.push((index, invalid.to_string())),
+                _ => kept.push((index, message)),
+            }
+        }
+        if kept.is_empty() {
+            return Processed { rejected: refused, ..Processed::default() };
+        }
+        let (indices, kept): (Vec<usize>, Vec<&Input>) = kept.into_iter().unzip();
+        let batch = self.batch(&kept);
         let outcome = self.host.during(|| self.instance.process(batch));
         let outcome = outcome.unwrap_or_else(|error| panic!("process failed: {error}"));
-        Processed::of_batch(&self.description, &messages, outcome)
+        Processed::of_batch(&self.description, &kept, outcome).among(&indices, refused)
     }
 
     /// Calls the timer. The host's clock is set to `now_us`.
@@ -85,7 +100,15 @@ impl<P: Plugin> Harness<P> {
     /// # Errors
     /// The text with which it is refused.
     pub fn restore(&mut self, snapshot: &[u8]) -> Result<(), String> {
-        self.host.during(|| self.instance.restore(snapshot))
+        self.restore_part(&[snapshot.to_vec()], Part { number: 0, of: 1 })
+    }
+
+    /// Goes on from the snapshots of all instances there were, as this one of those there are.
+    ///
+    /// # Errors
+    /// The text with which they are refused.
+    pub fn restore_part(&mut self, snapshots: &[Vec<u8>], part: Part) -> Result<(), String> {
+        self.host.during(|| self.instance.restore(snapshots, part))
     }
 
     /// The names of the outputs that the plugin has beside `default`.
@@ -98,7 +121,7 @@ impl<P: Plugin> Harness<P> {
         self.description.tick_ms
     }
 
-    fn batch(&self, messages: &[Input]) -> types::Batch {
+    fn batch(&self, messages: &[&Input]) -> types::Batch {
         let binary: Vec<u8> = messages.iter().map(|message| u8::from(message.binary)).collect();
         let packed = types::Packed {
             data: messages.iter().flat_map(|message| message.bytes.iter().copied()).collect(),
@@ -117,10 +140,45 @@ impl<P: Plugin> Harness<P> {
         };
         let reads = &self.description.reads;
         types::Batch {
-            payloads: types::Payloads::Packed(packed),
+            count: u32::try_from(messages.len()).expect("the messages of a test can be counted"),
+            payloads: self.description.payloads.then_some(types::Payloads::Packed(packed)),
             times: self.description.times.then(|| messages.iter().map(|m| m.received_us).collect()),
             metadata: (!reads.is_empty()).then(|| reads.iter().map(column).collect()),
+            fields: self.fields(messages),
         }
+    }
+
+    fn fields(&self, messages: &[&Input]) -> Option<Vec<types::Values>> {
+        let about = &self.description.fields;
+        let mut pointers = Fields::default();
+        let fields: Vec<_> = about.iter().map(|field| pointers.add(&field.pointer)).collect();
+        let column = |(about, field): (&types::Field, &Result<tidemill_json::Field, _>)| {
+            let field = *field.as_ref().expect("the SDK asks for JSON pointers");
+            let mut pointers = pointers.clone();
+            let values = messages.iter().map(|message| {
+                let found = pointers.find(message.document()).ok();
+                let value = found.and_then(|found| found.get(field));
+                match about.kind {
+                    types::Kind::Number => value.and_then(Value::number).map(|number| number.to_string()),
+                    types::Kind::Text => value.and_then(Value::string).map(String::from),
+                    types::Kind::Json => value.map(|value| String::from_utf8_lossy(value.raw()).into_owned()),
+                }
+            });
+            let values: Vec<Option<String>> = values.collect();
+            if about.kind == types::Kind::Number {
+                let number = |value: &Option<String>| {
+                    value.as_ref().map_or(f64::NAN, |n| n.parse().unwrap_or(f64::NAN))
+                };
+                return types::Values::Numbers(values.iter().map(number).collect());
+            }
+            let absent: Vec<u8> = values.iter().map(|value| u8::from(value.is_none())).collect();
+            types::Values::Packed(types::OptionalTexts {
+                data: values.iter().flatten().flat_map(|text| text.bytes()).collect(),
+                ends: ends(values.iter().map(|value| value.as_ref().map_or(0, String::len))),
+                absent: absent.contains(&1).then_some(absent),
+            })
+        };
+        (!about.is_empty()).then(|| about.iter().zip(&fields).map(column).collect())
     }
 }
 
@@ -155,6 +213,13 @@ impl Input {
     pub fn with(mut self, key: &str, value: &str) -> Self {
         self.metadata.push((key.to_owned(), value.to_owned()));
         self
+    }
+
+    pub(super) fn document(&self) -> Document<'_> {
+        match std::str::from_utf8(&self.bytes) {
+            Ok(text) => text.into(),
+            Err(_) => self.bytes.as_slice().into(),
+        }
     }
 
     pub(super) fn bytes(&self) -> &[u8] {

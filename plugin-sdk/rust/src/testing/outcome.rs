@@ -3,6 +3,8 @@
 use super::Input;
 use crate::bindings::tidemill::plugin::types;
 use std::collections::BTreeMap;
+use std::time::Duration;
+use tidemill_json::{Change, EditError, Edits};
 
 /// What became of the messages of one call.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -13,6 +15,19 @@ pub struct Processed {
     pub rejected: Vec<(usize, String)>,
     /// Whether the whole batch was forwarded with one word, `all`.
     pub forwarded_all: bool,
+    /// The message that is to be offered again with all behind it.
+    pub retry: Option<Retry>,
+}
+
+/// A message that the plugin cannot decide on yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Retry {
+    /// Its place in the batch.
+    pub message: usize,
+    /// Why.
+    pub reason: String,
+    /// When it is to be offered again.
+    pub after: Duration,
 }
 
 /// One message that goes out.
@@ -24,7 +39,7 @@ pub struct Sent {
     pub binary: bool,
     /// The place in the batch of the message it is, or came from; none from timers and the end.
     pub origin: Option<usize>,
-    /// Whether it is that message, unchanged.
+    /// Whether it is that message, unchanged but for edits and metadata.
     pub forwarded: bool,
     /// The name of its output.
     pub output: String,
@@ -45,7 +60,7 @@ impl Processed {
 
     /// Whether nothing came of it: no message goes out and none was refused.
     pub fn is_empty(&self) -> bool {
-        self.sent.is_empty() && self.rejected.is_empty()
+        self.sent.is_empty() && self.rejected.is_empty() && self.retry.is_none()
     }
 
     pub(super) fn of_call(about: &types::Description, emissions: Option<types::Emissions>) -> Self {
@@ -55,7 +70,7 @@ impl Processed {
         Self { sent: emitted(about, emissions), ..Self::default() }
     }
 
-    pub(super) fn of_batch(about: &types::Description, batch: &[Input], outcome: types::Outcome) -> Self {
+    pub(super) fn of_batch(about: &types::Description, batch: &[&Input], outcome: types::Outcome) -> Self {
         let forwarded_all = matches!(outcome.forward, types::Forward::All);
         let indices: Vec<usize> = match outcome.forward {
             types::Forward::Nothing => Vec::new(),
@@ -73,19 +88,47 @@ impl Processed {
             output: output(about, outputs.get(nth)),
             metadata: BTreeMap::new(),
         });
+        let mut forwarded: Vec<Sent> = forwarded.collect();
+        write_metadata(about, outcome.forward_metadata, &mut forwarded);
+        let uneditable = edit(about, &outcome.edits, batch, &mut forwarded);
         let emitted = emitted(about, outcome.emissions);
         assert!(emitted.is_sorted_by_key(|sent| sent.origin), "origins must not descend");
-        let mut sent: Vec<Sent> = forwarded.chain(emitted).collect();
+        let mut sent: Vec<Sent> = forwarded.into_iter().chain(emitted).collect();
+        sent.retain(|sent| uneditable.iter().all(|(message, _)| sent.origin != Some(*message)));
         sent.sort_by_key(|sent| sent.origin);
-        let mut rejected: Vec<_> =
-            outcome.rejections.into_iter().map(|r| (r.message as usize, r.reason)).collect();
+        let rejections = outcome.rejections.into_iter().map(|r| (r.message as usize, r.reason));
+        let mut rejected: Vec<_> = rejections.chain(uneditable).collect();
         rejected.sort_unstable();
         for (message, reason) in &rejected {
             assert!(*message < batch.len(), "message {message} is not in the batch");
             let neither = sent.iter().all(|sent| sent.origin != Some(*message));
             assert!(neither, "message {message} is sent on and refused: {reason}");
         }
-        Self { sent, rejected, forwarded_all }
+        let retry = outcome.retry.map(|types::Retry { message, reason, after_ms }| Retry {
+            message: message as usize,
+            reason,
+            after: Duration::from_millis(after_ms.into()),
+        });
+        if let Some(Retry { message, .. }) = retry {
+            assert!(message < batch.len(), "message {message} is not in the batch");
+            let decided = sent.iter().filter_map(|sent| sent.origin).chain(rejected.iter().map(|r| r.0));
+            assert!(decided.max().is_none_or(|last| last < message), "nothing is decided from {message} on");
+        }
+        Self { sent, rejected, forwarded_all, retry }
+    }
+
+    /// The same for a larger batch: the messages have these places in it, and the others were refused before
+    /// the plugin could see them.
+    pub(super) fn among(mut self, indices: &[usize], mut refused: Vec<(usize, String)>) -> Self {
+        self.sent.iter_mut().for_each(|sent| sent.origin = sent.origin.map(|origin| indices[origin]));
+        self.rejected.iter_mut().for_each(|(message, _)| *message = indices[*message]);
+        if let Some(retry) = &mut self.retry {
+            retry.message = indices[retry.message];
+            refused.retain(|(message, _)| *message < retry.message);
+        }
+        self.rejected.extend(refused);
+        self.rejected.sort_unstable();
+        self
     }
 }
 
@@ -128,25 +171,79 @@ fn emitted(about: &types::Description, emissions: Option<types::Emissions>) -> V
     for message in &sent {
         assert!(message.binary || std::str::from_utf8(&message.bytes).is_ok(), "text must be UTF-8");
     }
-    assert!(emissions.metadata.is_empty() || emissions.metadata.len() == about.writes.len());
-    for (key, writing) in about.writes.iter().zip(emissions.metadata) {
+    write_metadata(about, emissions.metadata, &mut sent);
+    sent
+}
+
+/// Edits what is forwarded. Gives the messages that cannot be edited, and why.
+fn edit(
+    about: &types::Description,
+    columns: &[types::Values],
+    batch: &[&Input],
+    forwarded: &mut [Sent],
+) -> Vec<(usize, String)> {
+    if columns.is_empty() {
+        return Vec::new();
+    }
+    assert_eq!(columns.len(), about.edits.len(), "one column a member");
+    let mut edits = Edits::default();
+    for pointer in &about.edits {
+        edits.add(pointer).unwrap_or_else(|error| panic!("{error}"));
+    }
+    let mut uneditable = Vec::new();
+    for (nth, sent) in forwarded.iter_mut().enumerate() {
+        let index = sent.origin.expect("what is forwarded is its own origin");
+        let changes: Vec<Change<'_>> = columns.iter().map(|column| change(column, nth)).collect();
+        if changes.iter().all(|change| matches!(change, Change::Leave)) {
+            continue;
+        }
+        let mut bytes = Vec::new();
+        match edits.apply(batch[index].document(), &changes, &mut bytes) {
+            Ok(()) => sent.bytes = bytes,
+            Err(EditError::NoObject(edit)) => {
+                uneditable.push((index, format!("the message has no object for {}", about.edits[edit])));
+            }
+            Err(EditError::Document(invalid)) => uneditable.push((index, invalid.to_string())),
+            Err(error) => panic!("{error}"),
+        }
+    }
+    uneditable
+}
+
+fn change(column: &types::Values, nth: usize) -> Change<'_> {
+    match column {
+        types::Values::Numbers(numbers) if numbers[nth].is_nan() => Change::Leave,
+        types::Values::Numbers(numbers) => Change::Number(numbers[nth]),
+        types::Values::Packed(texts) if texts.absent.as_ref().is_some_and(|absent| absent[nth] == 1) => {
+            Change::Leave
+        }
+        types::Values::Packed(texts) => match rows(&texts.data, &texts.ends).nth(nth) {
+            Some([]) | None => Change::Remove,
+            Some(json) => Change::Set(json),
+        },
+        types::Values::Each(_) => panic!("the SDK edits in a row"),
+    }
+}
+
+fn write_metadata(about: &types::Description, columns: Vec<types::Writing>, sent: &mut [Sent]) {
+    assert!(columns.is_empty() || columns.len() == about.writes.len());
+    for (key, writing) in about.writes.iter().zip(columns) {
         match writing {
             types::Writing::Packed(texts) => {
-                assert_eq!(texts.ends.len(), count, "one value an emission");
+                assert_eq!(texts.ends.len(), sent.len(), "one value each");
                 for (message, value) in sent.iter_mut().zip(rows(&texts.data, &texts.ends)) {
                     message.metadata.insert(key.clone(), String::from_utf8_lossy(value).into_owned());
                 }
             }
             types::Writing::Sparse(settings) => {
                 for setting in settings {
-                    sent[setting.emission as usize].metadata.insert(key.clone(), setting.value);
+                    sent[setting.index as usize].metadata.insert(key.clone(), setting.value);
                 }
             }
             types::Writing::Inherit => {}
             types::Writing::Same(_) | types::Writing::Each(_) => panic!("the SDK writes neither"),
         }
     }
-    sent
 }
 
 /// The pieces of a row.

@@ -1,4 +1,4 @@
-//! Makes a component of `guest.c`: C bindings out of `wit/`, a core module with `zig cc`, and the
+//! Makes a component of the C files beside it: C bindings out of `wit/`, a core module with `zig cc`, and the
 //! component around it.
 //!
 //! `guest-contract-c PYTHON OUT.wasm`, where PYTHON has the package `ziglang`. The bindings and the
@@ -51,7 +51,9 @@ fn compile(python: &Path, folder: &Path) -> Result<Vec<u8>> {
         .arg(format!("-Wl,-z,stack-size={STACK_BYTES}"))
         .arg("-I")
         .arg(folder)
-        .arg(here().join("guest.c"))
+        .arg("-I")
+        .arg(here())
+        .args(["guest.c", "commands.c", "fields.c"].map(|file| here().join(file)))
         .args([folder.join("transform.c"), folder.join("transform_component_type.o")])
         .arg("-o")
         .arg(&module);

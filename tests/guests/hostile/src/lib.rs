@@ -9,9 +9,7 @@ mod state;
 
 use bindings::exports::tidemill::plugin::transformer::Guest;
 use bindings::tidemill::plugin::log;
-use bindings::tidemill::plugin::types::{
-    Batch, Description, Emissions, Form, Forward, Outcome, Packed, Payloads,
-};
+use bindings::tidemill::plugin::types::{Batch, Description, Emissions, Forward, Outcome, Packed, Payloads};
 use std::cell::RefCell;
 
 mod bindings {
@@ -112,26 +110,20 @@ impl Guest for Hostile {
         CONFIG.set(config);
         ORDER.set(Some(order));
         act_at("init")?;
-        let (outputs, reads, writes) = lies::names(Order::at("init").as_deref());
-        Ok(Description {
-            outputs,
-            reads,
-            writes,
-            payloads: Form::Packed,
-            times: false,
-            tick_ms: 10,
-            options: Vec::new(),
-        })
+        Ok(lies::description(Order::at("init").as_deref()))
     }
 
     fn process(batch: Batch) -> Result<Outcome, String> {
-        let Payloads::Packed(packed) = batch.payloads else { return Err("not packed".into()) };
+        let Some(Payloads::Packed(packed)) = batch.payloads else { return Err("not packed".into()) };
         let messages = messages(&packed);
         let honest = Outcome {
             forward: Forward::All,
             forward_outputs: Vec::new(),
+            forward_metadata: Vec::new(),
+            edits: Vec::new(),
             emissions: None,
             rejections: Vec::new(),
+            retry: None,
         };
         if messages == [REMEMBERED] {
             let value = bindings::tidemill::plugin::state::get(acts::STATE_KEY).unwrap_or_default();
@@ -163,7 +155,7 @@ impl Guest for Hostile {
         Ok(Some(state::snapshot(Order::at("process").as_deref())))
     }
 
-    fn restore(_snapshot: Vec<u8>) -> Result<(), String> {
+    fn restore(_snapshots: Vec<Vec<u8>>, _part: u32, _parts: u32) -> Result<(), String> {
         act_at("restore")
     }
 }

@@ -2,7 +2,8 @@
 //! one thing wrong with it.
 
 use crate::bindings::tidemill::plugin::types::{
-    Emissions, Forward, Outcome, Packed, Payload, Payloads, Rejection, Setting, Texts, Writing,
+    Description, Emissions, Field, Form, Forward, Kind, OptionalTexts, Outcome, Packed, Payload, Payloads,
+    Rejection, Retry, Setting, Texts, Values, Writing,
 };
 
 /// More than the 16 MiB that a call may return unless the configuration says otherwise.
@@ -68,8 +69,49 @@ const LIES: &[(&str, Lie)] = &[
     }),
     ("setting_out_of_range", |outcome| {
         let emissions = emitted(outcome);
-        let emission = u32::try_from(emissions.origins.len()).unwrap_or(u32::MAX);
-        emissions.metadata = vec![Writing::Sparse(vec![Setting { emission, value: "x".into() }])];
+        let index = u32::try_from(emissions.origins.len()).unwrap_or(u32::MAX);
+        emissions.metadata = vec![Writing::Sparse(vec![Setting { index, value: "x".into() }])];
+    }),
+    ("settings_descending", |outcome| {
+        let setting = |index| Setting { index, value: "x".into() };
+        emitted(outcome).metadata = vec![Writing::Sparse([1, 0].map(setting).into())];
+    }),
+    ("forward_metadata_short", |outcome| {
+        outcome.forward = Forward::These(vec![0]);
+        outcome.forward_metadata = vec![Writing::Each(Vec::new())];
+    }),
+    ("too_many_forward_writings", |outcome| {
+        outcome.forward_metadata = vec![Writing::Same("a".into()), Writing::Same("b".into())];
+    }),
+    ("too_many_edits", |outcome| {
+        let column = || Values::Numbers(Vec::new());
+        outcome.edits = vec![column(), column()];
+    }),
+    ("edits_short", |outcome| edit(outcome, Values::Numbers(Vec::new()))),
+    ("edits_each_long", |outcome| edit(outcome, Values::Each(vec![None, None]))),
+    ("edit_infinite", |outcome| edit(outcome, Values::Numbers(vec![f64::INFINITY]))),
+    ("edit_no_json", |outcome| edit(outcome, Values::Each(vec![Some("{\"a\":1".into())]))),
+    ("edit_two_values", |outcome| edit(outcome, Values::Each(vec![Some("1,\"forged\":2".into())]))),
+    ("edit_invalid_utf8", |outcome| edit(outcome, row(b"\"\xff\"", 3, None))),
+    ("edit_ends_beyond_data", |outcome| edit(outcome, row(b"1", 2, None))),
+    ("edit_absent_unknown", |outcome| edit(outcome, row(b"1", 1, Some(7)))),
+    ("edit_absent_with_bytes", |outcome| edit(outcome, row(b"1", 1, Some(1)))),
+    ("retry_out_of_range", |outcome| retry(outcome, u32::MAX)),
+    ("retry_of_what_is_forwarded", |outcome| {
+        outcome.emissions = None;
+        outcome.forward = Forward::These(vec![0]);
+        retry(outcome, 0);
+    }),
+    ("retry_and_forward_all", |outcome| {
+        outcome.emissions = None;
+        outcome.forward = Forward::All;
+        retry(outcome, 0);
+    }),
+    ("retry_before_an_emission", |outcome| retry(outcome, 0)),
+    ("retry_before_a_rejection", |outcome| {
+        outcome.emissions = None;
+        reject(outcome, &[0]);
+        retry(outcome, 0);
     }),
     ("forward_out_of_range", |outcome| {
         let beyond = last(&mut emitted(outcome).origins).saturating_add(1);
@@ -114,7 +156,7 @@ const LIES: &[(&str, Lie)] = &[
         emissions.payloads =
             Payloads::Packed(Packed { data: Vec::new(), ends: vec![0; count], binary: None });
         emissions.origins = vec![0; count];
-        let setting = |emission| Setting { emission, value: "v".into() };
+        let setting = |index| Setting { index, value: "v".into() };
         emissions.metadata = vec![Writing::Sparse((0..SETTINGS).map(setting).collect())];
     }),
     ("many_rejections", |outcome| {
@@ -167,23 +209,55 @@ pub(crate) fn is_known(name: &str) -> bool {
     LIES.iter().any(|(known, _)| *known == name)
 }
 
-pub(crate) fn is_description(name: &str) -> bool {
-    matches!(name, "many_outputs" | "many_reads" | "long_output" | "long_write")
+type Boast = fn(&mut Description);
+
+/// Descriptions that ask for too much, or for what there is not.
+const BOASTS: &[(&str, Boast)] = &[
+    ("many_outputs", |description| description.outputs = many()),
+    ("many_reads", |description| description.reads = many()),
+    ("many_fields", |description| description.fields = many().iter().map(|name| field(name)).collect()),
+    ("many_edits", |description| description.edits = many()),
+    ("long_output", |description| description.outputs = vec!["x".repeat(NAME_BYTES)]),
+    ("long_write", |description| description.writes = vec!["x".repeat(NAME_BYTES)]),
+    ("long_field", |description| description.fields = vec![field(&"/x".repeat(NAME_BYTES))]),
+    ("field_no_pointer", |description| description.fields = vec![field("price")]),
+    ("field_bad_escape", |description| description.fields = vec![field("/a~2b")]),
+    ("edit_whole_message", |description| description.edits = vec![String::new()]),
+    ("edit_within_edit", |description| description.edits = vec!["/a".into(), "/a/b".into()]),
+    ("edit_twice", |description| description.edits = vec!["/a".into(), "/a".into()]),
+];
+
+fn many() -> Vec<String> {
+    (0..NAMES).map(|n| format!("/{n}")).collect()
 }
 
-/// The outputs, and the keys that are read and written, that a behaviour describes.
-pub(crate) fn names(behaviour: Option<&str>) -> (Vec<String>, Vec<String>, Vec<String>) {
-    let many = || (0..NAMES).map(|n| n.to_string()).collect();
-    let long = || vec!["x".repeat(NAME_BYTES)];
-    let (mut outputs, mut reads, mut writes) = (vec!["side".to_owned()], Vec::new(), vec!["mark".to_owned()]);
-    match behaviour {
-        Some("many_outputs") => outputs = many(),
-        Some("many_reads") => reads = many(),
-        Some("long_output") => outputs = long(),
-        Some("long_write") => writes = long(),
-        _ => {}
+fn field(pointer: &str) -> Field {
+    Field { pointer: pointer.to_owned(), kind: Kind::Text }
+}
+
+pub(crate) fn is_description(name: &str) -> bool {
+    BOASTS.iter().any(|(known, _)| *known == name)
+}
+
+/// The description, with what a behaviour has it say.
+pub(crate) fn description(behaviour: Option<&str>) -> Description {
+    let mut description = Description {
+        outputs: vec!["side".to_owned()],
+        reads: Vec::new(),
+        writes: vec!["mark".to_owned()],
+        fields: Vec::new(),
+        edits: vec!["/edited".to_owned()],
+        json: false,
+        form: Form::Packed,
+        payloads: true,
+        times: false,
+        tick_ms: 10,
+        options: Vec::new(),
+    };
+    if let Some((_, boast)) = BOASTS.iter().find(|(known, _)| Some(*known) == behaviour) {
+        boast(&mut description);
     }
-    (outputs, reads, writes)
+    description
 }
 
 /// The outcome that `name` stands for; `None` if it is not a lie.
@@ -192,8 +266,11 @@ pub(crate) fn tell(name: &str, messages: &[&[u8]]) -> Option<Outcome> {
     let mut outcome = Outcome {
         forward: Forward::Nothing,
         forward_outputs: Vec::new(),
+        forward_metadata: Vec::new(),
+        edits: Vec::new(),
         emissions: Some(emissions(messages)),
         rejections: Vec::new(),
+        retry: None,
     };
     lie(&mut outcome);
     Some(outcome)
@@ -231,4 +308,20 @@ fn last(column: &mut [u32]) -> &mut u32 {
 fn reject(outcome: &mut Outcome, messages: &[u32]) {
     let rejection = |&message| Rejection { message, reason: "a reason".into() };
     outcome.rejections = messages.iter().map(rejection).collect();
+}
+
+/// Forwards the first message, and edits it.
+fn edit(outcome: &mut Outcome, values: Values) {
+    outcome.forward = Forward::These(vec![0]);
+    outcome.edits = vec![values];
+}
+
+/// A column of one text.
+fn row(data: &[u8], end: u32, absent: Option<u8>) -> Values {
+    let absent = absent.map(|absent| vec![absent]);
+    Values::Packed(OptionalTexts { data: data.into(), ends: vec![end], absent })
+}
+
+fn retry(outcome: &mut Outcome, message: u32) {
+    outcome.retry = Some(Retry { message, reason: "not yet".into(), after_ms: 1 });
 }

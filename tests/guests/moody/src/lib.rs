@@ -11,6 +11,8 @@ use tidemill_plugin::{Description, Emissions, Message, Out, Output, Plugin, Resu
 const NO_START: &str = "no-start";
 /// The next instance has one more output.
 const OTHER_OUTPUTS: &str = "other-outputs";
+/// What is waited for is there.
+const OPEN: &str = "open";
 
 #[derive(serde::Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -29,11 +31,16 @@ struct Config {
     /// Whether the end always traps.
     #[serde(default)]
     never_ends: bool,
+    /// The timer lets go on what waits, once it was called so often.
+    #[serde(default)]
+    opens_after: usize,
 }
 
 struct Moody {
     config: Config,
     count: usize,
+    /// How often the timer was called.
+    ticks: usize,
     /// The end traps on this instance.
     is_poisoned: bool,
     side: Output,
@@ -55,7 +62,7 @@ impl Plugin for Moody {
         if state::get(OTHER_OUTPUTS).is_some() {
             description.output("other");
         }
-        Ok(Self { config, count: 0, is_poisoned: false, side })
+        Ok(Self { config, count: 0, ticks: 0, is_poisoned: false, side })
     }
 
     fn process(&mut self, message: Message<'_>, out: &mut Out<'_>) -> Result {
@@ -70,10 +77,16 @@ impl Plugin for Moody {
             "reject" => return Err("as the message says".into()),
             "side" => out.forward_to(self.side),
             "poison" => self.is_poisoned = true,
-            NO_START | OTHER_OUTPUTS => state::set(text, b"1")?,
-            _ => match text.strip_prefix("flood ") {
-                Some(emissions) => (0..emissions.parse::<usize>()?).for_each(|_| drop(out.emit().text("x"))),
-                None => out.forward(),
+            NO_START | OTHER_OUTPUTS | OPEN => state::set(text, b"1")?,
+            _ => match text.split_once(' ') {
+                Some(("flood", emissions)) => {
+                    (0..emissions.parse::<usize>()?).for_each(|_| drop(out.emit().text("x")));
+                }
+                Some(("wait", ms)) if state::get(OPEN).is_none() => {
+                    self.count += 1;
+                    out.retry(format_args!("not yet, {}", self.count), Duration::from_millis(ms.parse()?));
+                }
+                _ => out.forward(),
             },
         }
         Ok(())
@@ -81,6 +94,10 @@ impl Plugin for Moody {
 
     fn tick(&mut self, now_us: u64, out: &mut Emissions) -> Result {
         spin(Some(Duration::from_millis(self.config.tick_takes_ms)));
+        self.ticks += 1;
+        if self.ticks == self.config.opens_after {
+            state::set(OPEN, b"1")?;
+        }
         if self.config.tells_time {
             out.emit().text(&format!("{now_us} {}", clock::now_us()));
         }

@@ -1,24 +1,42 @@
 //! The contract's fixture guest in Rust, with the SDK: `../README.md` says what it does.
 
+mod commands;
+mod fields;
+
+use commands::Commands;
+use fields::{Filter, Notional, Shown};
 use std::io::Write as _;
 use std::time::Duration;
-use tidemill_plugin::{
-    Batch, Description, Emissions, Message, Out, Outcome, Output, Plugin, Read, Result, Write, export,
-};
+use tidemill_plugin::{Batch, Description, Emissions, Message, Out, Outcome, Part, Plugin, Result, export};
 
 struct Contract {
-    side: Output,
-    room: Option<Read>,
-    mark: Write,
+    mode: Mode,
+    commands: Commands,
     count: u64,
 }
 
+/// What decides what becomes of a message.
+enum Mode {
+    /// Its text.
+    Commands,
+    /// Nothing: the plugin does not see it.
+    Blind,
+    Fields(Shown),
+    Filter(Filter),
+    Notional(Notional),
+}
+
 #[derive(serde::Deserialize)]
+#[serde(default)]
+#[derive(Default)]
 struct Config {
-    #[serde(default)]
     refuse: bool,
-    #[serde(default)]
     observe: bool,
+    blind: bool,
+    json: bool,
+    fields: bool,
+    filter: bool,
+    notional: bool,
 }
 
 export!(Contract);
@@ -30,27 +48,36 @@ impl Plugin for Contract {
         if config.refuse {
             return Err("refused, as asked".into());
         }
-        if config.observe {
-            description.times();
+        if config.blind {
+            description.without_payloads();
+        }
+        if config.json {
+            description.only_json();
         }
         description.tick_every(Duration::from_millis(50));
-        Ok(Self {
-            side: description.output("side"),
-            room: config.observe.then(|| description.read("room")),
-            mark: description.write("mark"),
-            count: 0,
-        })
+        let commands = Commands::new(config.observe, description);
+        let mode = match config {
+            Config { fields: true, .. } => Mode::Fields(Shown::new(description)?),
+            Config { filter: true, .. } => Mode::Filter(Filter::new(description)?),
+            Config { notional: true, .. } => Mode::Notional(Notional::new(description)?),
+            Config { blind: true, .. } => Mode::Blind,
+            _ => Mode::Commands,
+        };
+        Ok(Self { mode, commands, count: 0 })
     }
 
     // An error of `process` rejects one message; only here the whole call can end with one.
     fn process_batch(&mut self, batch: &Batch, outcome: &mut Outcome) -> Result {
+        if matches!(self.mode, Mode::Commands) {
+            self.commands.begin(batch)?;
+        }
         for message in batch.messages() {
-            if let (b"fail", why) = cut(message.as_bytes()) {
-                return Err(text(why)?.into());
-            }
             let mut out = outcome.of(message);
             if let Err(error) = self.process(message, &mut out) {
                 out.reject(error);
+            }
+            if outcome.is_stopped() {
+                break;
             }
         }
         Ok(())
@@ -58,41 +85,25 @@ impl Plugin for Contract {
 
     fn process(&mut self, message: Message<'_>, out: &mut Out<'_>) -> Result {
         self.count += 1;
-        let bytes = message.as_bytes();
-        if !message.is_text() {
-            let reversed: Vec<u8> = bytes.iter().rev().copied().collect();
-            out.emit().bytes(&reversed);
-            return Ok(());
-        }
-        let (command, rest) = cut(bytes);
-        match command {
-            b"forward" if rest == b"side" => out.forward_to(self.side),
-            b"drop" => {}
-            b"emit" => self.emit(rest, out)?,
-            b"both" => {
-                out.forward();
-                out.emit().bytes(rest);
-            }
-            b"room" => {
-                out.emit().text(self.room.map_or("", |room| message.metadata(room)));
-            }
-            b"time" => write!(out.emit(), "{}", message.received_us().unwrap_or(0))?,
-            b"count" => write!(out.emit(), "{}", self.count)?,
-            b"reject" => return Err(text(rest)?.into()),
-            _ => out.forward(),
+        match &self.mode {
+            Mode::Commands => self.commands.obey(message, self.count, out)?,
+            Mode::Blind => out.forward(),
+            Mode::Fields(fields) => fields.decide(message, out),
+            Mode::Filter(filter) => filter.decide(message, out),
+            Mode::Notional(notional) => notional.decide(message, out),
         }
         Ok(())
     }
 
     fn tick(&mut self, now_us: u64, out: &mut Emissions) -> Result {
         if self.count > 0 {
-            write!(out.emit().set(self.mark, "timer"), "tick:{now_us}:{}", self.count)?;
+            write!(out.emit().set(self.commands.mark(), "timer"), "tick:{now_us}:{}", self.count)?;
         }
         Ok(())
     }
 
     fn finish(&mut self, out: &mut Emissions) -> Result {
-        write!(out.emit().to(self.side), "finish:{}", self.count)?;
+        write!(out.emit().to(self.commands.side()), "finish:{}", self.count)?;
         Ok(())
     }
 
@@ -100,37 +111,15 @@ impl Plugin for Contract {
         Ok((self.count > 0).then(|| self.count.to_string().into_bytes()))
     }
 
-    fn restore(&mut self, snapshot: &[u8]) -> Result {
-        self.count = text(snapshot)?.parse().map_err(|_| "not a count")?;
-        Ok(())
-    }
-}
-
-impl Contract {
-    /// `OUTPUT:MARK:TEXT`
-    fn emit(&self, order: &[u8], out: &mut Out<'_>) -> Result {
-        let (output, order) = cut(order);
-        let (mark, payload) = cut(order);
-        let output = if output == b"side" { self.side } else { Output::DEFAULT };
-        let emission = out.emit().to(output);
-        match mark {
-            b"" => emission,
-            b"-" => emission.set(self.mark, ""),
-            mark => emission.set(self.mark, text(mark)?),
+    fn restore_part(&mut self, snapshots: &[Vec<u8>], part: Part) -> Result {
+        self.count = 0;
+        for line in snapshots.iter().flat_map(|snapshot| snapshot.split(|&byte| byte == b'\n')) {
+            let line = std::str::from_utf8(line)?;
+            let (key, count) = line.split_once('=').unwrap_or(("", line));
+            let count: u64 = count.parse().map_err(|_| "not a count")?;
+            let is_kept = if key.is_empty() { part.number == 0 } else { part.has(key) };
+            self.count += if is_kept { count } else { 0 };
         }
-        .bytes(payload);
         Ok(())
     }
-}
-
-/// What is before the first colon, and what is after.
-fn cut(bytes: &[u8]) -> (&[u8], &[u8]) {
-    match bytes.iter().position(|&byte| byte == b':') {
-        Some(colon) => (&bytes[..colon], &bytes[colon + 1..]),
-        None => (bytes, &[]),
-    }
-}
-
-fn text(bytes: &[u8]) -> Result<&str> {
-    Ok(std::str::from_utf8(bytes)?)
 }
