@@ -108,6 +108,7 @@ fn what_is_published_needs_nothing_outside_of_its_package() {
     for (name, folder, own) in [
         ("tidemill", "host", &[WIT][..]),
         ("tidemill-json", "plugin-sdk/json", &[]),
+        ("tidemill-component", "plugin-sdk/component", &[WIT]),
         ("tidemill-plugin", "plugin-sdk/rust", &[WIT]),
     ] {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(folder);

@@ -21,8 +21,8 @@ fn main() -> Result<()> {
     fs::create_dir_all(&folder)?;
     bindings(&folder)?;
     let module = compile(python, &folder)?;
-    let component = wit_component::ComponentEncoder::default().validate(true).module(&module)?.encode()?;
-    fs::write(out, component).with_context(|| format!("failed to write {}", out.display()))
+    fs::write(out, tidemill_component::of_module(&module)?)
+        .with_context(|| format!("failed to write {}", out.display()))
 }
 
 fn here() -> &'static Path {

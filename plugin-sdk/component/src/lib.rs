@@ -1,0 +1,90 @@
+//! Makes components of core WebAssembly modules: the last step of the build of a plugin whose
+//! toolchain knows no components.
+//!
+//! It is the only door to `wit-component`. It starts no programs and reads no files.
+//!
+#![doc = include_str!("../README.md")]
+
+mod allocator;
+mod go;
+
+use wit_component::ComponentEncoder;
+
+/// Why a module does not become a component.
+#[derive(Debug, thiserror::Error)]
+pub enum ComponentError {
+    /// It is no module.
+    #[error("the module cannot be read: {0}")]
+    Module(#[from] wasmparser::BinaryReaderError),
+    /// It does not export what makes a plugin.
+    #[error(
+        "the module is no plugin: it exports neither tidemill:plugin/transformer@0.1.0 nor tidemill:plugin/dialler@0.1.0; import `tidemill.dev/plugin` and build with -buildmode=c-shared"
+    )]
+    NoPlugin,
+    /// It was made by another toolchain than this crate knows.
+    #[error("the module is not what Go 1.26 makes for wasip1: {0}")]
+    Toolchain(String),
+    /// Its imports and exports do not go with the contract.
+    #[error("the module does not match the plugin contract: {0}")]
+    Mismatch(String),
+}
+
+/// The component of a module whose bindings say for themselves what it imports and exports, as those of
+/// `wit-bindgen` do.
+///
+/// # Errors
+/// The module and its bindings do not go together.
+pub fn of_module(module: &[u8]) -> Result<Vec<u8>, ComponentError> {
+    encode(ComponentEncoder::default().validate(true).module(module))
+}
+
+/// The component of a module that Go made: of a package main that imports `tidemill.dev/plugin`, with
+/// `GOOS=wasip1 GOARCH=wasm go build -buildmode=c-shared`.
+///
+/// # Errors
+/// The module is no plugin, or a version of Go made it that this crate does not know.
+pub fn of_go(module: &[u8]) -> Result<Vec<u8>, ComponentError> {
+    let module = go::with_metadata(allocator::added(module)?)?;
+    let encoder = ComponentEncoder::default().validate(true).module(&module);
+    encode(encoder.and_then(|encoder| encoder.adapter(go::WASI, &go::adapter()?)))
+}
+
+fn encode(encoder: anyhow::Result<ComponentEncoder>) -> Result<Vec<u8>, ComponentError> {
+    let component = encoder.and_then(|mut encoder| encoder.encode());
+    component.map_err(|error| ComponentError::Mismatch(format!("{error:#}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(text: &str) -> String {
+        let module = wat::parse_str(text).expect("the text is a module");
+        of_go(&module).expect_err("it is refused").to_string()
+    }
+
+    #[test]
+    fn what_is_no_plugin_is_refused_with_what_to_do() {
+        for text in ["(module)", "(module (func))", r#"(module (func (export "tidemill_more_room")))"#] {
+            let error = refused(text);
+            assert!(error.contains("import `tidemill.dev/plugin`"), "{error}");
+        }
+        assert!(matches!(of_go(b"no module"), Err(ComponentError::Module(_))));
+    }
+
+    #[test]
+    fn data_where_the_room_is_shared_is_refused() {
+        let error = refused(r#"(module (memory 1) (data (i32.const 4096) "x"))"#);
+        assert!(error.starts_with("the module is not what Go 1.26 makes"), "{error}");
+    }
+
+    #[test]
+    fn exports_that_do_not_match_the_contract_are_named() {
+        let error = refused(
+            r#"(module (memory (export "memory") 1)
+                (func (export "tidemill_more_room") (param i32 i32) (result i32) unreachable)
+                (func (export "tidemill:plugin/transformer@0.1.0#init") (result i32) unreachable))"#,
+        );
+        assert!(error.contains("tidemill:plugin/transformer@0.1.0"), "{error}");
+    }
+}
