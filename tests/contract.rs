@@ -1,4 +1,4 @@
-//! The plugin contract in four languages: `tests/guests/contract` has one small plugin in each, and
+//! The plugin contract in five languages: `tests/guests/contract` has one small plugin in each, and
 //! all of them must do the same in every case here.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -17,6 +17,7 @@ macro_rules! every_language {
         in_language! { c: $($case)* }
         in_language! { javascript: $($case)* }
         in_language! { python: $($case)* }
+        in_language! { go: $($case)* }
     };
 }
 
@@ -64,10 +65,9 @@ every_language! {
 async fn describes_itself(plugin: Plugin) {
     let instance = start(&plugin).await;
     let description = instance.description();
-    let form = if plugin.name().ends_with("rust") || plugin.name().ends_with("-c") {
-        ColumnForm::Packed
-    } else {
-        ColumnForm::Each
+    let form = match &**plugin.name() {
+        "contract-javascript" | "contract-python" => ColumnForm::Each,
+        _ => ColumnForm::Packed,
     };
     assert_eq!(description.form, form);
     assert_eq!(description.outputs, ["side".into()]);

@@ -21,8 +21,8 @@ use tidemill::message::{Message, Payload};
 use tidemill::plugin::{Engine, HostState, Plugin, Setup};
 use tidemill::telemetry::Metrics;
 
-/// The file of a guest of `tests/guests`: `contract-<language>`, `counter-v1`, `counter-v2`, `hostile`,
-/// `sleeper` or `steered`. `None` if it is skipped; why, xtask has said on standard error.
+/// The file of a guest of `tests/guests`: `contract-<language>`, `counter-v1`, `counter-v2`, `endings-go`,
+/// `hostile`, `sleeper` or `steered`. `None` if it is skipped; why, xtask has said on standard error.
 ///
 /// # Panics
 /// If it does not build.

@@ -1,6 +1,6 @@
 //! Builds the guests of the tests, `tests/guests`, into a folder of `.wasm` files, by default
-//! `target/guests`: `contract-<language>`, `counter-v1`, `counter-v2`, `hostile`, `moody`, `sleeper` and
-//! `steered`.
+//! `target/guests`: `contract-<language>`, `counter-v1`, `counter-v2`, `endings-go`, `hostile`, `moody`,
+//! `sleeper` and `steered`.
 //!
 //! What is up to date is left alone. A language whose tools are missing is skipped by name; with
 //! `CI=true` that is an error.
@@ -34,11 +34,13 @@ pub(crate) enum Language {
     JavaScript,
     /// With `componentize-py`.
     Python,
+    /// With the SDK, and what Go itself compiles.
+    Go,
 }
 
 impl Language {
     /// All of them.
-    pub(crate) const ALL: [Self; 4] = [Self::Rust, Self::C, Self::JavaScript, Self::Python];
+    pub(crate) const ALL: [Self; 5] = [Self::Rust, Self::C, Self::JavaScript, Self::Python, Self::Go];
 
     /// As typed and as part of file names.
     pub(crate) fn name(self) -> &'static str {
@@ -47,7 +49,19 @@ impl Language {
             Self::C => "c",
             Self::JavaScript => "javascript",
             Self::Python => "python",
+            Self::Go => "go",
         }
+    }
+
+    /// The guests in a language other than Rust: their names, and the folders of their sources.
+    fn guests(self) -> Vec<(String, PathBuf)> {
+        let folder = root().join("tests/guests");
+        let mut guests =
+            vec![(format!("contract-{}", self.name()), folder.join("contract").join(self.name()))];
+        if self == Self::Go {
+            guests.push(("endings-go".to_owned(), folder.join("endings-go")));
+        }
+        guests
     }
 }
 
@@ -81,6 +95,7 @@ pub(crate) fn build(out: &Path, languages: &[Language], fetch: Fetch) -> Result 
             Language::C => foreign(out, language, tools::python(fetch)?, c),
             Language::JavaScript => foreign(out, language, tools::node(fetch)?, javascript),
             Language::Python => foreign(out, language, tools::python(fetch)?, python),
+            Language::Go => foreign(out, language, tools::go(), go),
         };
         let name = language.name();
         match built.map_err(|error| format!("failed to build the guests in {name}: {error}"))? {
@@ -90,7 +105,9 @@ pub(crate) fn build(out: &Path, languages: &[Language], fetch: Fetch) -> Result 
             }
             Some(missing) => {
                 // An old one would be tested in place of the one that could not be built.
-                remove(&contract(out, language))?;
+                for (guest, _) in language.guests() {
+                    remove(&file(out, &guest))?;
+                }
                 say(&format!("the guest in {name} is skipped: {missing}"));
             }
         }
@@ -107,63 +124,73 @@ fn rust(out: &Path) -> Result {
     run(cargo.arg("--target-dir").arg(tools::target()))?;
     for name in RUST {
         let built = format!("{WASM_TARGET}/release/guest_{}.wasm", name.replace('-', "_"));
-        put(&out.join(format!("{name}.wasm")), &fs::read(tools::target().join(built))?)?;
+        put(&file(out, name), &fs::read(tools::target().join(built))?)?;
     }
     Ok(())
 }
 
-/// A guest of another language: `command` makes it with the tools in a folder, into a file. Or what
-/// is missing.
+/// The guests of another language: `command` makes one with the tools in a folder, of its sources, into a
+/// file. Or what is missing.
 fn foreign(
     out: &Path,
     language: Language,
     tools: Tools,
-    command: impl FnOnce(&Path, &Path) -> Command,
+    command: impl Fn(&Path, &Path, &Path) -> Command,
 ) -> Result<Option<String>> {
     let tools = match tools {
         Tools::In(folder) => folder,
         Tools::Missing(missing) => return Ok(Some(missing)),
     };
-    let guest = contract(out, language);
-    if !is_current(&guest, &source(language))? {
-        say(&format!("building the guest in {}", language.name()));
-        let new = guest.with_extension("new");
-        run_quietly(&mut command(&tools, &new))?;
-        fs::rename(new, guest)?;
+    for (name, source) in language.guests() {
+        let guest = file(out, &name);
+        if !is_current(&guest, language, &source)? {
+            say(&format!("building the guest {name}"));
+            let new = guest.with_extension("new");
+            run_quietly(&mut command(&tools, &source, &new))?;
+            fs::rename(new, guest)?;
+        }
     }
     Ok(None)
 }
 
-fn c(tools: &Path, guest: &Path) -> Command {
-    let mut cargo = cargo();
-    cargo.args(["run", "--quiet", "--package", "guest-contract-c"]);
-    // It runs once: optimised dependencies would take longer to compile than they save.
-    cargo.args(["--config", "profile.dev.package.'*'.opt-level=0", "--"]);
+fn c(tools: &Path, _: &Path, guest: &Path) -> Command {
+    let mut cargo = builder("guest-contract-c");
     cargo.arg(tools.join("python")).arg(guest);
     cargo
 }
 
-fn javascript(tools: &Path, guest: &Path) -> Command {
+fn go(tools: &Path, source: &Path, guest: &Path) -> Command {
+    let mut cargo = builder("guest-contract-go");
+    cargo.arg(tools.join("go")).arg(source).arg(guest);
+    cargo
+}
+
+/// The program of a package that makes guests.
+fn builder(package: &str) -> Command {
+    let mut cargo = cargo();
+    cargo.args(["run", "--quiet", "--package", package]);
+    // It runs once: optimised dependencies would take longer to compile than they save.
+    cargo.args(["--config", "profile.dev.package.'*'.opt-level=0", "--"]);
+    cargo
+}
+
+fn javascript(tools: &Path, source: &Path, guest: &Path) -> Command {
     let mut componentize = Command::new(tools.join("componentize-qjs"));
     componentize.arg("--wit").arg(wit()).args(["--world", "transform", "--stub-wasi", "--sync"]);
-    componentize.arg("--js").arg(source(Language::JavaScript).join("guest.js")).arg("--output").arg(guest);
+    componentize.arg("--js").arg(source.join("guest.js")).arg("--output").arg(guest);
     componentize
 }
 
-fn python(tools: &Path, guest: &Path) -> Command {
+fn python(tools: &Path, source: &Path, guest: &Path) -> Command {
     let mut componentize = Command::new(tools.join("componentize-py"));
     componentize.arg("--wit-path").arg(wit()).args(["--world", "transform", "componentize"]);
-    componentize.arg("--python-path").arg(source(Language::Python)).arg("--output").arg(guest).arg("guest");
+    componentize.arg("--python-path").arg(source).arg("--output").arg(guest).arg("guest");
     componentize
 }
 
-/// The contract's fixture guest in a language.
-fn contract(out: &Path, language: Language) -> PathBuf {
-    out.join(format!("contract-{}.wasm", language.name()))
-}
-
-fn source(language: Language) -> PathBuf {
-    root().join("tests/guests/contract").join(language.name())
+/// The file of a guest.
+fn file(out: &Path, name: &str) -> PathBuf {
+    out.join(format!("{name}.wasm"))
 }
 
 fn wit() -> PathBuf {
@@ -171,13 +198,20 @@ fn wit() -> PathBuf {
 }
 
 /// Whether a guest is newer than its source, the contract, and what says how it is built.
-fn is_current(guest: &Path, source: &Path) -> Result<bool> {
+fn is_current(guest: &Path, language: Language, source: &Path) -> Result<bool> {
     let Ok(built) = fs::metadata(guest).and_then(|metadata| metadata.modified()) else {
         return Ok(false);
     };
-    let xtask = root().join("xtask/src");
-    for input in [source, &wit(), &xtask.join("guests.rs"), &xtask.join("tools.rs")] {
-        if newest(input)? >= built {
+    let (xtask, sdk) = (root().join("xtask/src"), root().join("plugin-sdk"));
+    let mut inputs = vec![source.to_owned(), wit(), xtask.join("guests.rs"), xtask.join("tools.rs")];
+    if matches!(language, Language::C | Language::Go) {
+        inputs.push(sdk.join("component/src"));
+    }
+    if language == Language::Go {
+        inputs.push(sdk.join("go"));
+    }
+    for input in inputs {
+        if newest(&input)? >= built {
             return Ok(false);
         }
     }

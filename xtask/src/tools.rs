@@ -23,6 +23,9 @@ const PYTHON_PACKAGES: &[&str] = &["componentize-py==0.25.1", "ziglang==0.17.1",
 /// cargo use them.
 const PACKAGING_PACKAGES: &[&str] = &["cargo-zigbuild==0.24.0", "ziglang==0.17.1"];
 
+/// The oldest Go whose modules become components, which is not installed here.
+const GO: (u32, u32) = (1, 26);
+
 /// What checks the dependencies.
 const DENY: &str = "cargo-deny@0.20.2";
 
@@ -125,6 +128,23 @@ fn environment(name: &str, packages: &[&str], fetch: Fetch) -> Result<Tools> {
         run(pip.args(["install", "--quiet", "--disable-pip-version-check"]).args(packages))
     })?;
     Ok(Tools::In(folder.join("bin")))
+}
+
+/// The folder of Go's program.
+pub(crate) fn go() -> Tools {
+    let (major, minor) = GO;
+    let wanted = format!("go {major}.{minor} or later, of https://go.dev/dl");
+    let mut command = Command::new("go");
+    let output = command.args(["env", "GOROOT", "GOVERSION"]).env("GOTOOLCHAIN", "local").output();
+    let Ok(output) = output else { return Tools::Missing(format!("there is no {wanted}")) };
+    let said = String::from_utf8_lossy(&output.stdout);
+    let mut lines = said.lines();
+    let (folder, version) = (lines.next().unwrap_or_default(), lines.next().unwrap_or_default());
+    let mut numbers = version.trim_start_matches("go").split('.').map_while(|number| number.parse().ok());
+    if (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) < GO {
+        return Tools::Missing(format!("{version} is there, and not {wanted}"));
+    }
+    Tools::In(Path::new(folder).join("bin"))
 }
 
 /// The program that checks the dependencies.

@@ -1,0 +1,3 @@
+module tidemill.dev/plugin
+
+go 1.26
