@@ -1,7 +1,7 @@
 //! Members of a document set and removed, all other bytes left as they are.
 
-use crate::scan::{self, Visitor};
-use crate::tree::{InvalidMember, Tree};
+use crate::scan::Machine;
+use crate::tree::{InvalidMember, Tree, Visitor};
 use crate::{Document, Invalid, MAX_DEPTH, number, string};
 use std::fmt;
 use std::ops::Range;
@@ -16,8 +16,11 @@ use std::ops::Range;
 #[derive(Clone, Debug, Default)]
 pub struct Edits {
     tree: Tree,
+    machine: Machine,
     members: Vec<Member>,
     marks: Vec<Mark>,
+    /// Those of the marks that have not ended.
+    open: Vec<usize>,
     splices: Vec<Splice>,
 }
 
@@ -73,13 +76,14 @@ struct Member {
     depth: u32,
 }
 
-/// What the pass over the document came across, in the order in which it ended.
-#[derive(Clone, Debug)]
-enum Mark {
-    /// A member that can be edited.
-    Member { number: usize, start: usize, value: Range<usize> },
-    /// An object that has such members, or could have.
-    Object { node: usize, range: Range<usize> },
+/// A value of the document that a pointer leads to or through, in the order in which they begin.
+#[derive(Clone, Copy, Debug)]
+struct Mark {
+    node: usize,
+    /// Where its name starts; the document and elements have none.
+    member: Option<usize>,
+    start: usize,
+    end: usize,
 }
 
 /// Bytes of the document that are left out, and what comes in their place.
@@ -140,9 +144,8 @@ impl Edits {
         let document = document.into().utf8().map_err(EditError::Document)?;
         let changes = &changes[..changes.len().min(self.members.len())];
         self.check(changes)?;
-        self.marks.clear();
-        scan::scan(document, &self.tree, MAX_DEPTH, &mut Marks { tree: &self.tree, marks: &mut self.marks })
-            .map_err(EditError::Document)?;
+        let mut marks = Marks { marks: &mut self.marks, open: &mut self.open };
+        self.machine.scan(document, &self.tree, MAX_DEPTH, &mut marks).map_err(EditError::Document)?;
         self.plan(document, changes)?;
 
         let mut at = 0;
@@ -177,7 +180,7 @@ impl Edits {
             match change {
                 Change::Set(json) => Document::from(*json)
                     .utf8()
-                    .and_then(|json| scan::check(json, MAX_DEPTH.saturating_sub(member.depth)))
+                    .and_then(|json| self.machine.check(json, MAX_DEPTH.saturating_sub(member.depth)))
                     .map_err(|invalid| EditError::Value(number, invalid))?,
                 Change::Number(value) if !value.is_finite() => return Err(EditError::NotFinite(number)),
                 Change::Number(_) | Change::Leave | Change::Remove => {}
@@ -189,31 +192,28 @@ impl Edits {
     /// Makes splices of the marks and the changes, in the order in which they stand in the document.
     fn plan(&mut self, document: &[u8], changes: &[Change<'_>]) -> Result<(), EditError> {
         self.splices.clear();
+        let is_object = |mark: &Mark| self.tree.is_followed(mark.node) && document[mark.start] == b'{';
         for (number, (change, member)) in changes.iter().zip(&self.members).enumerate() {
-            let is_there = |mark: &Mark| matches!(mark, Mark::Object { node, .. } if *node == member.object);
-            if matches!(change, Change::Set(_) | Change::Number(_)) && !self.marks.iter().any(is_there) {
+            let is_parent = |mark: &Mark| mark.node == member.object && is_object(mark);
+            if matches!(change, Change::Set(_) | Change::Number(_)) && !self.marks.iter().any(is_parent) {
                 return Err(EditError::NoObject(number));
             }
         }
-        for (at, mark) in self.marks.iter().enumerate() {
-            if let Mark::Object { node, range } = mark {
-                let inside =
-                    self.marks[..at].iter().rev().take_while(|mark| mark.start() >= range.start).count();
-                let mut plan =
-                    ObjectPlan { document, changes, object: range.clone(), splices: &mut self.splices };
-                let marks = &self.marks[at - inside..at];
-                let members = |mark: &Mark| match mark {
-                    Mark::Member { number, start, value } if self.members[*number].object == *node => {
-                        Some((*number, *start, value.clone()))
-                    }
-                    _ => None,
-                };
-                let is_bare = plan.edit(marks.iter().filter_map(members));
-                let own = (0..self.members.len()).filter(|&number| self.members[number].object == *node);
-                let is_missing =
-                    |&number: &usize| marks.iter().filter_map(members).all(|(there, ..)| there != number);
-                plan.add(own.filter(is_missing), is_bare);
-            }
+        for (at, object) in self.marks.iter().enumerate().filter(|(_, mark)| is_object(mark)) {
+            let behind = &self.marks[at + 1..];
+            let inside = behind.iter().take_while(|mark| mark.start < object.end).count();
+            let members = || {
+                behind[..inside].iter().filter_map(|mark| {
+                    let number = self.tree.node(mark.node).field?;
+                    let is_own = self.members[number].object == object.node;
+                    is_own.then_some((number, mark.member?, mark.start..mark.end))
+                })
+            };
+            let range = object.start..object.end;
+            let mut plan = ObjectPlan { document, changes, object: range, splices: &mut self.splices };
+            let is_bare = plan.edit(members());
+            let own = (0..self.members.len()).filter(|&number| self.members[number].object == object.node);
+            plan.add(own.filter(|&number| members().all(|(there, ..)| there != number)), is_bare);
         }
         self.splices.sort_unstable_by_key(|splice| (splice.range.start, splice.range.end, splice.put));
         Ok(())
@@ -281,32 +281,27 @@ impl ObjectPlan<'_> {
     }
 }
 
-impl Mark {
-    fn start(&self) -> usize {
-        match self {
-            Self::Member { start, .. } => *start,
-            Self::Object { range, .. } => range.start,
-        }
-    }
-}
-
 /// Notes what can be edited.
 struct Marks<'a> {
-    tree: &'a Tree,
     marks: &'a mut Vec<Mark>,
+    open: &'a mut Vec<usize>,
 }
 
 impl Visitor for Marks<'_> {
-    fn begin(&mut self, _: usize) {}
-
-    fn value(&mut self, node: usize, member: Option<usize>, value: Range<usize>) {
-        if let (Some(number), Some(start)) = (self.tree.node(node).field, member) {
-            self.marks.push(Mark::Member { number, start, value });
-        }
+    fn start(&mut self) {
+        self.marks.clear();
+        self.open.clear();
     }
 
-    fn object(&mut self, node: usize, range: Range<usize>) {
-        self.marks.push(Mark::Object { node, range });
+    fn begin(&mut self, node: usize, member: Option<usize>, start: usize) {
+        self.open.push(self.marks.len());
+        self.marks.push(Mark { node, member, start, end: start });
+    }
+
+    fn end(&mut self, _: usize, end: usize) {
+        if let Some(mark) = self.open.pop() {
+            self.marks[mark].end = end;
+        }
     }
 }
 

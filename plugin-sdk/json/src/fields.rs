@@ -1,7 +1,7 @@
 //! A set of JSON pointers, looked up together in one pass.
 
-use crate::scan::{self, Visitor};
-use crate::tree::Tree;
+use crate::scan::Machine;
+use crate::tree::{Tree, Visitor};
 use crate::{Document, Invalid, InvalidPointer, MAX_DEPTH, Value};
 use std::ops::Range;
 
@@ -12,6 +12,7 @@ use std::ops::Range;
 #[derive(Clone, Debug, Default)]
 pub struct Fields {
     tree: Tree,
+    machine: Machine,
     /// Where each field was found in the last document.
     spans: Vec<Span>,
 }
@@ -95,9 +96,13 @@ impl Fields {
     /// It is not JSON, wherever the mistake is, or nested too deep.
     pub fn find<'a>(&'a mut self, document: impl Into<Document<'a>>) -> Result<Found<'a>, Invalid> {
         let document = document.into().utf8()?;
-        self.spans.clear();
         self.spans.resize(self.tree.fields(), Span::ABSENT);
-        search(&self.tree, document, &mut self.spans)?;
+        self.machine.scan(
+            document,
+            &self.tree,
+            MAX_DEPTH,
+            &mut Finds { tree: &self.tree, spans: &mut self.spans },
+        )?;
         Ok(Found { spans: &self.spans, document })
     }
 
@@ -113,17 +118,14 @@ impl Fields {
     ) -> Result<(), Invalid> {
         let start = spans.len();
         spans.resize(start + self.tree.fields(), Span::ABSENT);
-        let found =
-            document.into().utf8().and_then(|document| search(&self.tree, document, &mut spans[start..]));
+        let document = document.into().utf8()?;
+        let mut finds = Finds { tree: &self.tree, spans: &mut spans[start..] };
+        let found = self.machine.scan(document, &self.tree, MAX_DEPTH, &mut finds);
         if found.is_err() {
-            spans[start..].fill(Span::ABSENT);
+            finds.start();
         }
         found
     }
-}
-
-fn search(tree: &Tree, document: &[u8], spans: &mut [Span]) -> Result<(), Invalid> {
-    scan::scan(document, tree, MAX_DEPTH, &mut Finds { tree, spans })
 }
 
 /// Notes where fields are; of several members with one name the last counts.
@@ -134,23 +136,25 @@ struct Finds<'a> {
 
 impl Visitor for Finds<'_> {
     #[inline]
-    fn begin(&mut self, node: usize) {
+    fn start(&mut self) {
+        self.spans.fill(Span::ABSENT);
+    }
+
+    #[inline]
+    fn begin(&mut self, node: usize, _: Option<usize>, start: usize) {
         let node = self.tree.node(node);
-        if let Some(field) = node.field {
+        for &field in &node.inside {
             self.spans[field] = Span::ABSENT;
         }
-        for &child in &node.children {
-            self.begin(child);
+        if let Some(field) = node.field {
+            self.spans[field] = Span { start, end: 0 };
         }
     }
 
     #[inline]
-    fn value(&mut self, node: usize, _: Option<usize>, value: Range<usize>) {
+    fn end(&mut self, node: usize, end: usize) {
         if let Some(field) = self.tree.node(node).field {
-            self.spans[field] = Span { start: value.start, end: value.end };
+            self.spans[field].end = end;
         }
     }
-
-    #[inline]
-    fn object(&mut self, _: usize, _: Range<usize>) {}
 }

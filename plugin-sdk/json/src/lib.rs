@@ -2,16 +2,20 @@
 //!
 #![doc = include_str!("../README.md")]
 
+mod block;
 mod document;
 mod edit;
 mod fields;
+mod grammar;
 mod invalid;
 mod number;
+mod plain;
 mod pointer;
 mod scan;
 mod string;
 mod tree;
 mod value;
+mod walk;
 
 pub use document::Document;
 pub use edit::{Change, EditError, Edits};

@@ -1,326 +1,117 @@
-//! One pass over a document that checks all of it, a byte at a time.
-//!
-//! The end of the document reads as a NUL byte, which is valid nowhere outside of strings: a document
-//! that was cut short needs no checks of its own.
+//! One pass over a document that checks all of it and tells what it comes across, by the best way that the machine has.
 
-use crate::tree::{ROOT, Tree};
-use crate::{Invalid, MAX_DEPTH};
-use std::ops::Range;
+use crate::block::{Job, Lanes};
+use crate::tree::{Tree, Visitor};
+use crate::walk::{self, Elements, Walk};
+use crate::{Invalid, block, plain};
 
-/// Told what a pass comes across of that which the pointers of a [`Tree`] name.
-pub(crate) trait Visitor {
-    /// The value of a node begins. It may be the second of that name: what the first one held does not count.
-    fn begin(&mut self, node: usize);
-
-    /// The value of a node ended. `member` is where its name starts, with the quote; an element has none.
-    fn value(&mut self, node: usize, member: Option<usize>, value: Range<usize>);
-
-    /// The object of a node ended that pointers lead through.
-    fn object(&mut self, node: usize, object: Range<usize>);
+/// The ways in which blocks of documents can be looked at.
+#[derive(Clone, Copy, Debug)]
+#[cfg_attr(not(test), allow(dead_code, reason = "each kind of machine has one or some of them"))]
+pub(crate) enum Machine {
+    #[cfg(target_arch = "x86_64")]
+    Avx512(block::x86_64::Avx512),
+    #[cfg(target_arch = "x86_64")]
+    Avx2(block::x86_64::Avx2),
+    #[cfg(target_arch = "aarch64")]
+    Neon,
+    #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+    Simd128,
+    Portable,
 }
 
-/// Goes over a document that may be nested `max_depth` levels deep, and tells the visitor what is in it.
-pub(crate) fn scan(
-    document: &[u8],
-    tree: &Tree,
-    max_depth: u32,
-    visitor: &mut impl Visitor,
-) -> Result<(), Invalid> {
-    let mut scanner = Scanner { bytes: document, at: 0, max_depth };
-    scanner.skip_blank();
-    let mut search = Search { tree, visitor, scanner };
-    search.value(ROOT, None, 0)?;
-    search.scanner.end()
-}
-
-/// Checks a document that may be nested `max_depth` levels deep.
-pub(crate) fn check(document: &[u8], max_depth: u32) -> Result<(), Invalid> {
-    let mut scanner = Scanner { bytes: document, at: 0, max_depth };
-    scanner.skip_blank();
-    scanner.skip_value(0)?;
-    scanner.end()
-}
-
-/// Where the elements of an array stand that was checked; none in anything else.
-pub(crate) fn elements(value: &[u8]) -> impl Iterator<Item = Range<usize>> {
-    let mut scanner = Scanner { bytes: value, at: 0, max_depth: MAX_DEPTH };
-    let open = scanner.peek() == b'[';
-    scanner.advance();
-    std::iter::from_fn(move || {
-        if !open || matches!(scanner.peek(), b']' | 0) {
-            return None;
+impl Default for Machine {
+    /// The best that the machine has.
+    fn default() -> Self {
+        #[cfg(target_arch = "x86_64")]
+        {
+            let avx2 = || block::x86_64::Avx2::detect().map(Self::Avx2);
+            block::x86_64::Avx512::detect().map(Self::Avx512).or_else(avx2).unwrap_or(Self::Portable)
         }
-        let start = scanner.at;
-        let end = scanner.skip_value(0).ok()?;
-        if scanner.peek() == b',' {
-            scanner.advance();
-        }
-        Some(start..end)
-    })
-}
-
-/// A search in progress: it follows the tree of pointers and skips what none of them names.
-struct Search<'a, 't, V> {
-    tree: &'t Tree,
-    visitor: &'t mut V,
-    scanner: Scanner<'a>,
-}
-
-impl<V: Visitor> Search<'_, '_, V> {
-    /// Goes over the value of a node, and what is blank after it. Calls itself no deeper than the
-    /// longest pointer goes.
-    fn value(&mut self, node: usize, member: Option<usize>, depth: u32) -> Result<(), Invalid> {
-        self.visitor.begin(node);
-        let start = self.scanner.at;
-        let is_followed = !self.tree.node(node).children.is_empty();
-        let end = match self.scanner.peek() {
-            b'{' if is_followed => {
-                let end = self.members(node, depth)?;
-                self.visitor.object(node, start..end);
-                end
-            }
-            b'[' if is_followed => self.elements(node, depth)?,
-            _ => self.scanner.skip_value(depth)?,
-        };
-        self.visitor.value(node, member, start..end);
-        Ok(())
-    }
-
-    fn members(&mut self, node: usize, depth: u32) -> Result<usize, Invalid> {
-        self.scanner.open(depth)?;
-        if self.scanner.peek() == b'}' {
-            return Ok(self.scanner.close());
-        }
-        loop {
-            let member = self.scanner.at;
-            let name = self.scanner.name()?;
-            match self.tree.member(node, name) {
-                Some(child) => self.value(child, Some(member), depth + 1)?,
-                None => drop(self.scanner.skip_value(depth + 1)?),
-            }
-            if self.scanner.peek() == b'}' {
-                return Ok(self.scanner.close());
-            }
-            self.scanner.expect(b',')?;
-        }
-    }
-
-    fn elements(&mut self, node: usize, depth: u32) -> Result<usize, Invalid> {
-        self.scanner.open(depth)?;
-        if self.scanner.peek() == b']' {
-            return Ok(self.scanner.close());
-        }
-        for element in 0.. {
-            match self.tree.element(node, element) {
-                Some(child) => self.value(child, None, depth + 1)?,
-                None => drop(self.scanner.skip_value(depth + 1)?),
-            }
-            if self.scanner.peek() == b']' {
-                break;
-            }
-            self.scanner.expect(b',')?;
-        }
-        Ok(self.scanner.close())
+        #[cfg(target_arch = "aarch64")]
+        return Self::Neon;
+        #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+        return Self::Simd128;
+        #[cfg(not(any(
+            target_arch = "x86_64",
+            target_arch = "aarch64",
+            all(target_arch = "wasm32", target_feature = "simd128")
+        )))]
+        return Self::Portable;
     }
 }
 
-/// A document and a place in it.
-struct Scanner<'a> {
-    bytes: &'a [u8],
-    at: usize,
-    max_depth: u32,
-}
-
-impl<'a> Scanner<'a> {
-    /// The byte here; NUL at the end.
+impl Machine {
+    /// Goes over a document that may be nested `max_depth` levels deep, and tells the visitor what is in it.
     #[inline]
-    fn peek(&self) -> u8 {
-        self.bytes.get(self.at).copied().unwrap_or(0)
-    }
-
-    /// Demands the end.
-    fn end(&self) -> Result<(), Invalid> {
-        if self.at == self.bytes.len() { Ok(()) } else { Err(self.error()) }
-    }
-
-    fn error(&self) -> Invalid {
-        Invalid::Syntax(self.at)
-    }
-
-    /// Goes over a byte that was seen, and what is blank after it.
-    fn advance(&mut self) {
-        self.at += 1;
-        self.skip_blank();
-    }
-
-    /// Goes over spaces and line breaks.
-    fn skip_blank(&mut self) {
-        while matches!(self.peek(), b' ' | b'\n' | b'\r' | b'\t') {
-            self.at += 1;
-        }
-    }
-
-    /// Demands a byte, and goes over it and what is blank after it.
-    fn expect(&mut self, byte: u8) -> Result<(), Invalid> {
-        if self.peek() != byte {
-            return Err(self.error());
-        }
-        self.advance();
-        Ok(())
-    }
-
-    /// Goes over the first byte of an array or object that is `depth` levels down, and what is blank after it.
-    fn open(&mut self, depth: u32) -> Result<(), Invalid> {
-        if depth == self.max_depth {
-            return Err(Invalid::TooDeep);
-        }
-        self.advance();
-        Ok(())
-    }
-
-    /// Goes over the last byte of an array or object, and what is blank after it. Gives where it ended.
-    fn close(&mut self) -> usize {
-        let end = self.at + 1;
-        self.advance();
-        end
-    }
-
-    /// Goes over a member's name and its colon. Gives what stands between the quotes.
-    fn name(&mut self) -> Result<&'a [u8], Invalid> {
-        if self.peek() != b'"' {
-            return Err(self.error());
-        }
-        let start = self.at + 1;
-        self.skip_string()?;
-        let name = &self.bytes[start..self.at - 1];
-        self.skip_blank();
-        self.expect(b':')?;
-        Ok(name)
-    }
-
-    /// Goes over a value and what is blank after it, `depth` levels down. Gives where it ended.
-    fn skip_value(&mut self, depth: u32) -> Result<usize, Invalid> {
-        // One bit a level, the innermost lowest: whether it is an object.
-        let mut levels: u128 = 0;
-        let mut level = depth;
-        loop {
-            let first = self.peek();
-            match first {
-                b'[' | b'{' => {
-                    self.open(level)?;
-                    // `]` and `}` are two behind `[` and `{`.
-                    if self.peek() != first + 2 {
-                        let object = first == b'{';
-                        levels = levels << 1 | u128::from(object);
-                        level += 1;
-                        if object {
-                            self.name()?;
-                        }
-                        continue;
-                    }
-                    self.at += 1;
-                }
-                b'"' => self.skip_string()?,
-                b'0'..=b'9' | b'-' => self.skip_number()?,
-                _ => self.skip_literal()?,
+    pub(crate) fn scan(
+        self,
+        document: &[u8],
+        tree: &Tree,
+        max_depth: u32,
+        visitor: &mut impl Visitor,
+    ) -> Result<(), Invalid> {
+        visitor.start();
+        if tree.depth() <= walk::MOST_NAMES {
+            let job = Pass { document, tree, max_depth, visitor };
+            let is_valid = match self {
+                #[cfg(target_arch = "x86_64")]
+                Self::Avx512(avx512) => avx512.run(job),
+                #[cfg(target_arch = "x86_64")]
+                Self::Avx2(avx2) => avx2.run(job),
+                #[cfg(target_arch = "aarch64")]
+                Self::Neon => job.run(block::Neon),
+                #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+                Self::Simd128 => job.run(block::Simd128),
+                Self::Portable => job.run(block::Portable),
+            };
+            if is_valid {
+                return Ok(());
             }
-            loop {
-                let end = self.at;
-                self.skip_blank();
-                if level == depth {
-                    return Ok(end);
-                }
-                let object = levels & 1 == 1;
-                let next = self.peek();
-                if next == b',' {
-                    self.advance();
-                    if object {
-                        self.name()?;
-                    }
-                    break;
-                }
-                if next != if object { b'}' } else { b']' } {
-                    return Err(self.error());
-                }
-                self.at += 1;
-                levels >>= 1;
-                level -= 1;
-            }
+            let found = again(document, tree, max_depth, visitor);
+            debug_assert!(
+                found.is_err(),
+                "refused without a reason: {:?}",
+                String::from_utf8_lossy(document)
+            );
+            return found;
         }
+        again(document, tree, max_depth, visitor)
     }
 
-    /// Goes over a string, its quotes included.
-    fn skip_string(&mut self) -> Result<(), Invalid> {
-        self.at += 1;
-        loop {
-            match self.peek() {
-                b'"' => {
-                    self.at += 1;
-                    return Ok(());
-                }
-                b'\\' => self.skip_escape()?,
-                0..b' ' => return Err(self.error()),
-                _ => self.at += 1,
-            }
+    /// Checks a document that may be nested `max_depth` levels deep.
+    pub(crate) fn check(self, document: &[u8], max_depth: u32) -> Result<(), Invalid> {
+        struct Nobody;
+        impl Visitor for Nobody {
+            fn start(&mut self) {}
+            fn begin(&mut self, _: usize, _: Option<usize>, _: usize) {}
+            fn end(&mut self, _: usize, _: usize) {}
         }
+        self.scan(document, &Tree::default(), max_depth, &mut Nobody)
     }
+}
 
-    fn skip_escape(&mut self) -> Result<(), Invalid> {
-        self.at += 1;
-        match self.peek() {
-            b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => self.at += 1,
-            b'u' => {
-                for _ in 0..4 {
-                    self.at += 1;
-                    if !self.peek().is_ascii_hexdigit() {
-                        return Err(self.error());
-                    }
-                }
-                self.at += 1;
-            }
-            _ => return Err(self.error()),
-        }
-        Ok(())
-    }
+/// The pass that tells where a mistake is, or that there is none.
+#[cold]
+fn again(document: &[u8], tree: &Tree, max_depth: u32, visitor: &mut impl Visitor) -> Result<(), Invalid> {
+    visitor.start();
+    plain::scan(document, tree, max_depth, visitor)
+}
 
-    fn skip_number(&mut self) -> Result<(), Invalid> {
-        if self.peek() == b'-' {
-            self.at += 1;
-        }
-        if self.peek() == b'0' {
-            self.at += 1;
-        } else {
-            self.skip_digits()?;
-        }
-        if self.peek() == b'.' {
-            self.at += 1;
-            self.skip_digits()?;
-        }
-        if matches!(self.peek(), b'e' | b'E') {
-            self.at += 1;
-            if matches!(self.peek(), b'+' | b'-') {
-                self.at += 1;
-            }
-            self.skip_digits()?;
-        }
-        Ok(())
-    }
+struct Pass<'a, V> {
+    document: &'a [u8],
+    tree: &'a Tree,
+    max_depth: u32,
+    visitor: &'a mut V,
+}
 
-    /// Goes over digits, at least one.
-    fn skip_digits(&mut self) -> Result<(), Invalid> {
-        if !self.peek().is_ascii_digit() {
-            return Err(self.error());
-        }
-        while self.peek().is_ascii_digit() {
-            self.at += 1;
-        }
-        Ok(())
-    }
+impl<V: Visitor> Job for Pass<'_, V> {
+    /// Whether the document is valid.
+    type Output = bool;
 
-    fn skip_literal(&mut self) -> Result<(), Invalid> {
-        let rest = self.bytes.get(self.at..).unwrap_or_default();
-        let literal = [&b"true"[..], b"false", b"null"].into_iter().find(|literal| rest.starts_with(literal));
-        self.at += literal.ok_or_else(|| self.error())?.len();
-        Ok(())
+    #[inline(always)]
+    fn run(self, lanes: impl Lanes) -> bool {
+        let mut elements = Elements::default();
+        Walk::new(self.document, self.tree, self.max_depth, self.visitor, &mut elements).run(lanes)
     }
 }

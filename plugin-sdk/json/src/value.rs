@@ -1,6 +1,6 @@
 //! A JSON value as it stands in a document.
 
-use crate::{number, scan, string};
+use crate::{number, plain, string};
 use std::borrow::Cow;
 
 /// A value, as its bytes in a document that was checked.
@@ -25,6 +25,12 @@ impl<'a> Value<'a> {
     #[inline]
     pub(crate) fn new(raw: &'a [u8]) -> Self {
         Self { raw }
+    }
+
+    /// A value that stands alone: JSON that somebody has checked, without blanks around it.
+    #[inline]
+    pub fn of_checked(json: &'a [u8]) -> Self {
+        Self { raw: json }
     }
 
     /// Its bytes, as they stand in the document.
@@ -96,7 +102,7 @@ impl<'a> Value<'a> {
 
     /// The elements of an array; none of anything else.
     pub fn elements(self) -> impl Iterator<Item = Value<'a>> {
-        scan::elements(self.raw).map(|range| Value::new(&self.raw[range]))
+        plain::elements(self.raw).map(|range| Value::new(&self.raw[range]))
     }
 
     #[inline]

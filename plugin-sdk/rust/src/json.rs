@@ -10,32 +10,30 @@
 //! let price = fields.add("/data/p")?;
 //! let symbol = fields.add("/data/s")?;
 //!
-//! let found = fields.find(br#"{"data":{"s":"BTC\u0055SDT","p":"61837.6"}}"#)?;
+//! let found = fields.find(r#"{"data":{"s":"BTC\u0055SDT","p":"61837.6"}}"#)?;
 //! assert_eq!(found.get(price).and_then(|value| value.number()), Some(61837.6));
 //! assert!(found.get(symbol).is_some_and(|value| value.is("BTCUSDT")));
-//! assert!(fields.find(br#"{"data":{"s":"BTC"#).is_err());
+//! assert!(fields.find(r#"{"data":{"s":"BTC"#).is_err());
 //! # Ok::<(), tidemill_plugin::Error>(())
 //! ```
 //!
-//! The whole document is checked against RFC 8259, what no pointer names included, so that garbage and
-//! what was cut short are seen. Of two members with one name the last counts, as in JavaScript and in
-//! `serde_json`. More than [`MAX_DEPTH`] levels of nesting are refused. That strings are UTF-8 is not
-//! checked again: text messages are; see [`Fields::find`].
+//! It takes a [`Message`] as it is, of which a binary one must be UTF-8. All of this is the crate
+//! `tidemill-json`, with which the host reads messages, too.
 
-mod chunk;
-mod fields;
-mod number;
-mod scan;
-mod string;
-mod value;
+pub use tidemill_json::{
+    Document, Field, Fields, Found, Invalid, InvalidPointer, Kind, MAX_DEPTH, Span, Value,
+};
 
-pub use fields::{Field, Fields, Found, InvalidPointer};
-pub use scan::{Invalid, MAX_DEPTH};
-pub use value::{Kind, Value};
-
-use crate::Result;
+use crate::{Message, Result};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+
+impl<'a> From<Message<'a>> for Document<'a> {
+    #[inline]
+    fn from(message: Message<'a>) -> Self {
+        if message.is_text() { Self::known_utf8(message.as_bytes()) } else { message.as_bytes().into() }
+    }
+}
 
 /// A value as JSON: a plain way to make a [snapshot](crate::Plugin::snapshot).
 ///

@@ -54,7 +54,7 @@ impl Plugin for Demux {
     }
 
     fn process(&mut self, message: Message<'_>, out: &mut Out<'_>) -> Result {
-        let found = self.fields.find_in(message)?;
+        let found = self.fields.find(message)?;
         let output = found.get(self.by).and_then(|value| self.outputs.get(value.label().as_ref()));
         let output = match (output, self.otherwise) {
             (Some(&output), _) => output,

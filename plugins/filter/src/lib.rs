@@ -36,7 +36,7 @@ impl Plugin for Filter {
     }
 
     fn process(&mut self, message: Message<'_>, out: &mut Out<'_>) -> Result {
-        if self.conditions.hold(&self.fields.find_in(message)?) {
+        if self.conditions.hold(&self.fields.find(message)?) {
             out.forward();
         }
         Ok(())

@@ -42,7 +42,7 @@ impl Plugin for Notional {
     }
 
     fn process(&mut self, message: Message<'_>, out: &mut Out<'_>) -> Result {
-        let found = self.fields.find_in(message)?;
+        let found = self.fields.find(message)?;
         let (Some(price), Some(quantity)) = (found.get(self.price), found.get(self.quantity)) else {
             return Ok(());
         };

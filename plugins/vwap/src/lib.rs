@@ -104,7 +104,7 @@ impl Plugin for Vwap {
     }
 
     fn process(&mut self, message: Message<'_>, out: &mut Out<'_>) -> Result {
-        let found = self.fields.find_in(message)?;
+        let found = self.fields.find(message)?;
         let (Some(symbol), Some(price), Some(quantity), Some(time)) =
             (found.get(self.symbol), found.get(self.price), found.get(self.quantity), found.get(self.time))
         else {
