@@ -197,7 +197,7 @@ impl Chunk {
             odds = odds | odd;
             at += L::COUNT;
         }
-        !any(lanes, all) && (!any(lanes, odds) || self.tokens_are_valid(document, base))
+        !any(lanes, all) && (!any(lanes, odds) || self.tokens_are_valid(document, base, count))
     }
 
     /// Bits where something is wrong, and where something is odd.
@@ -250,9 +250,9 @@ impl Chunk {
 
     /// Checks literals and exponents, of which there are few.
     #[cold]
-    fn tokens_are_valid(&self, document: &[u8], base: usize) -> bool {
+    fn tokens_are_valid(&self, document: &[u8], base: usize, count: usize) -> bool {
         let mut checked = 0;
-        for (block, &odd) in self.odd[1..].iter().enumerate() {
+        for (block, &odd) in self.odd[1..=count].iter().enumerate() {
             let mut odd = odd;
             while odd != 0 {
                 let at = base + block * BLOCK + odd.trailing_zeros() as usize;
