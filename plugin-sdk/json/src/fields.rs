@@ -1,7 +1,7 @@
 //! A set of JSON pointers, looked up together in one pass.
 
 use crate::scan::Machine;
-use crate::tree::{Tree, Visitor};
+use crate::tree::{ROOT, Tree, Visitor};
 use crate::{Document, Invalid, InvalidPointer, MAX_DEPTH, Value};
 use std::ops::Range;
 
@@ -142,9 +142,12 @@ impl Visitor for Finds<'_> {
 
     #[inline]
     fn begin(&mut self, node: usize, _: Option<usize>, start: usize) {
+        let is_document = node == ROOT;
         let node = self.tree.node(node);
-        for &field in &node.inside {
-            self.spans[field] = Span::ABSENT;
+        if !is_document {
+            for &field in &node.inside {
+                self.spans[field] = Span::ABSENT;
+            }
         }
         if let Some(field) = node.field {
             self.spans[field] = Span { start, end: 0 };

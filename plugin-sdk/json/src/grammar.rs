@@ -5,11 +5,15 @@
 //! in order is done block by block; all the rest is the same for each block, in loops of which the compiler makes
 //! vectors. What depends on the array or object that is around is left to the walk over brackets.
 
-use crate::block::{BLOCK, Lanes, Planes};
+use crate::block::{BLOCK, Lanes, Planes, Portable};
 use crate::plain;
 
 /// How many blocks are in a chunk.
 pub(crate) const CHUNK: usize = 8;
+
+/// So many blocks are checked one by one: to load many masks at once has to wait until all of them are stored, which takes
+/// longer than that.
+const FEW: usize = 2;
 
 /// A mask for each block of a chunk, behind that of the block before the chunk.
 type Masks = [u64; CHUNK + 1];
@@ -188,6 +192,9 @@ impl Chunk {
     /// something is not JSON.
     #[inline(always)]
     pub(crate) fn check<L: Lanes>(&mut self, lanes: L, document: &[u8], base: usize, count: usize) -> bool {
+        if count <= FEW && L::COUNT > FEW {
+            return self.check(Portable, document, base, count);
+        }
         let mut all = lanes.load(&[0; CHUNK]);
         let mut odds = all;
         let mut at = 1;
