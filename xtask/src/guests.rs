@@ -208,7 +208,8 @@ fn is_current(guest: &Path, language: Language, source: &Path) -> Result<bool> {
         inputs.push(sdk.join("component/src"));
     }
     if language == Language::Go {
-        inputs.push(sdk.join("go"));
+        // The builder of all guests in Go is beside the first.
+        inputs.extend([sdk.join("go"), root().join("tests/guests/contract/go")]);
     }
     for input in inputs {
         if newest(&input)? >= built {
