@@ -105,7 +105,6 @@ impl Chunk {
             plane[0] = plane[CHUNK];
         }
         self.scalar[0] = self.scalar[CHUNK];
-        self.leading_zero[0] = self.leading_zero[CHUNK];
     }
 
     /// Leaves out all blocks.
@@ -166,7 +165,7 @@ impl Chunk {
         self.colon_before = u64::from(carries) | colon >> (BLOCK - 1);
         self.after_colon[at] = sum;
         let digit = !(third | fourth) & second;
-        let point = third & second & !first & scalar;
+        let point = third & second & !first;
         let (sum, carries) = digit.overflowing_add(point << 1 | self.fraction);
         self.fraction = u64::from(carries) | point >> (BLOCK - 1);
         self.second_point[at] = sum;
@@ -248,26 +247,35 @@ impl Chunk {
         wrong = wrong | lanes.load(&self.second_point[at..]) & point;
         let odd = scalar & !(digit | point | minus & start);
         let behind_sign = behind_symbol & behind_first & !behind_two(lanes, &self.scalar, at);
+        let leading_zero = digit & first & (start | behind_sign);
         lanes.store(array_only, &mut self.array_only[at..]);
         lanes.store(odd, &mut self.odd[at..]);
-        lanes.store(digit & first & (start | behind_sign), &mut self.leading_zero[at..]);
-        // No digit follows a leading zero.
-        (wrong | behind(lanes, &self.leading_zero, at) & digit, odd)
+        lanes.store(leading_zero, &mut self.leading_zero[at..]);
+        (wrong, odd | leading_zero)
     }
 
-    /// Checks literals and exponents, of which there are few.
-    #[cold]
+    /// Checks leading zeros, literals and exponents, of which there are few.
+    #[inline(never)]
     fn tokens_are_valid(&self, document: &[u8], base: usize, count: usize) -> bool {
         let mut checked = 0;
-        for (block, &odd) in self.odd[1..=count].iter().enumerate() {
+        for (block, (&zero, &odd)) in
+            self.leading_zero.iter().zip(&self.odd).enumerate().take(count + 1).skip(1)
+        {
+            let place = |mask: u64| base + (block - 1) * BLOCK + mask.trailing_zeros() as usize;
+            let mut zeros = zero;
+            while zeros != 0 {
+                if document.get(place(zeros) + 1).is_some_and(u8::is_ascii_digit) {
+                    return false;
+                }
+                zeros &= zeros - 1;
+            }
             let mut odd = odd;
             while odd != 0 {
-                let at = base + block * BLOCK + odd.trailing_zeros() as usize;
-                odd &= odd - 1;
-                if at >= checked {
-                    let Some(end) = plain::token_around(document, at) else { return false };
+                if place(odd) >= checked {
+                    let Some(end) = plain::token_around(document, place(odd)) else { return false };
                     checked = end;
                 }
+                odd &= odd - 1;
             }
         }
         true
