@@ -6,7 +6,8 @@
 //!
 //! The messages are JSON texts of 105 bytes. `forward` sends them through, `observe` also shows the
 //! guest one metadata column and the times, `emit` has the guest emit each, `mark` also sets one
-//! metadata value of each emission.
+//! metadata value of each emission. `filter` forwards by two fields that the host finds, and `add` edits
+//! one number into each. What ends in `-blind` does without payloads.
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use std::hint::black_box;
@@ -24,8 +25,13 @@ const BATCHES: [usize; 3] = [1, 16, 256];
 const JSON: &str = r#"{"e":"trade","E":1723075200123,"s":"BTCUSDT","t":37482,"p":"57123.45","q":"0.01820000","T":1723075200120}"#;
 
 /// Name, configuration, and what stands before the JSON.
-const CASES: [(&str, &str, &str); 4] = [
+const CASES: [(&str, &str, &str); 9] = [
     ("forward", "{}", ""),
+    ("forward-blind", r#"{"blind":true}"#, ""),
+    ("filter", r#"{"filter":true}"#, ""),
+    ("filter-blind", r#"{"filter":true,"blind":true}"#, ""),
+    ("add", r#"{"notional":true}"#, ""),
+    ("add-blind", r#"{"notional":true,"blind":true}"#, ""),
     ("observe", r#"{"observe":true}"#, ""),
     ("emit", "{}", "emit:default::"),
     ("mark", "{}", "emit:default:hot:"),

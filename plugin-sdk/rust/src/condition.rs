@@ -1,11 +1,11 @@
 //! Conditions on the fields of JSON messages: the `where` of the plugins that come with Tidemill.
 //!
 //! A [`Rule`] is what stands in a configuration; [`Conditions`] are rules that were checked, on fields
-//! that are found together with the plugin's own. A rule whose field the message does not have never
+//! that the host finds together with the plugin's own. A rule whose field the message does not have never
 //! holds, but for `exists` with the value `false`.
 
-use crate::Result;
-use crate::json::{Field, Fields, Found, Kind, Value};
+use crate::json::{Kind, Value};
+use crate::{Description, Json, Message, Result};
 use regex_lite::Regex;
 use serde::Deserialize;
 use std::cmp::Ordering;
@@ -65,7 +65,7 @@ pub enum Match {
 /// Rules, ready to be asked.
 #[derive(Clone, Debug)]
 pub struct Conditions {
-    tests: Vec<(Field, Test)>,
+    tests: Vec<(Json, Test)>,
     mode: Match,
 }
 
@@ -91,14 +91,14 @@ enum Scalar {
 }
 
 impl Conditions {
-    /// Checks rules and adds their fields to those that are looked for.
+    /// Checks rules and asks for their fields.
     ///
     /// # Errors
     /// A pointer that is none, or a value that does not go with its `op`; the text names the rule.
-    pub fn compile(rules: &[Rule], mode: Match, fields: &mut Fields) -> Result<Self> {
+    pub fn compile(rules: &[Rule], mode: Match, description: &mut Description) -> Result<Self> {
         let mut tests = Vec::with_capacity(rules.len());
         for (number, rule) in rules.iter().enumerate() {
-            let field = fields.add(&rule.field).map_err(|error| format!("where[{number}]: {error}"))?;
+            let field = description.json(&rule.field).map_err(|error| format!("where[{number}]: {error}"))?;
             tests.push((field, Test::of(rule).map_err(|error| format!("where[{number}]: {error}"))?));
         }
         Ok(Self { tests, mode })
@@ -106,8 +106,8 @@ impl Conditions {
 
     /// Whether they hold for a message.
     #[inline]
-    pub fn hold(&self, found: &Found<'_>) -> bool {
-        let mut results = self.tests.iter().map(|(field, test)| test.holds(found.get(*field)));
+    pub fn hold(&self, message: Message<'_>) -> bool {
+        let mut results = self.tests.iter().map(|(field, test)| test.holds(message.get(*field)));
         match self.mode {
             Match::All => results.all(|holds| holds),
             Match::Any => results.any(|holds| holds),
@@ -211,17 +211,42 @@ impl Scalar {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::Harness;
+    use crate::{Out, Plugin};
     use serde_json::json;
 
-    fn rule(op: &str, value: &serde_json::Value) -> Result<Rule> {
-        Ok(serde_json::from_value(json!({ "field": "/f", "op": op, "value": value }))?)
+    /// Forwards that for which all rules hold; what only one holds for, to an output.
+    struct Holding {
+        all: Conditions,
+        any: Conditions,
+        some: crate::Output,
+    }
+
+    impl Plugin for Holding {
+        type Config = Vec<Rule>;
+
+        fn new(rules: Vec<Rule>, description: &mut Description) -> Result<Self> {
+            let all = Conditions::compile(&rules, Match::All, description)?;
+            let any = Conditions::compile(&rules, Match::Any, description)?;
+            Ok(Self { all, any, some: description.output("some") })
+        }
+
+        fn process(&mut self, message: Message<'_>, out: &mut Out<'_>) -> Result {
+            match (self.all.hold(message), self.any.hold(message)) {
+                (true, _) => out.forward(),
+                (false, true) => out.forward_to(self.some),
+                (false, false) => {}
+            }
+            Ok(())
+        }
+    }
+
+    fn plugin(op: &str, value: &serde_json::Value) -> Result<Harness<Holding>, String> {
+        Harness::try_new(&json!([{ "field": "/f", "op": op, "value": value }]).to_string())
     }
 
     fn holds(op: &str, value: &serde_json::Value, message: &str) -> bool {
-        let mut fields = Fields::default();
-        let rules = [rule(op, value).unwrap()];
-        let conditions = Conditions::compile(&rules, Match::All, &mut fields).unwrap();
-        conditions.hold(&fields.find(message.as_bytes()).unwrap())
+        plugin(op, value).unwrap().process([message]).forwarded_all
     }
 
     #[test]
@@ -252,18 +277,10 @@ mod tests {
 
     #[test]
     fn all_rules_must_hold_or_any() {
-        let rules: Vec<Rule> =
-            serde_json::from_str(r#"[{"field":"/a","op":"exists"},{"field":"/b","op":"gt","value":1}]"#)
-                .unwrap();
-        let mut fields = Fields::default();
-        let all = Conditions::compile(&rules, Match::All, &mut fields).unwrap();
-        let any = Conditions::compile(&rules, Match::Any, &mut fields).unwrap();
-        for (message, expected) in
-            [(r#"{"a":1,"b":2}"#, (true, true)), (r#"{"b":2}"#, (false, true)), ("[]", (false, false))]
-        {
-            let found = fields.find(message.as_bytes()).unwrap();
-            assert_eq!((all.hold(&found), any.hold(&found)), expected, "{message}");
-        }
+        let rules = r#"[{"field":"/a","op":"exists"},{"field":"/b","op":"gt","value":1}]"#;
+        let mut plugin = Harness::<Holding>::try_new(rules).unwrap();
+        let (both, one, none) = (r#"{"a":1,"b":2}"#, r#"{"b":2}"#, "[]");
+        assert_eq!(plugin.process([both, one, none]).routed(), [("default", both), ("some", one)]);
     }
 
     #[test]
@@ -275,10 +292,8 @@ mod tests {
             ("exists", json!(1), "where[0]: `exists` takes true or false"),
             ("matches", json!(1), "where[0]: `matches` needs a regular expression as a string"),
         ] {
-            let rules = [rule(op, &value).unwrap()];
-            let refused = Conditions::compile(&rules, Match::All, &mut Fields::default()).unwrap_err();
-            assert_eq!(refused.to_string(), error);
+            assert_eq!(plugin(op, &value).err().as_deref(), Some(error));
         }
-        assert!(rule("like", &json!("x")).unwrap_err().to_string().contains("unknown variant `like`"));
+        assert!(plugin("like", &json!("x")).err().unwrap().contains("unknown variant `like`"));
     }
 }

@@ -5,8 +5,7 @@
 
 use serde::Deserialize;
 use std::collections::BTreeMap;
-use tidemill_plugin::json::{Field, Fields};
-use tidemill_plugin::{Description, Message, Out, Output, Plugin, Result, export};
+use tidemill_plugin::{Description, Json, Message, Out, Output, Plugin, Result, export};
 
 export!(Demux);
 
@@ -35,10 +34,9 @@ enum Otherwise {
 }
 
 struct Demux {
-    fields: Fields,
-    by: Field,
+    by: Json,
     outputs: BTreeMap<String, Output>,
-    unwrap: Option<Field>,
+    unwrap: Option<Json>,
     otherwise: Otherwise,
 }
 
@@ -46,16 +44,19 @@ impl Plugin for Demux {
     type Config = Config;
 
     fn new(config: Config, description: &mut Description) -> Result<Self> {
-        let mut fields = Fields::default();
-        let by = fields.add(&config.by)?;
-        let unwrap = config.unwrap.map(|pointer| fields.add(&pointer)).transpose()?;
+        description.only_json();
+        if config.unwrap.is_none() {
+            // What is emitted is binary where the message is, which only its payload tells.
+            description.without_payloads();
+        }
+        let by = description.json(&config.by)?;
+        let unwrap = config.unwrap.map(|pointer| description.json(&pointer)).transpose()?;
         let outputs = config.outputs.into_iter().map(|(value, name)| (value, description.output(&name)));
-        Ok(Self { by, unwrap, outputs: outputs.collect(), otherwise: config.otherwise, fields })
+        Ok(Self { by, unwrap, outputs: outputs.collect(), otherwise: config.otherwise })
     }
 
     fn process(&mut self, message: Message<'_>, out: &mut Out<'_>) -> Result {
-        let found = self.fields.find(message)?;
-        let output = found.get(self.by).and_then(|value| self.outputs.get(value.label().as_ref()));
+        let output = message.get(self.by).and_then(|value| self.outputs.get(value.label().as_ref()));
         let output = match (output, self.otherwise) {
             (Some(&output), _) => output,
             (None, Otherwise::Default) => Output::DEFAULT,
@@ -64,7 +65,7 @@ impl Plugin for Demux {
         match self.unwrap {
             None => out.forward_to(output),
             Some(part) => {
-                let part = found.get(part).ok_or("the message has nothing to unwrap")?;
+                let part = message.get(part).ok_or("the message has nothing to unwrap")?;
                 out.emit().to(output).bytes(part.raw());
             }
         }

@@ -2,7 +2,6 @@
 
 use serde::Deserialize;
 use tidemill_plugin::condition::{Conditions, Match, Op, Rule};
-use tidemill_plugin::json::Fields;
 use tidemill_plugin::{Description, Message, Out, Plugin, Result, export};
 
 export!(Filter);
@@ -22,21 +21,20 @@ fn trades() -> Vec<Rule> {
 }
 
 struct Filter {
-    fields: Fields,
     conditions: Conditions,
 }
 
 impl Plugin for Filter {
     type Config = Config;
 
-    fn new(config: Config, _: &mut Description) -> Result<Self> {
-        let mut fields = Fields::default();
-        let conditions = Conditions::compile(&config.rules, config.mode, &mut fields)?;
-        Ok(Self { fields, conditions })
+    fn new(config: Config, description: &mut Description) -> Result<Self> {
+        description.only_json();
+        description.without_payloads();
+        Ok(Self { conditions: Conditions::compile(&config.rules, config.mode, description)? })
     }
 
     fn process(&mut self, message: Message<'_>, out: &mut Out<'_>) -> Result {
-        if self.conditions.hold(&self.fields.find(message)?) {
+        if self.conditions.hold(message) {
             out.forward();
         }
         Ok(())

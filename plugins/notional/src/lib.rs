@@ -1,12 +1,11 @@
 //! Keeps the messages whose price is above a limit, and adds what the trade was worth.
 //!
-//! `"notional": price * quantity` becomes the last member of the object; all other bytes stay as they
-//! were. A message that lacks one of the fields is filtered. What is not JSON is rejected, and so is a
+//! `"notional": price * quantity` becomes the last member of the object, or takes the place of the one that is
+//! there; all other bytes stay as they were. A message that lacks one of the fields is filtered. What is not JSON is rejected, and so is a
 //! price or quantity that is no number.
 
 use serde::Deserialize;
-use tidemill_plugin::json::{Field, Fields};
-use tidemill_plugin::{Description, Message, Out, Plugin, Result, export};
+use tidemill_plugin::{Description, Edit, Json, Message, Out, Plugin, Result, export};
 
 export!(Notional);
 
@@ -25,25 +24,30 @@ impl Default for Config {
 }
 
 struct Notional {
-    fields: Fields,
-    price: Field,
-    quantity: Field,
+    price: Json,
+    quantity: Json,
+    notional: Edit,
     above: f64,
 }
 
 impl Plugin for Notional {
     type Config = Config;
 
-    fn new(config: Config, _: &mut Description) -> Result<Self> {
-        let mut fields = Fields::default();
-        let price = fields.add(&config.price)?;
-        let quantity = fields.add(&config.quantity)?;
-        Ok(Self { fields, price, quantity, above: config.above })
+    fn new(config: Config, description: &mut Description) -> Result<Self> {
+        description.only_json();
+        description.without_payloads();
+        Ok(Self {
+            // As JSON: what is no number is rejected, which a field that crosses as a number could not tell from
+            // one that is not there.
+            price: description.json(&config.price)?,
+            quantity: description.json(&config.quantity)?,
+            notional: description.edit("/notional")?,
+            above: config.above,
+        })
     }
 
     fn process(&mut self, message: Message<'_>, out: &mut Out<'_>) -> Result {
-        let found = self.fields.find(message)?;
-        let (Some(price), Some(quantity)) = (found.get(self.price), found.get(self.quantity)) else {
+        let (Some(price), Some(quantity)) = (message.get(self.price), message.get(self.quantity)) else {
             return Ok(());
         };
         let price = price.number().ok_or("the price is no number")?;
@@ -55,10 +59,8 @@ impl Plugin for Notional {
         if !notional.is_finite() {
             return Err("price times quantity is too large".into());
         }
-        let object = message.as_bytes().trim_ascii_end();
-        let members = object.strip_suffix(b"}").ok_or("the message is not a JSON object")?;
-        let rest = &message.as_bytes()[members.len()..];
-        out.emit().bytes(members).text(",\"notional\":").json(&notional)?.bytes(rest);
+        out.forward();
+        out.set(self.notional, notional);
         Ok(())
     }
 }
@@ -81,6 +83,7 @@ mod tests {
                 r#"{"qty":"2","price":"101.0","x":[{}],"notional":202.0}"#,
             ),
             (" {\"price\" : 1e3,\t\"qty\":0 }\n", " {\"price\" : 1e3,\t\"qty\":0 ,\"notional\":0.0}\n"),
+            (r#"{"notional" : "?","price":101,"qty":1}"#, r#"{"notional" : 101.0,"price":101,"qty":1}"#),
             (r#"{"price":1e200,"qty":1e-250}"#, r#"{"price":1e200,"qty":1e-250,"notional":1e-50}"#),
         ] {
             assert_eq!(process("{}", message).texts(), [sent]);
@@ -117,7 +120,7 @@ mod tests {
             assert_eq!(processed.rejected, [(0, reason.to_owned())], "{message}");
         }
         let processed = process(r#"{"price":"/0","quantity":"/1"}"#, "[200,1]");
-        assert_eq!(processed.rejected, [(0, "the message is not a JSON object".to_owned())]);
+        assert_eq!(processed.rejected, [(0, "the message has no object for /notional".to_owned())]);
     }
 
     #[test]

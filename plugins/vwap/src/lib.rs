@@ -14,8 +14,9 @@ mod windows;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 use tidemill_plugin::condition::{Conditions, Match, Op, Rule};
-use tidemill_plugin::json::{self, Field, Fields};
-use tidemill_plugin::{Description, Emission, Emissions, Message, Out, Plugin, Result, export, metrics};
+use tidemill_plugin::{
+    Description, Emission, Emissions, Json, Message, Out, Plugin, Result, export, json, metrics,
+};
 use windows::{Arrival, Trade, Window, Windows};
 
 export!(Vwap);
@@ -63,11 +64,10 @@ impl Default for Config {
 }
 
 struct Vwap {
-    fields: Fields,
-    symbol: Field,
-    price: Field,
-    quantity: Field,
-    time: Field,
+    symbol: Json,
+    price: Json,
+    quantity: Json,
+    time: Json,
     conditions: Conditions,
     windows: Windows,
 }
@@ -86,31 +86,33 @@ impl Plugin for Vwap {
             description.times();
             description.tick_every(tick(config.idle_close));
         }
-        let mut fields = Fields::default();
+        description.only_json();
+        description.without_payloads();
         Ok(Self {
-            symbol: fields.add(&config.symbol)?,
-            price: fields.add(&config.price)?,
-            quantity: fields.add(&config.quantity)?,
-            time: fields.add(&config.time)?,
-            conditions: Conditions::compile(&config.rules, Match::All, &mut fields)?,
+            symbol: description.json(&config.symbol)?,
+            price: description.json(&config.price)?,
+            quantity: description.json(&config.quantity)?,
+            time: description.json(&config.time)?,
+            conditions: Conditions::compile(&config.rules, Match::All, description)?,
             windows: Windows::new(
                 config.window,
                 config.allowed_lateness,
                 config.idle_close,
                 config.max_symbols,
             ),
-            fields,
         })
     }
 
     fn process(&mut self, message: Message<'_>, out: &mut Out<'_>) -> Result {
-        let found = self.fields.find(message)?;
-        let (Some(symbol), Some(price), Some(quantity), Some(time)) =
-            (found.get(self.symbol), found.get(self.price), found.get(self.quantity), found.get(self.time))
-        else {
+        let (Some(symbol), Some(price), Some(quantity), Some(time)) = (
+            message.get(self.symbol),
+            message.get(self.price),
+            message.get(self.quantity),
+            message.get(self.time),
+        ) else {
             return Ok(());
         };
-        if !self.conditions.hold(&found) {
+        if !self.conditions.hold(message) {
             return Ok(());
         }
         let price = price.number().ok_or("the price is no number")?;
