@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use tidemill_tests::host::{Folder, Host, PATIENCE, binary};
 use tidemill_tests::peers::{Feed, dial};
 use tidemill_tests::sockets::{close_code_at_the_end, until};
-use tidemill_tests::{plugin, root};
+use tidemill_tests::{guest, plugin, root};
 use tokio_tungstenite::tungstenite::Message;
 
 /// A pipeline without transforms; the tables of its source and of its sink.
@@ -587,6 +587,36 @@ fn vwap_closes_idle_windows_of_a_recording_by_the_times_of_the_recording() {
         out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let counted: u64 = windows.iter().map(|window| window["count"].as_u64().unwrap()).sum();
     assert_eq!(counted, TRADES);
+}
+
+#[test]
+fn a_recording_gives_the_same_output_twice_whatever_the_plugin_draws() {
+    let Some(steered) = guest("steered") else { return };
+    let folder = Folder::default();
+    folder.install("steered", &steered);
+    let record = |n: u64| format!("{} m{n} random\n", 1_723_100_000_000_000_000 + n * 1_000_000);
+    fs::write(folder.path("in.recording"), (0..1000).map(record).collect::<String>()).unwrap();
+    let draws = |format: &str, input: &str, out: &str| {
+        let transform = "transforms = [{ plugin = \"steered\", config = { word = 1 } }]\n";
+        let ends = pipeline(
+            &format!("type = \"file\", path = \"{input}\", format = \"{format}\""),
+            &format!("type = \"file\", path = \"{out}\""),
+        );
+        let mut host = start(&folder, &format!("{ends}{transform}"), |_| {});
+        assert_eq!(exit_code(&mut host), Some(0));
+        let drawn = fs::read_to_string(folder.path(out)).unwrap();
+        assert_eq!(drawn.lines().count(), 1000);
+        drawn
+    };
+    let first = draws("recording", "in.recording", "first.jsonl");
+    assert_eq!(first, draws("recording", "in.recording", "second.jsonl"));
+    let different: std::collections::BTreeSet<&str> = first.lines().collect();
+    assert!(different.len() > 990, "chance is still chance");
+    // Without times of its own a source is no replay.
+    let line = |n: u64| format!("m{n} random\n");
+    fs::write(folder.path("in.jsonl"), (0..1000).map(line).collect::<String>()).unwrap();
+    let live = draws("jsonl", "in.jsonl", "third.jsonl");
+    assert_ne!(live, draws("jsonl", "in.jsonl", "fourth.jsonl"));
 }
 
 /// The most memory that a host has had, in MiB.

@@ -85,6 +85,7 @@ async fn scene(stage: Stage) -> Scene {
             transform: name.as_str().into(),
             config: Redacted::plain(stage.config),
             limits: stage.limits,
+            is_replay: false,
             state: HostState::default(),
             metrics: metrics.guest("p", &name),
         };

@@ -102,6 +102,7 @@ fn setup(config: &str) -> Setup {
         transform: "guest".into(),
         config: config.into(),
         limits: Limits::default(),
+        is_replay: false,
         state: HostState::default(),
         metrics: Metrics::default().guest("bench", "guest"),
     }

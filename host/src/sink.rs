@@ -158,6 +158,16 @@ impl Sink {
         }
     }
 
+    /// The time of a stop is over: what was not sent yet is given up, so that a peer that reads still gets its
+    /// close frame. The account of the sink has it in flight until the pipeline closes its ledger.
+    pub fn give_up(&mut self) {
+        match self {
+            Self::Dialled(dialled) => dialled.give_up(),
+            // Their peers are given up one by one, before that.
+            Self::Queue(_) | Self::Accepted(_) | Self::Reply(_) => {}
+        }
+    }
+
     /// Closes, after a flush: a connection with the close code. Ready once it is closed.
     pub fn poll_close(&mut self, cx: &mut Context<'_>, code: u16, failed: &mut Vec<Failed>) -> Poll<()> {
         match self {

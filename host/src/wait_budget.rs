@@ -17,8 +17,10 @@ pub(crate) const MAX_WAIT: Duration = Duration::from_millis(500);
 const MAX_SAVED: Duration = Duration::from_secs(5);
 /// One part in so many of the time may be spent on waiting.
 const SHARE: u32 = 20;
-/// At a stop: a peer that has taken nothing for so long does not read, and what it is owed is given up.
-const STALL_TIMEOUT: Duration = Duration::from_secs(5);
+/// At a stop: a peer that has taken nothing for so long does not read, and what it is owed is given up. Long
+/// enough for one that reads steadily and slowly: its system takes more only when a good part of what it holds
+/// was read, which at 20 kB a second and with common buffers is seconds.
+const STALL_TIMEOUT: Duration = Duration::from_secs(15);
 /// What is left of the time of a stop when the last peers are given up, at most: others are to get theirs.
 const MAX_RESERVE: Duration = Duration::from_secs(1);
 
@@ -120,7 +122,7 @@ impl StallLimit {
     pub fn new(grace: Option<Duration>) -> Self {
         let Some(grace) = grace else { return Self::default() };
         let until = tokio::time::Instant::now() + (grace - MAX_RESERVE.min(grace / 4));
-        Self { timeout: STALL_TIMEOUT.min(grace / 2), until: Some(until) }
+        Self { timeout: STALL_TIMEOUT.min(grace * 2 / 3), until: Some(until) }
     }
 
     /// What both allow.

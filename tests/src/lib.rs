@@ -119,6 +119,7 @@ pub fn setup(config: &str) -> Setup {
         transform: "guest".into(),
         config: config.into(),
         limits: Limits::default(),
+        is_replay: false,
         state: HostState::default(),
         metrics: Metrics::default().guest("test", "guest"),
     }

@@ -151,6 +151,7 @@ pub(super) fn setup(pipeline: &config::Pipeline, transform: &config::Transform, 
         transform: Arc::from(transform.name.as_str()),
         config: transform.config.clone(),
         limits: transform.limits,
+        is_replay: pipeline.source.is_recording(),
         state: HostState::default(),
         metrics: metrics.guest(&pipeline.name, &transform.name),
     }

@@ -83,6 +83,7 @@ impl PluginRun {
             transform: name.as_str().into(),
             config: transform.config.clone(),
             limits: transform.limits,
+            is_replay: false,
             state: HostState::default(),
             metrics: metrics.guest(PIPELINE, &name),
         };

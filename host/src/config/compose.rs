@@ -4,7 +4,7 @@
 
 use super::{
     Endpoint, FilePath, FileSink, FileSource, Format, Outputs, Pipeline, ReplySink, SinkConfig, SinkKind,
-    SourceConfig, Transform, WebSocketSink, WebSocketSource,
+    SourceConfig, StdinSource, Transform, WebSocketSink, WebSocketSource,
 };
 use std::path::PathBuf;
 
@@ -80,6 +80,16 @@ impl SourceConfig {
     /// The lines of a file, packed if it ends in `.gz`.
     pub fn file(path: impl Into<PathBuf>, format: Format) -> Self {
         Self::File(FileSource { path: FilePath::plain(path), format })
+    }
+
+    /// Whether its messages come with the times of a recording.
+    pub(crate) fn is_recording(&self) -> bool {
+        match self {
+            Self::File(FileSource { format, .. }) | Self::Stdin(StdinSource { format }) => {
+                *format == Format::Recording
+            }
+            Self::WebSocket(_) => false,
+        }
     }
 }
 

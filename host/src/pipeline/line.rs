@@ -44,6 +44,8 @@ pub struct Line {
     time_us: Option<u64>,
     /// Messages that waited for a plugin which fails again and again when the stop came.
     abandoned: u64,
+    /// Nothing waits for a plugin any more, and the plugins have finished.
+    has_worked_off: bool,
     /// Ends the accounts when everything else here is gone.
     ledger: OpenLedger,
 }
@@ -123,6 +125,7 @@ impl Line {
             is_sources_turn: false,
             time_us: None,
             abandoned: 0,
+            has_worked_off: false,
             ledger: OpenLedger(ledger),
         }
     }
@@ -130,20 +133,29 @@ impl Line {
     /// Runs until the source ends, a stop, or an error; then drains and closes. `connected` is called
     /// once all ends are connected that are to be before anything flows.
     pub async fn run(mut self, connected: impl FnOnce() + Send) -> Ended {
+        let dropped_before = self.ledger.0.dropped_at_shutdown();
         let mut ending = Ending::Stopped;
         let ended = self.live(connected, &mut ending).await;
         let mut is_late = false;
         if let Err(GraceOver) = ended {
             is_late = true;
+            self.ends.outlets.give_up();
             let goodbye = std::future::poll_fn(|cx| self.ends.poll_close(cx, GOING_AWAY));
             // Who does not read it now does not get it.
             let _ = tokio::time::timeout(LAST_GOODBYE, goodbye).await;
         }
-        let Self { name, mut ends, stages, ledger, abandoned, .. } = self;
+        let Self { name, mut ends, stages, ledger, abandoned, has_worked_off, .. } = self;
         // Received, and never taken: of a source that was not read to its end.
         ends.source_place.account.entered(ends.source.remaining());
         drop((ends, stages));
+        let owed = ledger.0.dropped_at_shutdown() - dropped_before;
+        if owed > abandoned {
+            let messages = owed - abandoned;
+            tracing::warn!(pipeline = %name, messages, "peers took nothing of what was for them, which is given up");
+        }
         let lost = ledger.0.give_up() + abandoned;
+        // What was written last may have been read only while the peers were said goodbye to.
+        let is_late = is_late && (lost > 0 || !has_worked_off);
         let given_up = (is_late || lost > 0).then_some(lost);
         if is_late {
             tracing::error!(pipeline = %name, lost, "the grace period ran out");
@@ -181,6 +193,7 @@ impl Line {
             tracing::error!(pipeline = %self.name, error, "plugin failed at the end");
             *ending = Ending::Failed(error);
         }
+        self.has_worked_off = true;
         self.ends.pass_plugins();
         self.ends.until(|ends, cx| ends.poll_drain(cx, code)).await?;
         if let (Ending::Finished, Some(error)) = (&ending, self.ends.outlets.failure()) {

@@ -245,6 +245,15 @@ impl Outlets {
         self.outlets.iter().all(|outlet| outlet.is_closed || !matches!(outlet.sink, Sink::Reply(_)))
     }
 
+    /// The time of a stop is over: what no sink has sent is given up.
+    pub(super) fn give_up(&mut self) {
+        self.outbox.clear();
+        for outlet in &mut self.outlets {
+            outlet.waiting.clear();
+            outlet.sink.give_up();
+        }
+    }
+
     /// Closes all sinks with the close code. Ready once all are closed.
     pub(super) fn poll_close(&mut self, cx: &mut Context<'_>, code: u16) -> Poll<()> {
         let mut closed = true;

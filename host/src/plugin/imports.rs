@@ -10,6 +10,7 @@ use super::state::{KeyChange, StateView};
 use super::wasi::Wasi;
 use crate::message::metadata;
 use crate::telemetry::MetricChanges;
+use sha2::{Digest as _, Sha256};
 use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
@@ -70,7 +71,7 @@ impl StoreData {
             time_us: None,
             state: StateView::new(setup.state.clone()),
             metrics: MetricChanges::new(setup.metrics.clone()),
-            random: fastrand::Rng::new(),
+            random: random_numbers(setup),
             wasi: Wasi::new(&log),
             log,
         }
@@ -109,6 +110,17 @@ impl StoreData {
             Cow::Owned(hidden) => hidden,
         }
     }
+}
+
+/// The random numbers of an instance: in a replay always the same of a transform.
+fn random_numbers(setup: &Setup) -> fastrand::Rng {
+    if !setup.is_replay {
+        return fastrand::Rng::new();
+    }
+    let name = Sha256::new().chain_update(&*setup.pipeline).chain_update([0]).chain_update(&*setup.transform);
+    let digest = name.finalize();
+    let seed = digest.first_chunk().expect("a digest is longer");
+    fastrand::Rng::with_seed(u64::from_le_bytes(*seed))
 }
 
 impl log::Host for StoreData {

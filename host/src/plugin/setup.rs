@@ -18,6 +18,9 @@ pub struct Setup {
     pub config: Redacted,
     /// What it may use.
     pub limits: Limits,
+    /// Whether the messages are those of a recording, so that what the plugin is told of chance is to repeat
+    /// as their times do.
+    pub is_replay: bool,
     /// What the host keeps for the stage.
     pub state: HostState,
     /// Where its own metrics go.

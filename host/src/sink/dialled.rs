@@ -208,6 +208,12 @@ impl DialledSink {
         self.session.poll_close(cx, code)
     }
 
+    /// Nothing stands before the close frame any more but what the connection has taken.
+    pub(super) fn give_up(&mut self) {
+        self.queue.truncate(self.fed);
+        self.waiting_bytes = 0;
+    }
+
     pub(super) fn drain(&mut self) {
         self.urgency = Urgency::Drain;
     }

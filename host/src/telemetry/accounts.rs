@@ -143,6 +143,11 @@ impl Ledger {
         Account { ledger: self.clone(), index }
     }
 
+    /// How many messages were dropped anywhere for the reason `shutdown` so far.
+    pub fn dropped_at_shutdown(&self) -> u64 {
+        self.lock().iter().map(|book| book.dropped[Reason::Shutdown as usize]).sum()
+    }
+
     /// Drops whatever is in flight anywhere, for the reason `shutdown`, and says how much that was: of a
     /// pipeline that has ended.
     pub fn give_up(&self) -> u64 {

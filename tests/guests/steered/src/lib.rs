@@ -6,7 +6,7 @@
 //! the first, by `.b0` where it is the second.
 
 use std::hint::black_box;
-use tidemill_plugin::{Description, Message, Out, Output, Plugin, Result, export, log, metrics};
+use tidemill_plugin::{Description, Message, Out, Output, Plugin, Result, export, log, metrics, random};
 
 /// More than a test lets a call return.
 const FLOOD_BYTES: usize = 4 << 20;
@@ -55,6 +55,7 @@ impl Plugin for Steered {
             "emit2" => self.emit(out, text, 2),
             "emit3" => self.emit(out, text, 3),
             "side" => out.forward_to(self.side),
+            "random" => drop(out.emit().text(&random::next().to_string())),
             "reject" => return Err("as the message says".into()),
             "trap" => panic!("as the message says"),
             "spin" => loop {
