@@ -70,6 +70,8 @@ fn transform(stage: &Stage, name: &str) -> config::Transform {
         max_batch_bytes: 1 << 20,
         retries: stage.retries,
         limits: stage.limits,
+        allow: Vec::new(),
+        http: config::HttpSettings::default(),
     }
 }
 
@@ -87,6 +89,7 @@ async fn scene(stage: Stage) -> Scene {
             limits: stage.limits,
             is_replay: false,
             state: HostState::default(),
+            http: None,
             metrics: metrics.guest("p", &name),
         };
         let instance = moody().instantiate(&setup).await.unwrap();

@@ -21,7 +21,7 @@ use tokens::{Token, is_word, tokens};
 use types::namesakes;
 
 /// The modules of the host and their layers.
-const LAYERS: [(&str, u8); 25] = [
+const LAYERS: [(&str, u8); 26] = [
     ("builtin", 0),
     ("foreign_text", 0),
     ("interrupt", 0),
@@ -40,6 +40,7 @@ const LAYERS: [(&str, u8); 25] = [
     ("plugin", 3),
     ("recording", 3),
     ("websocket", 4),
+    ("http_client", 5),
     ("sink", 5),
     ("source", 5),
     ("admin", 6),
@@ -55,9 +56,9 @@ const DOORS: [(&str, &[&str]); 18] = [
     ("wasmtime_wasi", &["plugin"]),
     ("tokio_tungstenite", &["websocket"]),
     ("tungstenite", &["websocket"]),
-    ("hyper", &["admin", "websocket"]),
-    ("hyper_util", &["admin", "websocket"]),
-    ("http_body_util", &["admin", "websocket"]),
+    ("hyper", &["admin", "http_client", "websocket"]),
+    ("hyper_util", &["admin", "http_client", "websocket"]),
+    ("http_body_util", &["admin", "http_client", "websocket"]),
     ("rustls", &["websocket"]),
     ("tokio_rustls", &["websocket"]),
     ("rustls_native_certs", &["websocket"]),

@@ -104,6 +104,7 @@ fn setup(config: &str) -> Setup {
         limits: Limits::default(),
         is_replay: false,
         state: HostState::default(),
+        http: None,
         metrics: Metrics::default().guest("bench", "guest"),
     }
 }

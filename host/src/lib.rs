@@ -79,6 +79,7 @@ pub mod app;
 pub mod config;
 pub mod connections;
 pub mod control;
+pub mod http_client;
 pub mod message;
 pub mod reason;
 pub mod sink;

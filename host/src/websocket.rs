@@ -18,13 +18,19 @@ mod tls;
 mod upgrade;
 
 pub use crate::backoff::Advice;
+/// What other requests than handshakes share with them: TCP, TLS, and the files of their headers.
+pub(crate) use client::connect::secure;
 pub use client::connect::{Dial, connect};
 pub use client::connect_error::ConnectError;
 pub use client::dialled_connection::DialledConnection;
 pub use client::probe::{ProbeError, Probed};
 pub use client::session::{Session, SessionEvent, WhenExhausted};
+pub(crate) use client::tcp::connect_to;
 pub use client::url::{check_url, shown};
+pub(crate) use connection::Stream as ByteStream;
 pub use connection::{Connection, ConnectionEnd, Received, TlsFacts, Traffic, WriteError};
+pub(crate) use secret::{Secrets, resolved};
+
 pub use reach::{Unreachable, reach};
 pub use reply_queue::{ReplyConnection, ReplyWriter};
 pub use server::accept::{Accepted, Admission, AdmissionResult, HandshakeFailure, HandshakeRefusal, accept};

@@ -121,6 +121,7 @@ pub fn setup(config: &str) -> Setup {
         limits: Limits::default(),
         is_replay: false,
         state: HostState::default(),
+        http: None,
         metrics: Metrics::default().guest("test", "guest"),
     }
 }

@@ -1,5 +1,5 @@
 //! Builds the guests of the tests, `tests/guests`, into a folder of `.wasm` files, by default
-//! `target/guests`: `contract-<language>`, `counter-v1`, `counter-v2`, `endings-go`, `hostile`, `moody`,
+//! `target/guests`: `asking`, `contract-<language>`, `counter-v1`, `counter-v2`, `endings-go`, `hostile`, `moody`,
 //! `sleeper` and `steered`.
 //!
 //! What is up to date is left alone. A language whose tools are missing is skipped by name; with
@@ -66,8 +66,8 @@ impl Language {
 }
 
 /// The guests in Rust. Their packages are named like their files, after `guest-`.
-const RUST: [&str; 7] =
-    ["contract-rust", "counter-v1", "counter-v2", "hostile", "moody", "sleeper", "steered"];
+const RUST: [&str; 8] =
+    ["asking", "contract-rust", "counter-v1", "counter-v2", "hostile", "moody", "sleeper", "steered"];
 
 /// `cargo xtask guests`
 ///

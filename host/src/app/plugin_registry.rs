@@ -1,6 +1,7 @@
 //! The plugins that are there, by name, and what is made of them for a pipeline.
 
 use crate::config::{self, MAX_SINKS, Outputs, Redacted, Transform};
+use crate::http_client::HttpClient;
 use crate::plugin::{Description, Fault, HostState, Instance, Plugin, Setup};
 use crate::telemetry::Metrics;
 use futures_util::future::try_join_all;
@@ -153,6 +154,7 @@ pub(super) fn setup(pipeline: &config::Pipeline, transform: &config::Transform, 
         limits: transform.limits,
         is_replay: pipeline.source.is_recording(),
         state: HostState::default(),
+        http: HttpClient::of(transform),
         metrics: metrics.guest(&pipeline.name, &transform.name),
     }
 }

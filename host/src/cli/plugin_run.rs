@@ -3,6 +3,7 @@
 use super::{Exit, block_on, complain};
 use crate::builtin;
 use crate::config::{DEAD_LETTER, Format, Outputs, Plugins, Redacted, Transform, nearest};
+use crate::http_client::HttpClient;
 use crate::pipeline::{self, Control, Ended, Ending, Parts, Persistence};
 use crate::plugin::{Engine, HostState, Instance, Setup};
 use crate::shutdown::Shutdown;
@@ -85,6 +86,7 @@ impl PluginRun {
             limits: transform.limits,
             is_replay: false,
             state: HostState::default(),
+            http: HttpClient::of(&transform),
             metrics: metrics.guest(PIPELINE, &name),
         };
         let instance = plugin.instantiate(&setup).await;

@@ -5,6 +5,8 @@ use super::form::{
     AnyText, Bytes, Count, Element, Flag, GIB, Json, KIB, List, ListAt, Memory, One, PathOf, SomeDuration,
     Sub, SubAs, Subs, Text, Word,
 };
+use super::http::HttpSettings;
+use super::http_grant::{Granted, HttpGrant};
 use super::read::{self, Becomes, Form, Item, Read, TableReader};
 use super::report::{Report, Span};
 use super::shape::Kind;
@@ -142,17 +144,26 @@ table! {
         retries: usize = key(Count<0, MOST_RETRIES>, default(5));
         /// An instance of the plugin may use so much and no more.
         limits: Limits = key(Sub<Limits>, default(Limits::default()));
+        /// The plugin may send HTTP requests to these origins: https://, with * for the first part of a host or
+        /// for the end of a path, and http:// for an address; if left out, to none.
+        allow: Vec<HttpGrant> = key(List<Granted>, default(Vec::new()));
+        /// This table says what these requests may take, and which headers the host adds.
+        http: HttpSettings = key(Sub<HttpSettings>, default(HttpSettings::default()));
     }
     unused {
         /// The plugin's state is kept here.
         state = key(Word<StateStore>, default(StateStore::Memory));
     }
-    later ["direction", "swap", "http", "instances", "key", "allow"];
+    later ["direction", "swap", "instances", "key"];
     check check_transform;
 }
 
 fn check_transform(transform: &mut Transform, at: &TransformAt, reader: &mut TableReader<'_, '_>) {
     let plugin = &transform.plugin;
+    if let (Some(http), true) = (&at.http, at.allow.is_none()) {
+        let hint = "`allow = [\"https://api.example.com\"]` grants them";
+        reader.report.warning(&http.header, "`http` is of no use where no HTTP requests are granted", hint);
+    }
     if at.name.is_none() {
         plugin.shown().clone_into(&mut transform.name);
     }

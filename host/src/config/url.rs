@@ -122,7 +122,7 @@ impl fmt::Debug for WebSocketUrl {
 }
 
 /// Whether a resolver can be asked for a name.
-fn is_name(name: &str) -> bool {
+pub(super) fn is_name(name: &str) -> bool {
     let name = name.strip_suffix('.').unwrap_or(name);
     name.len() <= MAX_NAME_BYTES
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))

@@ -6,10 +6,15 @@
 #![allow(missing_docs, unreachable_pub, reason = "generated from wit/transform.wit, which is documented")]
 
 wasmtime::component::bindgen!({
-    world: "transform",
+    world: "transform-http",
     path: "wit",
     // The other functions have an answer to everything.
-    imports: { "tidemill:plugin/state.get-many": trappable },
+    imports: {
+        "tidemill:plugin/state.get-many": trappable,
+        // A guest waits for what it asked for.
+        "tidemill:plugin/http.send": async,
+        "tidemill:plugin/http.send-all": async,
+    },
     exports: { default: async },
     ownership: Borrowing { duplicate_if_necessary: true },
 });

@@ -45,9 +45,16 @@ pub(super) struct Callee {
 impl Callee {
     /// Makes an instance of the plugin and calls its `init`. Gives what the guest described itself as.
     pub(super) async fn start(plugin: &Plugin, setup: &Setup) -> Result<(Self, wit::Description), Fault> {
+        if let (Some(http), None) = (plugin.http_import(), &setup.http) {
+            let detail = format!(
+                "it imports {http}, and no requests are granted: `allow = [\"https://api.example.com\"]` at the \
+                 transform would grant them"
+            );
+            return Err(Fault { is_refusal: true, ..Fault::new(FaultKind::Init, detail) });
+        }
         let engine = plugin.engine();
         let meter = Meter::new();
-        let mut store = Store::new(engine.runtime(), StoreData::new(plugin.name(), setup));
+        let mut store = Store::new(engine.runtime(), StoreData::new(plugin.name(), setup, meter.clone()));
         store.limiter(|host| &mut host.limiter);
         store.set_hostcall_fuel(setup.limits.output_bytes);
         store.epoch_deadline_callback({

@@ -249,9 +249,6 @@ impl Engine {
         };
         let missing: Vec<&str> =
             ty.imports(runtime).map(|(name, _)| name).filter(|name| !is_offered(name)).collect();
-        if let Some(http) = missing.iter().find(|name| name.starts_with(HTTP)) {
-            return Err(LoadProblem::Unsupported(format!("imports {http}")));
-        }
         if !missing.is_empty() {
             return Err(LoadProblem::MissingImports(missing.join(", ")));
         }
@@ -292,6 +289,11 @@ impl Plugin {
     /// The interfaces it imports.
     pub fn imports(&self) -> &[String] {
         &self.loaded.imports
+    }
+
+    /// The import by which it asks for HTTP, if it does.
+    pub(super) fn http_import(&self) -> Option<&str> {
+        self.loaded.imports.iter().map(String::as_str).find(|name| name.starts_with(HTTP))
     }
 
     /// How long it took to load: nearly all of it compilation, unless it came from the cache.
@@ -481,11 +483,6 @@ mod tests {
         assert_eq!(problem(&component(None, Some(next))), LoadProblem::OtherContract(next.into()));
         let ours = Some("tidemill:plugin/transformer@0.1.0");
         assert!(matches!(problem(&component(None, ours)), LoadProblem::Mismatch(_)));
-        let http = "tidemill:plugin/http@0.1.0";
-        assert_eq!(
-            problem(&component(Some(http), ours)),
-            LoadProblem::Unsupported(format!("imports {http}"))
-        );
         let dialler = "tidemill:plugin/dialler@0.1.0";
         let unsupported = LoadProblem::Unsupported(format!("is a connector (it exports {dialler})"));
         assert_eq!(problem(&component(None, Some(dialler))), unsupported);

@@ -1,10 +1,12 @@
-//! What a guest may call: the host's side of `log`, `state`, `metrics`, `clock` and `random`.
+//! What a guest may call: the host's side of `log`, `state`, `metrics`, `clock`, `random` and `http`.
 //!
 //! [`StoreData`] is the data of a store: all that one instance has of the host.
 
-use super::bindings::tidemill::plugin::{clock, log, metrics, random, state};
+use super::bindings::tidemill::plugin::{clock, http, log, metrics, random, state};
+use super::limits::Meter;
 use super::log::GuestLog;
 use super::memory::MemoryLimiter;
+use super::requests::Requests;
 use super::setup::Setup;
 use super::state::{KeyChange, StateView};
 use super::wasi::Wasi;
@@ -19,13 +21,14 @@ use wasmtime::component::{HasSelf, Linker};
 use wasmtime_wasi::{WasiCtxView, WasiView};
 
 /// The interfaces whose names start so are the host's to offer.
-const OFFERED: [&str; 12] = [
+const OFFERED: [&str; 13] = [
     "tidemill:plugin/types@0.1.",
     "tidemill:plugin/log@0.1.",
     "tidemill:plugin/state@0.1.",
     "tidemill:plugin/metrics@0.1.",
     "tidemill:plugin/clock@0.1.",
     "tidemill:plugin/random@0.1.",
+    "tidemill:plugin/http@0.1.",
     "wasi:cli/",
     "wasi:clocks/",
     "wasi:filesystem/",
@@ -47,6 +50,7 @@ pub(super) fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<Store
     metrics::add_to_linker::<StoreData, HasSelf<StoreData>>(&mut linker, |host| host)?;
     clock::add_to_linker::<StoreData, HasSelf<StoreData>>(&mut linker, |host| host)?;
     random::add_to_linker::<StoreData, HasSelf<StoreData>>(&mut linker, |host| host)?;
+    http::add_to_linker::<StoreData, HasSelf<StoreData>>(&mut linker, |host| host)?;
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
     Ok(linker)
 }
@@ -57,6 +61,7 @@ pub(super) struct StoreData {
     /// The time that the guest is told, in microseconds since the Unix epoch; the wall's where there is none.
     pub(super) time_us: Option<u64>,
     pub(super) log: GuestLog,
+    pub(super) requests: Requests,
     state: StateView,
     metrics: MetricChanges,
     random: fastrand::Rng,
@@ -64,7 +69,7 @@ pub(super) struct StoreData {
 }
 
 impl StoreData {
-    pub(super) fn new(plugin: &Arc<str>, setup: &Setup) -> Self {
+    pub(super) fn new(plugin: &Arc<str>, setup: &Setup, meter: Arc<Meter>) -> Self {
         let log = setup.log(plugin);
         Self {
             limiter: MemoryLimiter::new(setup.limits.memory_bytes),
@@ -73,6 +78,7 @@ impl StoreData {
             metrics: MetricChanges::new(setup.metrics.clone()),
             random: random_numbers(setup),
             wasi: Wasi::new(&log),
+            requests: Requests::new(setup, meter),
             log,
         }
     }
@@ -81,6 +87,7 @@ impl StoreData {
     pub(super) fn begin(&mut self, is_carrying: bool) {
         self.limiter.begin(is_carrying);
         self.log.begin_call();
+        self.requests.begin(is_carrying);
     }
 
     /// The outcome of a call was accepted: what it changed counts.
@@ -200,6 +207,23 @@ impl clock::Host for StoreData {
 impl random::Host for StoreData {
     fn next(&mut self) -> f64 {
         self.random.f64()
+    }
+}
+
+impl http::Host for StoreData {
+    async fn send(&mut self, request: http::Request) -> Result<http::Response, http::Error> {
+        let mut answers = self.send_all(vec![request]).await;
+        answers.pop().expect("one request has one answer")
+    }
+
+    async fn send_all(&mut self, requests: Vec<http::Request>) -> Vec<Result<http::Response, http::Error>> {
+        let answers = self.requests.ask(requests).await;
+        for answer in &answers {
+            if let Err(http::Error::Denied(why)) = answer {
+                self.log.write(Level::WARN, &format!("a request was denied: {why}"));
+            }
+        }
+        answers
     }
 }
 

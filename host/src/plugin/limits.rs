@@ -47,6 +47,8 @@ pub(super) struct Meter {
     poll_began_ns: AtomicU64,
     resumed: AtomicBool,
     yielded: AtomicBool,
+    /// Whether the call waits for something that has bounds of its own.
+    paused: AtomicBool,
 }
 
 impl Meter {
@@ -61,6 +63,7 @@ impl Meter {
             poll_began_ns: AtomicU64::new(0),
             resumed: AtomicBool::new(false),
             yielded: AtomicBool::new(false),
+            paused: AtomicBool::new(false),
         })
     }
 
@@ -71,6 +74,22 @@ impl Meter {
         self.waited_ns.store(0, Relaxed);
         self.resumed.store(false, Relaxed);
         self.yielded.store(false, Relaxed);
+        self.paused.store(false, Relaxed);
+    }
+
+    /// The guest waits for something that has bounds of its own: until [`Self::resume`] no time is the call's,
+    /// neither what passes nor what the host works for it.
+    pub(super) fn pause(&self) {
+        // The first poll is counted as at an epoch.
+        let poll = if self.resumed.load(Relaxed) { self.poll() } else { self.poll().min(nanos(EPOCH)) };
+        self.used_ns.fetch_add(poll, Relaxed);
+        self.paused.store(true, Relaxed);
+    }
+
+    /// The guest runs again.
+    pub(super) fn resume(&self) {
+        self.paused.store(false, Relaxed);
+        self.poll_began_ns.store(self.now(), Relaxed);
     }
 
     /// How long the guest ran in the last call, how long the call took, and when it ended.
@@ -136,6 +155,7 @@ impl Meter {
         let now = self.now();
         let poll = now.saturating_sub(self.poll_began_ns.load(Relaxed));
         let poll = if yielded && !resumed { poll.min(nanos(EPOCH)) } else { poll };
+        let poll = if self.paused.load(Relaxed) { 0 } else { poll };
         self.used_ns.store(self.used_ns.load(Relaxed) + poll, Relaxed);
         self.ended_ns.store(if resumed { self.wall() } else { now }, Relaxed);
         yielded
@@ -153,7 +173,8 @@ pub(super) struct Stuck;
 /// Runs a call that was begun to its end, counting its time.
 ///
 /// A call that is pending without having been interrupted waits for the host, which only the
-/// stand-ins for WASI's clocks and streams make it do: what it waits counts like what it runs.
+/// stand-ins for WASI's clocks and streams make it do: what it waits counts like what it runs. While it is
+/// paused, nothing counts.
 ///
 /// Callers pass the call pinned: its future is large, and would be copied into this one.
 ///
@@ -174,7 +195,7 @@ pub(super) async fn metered<F: Future>(meter: &Meter, call: F) -> Result<F::Outp
             return Poll::Ready(Ok(output));
         }
         meter.resumed.store(true, Relaxed);
-        if yielded {
+        if yielded || meter.paused.load(Relaxed) {
             return Poll::Pending;
         }
         let since = tokio::time::Instant::now();
@@ -242,6 +263,22 @@ mod tests {
         let start = tokio::time::Instant::now();
         assert!(metered(&meter, std::future::pending::<()>()).await.is_err());
         assert_eq!(start.elapsed().as_millis(), 250);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_call_is_paused_for_is_none_of_its_time() {
+        let meter = Meter::new();
+        meter.begin(Duration::from_millis(250));
+        let start = tokio::time::Instant::now();
+        let asking = async {
+            meter.pause();
+            tokio::time::sleep(Duration::from_secs(3600)).await;
+            meter.resume();
+            std::future::pending::<()>().await;
+        };
+        assert!(metered(&meter, pin!(asking)).await.is_err(), "then it has its deadline");
+        assert_eq!(start.elapsed().as_millis(), 3_600_250);
+        assert!(meter.last_call().running < Duration::from_millis(250), "{meter:?}");
     }
 
     #[tokio::test(start_paused = true)]

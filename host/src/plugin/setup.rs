@@ -1,5 +1,6 @@
 //! What every instance of a transform's plugin is made with, whichever version of the plugin it is.
 
+use super::http::Http;
 use super::log::GuestLog;
 use super::state::HostState;
 use crate::config::{Limits, Redacted};
@@ -23,6 +24,8 @@ pub struct Setup {
     pub is_replay: bool,
     /// What the host keeps for the stage.
     pub state: HostState,
+    /// Who sends its HTTP requests; `None` where none are granted.
+    pub http: Option<Arc<dyn Http>>,
     /// Where its own metrics go.
     pub metrics: GuestMetrics,
 }

@@ -12,5 +12,5 @@ pub(super) mod probe;
 mod proxy;
 mod request;
 pub(super) mod session;
-mod tcp;
+pub(super) mod tcp;
 pub(super) mod url;

@@ -22,7 +22,8 @@ pub use io::{Traffic, WriteError};
 pub use stream::TlsFacts;
 
 pub(super) use frame::{EncodedFrames, encode, encoded_bytes};
-pub(super) use stream::{Stream, prepare};
+pub(crate) use stream::Stream;
+pub(super) use stream::prepare;
 pub(super) use tcp_progress::TcpProgress;
 
 use super::close_code;

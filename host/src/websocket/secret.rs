@@ -10,18 +10,18 @@ const HIDDEN: &str = "***";
 /// What a peer was given of what is never shown. It may quote it: in the reason of its close frame, or
 /// where it redirects to.
 #[derive(Debug, Default)]
-pub(super) struct Secrets(Vec<Redacted>);
+pub(crate) struct Secrets(Vec<Redacted>);
 
 impl Secrets {
     /// The peer is given this text: what of it is not shown, it may quote.
-    pub(super) fn add(&mut self, text: &Redacted) {
+    pub(crate) fn add(&mut self, text: &Redacted) {
         if !text.is_open() {
             self.0.push(text.clone());
         }
     }
 
     /// A text of the peer, with `***` for each secret, or for all of it where one is percent-encoded.
-    pub(super) fn conceal(&self, text: &str) -> String {
+    pub(crate) fn conceal(&self, text: &str) -> String {
         let conceal = |text: &str| {
             self.0.iter().fold(text.to_owned(), |text, secret| secret.conceal(&text).into_owned())
         };
@@ -37,7 +37,7 @@ impl Secrets {
 ///
 /// # Errors
 /// A sentence that names the file that cannot be read.
-pub(super) async fn resolved(text: &EndpointText) -> Result<Redacted, String> {
+pub(crate) async fn resolved(text: &EndpointText) -> Result<Redacted, String> {
     read(text, EndpointText::resolve).await
 }
 

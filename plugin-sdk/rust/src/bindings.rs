@@ -6,7 +6,7 @@
 
 wit_bindgen::generate!({
     path: "wit",
-    world: "transform",
+    world: "transform-http",
     pub_export_macro: true,
     export_macro_name: "export_transformer",
     default_bindings_module: "tidemill_plugin::bindings",

@@ -5,6 +5,7 @@
 pub mod clock;
 pub mod condition;
 pub mod duration;
+pub mod http;
 pub mod json;
 pub mod log;
 pub mod metrics;

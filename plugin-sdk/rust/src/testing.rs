@@ -21,10 +21,13 @@
 //! assert_eq!(plugin.process(["a", "b"]).texts(), ["a", "again: a", "b", "again: b"]);
 //! ```
 
+mod answers;
 mod fakes;
 mod harness;
 mod outcome;
 
+pub use answers::Answers;
+pub(crate) use answers::answer;
 pub use fakes::Host;
 pub(crate) use fakes::host;
 pub use harness::{Function, Harness, Input};

@@ -6,7 +6,7 @@
 use super::connect_error::{ConnectError, ConnectProblem};
 use super::request::{HttpAnswer, exchange};
 use super::{proxy, url};
-use crate::config::{Client, Endpoint, EndpointText, Redacted, WebSocketUrl};
+use crate::config::{Client, ClientTls, Endpoint, EndpointText, Redacted, WebSocketUrl};
 use crate::websocket::connection::{Connection, Stream};
 use crate::websocket::secret::{Secrets, resolved};
 use crate::websocket::tls;
@@ -20,6 +20,7 @@ use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Request, Response, StatusCode};
 use percent_encoding::percent_decode_str;
 use rustls::pki_types::ServerName;
+use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_tungstenite::tungstenite::handshake::{client::generate_key, derive_accept_key};
 use tokio_tungstenite::tungstenite::protocol::Role;
@@ -94,14 +95,8 @@ impl Dial<'_> {
         if !target.is_tls {
             return Ok(Stream::Tcp(tcp));
         }
-        let config = tls::client_config(&self.client.tls).await.map_err(ConnectProblem::tls)?;
         let name = self.client.tls.server_name.as_ref().map_or(&*target.host, Redacted::expose);
-        let name = ServerName::try_from(name.to_owned());
-        let name =
-            name.map_err(|_| ConnectProblem::tls("the name to check is not a DNS name or an IP address"))?;
-        let tls =
-            TlsConnector::from(config).connect(name, tcp).await.map_err(|e| ConnectProblem::of_tls(&e))?;
-        Ok(Stream::Tls(Box::new(tls.into())))
+        over_tls(tcp, name, &self.client.tls).await
     }
 
     async fn request(
@@ -166,6 +161,26 @@ impl Dial<'_> {
     fn offered(&self, text: impl Fn(&Redacted) -> &str) -> String {
         self.subprotocols.iter().map(text).collect::<Vec<_>>().join(", ")
     }
+}
+
+/// TLS over a connection, as what a server of this name speaks to us; system roots are trusted.
+///
+/// # Errors
+/// A sentence that says why there is none.
+///
+/// # Cancel safety
+/// Dropping the future drops the connection.
+pub(crate) async fn secure(tcp: TcpStream, name: &str) -> Result<Stream, String> {
+    over_tls(tcp, name, &ClientTls::default()).await.map_err(|problem| problem.to_string())
+}
+
+async fn over_tls(tcp: TcpStream, name: &str, tls: &ClientTls) -> Result<Stream, ConnectProblem> {
+    let config = tls::client_config(tls).await.map_err(ConnectProblem::tls)?;
+    let name = ServerName::try_from(name.to_owned());
+    let name =
+        name.map_err(|_| ConnectProblem::tls("the name to check is not a DNS name or an IP address"))?;
+    let tls = TlsConnector::from(config).connect(name, tcp).await.map_err(|e| ConnectProblem::of_tls(&e))?;
+    Ok(Stream::Tls(Box::new(tls.into())))
 }
 
 /// A header of the configuration replaces one of ours.

@@ -21,7 +21,17 @@ const HEAD_START: Duration = Duration::from_millis(250);
 /// # Cancel safety
 /// Dropping the future drops all attempts.
 pub(super) async fn connect(host: &str, port: u16) -> io::Result<TcpStream> {
-    let addresses = tokio::net::lookup_host((host, port)).await?.collect();
+    connect_to(tokio::net::lookup_host((host, port)).await?.collect()).await
+}
+
+/// The first connection that one of these addresses grants.
+///
+/// # Errors
+/// There is no address, or each was refused.
+///
+/// # Cancel safety
+/// Dropping the future drops all attempts.
+pub(crate) async fn connect_to(addresses: Vec<SocketAddr>) -> io::Result<TcpStream> {
     let tcp = first_of(in_turns(addresses)).await?;
     prepare(&tcp)?;
     Ok(tcp)

@@ -87,6 +87,12 @@ impl Stream {
     }
 }
 
+impl From<TcpStream> for Stream {
+    fn from(tcp: TcpStream) -> Self {
+        Self::Tcp(tcp)
+    }
+}
+
 impl AsyncRead for Stream {
     #[inline]
     fn poll_read(

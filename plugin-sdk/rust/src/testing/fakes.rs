@@ -1,6 +1,8 @@
 //! What stands for the host in a native test: the imports, kept in memory.
 
+use super::answers::Answers;
 use crate::Result;
+use crate::http::Request;
 use crate::log::Level;
 use crate::state::Change;
 use std::cell::RefCell;
@@ -22,6 +24,10 @@ pub struct Host {
     pub gauges: BTreeMap<String, f64>,
     /// All values of each histogram.
     pub histograms: BTreeMap<String, Vec<f64>>,
+    /// What `http` answers; every request is denied where nothing is set.
+    pub answers: Answers,
+    /// What `http` was asked for.
+    pub requests: Vec<Request>,
     /// What `clock::now_us` says.
     pub now_us: u64,
     /// Where `random` goes on from: the same seed, the same numbers.
