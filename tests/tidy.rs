@@ -51,7 +51,8 @@ const LAYERS: [(&str, u8); 26] = [
 ];
 
 /// Libraries that only these modules name: a change of the library ends there.
-const DOORS: [(&str, &[&str]); 18] = [
+const DOORS: [(&str, &[&str]); 19] = [
+    ("wasmparser", &["plugin"]),
     ("wasmtime", &["plugin"]),
     ("wasmtime_wasi", &["plugin"]),
     ("tokio_tungstenite", &["websocket"]),

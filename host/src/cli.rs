@@ -9,6 +9,7 @@ mod exit;
 mod health;
 mod init;
 mod man;
+mod plugin_inspect;
 mod plugin_run;
 mod plugins;
 mod probe;
@@ -106,6 +107,8 @@ enum PluginCommand {
     /// Run a plugin on lines of standard input, to standard output; messages that fail go to standard
     /// error.
     Run(plugin_run::PluginRun),
+    /// Say what a plugin exports and imports, and what it needs of a configuration; nothing is run.
+    Inspect(plugin_inspect::PluginInspect),
 }
 
 /// Does what the command line of the process says.
@@ -133,6 +136,7 @@ pub fn main() -> ExitCode {
         CliCommand::Schema(schema) => schema.execute(),
         CliCommand::Plugins(plugins) => plugins.execute(),
         CliCommand::Plugin(PluginCommand::Run(run)) => run.execute(),
+        CliCommand::Plugin(PluginCommand::Inspect(inspect)) => inspect.execute(),
         CliCommand::Probe(probe) => probe.execute(),
         CliCommand::Record(record) => record.execute(),
         CliCommand::Replay(replay) => replay.execute(),
@@ -289,6 +293,7 @@ mod tests {
             "tidemill check --connect",
             "tidemill validate",
             "tidemill plugin run vwap.wasm --config {\"window\":\"1s\"}",
+            "tidemill plugin inspect vwap.wasm --json",
             "tidemill probe wss://example.com/x?y=z --header X-Key:1 --header a:b --subprotocol v1 --json",
             "tidemill record wss://example.com -o out.jsonl.gz --count 10 --for 10m",
             "tidemill replay in.jsonl.gz --listen 127.0.0.1:9001 --speed max --once",

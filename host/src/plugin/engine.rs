@@ -27,10 +27,10 @@ const CALL_STACK_BYTES: usize = GUEST_STACK_BYTES + (1 << 20);
 const COMPONENT_START: &[u8; 8] = b"\0asm\x0d\0\x01\0";
 const MODULE_START: &[u8; 8] = b"\0asm\x01\0\0\0";
 /// The export that makes a component a plugin, without its version.
-const TRANSFORMER: &str = "tidemill:plugin/transformer@";
+pub(super) const TRANSFORMER: &str = "tidemill:plugin/transformer@";
 /// The export that makes a component a connector, and the import of those that want HTTP.
-const DIALLER: &str = "tidemill:plugin/dialler@";
-const HTTP: &str = "tidemill:plugin/http@";
+pub(super) const DIALLER: &str = "tidemill:plugin/dialler@";
+pub(super) const HTTP: &str = "tidemill:plugin/http@";
 
 /// The niceness of threads that compile: the maximum.
 #[cfg(target_os = "linux")]
@@ -347,8 +347,13 @@ fn caught<T>(load: impl FnOnce() -> Result<T, LoadProblem>) -> Result<T, LoadPro
     })
 }
 
+/// The version of a plugin with this content: `sha256:` and its digest in hexadecimal.
+pub fn version_of(wasm: &[u8]) -> String {
+    format!("sha256:{}", hex(&Sha256::digest(wasm)))
+}
+
 /// Tells apart what is no component by its first bytes.
-fn check_start(wasm: &[u8]) -> Result<(), LoadProblem> {
+pub(super) fn check_start(wasm: &[u8]) -> Result<(), LoadProblem> {
     if wasm.is_empty() {
         return Err(LoadProblem::Empty);
     }
