@@ -15,7 +15,8 @@ fn main() -> Result<()> {
     };
     let folder = out.parent().context("OUT.wasm has no folder")?.join("go");
     fs::create_dir_all(&folder)?;
-    let module = compile(go, source, &folder.join(out.file_name().context("OUT.wasm has no name")?))?;
+    let name = out.with_extension("wasm");
+    let module = compile(go, source, &folder.join(name.file_name().context("OUT.wasm has no name")?))?;
     let component = tidemill_component::of_go(&module)?;
     fs::write(out, component).with_context(|| format!("failed to write {}", out.display()))
 }
