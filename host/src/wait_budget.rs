@@ -213,12 +213,12 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn at_a_stop_nobody_is_waited_for_until_the_pipeline_is_given_up() {
         let (start, second) = (tokio::time::Instant::now(), Duration::from_secs(1));
-        let limit = StallLimit::new(Some(10 * second));
-        assert_eq!(limit.end(start), start + 5 * second);
-        assert_eq!(limit.end(start + 8 * second), start + 9 * second, "one that takes nothing only late");
+        let limit = StallLimit::new(Some(9 * second));
+        assert_eq!(limit.end(start), start + 6 * second);
+        assert_eq!(limit.end(start + 7 * second), start + 8 * second, "one that takes nothing only late");
         let short = StallLimit::new(Some(second));
         assert_eq!(short.end(start + second / 2), start + second * 3 / 4);
         assert_eq!(limit.stricter(short), short);
-        assert_eq!(StallLimit::new(None).end(start + 8 * second), start + 13 * second);
+        assert_eq!(StallLimit::new(None).end(start + 8 * second), start + 23 * second);
     }
 }
