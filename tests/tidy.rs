@@ -21,9 +21,10 @@ use tokens::{Token, is_word, tokens};
 use types::namesakes;
 
 /// The modules of the host and their layers.
-const LAYERS: [(&str, u8); 26] = [
+const LAYERS: [(&str, u8); 28] = [
     ("builtin", 0),
     ("foreign_text", 0),
+    ("generation", 0),
     ("interrupt", 0),
     ("reason", 0),
     ("shutdown", 0),
@@ -39,6 +40,7 @@ const LAYERS: [(&str, u8); 26] = [
     ("control", 3),
     ("plugin", 3),
     ("recording", 3),
+    ("store", 3),
     ("websocket", 4),
     ("http_client", 5),
     ("sink", 5),
@@ -51,7 +53,7 @@ const LAYERS: [(&str, u8); 26] = [
 ];
 
 /// Libraries that only these modules name: a change of the library ends there.
-const DOORS: [(&str, &[&str]); 19] = [
+const DOORS: [(&str, &[&str]); 20] = [
     ("wasmparser", &["plugin"]),
     ("wasmtime", &["plugin"]),
     ("wasmtime_wasi", &["plugin"]),
@@ -70,6 +72,7 @@ const DOORS: [(&str, &[&str]); 19] = [
     ("clap", &["cli", "main"]),
     ("clap_complete", &["cli"]),
     ("clap_mangen", &["cli"]),
+    ("redb", &["store"]),
     ("rustc_demangle", &["plugin"]),
 ];
 

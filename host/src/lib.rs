@@ -92,11 +92,15 @@ pub mod websocket;
 #[doc(hidden)]
 pub mod cli;
 #[doc(hidden)]
+pub mod generation;
+#[doc(hidden)]
 pub mod packing;
 #[doc(hidden)]
 pub mod pipeline;
 #[doc(hidden)]
 pub mod plugin;
+#[doc(hidden)]
+pub mod store;
 
 mod access;
 mod admin;

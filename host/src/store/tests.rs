@@ -1,0 +1,277 @@
+//! Files of state held against a map, under restarts, damage, and want of room.
+
+use super::*;
+use crate::generation::{Generation, Position, StateValue, TransformState};
+use bytes::Bytes;
+use proptest::collection::vec;
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+const ROOM: u64 = 1 << 30;
+
+fn value(bytes: impl Into<Vec<u8>>) -> Option<StateValue> {
+    Some(StateValue { bytes: Bytes::from(bytes.into()), expires_us: None })
+}
+
+fn position(offset: u64) -> Option<Position> {
+    Some(Position { offset, head_bytes: offset.min(4096), head: [7; 32] })
+}
+
+/// One transform that has one key and one snapshot.
+fn generation(name: &str, bytes: impl Into<Vec<u8>>, offset: u64) -> Generation {
+    let bytes = bytes.into();
+    let snapshots = Some(vec![Bytes::from(bytes.clone())]);
+    let values = vec![("key".into(), value(bytes))];
+    let transform = TransformState { name: name.into(), values, snapshots };
+    Generation { position: position(offset), transforms: vec![transform] }
+}
+
+fn files(dir: &Path) -> Vec<PathBuf> {
+    let mut files: Vec<_> = dir.read_dir().unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    files
+}
+
+/// Transform, key, and what it gets: a value with its end.
+type ValueChange = (u8, u8, Option<(Vec<u8>, Option<u64>)>);
+/// Transform, and its snapshots.
+type SnapshotChange = (u8, Vec<Vec<u8>>);
+
+/// What is done to a file.
+#[derive(Clone, Debug)]
+enum Step {
+    Write(Vec<ValueChange>, Vec<SnapshotChange>, Option<u64>),
+    Restart,
+    Clear(Option<u8>),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let stored = (vec(any::<u8>(), 0..40), proptest::option::of(1..u64::MAX));
+    let changes = vec((0..3u8, 0..8u8, proptest::option::weighted(0.7, stored)), 0..12);
+    let snapshots = vec((0..3u8, vec(vec(any::<u8>(), 0..5000), 0..3)), 0..3);
+    prop_oneof![
+        6 => (changes, snapshots, proptest::option::of(any::<u64>()))
+            .prop_map(|(changes, snapshots, offset)| Step::Write(changes, snapshots, offset)),
+        2 => Just(Step::Restart),
+        1 => proptest::option::of(0..3u8).prop_map(Step::Clear),
+    ]
+}
+
+/// What a file must have, as maps.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Model {
+    values: BTreeMap<(String, String), StateValue>,
+    snapshots: BTreeMap<String, Vec<Bytes>>,
+    position: Option<Position>,
+}
+
+impl Model {
+    fn of(generation: Generation) -> Self {
+        let mut model = Self { position: generation.position, ..Self::default() };
+        for transform in generation.transforms {
+            for (key, value) in transform.values {
+                let at = (transform.name.to_string(), key.to_string());
+                model.values.insert(at, value.expect("what is read has values"));
+            }
+            model.snapshots.extend(transform.snapshots.map(|all| (transform.name.to_string(), all)));
+        }
+        model
+    }
+
+    fn apply(&mut self, changes: &Generation) {
+        self.position.clone_from(&changes.position);
+        for transform in &changes.transforms {
+            let name = transform.name.to_string();
+            for (key, value) in &transform.values {
+                let at = (name.clone(), key.to_string());
+                match value {
+                    Some(value) => drop(self.values.insert(at, value.clone())),
+                    None => drop(self.values.remove(&at)),
+                }
+            }
+            match &transform.snapshots {
+                Some(all) if all.is_empty() => drop(self.snapshots.remove(&name)),
+                Some(all) => drop(self.snapshots.insert(name, all.clone())),
+                None => {}
+            }
+        }
+    }
+}
+
+fn changes(values: Vec<ValueChange>, snapshots: Vec<SnapshotChange>, offset: Option<u64>) -> Generation {
+    let mut transforms: BTreeMap<u8, TransformState> = BTreeMap::new();
+    let new = |number: &u8| TransformState { name: format!("t{number}").into(), ..TransformState::default() };
+    for (number, key, stored) in values {
+        let stored = stored.map(|(bytes, expires_us)| StateValue { bytes: bytes.into(), expires_us });
+        let key: Arc<str> = format!("k{key}").into();
+        let transform = transforms.entry(number).or_insert_with_key(new);
+        // A generation has each key once.
+        transform.values.retain(|(known, _)| *known != key);
+        transform.values.push((key, stored));
+    }
+    for (number, all) in snapshots {
+        let transform = transforms.entry(number).or_insert_with_key(new);
+        transform.snapshots = Some(all.into_iter().map(Bytes::from).collect());
+    }
+    Generation { position: offset.and_then(position), transforms: transforms.into_values().collect() }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn a_file_is_what_a_map_is_after_the_same_changes_and_after_restarts(steps in vec(step(), 1..20)) {
+        let dir = tempfile::tempdir().unwrap();
+        let mut folder = StoreFolder::new(dir.path(), ROOM);
+        let mut model = Model::default();
+        for step in steps {
+            match step {
+                Step::Write(values, snapshots, offset) => {
+                    let changes = changes(values, snapshots, offset);
+                    folder.write("p", &changes).unwrap();
+                    model.apply(&changes);
+                }
+                Step::Restart => folder = StoreFolder::new(dir.path(), ROOM),
+                Step::Clear(None) => {
+                    folder.clear("p", None).unwrap();
+                    model = Model::default();
+                }
+                Step::Clear(Some(number)) => {
+                    let name = format!("t{number}");
+                    folder.clear("p", Some(&name)).unwrap();
+                    model.values.retain(|(of, _), _| *of != name);
+                    model.snapshots.remove(&name);
+                }
+            }
+            let read = folder.read("p").unwrap().unwrap_or_default();
+            prop_assert_eq!(Model::of(read), model.clone());
+        }
+        drop(folder);
+        prop_assert_eq!(Model::of(StoreFolder::new(dir.path(), ROOM).load("p").unwrap()), model);
+    }
+
+    #[test]
+    fn a_file_that_was_changed_from_outside_is_never_taken_for_another_state(
+        offset in any::<prop::sample::Index>(),
+        bytes in vec(any::<u8>(), 1..64),
+        cut in proptest::bool::weighted(0.2),
+    ) {
+        let dir = tempfile::tempdir().unwrap();
+        let mut folder = StoreFolder::new(dir.path(), ROOM);
+        let generation = generation("t", vec![9; 3000], 17);
+        folder.write("p", &generation).unwrap();
+        let file = files(dir.path()).remove(0);
+        drop(folder);
+        let mut content = std::fs::read(&file).unwrap();
+        let at = offset.index(content.len());
+        let end = (at + bytes.len()).min(content.len());
+        content[at..end].copy_from_slice(&bytes[..end - at]);
+        if cut {
+            content.truncate(at);
+        }
+        std::fs::write(&file, &content).unwrap();
+        match StoreFolder::new(dir.path(), ROOM).load("p") {
+            // What was changed had no meaning, or the file had nothing left in it to be damaged.
+            Ok(loaded) => prop_assert!(loaded == generation || content.is_empty()),
+            Err(StoreError::Damaged { kept_as, .. }) => {
+                prop_assert!(kept_as.exists() && !file.exists());
+                prop_assert_eq!(StoreFolder::new(dir.path(), ROOM).load("p").unwrap(), Generation::default());
+            }
+            Err(StoreError::Later { .. }) => {}
+            Err(error) => prop_assert!(false, "{error}"),
+        }
+    }
+}
+
+#[test]
+fn a_damaged_file_is_kept_aside_and_costs_no_other_pipeline_anything() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut folder = StoreFolder::new(dir.path(), ROOM);
+    folder.write("good", &generation("t", "good", 1)).unwrap();
+    folder.write("bad", &generation("t", "bad", 1)).unwrap();
+    drop(folder);
+    for number in [1, 2] {
+        std::fs::write(dir.path().join("bad.redb"), b"no database at all").unwrap();
+        let mut folder = StoreFolder::new(dir.path(), ROOM);
+        let listed = folder.list().unwrap();
+        assert!(listed[0].transforms.is_err() && listed[1].transforms.is_ok(), "{listed:?}");
+        let error = folder.load("bad").unwrap_err();
+        let StoreError::Damaged { kept_as, .. } = &error else { panic!("{error}") };
+        let name = ["", "bad.redb.damaged", "bad.redb.2.damaged"][number];
+        assert_eq!(kept_as, &dir.path().join(name));
+        assert!(error.to_string().contains(name) && error.is_final(), "{error}");
+        assert_eq!(folder.load("bad").unwrap(), Generation::default(), "the next start begins fresh");
+        assert_eq!(folder.load("good").unwrap(), generation("t", "good", 1));
+    }
+}
+
+#[test]
+fn what_would_take_more_than_it_may_is_refused_and_the_generation_before_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut folder = StoreFolder::new(dir.path(), 4 << 20);
+    folder.write("a", &generation("t", vec![1; 100_000], 1)).unwrap();
+    folder.write("b", &generation("t", vec![1; 100_000], 1)).unwrap();
+    let error = folder.write("a", &generation("t", vec![2; 6 << 20], 2)).unwrap_err();
+    assert!(matches!(error, StoreError::TooLarge { .. }) && !error.is_final(), "{error}");
+    assert_eq!(folder.read("a").unwrap(), Some(generation("t", vec![1; 100_000], 1)));
+    let bytes: u64 = files(dir.path()).iter().map(|file| file.metadata().unwrap().len()).sum();
+    assert!(bytes <= 4 << 20, "{bytes}");
+    // What fits is written again, by either.
+    folder.write("a", &generation("t", vec![3; 100_000], 3)).unwrap();
+    folder.write("b", &generation("t", vec![3; 100_000], 3)).unwrap();
+    assert!(folder.clear("b", None).unwrap());
+    folder.write("c", &generation("t", vec![1; 100_000], 1)).unwrap();
+    let listed: Vec<_> = folder.list().unwrap().into_iter().map(|each| each.pipeline).collect();
+    assert_eq!(listed, ["a", "c"]);
+}
+
+#[test]
+fn a_file_that_another_host_has_open_is_not_touched() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut folder = StoreFolder::new(dir.path(), ROOM);
+    folder.write("p", &generation("t", "x", 1)).unwrap();
+    let mut other = StoreFolder::new(dir.path(), ROOM);
+    assert!(matches!(other.load("p"), Err(StoreError::InUse { .. })));
+    assert!(matches!(other.read("p"), Err(StoreError::InUse { .. })));
+    assert!(matches!(other.clear("p", None), Err(StoreError::InUse { .. })));
+    assert!(matches!(other.clear("p", Some("t")), Err(StoreError::InUse { .. })));
+    folder.write("p", &generation("t", "y", 2)).unwrap();
+    assert_eq!(folder.load("p").unwrap(), generation("t", "y", 2));
+}
+
+#[test]
+fn names_that_a_file_system_would_not_take_are_kept_apart() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut folder = StoreFolder::new(dir.path(), ROOM);
+    let names = ["a", "A", "a/b", "..", "é", "a b", "%41"];
+    for name in names {
+        folder.write(name, &generation("t", name, 1)).unwrap();
+    }
+    for name in names {
+        assert_eq!(folder.read(name).unwrap(), Some(generation("t", name, 1)), "{name}");
+    }
+    let mut listed: Vec<_> = folder.list().unwrap().into_iter().map(|each| each.pipeline).collect();
+    listed.sort_by_key(|name| names.iter().position(|each| each == name));
+    assert_eq!(listed, names);
+}
+
+#[tokio::test]
+async fn the_thread_writes_one_generation_after_the_other_and_ends_with_its_last_handle() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, thread) = Store::start(StoreFolder::new(dir.path(), ROOM)).unwrap();
+    assert_eq!(store.load("p").await.unwrap(), Generation::default());
+    let mut writer = store.writer("p");
+    for offset in 1..4 {
+        writer.write(generation("t", "x", offset));
+        std::future::poll_fn(|cx| writer.poll_written(cx)).await.unwrap();
+        assert!(!writer.is_writing());
+        assert_eq!(store.read("p").await.unwrap().unwrap().position, position(offset));
+    }
+    assert_eq!(store.list().await.unwrap().len(), 1);
+    assert!(store.clear("p", None).await.unwrap());
+    assert_eq!(store.read("p").await.unwrap(), None);
+    drop((store, writer));
+    thread.join();
+}
