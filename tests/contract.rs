@@ -200,7 +200,7 @@ async fn carries_its_count(plugin: Plugin) {
     assert_eq!(old.snapshot().await.unwrap(), None);
     process(&mut old, ["a"; 41]).await;
     let snapshot = old.snapshot().await.unwrap().unwrap();
-    assert_eq!(snapshot, b"41");
+    assert_eq!(snapshot, b"41"[..]);
     let mut new = start(&plugin).await;
     new.restore(&[snapshot], StatePart::WHOLE).await.unwrap();
     for instance in [&mut new, &mut old] {

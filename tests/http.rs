@@ -221,7 +221,7 @@ async fn a_guest_may_ask_at_its_start_and_not_while_its_state_is_carried() {
     let mut instance = start(&granted(&server, &config, HttpSettings::default())).await;
     let snapshot = instance.snapshot().await.unwrap().unwrap();
     assert_eq!(
-        String::from_utf8(snapshot).unwrap(),
+        String::from_utf8(snapshot.into()).unwrap(),
         "the request is denied: state is carried without requests"
     );
     let told = soon(emitted(&mut instance, &format!("GET {}", server.url("/x")))).await;

@@ -8,7 +8,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tidemill::config::{self, Limits, OnError, Outputs, Redacted};
 use tidemill::message::Message;
-use tidemill::pipeline::{self, CarriedState, Control, Ended, Ending, Parts, Persistence, Swap, Swapped};
+use tidemill::pipeline::{
+    self, CarriedState, Control, Ended, Ending, Parts, Persistence, Resume, Swap, Swapped,
+};
 use tidemill::plugin::{HostState, Plugin, Setup};
 use tidemill::reason::Reason;
 use tidemill::sink::{self, Receipt, Sink, Work};
@@ -72,6 +74,7 @@ fn transform(stage: &Stage, name: &str) -> config::Transform {
         limits: stage.limits,
         allow: Vec::new(),
         http: config::HttpSettings::default(),
+        state: config::StateStore::Memory,
     }
 }
 
@@ -103,6 +106,7 @@ async fn scene(stage: Stage) -> Scene {
         sinks: vec![("out".into(), Outputs::All, Sink::Queue(sink))],
         dead_letter: None,
         persistence: Persistence::KeepsGoing,
+        durable: None,
     };
     let (line, control) = pipeline::build(parts, &metrics);
     let line = tokio::spawn(line.run(|| ()));
@@ -112,7 +116,7 @@ async fn scene(stage: Stage) -> Scene {
 impl Scene {
     /// One chunk, which the pipeline takes as one batch.
     async fn send(&self, words: &[&str]) {
-        let chunk = SourceChunk { messages: texts(words), failed: Vec::new() };
+        let chunk = SourceChunk { messages: texts(words), ..SourceChunk::default() };
         self.feed.as_ref().unwrap().push(chunk).await.unwrap();
     }
 
@@ -202,7 +206,7 @@ async fn state_is_saved_within_a_second_of_a_change_also_when_nothing_follows() 
     assert_eq!(scene.receive(1).await, ["4"], "the state was saved");
     assert_eq!(scene.metric("tidemill_plugin_state_lost_total"), 0);
     let (_, ended, metrics) = scene.end().await;
-    assert_eq!(ended, Ended { ending: Ending::Finished, given_up: None });
+    assert_eq!(ended, Ended { ending: Ending::Finished, given_up: None, resume: Resume::Here(None) });
     assert_eq!(metrics.loss_counts("p", MOODY, Reason::Trap).dropped, 1);
 }
 
@@ -256,7 +260,7 @@ async fn an_instance_that_does_not_start_again_is_waited_for_and_a_new_version_i
     assert_eq!(scene.receive(3).await, ["trap", "after", "after"], "the new version takes what waited");
     assert_eq!(scene.metric("tidemill_plugin_paused"), 0);
     let (_, ended, _) = scene.end().await;
-    assert_eq!(ended, Ended { ending: Ending::Finished, given_up: None });
+    assert_eq!(ended, Ended { ending: Ending::Finished, given_up: None, resume: Resume::Here(None) });
 }
 
 #[tokio::test]
@@ -271,7 +275,7 @@ async fn what_a_plugin_cannot_decide_yet_waits_with_all_behind_it_in_order_and_i
     assert_eq!((counts.entered, counts.in_flight), (7, 0), "{counts:?}");
     assert_eq!(scene.metrics.loss_counts("p", MOODY, Reason::Rejected).dropped, 1);
     let (_, ended, _) = scene.end().await;
-    assert_eq!(ended, Ended { ending: Ending::Finished, given_up: None });
+    assert_eq!(ended, Ended { ending: Ending::Finished, given_up: None, resume: Resume::Here(None) });
 }
 
 #[tokio::test]
@@ -315,7 +319,7 @@ async fn while_a_message_waits_the_source_is_held_and_nothing_behind_it_is_lost(
     scene.stop(Duration::from_millis(300)).await;
     let (rest, ended, metrics) = scene.end().await;
     assert_eq!(rest, Vec::<String>::new());
-    assert_eq!(ended, Ended { ending: Ending::Stopped, given_up: Some(2) });
+    assert_eq!(ended, Ended { ending: Ending::Stopped, given_up: Some(2), resume: Resume::Here(None) });
     assert_eq!(metrics.loss_counts("p", "moody1", Reason::Shutdown).dropped, 2);
 }
 
@@ -331,7 +335,7 @@ async fn at_a_stop_what_waits_is_offered_once_more_at_once() {
     scene.stop(PATIENCE).await;
     assert_eq!(scene.receive(3).await, ["wait 60000", "b", "final 1"]);
     let (_, ended, _) = scene.end().await;
-    assert_eq!(ended, Ended { ending: Ending::Stopped, given_up: None });
+    assert_eq!(ended, Ended { ending: Ending::Stopped, given_up: None, resume: Resume::Here(None) });
 }
 
 #[tokio::test]
@@ -380,7 +384,7 @@ async fn a_stop_that_gives_up_what_waits_for_a_plugin_lets_nothing_pass_that_cam
     // What the source has a place for still comes after the stop.
     let late = feed.reserve().await.unwrap();
     let words = ["before", "trap", "trap", "trap", "trap", "trap", "waits"];
-    feed.reserve().await.unwrap().push(SourceChunk { messages: texts(words), failed: Vec::new() });
+    feed.reserve().await.unwrap().push(SourceChunk { messages: texts(words), ..SourceChunk::default() });
     scene.until("tidemill_plugin_paused", |paused| paused == 1).await;
     assert_eq!(scene.receive(1).await, ["before"]);
     scene.stop(PATIENCE).await;
@@ -390,12 +394,15 @@ async fn a_stop_that_gives_up_what_waits_for_a_plugin_lets_nothing_pass_that_cam
         scene.swap(moody(), "{}").await.await.expect("it is answered while the source is waited for");
     assert!(swapped.outcome.is_ok(), "{swapped:?}");
     assert_eq!(scene.metric("tidemill_plugin_paused"), 0);
-    late.push(SourceChunk { messages: texts(["late", "later"]), failed: Vec::new() });
+    late.push(SourceChunk { messages: texts(["late", "later"]), ..SourceChunk::default() });
     drop(feed);
     let (all, ended, metrics) = scene.end().await;
     assert_eq!(
         (all, ended),
-        (vec!["final 0".to_owned()], Ended { ending: Ending::Stopped, given_up: Some(3) })
+        (
+            vec!["final 0".to_owned()],
+            Ended { ending: Ending::Stopped, given_up: Some(3), resume: Resume::Here(None) }
+        )
     );
     assert_eq!(metrics.loss_counts("p", MOODY, Reason::Shutdown).dropped, 3);
     assert_eq!(metrics.loss_counts("p", MOODY, Reason::Trap).dropped, 5);
@@ -418,7 +425,10 @@ async fn whoever_offers_a_version_while_a_pipeline_comes_to_its_end_is_answered(
         is_answered_late = answered.expect("it does not wait for the end").is_err();
     }
     let (all, ended, _) = scene.end().await;
-    assert_eq!((all.len(), ended), (3, Ended { ending: Ending::Stopped, given_up: None }));
+    assert_eq!(
+        (all.len(), ended),
+        (3, Ended { ending: Ending::Stopped, given_up: None, resume: Resume::Here(None) })
+    );
 }
 
 #[tokio::test]
@@ -433,7 +443,7 @@ async fn the_grace_period_holds_while_a_plugin_works_and_everything_is_counted()
     let metrics = scene.metrics.clone();
     let ended = tokio::time::timeout(Duration::from_secs(10), scene.line).await;
     let ended = ended.expect("16 calls of 20 s are not waited for").unwrap();
-    assert_eq!(ended, Ended { ending: Ending::Stopped, given_up: Some(26) });
+    assert_eq!(ended, Ended { ending: Ending::Stopped, given_up: Some(26), resume: Resume::Here(None) });
     assert_eq!(metrics.received_count("p"), 26);
     assert_eq!(metrics.loss_counts("p", "source", Reason::Shutdown).dropped, 10);
     assert_eq!(metrics.loss_counts("p", MOODY, Reason::Shutdown).dropped, 16);
@@ -448,7 +458,7 @@ async fn a_swap_takes_over_between_two_calls_and_the_rest_of_the_batch_runs_on_t
     let swapped = scene.swap(load(&plugin("forward")), "{}").await;
     assert!(tokio::time::timeout(PATIENCE, swapped).await.unwrap().unwrap().outcome.is_ok());
     let (all, ended, metrics) = scene.end().await;
-    assert_eq!(ended, Ended { ending: Ending::Finished, given_up: None });
+    assert_eq!(ended, Ended { ending: Ending::Finished, given_up: None, resume: Resume::Here(None) });
     let lost = metrics.loss_counts("p", MOODY, Reason::Deadline).dropped as usize;
     assert!(lost < 8, "the old version had only some of them: {lost}");
     assert_eq!(all.len(), 108 - lost);

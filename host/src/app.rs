@@ -11,6 +11,7 @@ mod compile;
 mod end_opener;
 mod intake;
 mod job;
+mod kept;
 mod pipelines;
 mod plugin_registry;
 mod plugins;

@@ -67,12 +67,12 @@ pub use origin::AllowedOrigins;
 pub use path::{PathError, PathPattern};
 pub use pipeline::{
     FileSink, FileSource, Format, Limits, OnError, Outputs, Pipeline, SinkConfig, SinkKind, SourceConfig,
-    StdinSource, StdoutSink, Transform,
+    StateStore, StdinSource, StdoutSink, Transform,
 };
 pub use places::{Part, PipelinePart, Places};
 pub use redacted::Redacted;
 pub use reference::reference;
-pub use root::{Admin, Config, Plugins};
+pub use root::{Admin, Config, Plugins, StateFolder};
 pub use schema::schema;
 pub use server::Server;
 pub use server_tls::{ClientCertificates, Identity, ServerTls};

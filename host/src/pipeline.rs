@@ -6,13 +6,14 @@
 mod control;
 mod dead_letters;
 mod ends;
+mod generations;
 mod line;
 mod merge;
 mod outlets;
 mod recovery;
 mod stage;
 
-pub use control::{Control, Ended, Ending, Swap, Swapped};
+pub use control::{Control, Ended, Ending, Resume, Swap, Swapped};
 pub use line::{LAST_GOODBYE, Line};
 pub use recovery::Persistence;
 pub use stage::CarriedState;
@@ -21,12 +22,15 @@ use crate::config::{self, DEAD_LETTER, SOURCE};
 use crate::plugin::{Instance, Setup};
 use crate::sink::Sink;
 use crate::source::Source;
+use crate::store::GenerationWriter;
 use crate::telemetry::{Metrics, SourceMetrics};
 use dead_letters::{DeadLetterSink, DeadLetters, Place};
 use ends::Ends;
+use generations::Generations;
 use outlets::{Outlet, Outlets};
 use stage::Stage;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::mpsc;
 
 /// Swaps and stops that may wait for a pipeline.
@@ -47,11 +51,13 @@ pub struct Parts {
     pub dead_letter: Option<Sink>,
     /// How it takes it that something fails again and again.
     pub persistence: Persistence,
+    /// Where the state of durable transforms is written, and how often; needed only where there are such.
+    pub durable: Option<(GenerationWriter, Duration)>,
 }
 
 /// A pipeline that is ready to run, and the channel it listens to.
 pub fn build(parts: Parts, metrics: &Metrics) -> (Line, mpsc::Sender<Control>) {
-    let Parts { name, source, transforms, sinks, dead_letter, persistence } = parts;
+    let Parts { name, source, transforms, sinks, dead_letter, persistence, durable } = parts;
     let stages: Vec<Stage> = transforms
         .into_iter()
         .map(|(transform, setup, instance)| {
@@ -75,5 +81,6 @@ pub fn build(parts: Parts, metrics: &Metrics) -> (Line, mpsc::Sender<Control>) {
     let SourceMetrics { account, paused } = metrics.source(&name);
     let place = Place { stage: SOURCE.into(), account, plugin: None };
     let ends = Ends::new(source, place, paused, outlets, control);
-    (Line::new(name.clone(), metrics.ledger(&name), ends, stages), sender)
+    let generations = durable.map(|(writer, interval)| Generations::new(name.clone(), writer, interval));
+    (Line::new(name.clone(), metrics.ledger(&name), ends, stages, generations), sender)
 }

@@ -122,6 +122,8 @@ pub(crate) struct RecordingReader<R> {
     input: R,
     format: Format,
     buffer: BytesMut,
+    /// Bytes that were read, those in the buffer included.
+    read_bytes: u64,
     /// The rest of a line that is too long is read, and not kept.
     is_skipping: bool,
     has_ended: bool,
@@ -130,7 +132,19 @@ pub(crate) struct RecordingReader<R> {
 impl<R: Read> RecordingReader<R> {
     /// A reader of an input that is not read yet.
     pub(crate) fn new(input: R, format: Format) -> Self {
-        Self { input, format, buffer: BytesMut::new(), is_skipping: false, has_ended: false }
+        let (buffer, read_bytes) = (BytesMut::new(), 0);
+        Self { input, format, buffer, read_bytes, is_skipping: false, has_ended: false }
+    }
+
+    /// What is read.
+    pub(crate) fn input(&mut self) -> &mut R {
+        &mut self.input
+    }
+
+    /// How many bytes the lines took that were given so far; `None` in the middle of a line of which nothing is
+    /// kept, where no line begins.
+    pub(crate) fn given_bytes(&self) -> Option<u64> {
+        (!self.is_skipping || self.has_ended).then(|| self.read_bytes - self.buffer.len() as u64)
     }
 
     /// The next lines; `None` at the end. Of a line that is too long each piece is a block of no lines, so that
@@ -143,7 +157,9 @@ impl<R: Read> RecordingReader<R> {
             let start = self.buffer.len();
             self.buffer.resize(start + READ_BYTES, 0);
             let read = self.input.read(&mut self.buffer[start..]);
-            self.buffer.truncate(start + *read.as_ref().unwrap_or(&0));
+            let read_bytes = *read.as_ref().unwrap_or(&0);
+            self.buffer.truncate(start + read_bytes);
+            self.read_bytes += read_bytes as u64;
             match read {
                 Ok(0) => self.has_ended = true,
                 Ok(_) if self.is_skipping => {

@@ -9,12 +9,14 @@ mod chunks;
 mod dialled;
 pub mod lines;
 mod payload_decoder;
+mod progress;
 mod queue;
 
 pub use accepted::AcceptedSource;
 pub use dialled::DialledSource;
 pub use queue::{Closed, SourceChunk, SourceFeed, SourcePermit, SourceQueue, queue};
 
+use crate::generation::Position;
 use crate::message::{Failed, Message};
 use std::task::{Context, Poll};
 
@@ -104,6 +106,23 @@ impl Source {
         match self {
             Self::Queue(queue) => queue.carries_time(),
             Self::Dialled(_) | Self::Accepted(_) => false,
+        }
+    }
+
+    /// Whether it can go on where it was read to, after a restart.
+    pub fn has_positions(&self) -> bool {
+        match self {
+            Self::Queue(queue) => queue.has_positions(),
+            Self::Dialled(_) | Self::Accepted(_) => false,
+        }
+    }
+
+    /// How far it is read with what was taken: what it can go on from after a restart. `None` if it cannot, or not
+    /// from here.
+    pub fn position(&self) -> Option<&Position> {
+        match self {
+            Self::Queue(queue) => queue.position(),
+            Self::Dialled(_) | Self::Accepted(_) => None,
         }
     }
 

@@ -43,6 +43,7 @@ fn run(takes: &[&str], with_dead_letters: bool) -> Running {
         sinks,
         dead_letter: dead_sink,
         persistence: Persistence::KeepsGoing,
+        durable: None,
     };
     let (line, control) = pipeline::build(parts, &metrics);
     Running { feed, sinks: works, dead, control, line: tokio::spawn(line.run(|| ())), metrics }
@@ -53,7 +54,10 @@ fn message(text: impl Into<String>) -> Message {
 }
 
 fn chunk(texts: impl IntoIterator<Item = usize>) -> SourceChunk {
-    SourceChunk { messages: texts.into_iter().map(|n| message(n.to_string())).collect(), failed: Vec::new() }
+    SourceChunk {
+        messages: texts.into_iter().map(|n| message(n.to_string())).collect(),
+        ..SourceChunk::default()
+    }
 }
 
 fn texts(batch: &[Message]) -> Vec<String> {
@@ -260,7 +264,11 @@ async fn decode_failures_count_as_received_and_are_lost_under_their_reason() {
     let mut running = run(&["default"], false);
     let sink = tokio::spawn(collect(running.sinks.remove(0)));
     let failed = Failed { message: message("x"), reason: Reason::Decode, detail: "not JSON".to_owned() };
-    running.feed.push(SourceChunk { messages: vec![message("y")], failed: vec![failed] }).await.unwrap();
+    running
+        .feed
+        .push(SourceChunk { messages: vec![message("y")], failed: vec![failed], ..SourceChunk::default() })
+        .await
+        .unwrap();
     drop(running.feed);
     running.line.await.unwrap();
     assert_eq!(sink.await.unwrap(), ["y"]);
@@ -275,7 +283,7 @@ async fn a_large_message_goes_alone_but_goes() {
     let sink = tokio::spawn(collect(running.sinks.remove(0)));
     let large = "x".repeat(3 << 20);
     let messages = vec![message("a"), message(large.clone()), message("b")];
-    running.feed.push(SourceChunk { messages, failed: Vec::new() }).await.unwrap();
+    running.feed.push(SourceChunk { messages, ..SourceChunk::default() }).await.unwrap();
     drop(running.feed);
     running.line.await.unwrap();
     assert_eq!(sink.await.unwrap(), ["a".to_owned(), large, "b".to_owned()]);

@@ -4,7 +4,7 @@ use super::plugin_registry::{PluginRefusal, PluginRegistry, setup, untaken_outpu
 use super::{AppError, compile};
 use crate::builtin;
 use crate::config::{Config, FilePath, Mode, Outputs, Part, Pipeline, PipelinePart, Transform, nearest};
-use crate::plugin::{Engine, EngineError};
+use crate::plugin::{Engine, EngineError, HostState};
 use crate::plugin_folder::{Candidate, Change, Folder};
 use crate::telemetry::Metrics;
 use crate::websocket::{self, Listeners, Unreachable};
@@ -156,7 +156,8 @@ impl PluginCheck<'_> {
                 outputs.push(None);
                 continue;
             };
-            let instance = plugin.instantiate(&setup(pipeline, transform, metrics)).await;
+            let instance =
+                plugin.instantiate(&setup(pipeline, transform, HostState::default(), metrics)).await;
             match instance {
                 Ok(instance) => {
                     let known = instance.description().outputs.iter().map(ToString::to_string);

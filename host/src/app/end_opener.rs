@@ -5,6 +5,7 @@ use crate::config::{
     WebSocketSource,
 };
 use crate::connections::{Connections, EndpointState, OpenEndpoint};
+use crate::generation::Position;
 use crate::sink::lines::FatalWrite;
 use crate::sink::{self, Sink};
 use crate::source::{self, Source};
@@ -113,8 +114,13 @@ impl EndOpener {
         self.connections.forget(pipeline);
     }
 
-    /// Opens all ends of a pipeline: files and listeners. Connections are dialled later.
-    pub(super) async fn open(&self, pipeline: &config::Pipeline) -> Result<OpenedEnds, OpenError> {
+    /// Opens all ends of a pipeline: files and listeners. Connections are dialled later. A source that was read
+    /// before goes on from there.
+    pub(super) async fn open(
+        &self,
+        pipeline: &config::Pipeline,
+        from: Option<Position>,
+    ) -> Result<OpenedEnds, OpenError> {
         // Sinks first: a source that has a listener could not be read before they are there. But a reply
         // needs the connections of its source.
         let noted = self.note(pipeline)?;
@@ -128,7 +134,7 @@ impl EndOpener {
             None => None,
         };
         let is_answered = pipeline.sinks.iter().any(|each| is_reply(&each));
-        let source = self.source(&pipeline.name, &pipeline.source, is_answered).await?;
+        let source = self.source(&pipeline.name, &pipeline.source, is_answered, from).await?;
         let mut others = sinks.into_iter();
         let mut sinks = Vec::with_capacity(pipeline.sinks.len());
         for each in &pipeline.sinks {
@@ -172,6 +178,7 @@ impl EndOpener {
         pipeline: &str,
         config: &config::SourceConfig,
         is_answered: bool,
+        from: Option<Position>,
     ) -> Result<Source, OpenError> {
         match config {
             config::SourceConfig::WebSocket(websocket) => {
@@ -191,7 +198,7 @@ impl EndOpener {
                 }
             }
             config::SourceConfig::File(FileSource { path, format }) => {
-                let opened = source::lines::file(path, *format).await;
+                let opened = source::lines::file(path, *format, from).await;
                 opened.map_err(|error| OpenError::of_file(SOURCE, path, &error))
             }
             config::SourceConfig::Stdin(StdinSource { format }) => {

@@ -4,6 +4,7 @@
 //! take is in `bounded.rs`.
 
 use super::end_opener::OpenedEnds;
+use super::kept::Kept;
 use super::plugin_registry::Ready;
 use super::start::StartError;
 use super::swap::FinishedSwap;
@@ -23,8 +24,8 @@ pub(super) enum PipelineJob {
     Prepared {
         /// The name of the pipeline.
         pipeline: Arc<str>,
-        /// The stages, or why they were not made.
-        result: Result<Vec<Ready>, StartError>,
+        /// The stages with what they go on with, or why they were not made.
+        result: Result<(Vec<Ready>, Kept), StartError>,
     },
     /// The ends of a pipeline are opened.
     Opened {

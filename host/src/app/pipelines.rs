@@ -17,6 +17,7 @@ use super::plugins::ManagedPlugins;
 use crate::config;
 use crate::pipeline::{Ended, Ending, LAST_GOODBYE};
 use crate::plugin::Plugin;
+use crate::store::Store;
 use crate::telemetry::{Metrics, PipelineState, Status};
 use boot::Boot;
 use managed::{AnswerTo, ManagedPipeline, PipelinePhase, Revival, answer_all};
@@ -35,6 +36,8 @@ pub(super) struct Pipelines {
     metrics: Arc<Metrics>,
     status: Arc<Status>,
     ends: Arc<EndOpener>,
+    /// Where durable state is kept, and how often it is written.
+    store: (Store, Duration),
     grace: Duration,
     all: Vec<ManagedPipeline>,
     /// The tasks of those that run; each answers with its pipeline's name.
@@ -61,6 +64,7 @@ impl Pipelines {
         metrics: Arc<Metrics>,
         status: Arc<Status>,
         ends: Arc<EndOpener>,
+        store: (Store, Duration),
         grace: Duration,
         configured: Vec<config::Pipeline>,
     ) -> Self {
@@ -76,6 +80,7 @@ impl Pipelines {
             metrics,
             status,
             ends,
+            store,
             grace,
             all,
             running: JoinSet::new(),
@@ -184,7 +189,7 @@ impl Pipelines {
 
     /// A pipeline's task has ended.
     fn ended(&mut self, plugins: &mut ManagedPlugins, joined: Result<(Arc<str>, Ended), JoinError>) {
-        let (name, Ended { ending, given_up }) = match joined {
+        let (name, Ended { ending, given_up, resume }) = match joined {
             Ok(ended) => ended,
             // It catches its panics; it is aborted at the very end alone.
             Err(error) => return tracing::error!(%error, "the task of a pipeline is lost"),
@@ -206,6 +211,7 @@ impl Pipelines {
         tracing::info!(pipeline = %name, state = state.as_str(), "pipeline ended");
         let Some(index) = self.find(&name) else { return };
         let managed = &mut self.all[index];
+        managed.kept.end(resume);
         let was_told = matches!(managed.phase, PipelinePhase::Stopping);
         let has_failed = matches!(state, PipelineState::Failed { .. }) && !was_told;
         if has_failed && !managed.config.transforms.is_empty() {

@@ -2,7 +2,7 @@
 
 use crate::config::{self, MAX_SINKS, Outputs, Redacted, Transform};
 use crate::http_client::HttpClient;
-use crate::plugin::{Description, Fault, HostState, Instance, Plugin, Setup};
+use crate::plugin::{Description, Fault, HostState, Instance, Plugin, Setup, StatePart};
 use crate::telemetry::Metrics;
 use futures_util::future::try_join_all;
 use std::collections::BTreeMap;
@@ -17,6 +17,20 @@ pub(super) struct PluginRegistry {
 /// Why a plugin cannot serve a pipeline as it is configured.
 #[derive(Debug, thiserror::Error)]
 pub enum PluginRefusal {
+    /// It does not take back what it, or an earlier version of it, knew when its pipeline last ended.
+    #[error(
+        "pipeline {pipeline}, transform {transform}: plugin {plugin} does not take its state back: {fault}"
+    )]
+    State {
+        /// The name of the pipeline.
+        pipeline: String,
+        /// The label of the stage.
+        transform: String,
+        /// The name of the plugin.
+        plugin: String,
+        /// The fault that `restore` ended with.
+        fault: Fault,
+    },
     /// It does not take its configuration, or fails before it is asked anything.
     #[error("pipeline {pipeline}, transform {transform}: plugin {plugin} does not start: {fault}")]
     Init {
@@ -80,20 +94,18 @@ impl PluginRegistry {
     }
 }
 
-/// Makes an instance for every transform of a pipeline, side by side; `plugins` has the plugin of each.
+/// Makes an instance for every transform of a pipeline, side by side; `plugins` has the plugin of each, and
+/// `states` what it is to go on with.
 pub(super) async fn stages(
     pipeline: &config::Pipeline,
     plugins: &[Plugin],
+    states: &[HostState],
     metrics: &Metrics,
 ) -> Result<Vec<Ready>, PluginRefusal> {
-    let made = pipeline.transforms.iter().zip(plugins).map(|(transform, plugin)| async move {
-        let setup = setup(pipeline, transform, metrics);
-        let instance = plugin.instantiate(&setup).await.map_err(|fault| PluginRefusal::Init {
-            pipeline: pipeline.name.clone(),
-            transform: transform.name.clone(),
-            plugin: transform.plugin.shown().to_owned(),
-            fault,
-        })?;
+    let all = pipeline.transforms.iter().zip(plugins).zip(states);
+    let made = all.map(|((transform, plugin), state)| async move {
+        let setup = setup(pipeline, transform, state.clone(), metrics);
+        let instance = instance(transform, plugin, &setup).await?;
         Ok((transform.clone(), setup, instance))
     });
     let stages = try_join_all(made).await?;
@@ -101,6 +113,28 @@ pub(super) async fn stages(
         check_outputs(pipeline, transform.plugin.shown(), instance.description())?;
     }
     Ok(stages)
+}
+
+/// Makes an instance that goes on with what the host has kept of the stage.
+pub(super) async fn instance(
+    transform: &config::Transform,
+    plugin: &Plugin,
+    setup: &Setup,
+) -> Result<Instance, PluginRefusal> {
+    let shown = transform.plugin.shown();
+    let place = || (setup.pipeline.to_string(), setup.transform.to_string(), shown.to_owned());
+    let mut instance = plugin.instantiate(setup).await.map_err(|fault| {
+        let (pipeline, transform, plugin) = place();
+        PluginRefusal::Init { pipeline, transform, plugin, fault }
+    })?;
+    let snapshots = setup.state.snapshots();
+    if !snapshots.is_empty()
+        && let Err(fault) = instance.restore(&snapshots, StatePart::WHOLE).await
+    {
+        let (pipeline, transform, plugin) = place();
+        return Err(PluginRefusal::State { pipeline, transform, plugin, fault });
+    }
+    Ok(instance)
 }
 
 /// Whether the plugin of the last transform has every output that a sink takes by name.
@@ -146,14 +180,19 @@ pub(super) fn untaken_outputs<'o>(
     outputs.filter(|output| !is_taken(output)).collect()
 }
 
-pub(super) fn setup(pipeline: &config::Pipeline, transform: &config::Transform, metrics: &Metrics) -> Setup {
+pub(super) fn setup(
+    pipeline: &config::Pipeline,
+    transform: &config::Transform,
+    state: HostState,
+    metrics: &Metrics,
+) -> Setup {
     Setup {
         pipeline: Arc::from(pipeline.name.as_str()),
         transform: Arc::from(transform.name.as_str()),
         config: transform.config.clone(),
         limits: transform.limits,
         is_replay: pipeline.source.is_recording(),
-        state: HostState::default(),
+        state,
         http: HttpClient::of(transform),
         metrics: metrics.guest(&pipeline.name, &transform.name),
     }

@@ -6,9 +6,12 @@
 
 use super::bounded::{Failure, bounded};
 use super::end_opener::{EndOpener, OpenError, OpenedEnds};
+use super::kept::Kept;
 use super::plugin_registry::{self, PluginRefusal, Ready};
 use crate::config;
+use crate::generation::Position;
 use crate::plugin::Plugin;
+use crate::store::{Store, StoreError};
 use crate::telemetry::Metrics;
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,6 +33,9 @@ pub enum StartError {
     /// One of its ends cannot be opened.
     #[error(transparent)]
     Open(OpenError),
+    /// What it is to go on with cannot be read.
+    #[error("state: {0}")]
+    State(#[from] StoreError),
     /// Its plugins did not take their configuration in time.
     #[error("its plugins have not started after {} s", PREPARE_DEADLINE.as_secs())]
     PrepareTimedOut,
@@ -50,7 +56,11 @@ impl StartError {
         match self {
             Self::Refused(_) => true,
             Self::Open(error) => error.is_configuration(),
-            Self::PrepareTimedOut | Self::OpenTimedOut | Self::Panicked | Self::Cancelled => false,
+            Self::State(_)
+            | Self::PrepareTimedOut
+            | Self::OpenTimedOut
+            | Self::Panicked
+            | Self::Cancelled => false,
         }
     }
 
@@ -80,16 +90,23 @@ pub(super) async fn check_files(
     }
 }
 
-/// Makes the stages of a pipeline, one plugin for each transform.
+/// Makes the stages of a pipeline, one plugin for each transform, that go on with what is kept of it, which comes
+/// from the disk where that is newest.
 pub(super) async fn prepare(
     pipeline: &config::Pipeline,
     plugins: &[Plugin],
+    mut kept: Kept,
+    store: &Store,
     metrics: &Metrics,
     cancel: &CancellationToken,
-) -> Result<Vec<Ready>, StartError> {
-    let made = bounded(PREPARE_DEADLINE, cancel, plugin_registry::stages(pipeline, plugins, metrics)).await;
-    match made {
-        Ok(made) => made.map_err(StartError::Refused),
+) -> Result<(Vec<Ready>, Kept), StartError> {
+    let stages = async {
+        kept.load(pipeline, store).await?;
+        let made = plugin_registry::stages(pipeline, plugins, &kept.states, metrics).await;
+        Ok((made.map_err(StartError::Refused)?, kept))
+    };
+    match bounded(PREPARE_DEADLINE, cancel, stages).await {
+        Ok(made) => made,
         Err(Failure::TimedOut) => Err(StartError::PrepareTimedOut),
         Err(Failure::Cancelled) => Err(StartError::Cancelled),
         Err(Failure::Panicked) => Err(StartError::Panicked),
@@ -99,10 +116,11 @@ pub(super) async fn prepare(
 /// Opens the ends of a pipeline.
 pub(super) async fn open(
     pipeline: &config::Pipeline,
+    from: Option<Position>,
     ends: &EndOpener,
     cancel: &CancellationToken,
 ) -> Result<Box<OpenedEnds>, StartError> {
-    match bounded(OPEN_DEADLINE, cancel, ends.open(pipeline)).await {
+    match bounded(OPEN_DEADLINE, cancel, ends.open(pipeline, from)).await {
         Ok(opened) => opened.map(Box::new).map_err(StartError::Open),
         Err(Failure::TimedOut) => Err(StartError::OpenTimedOut),
         Err(Failure::Cancelled) => Err(StartError::Cancelled),

@@ -6,7 +6,7 @@
 //! pipeline has ended meanwhile, or is about to, is no use any more.
 
 use super::bounded::{Failure, bounded};
-use super::plugin_registry::check_outputs;
+use super::plugin_registry::{self, check_outputs};
 use crate::config;
 use crate::pipeline::{CarriedState, Control, Swap, Swapped};
 use crate::plugin::{Instance, Plugin, Setup};
@@ -184,7 +184,9 @@ async fn try_out(
     stage: usize,
     setup: &Setup,
 ) -> Result<(), String> {
-    let instance = prepare(plugin, pipeline, stage, setup).await?;
+    let instance = plugin_registry::instance(&pipeline.transforms[stage], plugin, setup).await;
+    let instance =
+        check_stage(plugin, pipeline, stage, instance.map_err(|refusal| refusal.to_string())?).await?;
     retire(vec![instance]).await;
     Ok(())
 }
@@ -200,6 +202,16 @@ async fn prepare(
         .instantiate(setup)
         .await
         .map_err(|fault| format!("pipeline {}, transform {transform}: {fault}", pipeline.name))?;
+    check_stage(plugin, pipeline, stage, instance).await
+}
+
+/// Gives an instance back that has the outputs which the sinks behind its stage take.
+async fn check_stage(
+    plugin: &Plugin,
+    pipeline: &config::Pipeline,
+    stage: usize,
+    instance: Instance,
+) -> Result<Instance, String> {
     if stage + 1 == pipeline.transforms.len()
         && let Err(refusal) = check_outputs(pipeline, plugin.name(), instance.description())
     {

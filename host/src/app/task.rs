@@ -16,6 +16,7 @@ use crate::control::{self, Command, Handle};
 use crate::plugin::Engine;
 use crate::plugin_folder::Folder;
 use crate::shutdown::Shutdown;
+use crate::store::{Store, StoreFolder, StoreThread};
 use crate::telemetry::{Metrics, PipelineState, Status};
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,6 +41,7 @@ pub(super) struct Task {
     /// Nobody is left who could tell it anything.
     is_alone: bool,
     admin: Option<ServedApi>,
+    store_thread: StoreThread,
 }
 
 /// The HTTP API, running.
@@ -63,6 +65,10 @@ impl Task {
         });
         let (engine, (folder, found)) =
             opened.await.map_err(|error| AppError::Failed(error.to_string()))??;
+        let config::StateFolder { dir, interval, max_size_bytes } = &config.state;
+        let (store, store_thread) = Store::start(StoreFolder::new(dir, *max_size_bytes))
+            .map_err(|error| AppError::Failed(format!("no thread for state: {error}")))?;
+        let store = (store, *interval);
         let status = Arc::new(Status::new(&metrics));
         let (handle, commands) = control::channel(status.clone());
         let ends = Arc::new(EndOpener::new(metrics.clone(), connections.clone(), &config));
@@ -85,7 +91,7 @@ impl Task {
             None => None,
         };
         let pipelines =
-            Pipelines::new(metrics.clone(), status.clone(), ends.clone(), grace, config.pipelines);
+            Pipelines::new(metrics.clone(), status.clone(), ends.clone(), store, grace, config.pipelines);
         let admin = admin.map(|(admin, listener, host)| serve(admin, listener, host)).transpose()?;
         let mut task = Self {
             metrics,
@@ -97,6 +103,7 @@ impl Task {
             commands,
             is_alone: false,
             admin,
+            store_thread,
         };
         found.into_iter().for_each(|change| task.changed(change));
         Ok((task, handle))
@@ -187,6 +194,11 @@ impl Task {
         });
         let failures: Vec<_> = failures.collect();
         let cut_off = self.pipelines.into_cut_off();
+        // With the last handle of the store its thread ends, once the disk has what was on its way.
+        let joined = tokio::task::spawn_blocking(|| self.store_thread.join());
+        if timeout_at(deadline + STUCK, joined).await.is_err() {
+            tracing::error!("the disk takes too long to write state");
+        }
         match (cut_off.is_empty(), failures.is_empty()) {
             (true, true) => Ok(()),
             (true, false) => Err(AppError::Failed(failures.join("; "))),

@@ -199,8 +199,8 @@ impl DemoParts {
                 ..config::Plugins::default()
             },
             server,
-            admin: None,
             pipelines: vec![pipeline.through(transform).with_sink(config::SinkConfig::new("served", sink))],
+            ..Config::default()
         }
     }
 }

@@ -123,6 +123,7 @@ async fn run(
         sinks: vec![("stdout".into(), Outputs::All, out)],
         dead_letter: Some(rejected),
         persistence: Persistence::GivesUp,
+        durable: None,
     };
     let (line, control) = pipeline::build(parts, metrics);
     let mut running = std::pin::pin!(line.run(|| ()));
@@ -144,7 +145,7 @@ fn outcome(ended: Ended) -> Result<(), String> {
         Ended { given_up: Some(messages), .. } => {
             Err(format!("it has stopped before all messages reached their end, and gave up {messages}"))
         }
-        Ended { ending: Ending::Finished | Ending::Stopped, given_up: None } => Ok(()),
+        Ended { ending: Ending::Finished | Ending::Stopped, given_up: None, .. } => Ok(()),
     }
 }
 
@@ -159,10 +160,11 @@ fn json(text: &str) -> Result<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pipeline::Resume;
 
     #[test]
     fn a_run_that_has_given_up_messages_has_failed() {
-        let ended = |given_up| Ended { ending: Ending::Stopped, given_up };
+        let ended = |given_up| Ended { ending: Ending::Stopped, given_up, resume: Resume::Here(None) };
         assert_eq!(outcome(ended(None)), Ok(()));
         assert!(outcome(ended(Some(46))).is_err_and(|error| error.ends_with("gave up 46")));
     }

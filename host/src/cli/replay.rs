@@ -158,7 +158,7 @@ async fn serve(
         () = stop.requested() => return None,
     };
     tracing::info!(%peer, path = handshake.path(), "playing");
-    let source = match lines::file(&recording.path, recording.format).await {
+    let source = match lines::file(&recording.path, recording.format, None).await {
         Ok(source) => source,
         Err(error) => {
             tracing::error!(%error, "failed to open the recording");

@@ -16,6 +16,7 @@ use toml::de::DeValue;
 pub(super) const KIB: u64 = 1 << 10;
 pub(super) const MIB: u64 = 1 << 20;
 pub(super) const GIB: u64 = 1 << 30;
+pub(super) const TIB: u64 = 1 << 40;
 /// Offsets into a batch are 32 bits wide; this leaves room for one large message beside a full one.
 const MOST_BYTES: u64 = GIB;
 /// Queues and batches are counted in memory: more messages than this is a slip of the pen.

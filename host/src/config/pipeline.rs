@@ -149,10 +149,8 @@ table! {
         allow: Vec<HttpGrant> = key(List<Granted>, default(Vec::new()));
         /// This table says what these requests may take, and which headers the host adds.
         http: HttpSettings = key(Sub<HttpSettings>, default(HttpSettings::default()));
-    }
-    unused {
-        /// The plugin's state is kept here.
-        state = key(Word<StateStore>, default(StateStore::Memory));
+        /// The plugin's state is kept here: what it sets, and its snapshots.
+        state: StateStore = key(Word<StateStore>, default(StateStore::Memory));
     }
     later ["direction", "swap", "instances", "key"];
     check check_transform;
@@ -179,6 +177,13 @@ fn check_transform(transform: &mut Transform, at: &TransformAt, reader: &mut Tab
         || plugin.expose().contains(['/', '\\', '\0'])
     {
         reader.report.error(at, format!("\"{plugin}\" is not the name of a file in the plugin folder"));
+    }
+}
+
+impl Pipeline {
+    /// Whether one of its transforms keeps its state on the disk.
+    pub fn is_durable(&self) -> bool {
+        self.transforms.iter().any(|transform| transform.state == StateStore::Durable)
     }
 }
 
@@ -221,11 +226,12 @@ words! {
 
 words! {
     /// Where the state of a stage is kept.
-    enum StateStore {
-        /// In memory.
+    pub enum StateStore {
+        /// In memory, for as long as the pipeline is configured.
         Memory = "memory",
+        /// On the disk too, in the folder of [state]: it outlives the host.
+        Durable = "durable",
     }
-    later ["durable"];
 }
 
 table! {

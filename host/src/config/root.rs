@@ -2,7 +2,7 @@
 
 use super::agree;
 use super::files;
-use super::form::{Element, Flag, GIB, MIB, One, PathOf, Size, Sub, Subs, Text};
+use super::form::{Element, Flag, GIB, MIB, One, PathOf, Size, SomeDuration, Sub, Subs, TIB, Text};
 use super::pipeline::{Limits, Pipeline, PipelineAt, SinkConfig, SourceConfig, Transform, UniqueNames};
 use super::read::{Table as _, TableReader};
 use super::report::Span;
@@ -11,13 +11,15 @@ use super::shape::{self, Shape};
 use super::{EndpointText, FilePath, Listen, Redacted};
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
 
 type ShapeOf = fn() -> &'static Shape;
 
 /// The tables of the file, by the headers they are written with.
-pub(super) const TABLES: [(&str, ShapeOf); 8] = [
+pub(super) const TABLES: [(&str, ShapeOf); 9] = [
     ("[plugins]", Plugins::shape),
     ("[server]", Server::shape),
+    ("[state]", StateFolder::shape),
     ("[admin]", Admin::shape),
     ("[[pipelines]]", Pipeline::shape),
     ("[pipelines.source]", SourceConfig::shape),
@@ -39,12 +41,13 @@ table! {
         plugins: Plugins = key(Sub<Plugins>, default(Plugins::default()));
         /// This table has what endpoints in server mode have in common.
         server: Server = key(ServerTable, default(Server::default()));
+        /// This table says where durable state is kept.
+        state: StateFolder = key(Sub<StateFolder>, default(StateFolder::default()));
         /// This table turns the HTTP API on.
         admin: Option<Admin> = key(Sub<Admin>, optional);
         /// Each of these tables is a pipeline: a source, transforms and sinks.
         pipelines: Vec<Pipeline> = key(Subs<Pipeline>, default(Vec::new()));
     }
-    later ["state"];
     check check_config;
 }
 
@@ -52,6 +55,9 @@ table! {
 fn check_config(config: &mut Config, at: &ConfigAt, reader: &mut TableReader<'_, '_>) {
     if at.plugins.is_none() {
         config.plugins.place(&PluginsAt::default(), reader);
+    }
+    if at.state.is_none() {
+        config.state.place(&StateFolderAt::default(), reader);
     }
     let pipelines = at.pipelines.as_ref().map_or(&[] as &[PipelineAt], |at| &at.each);
     let mut names = UniqueNames::new("pipeline");
@@ -115,6 +121,33 @@ impl Plugins {
 }
 
 table! {
+    /// The folder of durable state, and how often it is written.
+    #[derive(Clone, Debug, PartialEq)]
+    pub struct StateFolder / StateFolderAt {
+        /// Each pipeline that has durable state keeps it in a file of this folder, which is made then.
+        dir: FilePath = key(PathOf, default(FilePath::plain(".tidemill/state")));
+        /// What has changed is written after so long at the latest: after a crash, at most that is gone.
+        interval: Duration = key(SomeDuration, default(Duration::from_secs(1)));
+        /// The files take at most so much together.
+        max_size_bytes: u64 = key("max_size", Size<MIB, TIB>, default(GIB));
+    }
+    check place_state;
+}
+
+fn place_state(state: &mut StateFolder, at: &StateFolderAt, reader: &mut TableReader<'_, '_>) {
+    state.place(at, reader);
+}
+
+impl StateFolder {
+    /// Puts a folder that is not written beside the file.
+    fn place(&mut self, at: &StateFolderAt, reader: &TableReader<'_, '_>) {
+        if at.dir.is_none() {
+            self.dir = reader.path(&Redacted::plain(self.dir.to_string()));
+        }
+    }
+}
+
+table! {
     /// The address and the token of the HTTP API.
     #[derive(Clone, Debug, PartialEq)]
     pub struct Admin / AdminAt {
@@ -162,4 +195,4 @@ impl Element for ListenAddress {
     }
 }
 
-with_defaults!(Plugins);
+with_defaults!(Plugins, StateFolder);

@@ -1,6 +1,7 @@
 //! What a running pipeline is told, and how it answers.
 
 use super::stage::CarriedState;
+use crate::generation::Position;
 use crate::plugin::{Fault, Instance};
 use std::time::Duration;
 use tokio::sync::oneshot;
@@ -61,4 +62,15 @@ pub struct Ended {
     /// Messages that were still in flight when the grace period ran out, or that waited for a plugin which
     /// fails again and again when the stop came; `None` if everything reached its end.
     pub given_up: Option<u64>,
+    /// Where the pipeline goes on when it is started again.
+    pub resume: Resume,
+}
+
+/// Where a pipeline that has ended goes on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Resume {
+    /// With what the host keeps for its stages, and with its source where it was read to.
+    Here(Option<Position>),
+    /// With the newest generation on the disk: what the host keeps is of no one moment.
+    Newest,
 }

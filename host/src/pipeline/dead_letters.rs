@@ -149,13 +149,18 @@ impl DeadLetters {
         sink.poll_connected(cx).map_err(|error| format!("dead letters: {error}"))
     }
 
+    /// Whether every letter is written or lost.
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiting.is_empty() && self.taken.is_empty()
+    }
+
     /// Ready once every letter is written or lost.
     pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if let Some(dead) = &mut self.sink {
             dead.sink.drain();
         }
         ready!(self.poll_drive(cx));
-        if self.waiting.is_empty() && self.taken.is_empty() { Poll::Ready(()) } else { Poll::Pending }
+        if self.is_empty() { Poll::Ready(()) } else { Poll::Pending }
     }
 
     /// The pipeline stops, and is given up after `grace` if that is known.

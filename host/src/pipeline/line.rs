@@ -5,8 +5,11 @@
 //! stages call by call, the last stage that has any first; between two calls, and while one lasts, the
 //! pipeline sees what it is told.
 
-use super::control::{Ended, Ending, Swap, Swapped};
+mod durable;
+
+use super::control::{Ended, Ending, Resume, Swap, Swapped};
 use super::ends::{Ends, GraceOver, Timer};
+use super::generations::Generations;
 use super::outlets::Routed;
 use super::stage::{Broken, Due, Given, Stage, WorkOutcome};
 use crate::message::Message;
@@ -14,6 +17,7 @@ use crate::message::metadata::now_us;
 use crate::source::{Fill, Room};
 use crate::telemetry::{Ledger, Settled};
 use crate::websocket::close_code::{GOING_AWAY, INTERNAL_ERROR};
+use durable::{GenerationTurn, poll_generation};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -42,6 +46,10 @@ pub struct Line {
     is_sources_turn: bool,
     /// The time that plugins are told: of the last message, where messages carry one of their own.
     time_us: Option<u64>,
+    /// Writes what durable stages know, where there are such.
+    generations: Option<Generations>,
+    /// Where the next start goes on, as far as is known.
+    resume: Resume,
     /// Messages that waited for a plugin which fails again and again when the stop came.
     abandoned: u64,
     /// Nothing waits for a plugin any more, and the plugins have finished.
@@ -65,6 +73,8 @@ impl Drop for OpenLedger {
 enum Turn {
     Filled(Fill),
     Due(usize, Due),
+    /// A generation of what durable stages know is to be taken.
+    Generation,
     /// There is a swap or a stop, room for the next call, or the end of a pause.
     Look,
     /// A sink cannot go on.
@@ -113,8 +123,18 @@ impl Close {
 const STOPPED_BY_A_FAILURE: &str = "a message failed where on_error is \"stop\"";
 
 impl Line {
-    pub(super) fn new(name: Arc<str>, ledger: Ledger, ends: Ends, stages: Vec<Stage>) -> Self {
+    pub(super) fn new(
+        name: Arc<str>,
+        ledger: Ledger,
+        ends: Ends,
+        stages: Vec<Stage>,
+        generations: Option<Generations>,
+    ) -> Self {
+        // Whatever ends it before its stages are sealed leaves what is of no one moment.
+        let resume = if generations.is_some() { Resume::Newest } else { Resume::Here(None) };
         Self {
+            generations,
+            resume,
             name,
             ends,
             stages,
@@ -144,7 +164,7 @@ impl Line {
             // Who does not read it now does not get it.
             let _ = tokio::time::timeout(LAST_GOODBYE, goodbye).await;
         }
-        let Self { name, mut ends, stages, ledger, abandoned, has_worked_off, .. } = self;
+        let Self { name, mut ends, stages, ledger, abandoned, has_worked_off, resume, .. } = self;
         // Received, and never taken: of a source that was not read to its end.
         ends.source_place.account.entered(ends.source.remaining());
         drop((ends, stages));
@@ -162,7 +182,7 @@ impl Line {
         } else if lost > 0 {
             tracing::error!(pipeline = %name, lost, "messages were given up");
         }
-        Ended { ending, given_up }
+        Ended { ending, given_up, resume }
     }
 
     /// Everything from the first dial to the last close. `ending` is how it ends, as far as is known.
@@ -187,6 +207,7 @@ impl Line {
             self.read_rest(code, ending).await?;
         }
         self.work_off(ending).await?;
+        let last = self.seal().await?;
         if close.finishes
             && let Err(Broken(error)) = self.finish(ending).await?
         {
@@ -196,6 +217,7 @@ impl Line {
         self.has_worked_off = true;
         self.ends.pass_plugins();
         self.ends.until(|ends, cx| ends.poll_drain(cx, code)).await?;
+        self.write_last(last).await?;
         if let (Ending::Finished, Some(error)) = (&ending, self.ends.outlets.failure()) {
             // The source had ended before it was known.
             *ending = Ending::Failed(error);
@@ -251,6 +273,7 @@ impl Line {
                     }
                 }
                 Turn::Due(stage, due) => self.do_due(stage, due).await?,
+                Turn::Generation => self.write_generation().await?,
                 Turn::Look => {}
                 Turn::Failed(error) => return Ok(Close::failed(error)),
             }
@@ -265,7 +288,9 @@ impl Line {
 
     /// Ready with the next thing to do; until then it drives the ends.
     async fn turn(&mut self) -> Result<Turn, GraceOver> {
-        let Self { ends, stages, batch, given, timer, is_clear, is_sources_turn, time_us, .. } = self;
+        let Self {
+            ends, stages, batch, given, timer, is_clear, is_sources_turn, time_us, generations, ..
+        } = self;
         // By move: the stages are borrowed for this alone, since instances are not to be shared.
         ends.until(move |ends, cx| {
             *is_clear = ends.outlets.poll_drive(cx).is_ready();
@@ -282,7 +307,13 @@ impl Line {
             if waiting.is_some() && *is_clear && pause.is_none() {
                 return Poll::Ready(Turn::Look);
             }
-            let is_held = !*is_clear || waiting.is_some();
+            let (awaits_rest, generation) = match poll_generation(generations.as_mut(), ends, stages, cx) {
+                GenerationTurn::Now => return Poll::Ready(Turn::Generation),
+                GenerationTurn::Failed(error) => return Poll::Ready(Turn::Failed(error)),
+                GenerationTurn::Hold => (true, None),
+                GenerationTurn::Later(due) => (false, due),
+            };
+            let is_held = !*is_clear || waiting.is_some() || awaits_rest;
             ends.count_pause(is_held);
             // A timer may be what a plugin that cannot decide yet waits for; what the stages before it emitted
             // would only wait behind it.
@@ -299,18 +330,22 @@ impl Line {
                 .enumerate()
                 .filter_map(|(n, stage)| Some((stage.due(has_time && n >= ticking)?, n)));
             let due = due.min_by_key(|((at, _), _)| *at);
-            let due_now = |timer: &mut Timer, cx: &mut Context<'_>| match due {
-                Some(((at, due), stage)) => {
-                    timer.poll(cx, Some(at)).is_ready().then_some(Turn::Due(stage, due))
+            let next = [due.map(|((at, _), _)| at), generation].into_iter().flatten().min();
+            let due_now = |timer: &mut Timer, cx: &mut Context<'_>| {
+                if timer.poll(cx, Some(next?)).is_pending() {
+                    return None;
                 }
-                None => None,
+                match due {
+                    Some(((at, due), stage)) if Some(at) == next => Some(Turn::Due(stage, due)),
+                    _ => Some(Turn::Look),
+                }
             };
             if is_held {
                 ends.poll_held(cx);
                 if let Some(due) = due_now(timer, cx) {
                     return Poll::Ready(due);
                 }
-                let next = [Some(Instant::now() + PAUSE_COUNTED), pause, due.map(|((at, _), _)| at)];
+                let next = [Some(Instant::now() + PAUSE_COUNTED), pause, next];
                 return timer.poll(cx, next.into_iter().flatten().min()).map(|()| Turn::Look);
             }
             let mut due_now = due_now(timer, cx);
@@ -446,6 +481,7 @@ impl Line {
         let pause = started.elapsed();
         let swapped = match result {
             Ok((retired, state)) => {
+                self.generations.iter_mut().for_each(Generations::want);
                 if number + 1 == self.stages.len() {
                     self.ends.outlets.set_outputs(self.stages[number].outputs());
                 }

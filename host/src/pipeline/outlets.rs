@@ -213,6 +213,13 @@ impl Outlets {
         if flushed { Poll::Ready(()) } else { Poll::Pending }
     }
 
+    /// Asks the sinks to send what they have; ready once everything has reached its end, dead letters too. Call after
+    /// they were driven.
+    pub(super) fn poll_settled(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        std::task::ready!(self.poll_flush(cx));
+        if self.dead_letters.is_empty() { Poll::Ready(()) } else { Poll::Pending }
+    }
+
     /// The pipeline stops, and is given up after `grace` if that is known.
     pub(super) fn stop(&mut self, grace: Option<Duration>) {
         self.backlog.stop();

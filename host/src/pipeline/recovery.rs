@@ -6,6 +6,7 @@
 //! messages of the stage wait, longer each time, and then one is tried alone; an instance that does not
 //! start again is waited for likewise.
 
+use bytes::Bytes;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -32,7 +33,7 @@ pub enum Persistence {
 /// The state that a new instance starts with after a fault, and when it is taken anew.
 #[derive(Debug)]
 pub(super) struct LastGood {
-    snapshot: Option<Vec<u8>>,
+    snapshot: Option<Bytes>,
     taken: Instant,
     /// The first call since that was accepted.
     changed: Option<Instant>,
@@ -46,7 +47,7 @@ pub(super) struct LastGood {
 
 impl LastGood {
     /// Of an instance that starts with this state; `None` is the state that `init` makes.
-    pub(super) fn new(snapshot: Option<Vec<u8>>, now: Instant) -> Self {
+    pub(super) fn new(snapshot: Option<Bytes>, now: Instant) -> Self {
         Self {
             is_telling: snapshot.is_some(),
             snapshot,
@@ -57,7 +58,7 @@ impl LastGood {
         }
     }
 
-    pub(super) fn snapshot(&self) -> Option<&Vec<u8>> {
+    pub(super) fn snapshot(&self) -> Option<&Bytes> {
         self.snapshot.as_ref()
     }
 
@@ -87,8 +88,19 @@ impl LastGood {
         self.changed.is_some() && self.failures == 0 && (self.snapshot.is_some() || !self.is_telling)
     }
 
+    /// Whether a call was accepted since the snapshot.
+    pub(super) fn has_changed(&self) -> bool {
+        self.changed.is_some()
+    }
+
+    /// Whether there may be something to save at the end: a plugin that fails to give its state is not asked once
+    /// more, for that may cost what it is still to say.
+    pub(super) fn is_worth_keeping(&self) -> bool {
+        self.changed.is_some() && self.failures == 0
+    }
+
     /// The plugin gave its state, or said that it has none.
-    pub(super) fn saved(&mut self, snapshot: Option<Vec<u8>>, now: Instant) {
+    pub(super) fn saved(&mut self, snapshot: Option<Bytes>, now: Instant) {
         self.is_telling |= self.changed.is_some() || snapshot.is_some();
         self.snapshot = snapshot;
         self.taken = now;
@@ -232,7 +244,7 @@ mod tests {
         assert_eq!(last_good.due(), None);
         last_good.change();
         assert!(last_good.due().is_some_and(|due| due <= Instant::now()));
-        last_good.saved(Some(vec![1]), now);
+        last_good.saved(Some(Bytes::from_static(&[1])), now);
         assert_eq!(last_good.due(), None);
         last_good.change();
         let changed = last_good.changed.expect("it has changed");
@@ -243,7 +255,7 @@ mod tests {
     #[test]
     fn a_snapshot_that_fails_is_asked_for_ever_more_rarely_and_at_most_once_a_minute() {
         let now = Instant::now();
-        let mut last_good = LastGood::new(Some(vec![1]), now);
+        let mut last_good = LastGood::new(Some(Bytes::from_static(&[1])), now);
         last_good.change();
         let waits: Vec<_> = (0..8).map(|_| seconds(last_good.failed(now))).collect();
         assert_eq!(waits, [1, 2, 4, 8, 16, 32, 60, 60]);
@@ -262,7 +274,7 @@ mod tests {
         let mut stateful = LastGood::new(None, now);
         stateful.change();
         assert!(stateful.lost(), "nobody had asked it yet");
-        stateful.saved(Some(vec![1]), now);
+        stateful.saved(Some(Bytes::from_static(&[1])), now);
         assert!(!stateful.lost(), "nothing has changed since");
         stateful.change();
         assert!(stateful.lost());

@@ -8,12 +8,13 @@
 
 mod retries;
 mod room;
+mod saving;
 
 use super::dead_letters::Place;
 use super::merge;
 use super::outlets::Routed;
 use super::recovery::{Circuit, LastGood, Persistence};
-use crate::config::{self, OnError};
+use crate::config::{self, OnError, StateStore};
 use crate::message::{Failed, Message};
 use crate::plugin::{Emissions, Fault, FaultKind, Instance, Plugin, Retry, Setup, StatePart};
 use crate::reason::Reason;
@@ -48,6 +49,10 @@ pub(super) struct Stage {
     /// How long the pieces of the inbox are that were cut by a fault, the next one last.
     pieces: Vec<usize>,
     last_good: LastGood,
+    /// Its state is written to the disk.
+    is_durable: bool,
+    /// There is state that no generation has.
+    is_unsaved: bool,
     circuit: Circuit,
     retries: Retries,
     /// The pipeline stops, and has given up what waited here: what comes later is given up too.
@@ -109,6 +114,8 @@ impl Stage {
         persistence: Persistence,
         metrics: StageMetrics,
     ) -> Self {
+        // What the instance goes on with.
+        let last_good = LastGood::new(setup.state.snapshots().pop(), Instant::now());
         let mut this = Self {
             place: Place { stage: setup.transform.clone(), account: metrics.account.clone(), plugin: None },
             setup,
@@ -121,7 +128,9 @@ impl Stage {
             outputs: instance.description().outputs.clone(),
             inbox: VecDeque::new(),
             pieces: Vec::new(),
-            last_good: LastGood::new(None, Instant::now()),
+            last_good,
+            is_durable: transform.state == StateStore::Durable,
+            is_unsaved: true,
             circuit: Circuit::new(persistence),
             retries: Retries::new(transform.retries),
             is_given_up: false,
@@ -351,15 +360,6 @@ impl Stage {
         })
     }
 
-    /// Saves the plugin's state, which is due.
-    ///
-    /// # Cancel safety
-    /// As [`Stage::work`].
-    pub(super) async fn save(&mut self) {
-        // A fault is counted and logged; the snapshot before remains the last good one.
-        let _ = self.take_snapshot().await;
-    }
-
     /// Exchanges the running version for `next`, which is initialised. State is carried over unless
     /// `fresh` is asked for. Gives back the instance that runs no more, to be dropped elsewhere, and
     /// how the state fared; on an error, that is `next`, and the old version runs on.
@@ -397,6 +397,8 @@ impl Stage {
         self.plugin = next.plugin().clone();
         self.outputs.clone_from(&next.description().outputs);
         self.last_good = LastGood::new(snapshot, Instant::now());
+        self.is_unsaved = true;
+        self.keep();
         self.install(next);
         self.close_circuit();
         self.retries.forget();
@@ -458,6 +460,8 @@ impl Stage {
                 self.metrics.faulted(fault.kind.as_str(), 1);
                 self.metrics.state_lost.inc();
                 self.last_good.forget();
+                self.is_unsaved = true;
+                self.keep();
                 instance = self.instantiate().await?;
             }
             self.install(instance);
@@ -475,26 +479,6 @@ impl Stage {
         Ok(instance)
     }
 
-    /// Makes the state now the last good one. A fault costs the instance; a refusal does not.
-    async fn take_snapshot(&mut self) -> Result<(), Fault> {
-        let Some(instance) = &mut self.instance else { return Ok(()) };
-        let fault = match instance.snapshot().await {
-            Ok(snapshot) => {
-                self.metrics.snapshot_bytes.set(snapshot.as_ref().map_or(0, Vec::len) as i64);
-                self.last_good.saved(snapshot, Instant::now());
-                return Ok(());
-            }
-            Err(fault) => fault,
-        };
-        self.metrics.faulted(fault.kind.as_str(), 1);
-        let next_try_s = self.last_good.failed(Instant::now()).as_secs();
-        let lost_state_ms = if fault.is_refusal { None } else { self.give_instance_up() };
-        tracing::warn!(pipeline = %self.setup.pipeline, plugin = %self.plugin.name(),
-                transform = %self.setup.transform, %fault, next_try_s,
-            lost_state_ms, "the plugin gives no snapshot; a fault would cost the state since the last one");
-        Err(fault)
-    }
-
     #[inline]
     fn called<T>(&mut self, result: &Result<T, Fault>) {
         let Some(instance) = &self.instance else { return };
@@ -505,6 +489,7 @@ impl Stage {
         if result.is_ok() {
             self.metrics.calls_ok.inc();
             self.last_good.change();
+            self.is_unsaved = true;
             if self.circuit.succeeded() {
                 self.close_circuit();
                 tracing::info!(pipeline = %self.setup.pipeline, plugin = %self.plugin.name(),

@@ -17,6 +17,7 @@ use super::outcome::{Outcome, check, check_emissions};
 use super::setup::Setup;
 use crate::config::Redacted;
 use crate::message::Message;
+use bytes::Bytes;
 
 /// An instance of a plugin, ready to be called. One call at a time.
 pub struct Instance {
@@ -195,7 +196,7 @@ impl Instance {
     ///
     /// # Cancel safety
     /// None: dropping the future ends the instance.
-    pub async fn snapshot(&mut self) -> Result<Option<Vec<u8>>, Fault> {
+    pub async fn snapshot(&mut self) -> Result<Option<Bytes>, Fault> {
         let snapshot = self.try_snapshot().await;
         if snapshot.as_ref().err().is_none_or(|fault| fault.is_refusal) {
             self.callee.revive();
@@ -203,7 +204,7 @@ impl Instance {
         snapshot.map_err(|fault| fault.shown(self.config()).of_kind(FaultKind::Snapshot))
     }
 
-    async fn try_snapshot(&mut self) -> Result<Option<Vec<u8>>, Fault> {
+    async fn try_snapshot(&mut self) -> Result<Option<Bytes>, Fault> {
         let snapshot = self
             .callee
             .call("snapshot", Purpose::Carrying, async |guest, store| guest.call_snapshot(store).await);
@@ -217,7 +218,7 @@ impl Instance {
                 );
                 Err(Fault { is_refusal: true, ..Fault::new(FaultKind::Output, detail) })
             }
-            _ => Ok(snapshot),
+            _ => Ok(snapshot.map(Bytes::from)),
         }
     }
 
@@ -231,10 +232,10 @@ impl Instance {
     ///
     /// # Cancel safety
     /// None: dropping the future ends the instance.
-    pub async fn restore(&mut self, snapshots: &[Vec<u8>], part: StatePart) -> Result<(), Fault> {
+    pub async fn restore(&mut self, snapshots: &[impl AsRef<[u8]>], part: StatePart) -> Result<(), Fault> {
         let StatePart { number, of } = part;
         let restored = self.callee.call("restore", Purpose::Carrying, async |guest, store| {
-            let snapshots: Vec<&[u8]> = snapshots.iter().map(Vec::as_slice).collect();
+            let snapshots: Vec<&[u8]> = snapshots.iter().map(AsRef::as_ref).collect();
             guest.call_restore(store, &snapshots, number, of).await
         });
         restored.await.map_err(|fault| fault.shown(self.config()).of_kind(FaultKind::Restore))?;

@@ -6,7 +6,11 @@
 //! is taken away when there is a reason to look: a few at each commit, and all that are over before a
 //! change is refused for want of room.
 
+mod record;
+
 use super::log::LogBudget;
+use bytes::Bytes;
+use record::ChangeRecord;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -38,12 +42,13 @@ struct StateValues {
     /// The keys whose values have an end, by when that is.
     expiries: BTreeSet<(u64, Arc<str>)>,
     bytes: usize,
+    record: ChangeRecord,
 }
 
 /// A value, and when it is over, in microseconds since the Unix epoch.
 #[derive(Clone, Debug)]
 struct Stored {
-    value: Vec<u8>,
+    value: Bytes,
     expires_us: Option<u64>,
 }
 
@@ -93,7 +98,9 @@ impl StateValues {
 
     /// Says what the key took.
     fn remove(&mut self, key: &Arc<str>) -> usize {
-        let Some(old) = self.map.remove(key) else { return 0 };
+        let old = self.map.remove(key);
+        self.record.note(key, old.as_ref());
+        let Some(old) = old else { return 0 };
         if let Some(expires) = old.expires_us {
             self.expiries.remove(&(expires, key.clone()));
         }
@@ -155,8 +162,8 @@ impl StateView {
     pub(super) fn get(&self, key: &str, now_us: u64) -> Option<Vec<u8>> {
         let there = |stored: &&Stored| stored.is_there(now_us);
         match self.changes.get(key) {
-            Some(change) => change.as_ref().filter(there).map(|stored| stored.value.clone()),
-            None => self.shared.values().map.get(key).filter(there).map(|stored| stored.value.clone()),
+            Some(change) => change.as_ref().filter(there).map(|stored| stored.value.to_vec()),
+            None => self.shared.values().map.get(key).filter(there).map(|stored| stored.value.to_vec()),
         }
     }
 
@@ -176,9 +183,9 @@ impl StateView {
             let change = self.changes.get(&**key);
             let stored = change.map_or_else(|| shared.map.get(&**key), Option::as_ref);
             let value = stored.filter(|stored| stored.is_there(now_us)).map(|stored| &stored.value);
-            let bytes = HANDED_BYTES + value.map_or(0, Vec::len);
+            let bytes = HANDED_BYTES + value.map_or(0, Bytes::len);
             left_bytes = left_bytes.checked_sub(bytes).ok_or("get-many asked for more than limits.memory")?;
-            Ok(value.cloned())
+            Ok(value.map(|value| value.to_vec()))
         };
         keys.iter().map(value).collect()
     }
@@ -206,7 +213,7 @@ impl StateView {
             self.has_expiries |= expires_us.is_some();
             match value {
                 Some(value) => {
-                    self.changes.insert(key.into(), Some(Stored { value, expires_us }));
+                    self.changes.insert(key.into(), Some(Stored { value: value.into(), expires_us }));
                 }
                 None if self.entry_bytes(&key) > 0 => {
                     self.changes.insert(key.into(), None);

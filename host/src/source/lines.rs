@@ -4,8 +4,10 @@
 //! holds nothing up. What it has read reaches the pipeline, also while that stops. The messages of a
 //! recording keep the times at which they were received; those of `jsonl` get the time of reading.
 
+use super::progress::{SKIP_BYTES, Skip, Tracked};
 use super::{Source, SourceChunk, SourceFeed, queue};
 use crate::config::{FilePath, Format};
+use crate::generation::Position;
 use crate::interrupt::{Interrupt, Waiter, interrupt};
 use crate::message::metadata::{Metadata, Origin, SOURCE, now_us};
 use crate::message::{Failed, Message, Payload};
@@ -14,7 +16,7 @@ use crate::recording::{BadLine, Block, Recorded, RecordingReader};
 use flate2::read::MultiGzDecoder;
 use rustix::fs::OFlags;
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read};
+use std::io::{self, Read, Seek as _, SeekFrom};
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
@@ -30,13 +32,19 @@ pub struct Input {
     waiter: Option<Waiter>,
 }
 
-/// A source that reads a file once, from its start to its end.
+/// An input, unpacked if it is packed.
+enum Unpacked {
+    Plain(Input),
+    Packed(Box<MultiGzDecoder<Input>>),
+}
+
+/// A source that reads a file once, from its start to its end, or on from where it was read before.
 ///
 /// # Errors
-/// If the file cannot be opened.
-pub async fn file(path: &FilePath, format: Format) -> io::Result<Source> {
-    let (input, interrupt) = open(path).await?;
-    spawn(input, interrupt, format, path.to_string())
+/// If the file cannot be opened. That it is not the file which was read before ends the source.
+pub async fn file(path: &FilePath, format: Format, from: Option<Position>) -> io::Result<Source> {
+    let (input, interrupt) = open_input(path).await?;
+    spawn(input, interrupt, format, path.to_string(), from)
 }
 
 /// A source that reads standard input.
@@ -46,7 +54,7 @@ pub async fn file(path: &FilePath, format: Format) -> io::Result<Source> {
 pub fn stdin(format: Format) -> io::Result<Source> {
     // Not through the standard library's own buffer, which is small, and locked while it is read.
     let (input, interrupt) = Input::new(File::from(io::stdin().as_fd().try_clone_to_owned()?))?;
-    spawn(input, interrupt, format, "stdin".into())
+    spawn(Unpacked::Plain(input), interrupt, format, "stdin".into(), None)
 }
 
 /// Opens a file to read it, unpacked if its name ends in `.gz`. A FIFO is opened at once, and read when
@@ -55,13 +63,18 @@ pub fn stdin(format: Format) -> io::Result<Source> {
 /// # Errors
 /// If it cannot be opened, or is a folder.
 pub(crate) async fn open(path: &Path) -> io::Result<(Box<dyn Read + Send>, Interrupt)> {
+    let (input, interrupt) = open_input(path).await?;
+    Ok((Box::new(input), interrupt))
+}
+
+async fn open_input(path: &Path) -> io::Result<(Unpacked, Interrupt)> {
     let path = path.to_owned();
     // Where the file lies on a network, opening it may take its time.
     let opened = tokio::task::spawn_blocking(move || open_at_once(&path));
     opened.await.map_err(io::Error::other)?
 }
 
-fn open_at_once(path: &Path) -> io::Result<(Box<dyn Read + Send>, Interrupt)> {
+fn open_at_once(path: &Path) -> io::Result<(Unpacked, Interrupt)> {
     // Opening a FIFO would wait for its writer; its reads wait for one too.
     let at_once = OFlags::NONBLOCK.bits().cast_signed();
     let file = OpenOptions::new().read(true).custom_flags(at_once).open(path)?;
@@ -70,8 +83,10 @@ fn open_at_once(path: &Path) -> io::Result<(Box<dyn Read + Send>, Interrupt)> {
     }
     let is_packed = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gz"));
     let (input, interrupt) = Input::new(file)?;
-    let input: Box<dyn Read + Send> =
-        if is_packed { Box::new(MultiGzDecoder::new(input)) } else { Box::new(input) };
+    let input = match is_packed {
+        true => Unpacked::Packed(Box::new(MultiGzDecoder::new(input))),
+        false => Unpacked::Plain(input),
+    };
     Ok((input, interrupt))
 }
 
@@ -98,17 +113,54 @@ impl Read for Input {
     }
 }
 
+impl Unpacked {
+    /// Whether it is a file, in which a place is found again.
+    fn is_file(&self) -> bool {
+        match self {
+            Self::Plain(input) => input.waiter.is_none(),
+            Self::Packed(packed) => packed.get_ref().waiter.is_none(),
+        }
+    }
+}
+
+impl Read for Unpacked {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(input) => input.read(buffer),
+            Self::Packed(packed) => packed.read(buffer),
+        }
+    }
+}
+
+impl Skip for Unpacked {
+    fn skip(&mut self, bytes: u64) -> io::Result<u64> {
+        match self {
+            Self::Plain(Input { file, waiter: None }) => {
+                let here = file.stream_position()?;
+                let there = file.metadata()?.len().min(here.saturating_add(bytes));
+                Ok(file.seek(SeekFrom::Start(there))?.saturating_sub(here))
+            }
+            // What is packed has to be unpacked for it.
+            Self::Plain(_) | Self::Packed(_) => {
+                io::copy(&mut self.take(bytes.min(SKIP_BYTES)), &mut io::sink())
+            }
+        }
+    }
+}
+
 fn spawn(
-    input: impl Read + Send + 'static,
+    input: Unpacked,
     interrupt: Interrupt,
     format: Format,
     name: String,
+    from: Option<Position>,
 ) -> io::Result<Source> {
     let (feed, queue) = queue();
+    let queue = if input.is_file() { queue.going_on(from.clone()) } else { queue };
     let runtime = Handle::current();
     thread::Builder::new().name("tidemill-read".into()).spawn(move || {
         let origin = Origin::new([(SOURCE, name.as_str())]);
-        match read(RecordingReader::new(input, format), &origin, &feed, &runtime) {
+        match read(input, format, from.as_ref(), &origin, &feed, &runtime) {
             Err(error) if !feed.is_closed() => {
                 runtime.block_on(feed.fail(format!("failed to read {name}: {error}")));
             }
@@ -122,17 +174,33 @@ fn spawn(
 
 /// Reads to the end, or until the pipeline takes no more.
 fn read(
-    mut reader: RecordingReader<impl Read>,
+    input: Unpacked,
+    format: Format,
+    from: Option<&Position>,
     origin: &Arc<Origin>,
     feed: &SourceFeed,
     runtime: &Handle,
 ) -> io::Result<()> {
+    let is_file = input.is_file();
+    let mut input = Tracked::new(input);
+    if let Some(from) = from {
+        input.go_on(from, feed)?;
+    }
+    let mut reader = RecordingReader::new(input, format);
     loop {
         let Ok(place) = runtime.block_on(feed.reserve()) else { return Ok(()) };
-        let Some(block) = reader.next_block()? else { return Ok(()) };
-        let chunk = chunk(block, origin);
-        if !chunk.is_empty() {
+        let block = reader.next_block()?;
+        let has_ended = block.is_none();
+        let mut chunk = block.map_or_else(SourceChunk::default, |block| chunk(block, origin));
+        if is_file && let Some(given_bytes) = reader.given_bytes() {
+            chunk.position = Some(reader.input().position(given_bytes));
+        }
+        // Also where no message is in it: what was read before that is to be read again otherwise.
+        if chunk.position.is_some() || chunk.len() > 0 {
             place.push(chunk);
+        }
+        if has_ended {
+            return Ok(());
         }
     }
 }
@@ -197,7 +265,7 @@ mod tests {
         let mut packed = GzEncoder::new(File::create(&path).expect("a file"), Compression::fast());
         packed.write_all(text.as_bytes()).expect("it is written");
         packed.finish().expect("it is written");
-        let source = file(&FilePath::plain(&path), Format::Recording).await.expect("it opens");
+        let source = file(&FilePath::plain(&path), Format::Recording, None).await.expect("it opens");
         let (messages, failed, fill) = drain(source).await;
         assert_eq!((messages.len(), failed.len(), fill), (5_000, 0, Fill::Ended));
         for (n, message) in messages.iter().enumerate() {
@@ -212,7 +280,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("feed.jsonl");
         std::fs::write(&path, b"{\"a\":1}\n\xff\n{\"a\":2}").expect("it is written");
-        let source = file(&FilePath::plain(&path), Format::Jsonl).await.expect("it opens");
+        let source = file(&FilePath::plain(&path), Format::Jsonl, None).await.expect("it opens");
         let (messages, failed, _) = drain(source).await;
         assert_eq!((messages.len(), failed.len()), (2, 1));
         assert_eq!((failed[0].reason, failed[0].detail.as_str()), (Reason::Decode, "the line is not UTF-8"));
@@ -223,7 +291,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("feed.gz");
         std::fs::write(&path, b"not packed at all").expect("it is written");
-        let source = file(&FilePath::plain(&path), Format::Jsonl).await.expect("it opens");
+        let source = file(&FilePath::plain(&path), Format::Jsonl, None).await.expect("it opens");
         let (messages, _, fill) = drain(source).await;
         assert!(messages.is_empty());
         assert!(matches!(fill, Fill::Failed(error) if error.contains("feed.gz")));
@@ -233,9 +301,9 @@ mod tests {
     async fn a_missing_file_and_a_folder_are_told_at_once() {
         let folder = tempfile::tempdir().expect("a folder");
         let missing = FilePath::plain(folder.path().join("none.jsonl"));
-        let error = file(&missing, Format::Jsonl).await.expect_err("there is none");
+        let error = file(&missing, Format::Jsonl, None).await.expect_err("there is none");
         assert_eq!(error.kind(), io::ErrorKind::NotFound);
-        assert!(file(&FilePath::plain(folder.path()), Format::Jsonl).await.is_err());
+        assert!(file(&FilePath::plain(folder.path()), Format::Jsonl, None).await.is_err());
     }
 
     fn fifo(folder: &tempfile::TempDir) -> FilePath {
@@ -249,7 +317,7 @@ mod tests {
     async fn a_fifo_is_read_until_its_writer_leaves() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = fifo(&folder);
-        let source = file(&path, Format::Jsonl).await.expect("nobody has to write it yet");
+        let source = file(&path, Format::Jsonl, None).await.expect("nobody has to write it yet");
         let writing = thread::spawn(move || std::fs::write(&*path, "1\n2\n3"));
         let (messages, _, fill) = drain(source).await;
         assert_eq!((messages.len(), fill), (3, Fill::Ended));
@@ -260,7 +328,7 @@ mod tests {
     async fn a_fifo_that_nobody_writes_is_stopped_at_once_and_what_was_read_of_it_is_put_through() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = fifo(&folder);
-        let mut source = file(&path, Format::Jsonl).await.expect("nobody has to write it yet");
+        let mut source = file(&path, Format::Jsonl, None).await.expect("nobody has to write it yet");
         let mut writer = OpenOptions::new().write(true).open(&*path).expect("it has a reader");
         writer.write_all(b"1\n2\nhal").expect("it has room");
         let (mut first, mut failed) = (Vec::new(), Vec::new());

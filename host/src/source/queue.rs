@@ -6,6 +6,7 @@
 
 use super::chunks::{Chunks, Filling, NextChunk};
 use super::{Fill, Room};
+use crate::generation::Position;
 use crate::interrupt::Interrupt;
 use crate::message::{Failed, Message};
 use std::sync::Arc;
@@ -25,6 +26,8 @@ pub struct SourceChunk {
     pub messages: Vec<Message>,
     /// What could not be decoded between them.
     pub failed: Vec<Failed>,
+    /// How far the source is read once all of it was taken; `None` where it cannot go on from there.
+    pub position: Option<Position>,
 }
 
 /// The end of the pipeline.
@@ -32,6 +35,9 @@ pub struct SourceChunk {
 pub struct SourceQueue {
     receiver: mpsc::Receiver<Result<SourceChunk, String>>,
     chunks: Chunks,
+    /// Behind the chunk that was taken last.
+    position: Option<Box<Position>>,
+    has_positions: bool,
     backlog: Arc<Backlog>,
     interrupt: Option<Interrupt>,
     carries_time: bool,
@@ -72,6 +78,8 @@ pub fn queue() -> (SourceFeed, SourceQueue) {
     let queue = SourceQueue {
         receiver,
         chunks: Chunks::default(),
+        position: None,
+        has_positions: false,
         backlog: backlog.clone(),
         interrupt: None,
         carries_time: false,
@@ -80,12 +88,8 @@ pub fn queue() -> (SourceFeed, SourceQueue) {
 }
 
 impl SourceChunk {
-    fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.messages.len() + self.failed.len()
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 
     fn bytes(&self) -> usize {
@@ -190,6 +194,20 @@ impl SourceQueue {
         Self { carries_time: true, ..self }
     }
 
+    /// The same, of a source whose chunks say how far it is read, and that was read so far before.
+    pub fn going_on(self, position: Option<Position>) -> Self {
+        Self { position: position.map(Box::new), has_positions: true, ..self }
+    }
+
+    pub(super) fn has_positions(&self) -> bool {
+        self.has_positions
+    }
+
+    /// How far the source is read with what was taken; `None` between the places from which it can go on.
+    pub(super) fn position(&self) -> Option<&Position> {
+        self.position.as_deref().filter(|_| self.chunks.remaining() == 0)
+    }
+
     pub(super) fn carries_time(&self) -> bool {
         self.carries_time
     }
@@ -201,11 +219,12 @@ impl SourceQueue {
         room: Room,
         failed: &mut Vec<Failed>,
     ) -> Poll<Fill> {
-        let Self { receiver, chunks, backlog, .. } = self;
+        let Self { receiver, chunks, position, backlog, .. } = self;
         chunks.poll_fill(Filling { batch, room, failed }, Ok, || {
             receiver.poll_recv(cx).map(|chunk| match chunk {
                 Some(Ok(chunk)) => {
                     backlog.remove(&chunk);
+                    *position = chunk.position.map(Box::new);
                     NextChunk::Chunk(chunk.messages, chunk.failed)
                 }
                 Some(Err(error)) => NextChunk::End(Fill::Failed(error)),

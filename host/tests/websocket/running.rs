@@ -41,8 +41,15 @@ impl Running {
     pub(crate) fn new(source: Source, sinks: Vec<(&str, Sink)>, metrics: &Metrics) -> Self {
         let sinks = sinks.into_iter().map(|(name, sink)| (name.into(), Outputs::All, sink)).collect();
         let persistence = Persistence::KeepsGoing;
-        let parts =
-            Parts { name: "p".into(), source, transforms: Vec::new(), sinks, dead_letter: None, persistence };
+        let parts = Parts {
+            name: "p".into(),
+            source,
+            transforms: Vec::new(),
+            sinks,
+            dead_letter: None,
+            persistence,
+            durable: None,
+        };
         let (line, control) = pipeline::build(parts, metrics);
         Self { control, line: tokio::spawn(line.run(|| ())) }
     }

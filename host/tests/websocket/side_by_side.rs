@@ -80,7 +80,7 @@ async fn the_peers_of_a_sink_that_has_got_everything_go_while_another_sink_is_wa
     let sinks = vec![("stuck", Sink::Queue(queue)), ("out", sink)];
     let running = Running::new(Source::Queue(source), sinks, &metrics);
     let messages = (0..MESSAGES).map(|n| message(&n.to_string())).collect();
-    soon(feed.push(SourceChunk { messages, failed: Vec::new() })).await.expect("it runs");
+    soon(feed.push(SourceChunk { messages, ..SourceChunk::default() })).await.expect("it runs");
     assert_eq!(next_text(&mut peer).await, "0");
     let deadline = running.stop().await;
     for n in 1..MESSAGES {

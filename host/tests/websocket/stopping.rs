@@ -187,7 +187,7 @@ async fn at_a_stop_a_peer_that_does_not_read_no_longer_blocks_the_others() {
     let (feed, queue) = source::queue();
     let running = Running::new(Source::Queue(queue), vec![("out", sink)], &metrics);
     let messages = (0..FLOOD).map(|index| message(&flood(index))).collect();
-    feed.push(SourceChunk { messages, failed: Vec::new() }).await.expect("it runs");
+    feed.push(SourceChunk { messages, ..SourceChunk::default() }).await.expect("it runs");
     assert!(next_text(&mut quick).await.starts_with("00000000 "));
     let deadline = running.stop().await;
     for index in 1..FLOOD {
@@ -214,7 +214,7 @@ async fn at_a_stop_a_peer_that_reads_no_more_only_late_costs_the_pipeline_nothin
     let (feed, queue) = source::queue();
     let running = Running::new(Source::Queue(queue), vec![("out", sink)], &metrics);
     let messages = (0..2 * FLOOD).map(|index| message(&flood(index))).collect();
-    feed.push(SourceChunk { messages, failed: Vec::new() }).await.expect("it runs");
+    feed.push(SourceChunk { messages, ..SourceChunk::default() }).await.expect("it runs");
     let deadline = running.stop_within(GRACE).await;
     // It takes something all the time, and then nothing: half of the grace period would be too long by then.
     while Instant::now() < deadline - GRACE * 3 / 8 {

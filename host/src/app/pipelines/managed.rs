@@ -1,5 +1,6 @@
 //! One pipeline of a host, running or not: what it does, and who waits for that.
 
+use crate::app::kept::Kept;
 use crate::app::plugin_registry::Ready;
 use crate::config;
 use crate::control::{Answer, ControlError};
@@ -15,6 +16,8 @@ use tokio_util::sync::CancellationToken;
 pub(super) struct ManagedPipeline {
     pub(super) config: Arc<config::Pipeline>,
     pub(super) phase: PipelinePhase,
+    /// What it goes on with, whether it runs or not.
+    pub(super) kept: Kept,
     /// It came through a handle, and it is not decided whether it starts: if not, it never was.
     pub(super) is_new: bool,
     /// It came with the configuration, and it is not decided whether it starts.
@@ -85,8 +88,9 @@ pub(super) enum AnswerTo {
 
 impl ManagedPipeline {
     pub(super) fn new(config: Arc<config::Pipeline>) -> Self {
+        let kept = Kept::new(&config);
         let (phase, revival, waiting) = (PipelinePhase::Down, Revival::None, Vec::new());
-        Self { config, phase, is_new: false, is_booting: false, revival, waiting }
+        Self { config, phase, kept, is_new: false, is_booting: false, revival, waiting }
     }
 
     /// Whether one of its transforms runs this plugin.

@@ -20,13 +20,14 @@ impl Pipelines {
         };
         let down = self.all.iter().filter(is_idle);
         let stages = down.flat_map(|managed| {
-            managed.config.transforms.iter().enumerate().map(move |each| (managed, each))
+            let stages = managed.config.transforms.iter().zip(&managed.kept.states).enumerate();
+            stages.map(move |(stage, (transform, state))| (managed, stage, transform, state))
         });
-        let would_run = stages.filter(|(_, (_, transform))| transform.plugin.expose() == plugin);
-        let idle = would_run.map(|(managed, (stage, transform))| IdleStage {
+        let would_run = stages.filter(|(_, _, transform, _)| transform.plugin.expose() == plugin);
+        let idle = would_run.map(|(managed, stage, transform, state)| IdleStage {
             pipeline: managed.config.clone(),
             stage,
-            setup: plugin_registry::setup(&managed.config, transform, &self.metrics),
+            setup: plugin_registry::setup(&managed.config, transform, state.clone(), &self.metrics),
         });
         idle.collect()
     }

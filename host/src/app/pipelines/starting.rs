@@ -5,12 +5,13 @@ use super::managed::{AnswerTo, PipelinePhase, Revival, RunningStage, answer_all}
 use super::waiting;
 use crate::app::end_opener::OpenedEnds;
 use crate::app::job::PipelineJob;
+use crate::app::kept::Kept;
 use crate::app::plugin_registry::Ready;
 use crate::app::plugins::ManagedPlugins;
 use crate::app::start::{self, StartError};
 use crate::config;
 use crate::control::ControlError;
-use crate::pipeline::{self, Ended, Ending, Parts, Persistence};
+use crate::pipeline::{self, Ended, Ending, Parts, Persistence, Resume};
 use crate::telemetry::PipelineState;
 use futures_util::FutureExt as _;
 use std::panic::AssertUnwindSafe;
@@ -43,9 +44,10 @@ impl Pipelines {
                 let versions = current.iter().map(|plugin| plugin.version().clone()).collect();
                 managed.phase = PipelinePhase::Preparing { cancel: cancel.clone(), versions };
                 self.status.set(&name, PipelineState::Starting);
-                let (config, metrics) = (config.clone(), self.metrics.clone());
+                let (config, kept) = (config.clone(), managed.kept.clone());
+                let (store, metrics) = (self.store.0.clone(), self.metrics.clone());
                 self.jobs.spawn(async move {
-                    let result = start::prepare(&config, &current, &metrics, &cancel).await;
+                    let result = start::prepare(&config, &current, kept, &store, &metrics, &cancel).await;
                     PipelineJob::Prepared { pipeline: name, result }
                 });
                 return;
@@ -74,22 +76,23 @@ impl Pipelines {
         &mut self,
         plugins: &mut ManagedPlugins,
         name: &str,
-        result: Result<Vec<Ready>, StartError>,
+        result: Result<(Vec<Ready>, Kept), StartError>,
     ) {
         let Some(index) = self.find(name) else { return };
         let managed = &mut self.all[index];
         let PipelinePhase::Preparing { versions, .. } = &managed.phase else {
-            self.retire(result.unwrap_or_default());
+            self.retire(result.map_or_else(|_| Vec::new(), |(stages, _)| stages));
             return self.is_down(index, PipelineState::Stopped);
         };
         let newest = plugins.registry.all_of(&managed.config).unwrap_or_default();
         if !newest.iter().map(|plugin| plugin.version()).eq(versions) {
             // What was made is the past, and what was refused may be mended.
-            self.retire(result.unwrap_or_default());
+            self.retire(result.map_or_else(|_| Vec::new(), |(stages, _)| stages));
             return self.start(plugins, index);
         }
         match result {
-            Ok(stages) => {
+            Ok((stages, kept)) => {
+                managed.kept = kept;
                 managed.phase = PipelinePhase::Prepared(stages);
                 if !self.is_gate_closed() {
                     self.open(index);
@@ -106,8 +109,9 @@ impl Pipelines {
         match std::mem::replace(&mut managed.phase, PipelinePhase::Opening { cancel: cancel.clone() }) {
             PipelinePhase::Prepared(stages) => {
                 let (config, ends) = (managed.config.clone(), self.ends.clone());
+                let from = managed.kept.position.clone();
                 self.jobs.spawn(async move {
-                    let result = start::open(&config, &ends, &cancel).await;
+                    let result = start::open(&config, from, &ends, &cancel).await;
                     PipelineJob::Opened { pipeline: config.name.as_str().into(), stages, result }
                 });
             }
@@ -148,7 +152,12 @@ impl Pipelines {
         });
         let running = running.collect();
         let persistence = Persistence::KeepsGoing;
-        let parts = Parts { name: name.clone(), source, transforms: stages, sinks, dead_letter, persistence };
+        managed.kept.begin();
+        let (store, interval) = &self.store;
+        let durable = config.is_durable().then(|| (store.writer(&name), *interval));
+        let transforms = stages;
+        let parts =
+            Parts { name: name.clone(), source, transforms, sinks, dead_letter, persistence, durable };
         let (runner, control) = pipeline::build(parts, &self.metrics);
         managed.phase = PipelinePhase::Up { control, stages: running };
         let waits = config.endpoints().any(|(_, endpoint)| endpoint.check_connection.is_some());
@@ -170,7 +179,8 @@ impl Pipelines {
             };
             // A fault of ours in one pipeline is no reason to lose the others.
             let ended = AssertUnwindSafe(runner.run(connected)).catch_unwind().await;
-            let panicked = Ended { ending: Ending::Failed("it panicked".to_owned()), given_up: None };
+            let ending = Ending::Failed("it panicked".to_owned());
+            let panicked = Ended { ending, given_up: None, resume: Resume::Newest };
             (name, ended.unwrap_or(panicked))
         });
         self.decided(index, None);

@@ -1,0 +1,61 @@
+//! What a pipeline goes on with when it is started again: in this host, or after it.
+
+use crate::config::{self, StateStore};
+use crate::generation::{Generation, Position, TransformState};
+use crate::pipeline::Resume;
+use crate::plugin::HostState;
+use crate::store::{Store, StoreError};
+
+/// What the host keeps of a pipeline for as long as it is configured.
+#[derive(Clone, Debug)]
+pub(super) struct Kept {
+    /// Of each transform, in order.
+    pub(super) states: Vec<HostState>,
+    /// How far its source was read when that was so, where it can go on from there.
+    pub(super) position: Option<Position>,
+    /// Durable state is that of the newest generation, or newer than what is on the disk, and of one moment.
+    is_whole: bool,
+}
+
+impl Kept {
+    /// Of a pipeline that has never run.
+    pub(super) fn new(pipeline: &config::Pipeline) -> Self {
+        let states = pipeline.transforms.iter().map(|_| HostState::default()).collect();
+        Self { states, position: None, is_whole: false }
+    }
+
+    /// Makes sure that durable state is whole, and waits for the disk if it is not.
+    pub(super) async fn load(
+        &mut self,
+        pipeline: &config::Pipeline,
+        store: &Store,
+    ) -> Result<(), StoreError> {
+        if self.is_whole || !pipeline.is_durable() {
+            return Ok(());
+        }
+        let Generation { position, mut transforms } = store.load(&pipeline.name).await?;
+        for (transform, state) in pipeline.transforms.iter().zip(&self.states) {
+            if transform.state == StateStore::Durable {
+                let known = transforms.iter_mut().find(|known| *known.name == *transform.name);
+                let TransformState { values, snapshots, .. } = known.map(std::mem::take).unwrap_or_default();
+                state.replace(values, snapshots.unwrap_or_default());
+            }
+        }
+        (self.position, self.is_whole) = (position, true);
+        Ok(())
+    }
+
+    /// The pipeline runs: from now on what is kept changes.
+    pub(super) fn begin(&mut self) {
+        self.is_whole = false;
+    }
+
+    /// The pipeline has ended.
+    pub(super) fn end(&mut self, resume: Resume) {
+        self.states.iter().for_each(HostState::rewind);
+        (self.position, self.is_whole) = match resume {
+            Resume::Here(position) => (position, true),
+            Resume::Newest => (None, false),
+        };
+    }
+}

@@ -1,0 +1,205 @@
+//! What the host keeps of a transform beyond its instances: for a stop and a start, for the disk, and for whoever
+//! asks what there is.
+//!
+//! The end of a pipeline is sealed before its plugins finish: what they change from then on is for their last
+//! messages alone, and is undone afterwards.
+
+use super::{HostState, Stored};
+use crate::generation::StateValue;
+use bytes::Bytes;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// What is noted of each change.
+#[derive(Debug, Default)]
+pub(super) struct ChangeRecord {
+    /// What the keys had that were changed since the seal.
+    undo: Option<BTreeMap<Arc<str>, Option<Stored>>>,
+    /// The keys that were changed since changes were last taken, where anyone takes them.
+    dirty: Option<BTreeSet<Arc<str>>>,
+    /// The newest snapshot of each instance.
+    snapshots: Vec<Bytes>,
+}
+
+impl ChangeRecord {
+    /// A key that had this has something else now.
+    #[inline]
+    pub(super) fn note(&mut self, key: &Arc<str>, before: Option<&Stored>) {
+        if let Some(dirty) = &mut self.dirty {
+            dirty.insert(key.clone());
+        }
+        if let Some(undo) = &mut self.undo {
+            undo.entry(key.clone()).or_insert_with(|| before.cloned());
+        }
+    }
+}
+
+impl HostState {
+    /// What a new instance starts with, of each instance before one snapshot; none where the plugin has no state
+    /// of its own.
+    pub fn snapshots(&self) -> Vec<Bytes> {
+        self.values().record.snapshots.clone()
+    }
+
+    /// Keeps the newest snapshots, unless the end is sealed.
+    pub fn keep(&self, snapshots: Vec<Bytes>) {
+        let record = &mut self.values().record;
+        if record.undo.is_none() {
+            record.snapshots = snapshots;
+        }
+    }
+
+    /// From now on, no change outlives the pipeline's end.
+    pub fn seal(&self) {
+        self.values().record.undo.get_or_insert_default();
+    }
+
+    /// Undoes what was changed since the seal.
+    pub fn rewind(&self) {
+        let mut values = self.values();
+        for (key, before) in values.record.undo.take().into_iter().flatten() {
+            values.apply(key, before);
+        }
+    }
+
+    /// Notes which keys change, for [`HostState::take_changes`].
+    pub fn note_changes(&self) {
+        self.values().record.dirty.get_or_insert_default();
+    }
+
+    /// Every key that was changed since changes were last taken, with what it has now.
+    pub fn take_changes(&self) -> Vec<(Arc<str>, Option<StateValue>)> {
+        let mut values = self.values();
+        let dirty = values.record.dirty.as_mut().map(std::mem::take).unwrap_or_default();
+        let now = |key: Arc<str>| {
+            let value = values.map.get(&key).map(Stored::shown);
+            (key, value)
+        };
+        dirty.into_iter().map(now).collect()
+    }
+
+    /// Notes changes again that were taken and are not on the disk.
+    pub fn give_back(&self, keys: impl IntoIterator<Item = Arc<str>>) {
+        if let Some(dirty) = &mut self.values().record.dirty {
+            dirty.extend(keys);
+        }
+    }
+
+    /// Everything, which is to be what the disk has: nothing of it is a change.
+    pub fn replace(&self, entries: Vec<(Arc<str>, Option<StateValue>)>, snapshots: Vec<Bytes>) {
+        let mut values = self.values();
+        values.map.clear();
+        values.expiries.clear();
+        (values.bytes, values.record) = (0, ChangeRecord::default());
+        for (key, value) in entries {
+            let stored = value.map(|value| Stored { value: value.bytes, expires_us: value.expires_us });
+            values.apply(key, stored);
+        }
+        values.record = ChangeRecord { undo: None, dirty: Some(BTreeSet::new()), snapshots };
+    }
+
+    /// Every key with what it has.
+    pub fn entries(&self) -> Vec<(Arc<str>, Option<StateValue>)> {
+        let values = self.values();
+        values.map.iter().map(|(key, stored)| (key.clone(), Some(stored.shown()))).collect()
+    }
+}
+
+impl Stored {
+    fn shown(&self) -> StateValue {
+        StateValue { bytes: self.value.clone(), expires_us: self.expires_us }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{KeyChange, StateView};
+    use super::*;
+    use std::time::Duration;
+
+    fn set(view: &mut StateView, key: &str, value: Option<&str>, ttl: Duration) {
+        let value = value.map(|value| value.as_bytes().to_vec());
+        view.change(vec![KeyChange { key: key.into(), value, ttl }], 0).expect("there is room");
+        view.commit(|| 0);
+    }
+
+    fn shown(entries: Vec<(Arc<str>, Option<StateValue>)>) -> Vec<(String, Option<String>)> {
+        let text = |value: StateValue| String::from_utf8_lossy(&value.bytes).into_owned();
+        entries.into_iter().map(|(key, value)| (key.to_string(), value.map(text))).collect()
+    }
+
+    fn pairs(pairs: &[(&str, Option<&str>)]) -> Vec<(String, Option<String>)> {
+        pairs.iter().map(|(key, value)| ((*key).to_owned(), value.map(str::to_owned))).collect()
+    }
+
+    #[test]
+    fn what_comes_after_the_seal_is_undone_and_nothing_else_is() {
+        let state = HostState::default();
+        let mut view = StateView::new(state.clone());
+        set(&mut view, "a", Some("1"), Duration::ZERO);
+        set(&mut view, "b", Some("1"), Duration::from_secs(1));
+        state.keep(vec![Bytes::from_static(b"before")]);
+        let (before, bytes) = (state.entries(), state.values().bytes);
+        state.seal();
+        set(&mut view, "a", Some("2 is longer"), Duration::ZERO);
+        set(&mut view, "a", Some("3"), Duration::from_secs(9));
+        set(&mut view, "b", None, Duration::ZERO);
+        set(&mut view, "c", Some("1"), Duration::ZERO);
+        state.keep(vec![Bytes::from_static(b"after")]);
+        assert_eq!(shown(state.entries()), pairs(&[("a", Some("3")), ("c", Some("1"))]), "plugins see it");
+        state.rewind();
+        assert_eq!((state.entries(), state.values().bytes), (before, bytes));
+        assert_eq!(state.values().expiries.len(), 1);
+        assert_eq!(state.snapshots(), ["before"]);
+        set(&mut view, "a", Some("4"), Duration::ZERO);
+        state.rewind();
+        assert_eq!(shown(state.entries())[0], ("a".to_owned(), Some("4".to_owned())), "the seal is gone");
+    }
+
+    #[test]
+    fn changes_are_taken_once_and_those_that_were_given_back_with_what_is_there_then() {
+        let state = HostState::default();
+        let mut view = StateView::new(state.clone());
+        set(&mut view, "early", Some("1"), Duration::ZERO);
+        assert!(state.take_changes().is_empty(), "nobody wanted them");
+        state.note_changes();
+        set(&mut view, "a", Some("1"), Duration::ZERO);
+        set(&mut view, "b", Some("1"), Duration::ZERO);
+        set(&mut view, "early", None, Duration::ZERO);
+        let taken = state.take_changes();
+        assert_eq!(shown(taken.clone()), pairs(&[("a", Some("1")), ("b", Some("1")), ("early", None)]));
+        assert!(state.take_changes().is_empty());
+        set(&mut view, "b", Some("2"), Duration::ZERO);
+        state.give_back(taken.into_iter().map(|(key, _)| key));
+        assert_eq!(
+            shown(state.take_changes()),
+            pairs(&[("a", Some("1")), ("b", Some("2")), ("early", None)])
+        );
+    }
+
+    #[test]
+    fn values_that_are_over_are_changes_too() {
+        let state = HostState::default();
+        let mut view = StateView::new(state.clone());
+        state.note_changes();
+        set(&mut view, "a", Some("1"), Duration::from_micros(5));
+        assert_eq!(state.take_changes().len(), 1);
+        view.commit(|| 10);
+        assert_eq!(shown(state.take_changes()), pairs(&[("a", None)]));
+    }
+
+    #[test]
+    fn what_is_loaded_is_no_change_and_keeps_its_ends() {
+        let state = HostState::default();
+        let value = |expires_us| Some(StateValue { bytes: Bytes::from_static(b"x"), expires_us });
+        let loaded = vec![("a".into(), value(None)), ("b".into(), value(Some(5)))];
+        state.replace(loaded.clone(), vec![Bytes::from_static(b"snapshot")]);
+        assert_eq!((state.entries(), state.snapshots()), (loaded, vec![Bytes::from_static(b"snapshot")]));
+        assert!(state.take_changes().is_empty());
+        let view = StateView::new(state);
+        assert_eq!(
+            (view.get("a", 5), view.get("b", 4), view.get("b", 5)),
+            (Some(b"x".to_vec()), Some(b"x".to_vec()), None)
+        );
+    }
+}
