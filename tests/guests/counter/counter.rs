@@ -24,13 +24,13 @@ impl Plugin for Counter {
     type Config = NoConfig;
 
     fn new(_: NoConfig, _: &mut Description) -> Result<Self> {
-        if state::get(FINISHED).is_some() {
-            return Err("what the end before set is still there".into());
-        }
         Ok(Self { count: 0 })
     }
 
     fn process(&mut self, message: Message<'_>, out: &mut Out<'_>) -> Result {
+        if state::get(FINISHED).is_some() {
+            return Err("what the end before set is still there".into());
+        }
         self.count += 1;
         let mut emission = out.emit();
         write!(emission, "{VERSION} {} ", self.count)?;
