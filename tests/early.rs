@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use tidemill_tests::host::{Folder, Host, PATIENCE};
 use tidemill_tests::peers::{Collector, Dialled, Feed, dial};
 use tidemill_tests::plugin;
+use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_tungstenite::tungstenite::{Error, Message};
 
@@ -222,4 +223,107 @@ async fn what_the_start_of_the_host_opens_on_one_path_gets_the_same_messages_fro
     });
     drop(peer);
     tokio::task::block_in_place(|| assert!(host.stop().status.success()));
+}
+
+/// A pipeline from the peers of `/checked` to a sink that has to be connected first.
+fn checked(server: SocketAddr) -> Value {
+    json!({
+        "name": "checked",
+        "source": { "type": "websocket", "mode": "server", "path": "/checked" },
+        "sinks": [{ "type": "websocket", "url": format!("ws://{server}/"), "check_connection": true }],
+    })
+}
+
+async fn add(host: &Host, pipeline: &Value) {
+    let (status, answer) = tokio::task::block_in_place(|| host.json("POST", "/api/v1/pipelines", pipeline));
+    assert_eq!(status, 201, "{answer}");
+}
+
+async fn received(host: &Host, pipeline: &str) -> u64 {
+    let label = format!("pipeline=\"{pipeline}\"");
+    let now = tokio::task::block_in_place(|| host.metrics());
+    now.count("tidemill_messages_received_total", &[&label])
+}
+
+/// A host with a pipeline on another path, so that it listens.
+async fn listening(folder: &Folder) -> (Host, SocketAddr) {
+    let host = folder.run(
+        r#"
+        [server]
+        port = 0
+        [[pipelines]]
+        name = "other"
+        source = { type = "websocket", mode = "server", path = "/checked/too" }
+        sinks = [{ type = "file", path = "other.jsonl" }]
+        "#,
+    );
+    let address = tokio::task::block_in_place(|| host.listening("websocket"));
+    (host, address)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_peers_send_while_a_sink_is_checked_waits_and_comes_through_once_it_is_connected() {
+    let folder = Folder::default();
+    let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (host, address) = listening(&folder).await;
+    add(&host, &checked(server.local_addr().unwrap())).await;
+    let (dialled, _) = server.accept().await.unwrap();
+    let mut left = dial(address, "/checked").await;
+    send(&mut left, &["1", "2"]).await;
+    left.close(None).await.unwrap();
+    is_held(flood(dial(address, "/checked").await), &host).await;
+    assert_eq!(received(&host, "checked").await, 0);
+    let mut stays = dial(address, "/checked").await;
+    send(&mut stays, &["3"]).await;
+    let mut sink = tokio_tungstenite::accept_async(dialled).await.unwrap();
+    let mut wanted = vec!["1", "2", "3"];
+    while !wanted.is_empty() {
+        let came = sink.next().await.unwrap().unwrap().into_text().unwrap();
+        wanted.retain(|text| *text != came.as_str());
+    }
+    tokio::spawn(async move { while let Some(Ok(_)) = sink.next().await {} });
+    drop(stays);
+    tokio::task::block_in_place(|| assert!(host.stop().status.success()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pipeline_whose_sink_cannot_be_connected_has_received_nothing() {
+    let folder = Folder::default();
+    let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (host, address) = listening(&folder).await;
+    add(&host, &checked(server.local_addr().unwrap())).await;
+    let (dialled, _) = server.accept().await.unwrap();
+    let mut peer = dial(address, "/checked").await;
+    send(&mut peer, &["1", "2"]).await;
+    is_held(flood(dial(address, "/checked").await), &host).await;
+    drop((dialled, server));
+    state_of(&host, "checked", "failed").await;
+    assert_eq!(received(&host, "checked").await, 0);
+    while let Some(Ok(message)) = peer.next().await {
+        assert!(message.is_close(), "{message}");
+    }
+    tokio::task::block_in_place(|| assert_eq!(host.stop().status.code(), Some(1), "it has failed"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sink_that_is_checked_holds_up_no_other_source_of_the_path() {
+    let folder = Folder::default();
+    let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (host, address) = listening(&folder).await;
+    let runs = json!({
+        "name": "runs",
+        "source": { "type": "websocket", "mode": "server", "path": "/checked" },
+        "sinks": [{ "type": "websocket", "mode": "server", "path": "/out" }],
+    });
+    add(&host, &runs).await;
+    state_of(&host, "runs", "running").await;
+    add(&host, &checked(server.local_addr().unwrap())).await;
+    let (dialled, _) = server.accept().await.unwrap();
+    is_read(flood(dial(address, "/checked").await)).await;
+    assert_eq!(received(&host, "checked").await, 0);
+    drop((dialled, server));
+    state_of(&host, "checked", "failed").await;
+    is_read(flood(dial(address, "/checked").await)).await;
+    assert_eq!(received(&host, "checked").await, 0);
+    tokio::task::block_in_place(|| assert_eq!(host.stop().status.code(), Some(1), "one has failed"));
 }

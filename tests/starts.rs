@@ -70,12 +70,13 @@ fn said(host: &Host, message: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn plugins_that_take_their_time_start_side_by_side_and_hold_up_nobody() {
     let folder = Folder::default();
-    folder.install("hostile", &guest("hostile").expect("guests in Rust are built"));
+    folder.install("sleeper", &guest("sleeper").expect("guests in Rust are built"));
     folder.install("forward", &plugin("forward"));
     let (feed, mut collector) = (Feed::open().await, Collector::open().await);
-    let spins = r#"{ plugin = "hostile", config = { behaviour = "endless_loop", where = "init" } }"#;
+    // It takes its time and little of the machine's, which the neighbour is to have.
+    let sleeps = r#"{ plugin = "sleeper", config = { where = "init" } }"#;
     let slow = ["s1", "s2", "s3"];
-    let mut config: String = slow.iter().map(|name| relay(name, &feed, spins, &collector)).collect();
+    let mut config: String = slow.iter().map(|name| relay(name, &feed, sleeps, &collector)).collect();
     config.push_str(&relay("fast", &feed, "{ plugin = \"forward\" }", &collector));
     let host = folder.run(&config);
     // They get five seconds each; the API answers meanwhile, and shows all of them at it.

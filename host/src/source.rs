@@ -82,6 +82,14 @@ impl Source {
         }
     }
 
+    /// The pipeline starts. Before, peers that connect are let in, and nothing is read of them for this source.
+    pub fn start(&self) {
+        match self {
+            Self::Queue(_) | Self::Dialled(_) => {}
+            Self::Accepted(accepted) => accepted.start(),
+        }
+    }
+
     /// Keeps timers honest while the pipeline does not read. Reads nothing.
     pub fn poll_hold(&mut self, cx: &mut Context<'_>) {
         match self {

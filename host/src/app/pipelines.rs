@@ -262,6 +262,7 @@ impl Pipelines {
         let managed = &mut self.all[index];
         managed.phase = PipelinePhase::Down;
         let name = managed.config.name.clone();
+        self.ends.listeners().expect_no_more(&name);
         let waiting = std::mem::take(&mut managed.waiting);
         if !matches!(state, PipelineState::Failed { .. }) {
             self.ends.ended_well(&name);

@@ -19,7 +19,7 @@ use crate::telemetry::{Ledger, Settled};
 use crate::websocket::close_code::{GOING_AWAY, INTERNAL_ERROR};
 use durable::{GenerationTurn, poll_generation};
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -189,6 +189,7 @@ impl Line {
     async fn live(&mut self, connected: impl FnOnce() + Send, ending: &mut Ending) -> Result<(), GraceOver> {
         let close = match self.connect().await? {
             None => {
+                self.ends.source.start();
                 connected();
                 self.flow().await?
             }
@@ -238,15 +239,12 @@ impl Line {
                 if !ends.swaps.is_empty() || ends.stop().is_some() {
                     return Poll::Ready(None);
                 }
-                let sinks = ends.outlets.poll_connected(cx);
-                let source = ends.source.poll_connected(cx).map_err(|error| format!("source: {error}"));
-                match (sinks, source) {
-                    (Poll::Ready(Err(error)), _) | (_, Poll::Ready(Err(error))) => {
-                        Poll::Ready(Some(Err(error)))
-                    }
-                    (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => Poll::Ready(Some(Ok(()))),
-                    _ => Poll::Pending,
-                }
+                // The source comes last: nothing is received that has nowhere to go.
+                let connected = match ready!(ends.outlets.poll_connected(cx)) {
+                    Ok(()) => ready!(ends.source.poll_connected(cx)).map_err(|why| format!("source: {why}")),
+                    Err(why) => Err(why),
+                };
+                Poll::Ready(Some(connected))
             });
             match connected.await? {
                 Some(Ok(())) => return Ok(None),

@@ -92,6 +92,11 @@ impl AcceptedSource {
         }
     }
 
+    /// What peers send is for this source from here on.
+    pub(super) fn start(&self) {
+        self.registration.start();
+    }
+
     pub(super) fn poll_connected(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), String>> {
         self.hold();
         self.registration.poll_connected(cx)

@@ -234,7 +234,9 @@ pub(crate) async fn open_source(
     let server = tidemill::source::AcceptedSource::open(&config, &listen, listeners, true, endpoint);
     let server = server.await.expect("a free port");
     let address = server.local_address();
-    (Source::Accepted(Box::new(server)), address)
+    let source = Source::Accepted(Box::new(server));
+    source.start();
+    (source, address)
 }
 
 /// The metrics and the table of connections of a host, without the host.

@@ -107,7 +107,9 @@ async fn shared(listeners: &Listeners, pipeline: &str, metrics: &Metrics) -> (So
     let metrics = metrics.endpoint(pipeline, "source");
     let opened = AcceptedSource::open(&config, listen, listeners, false, metrics).await.expect("a free port");
     let address = opened.local_address();
-    (Source::Accepted(Box::new(opened)), address)
+    let source = Source::Accepted(Box::new(opened));
+    source.start();
+    (source, address)
 }
 
 /// Two pipelines share a path, one of which takes nothing.

@@ -128,7 +128,6 @@ impl Pipelines {
         result: Result<Box<OpenedEnds>, StartError>,
     ) -> Option<Arc<config::Pipeline>> {
         let index = self.find(name)?;
-        self.ends.listeners().expect_no_more(name);
         let managed = &mut self.all[index];
         if !matches!(managed.phase, PipelinePhase::Opening { .. }) {
             self.retire(stages);
@@ -171,8 +170,11 @@ impl Pipelines {
         if !waits {
             started();
         }
+        let listeners = self.ends.listeners().clone();
+        let expected = name.clone();
         self.running.spawn(async move {
             let connected = || {
+                listeners.expect_no_more(&expected);
                 if waits {
                     started();
                 }

@@ -53,6 +53,12 @@ impl Registration {
         Poll::Ready(Err(why))
     }
 
+    /// Peers may join, and what they send is for this endpoint from here on: of a source, which is there for
+    /// nobody before.
+    pub fn start(&self) {
+        self.route.start(self.member);
+    }
+
     /// Has all peers look at what has changed for them.
     pub fn wake_peers(&self) {
         self.route.wake();

@@ -333,6 +333,15 @@ impl Route {
         is_last
     }
 
+    /// Peers may join a source: its pipeline starts.
+    pub(super) fn start(&self, member: u64) {
+        let mut state = self.lock();
+        if let Some(member) = state.members.iter_mut().find(|other| other.id == member) {
+            member.is_started = true;
+        }
+        self.changed(&state);
+    }
+
     /// An endpoint has failed, and is to leave: it is shown as that from now on.
     pub(super) fn fail(&self, member: u64, why: &str) {
         let mut state = self.lock();
@@ -381,13 +390,15 @@ impl Route {
         self.generation.load(Ordering::Acquire)
     }
 
-    /// Who is here now, and what that means for a peer.
+    /// Who is here now for peers, and what that means for one.
     pub(super) fn roster(&self) -> Roster {
         let state = self.lock();
+        let started = state.members.iter().filter(|member| member.is_started);
+        let members: Vec<_> = started.cloned().collect();
         let is_source = |member: &RouteMember| matches!(member.end, MemberRole::Source { .. });
-        let has_source = state.members.iter().any(is_source);
+        let has_source = members.iter().any(is_source);
         Roster {
-            members: state.members.clone(),
+            members,
             closing: state.closing,
             expects_source: state.closing.is_none() && self.expected.has_source(&self.pattern, has_source),
         }

@@ -20,6 +20,8 @@ pub(super) struct RouteMember {
     /// What a source's messages are given beside what the host knows.
     pub(super) metadata: Arc<[(String, FromHandshake)]>,
     pub(super) max_connections: usize,
+    /// Whether peers may join it: a source is there for them only once its pipeline starts.
+    pub(super) is_started: bool,
     /// Whether it is shown as failed when it leaves.
     pub(super) has_failed: bool,
 }
@@ -52,6 +54,7 @@ impl RouteMember {
         let metadata = endpoint.listen().map_or(&[][..], |listen| &listen.metadata);
         let max_connections = endpoint.listen().map_or(usize::MAX, |listen| listen.max_connections);
         let on_connect = endpoint.on_connect.as_slice().into();
+        let is_started = !matches!(end, MemberRole::Source { .. });
         Self {
             id: 0,
             end,
@@ -59,6 +62,7 @@ impl RouteMember {
             on_connect,
             metadata: metadata.into(),
             max_connections,
+            is_started,
             has_failed: false,
         }
     }
