@@ -15,7 +15,7 @@ type Batch struct {
 	payloads pieces
 	times    []uint64
 	metadata []boundary.Column
-	fields   []boundary.Values
+	fields   []boundary.Column
 }
 
 // Message is one message of a batch.
@@ -74,7 +74,7 @@ func (b *Batch) Times() []uint64 { return b.times }
 
 // Numbers are the values of a field, one a message; NaN where it is absent or no number.
 func (b *Batch) Numbers(field Number) []float64 {
-	return boundary.SliceOf[float64](b.fields[field.column].Packed.Data)
+	return boundary.SliceOf[float64](b.fields[field.column].Field().Packed.Data)
 }
 
 // Index is the message's place in the batch.
@@ -121,7 +121,7 @@ func (m Message) Number(field Number) float64 {
 
 // Text is the value of a field, and whether it has one.
 func (m Message) Text(field Text) (value []byte, ok bool) {
-	packed := &m.batch.fields[field.column].Packed
+	packed := &m.batch.fields[field.column].Field().Packed
 	if absent := packed.Marks; absent.Tag.Value == boundary.Some {
 		if marks := boundary.SliceOf[byte](absent.List); marks[m.index] != 0 {
 			return nil, false
@@ -140,20 +140,18 @@ func (p pieces) piece(index int) []byte {
 	return p.data[start:end:end]
 }
 
-// read makes the batch of what crossed.
-func (b *Batch) read(crossed *boundary.Batch) {
-	packed := &crossed.Payloads.Packed
-	*b = Batch{
-		count:    int(crossed.Count),
-		metadata: optional[boundary.Column](crossed.Metadata),
-		fields:   optional[boundary.Values](crossed.Fields),
-		times:    optional[uint64](crossed.Times),
+// read makes the batch of what crossed; reads is how many of the columns are metadata.
+func (b *Batch) read(count uint32, payloads *boundary.Packed, times, columns boundary.OptionList, reads int) {
+	all := optional[boundary.Column](columns)
+	*b = Batch{count: int(count), times: optional[uint64](times)}
+	if len(all) > 0 {
+		b.metadata, b.fields = all[:reads], all[reads:]
 	}
-	if crossed.HasPayloads.Value == boundary.Some {
+	if payloads != nil {
 		b.payloads = pieces{
-			data:  boundary.SliceOf[byte](packed.Data),
-			ends:  boundary.SliceOf[uint32](packed.Ends),
-			marks: optional[byte](packed.Marks),
+			data:  boundary.SliceOf[byte](payloads.Data),
+			ends:  boundary.SliceOf[uint32](payloads.Ends),
+			marks: optional[byte](payloads.Marks),
 		}
 	}
 }

@@ -61,8 +61,23 @@ func exportInit(configData, configLen, factsData, factsLen uint32) unsafe.Pointe
 }
 
 //go:wasmexport tidemill:plugin/transformer@0.1.0#process
-func exportProcess(crossed unsafe.Pointer) unsafe.Pointer {
-	batch.read((*boundary.Batch)(crossed))
+func exportProcess(
+	count, hasPayloads, _, data, dataLen, ends, endsLen, hasBinary, binary, binaryLen uint32,
+	hasTimes, times, timesLen, hasColumns, columns, columnsLen uint32,
+) unsafe.Pointer {
+	var payloads *boundary.Packed
+	if hasPayloads == boundary.Some {
+		payloads = &boundary.Packed{
+			Data:  boundary.ListAt(data, dataLen),
+			Ends:  boundary.ListAt(ends, endsLen),
+			Marks: boundary.OptionAt(hasBinary, binary, binaryLen),
+		}
+	}
+	batch.read(
+		count, payloads,
+		boundary.OptionAt(hasTimes, times, timesLen), boundary.OptionAt(hasColumns, columns, columnsLen),
+		len(asked.reads),
+	)
 	outcome.reset(&asked)
 	if err := instance.Process(&batch, &outcome); err != nil {
 		processed.Fail(errorText(err))

@@ -11,7 +11,7 @@ type writings struct {
 	// keys has one for each key of [Setup.Write].
 	keys []writing
 	// columns is only filled to cross.
-	columns []boundary.Column
+	columns []boundary.Writing
 }
 
 // writing is the values that some messages were given for one key, in a row.
@@ -36,7 +36,7 @@ func (w *writings) keep(count int) {
 
 func (w *writings) resize(keys int) {
 	if len(w.keys) != keys {
-		w.keys, w.columns = make([]writing, keys), make([]boundary.Column, keys)
+		w.keys, w.columns = make([]writing, keys), make([]boundary.Writing, keys)
 	}
 }
 
@@ -68,7 +68,7 @@ func (w *writing) keep(count int) {
 }
 
 // lower is the values in a row if every message has one, as a list of those that have otherwise.
-func (w *writing) lower(to *boundary.Column, count int) {
+func (w *writing) lower(to *boundary.Writing, count int) {
 	switch len(w.messages) {
 	case 0:
 		to.Tag.Value = boundary.WritingInherit

@@ -170,22 +170,22 @@ impl Values {
 }
 
 impl Filled<'_> {
-    /// The metadata columns, if the guest asked for any.
-    pub(super) fn metadata(&self) -> Option<Vec<Column<'_>>> {
-        let columns = self.metadata.iter().map(|crossing| match crossing {
+    /// The metadata columns and then those of the fields, if the guest asked for any.
+    pub(super) fn columns<'b>(
+        &'b self,
+        fields: impl ExactSizeIterator<Item = ValuesParam<'b>>,
+    ) -> Option<Vec<Column<'b>>> {
+        let count = self.metadata.len() + fields.len();
+        let metadata = self.metadata.iter().map(|crossing| match crossing {
             Crossing::Same(value) => Column::Same(value),
             Crossing::Packed(values) => Column::Packed(values.packed()),
             Crossing::Each(values) => Column::Each(values),
         });
-        (!self.metadata.is_empty()).then(|| columns.collect())
+        (count > 0).then(|| metadata.chain(fields.map(Column::Field)).collect())
     }
 
-    /// All columns, with those of the metadata and of the fields.
-    pub(super) fn batch<'b>(
-        &'b self,
-        metadata: Option<&'b [Column<'b>]>,
-        fields: Option<&'b [ValuesParam<'b>]>,
-    ) -> Batch<'b> {
+    /// All that crosses, with the columns.
+    pub(super) fn batch<'b>(&'b self, columns: Option<&'b [Column<'b>]>) -> Batch<'b> {
         let Columns { form, times, data, start, ends, binary, .. } = self.columns;
         let payloads = || match form {
             ColumnForm::Packed => PayloadsParam::Packed(PackedParam {
@@ -199,8 +199,7 @@ impl Filled<'_> {
             count: u32::try_from(self.count).expect("a batch has at most 65,536 messages"),
             payloads: self.columns.has_payloads.then(payloads),
             times: times.as_deref(),
-            metadata,
-            fields,
+            columns,
         }
     }
 }
@@ -238,6 +237,7 @@ mod tests {
         match column {
             Column::Same(value) => vec![value],
             Column::Each(values) => values.to_vec(),
+            Column::Field(_) => panic!("nobody asked for a field"),
             Column::Packed(TextsParam { data, ends }) => {
                 let starts = std::iter::once(&0).chain(*ends);
                 let slices = starts.zip(*ends).map(|(start, end)| &data[*start as usize..*end as usize]);
@@ -253,13 +253,13 @@ mod tests {
         let mixed =
             [message(Payload::text("ab"), &origin, 1), message(Payload::binary(vec![0xff]), &origin, 2)];
         let filled = columns.fill(&mixed, usize::MAX).unwrap();
-        let batch = filled.batch(None, None);
+        let batch = filled.batch(None);
         let Some(PayloadsParam::Packed(packed)) = batch.payloads else { panic!() };
         assert_eq!((packed.data, packed.ends), (&b"ab\xff"[..], &[2, 3][..]));
         assert_eq!(packed.binary, Some(&[0, 1][..]));
-        assert_eq!((batch.times, filled.metadata().is_none()), (Some(&[1, 2][..]), true));
+        assert_eq!((batch.times, filled.columns(std::iter::empty()).is_none()), (Some(&[1, 2][..]), true));
         let filled = columns.fill(&mixed[..1], usize::MAX).unwrap();
-        let Some(PayloadsParam::Packed(packed)) = filled.batch(None, None).payloads else { panic!() };
+        let Some(PayloadsParam::Packed(packed)) = filled.batch(None).payloads else { panic!() };
         assert_eq!((packed.data, packed.ends, packed.binary), (&b"ab"[..], &[2][..], None));
     }
 
@@ -270,7 +270,7 @@ mod tests {
         for length in [1, 100_000, 10, KEEP_BYTES + 1, 0, 5_000] {
             let messages = [7, length].map(|length| message(Payload::text("x".repeat(length)), &origin, 1));
             let filled = columns.fill(&messages, usize::MAX).unwrap();
-            let Some(PayloadsParam::Packed(packed)) = filled.batch(None, None).payloads else { panic!() };
+            let Some(PayloadsParam::Packed(packed)) = filled.batch(None).payloads else { panic!() };
             assert_eq!(packed.data.as_ptr().addr() % PAGE_BYTES, PLACE_IN_PAGE);
             assert_eq!((packed.data.len(), packed.ends[0]), (length + 7, 7));
         }
@@ -297,7 +297,7 @@ mod tests {
         let mut columns = columns(ColumnForm::Each, &["room"]);
         let two = [message(Payload::text("a"), &origin, 1), message(Payload::binary(vec![1]), &origin, 2)];
         let filled = columns.fill(&two, usize::MAX).unwrap();
-        let Some(PayloadsParam::Each(each)) = filled.batch(None, None).payloads else { panic!() };
+        let Some(PayloadsParam::Each(each)) = filled.batch(None).payloads else { panic!() };
         let said: Vec<_> = each.iter().map(|payload| format!("{payload:?}")).collect();
         assert_eq!(said, ["PayloadParam::Text(\"a\")", "PayloadParam::Binary([1])"]);
     }
@@ -318,7 +318,7 @@ mod tests {
             let mut columns = columns(form, &["room", INGEST_TIME]);
             for (messages, rooms, times) in &cases {
                 let filled = columns.fill(messages, usize::MAX).unwrap();
-                let metadata = filled.metadata().unwrap();
+                let metadata = filled.columns(std::iter::empty()).unwrap();
                 assert_eq!(matches!(metadata[0], Column::Same(_)), rooms.len() == 1);
                 assert_eq!((texts(&metadata[0]), texts(&metadata[1])), (rooms.clone(), times.to_vec()));
             }

@@ -28,10 +28,13 @@ pub(super) struct Edits {
 
 /// What became of the forwarded messages of a call through its edits.
 #[derive(Debug, Default)]
-pub struct Edited {
+pub struct Edited(Option<Box<EditedRows>>);
+
+#[derive(Debug)]
+struct EditedRows {
     /// All edited payloads in a row.
     bytes: Bytes,
-    /// One for each forwarded message; empty if none was edited.
+    /// One for each forwarded message.
     messages: Vec<EditedMessage>,
 }
 
@@ -60,7 +63,7 @@ impl Edited {
     /// Whether every forwarded message is as it was.
     #[inline]
     pub fn is_empty(&self) -> bool {
-        self.messages.is_empty()
+        self.0.is_none()
     }
 
     /// The new payload of forwarded message number `place`, which had `payload`; `None` if it stays as it was.
@@ -69,10 +72,11 @@ impl Edited {
     /// It could not be edited, for this reason.
     #[inline]
     pub fn payload(&self, place: usize, payload: &Payload) -> Result<Option<Payload>, &str> {
-        match self.messages.get(place) {
+        let Some(rows) = &self.0 else { return Ok(None) };
+        match rows.messages.get(place) {
             None | Some(EditedMessage::Unchanged) => Ok(None),
             Some(EditedMessage::Changed(range)) => {
-                let bytes = self.bytes.slice(range.clone());
+                let bytes = rows.bytes.slice(range.clone());
                 let is_text = payload.is_text();
                 Ok(Some(if is_text { Payload::checked_text(bytes) } else { Payload::binary(bytes) }))
             }
@@ -143,7 +147,7 @@ impl Edits {
                 }
             });
         }
-        Ok(Edited { bytes: Bytes::from(buffer), messages })
+        Ok(Edited(Some(Box::new(EditedRows { bytes: Bytes::from(buffer), messages }))))
     }
 }
 

@@ -7,8 +7,14 @@ use crate::message::metadata::Metadata;
 use bytes::Bytes;
 
 /// New messages. Everything in them was checked.
+///
+/// A call that emits nothing is the usual one: then there is nothing to move about.
 #[derive(Debug, Default)]
-pub struct Emissions {
+pub struct Emissions(Option<Box<EmissionRows>>);
+
+/// The columns of emissions, of which there is at least one.
+#[derive(Debug)]
+pub(super) struct EmissionRows {
     /// All payloads in a row, if the guest returned them so.
     pub(super) payloads: Bytes,
     /// The payloads, if the guest returned them one by one.
@@ -27,16 +33,20 @@ impl Emissions {
         Self::default()
     }
 
+    pub(super) fn of(rows: EmissionRows) -> Self {
+        Self((rows.count > 0).then(|| Box::new(rows)))
+    }
+
     /// The number of emissions.
     #[inline]
     pub fn len(&self) -> usize {
-        self.count
+        self.0.as_ref().map_or(0, |rows| rows.count)
     }
 
     /// Whether there are none.
     #[inline]
     pub fn is_empty(&self) -> bool {
-        self.count == 0
+        self.0.is_none()
     }
 
     /// The payload of one; a slice of what the guest returned, which lives as long as it.
@@ -45,11 +55,12 @@ impl Emissions {
     /// If `i` is not below `len()`.
     #[inline]
     pub fn payload(&self, i: usize) -> Payload {
-        if let Some(each) = &self.each {
+        let rows = self.rows();
+        if let Some(each) = &rows.each {
             return each[i].clone();
         }
-        let bytes = self.payloads.slice(range(&self.ends, i));
-        match &self.binary {
+        let bytes = rows.payloads.slice(range(&rows.ends, i));
+        match &rows.binary {
             Some(binary) if binary[i] == 1 => Payload::binary(bytes),
             _ => Payload::checked_text(bytes),
         }
@@ -58,13 +69,16 @@ impl Emissions {
     /// The index of the message it came from; never descending. `None` from `tick` and `finish`.
     #[inline]
     pub fn origin(&self, i: usize) -> Option<usize> {
-        self.origins.get(i).map(|origin| *origin as usize)
+        self.origins().get(i).map(|origin| *origin as usize)
     }
 
     /// Its output: 0 is "default", n is `outputs[n - 1]` of the description.
+    ///
+    /// # Panics
+    /// If there are none.
     #[inline]
     pub fn output(&self, i: usize) -> u16 {
-        self.outputs.get(i).copied().unwrap_or(0)
+        self.rows().outputs.get(i).copied().unwrap_or(0)
     }
 
     /// Makes the metadata of an emission's origin that of the emission.
@@ -73,14 +87,19 @@ impl Emissions {
     /// If `i` is not below `len()`.
     #[inline]
     pub fn write_metadata(&self, i: usize, metadata: &mut Metadata) {
-        self.writings.write(i, metadata);
+        self.rows().writings.write(i, metadata);
     }
 
     pub(super) fn origins(&self) -> &[u32] {
-        &self.origins
+        self.0.as_ref().map_or(&[], |rows| &rows.origins)
     }
 
     pub(super) fn origins_mut(&mut self) -> &mut [u32] {
-        &mut self.origins
+        self.0.as_mut().map_or(&mut [], |rows| &mut rows.origins)
+    }
+
+    #[inline]
+    fn rows(&self) -> &EmissionRows {
+        self.0.as_ref().expect("nobody asks for the emissions of a call that has none")
     }
 }

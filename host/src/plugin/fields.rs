@@ -101,14 +101,16 @@ impl JsonFields {
         }
     }
 
-    /// The columns, if the guest asked for any, with what [`Self::each`] gave.
-    pub(super) fn values<'a>(&'a self, each: &'a [Vec<Option<&'a str>>]) -> Option<Vec<ValuesParam<'a>>> {
-        let values = self.columns.iter().enumerate().map(|(n, column)| match (column.kind, self.form) {
+    /// The columns, with what [`Self::each`] gave.
+    pub(super) fn values<'a>(
+        &'a self,
+        each: &'a [Vec<Option<&'a str>>],
+    ) -> impl ExactSizeIterator<Item = ValuesParam<'a>> {
+        self.columns.iter().enumerate().map(|(n, column)| match (column.kind, self.form) {
             (FieldKind::Number, _) => ValuesParam::Numbers(&column.numbers),
             (_, ColumnForm::Packed) => ValuesParam::Packed(column.packed()),
             (_, ColumnForm::Each) => ValuesParam::Each(&each[n]),
-        });
-        (!self.columns.is_empty()).then(|| values.collect())
+        })
     }
 }
 

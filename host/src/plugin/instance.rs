@@ -105,36 +105,37 @@ impl Instance {
     /// # Cancel safety
     /// None: dropping the future ends the instance.
     pub async fn process(&mut self, batch: &[Message]) -> Result<Outcome, Fault> {
-        let outcome = self.try_process(batch).await;
-        outcome.map_err(|fault| fault.shown(self.config()))
-    }
-
-    async fn try_process(&mut self, batch: &[Message]) -> Result<Outcome, Fault> {
         let max_bytes = self.callee.limits().memory_bytes;
         let Some(Search { bytes, refused }) = self.fields.find(batch, max_bytes) else {
             return Err(self.too_large());
         };
-        let left_bytes = max_bytes - bytes;
-        if refused.is_empty() {
-            return self.ask(batch, left_bytes).await;
-        }
         // What is not JSON is not for this guest: it sees the others, and their indices are put right again.
-        let (indices, kept) = without(batch, &refused);
-        let outcome = if kept.is_empty() { Outcome::uncalled() } else { self.ask(&kept, left_bytes).await? };
-        Ok(outcome.among(&indices, refused))
+        let kept = (!refused.is_empty()).then(|| without(batch, &refused));
+        let messages = kept.as_ref().map_or(batch, |(_, messages)| messages);
+        if messages.is_empty() {
+            return Ok(Outcome::uncalled().among(&[], refused));
+        }
+        let Some(columns) = self.columns.fill(messages, max_bytes - bytes) else {
+            return Err(self.too_large());
+        };
+        let texts = self.fields.each();
+        let all = columns.columns(self.fields.values(&texts));
+        let crossing = columns.batch(all.as_deref());
+        let outcome = self.callee.call("process", Purpose::Ordinary, async |guest, store| {
+            guest.call_process(store, crossing).await
+        });
+        let outcome = match outcome.await {
+            Ok(outcome) => self.accept_outcome(outcome, messages),
+            Err(fault) => Err(fault),
+        };
+        match (outcome, kept) {
+            (Ok(outcome), None) => Ok(outcome),
+            (Ok(outcome), Some((indices, _))) => Ok(outcome.among(&indices, refused)),
+            (Err(fault), _) => Err(fault.shown(self.config())),
+        }
     }
 
-    /// Gives the guest messages whose fields were found.
-    async fn ask(&mut self, batch: &[Message], max_bytes: usize) -> Result<Outcome, Fault> {
-        let Some(columns) = self.columns.fill(batch, max_bytes) else { return Err(self.too_large()) };
-        let metadata = columns.metadata();
-        let texts = self.fields.each();
-        let fields = self.fields.values(&texts);
-        let columns = columns.batch(metadata.as_deref(), fields.as_deref());
-        let outcome = self.callee.call("process", Purpose::Ordinary, async |guest, store| {
-            guest.call_process(store, columns).await
-        });
-        let outcome = outcome.await?;
+    fn accept_outcome(&mut self, outcome: wit::Outcome, batch: &[Message]) -> Result<Outcome, Fault> {
         let max_bytes = self.callee.limits().output_bytes;
         let mut outcome =
             check(outcome, batch, &self.description, &mut self.edits, max_bytes, &mut self.marks)?;

@@ -6,7 +6,7 @@
 use super::bindings::tidemill::plugin::types as wit;
 use super::description::Description;
 use super::edits::{Edited, Edits};
-use super::emissions::Emissions;
+use super::emissions::{EmissionRows, Emissions};
 use super::fault::{Fault, FaultKind};
 use super::forward::Forward;
 use super::rows::{Decided, check_ends, check_messages, check_outputs, check_texts, same_length};
@@ -229,7 +229,7 @@ pub(super) fn check_emissions(
     }
     check_outputs("emissions.outputs", &outputs, count, description)?;
     let writings = Writings::check("emissions.metadata", metadata, count, description)?;
-    Ok(Emissions { payloads, each, ends, binary, origins, outputs, writings, count })
+    Ok(Emissions::of(EmissionRows { payloads, each, ends, binary, origins, outputs, writings, count }))
 }
 
 /// Checks that the host may hold what it would make of emissions: before anything is made of them, and

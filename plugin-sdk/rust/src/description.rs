@@ -144,6 +144,10 @@ impl Description {
         Self { facts, ..Self::default() }
     }
 
+    pub(crate) fn reads(&self) -> usize {
+        self.reads.len()
+    }
+
     pub(crate) fn writes(&self) -> usize {
         self.writes.len()
     }

@@ -39,7 +39,7 @@ impl<P: Plugin> Instance<P> {
 
     /// `process`
     pub fn process(&mut self, batch: types::Batch) -> Result<types::Outcome, String> {
-        let batch = Batch::try_from_wit(batch).map_err(text)?;
+        let batch = Batch::try_from_wit(batch, self.description.reads()).map_err(text)?;
         let mut outcome = Outcome::new(self.description.writes(), self.description.edits(), self.room);
         self.plugin.process_batch(&batch, &mut outcome).map_err(text)?;
         self.room = outcome.room();

@@ -9,8 +9,9 @@ pub struct Batch {
     /// None if the plugin does without.
     payloads: Option<types::Packed>,
     times: Option<Vec<u64>>,
-    metadata: Option<Vec<types::Column>>,
-    fields: Option<Vec<types::Values>>,
+    columns: Option<Vec<types::Column>>,
+    /// How many of the columns are metadata; the others are fields.
+    reads: usize,
 }
 
 /// One message of a batch.
@@ -22,8 +23,8 @@ pub struct Message<'a> {
 }
 
 impl Batch {
-    pub(crate) fn try_from_wit(batch: types::Batch) -> Result<Self> {
-        let types::Batch { count, payloads, times, metadata, fields } = batch;
+    pub(crate) fn try_from_wit(batch: types::Batch, reads: usize) -> Result<Self> {
+        let types::Batch { count, payloads, times, columns } = batch;
         let payloads = match payloads {
             None => None,
             Some(types::Payloads::Packed(packed)) => Some(packed),
@@ -31,7 +32,7 @@ impl Batch {
                 return Err("the host sent payloads one by one to a plugin that asked for them packed".into());
             }
         };
-        Ok(Self { count, payloads, times, metadata, fields })
+        Ok(Self { count, payloads, times, columns, reads })
     }
 
     /// How many messages there are; at least one.
@@ -47,12 +48,13 @@ impl Batch {
         let (data, ends) =
             self.payloads.as_ref().map_or((&[][..], &[][..]), |packed| (&packed.data, &packed.ends));
         let mut start = 0;
-        (0..self.count).map(move |index| {
-            let end = ends.get(index as usize).map_or(start, |&end| end as usize);
-            let bytes = &data[start..end];
-            start = end;
+        let with_payloads = ends.iter().zip(0..).map(move |(&end, index)| {
+            let bytes = &data[start..end as usize];
+            start = end as usize;
             Message { batch: self, index, bytes }
-        })
+        });
+        let count = if self.payloads.is_some() { 0 } else { self.count };
+        with_payloads.chain((0..count).map(|index| Message { batch: self, index, bytes: &[] }))
     }
 }
 
@@ -89,7 +91,10 @@ impl<'a> Message<'a> {
 
     #[inline]
     pub(crate) fn values(self, field: usize) -> Option<&'a types::Values> {
-        self.batch.fields.as_ref().map(|fields| &fields[field])
+        match &self.batch.columns.as_ref()?[self.batch.reads + field] {
+            types::Column::Field(values) => Some(values),
+            _ => None,
+        }
     }
 
     /// Its payload, if that is text, or bytes that happen to be UTF-8.
@@ -108,8 +113,8 @@ impl<'a> Message<'a> {
     /// The value of a metadata key; "" if the message does not have it.
     #[inline]
     pub fn metadata(self, key: Read) -> &'a str {
-        match self.batch.metadata.as_ref().map(|columns| &columns[key.index()]) {
-            None => "",
+        match self.batch.columns.as_ref().map(|columns| &columns[key.index()]) {
+            None | Some(types::Column::Field(_)) => "",
             Some(types::Column::Same(value)) => value,
             Some(types::Column::Each(values)) => &values[self.index()],
             Some(types::Column::Packed(texts)) => {

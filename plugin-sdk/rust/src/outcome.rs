@@ -8,6 +8,9 @@ use crate::{Edit, EditValue, Emission, Emissions, Message, Output, Write};
 use std::fmt::Display;
 use std::time::Duration;
 
+/// The first message that was not decided on yet, where none is any more.
+const STOPPED: u32 = u32::MAX;
+
 /// What became of the messages of a batch. Those it is told nothing of are filtered.
 #[derive(Debug)]
 pub struct Outcome {
@@ -63,8 +66,10 @@ impl Outcome {
     /// one before it is to be offered again, for then so is this one.
     #[inline]
     pub fn of<'a>(&'a mut self, message: Message<'a>) -> Out<'a> {
-        assert!(message.number() >= self.next, "messages are decided on in their order, each once");
-        assert!(self.retry.is_none(), "nothing is decided behind a message that is to be offered again");
+        assert!(
+            message.number() >= self.next,
+            "messages are decided on in their order, each once, and none behind one that is to be offered again"
+        );
         self.next = message.number() + 1;
         Out { outcome: self, message }
     }
@@ -72,7 +77,7 @@ impl Outcome {
     /// Whether a message is to be offered again: then those behind it are not decided on.
     #[inline]
     pub fn is_stopped(&self) -> bool {
-        self.retry.is_some()
+        self.next == STOPPED
     }
 
     pub(crate) fn room(&self) -> Room {
@@ -150,6 +155,7 @@ impl Out<'_> {
     #[cold]
     pub fn retry(&mut self, reason: impl Display, after: Duration) {
         self.outcome.take_back(self.message.number());
+        self.outcome.next = STOPPED;
         self.outcome.retry = Some(types::Retry {
             message: self.message.number(),
             reason: reason.to_string(),
@@ -162,7 +168,9 @@ impl Out<'_> {
     pub fn reject(self, reason: impl Display) {
         let message = self.message.number();
         self.outcome.take_back(message);
-        self.outcome.retry = None;
+        if self.outcome.retry.take().is_some() {
+            self.outcome.next = message + 1;
+        }
         self.outcome.rejections.push(types::Rejection { message, reason: reason.to_string() });
     }
 }

@@ -55,8 +55,21 @@ type Payloads struct {
 // PayloadsPacked is the only case that a plugin gets which asked for it.
 const PayloadsPacked = 0
 
-// Column is the variant column, and writing, which has more cases.
+// Column is the variant column: a text or texts of a metadata key, or the values of a field.
 type Column struct {
+	_          structs.HostLayout
+	Tag        Tag
+	Data, Ends List
+	_          [16]byte
+}
+
+// Field is the values of a column that is one of a field.
+func (c *Column) Field() *Values {
+	return (*Values)(unsafe.Pointer(&c.Data))
+}
+
+// Writing is the variant writing.
+type Writing struct {
 	_          structs.HostLayout
 	Tag        Tag
 	Data, Ends List
@@ -94,17 +107,6 @@ const (
 	ValuesNumbers = 0
 	ValuesPacked  = 1
 )
-
-// Batch is the record batch.
-type Batch struct {
-	_           structs.HostLayout
-	Count       uint32
-	HasPayloads Tag
-	Payloads    Payloads
-	Times       OptionList
-	Metadata    OptionList
-	Fields      OptionList
-}
 
 // Emissions is the record emissions.
 type Emissions struct {
@@ -211,6 +213,11 @@ func ListOfString(text string) List {
 // ListAt is a list out of its two halves, as it is passed to a function.
 func ListAt(data, len uint32) List {
 	return List{data: data, len: len}
+}
+
+// OptionAt is an option of a list out of its three parts, as it is passed to a function.
+func OptionAt(tag, data, len uint32) OptionList {
+	return OptionList{Tag: Tag{Value: uint8(tag)}, List: ListAt(data, len)}
 }
 
 // SliceOf is a list that crossed, without copying it.

@@ -138,17 +138,18 @@ impl<P: Plugin> Harness<P> {
                 }),
             }
         };
-        let reads = &self.description.reads;
+        let metadata = self.description.reads.iter().map(column);
+        let columns: Vec<_> =
+            metadata.chain(self.fields(messages).into_iter().map(types::Column::Field)).collect();
         types::Batch {
             count: u32::try_from(messages.len()).expect("the messages of a test can be counted"),
             payloads: self.description.payloads.then_some(types::Payloads::Packed(packed)),
             times: self.description.times.then(|| messages.iter().map(|m| m.received_us).collect()),
-            metadata: (!reads.is_empty()).then(|| reads.iter().map(column).collect()),
-            fields: self.fields(messages),
+            columns: (!columns.is_empty()).then_some(columns),
         }
     }
 
-    fn fields(&self, messages: &[&Input]) -> Option<Vec<types::Values>> {
+    fn fields(&self, messages: &[&Input]) -> Vec<types::Values> {
         let about = &self.description.fields;
         let mut pointers = Fields::default();
         let fields: Vec<_> = about.iter().map(|field| pointers.add(&field.pointer)).collect();
@@ -178,7 +179,7 @@ impl<P: Plugin> Harness<P> {
                 absent: absent.contains(&1).then_some(absent),
             })
         };
-        (!about.is_empty()).then(|| about.iter().zip(&fields).map(column).collect())
+        about.iter().zip(&fields).map(column).collect()
     }
 }
 

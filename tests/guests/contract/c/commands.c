@@ -3,8 +3,8 @@
 #include "modes.h"
 
 static slice_t room(const exports_tidemill_plugin_transformer_batch_t *batch, size_t index) {
-  if (!batch->metadata.is_some) return SLICE("");
-  const tidemill_plugin_types_column_t *column = &batch->metadata.val.ptr[0];
+  if (!batch->columns.is_some) return SLICE("");
+  const tidemill_plugin_types_column_t *column = &batch->columns.val.ptr[0];
   if (column->tag == TIDEMILL_PLUGIN_TYPES_COLUMN_SAME)
     return (slice_t){column->val.same.ptr, column->val.same.len};
   const tidemill_plugin_types_texts_t *texts = &column->val.packed;
@@ -18,7 +18,9 @@ static transform_list_option_list_u8_t save_and_load(const batch_t *batch) {
   const tidemill_plugin_types_packed_t *packed = &batch->payloads.val.val.packed;
   column_t changes = {0}, keys = {0};
   for (size_t i = 0, start = 0; i < packed->ends.len; start = packed->ends.ptr[i++]) {
-    slice_t rest = {packed->data.ptr + start, packed->ends.ptr[i] - start}, command = cut(&rest);
+    slice_t rest = {packed->data.ptr + start, packed->ends.ptr[i] - start};
+    if (rest.len == 0 || (*rest.at != 's' && *rest.at != 'l')) continue;
+    slice_t command = cut(&rest);
     if (equal(command, SLICE("save"))) {
       tidemill_plugin_state_change_t change = {.key = borrowed(cut(&rest)), .ttl_ms = number_of(cut(&rest))};
       change.value.is_some = !equal(rest, SLICE("-"));

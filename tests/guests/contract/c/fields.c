@@ -9,13 +9,14 @@
 
 static const double ABOVE = 100, NOT_A_NUMBER = __builtin_nan("");
 
+// No metadata is read in these modes: the first column is the first field.
 static const double *numbers(const batch_t *batch, size_t field) {
-  return batch->fields.val.ptr[field].val.numbers.ptr;
+  return batch->columns.val.ptr[field].val.field.val.numbers.ptr;
 }
 
 // What a message has of a field; nothing, not even an empty text, where it is absent.
 static slice_t value(const batch_t *batch, size_t field, size_t index) {
-  const tidemill_plugin_types_optional_texts_t *texts = &batch->fields.val.ptr[field].val.packed;
+  const tidemill_plugin_types_optional_texts_t *texts = &batch->columns.val.ptr[field].val.field.val.packed;
   if (texts->absent.is_some && texts->absent.val.ptr[index]) return (slice_t){0};
   uint32_t start = index == 0 ? 0 : texts->ends.ptr[index - 1];
   return (slice_t){texts->data.ptr + start, texts->ends.ptr[index] - start};

@@ -18,8 +18,10 @@ export const MODES = {
   notional: { fields: [number("/p"), number("/q")], edits: ["/notional"] },
 };
 
-export function decide(mode, { count, fields }) {
-  const columns = fields.map(({ val }) => val);
+export function decide(mode, batch) {
+  const { count } = batch;
+  // No metadata is read in these modes.
+  const columns = batch.columns.map(({ val }) => val.val);
   const forwarded = [];
   if (mode === "filter") {
     const [prices, symbols] = columns;

@@ -96,7 +96,7 @@ export const transformer = {
 };
 
 /** Does with each message what its text says. */
-function obey({ payloads, times, metadata }) {
+function obey({ payloads, times, columns }) {
   const messages = payloads.val;
   const loaded = saveAndLoad(messages);
   const emitted = new Emissions();
@@ -111,7 +111,7 @@ function obey({ payloads, times, metadata }) {
     forwardMarks.push(mark);
   };
   const room = (index) => {
-    const column = metadata?.[0];
+    const column = columns?.[0];
     if (!column) return "";
     return column.tag === "same" ? column.val : column.val[index];
   };

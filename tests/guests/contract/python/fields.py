@@ -23,7 +23,8 @@ SYMBOL = "BTCUSDT"
 
 
 def decide(mode: str, batch: types.Batch) -> types.Outcome:
-    columns = [column.value for column in batch.fields]
+    # No metadata is read in these modes.
+    columns = [column.value.value for column in batch.columns]
     if mode == "filter":
         pairs = enumerate(zip(*columns))
         return forwarding(batch, [n for n, (price, symbol) in pairs if price > ABOVE and symbol == SYMBOL])

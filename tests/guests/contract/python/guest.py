@@ -156,9 +156,9 @@ def save_and_load(texts: List[str]) -> Dict[str, str]:
 
 def room(batch: types.Batch, index: int) -> str:
     """The value of the metadata key `room` of one message."""
-    if not batch.metadata:
+    if not batch.columns:
         return ""
-    column = batch.metadata[0]
+    column = batch.columns[0]
     return column.value if isinstance(column, types.Column_Same) else column.value[index]
 
 

@@ -38,7 +38,10 @@ impl Commands {
     /// Does for the whole batch what is done once a batch.
     pub(crate) fn begin(&mut self, batch: &Batch) -> Result {
         let (mut changes, mut keys) = (Vec::new(), Vec::new());
-        for message in batch.messages() {
+        let is_early = |message: &Message<'_>| {
+            [&b"fail"[..], b"save", b"load"].iter().any(|command| message.as_bytes().starts_with(command))
+        };
+        for message in batch.messages().filter(is_early) {
             match cut(message.as_bytes()) {
                 (b"fail", why) => return Err(text(why)?.into()),
                 (b"save", rest) => changes.push(change(rest)?),
