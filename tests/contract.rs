@@ -53,6 +53,7 @@ every_language! {
     refuses_a_state
     restores_a_share
     sees_fields
+    emits_a_field
     works_without_payloads
     sees_only_json
     edits
@@ -258,6 +259,16 @@ async fn sees_fields(plugin: Plugin) {
         ]
     );
     assert_eq!(outcome.forward, Forward::These(vec![5]));
+}
+
+async fn emits_a_field(plugin: Plugin) {
+    for config in [r#"{"symbol":true}"#, r#"{"symbol":true,"blind":true}"#] {
+        let mut instance = start_with(&plugin, config).await;
+        let outcome =
+            process(&mut instance, [r#"{"s":"BTC\nUSDT"}"#, r#"{"s":""}"#, r#"{"s":1}"#, "no JSON"]).await;
+        assert_eq!(texts_of(&outcome.emissions), ["BTC\nUSDT", "", "-", "-"]);
+        assert_eq!(outcome.forward, Forward::Nothing);
+    }
 }
 
 async fn works_without_payloads(plugin: Plugin) {

@@ -124,6 +124,19 @@ static bool notional(const batch_t *batch, uint64_t *count, outcome_t *ret, tran
   return true;
 }
 
+static bool symbol(const batch_t *batch, uint64_t *count, outcome_t *ret, transform_string_t *err) {
+  (void)err;
+  *count += batch->count;
+  emitted_t emitted = expecting(batch->count, 8 * batch->count);
+  for (uint32_t i = 0; i < batch->count; i++) {
+    slice_t text = value(batch, 0, i);
+    emit_text(&emitted, i, text.at ? text : SLICE("-"));
+  }
+  ret->emissions.is_some = true;
+  ret->emissions.val = columns(&emitted);
+  return true;
+}
+
 static const field_t SHOWN[] = {{LITERAL("/price"), NUMBER}, {LITERAL("/do"), TEXT},
                                 {LITERAL("/a~1b"), TEXT},   {LITERAL("/set/0"), JSON},
                                 {LITERAL("/set/1"), JSON},  {0}};
@@ -132,7 +145,9 @@ static const field_t FILTERED[] = {{LITERAL("/p"), NUMBER}, {LITERAL("/s"), TEXT
 static const slice_t NOT_EDITED[] = {{0}};
 static const field_t TRADE[] = {{LITERAL("/p"), NUMBER}, {LITERAL("/q"), NUMBER}, {0}};
 static const slice_t WORTH[] = {LITERAL("/notional"), {0}};
+static const field_t NAMED[] = {{LITERAL("/s"), TEXT}, {0}};
 
 const mode_t FIELDS = {SHOWN, EDITED, decide};
 const mode_t FILTER = {FILTERED, NOT_EDITED, filter};
 const mode_t NOTIONAL = {TRADE, WORTH, notional};
+const mode_t SYMBOL = {NAMED, NOT_EDITED, symbol};

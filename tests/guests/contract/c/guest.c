@@ -25,6 +25,7 @@ bool exports_tidemill_plugin_transformer_init(transform_string_t *config,
   if (contains(text, SLICE("\"fields\""))) mode = &FIELDS;
   if (contains(text, SLICE("\"filter\""))) mode = &FILTER;
   if (contains(text, SLICE("\"notional\""))) mode = &NOTIONAL;
+  if (contains(text, SLICE("\"symbol\""))) mode = &SYMBOL;
   transform_string_free(config);
   transform_list_tuple2_string_string_free(facts);
   if (refuse) {

@@ -19,6 +19,6 @@ typedef struct {
 } mode_t;
 
 // The text of each message; nothing, which is forwarded; JSON fields.
-extern const mode_t COMMANDS, BLIND, FIELDS, FILTER, NOTIONAL;
+extern const mode_t COMMANDS, BLIND, FIELDS, FILTER, NOTIONAL, SYMBOL;
 
 #endif

@@ -80,6 +80,23 @@ func (f *filter) decide(m plugin.Message, out *plugin.Outcome) {
 	}
 }
 
+// symbol emits one field.
+type symbol struct {
+	symbol plugin.Text
+}
+
+func newSymbol(setup *plugin.Setup) *symbol {
+	return &symbol{setup.Text("/s")}
+}
+
+func (s *symbol) decide(m plugin.Message, out *plugin.Outcome) {
+	value, ok := m.Text(s.symbol)
+	if !ok {
+		value = []byte("-")
+	}
+	out.Emit(m).Bytes(value)
+}
+
 // notional adds what a trade was worth.
 type notional struct {
 	price, quantity plugin.Number

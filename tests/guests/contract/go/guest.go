@@ -39,6 +39,8 @@ func init() {
 			guest.decide = newFilter(setup).decide
 		case has("notional"):
 			guest.decide = newNotional(setup).decide
+		case has("symbol"):
+			guest.decide = newSymbol(setup).decide
 		case has("blind"):
 			guest.decide = func(m plugin.Message, out *plugin.Outcome) { out.Forward(m) }
 		}

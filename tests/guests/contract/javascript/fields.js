@@ -16,6 +16,7 @@ export const MODES = {
   },
   filter: { fields: [number("/p"), string("/s")], edits: [] },
   notional: { fields: [number("/p"), number("/q")], edits: ["/notional"] },
+  symbol: { fields: [string("/s")], edits: [] },
 };
 
 export function decide(mode, batch) {
@@ -33,9 +34,13 @@ export function decide(mode, batch) {
     const worth = prices.map((price, n) => price * quantities[n]);
     return { ...outcome(count, worth, [{ tag: "numbers", val: worth }], null), forward: { tag: "all" } };
   }
+  const emitted = new Emissions();
+  if (mode === "symbol") {
+    columns[0].forEach((symbol, n) => emitted.add(n, 0, text(symbol ?? "-")));
+    return { ...outcome(count, [], [], emitted.columns()), forward: { tag: "nothing" } };
+  }
 
   const [prices, orders, texts, first, second] = columns;
-  const emitted = new Emissions();
   const edits = [[], [], []];
   for (let n = 0; n < count; n++) {
     if (orders[n] === "drop") continue;

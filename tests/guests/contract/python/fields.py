@@ -16,6 +16,7 @@ MODES = {
     ),
     "filter": ([("/p", NUMBER), ("/s", TEXT)], []),
     "notional": ([("/p", NUMBER), ("/q", NUMBER)], ["/notional"]),
+    "symbol": ([("/s", TEXT)], []),
 }
 
 ABOVE = 100.0
@@ -31,8 +32,12 @@ def decide(mode: str, batch: types.Batch) -> types.Outcome:
     if mode == "notional":
         worth = [price * quantity for price, quantity in zip(*columns)]
         return types.Outcome(types.Forward_All(), [], [], [types.Values_Numbers(worth)], None, [], None)
-
     emitted = Emitted()
+    if mode == "symbol":
+        for index, symbol in enumerate(columns[0]):
+            emitted.add(index, 0, types.Payload_Text("-" if symbol is None else symbol))
+        return types.Outcome(types.Forward_Nothing(), [], [], [], emitted.columns(), [], None)
+
     forwarded: List[int] = []
     prices: List[float] = []
     notes: List[Optional[str]] = []

@@ -83,6 +83,21 @@ impl Filter {
     }
 }
 
+/// Emits one field.
+pub(crate) struct Symbol {
+    symbol: Text,
+}
+
+impl Symbol {
+    pub(crate) fn new(description: &mut Description) -> Result<Self> {
+        Ok(Self { symbol: description.text("/s")? })
+    }
+
+    pub(crate) fn decide(&self, message: Message<'_>, out: &mut Out<'_>) {
+        out.emit().text(message.get(self.symbol).unwrap_or("-"));
+    }
+}
+
 /// Adds what a trade was worth.
 pub(crate) struct Notional {
     price: Number,

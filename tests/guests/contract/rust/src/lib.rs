@@ -4,7 +4,7 @@ mod commands;
 mod fields;
 
 use commands::Commands;
-use fields::{Filter, Notional, Shown};
+use fields::{Filter, Notional, Shown, Symbol};
 use std::io::Write as _;
 use std::time::Duration;
 use tidemill_plugin::{Batch, Description, Emissions, Message, Out, Outcome, Part, Plugin, Result, export};
@@ -24,6 +24,7 @@ enum Mode {
     Fields(Shown),
     Filter(Filter),
     Notional(Notional),
+    Symbol(Symbol),
 }
 
 #[derive(serde::Deserialize)]
@@ -37,6 +38,7 @@ struct Config {
     fields: bool,
     filter: bool,
     notional: bool,
+    symbol: bool,
 }
 
 export!(Contract);
@@ -60,6 +62,7 @@ impl Plugin for Contract {
             Config { fields: true, .. } => Mode::Fields(Shown::new(description)?),
             Config { filter: true, .. } => Mode::Filter(Filter::new(description)?),
             Config { notional: true, .. } => Mode::Notional(Notional::new(description)?),
+            Config { symbol: true, .. } => Mode::Symbol(Symbol::new(description)?),
             Config { blind: true, .. } => Mode::Blind,
             _ => Mode::Commands,
         };
@@ -91,6 +94,7 @@ impl Plugin for Contract {
             Mode::Fields(fields) => fields.decide(message, out),
             Mode::Filter(filter) => filter.decide(message, out),
             Mode::Notional(notional) => notional.decide(message, out),
+            Mode::Symbol(symbol) => symbol.decide(message, out),
         }
         Ok(())
     }
