@@ -53,3 +53,21 @@ pub use writings::Writings;
 pub const CONTRACT_VERSION: &str = "0.1.0";
 /// The version of wasmtime that runs the plugins.
 pub const WASMTIME_VERSION: &str = "48.0.8";
+
+#[cfg(test)]
+mod tests {
+    use sha2::{Digest, Sha256};
+
+    /// The digest of the contract without its comments. It never changes again: see "The plugin contract and its
+    /// versions" in ARCHITECTURE.md for what to do in its place.
+    const FROZEN: &str = "26f1983e769039cc7704fc8063cde1a8717e4544db8a723da68d8b80d9d96968";
+
+    #[test]
+    fn the_contract_has_the_shape_in_which_it_was_frozen() {
+        let wit = include_str!("../wit/transform.wit");
+        let code = wit.lines().map(|line| line.split("//").next().unwrap_or("").trim());
+        let code: Vec<&str> = code.filter(|line| !line.is_empty()).collect();
+        let digest = Sha256::digest(code.join(" "));
+        assert_eq!(super::cache::hex(&digest), FROZEN);
+    }
+}

@@ -238,15 +238,18 @@ impl Engine {
         let runtime = &self.shared.runtime;
         let ty = component.component_type();
         let exports: Vec<&str> = ty.exports(runtime).map(|(name, _)| name).collect();
-        if let Some(dialler) = exports.iter().find(|name| name.starts_with(DIALLER)) {
+        if let Some(dialler) = find_interface(&exports, DIALLER) {
             return Err(LoadProblem::Unsupported(format!("is a connector (it exports {dialler})")));
         }
-        let Some(found) = exports.iter().find(|name| name.starts_with(TRANSFORMER)) else {
+        let Some(found) = find_interface(&exports, TRANSFORMER) else {
             return Err(LoadProblem::NoTransformer(match &exports[..] {
                 [] => "nothing at all".into(),
                 names => names.join(", "),
             }));
         };
+        if !is_known(found) {
+            return Err(LoadProblem::OtherContract(found.to_owned()));
+        }
         let missing: Vec<&str> =
             ty.imports(runtime).map(|(name, _)| name).filter(|name| !is_offered(name)).collect();
         if !missing.is_empty() {
@@ -254,11 +257,6 @@ impl Engine {
         }
         let linked = self.shared.linker.instantiate_pre(component);
         let linked = linked.map_err(|error| LoadProblem::MissingImports(format!("{error:#}")))?;
-        let version = found.trim_start_matches(TRANSFORMER);
-        let ours = super::CONTRACT_VERSION.rsplit_once('.').map_or("", |(track, _)| track);
-        if version.rsplit_once('.').is_none_or(|(track, _)| track != ours) {
-            return Err(LoadProblem::OtherContract((*found).to_owned()));
-        }
         let mismatch = |error: wasmtime::Error| LoadProblem::Mismatch(format!("{error:#}"));
         let transformer = GuestIndices::new(&linked).map_err(mismatch)?;
         check_functions(&ty, runtime, found)?;
@@ -369,6 +367,21 @@ pub(super) fn check_start(wasm: &[u8]) -> Result<(), LoadProblem> {
     Err(LoadProblem::NotWasm)
 }
 
+/// The name of the interface among these exports that begins with this: of several versions the one that this host
+/// speaks.
+pub(super) fn find_interface<'a>(exports: &'a [impl AsRef<str>], beginning: &str) -> Option<&'a str> {
+    let mut versions = exports.iter().map(AsRef::as_ref).filter(|name: &&str| name.starts_with(beginning));
+    let first = versions.next()?;
+    Some(std::iter::once(first).chain(versions).find(|name| is_known(name)).unwrap_or(first))
+}
+
+/// Whether an interface is of the contract that this host speaks, in whichever patch of its version.
+fn is_known(interface: &str) -> bool {
+    let version = interface.rsplit_once('@').map_or("", |(_, version)| version);
+    let track = |version: &str| version.rsplit_once('.').map(|(track, _)| track.to_owned());
+    track(version) == track(super::CONTRACT_VERSION)
+}
+
 /// Checks the types of the functions of the `transformer`, which wasmtime does at instantiation.
 fn check_functions(
     ty: &wasmtime::component::types::Component,
@@ -410,8 +423,8 @@ fn lower_priority() {
 mod tests {
     use super::*;
 
-    /// A component that imports and exports an empty interface of these names.
-    fn component(import: Option<&str>, export: Option<&str>) -> Vec<u8> {
+    /// A component that imports and exports empty interfaces of these names.
+    fn component(import: Option<&str>, exports: &[&str]) -> Vec<u8> {
         let mut wasm = COMPONENT_START.to_vec();
         let mut section = |id: u8, contents: &[u8]| {
             wasm.extend([id, u8::try_from(contents.len()).unwrap()]);
@@ -426,10 +439,9 @@ mod tests {
             section(7, &[1, 0x42, 0]);
             section(10, &[named(name), vec![5, 0]].concat());
         }
-        if let Some(name) = export {
-            // One instance without members, and its export.
+        for (index, name) in (u8::from(import.is_some())..).step_by(2).zip(exports) {
+            // One instance without members, and its export, which is an instance again.
             section(5, &[1, 1, 0]);
-            let index = u8::from(import.is_some());
             section(11, &[named(name), vec![5, index, 0]].concat());
         }
         wasm
@@ -447,7 +459,7 @@ mod tests {
         assert_eq!(problem(b"#!/bin/sh\n"), LoadProblem::NotWasm);
         assert_eq!(problem(MODULE_START), LoadProblem::CoreModule);
         assert!(matches!(problem(&COMPONENT_START[..5]), LoadProblem::Truncated(_)));
-        let whole = component(None, Some("a:b/c"));
+        let whole = component(None, &["a:b/c"]);
         assert!(matches!(problem(&whole[..whole.len() - 3]), LoadProblem::Truncated(_)));
         assert!(matches!(problem(&[&whole[..], &[99, 0]].concat()), LoadProblem::Malformed(_)));
     }
@@ -458,7 +470,7 @@ mod tests {
             let thread = Some(rustix::thread::gettid());
             rustix::process::getpriority_process(thread).expect("a thread has one")
         };
-        let wasm = component(None, None);
+        let wasm = component(None, &[]);
         let engine = Engine::try_new(None).unwrap();
         let before = niceness();
         engine.load("p", &wasm).unwrap_err();
@@ -479,19 +491,26 @@ mod tests {
 
     #[test]
     fn what_is_no_plugin_of_this_contract_is_refused_with_the_name() {
-        assert_eq!(problem(&component(None, None)), LoadProblem::NoTransformer("nothing at all".into()));
+        assert_eq!(problem(&component(None, &[])), LoadProblem::NoTransformer("nothing at all".into()));
         assert_eq!(
-            problem(&component(None, Some("wasi:http/handler@0.2.0"))),
+            problem(&component(None, &["wasi:http/handler@0.2.0"])),
             LoadProblem::NoTransformer("wasi:http/handler@0.2.0".into())
         );
         let next = "tidemill:plugin/transformer@0.2.0";
-        assert_eq!(problem(&component(None, Some(next))), LoadProblem::OtherContract(next.into()));
-        let ours = Some("tidemill:plugin/transformer@0.1.0");
-        assert!(matches!(problem(&component(None, ours)), LoadProblem::Mismatch(_)));
+        for import in [None, Some("tidemill:plugin/log@0.2.0")] {
+            assert_eq!(problem(&component(import, &[next])), LoadProblem::OtherContract(next.into()));
+        }
+        let ours = "tidemill:plugin/transformer@0.1.0";
+        for exports in [&[ours][..], &[ours, next], &[next, ours]] {
+            assert!(
+                matches!(problem(&component(None, exports)), LoadProblem::Mismatch(_)),
+                "it is looked at"
+            );
+        }
         let dialler = "tidemill:plugin/dialler@0.1.0";
         let unsupported = LoadProblem::Unsupported(format!("is a connector (it exports {dialler})"));
-        assert_eq!(problem(&component(None, Some(dialler))), unsupported);
+        assert_eq!(problem(&component(None, &[dialler])), unsupported);
         let wanted = "acme:mail/send@1.0.0";
-        assert_eq!(problem(&component(Some(wanted), ours)), LoadProblem::MissingImports(wanted.into()));
+        assert_eq!(problem(&component(Some(wanted), &[ours])), LoadProblem::MissingImports(wanted.into()));
     }
 }

@@ -1,7 +1,7 @@
 //! What a component says of itself, read without compiling it: what it exports and imports, and what a host
 //! would have to grant it.
 
-use super::engine::{DIALLER, HTTP, TRANSFORMER, check_start};
+use super::engine::{DIALLER, HTTP, TRANSFORMER, check_start, find_interface};
 use super::fault::{LoadError, LoadProblem};
 use super::imports::is_offered;
 use crate::foreign_text;
@@ -89,7 +89,8 @@ pub fn inspect(name: &str, wasm: &[u8]) -> Result<Inspection, LoadError> {
             LoadProblem::Malformed(text)
         })
     })?;
-    let keeps = |prefix: &str| exports.iter().find_map(|name| name.strip_prefix(prefix)).map(str::to_owned);
+    let keeps =
+        |interface: &str| find_interface(&exports, interface)?.strip_prefix(interface).map(str::to_owned);
     let (kind, contract) = match (keeps(TRANSFORMER), keeps(DIALLER)) {
         (Some(version), _) => (Some(PluginKind::Transform), Some(version)),
         (None, Some(version)) => (Some(PluginKind::Connector), Some(version)),
