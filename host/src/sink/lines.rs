@@ -144,7 +144,7 @@ fn spawn(
                 return;
             }
             if let Err(error) = writer.output.target().start_anew() {
-                work.fail(format!("failed to empty {name}: {error}"));
+                work.fail(Receipt::default(), format!("failed to empty {name}: {error}"));
                 return;
             }
         }
@@ -153,8 +153,7 @@ fn spawn(
             let worked = catch_unwind(AssertUnwindSafe(|| writer.take(batch, &name, &mut work)));
             if worked.is_err() {
                 let error = format!("the thread that writes {name} has panicked");
-                work.done(writer.forget(&error));
-                work.fail(error);
+                work.fail(writer.forget(&error), error);
                 return;
             }
         }
@@ -307,12 +306,14 @@ impl<T: Undo> Writer<T> {
         self.messages.drain(..delivered);
         let why = error.map(|error| (error.kind(), format!("failed to write {name}: {error}")));
         let detail = why.as_ref().map_or("", |(_, detail)| detail);
-        let Receipt { failed, .. } = self.forget(detail);
-        work.done(Receipt { delivered: delivered as u64, failed });
-        if let Some((kind, detail)) = why
-            && (kind == io::ErrorKind::BrokenPipe || self.fatal == FatalWrite::AnyError)
-        {
-            work.fail(detail);
+        let receipt = Receipt { delivered: delivered as u64, ..self.forget(detail) };
+        match why {
+            Some((kind, detail))
+                if kind == io::ErrorKind::BrokenPipe || self.fatal == FatalWrite::AnyError =>
+            {
+                work.fail(receipt, detail);
+            }
+            _ => work.done(receipt),
         }
     }
 

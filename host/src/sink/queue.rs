@@ -146,17 +146,22 @@ impl Work {
 
     /// Answers: once for every batch taken, or once for several together.
     pub fn done(&mut self, done: Receipt) {
+        self.answer(done, None);
+    }
+
+    /// The same for the last batches: nothing more can be delivered, ever, for this reason. Who hears of the
+    /// batches hears of that, too: it may be the end of the pipeline that nothing is in flight any more.
+    pub fn fail(&mut self, done: Receipt, error: String) {
+        self.answer(done, Some(error));
+    }
+
+    fn answer(&mut self, done: Receipt, failure: Option<String>) {
         let mut given = self.answers.lock();
         given.done.delivered += done.delivered;
         given.done.failed.extend(done.failed);
         given.bytes += std::mem::take(&mut self.bytes);
+        given.failure = given.failure.take().or(failure);
         drop(given);
-        self.answers.waker.wake();
-    }
-
-    /// Says that nothing more can be delivered, ever, and why.
-    pub fn fail(&mut self, error: String) {
-        self.answers.lock().failure.get_or_insert(error);
         self.answers.waker.wake();
     }
 }
@@ -383,6 +388,18 @@ mod tests {
         failed.clear();
         poll_fn(|cx| queue.poll_close(cx, &mut failed)).await;
         assert_eq!(failed.len(), 3);
+    }
+
+    #[tokio::test]
+    async fn who_hears_that_the_last_batch_is_done_hears_why_it_was_the_last() {
+        let (mut queue, mut work) = queue(Metrics::default().sink("p", "s"));
+        push(&mut queue, 1, 3);
+        let mut failed = Vec::new();
+        assert!(poll_fn(|cx| Poll::Ready(queue.poll_flush(cx, &mut failed))).await.is_pending());
+        let batch = work.next().await.expect("a batch was sent");
+        work.fail(delivered(batch.len()), "it is full".to_owned());
+        poll_fn(|cx| queue.poll_flush(cx, &mut failed)).await;
+        assert_eq!(queue.failure(), Some("it is full"));
     }
 
     #[tokio::test]
