@@ -19,6 +19,7 @@ mod file;
 mod files;
 mod form;
 mod from_handshake;
+mod header;
 mod http;
 mod http_grant;
 mod http_url;

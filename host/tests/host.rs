@@ -129,6 +129,19 @@ async fn what_cannot_be_done_is_said() {
 }
 
 #[tokio::test]
+async fn who_stops_what_is_removed_at_the_same_time_is_told_that_it_is_not_there() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let host =
+        Host::start(config(folder.path(), vec![relay("a", &server().await)])).await.expect("it starts");
+    let handle = host.handle();
+    let (stopped, removed) = soon(async { tokio::join!(handle.stop("a"), handle.remove("a")) }).await;
+    assert_eq!(removed, Ok(()));
+    assert_eq!(stopped.err(), Some(ControlError::NotFound("a".to_owned())));
+    drop(handle);
+    soon(host.ended()).await.expect("nothing is left to wait for");
+}
+
+#[tokio::test]
 async fn a_pipeline_that_waits_for_its_plugin_can_be_stopped() {
     let folder = tempfile::tempdir().expect("a folder");
     let host = Host::start(config(folder.path(), Vec::new())).await.expect("it starts");

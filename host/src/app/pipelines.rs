@@ -15,6 +15,7 @@ use super::job::PipelineJob;
 use super::plugin_registry::Ready;
 use super::plugins::ManagedPlugins;
 use crate::config;
+use crate::control::ControlError;
 use crate::pipeline::{Ended, Ending, LAST_GOODBYE};
 use crate::plugin::Plugin;
 use crate::store::Store;
@@ -270,12 +271,17 @@ impl Pipelines {
         self.metrics.stopped(&name);
         self.status.set(&name, state);
         let described = self.describe(&name);
-        if waiting.iter().any(|then| matches!(then, AnswerTo::Removed(_))) {
-            self.all.remove(index);
-            self.forget(&name);
-            tracing::info!(pipeline = %name, "pipeline removed");
+        let (removed, others): (Vec<_>, Vec<_>) =
+            waiting.into_iter().partition(|then| matches!(then, AnswerTo::Removed(_)));
+        if removed.is_empty() {
+            return answer_all(others, &described);
         }
-        answer_all(waiting, &described);
+        self.all.remove(index);
+        self.forget(&name);
+        tracing::info!(pipeline = %name, "pipeline removed");
+        answer_all(removed, &described);
+        // With it went what could be told of it.
+        answer_all(others, &Err(ControlError::NotFound(name)));
     }
 
     /// A pipeline is there no more.

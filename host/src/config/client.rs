@@ -4,7 +4,8 @@ use super::form::{
     AnyDuration, AnyText, Element, Flag, Fraction, Limit, ListAt, Map, MapEntry, One, PathOf, SomeDuration,
     Sub, SubAs, TextOfFiles,
 };
-use super::names::{is_host, is_token};
+use super::header::{self, SetBy};
+use super::names::is_host;
 use super::read::{Becomes, Form, Item, Read, TableReader};
 use super::report::Span;
 use super::shape::Kind;
@@ -107,19 +108,11 @@ impl MapEntry for Header {
         value: EndpointText,
         at: &Span,
     ) -> Option<EndpointText> {
-        if !is_token(name) {
-            reader.report.error(at, format!("\"{name}\" is not the name of a header"));
-        } else if RESERVED.contains(&&*name.to_ascii_lowercase()) {
-            let message = format!("the header `{name}` is set by the handshake itself");
-            if name.eq_ignore_ascii_case("sec-websocket-protocol") {
-                reader.report.error_with_hint(at, message, "use the key `subprotocols`");
-            } else {
-                reader.report.error(at, message);
-            }
-        } else if value.known().expose().contains(|c: char| c.is_control() && c != '\t') {
-            let message = format!("the value of the header `{name}` must have no control characters");
-            reader.report.error(at, message);
-        }
+        let set_by = RESERVED.contains(&&*name.to_ascii_lowercase()).then(|| SetBy {
+            whom: "the handshake",
+            hint: name.eq_ignore_ascii_case("sec-websocket-protocol").then_some("use the key `subprotocols`"),
+        });
+        header::report_faults(reader, name, &value, at, set_by.as_ref());
         Some(value)
     }
 }

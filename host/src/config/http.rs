@@ -2,7 +2,7 @@
 
 use super::EndpointText;
 use super::form::{Bytes, Count, Map, MapEntry, SomeDuration};
-use super::names::is_token;
+use super::header::{self, SetBy};
 use super::read::TableReader;
 use super::report::Span;
 use std::time::Duration;
@@ -65,14 +65,8 @@ impl MapEntry for HttpHeader {
         value: EndpointText,
         at: &Span,
     ) -> Option<EndpointText> {
-        if !is_token(name) {
-            reader.report.error(at, format!("\"{name}\" is not the name of a header"));
-        } else if is_reserved_header(name) {
-            reader.report.error(at, format!("the header `{name}` is set by the connection itself"));
-        } else if value.known().expose().contains(|c: char| c.is_control() && c != '\t') {
-            let message = format!("the value of the header `{name}` must have no control characters");
-            reader.report.error(at, message);
-        }
+        let set_by = is_reserved_header(name).then_some(SetBy { whom: "the connection", hint: None });
+        header::report_faults(reader, name, &value, at, set_by.as_ref());
         Some(value.hidden())
     }
 }

@@ -64,7 +64,12 @@ impl Element for HostName {
     fn of(reader: &mut TableReader<'_, '_>, key: &str, host: EndpointText, at: &Span) -> Option<Redacted> {
         if !is_host(host.known().expose()) {
             let message = format!("`{key}` must be an IP address or a name, got \"{host}\"");
-            reader.report.error_with_hint(at, message, "the port has a key of its own, `port`");
+            let hint = if host.known().expose().starts_with('[') {
+                "an IPv6 address stands here without brackets; the port has a key of its own, `port`"
+            } else {
+                "the port has a key of its own, `port`"
+            };
+            reader.report.error_with_hint(at, message, hint);
         }
         Some(host.known().clone())
     }

@@ -1,13 +1,14 @@
 //! A pipeline without plugins that runs, and peers that hinder it at its stop.
 
-use crate::drive::{Metrics, Peer, soon};
+use crate::drive::{Metrics, Peer, server_endpoint, server_source, soon};
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::time::Duration;
-use tidemill::config::Outputs;
+use tidemill::config::{Outputs, Peers, ReplySink};
 use tidemill::pipeline::{self, Control, Ended, Ending, Parts, Persistence};
-use tidemill::sink::Sink;
+use tidemill::sink::{Replies, Sink};
 use tidemill::source::Source;
+use tidemill::websocket::Listeners;
 use tidemill_tests::sockets::until;
 use tokio::net::TcpSocket;
 use tokio::sync::mpsc;
@@ -52,6 +53,19 @@ impl Running {
         };
         let (line, control) = pipeline::build(parts, metrics);
         Self { control, line: tokio::spawn(line.run(|| ())) }
+    }
+
+    /// Peers get back what they send.
+    pub(crate) async fn answering(peers: Peers, metrics: &Metrics) -> (Self, SocketAddr) {
+        let listeners = Listeners::default();
+        let (source, address) = server_source(&listeners, server_endpoint("/"), metrics).await;
+        let endpoint = server_endpoint("/");
+        let listen = endpoint.listen().expect("a server endpoint");
+        let (of_sink, of_endpoint) = (metrics.sink("p", "back"), metrics.endpoint("p", "back"));
+        let config = ReplySink { peers, ..ReplySink::default() };
+        let sink = Replies::accepted(&config, &endpoint, listen, &listeners, of_sink, of_endpoint).await;
+        let sink = Sink::Reply(sink.expect("it listens"));
+        (Self::new(source, vec![("back", sink)], metrics), address)
     }
 
     /// Begins to stop; answers when it would be too late.

@@ -2,7 +2,7 @@
 
 use crate::drive::{
     Metrics, Peer, ROOM, Seen, close_code, dial, fill_until, message, metric, next_text, server_endpoint,
-    server_sink, server_source, soon, source_config, until_metric,
+    server_sink, soon, source_config, until_metric,
 };
 use crate::running::{Running, close_source, dial_slow, received};
 use futures_util::SinkExt;
@@ -10,7 +10,7 @@ use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::task::{Context, Poll, Waker};
-use tidemill::config::{Environment, Listen, Peers, ReplySink, SlowPeer, parse};
+use tidemill::config::{Environment, Listen, Peers, SlowPeer, parse};
 use tidemill::sink::{self, Receipt, Sink};
 use tidemill::source::{self, AcceptedSource, Fill, Source, SourceChunk};
 use tidemill::websocket::Listeners;
@@ -25,15 +25,9 @@ async fn peers_that_do_not_read_their_replies_are_given_up_together_and_hold_up_
     /// What is read of a peer that is held back is more than a socket takes, in replies of this size.
     const REPLY_BYTES: usize = 16 << 10;
     const READ_WHILE_HELD: u64 = 14;
-    let (listeners, metrics) = (Listeners::default(), Metrics::default());
-    let (source, address) = server_source(&listeners, server_endpoint("/"), &metrics).await;
-    let endpoint = server_endpoint("/");
-    let listen = endpoint.listen().expect("a server endpoint");
-    let (of_sink, of_endpoint) = (metrics.sink("p", "back"), metrics.endpoint("p", "back"));
+    let metrics = Metrics::default();
     let peers = Peers { buffer: 4, slow: SlowPeer::Block, ..Peers::default() };
-    let config = ReplySink { peers, ..ReplySink::default() };
-    let sink = sink::Replies::accepted(&config, &endpoint, listen, &listeners, of_sink, of_endpoint).await;
-    let running = Running::new(source, vec![("back", Sink::Reply(sink.expect("it listens")))], &metrics);
+    let (running, address) = Running::answering(peers, &metrics).await;
     let mut stalled = Vec::new();
     for _ in 0..STALLED {
         let mut peer = dial_slow(address).await;

@@ -10,11 +10,11 @@ use std::future::poll_fn;
 use std::path::Path;
 use std::time::Duration;
 use tidemill::config::{
-    Endpoint, EndpointText, FilePath, Identity, Mode, Peers, Pem, ReplySink, Server, ServerTls, SlowPeer,
+    Endpoint, EndpointText, FilePath, Identity, Mode, Peers, Pem, Server, ServerTls, SlowPeer,
 };
 use tidemill::message::Failed;
 use tidemill::pipeline::Ending;
-use tidemill::sink::{self, Sink};
+use tidemill::sink::Sink;
 use tidemill::source::{self, Source, SourceChunk};
 use tidemill::websocket::Listeners;
 use tidemill_tests::sockets::until;
@@ -145,15 +145,9 @@ async fn at_a_stop_a_peer_that_reads_slowly_gets_all_it_is_owed() {
 #[tokio::test]
 async fn at_a_stop_a_peer_that_does_not_read_its_replies_costs_only_itself() {
     const IN_FLIGHT: &[&str] = &["tidemill_messages_in_flight{"];
-    let (listeners, metrics) = (Listeners::default(), Metrics::default());
-    let (source, address) = server_source(&listeners, server_endpoint("/"), &metrics).await;
-    let endpoint = server_endpoint("/");
-    let listen = endpoint.listen().expect("a server endpoint");
-    let (of_sink, of_endpoint) = (metrics.sink("p", "back"), metrics.endpoint("p", "back"));
+    let metrics = Metrics::default();
     let peers = Peers { buffer: 16, slow: SlowPeer::DropOldest, ..Peers::default() };
-    let config = ReplySink { peers, ..ReplySink::default() };
-    let sink = sink::Replies::accepted(&config, &endpoint, listen, &listeners, of_sink, of_endpoint).await;
-    let running = Running::new(source, vec![("back", Sink::Reply(sink.expect("it listens")))], &metrics);
+    let (running, address) = Running::answering(peers, &metrics).await;
     let (mut stalled, mut quick) = (dial_slow(address).await, dial(address, "/").await);
     for index in 0..FLOOD {
         soon(stalled.send(Message::text(flood(index)))).await.expect("it is read");
