@@ -6,192 +6,23 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-use tidemill::config::{self, Limits, OnError, Outputs, Redacted};
-use tidemill::message::Message;
-use tidemill::pipeline::{
-    self, CarriedState, Control, Ended, Ending, Parts, Persistence, Resume, Swap, Swapped,
-};
-use tidemill::plugin::{HostState, Plugin, Setup};
+use tidemill::config::{Limits, OnError};
+use tidemill::pipeline::{CarriedState, Ended, Ending, Resume, Swapped};
+use tidemill::plugin::Plugin;
 use tidemill::reason::Reason;
-use tidemill::sink::{self, Receipt, Sink, Work};
-use tidemill::source::{self, Source, SourceChunk, SourceFeed};
-use tidemill::telemetry::{Counts, Metrics};
+use tidemill::source::SourceChunk;
+use tidemill_tests::scene::{PATIENCE, Scene, Stage, metric};
 use tidemill_tests::{guest, load, plugin, texts};
-use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinHandle;
 
-/// Longer than anything here takes, on a slow machine too.
-const PATIENCE: Duration = Duration::from_secs(60);
 /// The name of the stage and its plugin.
 const MOODY: &str = "moody";
-
-struct Scene {
-    feed: Option<SourceFeed>,
-    work: Work,
-    control: mpsc::Sender<Control>,
-    line: JoinHandle<Ended>,
-    metrics: Arc<Metrics>,
-    setup: Setup,
-}
-
-/// How a scene differs from the usual one.
-struct Stage {
-    config: &'static str,
-    on_error: OnError,
-    limits: Limits,
-    carries_time: bool,
-    stages: usize,
-    retries: usize,
-}
-
-impl Default for Stage {
-    fn default() -> Self {
-        Self {
-            config: "{}",
-            on_error: OnError::DeadLetter,
-            limits: Limits::default(),
-            carries_time: false,
-            stages: 1,
-            retries: 5,
-        }
-    }
-}
 
 fn moody() -> Plugin {
     load(&guest(MOODY).expect("guests in Rust are built"))
 }
 
-fn transform(stage: &Stage, name: &str) -> config::Transform {
-    config::Transform {
-        plugin: Redacted::plain(MOODY),
-        name: name.to_owned(),
-        config: Redacted::plain(stage.config),
-        on_error: stage.on_error,
-        tick: None,
-        max_batch: 256,
-        max_batch_bytes: 1 << 20,
-        retries: stage.retries,
-        limits: stage.limits,
-        allow: Vec::new(),
-        http: config::HttpSettings::default(),
-        state: config::StateStore::Memory,
-    }
-}
-
 async fn scene(stage: Stage) -> Scene {
-    let metrics = Arc::new(Metrics::default());
-    let (feed, queue) = source::queue();
-    let (sink, work) = sink::queue(metrics.sink("p", "out"));
-    let mut transforms = Vec::new();
-    for n in 0..stage.stages {
-        let name = if n == 0 { MOODY.to_owned() } else { format!("{MOODY}{n}") };
-        let setup = Setup {
-            pipeline: "p".into(),
-            transform: name.as_str().into(),
-            config: Redacted::plain(stage.config),
-            limits: stage.limits,
-            is_replay: false,
-            state: HostState::default(),
-            http: None,
-            metrics: metrics.guest("p", &name),
-        };
-        let instance = moody().instantiate(&setup).await.unwrap();
-        transforms.push((transform(&stage, &name), setup, instance));
-    }
-    let setup = transforms[0].1.clone();
-    let parts = Parts {
-        name: "p".into(),
-        source: Source::Queue(if stage.carries_time { queue.carrying_time() } else { queue }),
-        transforms,
-        sinks: vec![("out".into(), Outputs::All, Sink::Queue(sink))],
-        dead_letter: None,
-        persistence: Persistence::KeepsGoing,
-        durable: None,
-    };
-    let (line, control) = pipeline::build(parts, &metrics);
-    let line = tokio::spawn(line.run(|| ()));
-    Scene { feed: Some(feed), work, control, line, metrics, setup }
-}
-
-impl Scene {
-    /// One chunk, which the pipeline takes as one batch.
-    async fn send(&self, words: &[&str]) {
-        let chunk = SourceChunk { messages: texts(words), ..SourceChunk::default() };
-        self.feed.as_ref().unwrap().push(chunk).await.unwrap();
-    }
-
-    /// The next messages that come out.
-    async fn receive(&mut self, count: usize) -> Vec<String> {
-        let mut all = Vec::new();
-        while all.len() < count {
-            let batch = tokio::time::timeout(PATIENCE, self.work.next()).await.expect("messages come out");
-            let batch: Vec<Message> = batch.expect("the pipeline lives");
-            all.extend(batch.iter().map(|message| message.payload.as_text().unwrap().to_owned()));
-            self.work.done(Receipt { delivered: batch.len() as u64, failed: Vec::new() });
-        }
-        all
-    }
-
-    /// Everything that comes out until the end, and the end.
-    async fn end(mut self) -> (Vec<String>, Ended, Arc<Metrics>) {
-        self.feed = None;
-        let mut all = Vec::new();
-        while let Some(batch) = tokio::time::timeout(PATIENCE, self.work.next()).await.expect("an end comes")
-        {
-            all.extend(batch.iter().map(|message| message.payload.as_text().unwrap().to_owned()));
-            self.work.done(Receipt { delivered: batch.len() as u64, failed: Vec::new() });
-        }
-        drop(self.work);
-        (all, self.line.await.unwrap(), self.metrics)
-    }
-
-    /// Waits until a metric of the stage has a value.
-    async fn until(&self, what: &str, is_so: impl Fn(u64) -> bool) {
-        let mut looks = tokio::time::interval(Duration::from_millis(5));
-        let waited = tokio::time::timeout(PATIENCE, async {
-            while !is_so(self.metric(what)) {
-                looks.tick().await;
-            }
-        });
-        waited.await.unwrap_or_else(|_| panic!("{what} is {}", self.metric(what)));
-    }
-
-    /// Waits until the second stage was given messages, and has messages still.
-    async fn until_waits_in_the_second_stage(&self) {
-        self.until("tidemill_plugin_calls_total transform=\"moody1\"", |calls| calls >= 2).await;
-    }
-
-    fn metric(&self, name: &str) -> u64 {
-        metric(&self.metrics, name)
-    }
-
-    fn counts(&self) -> Counts {
-        self.metrics.stage_counts("p", MOODY)
-    }
-
-    /// Exchanges the plugin for another, and says how that went.
-    async fn swap(&self, plugin: Plugin, config: &str) -> oneshot::Receiver<Swapped> {
-        let setup = Setup { config: Redacted::plain(config), ..self.setup.clone() };
-        let next = plugin.instantiate(&setup).await.unwrap();
-        let (verdict, swapped) = oneshot::channel();
-        let swap = Swap { stage: 0, next, fresh: false, verdict };
-        self.control.send(Control::Swap(Box::new(swap))).await.unwrap();
-        swapped
-    }
-
-    async fn stop(&self, grace: Duration) {
-        let deadline = tokio::time::Instant::now() + grace;
-        self.control.send(Control::Stop { deadline }).await.unwrap();
-    }
-}
-
-/// The sum of the lines of a metric.
-fn metric(metrics: &Metrics, name: &str) -> u64 {
-    let (name, label) = name.split_once(' ').unwrap_or((name, ""));
-    let text = metrics.encode();
-    let of_name = |line: &&str| line.split(['{', ' ']).next() == Some(name) && line.contains(label);
-    let values = text.lines().filter(of_name).filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
-    values.sum::<f64>() as u64
+    Scene::open(&moody(), stage).await
 }
 
 #[tokio::test]

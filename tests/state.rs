@@ -82,7 +82,7 @@ fn counts(generation: &Generation) -> (u64, u64, String) {
         entry.and_then(|(_, value)| value.as_ref()).map(|value| value.bytes.clone())
     };
     let number = |bytes: &[u8]| u64::from_le_bytes(bytes.try_into().unwrap());
-    let snapshot = transform.snapshots.iter().flatten().next();
+    let snapshot = transform.snapshots.iter().flatten().flatten().next();
     (
         kept("count").map_or(0, |bytes| number(&bytes)),
         snapshot.map_or(0, |bytes| number(bytes)),

@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use tidemill::config::Limits;
 use tidemill::message::metadata::{Metadata, Origin};
 use tidemill::message::{Message, Payload};
-use tidemill::plugin::{Engine, HostState, Instance, Plugin, Setup};
+use tidemill::plugin::{Engine, HostState, Instance, Plugin, Setup, StatePart};
 use tidemill::telemetry::Metrics;
 use tokio::runtime::Runtime;
 
@@ -181,6 +181,7 @@ fn setup(config: &str) -> Setup {
     Setup {
         pipeline: "bench".into(),
         transform: "guest".into(),
+        part: StatePart::WHOLE,
         config: config.into(),
         limits: Limits::default(),
         is_replay: false,

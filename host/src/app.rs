@@ -9,6 +9,7 @@ mod bounded;
 mod check;
 mod compile;
 mod end_opener;
+mod instances;
 mod intake;
 mod job;
 mod kept;

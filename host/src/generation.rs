@@ -22,8 +22,8 @@ pub struct TransformState {
     pub name: Arc<str>,
     /// What the plugin keeps with the host, by key; a change to `None` removes the key.
     pub values: Vec<(Arc<str>, Option<StateValue>)>,
-    /// What its instances know themselves, of each one snapshot; `None` where that has not changed.
-    pub snapshots: Option<Vec<Bytes>>,
+    /// What its instances know themselves, of each one snapshot if it has any; `None` where that has not changed.
+    pub snapshots: Option<Vec<Option<Bytes>>>,
 }
 
 /// A value of a key, and when it is over, in microseconds since the Unix epoch.

@@ -10,6 +10,7 @@ pub mod reply;
 use crate::reason::Reason;
 use bytes::Bytes;
 use metadata::Metadata;
+use tidemill_json::Document;
 
 /// A payload and its metadata, on the way from a source to the sinks.
 #[derive(Clone, Debug)]
@@ -84,6 +85,12 @@ impl Payload {
     /// Checks the bytes again: for readers off the hot path.
     pub fn as_text(&self) -> Option<&str> {
         self.is_text.then(|| std::str::from_utf8(&self.bytes).expect("a text payload is UTF-8"))
+    }
+
+    /// The payload as what may be JSON.
+    #[inline]
+    pub fn document(&self) -> Document<'_> {
+        if self.is_text { Document::known_utf8(&self.bytes) } else { Document::from(&self.bytes[..]) }
     }
 
     /// The bytes, without a copy.

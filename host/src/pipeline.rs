@@ -43,8 +43,8 @@ pub struct Parts {
     pub name: Arc<str>,
     /// Where messages come from.
     pub source: Source,
-    /// For each transform its configuration, and an instance made with the setup.
-    pub transforms: Vec<(config::Transform, Setup, Instance)>,
+    /// For each transform its configuration, a setup, and an instance made with each part of that.
+    pub transforms: Vec<(config::Transform, Setup, Vec<Instance>)>,
     /// For each sink its name, the outputs it takes, and its end.
     pub sinks: Vec<(Arc<str>, config::Outputs, Sink)>,
     /// Where messages go that failed.
@@ -60,10 +60,7 @@ pub fn build(parts: Parts, metrics: &Metrics) -> (Line, mpsc::Sender<Control>) {
     let Parts { name, source, transforms, sinks, dead_letter, persistence, durable } = parts;
     let stages: Vec<Stage> = transforms
         .into_iter()
-        .map(|(transform, setup, instance)| {
-            let counters = metrics.stage(&name, &transform.name, transform.plugin.shown());
-            Stage::new(&transform, setup, instance, persistence, counters)
-        })
+        .map(|(transform, setup, instances)| Stage::new(&transform, setup, instances, persistence, metrics))
         .collect();
     let outlets = sinks
         .into_iter()

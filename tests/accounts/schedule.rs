@@ -18,7 +18,7 @@ const MOST_WAITING: u64 = 4000;
 const TOLD_STEPS: usize = 60;
 /// Peers of the server sink that come and go, beside one that stays.
 const WILD_PEERS: usize = 3;
-/// As many faults in a row as open a circuit, and one.
+/// For each instance as many faults in a row as open a circuit, and one.
 const STORM: usize = 6;
 /// A circuit that opened costs seconds: more would be nothing but waiting.
 const MOST_STORMS: u32 = 3;
@@ -47,6 +47,8 @@ pub(crate) struct Run {
     peers_block: bool,
     pipeline: Pipeline,
     contents: Contents,
+    /// Of each stage.
+    pub(crate) instances: [usize; 2],
     storms: u32,
     began: Instant,
     pub(crate) scrapes: u64,
@@ -108,6 +110,8 @@ impl Run {
         let on_error = [OnError::DeadLetter, OnError::Drop, OnError::Pass][rng.usize(..3)];
         let slow_peer = ["drop_oldest", "drop_newest", "disconnect", "block"][rng.usize(..4)];
         let when_full = ["block", "block", "drop_oldest", "drop_newest"][rng.usize(..4)];
+        // The order of all is kept whatever their number.
+        let instances = [(); 2].map(|()| rng.usize(1..=3));
         let mut contents = Contents::read();
         let folder = Folder::default();
         folder.put("steered", contents.good());
@@ -128,12 +132,14 @@ impl Run {
             plugin = "steered"
             name = "a"
             config = {{ word = 1 }}
+            instances = {}
             limits = {{ deadline = "50ms", output = "1MiB" }}
 
             [[pipelines.transforms]]
             plugin = "steered"
             name = "b"
             config = {{ word = 2 }}
+            instances = {}
             on_error = "{}"
             limits = {{ deadline = "50ms", output = "1MiB" }}
 
@@ -163,11 +169,15 @@ impl Run {
             "#,
             server.port(),
             producer.address,
+            instances[0],
+            instances[1],
             on_error.as_str(),
             collector.address,
         ));
         host.listening("websocket");
-        let told = format!("on_error {on_error:?}, slow_peer {slow_peer}, when_full {when_full}");
+        let told = format!(
+            "instances {instances:?}, on_error {on_error:?}, slow_peer {slow_peer}, when_full {when_full}"
+        );
         let run = Self {
             seed,
             folder,
@@ -185,6 +195,7 @@ impl Run {
             peers_block: slow_peer == "block",
             pipeline: Pipeline::Runs,
             contents,
+            instances,
             storms: 0,
             began: Instant::now(),
             scrapes: 0,
@@ -240,7 +251,7 @@ impl Run {
         }
         self.storms += 1;
         self.tell("send a storm of traps");
-        for _ in 0..STORM {
+        for _ in 0..STORM * self.instances[0] {
             let message = self.plan.next([Word::Trap, Word::Pass], 0);
             self.producer.send(message);
         }

@@ -296,8 +296,9 @@ fn differences<T: std::hash::Hash + Eq + std::fmt::Debug>(
 fn report(scrape: &Scrape<'_>, run: &Run) {
     let swaps = |outcome| scrape.sum("tidemill_plugin_swaps_total", &[("outcome", outcome)]);
     println!(
-        "seed {}: {} messages, {} scrapes, {} swaps, {} refused",
+        "seed {}, instances {:?}: {} messages, {} scrapes, {} swaps, {} refused",
         run.seed,
+        run.instances,
         scrape.received(),
         run.scrapes,
         swaps("swapped"),

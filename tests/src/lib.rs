@@ -10,6 +10,7 @@ mod log;
 pub mod peers;
 pub mod prometheus;
 pub mod proxy;
+pub mod scene;
 pub mod sockets;
 
 use std::path::{Path, PathBuf};
@@ -18,7 +19,7 @@ use std::sync::{Arc, LazyLock};
 use tidemill::config::Limits;
 use tidemill::message::metadata::{Metadata, Origin};
 use tidemill::message::{Message, Payload};
-use tidemill::plugin::{Engine, HostState, Plugin, Setup};
+use tidemill::plugin::{Engine, HostState, Plugin, Setup, StatePart};
 use tidemill::telemetry::Metrics;
 
 /// The file of a guest of `tests/guests`: `contract-<language>`, `counter-v1`, `counter-v2`, `endings-go`,
@@ -117,6 +118,7 @@ pub fn setup(config: &str) -> Setup {
     Setup {
         pipeline: "test".into(),
         transform: "guest".into(),
+        part: StatePart::WHOLE,
         config: config.into(),
         limits: Limits::default(),
         is_replay: false,

@@ -1,6 +1,6 @@
 //! Builds the guests of the tests, `tests/guests`, into a folder of `.wasm` files, by default
 //! `target/guests`: `asking`, `contract-<language>`, `counter-v1`, `counter-v2`, `endings-go`, `hostile`, `moody`,
-//! `sleeper` and `steered`.
+//! `sleeper`, `steered` and `tally`.
 //!
 //! What is up to date is left alone. A language whose tools are missing is skipped by name; with
 //! `CI=true` that is an error.
@@ -66,8 +66,17 @@ impl Language {
 }
 
 /// The guests in Rust. Their packages are named like their files, after `guest-`.
-const RUST: [&str; 8] =
-    ["asking", "contract-rust", "counter-v1", "counter-v2", "hostile", "moody", "sleeper", "steered"];
+const RUST: [&str; 9] = [
+    "asking",
+    "contract-rust",
+    "counter-v1",
+    "counter-v2",
+    "hostile",
+    "moody",
+    "sleeper",
+    "steered",
+    "tally",
+];
 
 /// `cargo xtask guests`
 ///

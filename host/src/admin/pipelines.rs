@@ -84,6 +84,9 @@ impl HostView {
         let state = serde_json::to_value(&pipeline.state).unwrap_or_default();
         if let (Value::Object(answer), Value::Object(state)) = (&mut answer, state) {
             answer.extend(state);
+            if !pipeline.warnings.is_empty() {
+                answer.insert("warnings".to_owned(), json!(pipeline.warnings));
+            }
             answer.insert("counters".to_owned(), counters(&self.metrics, &pipeline.config));
         }
         answer

@@ -1,6 +1,7 @@
 //! Checking a configuration against the plugins that are there, without opening anything.
 
-use super::plugin_registry::{PluginRefusal, PluginRegistry, setup, untaken_outputs};
+use super::instances::setup;
+use super::plugin_registry::{PluginRefusal, PluginRegistry, untaken_outputs};
 use super::{AppError, compile};
 use crate::builtin;
 use crate::config::{Config, FilePath, Mode, Outputs, Part, Pipeline, PipelinePart, Transform, nearest};

@@ -4,8 +4,8 @@
 //! take is in `bounded.rs`.
 
 use super::end_opener::OpenedEnds;
+use super::instances::{MadeStages, Ready};
 use super::kept::Kept;
-use super::plugin_registry::Ready;
 use super::start::StartError;
 use super::swap::FinishedSwap;
 use crate::plugin::Plugin;
@@ -25,7 +25,7 @@ pub(super) enum PipelineJob {
         /// The name of the pipeline.
         pipeline: Arc<str>,
         /// The stages with what they go on with, or why they were not made.
-        result: Result<(Vec<Ready>, Kept), StartError>,
+        result: Result<(MadeStages, Kept), StartError>,
     },
     /// The ends of a pipeline are opened.
     Opened {

@@ -11,8 +11,8 @@ mod starting;
 mod waiting;
 
 use super::end_opener::EndOpener;
+use super::instances::Ready;
 use super::job::PipelineJob;
-use super::plugin_registry::Ready;
 use super::plugins::ManagedPlugins;
 use crate::config;
 use crate::control::ControlError;

@@ -1,12 +1,8 @@
-//! The plugins that are there, by name, and what is made of them for a pipeline.
+//! The plugins that are there, by name, and why one cannot serve a pipeline.
 
 use crate::config::{self, MAX_SINKS, Outputs, Redacted, Transform};
-use crate::http_client::HttpClient;
-use crate::plugin::{Description, Fault, HostState, Instance, Plugin, Setup, StatePart};
-use crate::telemetry::Metrics;
-use futures_util::future::try_join_all;
+use crate::plugin::{Description, Fault, Plugin};
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 /// The current version of each plugin.
 #[derive(Debug, Default)]
@@ -59,9 +55,6 @@ pub enum PluginRefusal {
     },
 }
 
-/// A stage that is ready to run.
-pub(super) type Ready = (config::Transform, Setup, Instance);
-
 impl PluginRegistry {
     /// The current version of a plugin.
     pub(super) fn get(&self, name: &str) -> Option<&Plugin> {
@@ -92,49 +85,6 @@ impl PluginRegistry {
         }
         if missing.is_empty() { Ok(plugins) } else { Err(missing) }
     }
-}
-
-/// Makes an instance for every transform of a pipeline, side by side; `plugins` has the plugin of each, and
-/// `states` what it is to go on with.
-pub(super) async fn stages(
-    pipeline: &config::Pipeline,
-    plugins: &[Plugin],
-    states: &[HostState],
-    metrics: &Metrics,
-) -> Result<Vec<Ready>, PluginRefusal> {
-    let all = pipeline.transforms.iter().zip(plugins).zip(states);
-    let made = all.map(|((transform, plugin), state)| async move {
-        let setup = setup(pipeline, transform, state.clone(), metrics);
-        let instance = instance(transform, plugin, &setup).await?;
-        Ok((transform.clone(), setup, instance))
-    });
-    let stages = try_join_all(made).await?;
-    if let Some((transform, _, instance)) = stages.last() {
-        check_outputs(pipeline, transform.plugin.shown(), instance.description())?;
-    }
-    Ok(stages)
-}
-
-/// Makes an instance that goes on with what the host has kept of the stage.
-pub(super) async fn instance(
-    transform: &config::Transform,
-    plugin: &Plugin,
-    setup: &Setup,
-) -> Result<Instance, PluginRefusal> {
-    let shown = transform.plugin.shown();
-    let place = || (setup.pipeline.to_string(), setup.transform.to_string(), shown.to_owned());
-    let mut instance = plugin.instantiate(setup).await.map_err(|fault| {
-        let (pipeline, transform, plugin) = place();
-        PluginRefusal::Init { pipeline, transform, plugin, fault }
-    })?;
-    let snapshots = setup.state.snapshots();
-    if !snapshots.is_empty()
-        && let Err(fault) = instance.restore(&snapshots, StatePart::WHOLE).await
-    {
-        let (pipeline, transform, plugin) = place();
-        return Err(PluginRefusal::State { pipeline, transform, plugin, fault });
-    }
-    Ok(instance)
 }
 
 /// Whether the plugin of the last transform has every output that a sink takes by name.
@@ -178,22 +128,4 @@ pub(super) fn untaken_outputs<'o>(
         })
     };
     outputs.filter(|output| !is_taken(output)).collect()
-}
-
-pub(super) fn setup(
-    pipeline: &config::Pipeline,
-    transform: &config::Transform,
-    state: HostState,
-    metrics: &Metrics,
-) -> Setup {
-    Setup {
-        pipeline: Arc::from(pipeline.name.as_str()),
-        transform: Arc::from(transform.name.as_str()),
-        config: transform.config.clone(),
-        limits: transform.limits,
-        is_replay: pipeline.source.is_recording(),
-        state,
-        http: HttpClient::of(transform),
-        metrics: metrics.guest(&pipeline.name, &transform.name),
-    }
 }

@@ -6,8 +6,9 @@
 
 use super::bounded::{Failure, bounded};
 use super::end_opener::{EndOpener, OpenError, OpenedEnds};
+use super::instances::{self, MadeStages};
 use super::kept::Kept;
-use super::plugin_registry::{self, PluginRefusal, Ready};
+use super::plugin_registry::PluginRefusal;
 use crate::config;
 use crate::generation::Position;
 use crate::plugin::Plugin;
@@ -90,7 +91,7 @@ pub(super) async fn check_files(
     }
 }
 
-/// Makes the stages of a pipeline, one plugin for each transform, that go on with what is kept of it, which comes
+/// Makes the stages of a pipeline, the instances of one plugin for each transform, that go on with what is kept of it, which comes
 /// from the disk where that is newest.
 pub(super) async fn prepare(
     pipeline: &config::Pipeline,
@@ -99,10 +100,10 @@ pub(super) async fn prepare(
     store: &Store,
     metrics: &Metrics,
     cancel: &CancellationToken,
-) -> Result<(Vec<Ready>, Kept), StartError> {
+) -> Result<(MadeStages, Kept), StartError> {
     let stages = async {
         kept.load(pipeline, store).await?;
-        let made = plugin_registry::stages(pipeline, plugins, &kept.states, metrics).await;
+        let made = instances::stages(pipeline, plugins, &kept.states, metrics).await;
         Ok((made.map_err(StartError::Refused)?, kept))
     };
     match bounded(PREPARE_DEADLINE, cancel, stages).await {

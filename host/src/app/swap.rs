@@ -6,7 +6,8 @@
 //! pipeline has ended meanwhile, or is about to, is no use any more.
 
 use super::bounded::{Failure, bounded};
-use super::plugin_registry::{self, check_outputs};
+use super::instances::{self, instantiate, retire};
+use super::plugin_registry::check_outputs;
 use crate::config;
 use crate::pipeline::{CarriedState, Control, Swap, Swapped};
 use crate::plugin::{Instance, Plugin, Setup};
@@ -130,7 +131,7 @@ pub(super) async fn swap(offer: Offer) -> FinishedSwap {
     };
     let (prepared, mut refused) = prepared.into_iter().fold((Vec::new(), Vec::new()), |mut all, each| {
         match each {
-            Ok(instance) => all.0.push(instance),
+            Ok(instances) => all.0.push(instances),
             Err(error) => all.1.push(error),
         }
         all
@@ -138,20 +139,20 @@ pub(super) async fn swap(offer: Offer) -> FinishedSwap {
     refused.extend(spared.into_iter().filter_map(Result::err));
     if !refused.is_empty() {
         report.error = Some(refused.join("; "));
-        retire(prepared).await;
+        retire(prepared.into_iter().flatten().collect()).await;
         return FinishedSwap { plugin, report, taken, kept: uses };
     }
     let mut retired = Vec::new();
-    let exchanges = uses.iter().zip(prepared).map(|(each, instance)| exchange(each, instance));
+    let exchanges = uses.iter().zip(prepared).map(|(each, instances)| exchange(each, instances));
     for (each, answer) in uses.clone().into_iter().zip(join_all(exchanges).await) {
-        let Some((stage_report, instance)) = answer else {
+        let Some((stage_report, instances)) = answer else {
             kept.push(each);
             continue;
         };
         let side = if stage_report.outcome == SwapDecision::Swapped { &mut taken } else { &mut kept };
         side.push(each);
         report.uses.push(stage_report);
-        retired.extend(instance);
+        retired.extend(instances);
     }
     if report.uses.is_empty() || !taken.is_empty() {
         report.outcome = SwapDecision::Swapped;
@@ -184,10 +185,9 @@ async fn try_out(
     stage: usize,
     setup: &Setup,
 ) -> Result<(), String> {
-    let instance = plugin_registry::instance(&pipeline.transforms[stage], plugin, setup).await;
-    let instance =
-        check_stage(plugin, pipeline, stage, instance.map_err(|refusal| refusal.to_string())?).await?;
-    retire(vec![instance]).await;
+    let made = instances::instances(&pipeline.transforms[stage], plugin, setup).await;
+    let made = made.map_err(|refusal| refusal.to_string())?;
+    retire(check_stage(plugin, pipeline, stage, made.instances).await?).await;
     Ok(())
 }
 
@@ -196,33 +196,32 @@ async fn prepare(
     pipeline: &config::Pipeline,
     stage: usize,
     setup: &Setup,
-) -> Result<Instance, String> {
+) -> Result<Vec<Instance>, String> {
     let transform = &setup.transform;
-    let instance = plugin
-        .instantiate(setup)
+    let instances = instantiate(plugin, setup)
         .await
         .map_err(|fault| format!("pipeline {}, transform {transform}: {fault}", pipeline.name))?;
-    check_stage(plugin, pipeline, stage, instance).await
+    check_stage(plugin, pipeline, stage, instances).await
 }
 
-/// Gives an instance back that has the outputs which the sinks behind its stage take.
+/// Gives instances back that have the outputs which the sinks behind their stage take.
 async fn check_stage(
     plugin: &Plugin,
     pipeline: &config::Pipeline,
     stage: usize,
-    instance: Instance,
-) -> Result<Instance, String> {
+    instances: Vec<Instance>,
+) -> Result<Vec<Instance>, String> {
     if stage + 1 == pipeline.transforms.len()
-        && let Err(refusal) = check_outputs(pipeline, plugin.name(), instance.description())
+        && let Err(refusal) = check_outputs(pipeline, plugin.name(), instances[0].description())
     {
-        retire(vec![instance]).await;
+        retire(instances).await;
         return Err(refusal.to_string());
     }
-    Ok(instance)
+    Ok(instances)
 }
 
-/// Offers a use its new instance. None: its pipeline has ended, or is about to.
-async fn exchange(each: &StageUse, next: Instance) -> Option<(StageReport, Option<Instance>)> {
+/// Offers a use its new instances. None: its pipeline has ended, or is about to.
+async fn exchange(each: &StageUse, next: Vec<Instance>) -> Option<(StageReport, Vec<Instance>)> {
     let mut report = StageReport {
         pipeline: each.pipeline.name.clone(),
         transform: each.setup.transform.to_string(),
@@ -240,7 +239,7 @@ async fn exchange(each: &StageUse, next: Instance) -> Option<(StageReport, Optio
     let Ok(answered) = tokio::time::timeout(EXCHANGE_DEADLINE, asked).await else {
         // It finds nobody waiting for its verdict, and stays on the version that it runs.
         report.error = Some(format!("its pipeline did not swap within {} s", EXCHANGE_DEADLINE.as_secs()));
-        return Some((report, None));
+        return Some((report, Vec::new()));
     };
     let Swapped { outcome, pause, retired } = answered?;
     report.swap_us = Some(u64::try_from(pause.as_micros()).unwrap_or(u64::MAX));
@@ -257,12 +256,4 @@ async fn exchange(each: &StageUse, next: Instance) -> Option<(StageReport, Optio
         Err(fault) => report.error = Some(fault.to_string()),
     }
     Some((report, retired))
-}
-
-/// Drops instances where the time that unmapping their memory takes holds nothing up.
-async fn retire(instances: Vec<Instance>) {
-    if !instances.is_empty() {
-        let dropped = tokio::task::spawn_blocking(move || drop(instances)).await;
-        dropped.expect("dropping an instance does not panic");
-    }
 }

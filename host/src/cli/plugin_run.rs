@@ -5,7 +5,7 @@ use crate::builtin;
 use crate::config::{DEAD_LETTER, Format, Outputs, Plugins, Redacted, Transform, nearest};
 use crate::http_client::HttpClient;
 use crate::pipeline::{self, Control, Ended, Ending, Parts, Persistence};
-use crate::plugin::{Engine, HostState, Instance, Setup};
+use crate::plugin::{Engine, HostState, Instance, Setup, StatePart};
 use crate::shutdown::Shutdown;
 use crate::sink::lines::FatalWrite;
 use crate::telemetry::Metrics;
@@ -82,6 +82,7 @@ impl PluginRun {
         let setup = Setup {
             pipeline: PIPELINE.into(),
             transform: name.as_str().into(),
+            part: StatePart::WHOLE,
             config: transform.config.clone(),
             limits: transform.limits,
             is_replay: false,
@@ -119,7 +120,7 @@ async fn run(
     let parts = Parts {
         name: PIPELINE.into(),
         source: source::lines::stdin(Format::Jsonl).map_err(failed)?,
-        transforms: vec![(transform, setup, instance)],
+        transforms: vec![(transform, setup, vec![instance])],
         sinks: vec![("stdout".into(), Outputs::All, out)],
         dead_letter: Some(rejected),
         persistence: Persistence::GivesUp,

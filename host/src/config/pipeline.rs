@@ -7,6 +7,7 @@ use super::form::{
 };
 use super::http::HttpSettings;
 use super::http_grant::{Granted, HttpGrant};
+use super::message_key::MessageKey;
 use super::read::{self, Becomes, Form, Item, Read, TableReader};
 use super::report::{Report, Span};
 use super::shape::Kind;
@@ -17,6 +18,8 @@ use std::time::Duration;
 const MOST_BATCH: i64 = 65_536;
 /// With a minute between each, a month.
 const MOST_RETRIES: i64 = 43_200;
+/// More than any machine has processors for: beyond that, more instances only take memory.
+const MOST_INSTANCES: i64 = 256;
 /// A name is in every line of the log and in many series of the metrics.
 const MOST_LABEL_BYTES: usize = 64;
 /// What 32-bit WebAssembly can address.
@@ -142,6 +145,11 @@ table! {
         /// A message that the plugin cannot decide on yet is offered again so many times; then it counts as
         /// rejected.
         retries: usize = key(Count<0, MOST_RETRIES>, default(5));
+        /// So many instances of the plugin work in parallel, each with memory and limits of its own.
+        instances: usize = key(Count<1, MOST_INSTANCES>, default(1));
+        /// Messages with the same value here go to the same instance, and their order is kept for each value: a JSON
+        /// pointer, or "metadata:NAME"; if left out, the order of all messages is kept.
+        key: Option<MessageKey> = key(One<MessageKey>, optional);
         /// An instance of the plugin may use so much and no more.
         limits: Limits = key(Sub<Limits>, default(Limits::default()));
         /// The plugin may send HTTP requests to these origins: https://, with * for the first part of a host or
@@ -152,7 +160,7 @@ table! {
         /// The plugin's state is kept here: what it sets, and its snapshots.
         state: StateStore = key(Word<StateStore>, default(StateStore::Memory));
     }
-    later ["direction", "swap", "instances", "key"];
+    later ["direction", "swap"];
     check check_transform;
 }
 

@@ -24,8 +24,8 @@ pub enum Control {
 pub struct Swap {
     /// The number of the stage.
     pub stage: usize,
-    /// The new version, initialised with the stage's configuration.
-    pub next: Instance,
+    /// The new version, initialised with the stage's configuration: an instance for each that runs.
+    pub next: Vec<Instance>,
     /// Whether it starts without the state of the old one.
     pub fresh: bool,
     /// Where the verdict goes. It is dropped unanswered where the pipeline ends before the swap.
@@ -39,8 +39,8 @@ pub struct Swapped {
     pub outcome: Result<CarriedState, Fault>,
     /// How long the pipeline stood still.
     pub pause: Duration,
-    /// The instance that is not needed any more; dropping it takes time.
-    pub retired: Option<Instance>,
+    /// The instances that are not needed any more; dropping them takes time.
+    pub retired: Vec<Instance>,
 }
 
 /// How a pipeline ended.

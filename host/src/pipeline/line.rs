@@ -443,16 +443,16 @@ impl Line {
             ends.outlets.take(stages[number].account(), 0, settled, &mut given.routed);
         } else {
             let [.., stage, next] = &mut stages[..number + 2] else { return };
-            let before = next.inbox().len();
+            let mut onward = 0;
             for Routed { output, message } in given.routed.drain(..) {
                 // Only the last transform has sinks for its named outputs.
                 if output == 0 {
-                    next.inbox().push_back(message);
+                    next.give(message);
+                    onward += 1;
                 } else {
                     settled.untaken += 1;
                 }
             }
-            let onward = (next.inbox().len() - before) as u64;
             stage.account().hand_on(settled, [(next.account(), onward)]);
         }
         if !given.failed.is_empty() {
@@ -485,7 +485,7 @@ impl Line {
                 }
                 Swapped { outcome: Ok(state), pause, retired }
             }
-            Err((refused, fault)) => Swapped { outcome: Err(fault), pause, retired: Some(refused) },
+            Err((refused, fault)) => Swapped { outcome: Err(fault), pause, retired: refused },
         };
         // Whoever asked may have given up just now; the swap stands all the same.
         let _ = verdict.send(swapped);
@@ -529,13 +529,7 @@ impl Line {
                 *ending = Ending::Failed(STOPPED_BY_A_FAILURE.into());
             }
             if self.ends.stop().is_some() {
-                for stage in &mut self.stages {
-                    if stage.is_working() {
-                        stage.hurry();
-                    } else {
-                        self.abandoned += stage.abandon();
-                    }
-                }
+                self.abandoned += self.stages.iter_mut().map(Stage::hurry).sum::<u64>();
             }
             if self.stages.iter().any(Stage::has_work) {
                 self.wait_for_room().await?;

@@ -63,14 +63,15 @@ impl Callee {
         });
         store.set_epoch_deadline(1);
 
+        let (instance, instances) = (setup.part.number.to_string(), setup.part.of.to_string());
         let facts = [
             ("host", concat!("tidemill ", env!("CARGO_PKG_VERSION"))),
             ("contract", CONTRACT_VERSION),
             ("pipeline", &*setup.pipeline),
             ("transform", &*setup.transform),
-            // One instance a transform, and none beside that runs.
-            ("instance", "0"),
-            ("instances", "1"),
+            ("instance", &*instance),
+            ("instances", &*instances),
+            // None beside that runs.
             ("shadow", "false"),
         ];
         let running = engine.ticker().enter();

@@ -6,7 +6,6 @@
 use super::bindings::tidemill::plugin::types as wit;
 use super::description::Description;
 use super::fault::Fault;
-use super::fields::document;
 use super::forward::Forward;
 use super::rows::{check_ends, check_texts, range, same_length};
 use crate::message::{Message, Payload};
@@ -131,8 +130,8 @@ impl Edits {
                 continue;
             }
             let start = buffer.len();
-            let edited =
-                self.pointers.apply(document(&batch[forward.index(n)].payload), &changes, &mut buffer);
+            let document = batch[forward.index(n)].payload.document();
+            let edited = self.pointers.apply(document, &changes, &mut buffer);
             messages.push(match edited {
                 Ok(()) => EditedMessage::Changed(start..buffer.len()),
                 Err(EditError::Document(invalid)) => EditedMessage::Refused(invalid.to_string()),

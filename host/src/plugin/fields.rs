@@ -7,8 +7,8 @@ use super::bindings::tidemill::plugin::types::{OptionalTextsParam, ValuesParam};
 use super::description::{ColumnForm, Description, FieldKind};
 use super::fault::Fault;
 use super::rows::range;
-use crate::message::{Message, Payload};
-use tidemill_json::{Document, Value};
+use crate::message::Message;
+use tidemill_json::Value;
 
 /// A buffer that grew beyond this for one huge batch is given back after it.
 const KEEP_BYTES: usize = 4 << 20;
@@ -73,7 +73,7 @@ impl JsonFields {
         }
         self.columns.iter_mut().for_each(FieldColumn::clear);
         for (index, message) in (0..).zip(messages) {
-            match self.pointers.find(document(&message.payload)) {
+            match self.pointers.find(message.payload.document()) {
                 Ok(found) => {
                     for column in &mut self.columns {
                         search.bytes = search.bytes.checked_add(column.push(found.get(column.field)))?;
@@ -112,12 +112,6 @@ impl JsonFields {
             (_, ColumnForm::Each) => ValuesParam::Each(&each[n]),
         })
     }
-}
-
-/// The payload of a message as what may be JSON.
-#[inline]
-pub(super) fn document(payload: &Payload) -> Document<'_> {
-    if payload.is_text() { Document::known_utf8(payload.as_bytes()) } else { payload.as_bytes().into() }
 }
 
 impl FieldColumn {

@@ -75,7 +75,7 @@ impl StoreData {
             limiter: MemoryLimiter::new(setup.limits.memory_bytes),
             time_us: None,
             state: StateView::new(setup.state.clone()),
-            metrics: MetricChanges::new(setup.metrics.clone()),
+            metrics: MetricChanges::new(setup.metrics.of_instance(setup.instance())),
             random: random_numbers(setup),
             wasi: Wasi::new(&log),
             requests: Requests::new(setup, meter),
@@ -119,12 +119,16 @@ impl StoreData {
     }
 }
 
-/// The random numbers of an instance: in a replay always the same of a transform.
+/// The random numbers of an instance: in a replay always the same of each of a transform's instances.
 fn random_numbers(setup: &Setup) -> fastrand::Rng {
     if !setup.is_replay {
         return fastrand::Rng::new();
     }
-    let name = Sha256::new().chain_update(&*setup.pipeline).chain_update([0]).chain_update(&*setup.transform);
+    let mut name =
+        Sha256::new().chain_update(&*setup.pipeline).chain_update([0]).chain_update(&*setup.transform);
+    if let number @ 1.. = setup.part.number {
+        name = name.chain_update([0]).chain_update(number.to_le_bytes());
+    }
     let digest = name.finalize();
     let seed = digest.first_chunk().expect("a digest is longer");
     fastrand::Rng::with_seed(u64::from_le_bytes(*seed))

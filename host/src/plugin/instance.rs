@@ -14,6 +14,7 @@ use super::fault::{Fault, FaultKind};
 use super::fields::{JsonFields, Search};
 use super::limits::CallTime;
 use super::outcome::{Outcome, check, check_emissions};
+use super::part::StatePart;
 use super::setup::Setup;
 use crate::config::Redacted;
 use crate::message::Message;
@@ -27,20 +28,6 @@ pub struct Instance {
     fields: JsonFields,
     edits: Edits,
     marks: Vec<bool>,
-}
-
-/// Which of several instances an instance is: they share out the keys of their state between them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct StatePart {
-    /// Its number, from 0.
-    pub number: u32,
-    /// How many there are.
-    pub of: u32,
-}
-
-impl StatePart {
-    /// The only one there is.
-    pub const WHOLE: Self = Self { number: 0, of: 1 };
 }
 
 impl std::fmt::Debug for Instance {

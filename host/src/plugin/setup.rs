@@ -2,6 +2,7 @@
 
 use super::http::Http;
 use super::log::GuestLog;
+use super::part::StatePart;
 use super::state::HostState;
 use crate::config::{Limits, Redacted};
 use crate::telemetry::GuestMetrics;
@@ -14,6 +15,8 @@ pub struct Setup {
     pub pipeline: Arc<str>,
     /// The label of the stage.
     pub transform: Arc<str>,
+    /// Which of the stage's instances it is.
+    pub part: StatePart,
     /// The plugin's configuration, as JSON. What came from variables in it is taken out of every text of
     /// the plugin.
     pub config: Redacted,
@@ -34,12 +37,23 @@ impl std::fmt::Debug for Setup {
     /// Without the configuration, which may hold secrets.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let mut shown = f.debug_struct("Setup");
-        shown.field("pipeline", &self.pipeline).field("transform", &self.transform);
+        shown.field("pipeline", &self.pipeline).field("transform", &self.transform).field("part", &self.part);
         shown.field("limits", &self.limits).finish_non_exhaustive()
     }
 }
 
 impl Setup {
+    /// The same for each of the stage's instances, in their order.
+    pub fn of_each(&self) -> impl Iterator<Item = Self> {
+        let of = self.part.of;
+        (0..of).map(move |number| Self { part: StatePart { number, of }, ..self.clone() })
+    }
+
+    /// The number of the instance, where there are several.
+    pub fn instance(&self) -> Option<u32> {
+        (self.part.of > 1).then_some(self.part.number)
+    }
+
     /// The log of an instance of this plugin.
     pub(super) fn log(&self, plugin: &Arc<str>) -> GuestLog {
         let (pipeline, transform) = (self.pipeline.clone(), self.transform.clone());

@@ -42,6 +42,8 @@ struct StateValues {
     /// The keys whose values have an end, by when that is.
     expiries: BTreeSet<(u64, Arc<str>)>,
     bytes: usize,
+    /// How much more there is once all instances have committed their changes; less, if negative.
+    growth_bytes: isize,
     record: ChangeRecord,
 }
 
@@ -147,7 +149,7 @@ impl HostState {
 pub(super) struct StateView {
     shared: HostState,
     changes: BTreeMap<Arc<str>, Option<Stored>>,
-    /// How much more there is once the changes are committed than there was before; less, if negative.
+    /// The part of these changes in what the state is to grow by.
     growth_bytes: isize,
     /// Whether the instance has ever given a value an end, or seen that there are such values.
     has_expiries: bool,
@@ -206,7 +208,7 @@ impl StateView {
                 return Err(format!("the state of a transform may have {MAX_STATE_BYTES} bytes"));
             }
         }
-        self.growth_bytes += growth;
+        self.grow(growth);
         for KeyChange { key, value, ttl } in changes {
             let ttl_us = u64::try_from(ttl.as_micros()).unwrap_or(u64::MAX);
             let expires_us = (ttl_us > 0).then(|| now_us.saturating_add(ttl_us));
@@ -240,18 +242,26 @@ impl StateView {
     }
 
     fn has_room(&self, growth: isize) -> bool {
-        signed(self.shared.values().bytes) + self.growth_bytes + growth <= signed(MAX_STATE_BYTES)
+        let values = self.shared.values();
+        signed(values.bytes) + values.growth_bytes + growth <= signed(MAX_STATE_BYTES)
+    }
+
+    fn grow(&mut self, bytes: isize) {
+        self.growth_bytes += bytes;
+        self.shared.values().growth_bytes += bytes;
     }
 
     /// Takes away all that is over.
     fn make_room(&mut self, now_us: u64) {
-        let Self { shared, changes, growth_bytes, .. } = self;
+        let Self { shared, changes, .. } = self;
+        let mut growth = 0;
         shared.values().sweep(now_us, usize::MAX, |key, bytes| {
             if changes.contains_key(key) {
                 // The change replaces nothing any more.
-                *growth_bytes += signed(bytes);
+                growth += signed(bytes);
             }
         });
+        self.grow(growth);
     }
 
     /// What a key takes now; 0 if it is not there.
@@ -293,8 +303,8 @@ impl StateView {
         if self.changes.is_empty() && !self.has_expiries {
             return;
         }
-        self.growth_bytes = 0;
         let mut values = self.shared.values();
+        values.growth_bytes -= std::mem::take(&mut self.growth_bytes);
         for (key, value) in std::mem::take(&mut self.changes) {
             values.apply(key, value);
         }
@@ -305,9 +315,34 @@ impl StateView {
     }
 }
 
+impl Drop for StateView {
+    /// The changes will not be made.
+    fn drop(&mut self) {
+        if self.growth_bytes != 0 {
+            self.shared.values().growth_bytes -= self.growth_bytes;
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_several_instances_are_about_to_change_is_bounded_together() {
+        let shared = HostState::default();
+        let half = vec![0; MAX_STATE_BYTES / 2];
+        let [mut one, mut two, mut three] = [(); 3].map(|()| StateView::new(shared.clone()));
+        set(&mut one, "one", half.clone()).unwrap();
+        assert!(set(&mut two, "two", half.clone()).is_err(), "there is not room for both");
+        set(&mut two, "two", vec![0; 1 << 20]).unwrap();
+        drop(one);
+        set(&mut three, "three", half.clone()).unwrap();
+        two.commit(|| 0);
+        three.commit(|| 0);
+        assert_eq!((shared.len(), shared.values().growth_bytes), (2, 0));
+        assert!(set(&mut two, "more", half).is_err());
+    }
 
     fn change(key: &str, value: Option<Vec<u8>>, ttl: Duration) -> KeyChange {
         KeyChange { key: key.into(), value, ttl }

@@ -16,6 +16,8 @@ use std::sync::Arc;
 
 /// What is read and written otherwise has another number.
 const FORMAT: u64 = 1;
+/// More than any configuration has: a number beyond it comes of damage.
+const MOST_INSTANCES: u32 = 1 << 16;
 /// Pages that are kept in memory for each file: a generation's own, since nothing is read twice.
 const CACHE_BYTES: usize = 1 << 20;
 
@@ -25,6 +27,8 @@ const ABOUT: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("about");
 const VALUES: TableDefinition<'_, (&str, &str), (u64, &[u8])> = TableDefinition::new("values");
 /// By transform and instance.
 const SNAPSHOTS: TableDefinition<'_, (&str, u32), &[u8]> = TableDefinition::new("snapshots");
+/// By transform, how many instances wrote the snapshots, where they were several: not each has one.
+const INSTANCES: TableDefinition<'_, &str, u32> = TableDefinition::new("instances");
 
 /// An open file.
 #[derive(Debug)]
@@ -133,8 +137,22 @@ impl StateFile {
         }
         for entry in transaction.open_table(SNAPSHOTS)?.iter()? {
             let (at, snapshot) = entry?;
-            let snapshots = &mut of(&mut transforms, at.value().0).snapshots;
-            snapshots.get_or_insert_default().push(Bytes::copy_from_slice(snapshot.value()));
+            let (transform, instance) = at.value();
+            let snapshots = of(&mut transforms, transform).snapshots.get_or_insert_default();
+            if instance >= MOST_INSTANCES {
+                return Err(FileError::Damaged("there are more snapshots than instances".into()));
+            }
+            snapshots.resize(instance as usize, None);
+            snapshots.push(Some(Bytes::copy_from_slice(snapshot.value())));
+        }
+        for entry in transaction.open_table(INSTANCES)?.iter()? {
+            let (transform, instances) = entry?;
+            if let Some(snapshots) =
+                transforms.get_mut(transform.value()).and_then(|transform| transform.snapshots.as_mut())
+            {
+                let instances = instances.value().min(MOST_INSTANCES) as usize;
+                snapshots.resize(instances.max(snapshots.len()), None);
+            }
         }
         Ok(Generation { position, transforms: transforms.into_values().collect() })
     }
@@ -164,6 +182,7 @@ impl StateFile {
                 }
                 let mut values = transaction.open_table(VALUES)?;
                 let mut snapshots = transaction.open_table(SNAPSHOTS)?;
+                let mut instances = transaction.open_table(INSTANCES)?;
                 for transform in &changes.transforms {
                     let name = &*transform.name;
                     for (key, value) in &transform.values {
@@ -177,7 +196,13 @@ impl StateFile {
                     let Some(new) = &transform.snapshots else { continue };
                     snapshots.retain_in((name, 0)..=(name, u32::MAX), |_, _| false)?;
                     for (instance, snapshot) in (0..).zip(new) {
-                        snapshots.insert((name, instance), &snapshot[..])?;
+                        if let Some(snapshot) = snapshot {
+                            snapshots.insert((name, instance), &snapshot[..])?;
+                        }
+                    }
+                    match u32::try_from(new.len()) {
+                        Ok(count @ 2..) => drop(instances.insert(name, count)?),
+                        _ => drop(instances.remove(name)?),
                     }
                 }
             }
@@ -193,6 +218,7 @@ impl StateFile {
             transaction.set_two_phase_commit(true);
             transaction.open_table(VALUES)?.retain(|(of, _), _| of != transform)?;
             transaction.open_table(SNAPSHOTS)?.retain(|(of, _), _| of != transform)?;
+            transaction.open_table(INSTANCES)?.remove(transform)?;
             transaction.commit()?;
             Ok(())
         })

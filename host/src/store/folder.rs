@@ -240,7 +240,7 @@ fn listed(generation: &Generation) -> Vec<ListedTransform> {
             .iter()
             .map(|(key, value)| key.len() + value.as_ref().map_or(0, |value| value.bytes.len()))
             .sum(),
-        snapshot_bytes: transform.snapshots.iter().flatten().map(|snapshot| snapshot.len()).sum(),
+        snapshot_bytes: transform.snapshots.iter().flatten().flatten().map(|snapshot| snapshot.len()).sum(),
     });
     transforms.collect()
 }

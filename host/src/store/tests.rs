@@ -22,7 +22,7 @@ fn position(offset: u64) -> Option<Position> {
 /// One transform that has one key and one snapshot.
 fn generation(name: &str, bytes: impl Into<Vec<u8>>, offset: u64) -> Generation {
     let bytes = bytes.into();
-    let snapshots = Some(vec![Bytes::from(bytes.clone())]);
+    let snapshots = Some(vec![Some(Bytes::from(bytes.clone()))]);
     let values = vec![("key".into(), value(bytes))];
     let transform = TransformState { name: name.into(), values, snapshots };
     Generation { position: position(offset), transforms: vec![transform] }
@@ -36,8 +36,8 @@ fn files(dir: &Path) -> Vec<PathBuf> {
 
 /// Transform, key, and what it gets: a value with its end.
 type ValueChange = (u8, u8, Option<(Vec<u8>, Option<u64>)>);
-/// Transform, and its snapshots.
-type SnapshotChange = (u8, Vec<Vec<u8>>);
+/// Transform, and the snapshots of its instances.
+type SnapshotChange = (u8, Vec<Option<Vec<u8>>>);
 
 /// What is done to a file.
 #[derive(Clone, Debug)]
@@ -50,7 +50,8 @@ enum Step {
 fn step() -> impl Strategy<Value = Step> {
     let stored = (vec(any::<u8>(), 0..40), proptest::option::of(1..u64::MAX));
     let changes = vec((0..3u8, 0..8u8, proptest::option::weighted(0.7, stored)), 0..12);
-    let snapshots = vec((0..3u8, vec(vec(any::<u8>(), 0..5000), 0..3)), 0..3);
+    let snapshots =
+        vec((0..3u8, vec(proptest::option::weighted(0.8, vec(any::<u8>(), 0..5000)), 0..4)), 0..3);
     prop_oneof![
         6 => (changes, snapshots, proptest::option::of(any::<u64>()))
             .prop_map(|(changes, snapshots, offset)| Step::Write(changes, snapshots, offset)),
@@ -63,7 +64,7 @@ fn step() -> impl Strategy<Value = Step> {
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Model {
     values: BTreeMap<(String, String), StateValue>,
-    snapshots: BTreeMap<String, Vec<Bytes>>,
+    snapshots: BTreeMap<String, Vec<Option<Bytes>>>,
     position: Option<Position>,
 }
 
@@ -92,7 +93,7 @@ impl Model {
                 }
             }
             match &transform.snapshots {
-                Some(all) if all.is_empty() => drop(self.snapshots.remove(&name)),
+                Some(all) if all.iter().all(Option::is_none) => drop(self.snapshots.remove(&name)),
                 Some(all) => drop(self.snapshots.insert(name, all.clone())),
                 None => {}
             }
@@ -113,7 +114,7 @@ fn changes(values: Vec<ValueChange>, snapshots: Vec<SnapshotChange>, offset: Opt
     }
     for (number, all) in snapshots {
         let transform = transforms.entry(number).or_insert_with_key(new);
-        transform.snapshots = Some(all.into_iter().map(Bytes::from).collect());
+        transform.snapshots = Some(all.into_iter().map(|snapshot| snapshot.map(Bytes::from)).collect());
     }
     Generation { position: offset.and_then(position), transforms: transforms.into_values().collect() }
 }

@@ -15,6 +15,7 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::AddAssign;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 /// What a place in a pipeline does with messages; it decides which counters are shown.
@@ -58,6 +59,17 @@ pub struct Settled {
     pub emitted: u64,
     /// Messages out whose output nothing takes.
     pub untaken: u64,
+}
+
+impl AddAssign for Settled {
+    #[inline]
+    fn add_assign(&mut self, more: Self) {
+        self.passed += more.passed;
+        self.filtered += more.filtered;
+        self.forwarded += more.forwarded;
+        self.emitted += more.emitted;
+        self.untaken += more.untaken;
+    }
 }
 
 /// The counts of one place.
@@ -192,11 +204,7 @@ impl Account {
         let mut books = self.ledger.lock();
         let book = &mut books[self.index];
         book.entered += entered;
-        book.settled.passed += settled.passed;
-        book.settled.filtered += settled.filtered;
-        book.settled.forwarded += settled.forwarded;
-        book.settled.emitted += settled.emitted;
-        book.settled.untaken += settled.untaken;
+        book.settled += settled;
         book.dropped[Reason::NoOutput as usize] += settled.untaken;
         for (next, messages) in onward {
             debug_assert!(Arc::ptr_eq(&next.ledger.books, &self.ledger.books), "one pipeline, one ledger");

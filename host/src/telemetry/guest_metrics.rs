@@ -164,16 +164,27 @@ impl GuestRegistry {
     }
 }
 
+/// The metrics of one transform, by their names; the gauges of several instances by their numbers too.
+type GuestValues = BTreeMap<String, BTreeMap<Option<u32>, MetricValue>>;
+
 /// The metrics of one transform's plugin. A cheap handle.
 #[derive(Clone, Debug, Default)]
 pub struct GuestMetrics {
-    values: Arc<Mutex<BTreeMap<String, MetricValue>>>,
+    values: Arc<Mutex<GuestValues>>,
     owners: Owners,
+    /// The instance whose gauges are meant, where there are several: what they count adds up, and what they set does
+    /// not.
+    instance: Option<u32>,
     /// Names whose refusal was logged.
     told: Arc<Mutex<BTreeSet<String>>>,
 }
 
 impl GuestMetrics {
+    /// The same, of one of several instances; `None` where there is one.
+    pub fn of_instance(&self, instance: Option<u32>) -> Self {
+        Self { instance, ..self.clone() }
+    }
+
     /// Adds to a counter. What is below 0 is ignored.
     ///
     /// # Errors
@@ -204,19 +215,23 @@ impl GuestMetrics {
     /// Changes the metric that is kept under `base`, which [`base_name`] has given.
     pub(super) fn change(&self, base: &str, change: &MetricValue) -> Result<(), &'static str> {
         let mut values = self.values.lock().expect("nothing panics while it is held");
+        let instance = self.instance.filter(|_| change.kind() == MetricKind::Gauge);
         let count = values.len();
-        if let Some(value) = values.get_mut(base) {
-            if value.kind() != change.kind() {
+        if let Some(of_instances) = values.get_mut(base) {
+            if of_instances.values().any(|value| value.kind() != change.kind()) {
                 return Err(CLASH);
             }
-            value.merge(change);
+            match of_instances.get_mut(&instance) {
+                Some(value) => value.merge(change),
+                None => drop(of_instances.insert(instance, change.clone())),
+            }
             return Ok(());
         }
         if count >= MAX_NAMES {
             return Err("a transform may have 64 metrics of its own");
         }
         self.own(base, change.kind())?;
-        values.insert(base.to_owned(), change.clone());
+        values.insert(base.to_owned(), [(instance, change.clone())].into());
         Ok(())
     }
 
@@ -252,8 +267,8 @@ impl Collector for GuestRegistry {
         // A name may be used by several transforms, always for one kind, but is described once.
         let mut kinds: BTreeMap<String, MetricKind> = BTreeMap::new();
         for guest in transforms.values() {
-            for (name, value) in &*guest.values.lock().expect("nothing panics while it is held") {
-                kinds.insert(name.clone(), value.kind());
+            for (name, of_instances) in &*guest.values.lock().expect("nothing panics while it is held") {
+                kinds.extend(of_instances.values().map(|value| (name.clone(), value.kind())));
             }
         }
         for (name, kind) in kinds {
@@ -262,19 +277,22 @@ impl Collector for GuestRegistry {
             let mut described =
                 encoder.encode_descriptor(&shown, "Kept by a plugin", None, kind.metric_type())?;
             for ((pipeline, transform), guest) in &*transforms {
-                let labels: Labels = vec![("pipeline", pipeline.clone()), ("transform", transform.clone())];
                 let values = guest.values.lock().expect("nothing panics while it is held");
-                let Some(value) = values.get(&name) else { continue };
-                let mut family = described.encode_family(&labels)?;
-                match value {
-                    MetricValue::Counter(total) => ConstCounter::new(*total).encode(family)?,
-                    MetricValue::Gauge(gauge) => ConstGauge::new(*gauge).encode(family)?,
-                    MetricValue::Histogram(observed) => {
-                        let Observed { counts, sum } = &**observed;
-                        // The encoder knows the bucket for everything else by this bound.
-                        let uppers = BUCKETS.iter().copied().chain(std::iter::once(f64::INFINITY));
-                        let buckets: Vec<(f64, u64)> = uppers.zip(counts.iter().copied()).collect();
-                        family.encode_histogram::<Labels>(*sum, counts.iter().sum(), &buckets, None)?;
+                for (instance, value) in values.get(&name).into_iter().flatten() {
+                    let mut labels: Labels =
+                        vec![("pipeline", pipeline.clone()), ("transform", transform.clone())];
+                    labels.extend(instance.map(|instance| ("instance", instance.to_string())));
+                    let mut family = described.encode_family(&labels)?;
+                    match value {
+                        MetricValue::Counter(total) => ConstCounter::new(*total).encode(family)?,
+                        MetricValue::Gauge(gauge) => ConstGauge::new(*gauge).encode(family)?,
+                        MetricValue::Histogram(observed) => {
+                            let Observed { counts, sum } = &**observed;
+                            // The encoder knows the bucket for everything else by this bound.
+                            let uppers = BUCKETS.iter().copied().chain(std::iter::once(f64::INFINITY));
+                            let buckets: Vec<(f64, u64)> = uppers.zip(counts.iter().copied()).collect();
+                            family.encode_histogram::<Labels>(*sum, counts.iter().sum(), &buckets, None)?;
+                        }
                     }
                 }
             }
@@ -296,6 +314,31 @@ mod tests {
         let text = metrics.encode();
         assert!(text.contains("tidemill_guest_late_total{pipeline=\"p\",transform=\"a\"} 3"), "{text}");
         assert!(text.contains("tidemill_guest_open{pipeline=\"p\",transform=\"b\"} 4.5"), "{text}");
+    }
+
+    #[test]
+    fn counters_of_several_instances_add_up_and_each_has_its_own_gauges() {
+        let metrics = Metrics::default();
+        for instance in 0..2_u32 {
+            let guest = metrics.guest("p", "a").of_instance(Some(instance));
+            guest.add("late", 2.0).unwrap();
+            guest.observe("took", 1.0).unwrap();
+            guest.set("open", f64::from(instance)).unwrap();
+            guest.set("open", f64::from(instance) + 0.5).unwrap();
+            assert!(guest.set("late", 1.0).is_err() && guest.add("open", 1.0).is_err());
+        }
+        let text = metrics.encode();
+        for line in [
+            "tidemill_guest_late_total{pipeline=\"p\",transform=\"a\"} 4",
+            "tidemill_guest_took_count{pipeline=\"p\",transform=\"a\"} 2",
+            "tidemill_guest_open{pipeline=\"p\",transform=\"a\",instance=\"0\"} 0.5",
+            "tidemill_guest_open{pipeline=\"p\",transform=\"a\",instance=\"1\"} 1.5",
+        ] {
+            assert!(text.contains(line), "{line} in\n{text}");
+        }
+        let guests = [0, 1].map(|instance| metrics.guest("p", "a").of_instance(Some(instance)));
+        (3..64).for_each(|n| guests[0].set(&format!("n{n}"), 1.0).unwrap());
+        assert!(guests[1].set("n3", 1.0).is_ok() && guests[1].set("one_more", 1.0).is_err());
     }
 
     #[test]

@@ -28,6 +28,9 @@ pub type SecondsCounter = Counter<f64, AtomicU64>;
 const SECONDS_BUCKETS: [f64; 13] =
     [1e-6, 5e-6, 1e-5, 5e-5, 1e-4, 5e-4, 1e-3, 5e-3, 1e-2, 5e-2, 0.1, 0.5, 1.0];
 
+/// The label of what instances have each for themselves, where a transform has several.
+const INSTANCE: &str = "instance";
+
 /// Makes the histograms of a family.
 #[derive(Clone)]
 struct SecondsHistogram;
@@ -170,9 +173,21 @@ impl Metrics {
         }
     }
 
-    /// The counters of a transform that runs `plugin`.
-    pub fn stage(&self, pipeline: &str, transform: &str, plugin: &str) -> StageMetrics {
-        let of = labels([("pipeline", pipeline), ("transform", transform)]);
+    /// The counters of a transform that runs `plugin`, or of one of its instances where there are several: what they
+    /// count adds up, and their gauges are their own.
+    pub fn stage(
+        &self,
+        pipeline: &str,
+        transform: &str,
+        plugin: &str,
+        instance: Option<u32>,
+    ) -> StageMetrics {
+        let of_instance = |of: &Labels| {
+            let mut of = of.clone();
+            of.extend(instance.map(|instance| (INSTANCE, instance.to_string())));
+            of
+        };
+        let of = of_instance(&labels([("pipeline", pipeline), ("transform", transform)]));
         let with_plugin = labels([("pipeline", pipeline), ("transform", transform), ("plugin", plugin)]);
         let outcome = |outcome: &str| {
             let mut of = with_plugin.clone();
@@ -185,9 +200,9 @@ impl Metrics {
             calls_failed: outcome("fault"),
             call_duration: self.call_duration.get_or_create_owned(&with_plugin),
             cpu: self.cpu.get_or_create_owned(&with_plugin),
-            memory_bytes: self.memory.get_or_create_owned(&with_plugin),
+            memory_bytes: self.memory.get_or_create_owned(&of_instance(&with_plugin)),
             state_lost: self.state_lost.get_or_create_owned(&with_plugin),
-            snapshot_bytes: self.snapshot_bytes.get_or_create_owned(&with_plugin),
+            snapshot_bytes: self.snapshot_bytes.get_or_create_owned(&of_instance(&with_plugin)),
             paused: self.plugin_paused.get_or_create_owned(&of),
             swap_duration: self.swap_duration.get_or_create_owned(&with_plugin),
             faults: self.faults.clone(),
@@ -221,10 +236,16 @@ impl Metrics {
         self.accounts.counts(pipeline, transform)
     }
 
-    /// Whether the messages of a transform wait, since its plugin fails again and again.
+    /// Whether messages of a transform wait, since its plugin fails again and again.
     pub fn is_paused(&self, pipeline: &str, transform: &str) -> bool {
         let of = labels([("pipeline", pipeline), ("transform", transform)]);
-        self.plugin_paused.get(&of).is_some_and(|paused| paused.get() != 0)
+        let is_paused = |of: &Labels| self.plugin_paused.get(of).map(|paused| paused.get() != 0);
+        let mut of_instances = (0_u32..).map_while(|instance| {
+            let mut of = of.clone();
+            of.push((INSTANCE, instance.to_string()));
+            is_paused(&of)
+        });
+        is_paused(&of) == Some(true) || of_instances.any(|is_paused| is_paused)
     }
 
     /// The messages that were lost at a place (the source, a transform or a sink) for one reason.

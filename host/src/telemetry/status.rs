@@ -67,6 +67,8 @@ pub struct Described {
     pub config: Arc<config::Pipeline>,
     /// The state of the pipeline.
     pub state: PipelineState,
+    /// What whoever started it should know.
+    pub warnings: Vec<String>,
 }
 
 /// Every pipeline of a host and its state.
@@ -89,7 +91,7 @@ impl Status {
     pub fn add(&self, config: Arc<config::Pipeline>, state: PipelineState) {
         let mut rows = self.lock();
         self.show(&config.name, &state);
-        rows.push(Described { config, state });
+        rows.push(Described { config, state, warnings: Vec::new() });
     }
 
     /// Notes the state of a pipeline.
@@ -98,6 +100,13 @@ impl Status {
         if let Some(row) = rows.iter_mut().find(|row| row.config.name == pipeline) {
             self.show(pipeline, &state);
             row.state = state;
+        }
+    }
+
+    /// Notes what whoever starts a pipeline should know, in the place of what was noted at the start before.
+    pub fn warn(&self, pipeline: &str, warnings: Vec<String>) {
+        if let Some(row) = self.lock().iter_mut().find(|row| row.config.name == pipeline) {
+            row.warnings = warnings;
         }
     }
 

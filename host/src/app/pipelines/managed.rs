@@ -1,7 +1,7 @@
 //! One pipeline of a host, running or not: what it does, and who waits for that.
 
+use crate::app::instances::Ready;
 use crate::app::kept::Kept;
-use crate::app::plugin_registry::Ready;
 use crate::config;
 use crate::control::{Answer, ControlError};
 use crate::pipeline::Control;

@@ -2,7 +2,7 @@
 
 use super::Pipelines;
 use super::managed::{ManagedPipeline, PipelinePhase, Revival, RunningStage};
-use crate::app::plugin_registry;
+use crate::app::instances;
 use crate::app::swap::{IdleStage, StageUse};
 use std::sync::Arc;
 
@@ -27,7 +27,7 @@ impl Pipelines {
         let idle = would_run.map(|(managed, stage, transform, state)| IdleStage {
             pipeline: managed.config.clone(),
             stage,
-            setup: plugin_registry::setup(&managed.config, transform, state.clone(), &self.metrics),
+            setup: instances::setup(&managed.config, transform, state.clone(), &self.metrics),
         });
         idle.collect()
     }

@@ -4,9 +4,9 @@ use super::Pipelines;
 use super::managed::{AnswerTo, PipelinePhase, Revival, RunningStage, answer_all};
 use super::waiting;
 use crate::app::end_opener::OpenedEnds;
+use crate::app::instances::{MadeStages, Ready};
 use crate::app::job::PipelineJob;
 use crate::app::kept::Kept;
-use crate::app::plugin_registry::Ready;
 use crate::app::plugins::ManagedPlugins;
 use crate::app::start::{self, StartError};
 use crate::config;
@@ -76,22 +76,23 @@ impl Pipelines {
         &mut self,
         plugins: &mut ManagedPlugins,
         name: &str,
-        result: Result<(Vec<Ready>, Kept), StartError>,
+        result: Result<(MadeStages, Kept), StartError>,
     ) {
         let Some(index) = self.find(name) else { return };
         let managed = &mut self.all[index];
         let PipelinePhase::Preparing { versions, .. } = &managed.phase else {
-            self.retire(result.map_or_else(|_| Vec::new(), |(stages, _)| stages));
+            self.retire(result.map_or_else(|_| Vec::new(), |(made, _)| made.stages));
             return self.is_down(index, PipelineState::Stopped);
         };
         let newest = plugins.registry.all_of(&managed.config).unwrap_or_default();
         if !newest.iter().map(|plugin| plugin.version()).eq(versions) {
             // What was made is the past, and what was refused may be mended.
-            self.retire(result.map_or_else(|_| Vec::new(), |(stages, _)| stages));
+            self.retire(result.map_or_else(|_| Vec::new(), |(made, _)| made.stages));
             return self.start(plugins, index);
         }
         match result {
-            Ok((stages, kept)) => {
+            Ok((MadeStages { stages, warnings }, kept)) => {
+                self.status.warn(name, warnings);
                 managed.kept = kept;
                 managed.phase = PipelinePhase::Prepared(stages);
                 if !self.is_gate_closed() {
@@ -144,9 +145,9 @@ impl Pipelines {
         };
         let config = managed.config.clone();
         let name: Arc<str> = config.name.as_str().into();
-        let running = stages.iter().map(|(_, setup, instance)| RunningStage {
+        let running = stages.iter().map(|(_, setup, instances)| RunningStage {
             setup: setup.clone(),
-            version: instance.plugin().version().clone(),
+            version: instances[0].plugin().version().clone(),
             refused: None,
         });
         let running = running.collect();

@@ -6,6 +6,7 @@
 
 use super::{HostState, Stored};
 use crate::generation::StateValue;
+use crate::plugin::part::StatePart;
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -17,8 +18,8 @@ pub(super) struct ChangeRecord {
     undo: Option<BTreeMap<Arc<str>, Option<Stored>>>,
     /// The keys that were changed since changes were last taken, where anyone takes them.
     dirty: Option<BTreeSet<Arc<str>>>,
-    /// The newest snapshot of each instance.
-    snapshots: Vec<Bytes>,
+    /// The newest snapshot of each instance, if it has one.
+    snapshots: Vec<Option<Bytes>>,
 }
 
 impl ChangeRecord {
@@ -35,17 +36,23 @@ impl ChangeRecord {
 }
 
 impl HostState {
-    /// What a new instance starts with, of each instance before one snapshot; none where the plugin has no state
-    /// of its own.
-    pub fn snapshots(&self) -> Vec<Bytes> {
+    /// What new instances start with: of each instance before, its newest snapshot; none where it has no state of
+    /// its own.
+    pub fn snapshots(&self) -> Vec<Option<Bytes>> {
         self.values().record.snapshots.clone()
     }
 
-    /// Keeps the newest snapshots, unless the end is sealed.
-    pub fn keep(&self, snapshots: Vec<Bytes>) {
+    /// Keeps the newest snapshot of each instance.
+    pub fn keep_all(&self, snapshots: Vec<Option<Bytes>>) {
+        self.values().record.snapshots = snapshots;
+    }
+
+    /// Keeps the newest snapshot of one instance, unless the end is sealed.
+    pub fn keep(&self, part: StatePart, snapshot: Option<Bytes>) {
         let record = &mut self.values().record;
         if record.undo.is_none() {
-            record.snapshots = snapshots;
+            record.snapshots.resize(part.of as usize, None);
+            record.snapshots[part.number as usize] = snapshot;
         }
     }
 
@@ -86,7 +93,7 @@ impl HostState {
     }
 
     /// Everything, which is to be what the disk has: nothing of it is a change.
-    pub fn replace(&self, entries: Vec<(Arc<str>, Option<StateValue>)>, snapshots: Vec<Bytes>) {
+    pub fn replace(&self, entries: Vec<(Arc<str>, Option<StateValue>)>, snapshots: Vec<Option<Bytes>>) {
         let mut values = self.values();
         values.map.clear();
         values.expiries.clear();
@@ -138,19 +145,20 @@ mod tests {
         let mut view = StateView::new(state.clone());
         set(&mut view, "a", Some("1"), Duration::ZERO);
         set(&mut view, "b", Some("1"), Duration::from_secs(1));
-        state.keep(vec![Bytes::from_static(b"before")]);
+        let part = StatePart { number: 1, of: 2 };
+        state.keep(part, Some(Bytes::from_static(b"before")));
         let (before, bytes) = (state.entries(), state.values().bytes);
         state.seal();
         set(&mut view, "a", Some("2 is longer"), Duration::ZERO);
         set(&mut view, "a", Some("3"), Duration::from_secs(9));
         set(&mut view, "b", None, Duration::ZERO);
         set(&mut view, "c", Some("1"), Duration::ZERO);
-        state.keep(vec![Bytes::from_static(b"after")]);
+        state.keep(part, Some(Bytes::from_static(b"after")));
         assert_eq!(shown(state.entries()), pairs(&[("a", Some("3")), ("c", Some("1"))]), "plugins see it");
         state.rewind();
         assert_eq!((state.entries(), state.values().bytes), (before, bytes));
         assert_eq!(state.values().expiries.len(), 1);
-        assert_eq!(state.snapshots(), ["before"]);
+        assert_eq!(state.snapshots(), [None, Some(Bytes::from_static(b"before"))]);
         set(&mut view, "a", Some("4"), Duration::ZERO);
         state.rewind();
         assert_eq!(shown(state.entries())[0], ("a".to_owned(), Some("4".to_owned())), "the seal is gone");
@@ -193,8 +201,9 @@ mod tests {
         let state = HostState::default();
         let value = |expires_us| Some(StateValue { bytes: Bytes::from_static(b"x"), expires_us });
         let loaded = vec![("a".into(), value(None)), ("b".into(), value(Some(5)))];
-        state.replace(loaded.clone(), vec![Bytes::from_static(b"snapshot")]);
-        assert_eq!((state.entries(), state.snapshots()), (loaded, vec![Bytes::from_static(b"snapshot")]));
+        let snapshots = vec![Some(Bytes::from_static(b"snapshot"))];
+        state.replace(loaded.clone(), snapshots.clone());
+        assert_eq!((state.entries(), state.snapshots()), (loaded, snapshots));
         assert!(state.take_changes().is_empty());
         let view = StateView::new(state);
         assert_eq!(

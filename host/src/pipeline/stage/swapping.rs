@@ -1,0 +1,98 @@
+//! Exchanging the version of a plugin in a stage: the state of each instance goes into the one that takes its place.
+//!
+//! It is one swap, however many instances there are: all of them take over, or none.
+
+use super::Stage;
+use super::parallel::in_parallel;
+use super::worker::Worker;
+use crate::pipeline::recovery::LastGood;
+use crate::plugin::{Fault, Instance, StatePart};
+use tokio::time::Instant;
+
+/// How the state of the old version reached the new one; of several instances, how the one did that fared worst.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum CarriedState {
+    /// The plugin has no state.
+    None,
+    /// As the old version was at the swap.
+    Carried,
+    /// As the last good snapshot of the old version has it: what came since is lost.
+    Older,
+    /// There was state, but it could not be had.
+    Fresh,
+}
+
+impl Stage {
+    /// Exchanges the running version for `next`, an initialised instance for each that runs. State is carried
+    /// over unless `fresh` is asked for. Gives back the instances that run no more, to be dropped elsewhere, and
+    /// how the state fared; on an error, these are `next`, and the old version runs on.
+    ///
+    /// # Cancel safety
+    /// As [`Stage::work`].
+    pub(in crate::pipeline) async fn swap(
+        &mut self,
+        next: Vec<Instance>,
+        fresh: bool,
+    ) -> Result<(Vec<Instance>, CarriedState), (Vec<Instance>, Fault)> {
+        debug_assert_eq!(next.len(), self.workers.len(), "there is a new instance for each");
+        let started = Instant::now();
+        let jobs = std::mem::take(&mut self.workers).into_iter().zip(next);
+        let jobs = jobs.map(|(mut worker, mut next)| async move {
+            let carried = worker.carry_into(&mut next, fresh).await;
+            (worker, (next, carried))
+        });
+        let carried = in_parallel(jobs.collect()).await;
+        let (workers, carried): (Vec<_>, Vec<_>) = carried.into_iter().unzip();
+        self.workers = workers;
+        let (next, carried): (Vec<_>, Vec<_>) = carried.into_iter().unzip();
+        let state = match carried.into_iter().collect::<Result<Vec<_>, _>>() {
+            Ok(states) => states.into_iter().max().unwrap_or(CarriedState::None),
+            Err(fault) => return Err((next, fault)),
+        };
+        let exchanges = self.workers.iter_mut().zip(next);
+        let old = exchanges.filter_map(|(worker, next)| {
+            let snapshot = if fresh { None } else { worker.last_good.snapshot().cloned() };
+            worker.exchange(next, LastGood::new(snapshot, Instant::now()))
+        });
+        let old = old.collect();
+        let outputs = self.outputs.clone();
+        self.installed();
+        self.sharing.rename(&mut self.workers, &outputs, &self.outputs);
+        self.metrics.swap_duration.observe(started.elapsed().as_secs_f64());
+        Ok((old, state))
+    }
+}
+
+impl Worker {
+    /// Brings the state of the version that runs into an instance of the one that is to take over.
+    ///
+    /// # Errors
+    /// The old version refuses to give its state, or the new one to take it.
+    async fn carry_into(&mut self, next: &mut Instance, fresh: bool) -> Result<CarriedState, Fault> {
+        if fresh {
+            return Ok(CarriedState::Fresh);
+        }
+        let state = if self.instance.is_none() {
+            self.older()
+        } else {
+            match self.take_snapshot().await {
+                Ok(()) if self.last_good.snapshot().is_some() => CarriedState::Carried,
+                Ok(()) => CarriedState::None,
+                Err(fault) if fault.is_refusal => return Err(fault),
+                Err(_) => match self.older() {
+                    CarriedState::None => CarriedState::Fresh,
+                    older => older,
+                },
+            }
+        };
+        if let Some(snapshot) = self.last_good.snapshot() {
+            next.restore(std::slice::from_ref(snapshot), StatePart::WHOLE).await?;
+        }
+        Ok(state)
+    }
+
+    /// How a new version fares that gets the last good snapshot.
+    fn older(&self) -> CarriedState {
+        if self.last_good.snapshot().is_some() { CarriedState::Older } else { CarriedState::None }
+    }
+}

@@ -1,0 +1,495 @@
+//! One instance of a stage's plugin: the messages that wait for it, and what happens when it fails.
+//!
+//! The messages go through in pieces, each one call. A piece that faults costs the instance; a new one
+//! gets the last good snapshot, and the piece is tried in halves until the message at fault is alone. That
+//! one goes where `on_error` says; the others go on. When state is saved, and when a plugin that fails
+//! gets its next chance, says `recovery.rs`. A message that the plugin cannot decide on yet stays at the
+//! front of the inbox until its time has come (`stage/retries.rs`).
+
+use super::retries::Retries;
+use super::room::StageRoom;
+use super::{Broken, Given, WorkOutcome};
+use crate::config::{self, OnError};
+use crate::message::{Failed, Message};
+use crate::pipeline::merge;
+use crate::pipeline::outlets::Routed;
+use crate::pipeline::recovery::{Circuit, LastGood, Persistence};
+use crate::plugin::{Emissions, Fault, FaultKind, Instance, Plugin, Retry, Setup, StatePart};
+use crate::reason::Reason;
+use crate::telemetry::{RateLimit, StageMetrics};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// A worker logs one fault in so much time, and how many there were between.
+const LOG_INTERVAL: Duration = Duration::from_secs(1);
+
+/// One instance of the plugin of a stage, or what is to start the next, and the messages that are for it.
+#[derive(Debug)]
+pub(super) struct Worker {
+    pub(super) setup: Setup,
+    on_error: OnError,
+    room: StageRoom,
+    pub(super) plugin: Plugin,
+    /// None after a fault, until the next call.
+    pub(super) instance: Option<Instance>,
+    /// The named outputs of the version that runs.
+    outputs: Vec<Arc<str>>,
+    /// Messages that came in and were not dealt with.
+    pub(super) inbox: VecDeque<Message>,
+    /// How long the pieces of the inbox are that were cut by a fault, the next one last.
+    pieces: Vec<usize>,
+    /// What its calls gave and the stage did not, where there are other workers.
+    pub(super) given: Given,
+    /// What a message took in the last call, where there are other workers.
+    pace: Option<Duration>,
+    pub(super) last_good: LastGood,
+    /// There is state that no generation has.
+    pub(super) is_unsaved: bool,
+    circuit: Circuit,
+    retries: Retries,
+    /// The pipeline stops, and has given up what waited here: what comes later is given up too.
+    is_given_up: bool,
+    pub(super) metrics: StageMetrics,
+    log: RateLimit,
+}
+
+impl Worker {
+    /// A worker that starts with this instance, made from `setup`.
+    pub(super) fn new(
+        transform: &config::Transform,
+        setup: Setup,
+        instance: Instance,
+        persistence: Persistence,
+        metrics: StageMetrics,
+    ) -> Self {
+        // What the instance goes on with.
+        let snapshot = setup.state.snapshots().into_iter().nth(setup.part.number as usize).flatten();
+        let mut this = Self {
+            setup,
+            on_error: transform.on_error,
+            room: StageRoom::new(transform.max_batch, transform.max_batch_bytes),
+            plugin: instance.plugin().clone(),
+            instance: None,
+            outputs: instance.description().outputs.clone(),
+            inbox: VecDeque::new(),
+            pieces: Vec::new(),
+            given: Given::default(),
+            pace: None,
+            last_good: LastGood::new(snapshot, Instant::now()),
+            is_unsaved: true,
+            circuit: Circuit::new(persistence),
+            retries: Retries::new(transform.retries),
+            is_given_up: false,
+            metrics,
+            log: RateLimit::new(LOG_INTERVAL),
+        };
+        this.metrics.paused.set(0);
+        this.install(instance);
+        this
+    }
+
+    /// How much goes into one call.
+    pub(super) fn room(&self) -> &StageRoom {
+        &self.room
+    }
+
+    /// Whether messages wait.
+    #[inline]
+    pub(super) fn has_work(&self) -> bool {
+        !self.inbox.is_empty()
+    }
+
+    /// How long the plugin takes for so many messages, as far as is known.
+    pub(super) fn time_of(&self, messages: usize) -> Option<Duration> {
+        Some(self.pace?.saturating_mul(u32::try_from(messages).unwrap_or(u32::MAX)))
+    }
+
+    /// Until when the messages wait: since the plugin fails again and again, or cannot decide yet.
+    pub(super) fn held_until(&self) -> Option<Instant> {
+        self.paused_until().max(self.retries.until())
+    }
+
+    /// Until when the messages wait since the plugin fails again and again.
+    fn paused_until(&self) -> Option<Instant> {
+        self.circuit.open_until().filter(|_| self.circuit.is_open())
+    }
+
+    /// Whether the plugin works: it may well be one that cannot decide yet.
+    pub(super) fn is_working(&self) -> bool {
+        !self.is_given_up && self.paused_until().is_none()
+    }
+
+    /// Whether the next call is a trial, with one message alone.
+    pub(super) fn is_trial(&self) -> bool {
+        self.circuit.is_trial()
+    }
+
+    /// Whether no message of the inbox may be given to the plugin now.
+    pub(super) fn is_held(&self) -> bool {
+        self.is_given_up || self.held_until().is_some()
+    }
+
+    /// The pipeline stops: what waits because the plugin could not decide is offered once more at once.
+    pub(super) fn hurry(&mut self) {
+        self.retries.hurry();
+    }
+
+    /// Drops what waits here: the pipeline stops, and the plugin fails again and again. From then on all that
+    /// comes is to be dropped likewise, so that what goes through is what came before, without a gap.
+    pub(super) fn abandon(&mut self) -> u64 {
+        self.is_given_up = true;
+        let waiting = self.inbox.drain(..).len() as u64;
+        self.metrics.account.dropped(Reason::Shutdown, waiting);
+        self.pieces.clear();
+        self.retries.forget();
+        waiting
+    }
+
+    /// Takes back what is held back here. Says of how many messages that was.
+    pub(super) fn withdraw(&mut self) -> u64 {
+        let Given { settled, failed, .. } = std::mem::take(&mut self.given);
+        settled.passed + settled.filtered + failed.len() as u64
+    }
+
+    /// Gives on what the calls gave.
+    pub(super) fn hand_in(&mut self, given: &mut Given) {
+        given.settled += std::mem::take(&mut self.given.settled);
+        given.routed.append(&mut self.given.routed);
+        given.failed.append(&mut self.given.failed);
+    }
+
+    /// The same as [`Worker::work`], for a worker among others: what the call gives stays here.
+    pub(super) async fn work_apart(&mut self, time_us: Option<u64>) -> WorkOutcome {
+        let mut given = std::mem::take(&mut self.given);
+        let outcome = self.work(time_us, &mut given).await;
+        self.given = given;
+        outcome
+    }
+
+    /// Gives the plugin the next piece of what waits. `time_us` is the time it is told, if it is not the
+    /// wall's.
+    ///
+    /// # Cancel safety
+    /// The instance is gone if the future is dropped, no message is.
+    pub(super) async fn work(&mut self, time_us: Option<u64>, given: &mut Given) -> WorkOutcome {
+        let failed_before = given.failed.len();
+        if let Err(no_start) = self.start_if_needed().await {
+            if let Some(fault) = no_start
+                && let Some(message) = self.inbox.pop_front()
+            {
+                self.pieces.clear();
+                self.retries.forget();
+                self.fail(message, fault, given);
+            }
+            return self.end(failed_before, given);
+        }
+        let piece = if self.circuit.is_trial() {
+            1
+        } else {
+            self.pieces.pop().unwrap_or_else(|| self.room.piece(&self.inbox))
+        };
+        let Some(instance) = &mut self.instance else { return WorkOutcome::GoOn };
+        instance.set_time(time_us);
+        let result = instance.process(&self.inbox.make_contiguous()[..piece]).await;
+        if !result.as_ref().is_ok_and(|outcome| !outcome.is_answer) {
+            self.called(&result, piece);
+        }
+        match result {
+            Ok(mut outcome) => {
+                self.room.recover();
+                let retry = outcome.retry.take();
+                let decided = retry.as_ref().map_or(piece, |retry| retry.message as usize);
+                let (settled, mut rejected) = merge::outcome(
+                    self.inbox.drain(..decided),
+                    outcome,
+                    self.on_error,
+                    &mut given.routed,
+                    &mut given.failed,
+                );
+                given.settled += settled;
+                if retry.is_none() || decided > 0 {
+                    self.retries.forget();
+                }
+                if let Some(retry) = retry {
+                    let refused = self.put_off(retry, given);
+                    rejected += refused;
+                    let left = piece - decided - refused as usize;
+                    if left > 0 && !self.pieces.is_empty() {
+                        self.pieces.push(left);
+                    }
+                }
+                if rejected > 0 {
+                    self.metrics.faulted("rejected", rejected);
+                }
+                // The next piece of a batch that faulted may fault too: what was accepted is kept.
+                if !self.pieces.is_empty() && self.last_good.is_worth_saving() {
+                    self.save().await;
+                }
+            }
+            Err(fault) => {
+                self.faulted(&fault);
+                // Time and output are what less to do needs less of.
+                if matches!(fault.kind, FaultKind::Deadline | FaultKind::Output) {
+                    self.room.halve();
+                }
+                if piece > 1 {
+                    self.pieces.push(piece - piece / 2);
+                    self.pieces.push(piece / 2);
+                } else if let Some(message) = self.inbox.pop_front() {
+                    self.retries.forget();
+                    self.fail(message, fault, given);
+                    self.count_against();
+                }
+            }
+        }
+        self.end(failed_before, given)
+    }
+
+    /// Calls the plugin's timer, which was due.
+    ///
+    /// # Cancel safety
+    /// As [`Worker::work`].
+    pub(super) async fn tick(&mut self, time_us: Option<u64>, now_us: u64) {
+        if let Ok(()) = self.start_if_needed().await
+            && let Some(instance) = &mut self.instance
+        {
+            instance.set_time(time_us);
+            let result = instance.tick(now_us).await;
+            self.called(&result, 0);
+            if let Err(fault) = self.emit(result) {
+                self.faulted(&fault);
+                self.count_against();
+            }
+        }
+    }
+
+    /// Tells the plugin that no message will follow; once more on a new instance if it faults.
+    ///
+    /// # Errors
+    /// If it faults again. What it had gathered is lost.
+    ///
+    /// # Cancel safety
+    /// As [`Worker::work`].
+    pub(super) async fn finish(&mut self, time_us: Option<u64>) -> Result<(), Broken> {
+        let mut result = Ok(());
+        for _ in 0..2 {
+            result = match self.start().await {
+                Ok(instance) => {
+                    instance.set_time(time_us);
+                    let finished = instance.finish().await;
+                    self.called(&finished, 0);
+                    self.emit(finished)
+                }
+                Err(fault) => Err(fault),
+            };
+            match &result {
+                Ok(()) => break,
+                Err(fault) => self.faulted(fault),
+            }
+        }
+        result.map_err(|fault| {
+            let transform = &self.setup.transform;
+            let plugin = self.plugin.name();
+            Broken(format!(
+                "plugin {plugin} failed at the end, what transform {transform} had gathered is lost: {fault}"
+            ))
+        })
+    }
+
+    /// Puts `next` into the place of the version before, with this state, and gives that back.
+    pub(super) fn exchange(&mut self, next: Instance, last_good: LastGood) -> Option<Instance> {
+        let old = self.instance.take();
+        self.plugin = next.plugin().clone();
+        self.outputs.clone_from(&next.description().outputs);
+        self.last_good = last_good;
+        self.is_unsaved = true;
+        self.keep();
+        self.install(next);
+        self.close_circuit();
+        self.retries.forget();
+        old
+    }
+
+    /// What is done after each call with what has failed in it.
+    fn end(&self, failed_before: usize, given: &mut Given) -> WorkOutcome {
+        let has_failed = given.failed.len() > failed_before;
+        if self.on_error == OnError::Drop {
+            for failed in given.failed.drain(failed_before..) {
+                self.metrics.account.dropped(failed.reason, 1);
+            }
+        }
+        if has_failed && self.on_error == OnError::Stop { WorkOutcome::Stop } else { WorkOutcome::GoOn }
+    }
+
+    fn install(&mut self, instance: Instance) {
+        self.metrics.memory_bytes.set(instance.memory_bytes() as i64);
+        self.instance = Some(instance);
+    }
+
+    /// The same as [`Worker::start`]; where no instance starts, the messages wait, or there is a fault that the
+    /// next of them fails with.
+    async fn start_if_needed(&mut self) -> Result<(), Option<Fault>> {
+        let Err(fault) = self.start().await.map(drop) else { return Ok(()) };
+        let pause = self.circuit.does_not_start(Instant::now());
+        self.metrics.faulted(fault.kind.as_str(), 1);
+        let Some(pause) = pause else { return Err(Some(fault)) };
+        self.show_pause(pause, Some(&fault));
+        Err(None)
+    }
+
+    /// The running instance, or a new one after a fault, with the last good snapshot; if that is refused
+    /// now, without.
+    async fn start(&mut self) -> Result<&mut Instance, Fault> {
+        if self.instance.is_none() {
+            let mut instance = self.instantiate().await?;
+            if let Some(snapshot) = self.last_good.snapshot()
+                && let Err(fault) = instance.restore(std::slice::from_ref(snapshot), StatePart::WHOLE).await
+            {
+                tracing::error!(pipeline = %self.setup.pipeline, plugin = %self.plugin.name(),
+                transform = %self.setup.transform, instance = self.setup.instance(), %fault,
+                    "the plugin refuses its own snapshot after a fault and starts without state");
+                self.metrics.faulted(fault.kind.as_str(), 1);
+                self.metrics.state_lost.inc();
+                self.last_good.forget();
+                self.is_unsaved = true;
+                self.keep();
+                instance = self.instantiate().await?;
+            }
+            self.install(instance);
+        }
+        Ok(self.instance.as_mut().expect("it was just installed"))
+    }
+
+    /// A new instance of the version that runs. The sinks were told its outputs: it must have the same.
+    async fn instantiate(&mut self) -> Result<Instance, Fault> {
+        let instance = self.plugin.instantiate(&self.setup).await?;
+        if instance.description().outputs != self.outputs {
+            let detail = "init described other outputs than it did before, with the same configuration";
+            return Err(Fault::new(FaultKind::Init, detail));
+        }
+        Ok(instance)
+    }
+
+    /// Counts a call, which had so many messages.
+    #[inline]
+    fn called<T>(&mut self, result: &Result<T, Fault>, messages: usize) {
+        let Some(instance) = &self.instance else { return };
+        let call = instance.last_call();
+        self.metrics.call_duration.observe(call.elapsed.as_secs_f64());
+        self.metrics.cpu.inc_by(call.running.as_secs_f64());
+        self.metrics.memory_bytes.set(instance.memory_bytes() as i64);
+        if self.setup.part.of > 1 && messages > 0 {
+            self.pace = Some(call.running / u32::try_from(messages).unwrap_or(u32::MAX));
+        }
+        if result.is_ok() {
+            self.metrics.calls_ok.inc();
+            self.last_good.change();
+            self.is_unsaved = true;
+            if self.circuit.succeeded() {
+                self.close_circuit();
+                tracing::info!(pipeline = %self.setup.pipeline, plugin = %self.plugin.name(),
+                transform = %self.setup.transform, instance = self.setup.instance(),
+                    "the plugin works again");
+            }
+        } else {
+            self.metrics.calls_failed.inc();
+        }
+    }
+
+    /// Throws the instance away.
+    fn faulted(&mut self, fault: &Fault) {
+        self.metrics.faulted(fault.kind.as_str(), 1);
+        let lost_state_ms = self.give_instance_up();
+        if let Some(held_back) = self.log.allow() {
+            tracing::warn!(pipeline = %self.setup.pipeline, plugin = %self.plugin.name(),
+                transform = %self.setup.transform, instance = self.setup.instance(), %fault,
+                lost_state_ms, held_back, "plugin fault");
+        }
+    }
+
+    /// The next instance starts with the last good snapshot. Says how old that is, if there was state
+    /// since, which is lost.
+    pub(super) fn give_instance_up(&mut self) -> Option<u64> {
+        self.instance = None;
+        if !self.last_good.lost() {
+            return None;
+        }
+        self.metrics.state_lost.inc();
+        Some(u64::try_from(self.last_good.age().as_millis()).unwrap_or(u64::MAX))
+    }
+
+    /// A fault for which there is nothing smaller to try.
+    fn count_against(&mut self) {
+        if let Some(pause) = self.circuit.faulted(Instant::now()) {
+            self.pieces.clear();
+            self.show_pause(pause, None);
+        }
+    }
+
+    fn show_pause(&self, pause: Duration, fault: Option<&Fault>) {
+        self.metrics.paused.set(1);
+        if !self.circuit.has_reopened() {
+            let fault = fault.map(tracing::field::display);
+            tracing::error!(pipeline = %self.setup.pipeline, plugin = %self.plugin.name(),
+                transform = %self.setup.transform, instance = self.setup.instance(), fault,
+                pause_s = pause.as_secs(),
+                "the plugin fails again and again; its messages wait, and one is tried from time to time");
+        }
+    }
+
+    fn close_circuit(&mut self) {
+        self.circuit.close();
+        self.metrics.paused.set(0);
+    }
+
+    /// The plugin cannot decide yet on the message at the front, which is offered again, or after too many
+    /// times counts as rejected. Says how many were rejected: this one or none.
+    fn put_off(&mut self, retry: Retry, given: &mut Given) -> u64 {
+        let Retry { reason, after, .. } = retry;
+        if self.retries.put_off(Instant::now(), after) {
+            tracing::debug!(pipeline = %self.setup.pipeline, plugin = %self.plugin.name(),
+                transform = %self.setup.transform, instance = self.setup.instance(), reason,
+                after_ms = after.as_millis() as u64,
+                "the plugin cannot decide yet; its messages wait");
+            return 0;
+        }
+        self.retries.forget();
+        let Some(message) = self.inbox.pop_front() else { return 0 };
+        self.refuse(message, Reason::Rejected, reason, given);
+        1
+    }
+
+    fn fail(&mut self, message: Message, fault: Fault, given: &mut Given) {
+        self.refuse(message, reason(fault.kind), fault.detail, given);
+    }
+
+    /// A message goes where `on_error` says.
+    fn refuse(&mut self, message: Message, reason: Reason, detail: String, given: &mut Given) {
+        if self.on_error == OnError::Pass {
+            given.settled.passed += 1;
+            given.settled.forwarded += 1;
+            given.routed.push(Routed { output: 0, message });
+        } else {
+            given.failed.push(Failed { message, reason, detail });
+        }
+    }
+
+    fn emit(&mut self, result: Result<Emissions, Fault>) -> Result<(), Fault> {
+        let emissions = result?;
+        self.given.settled.emitted += emissions.len() as u64;
+        merge::without_origin(&emissions, &mut self.given.routed);
+        Ok(())
+    }
+}
+
+fn reason(kind: FaultKind) -> Reason {
+    match kind {
+        FaultKind::Deadline => Reason::Deadline,
+        FaultKind::Memory => Reason::Memory,
+        FaultKind::Output => Reason::Output,
+        FaultKind::Invalid => Reason::Invalid,
+        FaultKind::Trap | FaultKind::Init | FaultKind::Snapshot | FaultKind::Restore => Reason::Trap,
+    }
+}
