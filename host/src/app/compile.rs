@@ -1,6 +1,6 @@
 //! Compiling plugins off the hot path: a few at a time, each on a thread of the lowest priority.
 
-use crate::plugin::{Engine, Plugin};
+use crate::plugin::{Engine, LoadError, Plugin};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
@@ -48,9 +48,22 @@ pub(super) type Compiling = (oneshot::Receiver<Result<Plugin, String>>, oneshot:
 impl CompileSlot {
     /// Compiles a plugin, or loads its compiled code from the cache, on a thread of its own.
     pub(super) fn compile(self, name: String, wasm: Vec<u8>) -> Compiling {
+        self.spawn(&name.clone(), move |engine| engine.load_standing_back(&name, &wasm))
+    }
+
+    /// Makes optimised code for a plugin that runs without.
+    pub(super) fn optimise(self, plugin: Plugin) -> Compiling {
+        self.spawn(&plugin.name().clone(), move |engine| engine.optimise(&plugin))
+    }
+
+    fn spawn(
+        self,
+        name: &str,
+        load: impl FnOnce(&Engine) -> Result<Plugin, LoadError> + Send + 'static,
+    ) -> Compiling {
         let Self { engine, permit } = self;
         let (ended, left) = oneshot::channel();
-        (spawn(engine, name, wasm, (permit, ended)), left)
+        (spawn(engine, name, load, (permit, ended)), left)
     }
 }
 
@@ -65,20 +78,21 @@ pub(super) async fn compiled(loaded: oneshot::Receiver<Result<Plugin, String>>) 
 
 /// Compiles a plugin, or loads its compiled code from the cache.
 pub(super) async fn compile(engine: Engine, name: String, wasm: Vec<u8>) -> Result<Plugin, String> {
-    compiled(spawn(engine, name, wasm, ())).await
+    let label = name.clone();
+    compiled(spawn(engine, &label, move |engine| engine.load_standing_back(&name, &wasm), ())).await
 }
 
 /// Starts a thread that answers with the plugin, or with why it is none, and keeps `kept` until it ends.
 fn spawn(
     engine: Engine,
-    name: String,
-    wasm: Vec<u8>,
+    name: &str,
+    load: impl FnOnce(&Engine) -> Result<Plugin, LoadError> + Send + 'static,
     kept: impl Send + 'static,
 ) -> oneshot::Receiver<Result<Plugin, String>> {
     let (sender, loaded) = oneshot::channel();
     let spawned = std::thread::Builder::new().name(format!("compile-{name}")).spawn(move || {
         let _kept = kept;
-        let result = engine.load_standing_back(&name, &wasm).map_err(|error| error.to_string());
+        let result = load(&engine).map_err(|error| error.to_string());
         // Whoever asked may have given up, or be gone at a shutdown.
         let _ = sender.send(result);
     });

@@ -51,6 +51,13 @@ pub(super) enum PluginJob {
         /// The plugin, or why it is none.
         result: Result<Plugin, String>,
     },
+    /// There is optimised code for a plugin that runs without.
+    Optimised {
+        /// The name of the plugin.
+        name: Arc<str>,
+        /// The plugin, or why there is none.
+        result: Result<Plugin, String>,
+    },
     /// A version was offered to all that use its plugin.
     Swapped(Box<FinishedSwap>),
     /// What has no result, such as a compiler that is free again.

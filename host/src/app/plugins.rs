@@ -20,6 +20,8 @@ pub(super) struct ManagedPlugins {
     pub(super) intake: Intake,
     pub(super) folder: Folder,
     compiler: Compiler,
+    /// Plugins that run and whose code is not optimised yet.
+    unoptimised: Vec<Plugin>,
     jobs: JoinSet<PluginJob>,
     /// The cache of compiled code knows that all that is wanted for now has been loaded.
     is_cache_tidy: bool,
@@ -40,6 +42,7 @@ impl ManagedPlugins {
             intake: Intake::default(),
             folder,
             compiler: Compiler::new(engine),
+            unoptimised: Vec::new(),
             jobs: JoinSet::new(),
             is_cache_tidy: false,
         }
@@ -84,6 +87,25 @@ impl ManagedPlugins {
                 PluginJob::Other
             });
         }
+        while !self.unoptimised.is_empty()
+            && let Some(slot) = self.compiler.slot()
+        {
+            let plugin = self.unoptimised.remove(0);
+            let is_current = |known: &Plugin| known.version() == plugin.version();
+            if !self.registry.get(plugin.name()).is_some_and(is_current) {
+                continue;
+            }
+            let name = plugin.name().clone();
+            let (loaded, left) = slot.optimise(plugin);
+            self.jobs.spawn(async move {
+                let result = compile::compiled(loaded).await;
+                PluginJob::Optimised { name, result }
+            });
+            self.jobs.spawn(async move {
+                let _ = left.await;
+                PluginJob::Other
+            });
+        }
         if takes_rest && !self.is_cache_tidy && self.intake.is_idle() {
             self.is_cache_tidy = true;
             let engine = self.compiler.engine().clone();
@@ -92,6 +114,14 @@ impl ManagedPlugins {
                 PluginJob::Other
             });
         }
+    }
+
+    /// A version is current from here on.
+    pub(super) fn put(&mut self, plugin: Plugin) {
+        if !plugin.is_optimised() {
+            self.unoptimised.push(plugin.clone());
+        }
+        self.registry.put(plugin);
     }
 
     /// Takes the built-in plugin of this name for a pipeline that misses it, if there is one and no file of
@@ -106,16 +136,37 @@ impl ManagedPlugins {
         self.intake.found(built_in, running.as_deref())
     }
 
-    /// Begins to swap a version in.
+    /// Begins to swap a version in everywhere.
     pub(super) fn swap(
         &mut self,
         plugin: Plugin,
+        previous: Plugin,
+        uses: Vec<StageUse>,
+        idle: Vec<IdleStage>,
+    ) {
+        self.begin_swap(plugin, Some(previous), false, uses, idle);
+    }
+
+    /// Begins to swap the current version in where it does not run.
+    pub(super) fn catch_up(&mut self, plugin: Plugin, uses: Vec<StageUse>) {
+        self.begin_swap(plugin, None, false, uses, Vec::new());
+    }
+
+    /// Begins to exchange the code of stages that run the current version without optimised code.
+    pub(super) fn exchange_code(&mut self, plugin: Plugin, uses: Vec<StageUse>) {
+        self.begin_swap(plugin, None, true, uses, Vec::new());
+    }
+
+    fn begin_swap(
+        &mut self,
+        plugin: Plugin,
         previous: Option<Plugin>,
+        is_same_version: bool,
         uses: Vec<StageUse>,
         idle: Vec<IdleStage>,
     ) {
         let superseded = self.intake.begin_swap(plugin.name(), plugin.version());
-        let offer = Offer { plugin, previous, uses, idle, superseded };
+        let offer = Offer { plugin, previous, is_same_version, uses, idle, superseded };
         self.jobs.spawn(async move { PluginJob::Swapped(Box::new(swap::swap(offer).await)) });
     }
 

@@ -47,6 +47,8 @@ pub(super) struct Offer {
     pub(super) plugin: Plugin,
     /// The version before, where this one takes over everywhere.
     pub(super) previous: Option<Plugin>,
+    /// The uses run this version already, without optimised code.
+    pub(super) is_same_version: bool,
     pub(super) uses: Vec<StageUse>,
     /// Stages that take it at their next start.
     pub(super) idle: Vec<IdleStage>,
@@ -58,6 +60,8 @@ pub(super) struct Offer {
 #[derive(Debug)]
 pub(super) struct FinishedSwap {
     pub(super) plugin: Plugin,
+    /// The uses ran this version already, without optimised code.
+    pub(super) is_same_version: bool,
     pub(super) report: SwapReport,
     /// The uses that run it now.
     pub(super) taken: Vec<StageUse>,
@@ -106,7 +110,7 @@ pub(super) enum SwapDecision {
 
 /// Swaps the plugin in all its uses.
 pub(super) async fn swap(offer: Offer) -> FinishedSwap {
-    let Offer { plugin, previous, uses, idle, superseded } = offer;
+    let Offer { plugin, previous, is_same_version, uses, idle, superseded } = offer;
     let mut report = SwapReport { outcome: SwapDecision::Rejected, error: None, uses: Vec::new() };
     let (mut taken, mut kept) = (Vec::new(), Vec::new());
     let prepared =
@@ -126,7 +130,7 @@ pub(super) async fn swap(offer: Offer) -> FinishedSwap {
                 }
                 Failure::Panicked => "starting it met a fault of the host; the log has the panic".to_owned(),
             });
-            return FinishedSwap { plugin, report, taken, kept: uses };
+            return FinishedSwap { plugin, is_same_version, report, taken, kept: uses };
         }
     };
     let (prepared, mut refused) = prepared.into_iter().fold((Vec::new(), Vec::new()), |mut all, each| {
@@ -140,7 +144,7 @@ pub(super) async fn swap(offer: Offer) -> FinishedSwap {
     if !refused.is_empty() {
         report.error = Some(refused.join("; "));
         retire(prepared.into_iter().flatten().collect()).await;
-        return FinishedSwap { plugin, report, taken, kept: uses };
+        return FinishedSwap { plugin, is_same_version, report, taken, kept: uses };
     }
     let mut retired = Vec::new();
     let exchanges = uses.iter().zip(prepared).map(|(each, instances)| exchange(each, instances));
@@ -162,7 +166,7 @@ pub(super) async fn swap(offer: Offer) -> FinishedSwap {
         Some(format!("pipeline {}, transform {}: {error}", each.pipeline, each.transform))
     });
     retire(retired).await;
-    FinishedSwap { plugin, report, taken, kept }
+    FinishedSwap { plugin, is_same_version, report, taken, kept }
 }
 
 /// Whether a stage that does not run now can be started with a version. One that the version before cannot start

@@ -75,36 +75,72 @@ impl Task {
         let Some(previous) = self.plugins.registry.get(&name).cloned() else {
             tracing::info!(
                 plugin = %name, version = %plugin.version(), cached = plugin.is_from_cache(),
-                compile_ms = plugin.load_time().as_millis() as u64, "plugin loaded"
+                compile_ms = plugin.load_time().as_millis() as u64, optimised = plugin.is_optimised(),
+                "plugin loaded"
             );
-            self.plugins.registry.put(plugin);
+            self.plugins.put(plugin);
             return self.pipelines.start_waiting(&mut self.plugins, &name);
         };
         if previous.version() != plugin.version() {
             let uses = self.pipelines.uses(&name);
             let idle = self.pipelines.idle(&name);
-            self.plugins.swap(plugin, Some(previous), uses, idle);
+            self.plugins.swap(plugin, previous, uses, idle);
         }
     }
 
-    /// Offers the current version to the stages that run an older one: their pipelines were starting
-    /// while it took over.
+    /// There is optimised code for a plugin that runs without, or there will be none.
+    pub(super) fn optimised(&mut self, name: &str, result: Result<Plugin, String>) {
+        match result {
+            Ok(plugin) => {
+                let is_current = |known: &Plugin| known.version() == plugin.version();
+                if self.plugins.registry.get(name).is_some_and(is_current) {
+                    let compile_ms = plugin.load_time().as_millis() as u64;
+                    tracing::info!(plugin = name, version = %plugin.version(), compile_ms, "plugin optimised");
+                    self.plugins.put(plugin);
+                    self.catch_up(name);
+                }
+            }
+            Err(error) => tracing::warn!(plugin = name, error, "plugin runs on without optimised code"),
+        }
+    }
+
+    /// Offers the current version to the stages that run an older one, since their pipelines were starting while it
+    /// took over; then its optimised code to those that run it without.
     pub(super) fn catch_up(&mut self, name: &str) {
+        if self.plugins.intake.is_swapping(name) {
+            return;
+        }
         let Some(plugin) = self.plugins.registry.get(name).cloned() else { return };
-        let uses = self.pipelines.behind(name, plugin.version());
-        if !uses.is_empty() && !self.plugins.intake.is_swapping(name) {
-            self.plugins.swap(plugin, None, uses, Vec::new());
+        let behind = self.pipelines.behind(name, plugin.version());
+        if !behind.is_empty() {
+            return self.plugins.catch_up(plugin, behind);
+        }
+        let unoptimised = self.pipelines.unoptimised(name, plugin.version());
+        if plugin.is_optimised() && !unoptimised.is_empty() {
+            self.plugins.exchange_code(plugin, unoptimised);
         }
     }
 
     /// It is decided who runs a version.
     pub(super) fn swapped(&mut self, finished: FinishedSwap) {
-        let FinishedSwap { plugin, report, taken, kept } = finished;
+        let FinishedSwap { plugin, is_same_version, report, taken, kept } = finished;
         let name = plugin.name().clone();
         let next = self.plugins.intake.end_swap(&name);
         let version = plugin.version().clone();
         let is_shelved = self.plugins.registry.get(&name).is_some_and(|known| *known.version() == version);
         match report.outcome {
+            // One version is one swap, whatever code it runs.
+            SwapDecision::Swapped | SwapDecision::Rejected if is_same_version => {
+                for each in &report.uses {
+                    tracing::info!(
+                        plugin = %name, %version, pipeline = each.pipeline, transform = each.transform,
+                        state = each.state, swap_us = each.swap_us, error = each.error, "code exchanged"
+                    );
+                }
+                if let Some(error) = &report.error {
+                    tracing::warn!(plugin = %name, error, "plugin runs on without optimised code");
+                }
+            }
             SwapDecision::Superseded => {
                 tracing::info!(plugin = %name, %version, "plugin skipped: newer content came first");
             }
@@ -128,16 +164,16 @@ impl Task {
                         );
                     }
                 }
-                self.plugins.registry.put(plugin);
+                self.plugins.put(plugin.clone());
             }
         }
         if report.outcome == SwapDecision::Swapped || is_shelved {
-            taken.iter().for_each(|each| self.pipelines.note_offer(each, &version, true));
-            kept.iter().for_each(|each| self.pipelines.note_offer(each, &version, false));
+            taken.iter().for_each(|each| self.pipelines.note_offer(each, &plugin, true));
+            kept.iter().for_each(|each| self.pipelines.note_offer(each, &plugin, false));
         }
         match next {
             Some(next) => self.offer(next),
-            None if report.outcome == SwapDecision::Swapped => {
+            None if report.outcome == SwapDecision::Swapped && !is_same_version => {
                 self.catch_up(&name);
                 self.pipelines.revive(&mut self.plugins, &name);
             }

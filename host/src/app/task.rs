@@ -156,6 +156,7 @@ impl Task {
                     PluginEvent::Done(PluginJob::Compiled { name, version, result }) => {
                         self.compiled(&name, &version, result);
                     }
+                    PluginEvent::Done(PluginJob::Optimised { name, result }) => self.optimised(&name, result),
                     PluginEvent::Done(PluginJob::Swapped(finished)) => self.swapped(*finished),
                     PluginEvent::Done(PluginJob::Other) => {}
                 },

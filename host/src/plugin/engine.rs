@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use wasmtime::component::types::ComponentItem;
 use wasmtime::component::{Component, InstancePre, Linker};
-use wasmtime::{Config, InstanceAllocationStrategy, OptLevel, WasmFeatures};
+use wasmtime::{Config, InstanceAllocationStrategy, OptLevel, RegallocAlgorithm, WasmFeatures};
 
 /// Stack that a guest may use, in bytes; recursion beyond it is a trap.
 const GUEST_STACK_BYTES: usize = 1 << 20;
@@ -52,6 +52,9 @@ const NEEDED: WasmFeatures = WasmFeatures::MUTABLE_GLOBAL
     .union(WasmFeatures::GC_TYPES)
     .union(WasmFeatures::COMPONENT_MODEL);
 
+/// From this size on a component that has to be compiled is compiled quickly first: that saves more than 200 ms.
+const QUICK_FROM_BYTES: usize = 512 << 10;
+
 /// Compiles and runs plugins. A cheap handle.
 #[derive(Clone)]
 pub struct Engine {
@@ -80,6 +83,8 @@ struct LoadedPlugin {
     imports: Vec<String>,
     load_time: Duration,
     is_from_cache: bool,
+    /// What optimised code is to be made of, where this code is not.
+    unoptimised: Option<Vec<u8>>,
     /// Its code stays in the cache for as long.
     _in_use: Option<InUse>,
 }
@@ -89,6 +94,15 @@ struct LoadedPlugin {
 enum Priority {
     OfCaller,
     Lowest,
+}
+
+/// What compiled code is good for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Tier {
+    /// It is soon there, and slower.
+    Quick,
+    /// It is fast, and kept in the cache.
+    Optimised,
 }
 
 impl std::fmt::Debug for Engine {
@@ -128,16 +142,30 @@ impl Engine {
     /// # Errors
     /// If the bytes are no plugin that can run here.
     pub fn load(&self, name: &str, wasm: &[u8]) -> Result<Plugin, LoadError> {
-        self.load_at(name, wasm, Priority::OfCaller)
+        self.load_at(name, wasm, Tier::Optimised, Priority::OfCaller)
     }
 
     /// The same beside pipelines that run: where it has to compile, it lowers the priority of the calling
-    /// thread for good. Call this on a thread made for it.
+    /// thread for good. Call this on a thread made for it. A large plugin is compiled quickly, and
+    /// [`Engine::optimise`] makes the code that it is to run in the end.
     ///
     /// # Errors
     /// As [`Engine::load`].
     pub fn load_standing_back(&self, name: &str, wasm: &[u8]) -> Result<Plugin, LoadError> {
-        self.load_at(name, wasm, Priority::Lowest)
+        let tier = if wasm.len() >= QUICK_FROM_BYTES { Tier::Quick } else { Tier::Optimised };
+        self.load_at(name, wasm, tier, Priority::Lowest)
+    }
+
+    /// The same plugin with optimised code. It takes up to seconds, and lowers the priority of the calling thread
+    /// for good. Call this on a thread made for it.
+    ///
+    /// # Errors
+    /// If the compiler fails at it.
+    pub fn optimise(&self, plugin: &Plugin) -> Result<Plugin, LoadError> {
+        match &plugin.loaded.unoptimised {
+            Some(wasm) => self.load_at(plugin.name(), wasm, Tier::Optimised, Priority::Lowest),
+            None => Ok(plugin.clone()),
+        }
     }
 
     /// Says that every plugin that is wanted for now has been loaded: from here on the cache makes room by
@@ -150,20 +178,36 @@ impl Engine {
         }
     }
 
-    fn load_at(&self, name: &str, wasm: &[u8], priority: Priority) -> Result<Plugin, LoadError> {
-        caught(|| self.try_load(name, wasm, priority))
+    fn load_at(&self, name: &str, wasm: &[u8], tier: Tier, priority: Priority) -> Result<Plugin, LoadError> {
+        caught(|| self.try_load(name, wasm, tier, priority))
             .map_err(|problem| LoadError { plugin: foreign_text::shown(name), problem: problem.shown() })
     }
 
-    fn try_load(&self, name: &str, wasm: &[u8], priority: Priority) -> Result<Plugin, LoadProblem> {
+    fn try_load(
+        &self,
+        name: &str,
+        wasm: &[u8],
+        tier: Tier,
+        priority: Priority,
+    ) -> Result<Plugin, LoadProblem> {
         let start = Instant::now();
         check_start(wasm)?;
         let sum: Sha256Sum = Sha256::digest(wasm).into();
         let in_use = self.shared.cache.as_ref().map(|cache| cache.hold(sum));
         let (component, is_from_cache) = match self.find(name, &sum) {
             Some(component) => (component, true),
-            None => (self.compile(name, wasm, &sum, priority)?, false),
+            None => {
+                if priority == Priority::Lowest {
+                    lower_priority();
+                }
+                let component = match tier {
+                    Tier::Quick => self.compile_quickly(wasm)?,
+                    Tier::Optimised => self.compile(name, wasm, &sum)?,
+                };
+                (component, false)
+            }
         };
+        let unoptimised = (tier == Tier::Quick && !is_from_cache).then(|| wasm.to_vec());
         let (component, transformer) = self.check(&component)?;
         let imports = component.component().component_type();
         let imports = imports.imports(&self.shared.runtime).map(|(name, _)| name.to_owned()).collect();
@@ -180,6 +224,7 @@ impl Engine {
             imports,
             load_time,
             is_from_cache,
+            unoptimised,
             _in_use: in_use,
         };
         Ok(Plugin { loaded: Arc::new(loaded) })
@@ -191,12 +236,8 @@ impl Engine {
             CachedCode::Absent => return None,
             CachedCode::Refused(reason) => reason,
             CachedCode::Code(code) => {
-                #[expect(
-                    unsafe_code,
-                    reason = "the cache gives back only what this user's host wrote: private files, whole by their digest"
-                )]
-                let component = unsafe { Component::deserialize(&self.shared.runtime, &code) };
-                match component {
+                // The cache gives back only what this user's host wrote: private files, whole by their digest.
+                match self.deserialize(&code) {
                     Ok(component) => return Some(component),
                     Err(error) => format!("{error:#}"),
                 }
@@ -206,24 +247,30 @@ impl Engine {
         None
     }
 
-    fn compile(
-        &self,
-        name: &str,
-        wasm: &[u8],
-        sum: &Sha256Sum,
-        priority: Priority,
-    ) -> Result<Component, LoadProblem> {
-        if priority == Priority::Lowest {
-            lower_priority();
+    /// Code as this host has compiled it.
+    fn deserialize(&self, code: &[u8]) -> wasmtime::Result<Component> {
+        #[expect(
+            unsafe_code,
+            reason = "both callers have it from the compiler: just now, or out of the cache"
+        )]
+        unsafe {
+            Component::deserialize(&self.shared.runtime, code)
         }
-        let component = Component::from_binary(&self.shared.runtime, wasm).map_err(|error| {
-            let text = format!("{:#}", error.root_cause());
-            if text.contains("unexpected end") {
-                LoadProblem::Truncated(text)
-            } else {
-                LoadProblem::Malformed(text)
-            }
-        })?;
+    }
+
+    /// Compiles without optimising. What the code may do, and what interrupts it, is the same.
+    fn compile_quickly(&self, wasm: &[u8]) -> Result<Component, LoadProblem> {
+        let mut quick = config();
+        quick.cranelift_opt_level(OptLevel::None).cranelift_regalloc_algorithm(RegallocAlgorithm::SinglePass);
+        let engine = wasmtime::Engine::new(&quick);
+        let code =
+            engine.and_then(|engine| engine.precompile_component(wasm)).map_err(|error| malformed(&error))?;
+        self.deserialize(&code).map_err(|error| malformed(&error))
+    }
+
+    fn compile(&self, name: &str, wasm: &[u8], sum: &Sha256Sum) -> Result<Component, LoadProblem> {
+        let component =
+            Component::from_binary(&self.shared.runtime, wasm).map_err(|error| malformed(&error))?;
         if let Some(cache) = &self.shared.cache {
             let stored = component.serialize().map_err(std::io::Error::other);
             if let Err(error) = stored.and_then(|code| cache.store(sum, &code)) {
@@ -299,6 +346,11 @@ impl Plugin {
         self.loaded.load_time
     }
 
+    /// Whether its code is as fast as it will be.
+    pub fn is_optimised(&self) -> bool {
+        self.loaded.unoptimised.is_none()
+    }
+
     /// Whether its code was found in the cache.
     pub fn is_from_cache(&self) -> bool {
         self.loaded.is_from_cache
@@ -333,6 +385,12 @@ pub(super) fn config() -> Config {
         .allocation_strategy(InstanceAllocationStrategy::OnDemand)
         .wasm_features(WasmFeatures::all().difference(NEEDED), false);
     config
+}
+
+/// What is wrong with bytes that cannot be compiled.
+fn malformed(error: &wasmtime::Error) -> LoadProblem {
+    let text = format!("{:#}", error.root_cause());
+    if text.contains("unexpected end") { LoadProblem::Truncated(text) } else { LoadProblem::Malformed(text) }
 }
 
 /// What a panic of the compiler comes to: a refusal of the file that made it.

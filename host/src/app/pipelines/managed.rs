@@ -60,6 +60,8 @@ pub(super) struct RunningStage {
     pub(super) setup: Setup,
     /// The version that it runs.
     pub(super) version: Arc<str>,
+    /// Whether it runs the optimised code of it.
+    pub(super) is_optimised: bool,
     /// The newer version that it did not take.
     pub(super) refused: Option<Arc<str>>,
 }

@@ -4,6 +4,7 @@ use super::Pipelines;
 use super::managed::{ManagedPipeline, PipelinePhase, Revival, RunningStage};
 use crate::app::instances;
 use crate::app::swap::{IdleStage, StageUse};
+use crate::plugin::Plugin;
 use std::sync::Arc;
 
 impl Pipelines {
@@ -37,6 +38,13 @@ impl Pipelines {
         self.stages_with(plugin, |stage| stage.version != *version && stage.refused.as_ref() != Some(version))
     }
 
+    /// The stages that run this version of a plugin without optimised code, and have not refused to change it.
+    pub(in crate::app) fn unoptimised(&self, plugin: &str, version: &Arc<str>) -> Vec<StageUse> {
+        self.stages_with(plugin, |stage| {
+            !stage.is_optimised && stage.version == *version && stage.refused.as_ref() != Some(version)
+        })
+    }
+
     fn stages_with(&self, plugin: &str, is_meant: impl Fn(&RunningStage) -> bool) -> Vec<StageUse> {
         let mut uses = Vec::new();
         for managed in &self.all {
@@ -56,15 +64,16 @@ impl Pipelines {
     }
 
     /// Notes what a stage made of a version that it was offered, if it still runs.
-    pub(in crate::app) fn note_offer(&mut self, each: &StageUse, version: &Arc<str>, is_taken: bool) {
+    pub(in crate::app) fn note_offer(&mut self, each: &StageUse, plugin: &Plugin, is_taken: bool) {
         for managed in &mut self.all {
             if let PipelinePhase::Up { control, stages } = &mut managed.phase
                 && control.same_channel(&each.control)
                 && let Some(running) = stages.get_mut(each.stage)
             {
-                running.refused = (!is_taken).then(|| version.clone());
+                running.refused = (!is_taken).then(|| plugin.version().clone());
                 if is_taken {
-                    running.version = version.clone();
+                    running.version = plugin.version().clone();
+                    running.is_optimised = plugin.is_optimised();
                 }
             }
         }

@@ -148,6 +148,7 @@ impl Pipelines {
         let running = stages.iter().map(|(_, setup, instances)| RunningStage {
             setup: setup.clone(),
             version: instances[0].plugin().version().clone(),
+            is_optimised: instances[0].plugin().is_optimised(),
             refused: None,
         });
         let running = running.collect();

@@ -1,0 +1,88 @@
+//! A large plugin runs as soon as its code is there, and its optimised code takes over while messages flow: one
+//! version, one swap, and what it knew goes on.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use serde_json::Value;
+use tidemill_tests::guest;
+use tidemill_tests::host::{Folder, Host};
+use tidemill_tests::peers::{Collector, Feed};
+
+/// More than a plugin has that is optimised at once.
+const PADDING_BYTES: u32 = 1 << 20;
+
+/// A version of the counter that is large, though there is no more of it to compile.
+fn large(counter: &str) -> Vec<u8> {
+    let mut wasm = std::fs::read(guest(counter).expect("guests in Rust are built")).unwrap();
+    // A custom section: its length as four groups of seven bits, a name of one byte, and nothing that means anything.
+    let length = PADDING_BYTES + 2;
+    wasm.push(0);
+    wasm.extend((0..4).map(|group| (length >> (7 * group)) as u8 & 0x7f | if group < 3 { 0x80 } else { 0 }));
+    wasm.extend([1, b'x']);
+    wasm.resize(wasm.len() + PADDING_BYTES as usize, 0);
+    wasm
+}
+
+fn run(folder: &Folder, feed: &Feed, collector: &Collector) -> Host {
+    folder.run(&format!(
+        r#"
+        [[pipelines]]
+        name = "p"
+        source = {{ type = "websocket", url = "{}" }}
+        transforms = [{{ plugin = "counter" }}]
+        sinks = [{{ type = "websocket", url = "{}" }}]
+        "#,
+        feed.url(),
+        collector.url(),
+    ))
+}
+
+/// Waits until the log has a line about this version of the plugin, and gives its fields.
+fn said(host: &Host, message: &str, content: &[u8]) -> Value {
+    let version = tidemill::plugin::version_of(content);
+    tokio::task::block_in_place(|| {
+        host.logged(message, |fields| {
+            (fields["message"] == message && fields["version"] == *version).then(|| fields.clone())
+        })
+    })
+}
+
+async fn passes(feed: &Feed, collector: &mut Collector, text: &str, counted: &str) {
+    feed.text(text).await;
+    assert_eq!(collector.text().await, counted);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_plugin_runs_at_once_and_its_optimised_code_takes_over_with_its_state() {
+    let folder = Folder::default();
+    let (first, second) = (large("counter-v1"), large("counter-v2"));
+    folder.put("counter", &first);
+    let (feed, mut collector) = (Feed::open().await, Collector::open().await);
+    let host = run(&folder, &feed, &collector);
+    assert_eq!(said(&host, "plugin loaded", &first)["optimised"], false);
+    passes(&feed, &mut collector, "a", "v1 1 a").await;
+    assert_eq!(said(&host, "code exchanged", &first)["state"], "carried");
+    passes(&feed, &mut collector, "b", "v1 2 b").await;
+
+    folder.put("counter", &second);
+    assert_eq!(said(&host, "plugin swapped", &second)["state"], "carried");
+    passes(&feed, &mut collector, "c", "v2 3 c").await;
+    assert_eq!(said(&host, "code exchanged", &second)["state"], "carried");
+    passes(&feed, &mut collector, "d", "v2 4 d").await;
+    tokio::task::block_in_place(|| {
+        let now = host.metrics();
+        assert_eq!(
+            now.count("tidemill_plugin_swaps_total", &["outcome=\"swapped\""]),
+            1,
+            "one version, one swap"
+        );
+        assert_eq!(now.count("tidemill_plugin_swaps_total", &["outcome=\"rejected\""]), 0);
+        assert!(host.stop().status.success());
+    });
+
+    // The optimised code is kept.
+    let host = run(&folder, &feed, &collector);
+    let loaded = said(&host, "plugin loaded", &second);
+    assert_eq!((&loaded["cached"], &loaded["optimised"]), (&Value::Bool(true), &Value::Bool(true)));
+    tokio::task::block_in_place(|| assert!(host.stop().status.success()));
+}
