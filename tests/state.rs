@@ -11,8 +11,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tidemill::generation::Generation;
 use tidemill::store::StoreFolder;
 use tidemill_tests::guest;
-use tidemill_tests::host::{Folder, Host, PATIENCE};
+use tidemill_tests::host::{Counted, Folder, Host, PATIENCE};
 use tidemill_tests::peers::{Collector, Feed, Received};
+use tokio::net::TcpListener;
 
 /// A line of the numbered file has so many bytes.
 const LINE_BYTES: u64 = 9;
@@ -24,16 +25,19 @@ fn folder() -> Folder {
 }
 
 fn socket_pipeline(feed: &Feed, collector: &Collector, state: &str) -> String {
+    socket_pipeline_to(feed, &collector.url(), state)
+}
+
+fn socket_pipeline_to(feed: &Feed, sink: &str, state: &str) -> String {
     format!(
         r#"
         [[pipelines]]
         name = "p"
         source = {{ type = "websocket", url = "{}", reconnect = {{ delay = "10ms", max_delay = "50ms" }} }}
         transforms = [{{ plugin = "counter", state = "{state}" }}]
-        sinks = [{{ type = "websocket", url = "{}", reconnect = {{ delay = "10ms", max_delay = "50ms" }} }}]
+        sinks = [{{ type = "websocket", url = "{sink}", reconnect = {{ delay = "10ms", max_delay = "50ms" }} }}]
         "#,
         feed.url(),
-        collector.url(),
     )
 }
 
@@ -128,6 +132,46 @@ async fn state_outlives_a_stop_and_a_start_by_the_api_and_not_what_the_end_has_s
             assert!(matches!(collector.received.recv().await, Some(Received::Closed(_))));
         }
         assert_eq!(folder.path(".tidemill/state").exists(), state == "durable");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_version_that_comes_while_a_pipeline_drains_is_tried_out_with_what_the_next_start_begins_with() {
+    for state in ["memory", "durable"] {
+        let folder = folder();
+        let feed = Feed::open().await;
+        // Nobody answers there, until the pipeline may end.
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let sink = format!("ws://{}/", listener.local_addr().unwrap());
+        let host = folder.run(&socket_pipeline_to(&feed, &sink, state));
+        feed.text("x").await;
+        let collector = tokio::task::block_in_place(|| {
+            host.wait_until("the message waits", |now| {
+                now.count("tidemill_messages_emitted_total", &["pipeline=\"p\""]) == 1
+            });
+            std::thread::scope(|scope| {
+                scope.spawn(|| tell(&host, "stop"));
+                host.logged("the plugin has finished", |fields| {
+                    (fields.get("message")?.as_str()? == "finished").then_some(())
+                });
+                // It refuses to start if it finds what its end has set.
+                folder.install("counter", &guest("counter-v2").expect("guests in Rust are built"));
+                let swaps = |now: &Counted, outcome: &str| {
+                    now.count("tidemill_plugin_swaps_total", &[&format!("outcome=\"{outcome}\"")])
+                };
+                let now = host.wait_until("it is decided who runs", |now| {
+                    swaps(now, "swapped") + swaps(now, "rejected") > 0
+                });
+                assert_eq!(swaps(&now, "swapped"), 1, "{}", host.log());
+                Collector::on(listener)
+            })
+        });
+        let mut collector = collector;
+        assert_eq!(collector.text().await, "v1 1 x");
+        assert!(matches!(collector.received.recv().await, Some(Received::Closed(_))));
+        feed.text("y").await;
+        tokio::task::block_in_place(|| tell(&host, "start"));
+        assert_eq!(collector.text().await, "v2 2 y", "{state}");
     }
 }
 

@@ -141,7 +141,14 @@ impl Collector {
     /// # Panics
     /// If there is none.
     pub async fn open() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("there is a free port");
+        Self::on(TcpListener::bind("127.0.0.1:0").await.expect("there is a free port"))
+    }
+
+    /// Listens where it is told to.
+    ///
+    /// # Panics
+    /// If the listener has no address.
+    pub fn on(listener: TcpListener) -> Self {
         let address = listener.local_addr().expect("it listens");
         let (sender, received) = mpsc::channel(WAITING);
         let task = tokio::spawn(async move {

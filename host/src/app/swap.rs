@@ -113,8 +113,7 @@ pub(super) async fn swap(offer: Offer) -> FinishedSwap {
     let Offer { plugin, previous, is_same_version, uses, idle, superseded } = offer;
     let mut report = SwapReport { outcome: SwapDecision::Rejected, error: None, uses: Vec::new() };
     let (mut taken, mut kept) = (Vec::new(), Vec::new());
-    let prepared =
-        join_all(uses.iter().map(|each| prepare(&plugin, &each.pipeline, each.stage, &each.setup)));
+    let prepared = join_all(uses.iter().map(|each| prepare(&plugin, each)));
     let spared = join_all(idle.iter().map(|each| spare(&plugin, previous.as_ref(), each)));
     let prepared = async { tokio::join!(prepared, spared) };
     let (prepared, spared) = match bounded(PREPARE_DEADLINE, &superseded, prepared).await {
@@ -135,7 +134,7 @@ pub(super) async fn swap(offer: Offer) -> FinishedSwap {
     };
     let (prepared, mut refused) = prepared.into_iter().fold((Vec::new(), Vec::new()), |mut all, each| {
         match each {
-            Ok(instances) => all.0.push(instances),
+            Ok(prepared) => all.0.push(prepared),
             Err(error) => all.1.push(error),
         }
         all
@@ -143,11 +142,11 @@ pub(super) async fn swap(offer: Offer) -> FinishedSwap {
     refused.extend(spared.into_iter().filter_map(Result::err));
     if !refused.is_empty() {
         report.error = Some(refused.join("; "));
-        retire(prepared.into_iter().flatten().collect()).await;
+        retire(prepared.into_iter().flatten().flatten().collect()).await;
         return FinishedSwap { plugin, is_same_version, report, taken, kept: uses };
     }
     let mut retired = Vec::new();
-    let exchanges = uses.iter().zip(prepared).map(|(each, instances)| exchange(each, instances));
+    let exchanges = uses.iter().zip(prepared).map(async |(each, next)| exchange(each, next?).await);
     for (each, answer) in uses.clone().into_iter().zip(join_all(exchanges).await) {
         let Some((stage_report, instances)) = answer else {
             kept.push(each);
@@ -183,29 +182,36 @@ async fn spare(plugin: &Plugin, previous: Option<&Plugin>, each: &IdleStage) -> 
     }
 }
 
+/// Starts a stage as its next start will, and drops it.
 async fn try_out(
     plugin: &Plugin,
     pipeline: &config::Pipeline,
     stage: usize,
     setup: &Setup,
 ) -> Result<(), String> {
+    // Its pipeline may be about to end: what that end alone changes is not what a start begins with.
+    let state = setup.state.clone();
+    let resumed = tokio::task::spawn_blocking(move || state.resumed()).await;
+    let setup = &Setup { state: resumed.expect("copying state does not panic"), ..setup.clone() };
     let made = instances::instances(&pipeline.transforms[stage], plugin, setup).await;
     let made = made.map_err(|refusal| refusal.to_string())?;
     retire(check_stage(plugin, pipeline, stage, made.instances).await?).await;
     Ok(())
 }
 
-async fn prepare(
-    plugin: &Plugin,
-    pipeline: &config::Pipeline,
-    stage: usize,
-    setup: &Setup,
-) -> Result<Vec<Instance>, String> {
-    let transform = &setup.transform;
-    let instances = instantiate(plugin, setup)
-        .await
-        .map_err(|fault| format!("pipeline {}, transform {transform}: {fault}", pipeline.name))?;
-    check_stage(plugin, pipeline, stage, instances).await
+/// Makes the instances of a use; none where its pipeline is about to end, and its next start can do with the version.
+async fn prepare(plugin: &Plugin, each: &StageUse) -> Result<Option<Vec<Instance>>, String> {
+    let StageUse { pipeline, stage, setup, control } = each;
+    let made = match instantiate(plugin, setup).await {
+        Ok(instances) => check_stage(plugin, pipeline, *stage, instances).await,
+        Err(fault) => Err(format!("pipeline {}, transform {}: {fault}", pipeline.name, setup.transform)),
+    };
+    match made {
+        Err(_) if setup.state.is_sealed() || control.is_closed() => {
+            try_out(plugin, pipeline, *stage, setup).await.map(|()| None)
+        }
+        made => made.map(Some),
+    }
 }
 
 /// Gives instances back that have the outputs which the sinks behind their stage take.

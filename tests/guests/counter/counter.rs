@@ -4,7 +4,7 @@
 //! sees whether what the host keeps and the snapshot are of one moment.
 
 use std::io::Write;
-use tidemill_plugin::{Description, Emissions, Message, NoConfig, Out, Plugin, Result, export, state};
+use tidemill_plugin::{Description, Emissions, Message, NoConfig, Out, Plugin, Result, export, log, state};
 
 /// The version of the package that this source is built in.
 const VERSION: &str = concat!("v", env!("CARGO_PKG_VERSION_MAJOR"));
@@ -24,13 +24,13 @@ impl Plugin for Counter {
     type Config = NoConfig;
 
     fn new(_: NoConfig, _: &mut Description) -> Result<Self> {
+        if state::get(FINISHED).is_some() {
+            return Err("what the end before set is still there".into());
+        }
         Ok(Self { count: 0 })
     }
 
     fn process(&mut self, message: Message<'_>, out: &mut Out<'_>) -> Result {
-        if state::get(FINISHED).is_some() {
-            return Err("what the end before set is still there".into());
-        }
         self.count += 1;
         let mut emission = out.emit();
         write!(emission, "{VERSION} {} ", self.count)?;
@@ -46,6 +46,7 @@ impl Plugin for Counter {
         // Only for the end: no start is to find it.
         state::set(KEPT_COUNT, b"finished")?;
         state::set(FINISHED, b"finished")?;
+        log::info("finished");
         Ok(())
     }
 

@@ -4,12 +4,12 @@
 //! The end of a pipeline is sealed before its plugins finish: what they change from then on is for their last
 //! messages alone, and is undone afterwards.
 
-use super::{HostState, Stored};
-use crate::generation::StateValue;
+use super::{HostState, StateValues, Stored};
+use crate::generation::{StateValue, TransformState};
 use crate::plugin::part::StatePart;
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 /// What is noted of each change.
 #[derive(Debug, Default)]
@@ -61,12 +61,33 @@ impl HostState {
         self.values().record.undo.get_or_insert_default();
     }
 
+    /// Whether the end of the pipeline has come, and is not over.
+    pub fn is_sealed(&self) -> bool {
+        self.values().record.undo.is_some()
+    }
+
     /// Undoes what was changed since the seal.
     pub fn rewind(&self) {
         let mut values = self.values();
         for (key, before) in values.record.undo.take().into_iter().flatten() {
             values.apply(key, before);
         }
+    }
+
+    /// What the next start goes on with, as a state of its own: without what was changed since the seal.
+    pub fn resumed(&self) -> Self {
+        let values = self.values();
+        let mut resumed = StateValues {
+            map: values.map.clone(),
+            expiries: values.expiries.clone(),
+            bytes: values.bytes,
+            growth_bytes: 0,
+            record: ChangeRecord { snapshots: values.record.snapshots.clone(), ..ChangeRecord::default() },
+        };
+        for (key, before) in values.record.undo.iter().flatten() {
+            resumed.apply(key.clone(), before.clone());
+        }
+        Self { values: Arc::new(Mutex::new(resumed)), log: self.log.clone() }
     }
 
     /// Notes which keys change, for [`HostState::take_changes`].
@@ -103,6 +124,11 @@ impl HostState {
             values.apply(key, stored);
         }
         values.record = ChangeRecord { undo: None, dirty: Some(BTreeSet::new()), snapshots };
+    }
+
+    /// Everything, under the label of the stage.
+    pub fn shown(&self, transform: &str) -> TransformState {
+        TransformState { name: transform.into(), values: self.entries(), snapshots: Some(self.snapshots()) }
     }
 
     /// Every key with what it has.
@@ -155,6 +181,12 @@ mod tests {
         set(&mut view, "c", Some("1"), Duration::ZERO);
         state.keep(part, Some(Bytes::from_static(b"after")));
         assert_eq!(shown(state.entries()), pairs(&[("a", Some("3")), ("c", Some("1"))]), "plugins see it");
+        let resumed = state.resumed();
+        assert_eq!((resumed.entries(), resumed.values().bytes), (before.clone(), bytes));
+        assert_eq!(
+            (resumed.snapshots(), resumed.values().expiries.len()),
+            (vec![Some(Bytes::from_static(b"before"))], 1)
+        );
         state.rewind();
         assert_eq!((state.entries(), state.values().bytes), (before, bytes));
         assert_eq!(state.values().expiries.len(), 1);
