@@ -1,4 +1,4 @@
-//! The HTTP API on the `[admin]` address: health, readiness, metrics, pipelines,
+//! The HTTP API on the `[admin]` address: health, readiness, metrics, pipelines, what is kept of them,
 //! connections.
 //!
 //! Each part of it is a file of handlers that ask the layers below and answer in JSON. Who may ask is
@@ -10,13 +10,16 @@ mod connections;
 mod guard;
 mod pipelines;
 mod serve;
+mod state;
 mod untrusted;
 
-pub(crate) use client::get;
+pub(crate) use client::{AskError, ask};
+pub(crate) use state::{exported, listed};
 
 use crate::config::{BodyReader, Redacted, Server, Transform};
 use crate::connections::Connections;
 use crate::control::Handle;
+use crate::store::Store;
 use crate::telemetry::{Described, Metrics, Status};
 use crate::websocket::Listeners;
 use api_error::ApiError;
@@ -53,6 +56,8 @@ pub(crate) struct HostView {
     pub status: Arc<Status>,
     /// A handle to change the pipelines with.
     pub handle: Handle,
+    /// What is kept of pipelines on the disk.
+    pub store: Store,
     /// What a pipeline that comes as JSON means.
     pub reader: BodyReader,
     /// Whether whoever asks has shown a token: without, a body may ask for less.
@@ -74,6 +79,7 @@ impl Api {
     /// # Errors
     /// If the listener fails.
     pub(crate) async fn serve(self, listener: TcpListener, stop: CancellationToken) -> std::io::Result<()> {
+        let kept = || routing::get(state::export).delete(state::clear);
         let pipeline = routing::get(pipelines::get).delete(pipelines::remove).put(pipelines::replace);
         let router = Router::new()
             .route("/healthz", routing::get(|| async { Json(json!({ "status": "ok" })) }))
@@ -83,6 +89,9 @@ impl Api {
             .route("/api/v1/pipelines/{name}", pipeline)
             .route("/api/v1/pipelines/{name}/start", post(pipelines::start))
             .route("/api/v1/pipelines/{name}/stop", post(pipelines::stop))
+            .route("/api/v1/state", routing::get(state::list))
+            .route("/api/v1/state/{pipeline}", kept())
+            .route("/api/v1/state/{pipeline}/{transform}", kept())
             .route("/api/v1/connections", routing::get(connections::list))
             .route("/api/v1/connections/{id}", delete(connections::close))
             .route("/api/v1/connections/check", post(connections::check))

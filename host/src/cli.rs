@@ -16,15 +16,18 @@ mod probe;
 mod record;
 mod replay;
 mod run;
+mod running_host;
 mod schema;
 mod signals;
 mod speed;
+mod state;
+mod table;
 
 pub use exit::Exit;
 pub(crate) use replay::{Recording, replay};
 pub use speed::Speed;
 
-use crate::config::{self, ConfigErrors, Environment, Loaded};
+use crate::config::{self, Config, ConfigErrors, Environment, Loaded};
 use crate::plugin::{CONTRACT_VERSION, WASMTIME_VERSION};
 use crate::shutdown::Shutdown;
 use crate::telemetry::{LogFormat, flush_log, init_log, say};
@@ -86,6 +89,9 @@ enum CliCommand {
     /// Work with a plugin.
     #[command(subcommand)]
     Plugin(PluginCommand),
+    /// Show and clear what plugins know.
+    #[command(subcommand)]
+    State(state::StateCommand),
     /// Dial a WebSocket server once, and say what happened.
     Probe(probe::Probe),
     /// Write the messages of a WebSocket server to a file.
@@ -137,6 +143,7 @@ pub fn main() -> ExitCode {
         CliCommand::Plugins(plugins) => plugins.execute(),
         CliCommand::Plugin(PluginCommand::Run(run)) => run.execute(),
         CliCommand::Plugin(PluginCommand::Inspect(inspect)) => inspect.execute(),
+        CliCommand::State(state) => state.execute(),
         CliCommand::Probe(probe) => probe.execute(),
         CliCommand::Record(record) => record.execute(),
         CliCommand::Replay(replay) => replay.execute(),
@@ -265,6 +272,14 @@ impl ConfigFile {
     fn is_default(&self) -> bool {
         self.file == Path::new(CONFIG_FILE)
     }
+
+    /// The configuration; where none is named and there is none, what holds without one.
+    fn load_or_default(&self) -> Result<Config, ConfigErrors> {
+        if self.is_default() && !self.file.exists() {
+            return Ok(Config::default());
+        }
+        load(&self.file).map(|loaded| loaded.config)
+    }
 }
 
 #[cfg(test)]
@@ -303,6 +318,10 @@ mod tests {
             "tidemill init",
             "tidemill init --server -c other.toml",
             "tidemill plugins --json",
+            "tidemill state list --json --admin 127.0.0.1:10080 --token t",
+            "tidemill state list p -c other.toml",
+            "tidemill state export p vwap",
+            "tidemill state clear p",
             "tidemill schema --markdown",
             "tidemill health --ready --admin 127.0.0.1:10080 --timeout 1s",
             "tidemill completions zsh",
@@ -314,6 +333,7 @@ mod tests {
         for line in [
             "tidemill",
             "tidemill run --grace 10",
+            "tidemill state clear",
             "tidemill probe http://example.com",
             "tidemill probe ws:///path",
             "tidemill probe ws://example.com --header nameless",

@@ -5,6 +5,7 @@
 //! and how it does, is read from a table that is always current: that asks nobody.
 
 use crate::config;
+use crate::generation::Generation;
 use crate::telemetry::{Described, Status};
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
@@ -33,6 +34,15 @@ pub enum ControlError {
     /// The pipeline is still stopping, or is being removed, or was told to before it had started.
     #[error("pipeline \"{0}\" is stopping")]
     Stopping(String),
+    /// The pipeline runs, or is about to: what is kept of it is in use.
+    #[error("pipeline \"{0}\" is not stopped")]
+    Running(String),
+    /// Nothing is kept of this pipeline, or of its transform.
+    #[error("nothing is kept of {0}")]
+    NothingKept(String),
+    /// What is kept cannot be read or removed.
+    #[error("{0}")]
+    State(String),
     /// A plugin cannot serve it as it is configured.
     #[error("{0}")]
     Refused(String),
@@ -57,12 +67,31 @@ pub(crate) enum Command {
     Remove(String, Answer<()>),
     Start(String, Answer<Described>),
     Stop(String, Answer<Described>),
+    /// Of one pipeline or all of them, what is kept in memory alone.
+    ShowState(Option<String>, Answer<Vec<(String, Generation)>>),
+    /// Of a pipeline, and of one of its transforms or all of them.
+    ClearState(String, Option<String>, Answer<()>),
 }
 
 /// A handle that reads this table, and what the host reads.
 pub(crate) fn channel(status: Arc<Status>) -> (Handle, mpsc::Receiver<Command>) {
     let (commands, receiver) = mpsc::channel(COMMANDS);
     (Handle { commands, status }, receiver)
+}
+
+impl ControlError {
+    /// Nothing is kept of a pipeline, or of one of its transforms.
+    pub(crate) fn nothing_kept(pipeline: &str, transform: Option<&str>) -> Self {
+        Self::NothingKept(match transform {
+            None => format!("pipeline \"{pipeline}\""),
+            Some(transform) => format!("transform \"{transform}\" of pipeline \"{pipeline}\""),
+        })
+    }
+
+    /// What is wrong with what is kept.
+    pub(crate) fn of_state(error: impl std::fmt::Display) -> Self {
+        Self::State(error.to_string())
+    }
 }
 
 impl Handle {
@@ -114,6 +143,24 @@ impl Handle {
     /// The pipeline stops all the same if the future is dropped.
     pub async fn stop(&self, name: &str) -> Result<Described, ControlError> {
         self.ask(|answer| Command::Stop(name.to_owned(), answer)).await
+    }
+
+    /// What is kept in memory alone of one pipeline, or of each: by transform, where that is anything.
+    pub(crate) async fn state_in_memory(
+        &self,
+        pipeline: Option<String>,
+    ) -> Result<Vec<(String, Generation)>, ControlError> {
+        self.ask(|answer| Command::ShowState(pipeline, answer)).await
+    }
+
+    /// Forgets what the plugins of a pipeline knew, or that of one transform: in memory, and on the disk, where
+    /// that of a pipeline that was removed is too.
+    ///
+    /// # Errors
+    /// If the pipeline is not stopped, nothing is kept, or the disk does not do it.
+    pub async fn clear_state(&self, pipeline: &str, transform: Option<&str>) -> Result<(), ControlError> {
+        let transform = transform.map(str::to_owned);
+        self.ask(|answer| Command::ClearState(pipeline.to_owned(), transform, answer)).await
     }
 
     async fn ask<T>(&self, command: impl FnOnce(Answer<T>) -> Command) -> Result<T, ControlError> {

@@ -26,6 +26,13 @@ pub struct TransformState {
     pub snapshots: Option<Vec<Option<Bytes>>>,
 }
 
+impl TransformState {
+    /// Whether there is nothing in it.
+    pub fn is_empty(&self) -> bool {
+        self.values.is_empty() && self.snapshots.iter().flatten().flatten().next().is_none()
+    }
+}
+
 /// A value of a key, and when it is over, in microseconds since the Unix epoch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StateValue {

@@ -69,6 +69,13 @@ impl From<ControlError> for ApiError {
             ControlError::Stopping(_) => {
                 (StatusCode::CONFLICT, "stopping", "try again when its state is `stopped`")
             }
+            ControlError::Running(_) => {
+                (StatusCode::CONFLICT, "running", "POST /api/v1/pipelines/NAME/stop stops it")
+            }
+            ControlError::NothingKept(_) => {
+                (StatusCode::NOT_FOUND, "not_found", "GET /api/v1/state lists what is")
+            }
+            ControlError::State(_) => (StatusCode::CONFLICT, "state", ""),
             ControlError::Refused(_) => {
                 (StatusCode::UNPROCESSABLE_ENTITY, "refused", "change its configuration, or the plugin")
             }

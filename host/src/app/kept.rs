@@ -45,6 +45,31 @@ impl Kept {
         Ok(())
     }
 
+    /// What is not durable, of each transform by its label.
+    pub(super) fn in_memory(&self, pipeline: &config::Pipeline) -> Vec<(String, HostState)> {
+        let all = pipeline.transforms.iter().zip(&self.states);
+        let in_memory = all.filter(|(transform, _)| transform.state == StateStore::Memory);
+        in_memory.map(|(transform, state)| (transform.name.clone(), state.clone())).collect()
+    }
+
+    /// Forgets what is kept of a pipeline that does not run, or of one of its transforms. Says whether there is
+    /// such a transform.
+    pub(super) fn clear(&mut self, pipeline: &config::Pipeline, transform: Option<&str>) -> bool {
+        let Some(transform) = transform else {
+            *self = Self::new(pipeline);
+            return true;
+        };
+        let Some(index) = pipeline.transforms.iter().position(|known| known.name == transform) else {
+            return false;
+        };
+        self.states[index] = HostState::default();
+        if pipeline.transforms[index].state == StateStore::Durable {
+            // As the disk has it from now on.
+            self.states[index].replace(Vec::new(), Vec::new());
+        }
+        true
+    }
+
     /// The pipeline runs: from now on what is kept changes.
     pub(super) fn begin(&mut self) {
         self.is_whole = false;

@@ -5,6 +5,7 @@
 
 mod boot;
 mod commands;
+mod kept_state;
 mod managed;
 mod stages;
 mod starting;

@@ -68,6 +68,7 @@ impl Task {
         let config::StateFolder { dir, interval, max_size_bytes } = &config.state;
         let (store, store_thread) = Store::start(StoreFolder::new(dir, *max_size_bytes))
             .map_err(|error| AppError::Failed(format!("no thread for state: {error}")))?;
+        let api_store = store.clone();
         let store = (store, *interval);
         let status = Arc::new(Status::new(&metrics));
         let (handle, commands) = control::channel(status.clone());
@@ -79,6 +80,7 @@ impl Task {
                     connections: connections.clone(),
                     status: status.clone(),
                     handle: handle.clone(),
+                    store: api_store,
                     reader,
                     is_trusting: admin.token.is_some(),
                     server: config.server,

@@ -30,7 +30,7 @@ impl Health {
     pub(super) fn execute(self) -> Exit {
         block_on(|shutdown| async move {
             let path = if self.ready { "/readyz" } else { "/healthz" };
-            let asked = tokio::time::timeout(self.timeout, admin::get(&self.admin, path));
+            let asked = tokio::time::timeout(self.timeout, admin::ask(&self.admin, "GET", path, None));
             let answered = tokio::select! {
                 answered = asked => answered,
                 () = shutdown.requested() => return Exit::Failure,

@@ -2,7 +2,8 @@
 //!
 //! Those of the plugin folder and those that are built in; nothing is compiled, and no host is asked.
 
-use super::{ConfigFile, Exit, answer, complain, is_terminal, load, tell};
+use super::table::table;
+use super::{ConfigFile, Exit, answer, complain, is_terminal, tell};
 use crate::builtin;
 use crate::config::{Config, Limits, units};
 use crate::plugin_folder::{Candidate, Change, Folder};
@@ -40,16 +41,12 @@ struct Use {
 
 impl PluginsArgs {
     pub(super) fn execute(self) -> Exit {
-        let config = if self.config.is_default() && !self.config.file.exists() {
-            // Without a configuration, the folder that one would have.
-            Config::default()
-        } else {
-            match load(&self.config.file) {
-                Ok(loaded) => loaded.config,
-                Err(errors) => {
-                    tell(errors.render(is_terminal()));
-                    return Exit::Configuration;
-                }
+        // Without a configuration, the folder that one would have.
+        let config = match self.config.load_or_default() {
+            Ok(config) => config,
+            Err(errors) => {
+                tell(errors.render(is_terminal()));
+                return Exit::Configuration;
             }
         };
         let rows = match rows(&config) {
@@ -63,7 +60,7 @@ impl PluginsArgs {
             let plugins: Vec<_> = rows.iter().map(|(name, row)| row.as_json(name)).collect();
             format!("{:#}\n", json!({ "plugins": plugins }))
         } else {
-            table(&rows)
+            as_table(&rows)
         };
         let exit = answer(&text, Exit::Success);
         if let Some(hint) = builtin::hint().filter(|_| !self.json) {
@@ -148,7 +145,7 @@ impl Row {
 /// Digits of a version that tell it from others well enough for a person.
 const SHOWN_DIGITS: usize = 12;
 
-fn table(rows: &BTreeMap<String, Row>) -> String {
+fn as_table(rows: &BTreeMap<String, Row>) -> String {
     let cells = rows.iter().map(|(name, row)| {
         let (version, size) = match (&row.content, &row.error) {
             (_, Some(error)) => (format!("refused: {error}"), String::new()),
@@ -174,15 +171,5 @@ fn table(rows: &BTreeMap<String, Row>) -> String {
         });
         [name.clone(), row.place(), version, size, uses.collect::<Vec<_>>().join(", ")]
     });
-    let head = ["PLUGIN", "FROM", "VERSION", "SIZE", "USED BY"].map(str::to_owned);
-    let cells: Vec<[String; 5]> = std::iter::once(head).chain(cells).collect();
-    let width = |column: usize| cells.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..4).map(width).collect();
-    let mut text = String::new();
-    for row in &cells {
-        let line: String = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}  ")).collect();
-        text.push_str(format!("{line}{}", row[4]).trim_end());
-        text.push('\n');
-    }
-    text
+    table(["PLUGIN", "FROM", "VERSION", "SIZE", "USED BY"], cells)
 }

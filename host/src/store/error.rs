@@ -50,6 +50,9 @@ pub enum StoreError {
         /// The error of the system.
         error: io::Error,
     },
+    /// More waits for the disk than may.
+    #[error("the disk is busy with state; try again")]
+    Busy,
     /// The thread of the store has ended: the host is about to.
     #[error("the host is shutting down")]
     Closed,

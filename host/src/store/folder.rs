@@ -126,7 +126,7 @@ impl StoreFolder {
         let mut all = Vec::new();
         for (pipeline, path, file_bytes) in self.files()? {
             let (written_us, transforms) = match self.look(&pipeline) {
-                Ok((written_us, generation)) => (written_us, Ok(listed(&generation))),
+                Ok((written_us, generation)) => (written_us, Ok(ListedTransform::all_of(&generation))),
                 Err(error) => (None, Err(error.of(&path, &self.quota()))),
             };
             all.push(Listed { pipeline, written_us, file_bytes, transforms });
@@ -231,16 +231,25 @@ impl StoreFolder {
     }
 }
 
-fn listed(generation: &Generation) -> Vec<ListedTransform> {
-    let transforms = generation.transforms.iter().map(|transform| ListedTransform {
-        transform: transform.name.to_string(),
-        keys: transform.values.len(),
-        state_bytes: transform
-            .values
-            .iter()
-            .map(|(key, value)| key.len() + value.as_ref().map_or(0, |value| value.bytes.len()))
-            .sum(),
-        snapshot_bytes: transform.snapshots.iter().flatten().flatten().map(|snapshot| snapshot.len()).sum(),
-    });
-    transforms.collect()
+impl ListedTransform {
+    /// What a generation has of each transform.
+    pub fn all_of(generation: &Generation) -> Vec<Self> {
+        let transforms = generation.transforms.iter().map(|transform| Self {
+            transform: transform.name.to_string(),
+            keys: transform.values.len(),
+            state_bytes: transform
+                .values
+                .iter()
+                .map(|(key, value)| key.len() + value.as_ref().map_or(0, |value| value.bytes.len()))
+                .sum(),
+            snapshot_bytes: transform
+                .snapshots
+                .iter()
+                .flatten()
+                .flatten()
+                .map(|snapshot| snapshot.len())
+                .sum(),
+        });
+        transforms.collect()
+    }
 }

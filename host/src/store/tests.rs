@@ -186,6 +186,36 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn a_file_of_any_bytes_is_told_by_its_name_and_is_out_of_the_way(
+        bytes in vec(any::<u8>(), 1..9000),
+        is_begun_well in any::<bool>(),
+    ) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("p.redb");
+        let mut folder = StoreFolder::new(dir.path(), ROOM);
+        let mut content = bytes;
+        if is_begun_well {
+            // What the database knows its files by, and its first page.
+            folder.write("p", &generation("t", vec![9; 300], 17)).unwrap();
+            let whole = std::fs::read(&path).unwrap();
+            let length = content.len().min(whole.len() / 2).min(512);
+            content[..length].copy_from_slice(&whole[..length]);
+        }
+        drop(folder);
+        std::fs::write(&path, &content).unwrap();
+        let mut folder = StoreFolder::new(dir.path(), ROOM);
+        let read = folder.read("p").map_err(|error| error.to_string());
+        prop_assert!(read.is_err_and(|error| error.contains("p.redb")));
+        prop_assert!(folder.list().unwrap()[0].transforms.is_err());
+        let error = folder.load("p").unwrap_err();
+        prop_assert!(error.to_string().contains("p.redb"), "{}", error);
+    }
+}
+
 #[test]
 fn a_damaged_file_is_kept_aside_and_costs_no_other_pipeline_anything() {
     let dir = tempfile::tempdir().unwrap();
@@ -271,7 +301,7 @@ async fn the_thread_writes_one_generation_after_the_other_and_ends_with_its_last
         assert_eq!(store.read("p").await.unwrap().unwrap().position, position(offset));
     }
     assert_eq!(store.list().await.unwrap().len(), 1);
-    assert!(store.clear("p", None).await.unwrap());
+    assert!(store.clear("p", None).unwrap().await.unwrap());
     assert_eq!(store.read("p").await.unwrap(), None);
     drop((store, writer));
     thread.join();

@@ -7,6 +7,7 @@ use std::io;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::thread::{self, JoinHandle};
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::PollSender;
 
@@ -83,12 +84,23 @@ impl Store {
         self.ask(Request::List).await
     }
 
-    /// Forgets what is kept of a pipeline, or of one of its transforms. Says whether there was anything.
+    /// Forgets what is kept of a pipeline, or of one of its transforms: whoever asks for it after this finds it
+    /// gone. The future says whether there was anything, or why it cannot be removed.
     ///
     /// # Errors
-    /// It cannot be removed.
-    pub async fn clear(&self, pipeline: &str, transform: Option<&str>) -> Result<bool, StoreError> {
-        self.ask(|answer| Request::Clear(pipeline.into(), transform.map(str::to_owned), answer)).await
+    /// So much waits for the disk that nothing can be asked of it now.
+    pub fn clear(
+        &self,
+        pipeline: &str,
+        transform: Option<&str>,
+    ) -> Result<impl Future<Output = Result<bool, StoreError>> + Send + use<>, StoreError> {
+        let (sender, answer) = oneshot::channel();
+        let request = Request::Clear(pipeline.into(), transform.map(str::to_owned), sender);
+        self.requests.try_send(request).map_err(|error| match error {
+            TrySendError::Full(_) => StoreError::Busy,
+            TrySendError::Closed(_) => StoreError::Closed,
+        })?;
+        Ok(async { answer.await.unwrap_or(Err(StoreError::Closed)) })
     }
 
     /// What writes the generations of a pipeline that was loaded.

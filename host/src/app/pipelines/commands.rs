@@ -1,4 +1,5 @@
-//! What pipelines are told: to be added, started, stopped or removed. Whoever asked is answered once it is done.
+//! What pipelines are told: to be added, started, stopped or removed, and to forget what they know. Whoever asked is
+//! answered once it is done.
 
 use super::Pipelines;
 use super::managed::{AnswerTo, ManagedPipeline, PipelinePhase, Revival, answer_all};
@@ -22,6 +23,8 @@ impl Pipelines {
             Command::Start(name, answer) => self.start_again(plugins, &name, answer),
             Command::Stop(name, answer) => self.take_down(&name, AnswerTo::Stopped(answer)),
             Command::Remove(name, answer) => self.take_down(&name, AnswerTo::Removed(answer)),
+            Command::ShowState(name, answer) => self.show_state(name.as_deref(), answer),
+            Command::ClearState(name, transform, answer) => self.clear_state(name, transform, answer),
         }
     }
 
