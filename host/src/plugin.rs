@@ -27,6 +27,7 @@ mod log;
 mod memory;
 mod outcome;
 mod part;
+mod replay;
 mod requests;
 mod rows;
 mod setup;

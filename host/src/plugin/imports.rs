@@ -6,18 +6,21 @@ use super::bindings::tidemill::plugin::{clock, http, log, metrics, random, state
 use super::limits::Meter;
 use super::log::GuestLog;
 use super::memory::MemoryLimiter;
+use super::replay::InstanceReplay;
 use super::requests::Requests;
 use super::setup::Setup;
 use super::state::{KeyChange, StateView};
 use super::wasi::Wasi;
 use crate::message::metadata;
 use crate::telemetry::MetricChanges;
-use sha2::{Digest as _, Sha256};
 use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 use tracing::Level;
-use wasmtime::component::{HasSelf, Linker};
+use wasmtime::component::{HasSelf, Linker, Resource};
+use wasmtime_wasi::clocks::WasiClocksView as _;
+use wasmtime_wasi::p2::DynPollable;
+use wasmtime_wasi::p2::bindings::clocks::monotonic_clock;
 use wasmtime_wasi::{WasiCtxView, WasiView};
 
 /// The interfaces whose names start so are the host's to offer.
@@ -52,14 +55,19 @@ pub(super) fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<Store
     random::add_to_linker::<StoreData, HasSelf<StoreData>>(&mut linker, |host| host)?;
     http::add_to_linker::<StoreData, HasSelf<StoreData>>(&mut linker, |host| host)?;
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
+    // In a replay nobody waits.
+    linker.allow_shadowing(true);
+    monotonic_clock::add_to_linker::<StoreData, HasSelf<StoreData>>(&mut linker, |host| host)?;
+    linker.allow_shadowing(false);
     Ok(linker)
 }
 
 /// What one instance has of the host.
 pub(super) struct StoreData {
     pub(super) limiter: MemoryLimiter,
-    /// The time that the guest is told, in microseconds since the Unix epoch; the wall's where there is none.
-    pub(super) time_us: Option<u64>,
+    /// The time that the guest is told, in microseconds since the Unix epoch, where it is not the wall's.
+    time_us: Option<u64>,
+    replay: Option<InstanceReplay>,
     pub(super) log: GuestLog,
     pub(super) requests: Requests,
     state: StateView,
@@ -71,15 +79,32 @@ pub(super) struct StoreData {
 impl StoreData {
     pub(super) fn new(plugin: &Arc<str>, setup: &Setup, meter: Arc<Meter>) -> Self {
         let log = setup.log(plugin);
+        let replay = InstanceReplay::of(setup);
         Self {
             limiter: MemoryLimiter::new(setup.limits.memory_bytes),
-            time_us: None,
+            // Before the first message of a recording there is no time yet.
+            time_us: replay.is_some().then_some(0),
             state: StateView::new(setup.state.clone()),
             metrics: MetricChanges::new(setup.metrics.of_instance(setup.instance())),
-            random: random_numbers(setup),
-            wasi: Wasi::new(&log),
+            random: replay.as_ref().map_or_else(fastrand::Rng::new, InstanceReplay::numbers),
+            wasi: Wasi::new(&log, replay.as_ref()),
+            replay,
             requests: Requests::new(setup, meter),
             log,
+        }
+    }
+
+    /// The time that the guest is told from now on; that of the wall if there is none. In a replay there is always
+    /// one.
+    #[inline]
+    pub(super) fn set_time(&mut self, time_us: Option<u64>) {
+        match (&self.replay, time_us) {
+            (None, _) => self.time_us = time_us,
+            (Some(replay), Some(now_us)) => {
+                replay.set_time(now_us);
+                self.time_us = time_us;
+            }
+            (Some(_), None) => {}
         }
     }
 
@@ -117,21 +142,6 @@ impl StoreData {
             Cow::Owned(hidden) => hidden,
         }
     }
-}
-
-/// The random numbers of an instance: in a replay always the same of each of a transform's instances.
-fn random_numbers(setup: &Setup) -> fastrand::Rng {
-    if !setup.is_replay {
-        return fastrand::Rng::new();
-    }
-    let mut name =
-        Sha256::new().chain_update(&*setup.pipeline).chain_update([0]).chain_update(&*setup.transform);
-    if let number @ 1.. = setup.part.number {
-        name = name.chain_update([0]).chain_update(number.to_le_bytes());
-    }
-    let digest = name.finalize();
-    let seed = digest.first_chunk().expect("a digest is longer");
-    fastrand::Rng::with_seed(u64::from_le_bytes(*seed))
 }
 
 impl log::Host for StoreData {
@@ -228,6 +238,42 @@ impl http::Host for StoreData {
             }
         }
         answers
+    }
+}
+
+impl monotonic_clock::Host for StoreData {
+    fn now(&mut self) -> wasmtime::Result<monotonic_clock::Instant> {
+        self.clocks().now()
+    }
+
+    fn resolution(&mut self) -> wasmtime::Result<monotonic_clock::Instant> {
+        self.clocks().resolution()
+    }
+
+    fn subscribe_instant(
+        &mut self,
+        when: monotonic_clock::Instant,
+    ) -> wasmtime::Result<Resource<DynPollable>> {
+        match &self.replay {
+            None => self.clocks().subscribe_instant(when),
+            Some(replay) => {
+                replay.sleep_until(when);
+                self.clocks().subscribe_duration(0)
+            }
+        }
+    }
+
+    fn subscribe_duration(
+        &mut self,
+        duration: monotonic_clock::Duration,
+    ) -> wasmtime::Result<Resource<DynPollable>> {
+        match &self.replay {
+            None => self.clocks().subscribe_duration(duration),
+            Some(replay) => {
+                replay.sleep(duration);
+                self.clocks().subscribe_duration(0)
+            }
+        }
     }
 }
 

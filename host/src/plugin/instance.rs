@@ -78,10 +78,10 @@ impl Instance {
     }
 
     /// Sets the time that the guest is told from now on, in microseconds since the Unix epoch: that of the
-    /// messages where they carry one, `None` for the wall's.
+    /// messages where they carry one, `None` for the wall's. An instance of a replay goes on with the time it has.
     #[inline]
     pub fn set_time(&mut self, time_us: Option<u64>) {
-        self.callee.host_mut().time_us = time_us;
+        self.callee.host_mut().set_time(time_us);
     }
 
     /// Gives the guest a batch.

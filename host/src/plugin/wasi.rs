@@ -1,9 +1,10 @@
 //! The WASI that guests of Python and other languages expect: there, and empty.
 //!
 //! No files, no arguments, no environment, no network. What they write to stdout and stderr goes to
-//! the log, line by line.
+//! the log, line by line. In a replay its clocks and random numbers are those of the replay.
 
 use super::log::GuestLog;
+use super::replay::InstanceReplay;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
@@ -35,15 +36,19 @@ pub(super) struct Wasi {
 
 impl Wasi {
     /// A context that gives nothing and takes lines.
-    pub(super) fn new(log: &GuestLog) -> Self {
+    pub(super) fn new(log: &GuestLog, replay: Option<&InstanceReplay>) -> Self {
         let (stdout, stderr) = (LineLogger::new(log, Level::INFO), LineLogger::new(log, Level::WARN));
-        let context = WasiCtxBuilder::new()
+        let mut context = WasiCtxBuilder::new();
+        context
             .stdout(stdout.clone())
             .stderr(stderr.clone())
             .max_random_size(MAX_RANDOM_BYTES)
             .allow_tcp(false)
-            .allow_udp(false)
-            .build();
+            .allow_udp(false);
+        if let Some(replay) = replay {
+            replay.prepare(&mut context);
+        }
+        let context = context.build();
         let mut resources = ResourceTable::new();
         resources.set_max_capacity(MAX_HANDLES);
         Self { context, resources, stdout, stderr }

@@ -13,6 +13,8 @@ pub(super) struct Chunks {
     undecoded: Vec<Failed>,
     /// What was decoded, and then turned out to be too large for what room the batch had left.
     decoded: Option<Result<Message, Failed>>,
+    /// No batch has messages of two chunks.
+    are_apart: bool,
 }
 
 /// Where messages go.
@@ -31,6 +33,12 @@ pub(super) enum NextChunk {
 }
 
 impl Chunks {
+    /// From now on, no batch has messages of two chunks: which messages go together does not depend on how fast
+    /// they came.
+    pub(super) fn keep_apart(&mut self) {
+        self.are_apart = true;
+    }
+
     /// Fills the batch from `next`, each message as `decode` makes it, as far as there is room: what fails
     /// takes its part of the room, and a message counts with the bytes that it has once it is decoded.
     pub(super) fn poll_fill(
@@ -57,6 +65,9 @@ impl Chunks {
                     Ok(message) => batch.push(message),
                     Err(undecoded) => failed.push(undecoded),
                 }
+            }
+            if self.are_apart && messages > 0 {
+                return Poll::Ready(Fill::More);
             }
             match next() {
                 Poll::Ready(NextChunk::Chunk(messages, undecoded)) => {
@@ -126,6 +137,33 @@ mod tests {
         let unpack = |packed: Message| Ok(message(packed.payload.as_text().unwrap_or_default().repeat(60)));
         let fills = fill(["a", "b", "cc", "d"].map(message).into(), unpack);
         assert_eq!(fills, [(1, 0), (1, 0), (1, 0), (1, 0)]);
+    }
+
+    #[test]
+    fn chunks_that_are_apart_do_not_share_a_batch() {
+        for (is_apart, expected) in [(false, vec![4, 2]), (true, vec![3, 1, 2])] {
+            let chunk =
+                |texts: &[&str]| NextChunk::Chunk(texts.iter().copied().map(message).collect(), vec![]);
+            let mut next = vec![NextChunk::End(Fill::Ended), chunk(&["e", "f"]), chunk(&[]), chunk(&["d"])];
+            next.push(chunk(&["a", "b", "c"]));
+            let mut chunks = Chunks::default();
+            if is_apart {
+                chunks.keep_apart();
+            }
+            let mut batches = Vec::new();
+            loop {
+                let (mut batch, mut failed) = (Vec::new(), Vec::new());
+                let filling = Filling { batch: &mut batch, room: ROOM, failed: &mut failed };
+                let filled = chunks.poll_fill(filling, Ok, || {
+                    Poll::Ready(next.pop().expect("nothing is asked for after the end"))
+                });
+                batches.extend(Some(batch.len()).filter(|length| *length > 0));
+                if filled == Poll::Ready(Fill::Ended) {
+                    break;
+                }
+            }
+            assert_eq!(batches, expected);
+        }
     }
 
     #[test]

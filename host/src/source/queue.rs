@@ -189,8 +189,10 @@ impl SourceQueue {
         Self { interrupt: Some(interrupt), ..self }
     }
 
-    /// The same, of messages that come with a time of their own.
-    pub fn carrying_time(self) -> Self {
+    /// The same, of messages that come with a time of their own. Plugins are told the time of a batch, so that its
+    /// messages are always the same.
+    pub fn carrying_time(mut self) -> Self {
+        self.chunks.keep_apart();
         Self { carries_time: true, ..self }
     }
 
