@@ -275,7 +275,7 @@ fn a_plugin_that_is_not_there_is_told_with_what_to_do() {
     let wanted = if plugins(folder.path()).is_empty() {
         "hint: this build has no built-in plugins; `cargo xtask install`"
     } else {
-        "hint: did you mean `tidemill plugin run notional`? `tidemill plugins`"
+        "hint: did you mean the built-in plugin `notional`? `tidemill plugins`"
     };
     assert!(hint.starts_with(wanted), "{told}");
 }

@@ -3,11 +3,16 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use futures_util::StreamExt as _;
 use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Command, Output};
+use std::sync::{Arc, Mutex};
 use tidemill_tests::guest;
-use tidemill_tests::host::{Folder, binary};
+use tidemill_tests::host::{Folder, Host, binary};
+use tidemill_tests::peers::{Feed, dial};
 
 /// When the first message of a recording was received: years ago.
 const FIRST_NS: u64 = 1_723_100_000_000_000_000;
@@ -72,4 +77,177 @@ fn what_wasi_says_of_time_and_chance_is_the_same_in_each_replay_and_nobody_waits
     // Who is not in a replay waits for its time, and has it by the clocks of the machine.
     fs::write(folder.path("in.recording"), "a\nb\n").unwrap();
     assert_ne!(replay(&[]), replay(&[]));
+}
+
+/// A server of this machine: says how often it was asked, and what; on `/echo` the header `authorization` too.
+struct Server {
+    origin: String,
+    asked: Arc<Mutex<Vec<String>>>,
+}
+
+impl Server {
+    fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let origin = format!("http://{}", listener.local_addr().unwrap());
+        let asked = Arc::<Mutex<Vec<String>>>::default();
+        std::thread::spawn({
+            let asked = asked.clone();
+            move || {
+                while let Ok((stream, _)) = listener.accept() {
+                    let mut stream = BufReader::new(stream);
+                    let (mut line, mut proof, mut body_bytes) = (String::new(), String::new(), 0);
+                    stream.read_line(&mut line).unwrap();
+                    loop {
+                        let mut header = String::new();
+                        stream.read_line(&mut header).unwrap();
+                        match header.trim_end().to_lowercase().split_once(": ") {
+                            None => break,
+                            Some(("authorization", value)) => proof = value.to_owned(),
+                            Some(("content-length", value)) => body_bytes = value.parse().unwrap(),
+                            Some(_) => {}
+                        }
+                    }
+                    let mut body = vec![0; body_bytes];
+                    stream.read_exact(&mut body).unwrap();
+                    let path = line.split(' ').nth(1).unwrap().to_owned();
+                    let number = {
+                        let mut asked = asked.lock().unwrap();
+                        asked.push(proof.clone());
+                        asked.len()
+                    };
+                    let proof = if path == "/echo" { proof } else { String::new() };
+                    let answer = format!("{number}: {path} {}{proof}", String::from_utf8(body).unwrap());
+                    let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", answer.len());
+                    stream.get_mut().write_all(format!("{head}{answer}").as_bytes()).unwrap();
+                }
+            }
+        });
+        Self { origin, asked }
+    }
+
+    fn asked(&self) -> usize {
+        self.asked.lock().unwrap().len()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_plugin_was_answered_is_recorded_and_played_back_without_a_network() {
+    let folder = Folder::default();
+    fs::write(folder.path("token"), "s3cret\n").unwrap();
+    let server = Server::start();
+    let origin = server.origin.as_str();
+    let feed = Feed::open().await;
+    let messages = [
+        format!("GET {origin}/a"),
+        format!("GET {origin}/a\nGET {origin}/b"),
+        format!("POST {origin}/a # what is sent"),
+        format!("GET {origin}/echo"),
+        "GET https://elsewhere.example/".to_owned(),
+    ];
+    for message in &messages {
+        feed.text(message).await;
+    }
+    let config = format!(r#"{{"init":"{origin}/init"}}"#);
+    let live = tokio::task::block_in_place(|| {
+        let mut record = Command::new(binary());
+        record.args(["record", &feed.url(), "-o", "feed.recording", "--count", "5", "--config", &config]);
+        record.arg("--plugin").arg(rust_guest("asking")).args(["--allow", origin]);
+        record.args(["--http", r#"{"headers":{"Authorization":"Bearer ${file:token}"}}"#]);
+        succeeded(&record.current_dir(folder.path("")).output().unwrap())
+    });
+    assert_eq!(server.asked(), 6, "{live}");
+    assert!(server.asked.lock().unwrap().iter().all(|proof| proof == "bearer s3cret"));
+    for answer in ["200 1: /init", "/a what is sent", "/echo bearer ***", "elsewhere.example is not granted"]
+    {
+        assert!(live.contains(answer), "{answer}: {live}");
+    }
+    let recording = fs::read_to_string(folder.path("feed.recording")).unwrap();
+    assert!(!recording.contains("s3cret") && recording.contains("{\"$http\":"), "{recording}");
+    assert_eq!(recording.lines().count(), 5 + 7, "{recording}");
+
+    tokio::task::block_in_place(|| {
+        let run = |args: &[&str], input: &str| {
+            plugin_run(
+                &folder,
+                "asking",
+                &[&["--config", &config, "--format", "recording"], args].concat(),
+                input,
+            )
+        };
+        assert_eq!(run(&[], "feed.recording"), live);
+        assert_eq!(run(&["--allow", origin], "feed.recording"), live);
+        // In a pipeline too, packed or not.
+        folder.install("asking", &rust_guest("asking"));
+        let transform =
+            format!("plugin = \"asking\", config = {{ init = \"{origin}/init\" }}, allow = [\"{origin}\"]");
+        assert_eq!(played(&folder, "feed.recording", "recording", &transform), live);
+        let packed = File::create(folder.path("feed.recording.gz")).unwrap();
+        let mut packer = flate2::write::GzEncoder::new(packed, flate2::Compression::fast());
+        packer.write_all(recording.as_bytes()).unwrap();
+        packer.finish().unwrap();
+        assert_eq!(played(&folder, "feed.recording.gz", "recording", &transform), live);
+
+        // What was not recorded is refused by name; what is asked more often is answered as it was last.
+        let more =
+            format!("{recording}9 GET {origin}/a\n9 GET {origin}/other\n9 POST {origin}/a # otherwise\n");
+        fs::write(folder.path("more.recording"), more).unwrap();
+        let told = run(&[], "more.recording");
+        let told: Vec<_> = told.lines().skip(5).collect();
+        let last = live.lines().nth(1).unwrap().split_once("/a").unwrap().0.rsplit("200 ").next().unwrap();
+        assert_eq!(told[0], format!("200 {last}/a "));
+        for (told, request) in told[1..].iter().zip(["GET", "POST"]) {
+            let expected = format!("the request is denied: {request} {origin}");
+            assert!(told.starts_with(&expected) && told.contains("is not in the recording"), "{told}");
+        }
+        // Where the recording is no file, nobody is asked either.
+        let mut piped = Command::new(binary());
+        piped.args(["plugin", "run", "--format", "recording"]).arg(rust_guest("asking"));
+        let mut piped =
+            piped.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped()).spawn().unwrap();
+        piped.stdin.take().unwrap().write_all(format!("9 GET {origin}/a\n").as_bytes()).unwrap();
+        let told = succeeded(&piped.wait_with_output().unwrap());
+        assert!(told.contains("it is no file, and can be read only once"), "{told}");
+        // A damaged one is told by its name.
+        let damaged = recording.replacen("\"request\"", "\"reqest\"", 1);
+        fs::write(folder.path("damaged.recording"), damaged).unwrap();
+        let told = played(&folder, "damaged.recording", "recording", &transform);
+        assert!(told.contains("damaged.recording: its HTTP exchange 1 is damaged: missing field"), "{told}");
+        assert_eq!(server.asked(), 6, "nobody was asked again");
+    });
+
+    // Peers of a replay get the messages alone.
+    let mut replay = Command::new(binary());
+    replay.args(["replay", "feed.recording", "--listen", "127.0.0.1:0", "--log-format", "json"]);
+    let host = Host::start(replay.current_dir(folder.path("")));
+    let address = tokio::task::block_in_place(|| {
+        host.logged("it replays", |fields| {
+            let url = fields.get("url")?.as_str()?;
+            url.strip_prefix("ws://")?.trim_end_matches('/').parse().ok()
+        })
+    });
+    let mut peer = dial(address, "/").await;
+    for message in &messages {
+        assert_eq!(peer.next().await.unwrap().unwrap().to_text().unwrap(), message);
+    }
+}
+
+#[test]
+fn options_of_a_plugin_are_checked_as_in_a_configuration_and_are_for_a_plugin() {
+    let run = |args: &[&str]| {
+        let output = Command::new(binary()).args(args).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    for (option, value, told) in [
+        ("--allow", "http://example.com", "error: --allow: "),
+        ("--http", r#"{"timeot":"1s"}"#, "error: --http: unknown key `timeot`"),
+    ] {
+        let mut args = vec!["plugin", "run", "x.wasm", option, value];
+        if option == "--http" {
+            args.extend(["--allow", "https://example.com"]);
+        }
+        let (code, errors) = run(&args);
+        assert!(code == Some(2) && errors.contains(told), "{errors}");
+    }
+    let (code, errors) = run(&["record", "ws://127.0.0.1:9/", "-o", "x", "--allow", "https://example.com"]);
+    assert!(code == Some(2) && errors.contains("are for the plugin that --plugin names"), "{errors}");
 }

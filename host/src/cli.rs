@@ -19,6 +19,7 @@ mod run;
 mod running_host;
 mod schema;
 mod signals;
+mod single_plugin;
 mod speed;
 mod state;
 mod table;
@@ -308,9 +309,12 @@ mod tests {
             "tidemill check --connect",
             "tidemill validate",
             "tidemill plugin run vwap.wasm --config {\"window\":\"1s\"}",
+            "tidemill plugin run x.wasm --allow https://a.example --allow https://b.example --http {\"timeout\":\"1s\"}",
+            "tidemill plugin run x.wasm --format recording",
             "tidemill plugin inspect vwap.wasm --json",
             "tidemill probe wss://example.com/x?y=z --header X-Key:1 --header a:b --subprotocol v1 --json",
             "tidemill record wss://example.com -o out.jsonl.gz --count 10 --for 10m",
+            "tidemill record wss://example.com -o out.jsonl --plugin x.wasm --allow https://a.example",
             "tidemill replay in.jsonl.gz --listen 127.0.0.1:9001 --speed max --once",
             "tidemill replay in.jsonl.gz --speed 2.5",
             "tidemill demo --once --speed max",

@@ -6,14 +6,23 @@
 //! redirect is a new request that is checked again, without credentials where it leads to another origin. No
 //! proxy is used, since a proxy would resolve names by itself. Headers of the configuration are added last; a guest
 //! never sees them, and they are taken out of what it is answered.
+//!
+//! In a replay nothing is sent: requests are answered from the recording.
 
 mod address;
 mod exchange;
 mod network;
+mod player;
+mod recorder;
 mod request;
 mod secrets;
 
-use crate::config::{HttpGrant, HttpHost, HttpSettings, HttpUrl, Transform, granted};
+pub(crate) use player::{HttpPlayer, RecordingPlace};
+pub(crate) use recorder::HttpRecorder;
+
+use crate::config::{
+    FileSource, HttpGrant, HttpHost, HttpSettings, HttpUrl, Pipeline, SourceConfig, Transform, granted,
+};
 use crate::foreign_text;
 use crate::plugin::{AnswerRoom, Http, HttpError, HttpRequest, HttpResponse};
 use exchange::{ServerAnswer, exchange};
@@ -42,6 +51,19 @@ impl std::fmt::Debug for HttpClient {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("HttpClient").field("grants", &self.grants).finish_non_exhaustive()
     }
+}
+
+/// What answers the requests of a plugin in a pipeline, if its transform grants any: the recording that the pipeline
+/// reads, or else whoever is asked.
+pub(crate) fn http_of(pipeline: &Pipeline, transform: &Transform) -> Option<Arc<dyn Http>> {
+    if !pipeline.source.is_recording() || transform.allow.is_empty() {
+        return HttpClient::of(transform);
+    }
+    let place = match &pipeline.source {
+        SourceConfig::File(FileSource { path, .. }) => RecordingPlace::File(path.clone()),
+        _ => RecordingPlace::Stdin,
+    };
+    Some(Arc::new(HttpPlayer::new(place, Some(transform.allow.clone()), transform.config.clone())))
 }
 
 impl HttpClient {

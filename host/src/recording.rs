@@ -5,6 +5,16 @@
 //! as the two escapes do: `{"$text":"<JSON string>"}`, and `{"$binary":"<base64>"}` for a binary
 //! message. What is read into memory at once is shared by the payloads of its lines. A line that is longer
 //! than any message needs is skipped, and never in memory as a whole.
+//!
+//! A recording may have the HTTP exchanges of plugins between its messages (`exchange`): `{"$http":{...}}` behind the
+//! time of the answer. Who reads messages does not see them.
+
+mod exchange;
+
+pub(crate) use exchange::{
+    Exchange, RecordedAnswer, RecordedBody, RecordedError, RecordedRequest, RecordedResponse, exchanges,
+    write_exchange,
+};
 
 use crate::config::Format;
 use crate::message::Payload;
@@ -15,6 +25,8 @@ use std::io::{self, Read, Write as _};
 
 /// What a text that needs none may not start with, and every escape does.
 const ESCAPE: &[u8] = b"{\"$";
+/// What the HTTP exchange of a plugin starts with.
+const EXCHANGE: &[u8] = b"{\"$http\":";
 /// Bytes that are read at once.
 const READ_BYTES: usize = 64 << 10;
 /// The largest payload of a line: what connections that are dialled take, too, if nothing else is said.
@@ -73,8 +85,9 @@ pub(crate) fn write(payload: &Payload, time_ns: u64, format: Format, line: &mut 
     line.push(b'\n');
 }
 
-/// Reads a line, which is without its line break; `is_utf8` says that it was checked to be UTF-8.
-fn parse_line(mut line: Bytes, format: Format, is_utf8: bool) -> Result<Recorded, BadLine> {
+/// Reads a line, which is without its line break; `is_utf8` says that it was checked to be UTF-8. `None` for one that
+/// is no message.
+fn parse_line(mut line: Bytes, format: Format, is_utf8: bool) -> Result<Option<Recorded>, BadLine> {
     let time_ns = match format {
         Format::Jsonl => None,
         Format::Recording => {
@@ -83,7 +96,11 @@ fn parse_line(mut line: Bytes, format: Format, is_utf8: bool) -> Result<Recorded
             let _ = line.split_to(1);
             let is_number = digits.iter().all(u8::is_ascii_digit);
             let time = std::str::from_utf8(&digits).ok().filter(|_| is_number);
-            Some(time.and_then(|time| time.parse().ok()).ok_or(BadLine::NoTime)?)
+            let time = time.and_then(|time| time.parse().ok()).ok_or(BadLine::NoTime)?;
+            if line.starts_with(EXCHANGE) {
+                return Ok(None);
+            }
+            Some(time)
         }
     };
     let payload = match unescape(&line)? {
@@ -94,7 +111,7 @@ fn parse_line(mut line: Bytes, format: Format, is_utf8: bool) -> Result<Recorded
     if payload.len() > MAX_PAYLOAD_BYTES {
         return Err(BadLine::TooLarge);
     }
-    Ok(Recorded { payload, time_ns })
+    Ok(Some(Recorded { payload, time_ns }))
 }
 
 /// What an escape stands for. A text that starts like one and is none stands for itself.
@@ -224,15 +241,9 @@ impl Block {
     fn too_large(format: Format) -> Self {
         Self { has_too_large: true, ..Self::of(Bytes::new(), format) }
     }
-}
 
-impl Iterator for Block {
-    type Item = Result<Recorded, (Bytes, BadLine)>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if std::mem::take(&mut self.has_too_large) {
-            return Some(Err((Bytes::new(), BadLine::TooLarge)));
-        }
+    /// The next line that has anything in it, without its end.
+    fn next_line(&mut self) -> Option<Bytes> {
         while !self.lines.is_empty() {
             let end = memchr::memchr(b'\n', &self.lines);
             let mut line = self.lines.split_to(end.map_or(self.lines.len(), |end| end + 1));
@@ -242,14 +253,30 @@ impl Iterator for Block {
                 line.truncate(kept - 1);
             }
             if !line.is_empty() {
-                return Some(parse_line(line.clone(), self.format, self.is_utf8).map_err(|bad| match bad {
-                    // Nobody is to keep what is too large.
-                    BadLine::TooLarge => (Bytes::new(), bad),
-                    _ => (line, bad),
-                }));
+                return Some(line);
             }
         }
         None
+    }
+}
+
+impl Iterator for Block {
+    type Item = Result<Recorded, (Bytes, BadLine)>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if std::mem::take(&mut self.has_too_large) {
+            return Some(Err((Bytes::new(), BadLine::TooLarge)));
+        }
+        loop {
+            let line = self.next_line()?;
+            match parse_line(line.clone(), self.format, self.is_utf8) {
+                Ok(None) => {}
+                Ok(Some(message)) => return Some(Ok(message)),
+                // Nobody is to keep what is too large.
+                Err(BadLine::TooLarge) => return Some(Err((Bytes::new(), BadLine::TooLarge))),
+                Err(bad) => return Some(Err((line, bad))),
+            }
+        }
     }
 }
 

@@ -5,7 +5,7 @@
 
 use super::plugin_registry::{PluginRefusal, check_outputs};
 use crate::config;
-use crate::http_client::HttpClient;
+use crate::http_client::http_of;
 use crate::plugin::{Fault, FaultKind, HostState, Instance, Plugin, Setup, StatePart};
 use crate::telemetry::Metrics;
 use bytes::Bytes;
@@ -153,7 +153,7 @@ pub(super) fn setup(
         limits: transform.limits,
         is_replay: pipeline.source.is_recording(),
         state,
-        http: HttpClient::of(transform),
+        http: http_of(pipeline, transform),
         metrics: metrics.guest(&pipeline.name, &transform.name),
     }
 }

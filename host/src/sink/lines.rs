@@ -29,6 +29,10 @@ const WRITE_BYTES: usize = 256 << 10;
 /// # Errors
 /// If the file cannot be opened.
 pub async fn file(path: &FilePath, format: Format, append: bool, metrics: SinkMetrics) -> io::Result<Sink> {
+    open_file(path, LineForm::Of(format), append, metrics).await
+}
+
+async fn open_file(path: &FilePath, form: LineForm, append: bool, metrics: SinkMetrics) -> io::Result<Sink> {
     let name = path.to_string();
     // Where the file lies on a network, opening it may take its time; so may mending a long one.
     let opened = tokio::task::spawn_blocking({
@@ -36,10 +40,19 @@ pub async fn file(path: &FilePath, format: Format, append: bool, metrics: SinkMe
         move || open(&path, append, &pipeline)
     });
     let (output, is_torn, interrupt) = opened.await.map_err(io::Error::other)??;
-    let writer = Writer::new(output, format, is_torn);
+    let writer = Writer::new(output, form, is_torn);
     let (begin, begun) = oneshot::channel();
     let sink = spawn(writer, interrupt, name, metrics, (!append).then_some(begun))?;
     Ok(Sink::Queue(sink.beginning(begin)))
+}
+
+/// A sink that writes a file in the place of what is there, whose messages are lines as they are to be written,
+/// without their ends.
+///
+/// # Errors
+/// If the file cannot be opened.
+pub(crate) async fn file_of_lines(path: &FilePath, metrics: SinkMetrics) -> io::Result<Sink> {
+    open_file(path, LineForm::Whole, false, metrics).await
 }
 
 /// Which errors of a write end a sink, and its pipeline with it. After any other the next message is tried.
@@ -79,7 +92,7 @@ fn stream(
 ) -> io::Result<Sink> {
     let (interrupt, waiter) = interrupt()?;
     let output = Output::Plain(LineTarget::stream(file, waiter));
-    let writer = Writer { fatal, ..Writer::new(output, format, false) };
+    let writer = Writer { fatal, ..Writer::new(output, LineForm::Of(format), false) };
     Ok(Sink::Queue(spawn(writer, interrupt, name.to_owned(), metrics, None)?))
 }
 
@@ -243,11 +256,20 @@ fn write(output: &mut impl Write, bytes: &[u8]) -> (usize, Option<io::Error>) {
     (written, None)
 }
 
+/// How a message becomes a line.
+#[derive(Clone, Copy, Debug)]
+enum LineForm {
+    /// As a format has it.
+    Of(Format),
+    /// It is one.
+    Whole,
+}
+
 /// Lines that gather, and where they go.
 #[derive(Debug)]
 struct Writer<T> {
     output: Output<T>,
-    format: Format,
+    form: LineForm,
     lines: Vec<u8>,
     /// The messages of `lines`, and where the line of each ends.
     messages: Vec<Message>,
@@ -258,10 +280,10 @@ struct Writer<T> {
 }
 
 impl<T: Undo> Writer<T> {
-    fn new(output: Output<T>, format: Format, is_torn: bool) -> Self {
+    fn new(output: Output<T>, form: LineForm, is_torn: bool) -> Self {
         Self {
             output,
-            format,
+            form,
             lines: Vec::new(),
             messages: Vec::new(),
             ends: Vec::new(),
@@ -287,8 +309,16 @@ impl<T: Undo> Writer<T> {
         if self.is_torn && self.lines.is_empty() {
             self.lines.push(b'\n');
         }
-        let time_ns = message.metadata.received_us().saturating_mul(1000);
-        recording::write(&message.payload, time_ns, self.format, &mut self.lines);
+        match self.form {
+            LineForm::Of(format) => {
+                let time_ns = message.metadata.received_us().saturating_mul(1000);
+                recording::write(&message.payload, time_ns, format, &mut self.lines);
+            }
+            LineForm::Whole => {
+                self.lines.extend_from_slice(message.payload.as_bytes());
+                self.lines.push(b'\n');
+            }
+        }
         self.ends.push(self.lines.len());
         self.messages.push(message);
     }
@@ -392,7 +422,7 @@ mod tests {
     #[tokio::test]
     async fn a_full_disk_fails_the_messages_whose_lines_are_not_whole_and_no_other_line() {
         let full = Full { taken: Vec::new(), left: 7 };
-        let mut writer = Writer::new(Output::Plain(full), Format::Jsonl, false);
+        let mut writer = Writer::new(Output::Plain(full), LineForm::Of(Format::Jsonl), false);
         let (delivered, failed) = write_batch(&mut writer, &["one", "two", "three"]).await;
         assert_eq!((delivered, texts(&failed)), (1, vec!["two", "three"]));
         assert!(failed[0].detail.starts_with("failed to write f: "));
@@ -406,8 +436,11 @@ mod tests {
     #[tokio::test]
     async fn a_full_disk_fails_a_packed_piece_as_a_whole_and_the_file_stays_readable() {
         let full = Full { taken: Vec::new(), left: 1_000 };
-        let mut writer =
-            Writer::new(Output::Packed(full, Box::new(GzipPacker::new(true))), Format::Jsonl, false);
+        let mut writer = Writer::new(
+            Output::Packed(full, Box::new(GzipPacker::new(true))),
+            LineForm::Of(Format::Jsonl),
+            false,
+        );
         let room = |writer: &mut Writer<Full>, left| {
             let Output::Packed(full, _) = &mut writer.output else { unreachable!("it is packed") };
             full.left = left;
