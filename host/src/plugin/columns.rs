@@ -85,7 +85,7 @@ impl Columns {
         if self.has_payloads && self.form == ColumnForm::Packed {
             left_bytes = left_bytes.checked_sub(self.pack(messages, left_bytes)?)?;
         }
-        let shared = shared_origin(messages);
+        let shared = if self.metadata.is_empty() { None } else { shared_origin(messages) };
         // The time of receipt is each message's own.
         let same = |key: &str| shared.filter(|_| key != INGEST_TIME).map(|origin| origin.get(key));
         for values in &mut self.metadata {
@@ -110,7 +110,11 @@ impl Columns {
     /// The bytes that were packed.
     fn pack(&mut self, messages: &[Message], max_bytes: usize) -> Option<usize> {
         let Self { data, ends, binary, .. } = self;
-        let length = messages.iter().map(|message| message.payload.len()).sum::<usize>();
+        let (mut length, mut is_all_text) = (0, true);
+        for Message { payload, .. } in messages {
+            length += payload.len();
+            is_all_text &= payload.is_text();
+        }
         u32::try_from(length).ok().filter(|_| length <= max_bytes)?;
         if data.capacity() > KEEP_BYTES && length <= KEEP_BYTES {
             *data = Vec::new();
@@ -120,14 +124,12 @@ impl Columns {
         self.start = (PLACE_IN_PAGE.wrapping_sub(data.as_ptr().addr())) % PAGE_BYTES;
         data.resize(self.start, 0);
         ends.clear();
-        let mut all_text = true;
-        for message in messages {
+        ends.extend(messages.iter().map(|message| {
             data.extend_from_slice(message.payload.as_bytes());
-            ends.push((data.len() - self.start) as u32);
-            all_text &= message.payload.is_text();
-        }
+            (data.len() - self.start) as u32
+        }));
         binary.clear();
-        if !all_text {
+        if !is_all_text {
             binary.extend(messages.iter().map(|message| u8::from(!message.payload.is_text())));
         }
         Some(length)

@@ -13,12 +13,15 @@ const CHANGES_BYTES: usize = 64;
 const VALUE_BYTES: usize = 64;
 
 /// What the messages of a call do with metadata. Everything in it was checked.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Writings(WrittenValues);
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 enum WrittenValues {
-    /// All the same; without entries, nothing.
+    /// They keep what they have.
+    #[default]
+    Nothing,
+    /// All the same.
     Same(Arc<[Entry]>),
     /// Each its own, by key.
     Own(Vec<(Arc<str>, Writing)>),
@@ -37,23 +40,18 @@ enum Writing {
     Sparse(Vec<(u32, Arc<str>)>),
 }
 
-impl Default for Writings {
-    fn default() -> Self {
-        Self(WrittenValues::Same(Arc::default()))
-    }
-}
-
 impl Writings {
     /// Whether every message keeps what it has.
     #[inline]
     pub fn is_empty(&self) -> bool {
-        matches!(&self.0, WrittenValues::Same(entries) if entries.is_empty())
+        matches!(self.0, WrittenValues::Nothing)
     }
 
     /// Sets what message number `i` is given.
     #[inline]
     pub fn write(&self, i: usize, metadata: &mut Metadata) {
         let writings = match &self.0 {
+            WrittenValues::Nothing => return,
             WrittenValues::Same(entries) => return metadata.set_shared(entries),
             WrittenValues::Own(writings) => writings,
         };
@@ -98,6 +96,9 @@ impl Writings {
             if let Some(writing) = Writing::check(of_key, writing, count)? {
                 writings.push((key.clone(), writing));
             }
+        }
+        if writings.is_empty() {
+            return Ok(Self::default());
         }
         if !writings.iter().all(|(_, writing)| matches!(writing, Writing::Same(_))) {
             return Ok(Self(WrittenValues::Own(writings)));
