@@ -27,6 +27,7 @@ mod log;
 mod memory;
 mod outcome;
 mod part;
+mod process_export;
 mod replay;
 mod requests;
 mod rows;

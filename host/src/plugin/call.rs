@@ -8,6 +8,7 @@ use super::bindings::tidemill::plugin::types as wit;
 use super::fault::{Fault, FaultKind};
 use super::imports::StoreData;
 use super::limits::{CallTime, Meter, Stuck, metered};
+use super::process_export::ProcessExport;
 use super::setup::Setup;
 use super::{CONTRACT_VERSION, Plugin};
 use crate::config::Limits;
@@ -43,11 +44,19 @@ pub(super) enum Purpose {
 pub(super) struct Callee {
     plugin: Plugin,
     store: Store<StoreData>,
-    guest: Guest,
+    functions: Functions,
     meter: Arc<Meter>,
     limits: Limits,
     /// Set while a call is in progress, and for good after a fault or a call that was dropped.
     is_dead: bool,
+}
+
+/// What can be called of a guest.
+pub(super) struct Functions {
+    /// All its functions.
+    pub(super) guest: Guest,
+    /// The one that most calls are of.
+    pub(super) process: ProcessExport,
 }
 
 impl Callee {
@@ -89,20 +98,22 @@ impl Callee {
             &meter,
             pin!(async {
                 let instance = plugin.component().instantiate_async(&mut store).await?;
-                let guest = plugin.transformer().load(&mut store, &instance)?;
+                let exports = plugin.transformer();
+                let guest = exports.all.load(&mut store, &instance)?;
+                let process = ProcessExport::try_new(&mut store, &instance, &exports.process)?;
                 let answer = guest.call_init(&mut store, setup.config.expose(), &facts).await?;
-                wasmtime::Result::Ok((guest, answer))
+                wasmtime::Result::Ok((Functions { guest, process }, answer))
             }),
         )
         .await;
         drop(running);
-        let (guest, answer) = settle("init", deadline, &mut store, returned)?;
+        let (functions, answer) = settle("init", deadline, &mut store, returned)?;
         let description = answer.map_err(|text| {
             let detail = format!("init refused its configuration: {text}");
             Fault { is_refusal: true, ..Fault::new(FaultKind::Init, detail) }
         })?;
         let callee =
-            Self { plugin: plugin.clone(), store, guest, meter, limits: setup.limits, is_dead: false };
+            Self { plugin: plugin.clone(), store, functions, meter, limits: setup.limits, is_dead: false };
         Ok((callee, description))
     }
 
@@ -112,7 +123,7 @@ impl Callee {
         &mut self,
         function: &str,
         purpose: Purpose,
-        call: impl AsyncFnOnce(&Guest, &mut Store<StoreData>) -> wasmtime::Result<Result<T, String>>,
+        call: impl AsyncFnOnce(&Functions, &mut Store<StoreData>) -> wasmtime::Result<Result<T, String>>,
     ) -> Result<T, Fault> {
         if std::mem::replace(&mut self.is_dead, true) {
             let detail = "the instance is dead: a call before this one did not end well";
@@ -131,7 +142,7 @@ impl Callee {
         self.store.set_hostcall_fuel(output_bytes);
         self.store.set_epoch_deadline(1);
         self.meter.begin(deadline);
-        let returned = metered(&self.meter, pin!(call(&self.guest, &mut self.store))).await;
+        let returned = metered(&self.meter, pin!(call(&self.functions, &mut self.store))).await;
         drop(running);
         let answered = settle(function, deadline, &mut self.store, returned)?;
         answered.map_err(|text| {

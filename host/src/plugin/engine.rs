@@ -16,7 +16,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use wasmtime::component::types::ComponentItem;
-use wasmtime::component::{Component, InstancePre, Linker};
+use wasmtime::component::{Component, ComponentExportIndex, InstancePre, Linker};
 use wasmtime::{Config, InstanceAllocationStrategy, OptLevel, RegallocAlgorithm, WasmFeatures};
 
 /// Stack that a guest may use, in bytes; recursion beyond it is a trap.
@@ -79,7 +79,7 @@ struct LoadedPlugin {
     name: Arc<str>,
     version: Arc<str>,
     component: InstancePre<StoreData>,
-    transformer: GuestIndices,
+    transformer: TransformerExports,
     imports: Vec<String>,
     load_time: Duration,
     is_from_cache: bool,
@@ -87,6 +87,14 @@ struct LoadedPlugin {
     unoptimised: Option<Vec<u8>>,
     /// Its code stays in the cache for as long.
     _in_use: Option<InUse>,
+}
+
+/// Where the functions of the transformer are.
+pub(super) struct TransformerExports {
+    /// All of them.
+    pub(super) all: GuestIndices,
+    /// The one that most calls are of.
+    pub(super) process: ComponentExportIndex,
 }
 
 /// Whether compiling competes with what else the machine does.
@@ -281,7 +289,10 @@ impl Engine {
     }
 
     /// Checks a component against the contract.
-    fn check(&self, component: &Component) -> Result<(InstancePre<StoreData>, GuestIndices), LoadProblem> {
+    fn check(
+        &self,
+        component: &Component,
+    ) -> Result<(InstancePre<StoreData>, TransformerExports), LoadProblem> {
         let runtime = &self.shared.runtime;
         let ty = component.component_type();
         let exports: Vec<&str> = ty.exports(runtime).map(|(name, _)| name).collect();
@@ -305,9 +316,12 @@ impl Engine {
         let linked = self.shared.linker.instantiate_pre(component);
         let linked = linked.map_err(|error| LoadProblem::MissingImports(format!("{error:#}")))?;
         let mismatch = |error: wasmtime::Error| LoadProblem::Mismatch(format!("{error:#}"));
-        let transformer = GuestIndices::new(&linked).map_err(mismatch)?;
+        let all = GuestIndices::new(&linked).map_err(mismatch)?;
         check_functions(&ty, runtime, found)?;
-        Ok((linked, transformer))
+        let interface = component.get_export_index(None, found);
+        let process = component.get_export_index(interface.as_ref(), "process");
+        let process = process.ok_or_else(|| LoadProblem::Mismatch("process: there is none".into()))?;
+        Ok((linked, TransformerExports { all, process }))
     }
 
     pub(super) fn runtime(&self) -> &wasmtime::Engine {
@@ -365,7 +379,7 @@ impl Plugin {
         &self.loaded.component
     }
 
-    pub(super) fn transformer(&self) -> &GuestIndices {
+    pub(super) fn transformer(&self) -> &TransformerExports {
         &self.loaded.transformer
     }
 }

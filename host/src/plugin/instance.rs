@@ -108,8 +108,8 @@ impl Instance {
         let texts = self.fields.each();
         let all = columns.columns(self.fields.values(&texts));
         let crossing = columns.batch(all.as_deref());
-        let outcome = self.callee.call("process", Purpose::Ordinary, async |guest, store| {
-            guest.call_process(store, crossing).await
+        let outcome = self.callee.call("process", Purpose::Ordinary, async |functions, store| {
+            functions.process.call(store, crossing).await
         });
         let outcome = match outcome.await {
             Ok(outcome) => self.accept_outcome(outcome, messages),
@@ -122,7 +122,7 @@ impl Instance {
         }
     }
 
-    fn accept_outcome(&mut self, outcome: wit::Outcome, batch: &[Message]) -> Result<Outcome, Fault> {
+    fn accept_outcome(&mut self, outcome: Box<wit::Outcome>, batch: &[Message]) -> Result<Outcome, Fault> {
         let max_bytes = self.callee.limits().output_bytes;
         let mut outcome =
             check(outcome, batch, &self.description, &mut self.edits, max_bytes, &mut self.marks)?;
@@ -151,9 +151,9 @@ impl Instance {
     /// # Cancel safety
     /// None: dropping the future ends the instance.
     pub async fn tick(&mut self, now_us: u64) -> Result<Emissions, Fault> {
-        let emitted = self
-            .callee
-            .call("tick", Purpose::Ordinary, async |guest, store| guest.call_tick(store, now_us).await);
+        let emitted = self.callee.call("tick", Purpose::Ordinary, async |functions, store| {
+            functions.guest.call_tick(store, now_us).await
+        });
         let emitted = emitted.await.and_then(|emissions| self.accept_emissions(emissions));
         emitted.map_err(|fault| fault.shown(self.config()))
     }
@@ -166,9 +166,9 @@ impl Instance {
     /// # Cancel safety
     /// None: dropping the future ends the instance.
     pub async fn finish(&mut self) -> Result<Emissions, Fault> {
-        let emitted = self
-            .callee
-            .call("finish", Purpose::Ordinary, async |guest, store| guest.call_finish(store).await);
+        let emitted = self.callee.call("finish", Purpose::Ordinary, async |functions, store| {
+            functions.guest.call_finish(store).await
+        });
         let emitted = emitted.await.and_then(|emissions| self.accept_emissions(emissions));
         emitted.map_err(|fault| fault.shown(self.config()))
     }
@@ -193,9 +193,9 @@ impl Instance {
     }
 
     async fn try_snapshot(&mut self) -> Result<Option<Bytes>, Fault> {
-        let snapshot = self
-            .callee
-            .call("snapshot", Purpose::Carrying, async |guest, store| guest.call_snapshot(store).await);
+        let snapshot = self.callee.call("snapshot", Purpose::Carrying, async |functions, store| {
+            functions.guest.call_snapshot(store).await
+        });
         let snapshot = snapshot.await?;
         let max_bytes = self.callee.limits().output_bytes.saturating_mul(2);
         match &snapshot {
@@ -222,9 +222,9 @@ impl Instance {
     /// None: dropping the future ends the instance.
     pub async fn restore(&mut self, snapshots: &[impl AsRef<[u8]>], part: StatePart) -> Result<(), Fault> {
         let StatePart { number, of } = part;
-        let restored = self.callee.call("restore", Purpose::Carrying, async |guest, store| {
+        let restored = self.callee.call("restore", Purpose::Carrying, async |functions, store| {
             let snapshots: Vec<&[u8]> = snapshots.iter().map(AsRef::as_ref).collect();
-            guest.call_restore(store, &snapshots, number, of).await
+            functions.guest.call_restore(store, &snapshots, number, of).await
         });
         restored.await.map_err(|fault| fault.shown(self.config()).of_kind(FaultKind::Restore))?;
         self.callee.revive();

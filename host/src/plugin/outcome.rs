@@ -100,7 +100,7 @@ const OWN_PAYLOAD_BYTES: usize = 64;
 
 /// Checks the outcome of a batch, for which the host may hold `max_bytes`, and edits what was forwarded.
 pub(super) fn check(
-    outcome: wit::Outcome,
+    outcome: Box<wit::Outcome>,
     batch: &[Message],
     description: &Description,
     edits: &mut Edits,
@@ -336,10 +336,12 @@ mod tests {
         let batch = MESSAGES
             .map(|text| Message { payload: Payload::text(text), metadata: Metadata::without_origin(0) });
         let mut edits = Edits::try_new(&description()).unwrap();
-        check(outcome, &batch, &description(), &mut edits, 16 << 20, &mut Vec::new()).map_err(|fault| {
-            assert_eq!(fault.kind, FaultKind::Invalid);
-            fault.detail
-        })
+        check(Box::new(outcome), &batch, &description(), &mut edits, 16 << 20, &mut Vec::new()).map_err(
+            |fault| {
+                assert_eq!(fault.kind, FaultKind::Invalid);
+                fault.detail
+            },
+        )
     }
 
     #[track_caller]
