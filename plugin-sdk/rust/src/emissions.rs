@@ -1,7 +1,7 @@
 //! New messages on their way out, written straight into the columns in which they cross.
 
 use crate::bindings::tidemill::plugin::types;
-use crate::writing::{self, Writing};
+use crate::writing::Writings;
 use crate::{Output, Result, Write};
 use serde::Serialize;
 
@@ -16,8 +16,7 @@ pub struct Emissions {
     origins: Vec<u32>,
     /// One an emission; empty while all go to the default output.
     outputs: Vec<u16>,
-    /// One for each key of the description.
-    writings: Vec<Writing>,
+    writings: Writings,
     room: Room,
 }
 
@@ -42,8 +41,7 @@ pub struct Emission<'a> {
 
 impl Emissions {
     pub(crate) fn new(writes: usize, room: Room) -> Self {
-        let writings = std::iter::repeat_with(Writing::default).take(writes).collect();
-        Self { writings, room, ..Self::default() }
+        Self { writings: Writings::new(writes), room, ..Self::default() }
     }
 
     /// Begins a new message that has no origin.
@@ -86,9 +84,7 @@ impl Emissions {
         self.binary.truncate(kept);
         self.outputs.truncate(kept);
         self.data.truncate(self.ends.last().map_or(0, |&end| end as usize));
-        for writing in &mut self.writings {
-            writing.keep(position(kept));
-        }
+        self.writings.keep(position(kept));
     }
 
     pub(crate) fn room(&self) -> Room {
@@ -105,7 +101,7 @@ impl Emissions {
             payloads: types::Payloads::Packed(types::Packed { data: self.data, ends: self.ends, binary }),
             origins: self.origins,
             outputs: self.outputs,
-            metadata: writing::into_wit(self.writings, || 0..position(count)),
+            metadata: self.writings.into_wit(|| 0..position(count)),
         })
     }
 }
@@ -129,7 +125,7 @@ impl Emission<'_> {
     /// the message it came from.
     pub fn set(self, key: Write, value: &str) -> Self {
         let emission = position(self.emissions.ends.len());
-        self.emissions.writings[key.index()].set(emission, value);
+        self.emissions.writings.set(key, emission, value);
         self
     }
 

@@ -3,7 +3,7 @@
 use crate::bindings::tidemill::plugin::types;
 use crate::emissions::Room;
 use crate::fields::{Change, EditColumn};
-use crate::writing::{self, Writing};
+use crate::writing::Writings;
 use crate::{Edit, EditValue, Emission, Emissions, Message, Output, Write};
 use std::fmt::Display;
 use std::time::Duration;
@@ -15,10 +15,11 @@ const STOPPED: u32 = u32::MAX;
 #[derive(Debug)]
 pub struct Outcome {
     forward: Forward,
-    /// One for each key of the description.
-    writings: Vec<Writing>,
-    /// One for each member that is edited.
+    writings: Writings,
+    /// One for each member that may be edited; none until one is, for many calls edit nothing.
     edits: Vec<EditColumn>,
+    /// How many members may be edited.
+    editable: usize,
     emissions: Emissions,
     rejections: Vec<types::Rejection>,
     retry: Option<types::Retry>,
@@ -50,8 +51,9 @@ impl Outcome {
     pub(crate) fn new(writes: usize, edits: usize, room: Room) -> Self {
         Self {
             forward: Forward::default(),
-            writings: std::iter::repeat_with(Writing::default).take(writes).collect(),
-            edits: std::iter::repeat_with(EditColumn::default).take(edits).collect(),
+            writings: Writings::new(writes),
+            edits: Vec::new(),
+            editable: edits,
             emissions: Emissions::new(writes, room),
             rejections: Vec::new(),
             retry: None,
@@ -90,7 +92,7 @@ impl Outcome {
             self.take_back(retry.message);
         }
         let Self { forward, writings, edits, emissions, rejections, retry, .. } = self;
-        let forward_metadata = writing::into_wit(writings, || forward.numbers());
+        let forward_metadata = writings.into_wit(|| forward.numbers());
         let edits = match edits.iter().all(EditColumn::is_empty) {
             true => Vec::new(),
             false => edits.into_iter().map(|column| column.into_wit(forward.numbers())).collect(),
@@ -100,10 +102,18 @@ impl Outcome {
         types::Outcome { forward, forward_outputs, forward_metadata, edits, emissions, rejections, retry }
     }
 
+    #[inline]
+    fn edit(&mut self, member: Edit) -> &mut EditColumn {
+        if self.edits.is_empty() {
+            self.edits.resize_with(self.editable, EditColumn::default);
+        }
+        &mut self.edits[member.0]
+    }
+
     /// Forgets what it was told of a message, the latest one.
     fn take_back(&mut self, message: u32) {
         self.forward.take_back(message);
-        self.writings.iter_mut().for_each(|writing| writing.keep(message));
+        self.writings.keep(message);
         self.edits.iter_mut().for_each(|column| column.take_back(message));
         self.emissions.take_back(message);
     }
@@ -130,17 +140,19 @@ impl Out<'_> {
     /// A number that JSON does not have becomes `null`.
     #[inline]
     pub fn set(&mut self, member: Edit, value: impl EditValue) {
-        value.put(&mut self.outcome.edits[member.0], self.message.number());
+        let message = self.message.number();
+        value.put(self.outcome.edit(member), message);
     }
 
     /// Removes a member of the message, if it goes on.
     pub fn remove(&mut self, member: Edit) {
-        self.outcome.edits[member.0].push(self.message.number(), Change::Remove);
+        let message = self.message.number();
+        self.outcome.edit(member).push(message, Change::Remove);
     }
 
     /// Gives the message a value of a metadata key, if it goes on; "" removes the key.
     pub fn set_metadata(&mut self, key: Write, value: &str) {
-        self.outcome.writings[key.index()].set(self.message.number(), value);
+        self.outcome.writings.set(key, self.message.number(), value);
     }
 
     /// Begins a new message that came from this one. It inherits its metadata.
