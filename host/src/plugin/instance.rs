@@ -109,7 +109,7 @@ impl Instance {
         let all = columns.columns(self.fields.values(&texts));
         let crossing = columns.batch(all.as_deref());
         let outcome = self.callee.call("process", Purpose::Ordinary, async |functions, store| {
-            functions.process.call(store, crossing).await
+            functions.process.call(store, &crossing).await
         });
         let outcome = match outcome.await {
             Ok(outcome) => self.accept_outcome(outcome, messages),
