@@ -378,7 +378,7 @@ fn a_file_cut_short_is_refused() {
         let expected = match &error.problem {
             LoadProblem::Empty => length == 0,
             // A header alone is a whole component in which nothing is.
-            LoadProblem::NoTransformer(_) => length == 8,
+            LoadProblem::NoPlugin(_) => length == 8,
             problem => {
                 matches!(problem, LoadProblem::Truncated(_) | LoadProblem::Malformed(_)) && length != 0
             }
@@ -407,12 +407,12 @@ fn proposals_to_webassembly_that_no_plugin_needs_are_off() {
 fn what_is_no_plugin_is_refused_and_says_why() {
     let refused = |wat: &str| engine().load("stranger", &wat::parse_str(wat).unwrap()).unwrap_err().problem;
     assert!(matches!(refused("(module)"), LoadProblem::CoreModule));
-    assert!(matches!(refused("(component)"), LoadProblem::NoTransformer(_)));
+    assert!(matches!(refused("(component)"), LoadProblem::NoPlugin(_)));
     let greeter = r#"(component
         (core module $module (func (export "greet")))
         (core instance $instance (instantiate $module))
         (func (export "greet") (canon lift (core func $instance "greet"))))"#;
-    assert!(matches!(refused(greeter), LoadProblem::NoTransformer(found) if found.contains("greet")));
+    assert!(matches!(refused(greeter), LoadProblem::NoPlugin(found) if found.contains("greet")));
     let needy = r#"(component
         (import "other:host/thing" (instance (export "use" (func))))
         (instance $empty)

@@ -127,7 +127,7 @@ fn granted(server: &Server, config: &str, http: HttpSettings) -> Setup {
     let allow = vec![HttpGrant::parse(&server.origin).unwrap()];
     let transform = Transform { allow, http, ..Transform::new("asking") };
     let limits = Limits { deadline: DEADLINE, ..Limits::default() };
-    Setup { http: HttpClient::of(&transform), limits, ..setup(config) }
+    Setup { http: HttpClient::of(&transform.allow, &transform.http), limits, ..setup(config) }
 }
 
 async fn start(setup: &Setup) -> Instance {

@@ -56,7 +56,10 @@ fn what_cannot_run_here_is_told_why_and_what_is_no_component_is_refused() {
             r#"(component (instance $i) (export "tidemill:plugin/transformer@0.9.0" (instance $i)))"#,
             "it is for the contract 0.9.0, and this host speaks 0.1.0",
         ),
-        ("(component)", "it is no plugin: it exports no tidemill:plugin/transformer"),
+        (
+            "(component)",
+            "it is no plugin: it exports no tidemill:plugin/transformer and no tidemill:plugin/dialler",
+        ),
     ] {
         std::fs::write(&file, wat::parse_str(wat).unwrap()).unwrap();
         let (code, told) = json_of(&file);

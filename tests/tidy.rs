@@ -21,7 +21,7 @@ use tokens::{Token, is_word, tokens};
 use types::namesakes;
 
 /// The modules of the host and their layers.
-const LAYERS: [(&str, u8); 28] = [
+const LAYERS: [(&str, u8); 29] = [
     ("builtin", 0),
     ("foreign_text", 0),
     ("generation", 0),
@@ -42,6 +42,7 @@ const LAYERS: [(&str, u8); 28] = [
     ("recording", 3),
     ("store", 3),
     ("websocket", 4),
+    ("connector", 5),
     ("http_client", 5),
     ("sink", 5),
     ("source", 5),

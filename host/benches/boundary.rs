@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use tidemill::config::Limits;
 use tidemill::message::metadata::{Metadata, Origin};
 use tidemill::message::{Message, Payload};
-use tidemill::plugin::{Engine, HostState, Instance, Plugin, Setup, StatePart};
+use tidemill::plugin::{Engine, HostState, Instance, Plugin, PluginKind, Setup, StatePart};
 use tidemill::telemetry::Metrics;
 use tokio::runtime::Runtime;
 
@@ -185,6 +185,7 @@ fn setup(config: &str) -> Setup {
     Setup {
         pipeline: "bench".into(),
         transform: "guest".into(),
+        kind: PluginKind::Transform,
         part: StatePart::WHOLE,
         config: config.into(),
         limits: Limits::default(),

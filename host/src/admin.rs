@@ -18,6 +18,7 @@ pub(crate) use state::{exported, listed};
 
 use crate::config::{BodyReader, Redacted, Server, Transform};
 use crate::connections::Connections;
+use crate::connector::CurrentPlugins;
 use crate::control::Handle;
 use crate::store::Store;
 use crate::telemetry::{Described, Metrics, Status};
@@ -66,6 +67,8 @@ pub(crate) struct HostView {
     pub server: Server,
     /// The listeners of endpoints in server mode.
     pub listeners: Listeners,
+    /// The current version of each plugin.
+    pub plugins: CurrentPlugins,
 }
 
 impl Api {

@@ -8,6 +8,7 @@
 mod bounded;
 mod check;
 mod compile;
+mod connectors;
 mod end_opener;
 mod instances;
 mod intake;

@@ -10,6 +10,7 @@ mod table;
 mod agree;
 mod agreements;
 mod auth;
+mod before_connect;
 mod body;
 mod client;
 mod compose;
@@ -34,6 +35,7 @@ mod origin;
 mod path;
 mod pipeline;
 mod places;
+mod plugin_use;
 mod read;
 mod redacted;
 mod reference;
@@ -51,8 +53,9 @@ mod written;
 
 pub use agreements::{Agreements, Before, Disagreement};
 pub use auth::{Auth, BearerFrom};
+pub use before_connect::ConnectorSettings;
 pub use body::{BodyError, BodyReader, Mistake};
-pub use client::{Client, ClientTls, Heartbeat, Proxies, Reconnect};
+pub use client::{Client, ClientTls, Heartbeat, Proxies, Reconnect, is_of_handshake};
 pub use endpoint::{
     Batch, Buffer, Codec, Endpoint, MessageType, Mode, Packing, Peers, Ping, ReplySink, SlowPeer,
     WebSocketSink, WebSocketSource, WhenFull, WhenNoPeers,
@@ -69,10 +72,11 @@ pub use names::is_loopback;
 pub use origin::AllowedOrigins;
 pub use path::{PathError, PathPattern};
 pub use pipeline::{
-    FileSink, FileSource, Format, Limits, OnError, Outputs, Pipeline, SinkConfig, SinkKind, SourceConfig,
-    StateStore, StdinSource, StdoutSink, Transform,
+    FileSink, FileSource, Format, OnError, Outputs, Pipeline, SinkConfig, SinkKind, SourceConfig, StateStore,
+    StdinSource, StdoutSink, Transform,
 };
 pub use places::{Part, PipelinePart, Places};
+pub use plugin_use::Limits;
 pub use redacted::Redacted;
 pub use reference::reference;
 pub use root::{Admin, Config, Plugins, StateFolder};

@@ -39,7 +39,7 @@ use tokio::time::{Instant, timeout_at};
 /// What a request is led on at most. Browsers give up after 20; an API that needs more than a few is broken.
 const MAX_REDIRECTS: usize = 5;
 
-/// Sends the requests of one transform's plugin, whichever instance or version of it asks.
+/// Sends the requests of the plugin of one transform or endpoint, whichever instance or version of it asks.
 pub struct HttpClient {
     grants: Vec<HttpGrant>,
     settings: HttpSettings,
@@ -57,7 +57,7 @@ impl std::fmt::Debug for HttpClient {
 /// reads, or else whoever is asked.
 pub(crate) fn http_of(pipeline: &Pipeline, transform: &Transform) -> Option<Arc<dyn Http>> {
     if !pipeline.source.is_recording() || transform.allow.is_empty() {
-        return HttpClient::of(transform);
+        return HttpClient::of(&transform.allow, &transform.http);
     }
     let place = match &pipeline.source {
         SourceConfig::File(FileSource { path, .. }) => RecordingPlace::File(path.clone()),
@@ -67,12 +67,12 @@ pub(crate) fn http_of(pipeline: &Pipeline, transform: &Transform) -> Option<Arc<
 }
 
 impl HttpClient {
-    /// What a transform's plugin may send requests with, if its configuration grants any.
-    pub fn of(transform: &Transform) -> Option<Arc<dyn Http>> {
-        if transform.allow.is_empty() {
+    /// What a plugin may send requests with, if its configuration grants any.
+    pub fn of(allow: &[HttpGrant], http: &HttpSettings) -> Option<Arc<dyn Http>> {
+        if allow.is_empty() {
             return None;
         }
-        Some(Arc::new(Self::new(transform.allow.clone(), transform.http.clone(), Box::new(Internet))))
+        Some(Arc::new(Self::new(allow.to_vec(), http.clone(), Box::new(Internet))))
     }
 
     fn new(grants: Vec<HttpGrant>, settings: HttpSettings, network: Box<dyn Network>) -> Self {

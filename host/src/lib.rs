@@ -92,6 +92,8 @@ pub mod websocket;
 #[doc(hidden)]
 pub mod cli;
 #[doc(hidden)]
+pub mod connector;
+#[doc(hidden)]
 pub mod generation;
 #[doc(hidden)]
 pub mod packing;

@@ -1,7 +1,8 @@
 //! Plugins: the only door to wasmtime.
 //!
 //! An [`Engine`] loads [`Plugin`]s, a plugin makes [`Instance`]s, an instance is given batches of
-//! messages and answers with an [`Outcome`]. Nothing that a guest does or returns can do more than
+//! messages and answers with an [`Outcome`]. A plugin that is a connector makes [`ConnectorInstance`]s, which say
+//! what is dialled. Nothing that a guest does or returns can do more than
 //! end its instance with a [`Fault`]: memory, running time and output are limited, and everything
 //! that comes back is checked before anyone sees it. No type of wasmtime leaves this folder.
 
@@ -9,10 +10,12 @@ mod bindings;
 mod cache;
 mod call;
 mod columns;
+mod connector;
 mod description;
 mod edits;
 mod emissions;
 mod engine;
+mod exported;
 mod fault;
 mod fields;
 mod forward;
@@ -21,6 +24,7 @@ mod http;
 mod imports;
 mod inspect;
 mod instance;
+mod kind;
 mod last_words;
 mod limits;
 mod log;
@@ -37,6 +41,7 @@ mod ticker;
 mod wasi;
 mod writings;
 
+pub use connector::{ConnectorInstance, DialAttempt, DialEnding, DialRefusal, PlannedDial};
 pub use description::{ColumnForm, Description, Field, FieldKind};
 pub use edits::Edited;
 pub use emissions::Emissions;
@@ -44,8 +49,9 @@ pub use engine::{Engine, Plugin, version_of};
 pub use fault::{EngineError, Fault, FaultKind, LoadError, LoadProblem};
 pub use forward::Forward;
 pub use http::{AnswerRoom, Http, HttpError, HttpRequest, HttpResponse};
-pub use inspect::{Import, Inspection, Need, PluginKind, inspect};
+pub use inspect::{Import, Inspection, Need, inspect};
 pub use instance::Instance;
+pub use kind::PluginKind;
 pub use limits::CallTime;
 pub use outcome::{Outcome, Rejection, Retry};
 pub use part::StatePart;

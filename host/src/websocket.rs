@@ -18,6 +18,7 @@ mod tls;
 mod upgrade;
 
 pub use crate::backoff::Advice;
+pub use client::before_connect::{BeforeConnect, NoPlan};
 /// What other requests than handshakes share with them: TCP, TLS, and the files of their headers.
 pub(crate) use client::connect::secure;
 pub use client::connect::{Dial, connect};

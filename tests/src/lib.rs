@@ -5,6 +5,7 @@
 //! built is skipped by name; with `CI=true` it fails instead.
 
 pub mod authority;
+pub mod exchange;
 pub mod host;
 mod log;
 pub mod peers;
@@ -19,11 +20,11 @@ use std::sync::{Arc, LazyLock};
 use tidemill::config::Limits;
 use tidemill::message::metadata::{Metadata, Origin};
 use tidemill::message::{Message, Payload};
-use tidemill::plugin::{Engine, HostState, Plugin, Setup, StatePart};
+use tidemill::plugin::{Engine, HostState, Plugin, PluginKind, Setup, StatePart};
 use tidemill::telemetry::Metrics;
 
-/// The file of a guest of `tests/guests`: `contract-<language>`, `counter-v1`, `counter-v2`, `endings-go`,
-/// `hostile`, `sleeper` or `steered`. `None` if it is skipped; why, xtask has said on standard error.
+/// The file of a guest of `tests/guests`: `asking`, `contract-<language>`, `counter-v1`, `counter-v2`, `endings-go`,
+/// `gap`, `hostile`, `minting`, `moody`, `sleeper` or `steered`. `None` if it is skipped; why, xtask has said on standard error.
 ///
 /// # Panics
 /// If it does not build.
@@ -118,6 +119,7 @@ pub fn setup(config: &str) -> Setup {
     Setup {
         pipeline: "test".into(),
         transform: "guest".into(),
+        kind: PluginKind::Transform,
         part: StatePart::WHOLE,
         config: config.into(),
         limits: Limits::default(),

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tidemill::config::{self, Limits, MessageKey, OnError, Outputs, Redacted};
 use tidemill::message::Message;
 use tidemill::pipeline::{self, Control, Ended, Parts, Persistence, Swap, Swapped};
-use tidemill::plugin::{HostState, Instance, Plugin, Setup, StatePart};
+use tidemill::plugin::{HostState, Instance, Plugin, PluginKind, Setup, StatePart};
 use tidemill::sink::{self, Receipt, Sink, Work};
 use tidemill::source::{self, Source, SourceChunk, SourceFeed};
 use tidemill::telemetry::{Counts, Metrics};
@@ -112,6 +112,7 @@ impl Scene {
             let setup = Setup {
                 pipeline: "p".into(),
                 transform: name.as_str().into(),
+                kind: PluginKind::Transform,
                 part: StatePart { number: 0, of: stage.instances },
                 config: Redacted::plain(stage.config),
                 limits: stage.limits,

@@ -1,6 +1,6 @@
 //! Builds the guests of the tests, `tests/guests`, into a folder of `.wasm` files, by default
-//! `target/guests`: `asking`, `contract-<language>`, `counter-v1`, `counter-v2`, `endings-go`, `hostile`, `moody`,
-//! `sleeper`, `steered` and `tally`.
+//! `target/guests`: `asking`, `contract-<language>`, `counter-v1`, `counter-v2`, `endings-go`, `gap`, `hostile`,
+//! `minting`, `moody`, `sleeper`, `steered` and `tally`.
 //!
 //! What is up to date is left alone. A language whose tools are missing is skipped by name; with
 //! `CI=true` that is an error.
@@ -66,12 +66,14 @@ impl Language {
 }
 
 /// The guests in Rust. Their packages are named like their files, after `guest-`.
-const RUST: [&str; 9] = [
+const RUST: [&str; 11] = [
     "asking",
     "contract-rust",
     "counter-v1",
     "counter-v2",
+    "gap",
     "hostile",
+    "minting",
     "moody",
     "sleeper",
     "steered",

@@ -3,13 +3,19 @@
 use super::HostView;
 use super::api_error::ApiError;
 use crate::connections::{ConnectionView, Dismissal, EndpointView};
-use crate::websocket::{self, close_code};
+use crate::connector::Connector;
+use crate::http_client::HttpClient;
+use crate::telemetry::Metrics;
+use crate::websocket::{self, BeforeConnect, close_code};
 use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::Json;
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
+
+/// What stands for pipeline and endpoint where a connector is asked for a check.
+const CHECK: &str = "check";
 
 pub(super) async fn list(State(host): State<Arc<HostView>>) -> Json<Value> {
     let endpoints: Vec<_> = host.connections.list().iter().map(endpoint).collect();
@@ -34,7 +40,14 @@ pub(super) async fn close(
 pub(super) async fn check(State(host): State<Arc<HostView>>, body: Bytes) -> Result<Json<Value>, ApiError> {
     host.check_trust(&body)?;
     let endpoint = host.reader.endpoint(&body, &host.server)?;
-    let answer = match websocket::reach(&endpoint, &host.listeners).await {
+    // It is asked as before a dial of a pipeline, and keeps nothing.
+    let connector = endpoint.before_connect().map(|config| {
+        let http = HttpClient::of(&config.allow, &config.http);
+        let metrics = Metrics::default().guest(CHECK, CHECK);
+        Connector::new((CHECK, CHECK), config, http, metrics, host.plugins.clone())
+    });
+    let connector = connector.as_ref().map(|connector| connector as &dyn BeforeConnect);
+    let answer = match websocket::reach(&endpoint, connector, &host.listeners).await {
         Ok(()) => json!({ "reachable": true }),
         Err(why) => json!({ "reachable": false, "error": why.error, "hint": why.hint }),
     };

@@ -1,10 +1,12 @@
 //! Checking a configuration against the plugins that are there, without opening anything.
 
+use super::connectors;
 use super::instances::setup;
 use super::plugin_registry::{PluginRefusal, PluginRegistry, untaken_outputs};
 use super::{AppError, compile};
 use crate::builtin;
-use crate::config::{Config, FilePath, Mode, Outputs, Part, Pipeline, PipelinePart, Transform, nearest};
+use crate::config::{Config, FilePath, Mode, Outputs, Part, Pipeline, PipelinePart, Redacted, nearest};
+use crate::connector::CurrentPlugins;
 use crate::plugin::{Engine, EngineError, HostState};
 use crate::plugin_folder::{Candidate, Change, Folder};
 use crate::telemetry::Metrics;
@@ -23,6 +25,8 @@ pub(crate) struct Checked {
     pub errors: Vec<CheckFinding>,
     /// What will not stop a start, but is worth a look.
     pub warnings: Vec<CheckFinding>,
+    /// The plugins that are there and can be loaded, as far as they are used.
+    pub plugins: CurrentPlugins,
 }
 
 /// One thing that checking found.
@@ -36,18 +40,26 @@ pub(crate) struct CheckFinding {
     pub hint: Option<String>,
 }
 
-/// Dials every client endpoint once, several at a time. Answers with those that cannot be reached: the
-/// pipeline, the end's name, and why.
-pub(crate) async fn check_connections(config: &Config) -> Vec<(String, String, Unreachable)> {
+/// Dials every client endpoint once, several at a time, after one of these plugins was asked where one is to be.
+/// Answers with those that cannot be reached: the pipeline, the end's name, and why.
+pub(crate) async fn check_connections(
+    config: &Config,
+    plugins: CurrentPlugins,
+) -> Vec<(String, String, Unreachable)> {
+    let registry = PluginRegistry::of(plugins);
+    let metrics = Metrics::default();
     let pipelines = config.pipelines.iter();
     let ends = pipelines.flat_map(|pipeline| {
-        pipeline.endpoints().map(move |(end, endpoint)| (pipeline.name.clone(), end.to_owned(), endpoint))
+        let asked = connectors::of(pipeline, &registry, &metrics);
+        pipeline.endpoints().map(move |(end, endpoint)| {
+            (pipeline.name.clone(), end.to_owned(), connectors::find(&asked, end), endpoint)
+        })
     });
-    let dials = ends.filter(|(_, _, endpoint)| matches!(endpoint.mode, Mode::Client(_)));
-    let listeners = Listeners::default();
-    let reached = dials.map(|(pipeline, end, endpoint)| {
-        let reached = websocket::reach(endpoint, &listeners);
-        async move { reached.await.err().map(|why| (pipeline, end, why)) }
+    let dials = ends.filter(|(_, _, _, endpoint)| matches!(endpoint.mode, Mode::Client(_)));
+    let listeners = &Listeners::default();
+    let reached = dials.map(|(pipeline, end, asked, endpoint)| async move {
+        let reached = websocket::reach(endpoint, asked.as_deref(), listeners).await;
+        reached.err().map(|why| (pipeline, end, why))
     });
     let reached: Vec<_> = stream::iter(reached).buffered(DIALS_AT_ONCE).collect().await;
     reached.into_iter().flatten().collect()
@@ -70,10 +82,12 @@ pub(crate) async fn check(config: &Config) -> Result<Checked, AppError> {
         }
         found => found?,
     };
-    let mut uses: BTreeMap<&str, (&Pipeline, usize)> = BTreeMap::new();
+    let mut uses: BTreeMap<&str, (&Pipeline, PipelinePart)> = BTreeMap::new();
     for pipeline in &config.pipelines {
-        for (index, transform) in pipeline.transforms.iter().enumerate() {
-            uses.entry(transform.plugin.expose()).or_insert((pipeline, index));
+        let transforms = (0..pipeline.transforms.len()).map(PipelinePart::Plugin);
+        let parts = transforms.chain((0..).map(PipelinePart::Connector));
+        for (plugin, part) in pipeline.plugins().zip(parts) {
+            uses.entry(plugin.expose()).or_insert((pipeline, part));
         }
     }
     let mut check = PluginCheck { config, registry: PluginRegistry::default(), names: Vec::new(), checked };
@@ -89,33 +103,30 @@ pub(crate) async fn check(config: &Config) -> Result<Checked, AppError> {
         };
         match (loaded, uses.get(&*name)) {
             (Ok(Some(plugin)), _) => check.registry.put(plugin),
-            (Err(error), Some((pipeline, transform))) => {
-                let message = format!("plugin {name}: {error}");
-                check.error(pipeline, PipelinePart::Plugin(*transform), message, None);
+            (Err(error), Some((pipeline, part))) => {
+                check.error(pipeline, *part, format!("plugin {name}: {error}"), None);
             }
             _ => {}
         }
         check.names.push(name);
     }
-    for (name, (pipeline, transform)) in &uses {
+    for (name, (pipeline, part)) in &uses {
         let Some(built_in) = Candidate::built_in(name).filter(|_| !check.names.iter().any(|is| is == name))
         else {
             continue;
         };
         match compile::compile(engine.clone(), built_in.name, built_in.wasm).await {
             Ok(plugin) => check.registry.put(plugin),
-            Err(error) => {
-                let message = format!("plugin {name}: {error}");
-                check.error(pipeline, PipelinePart::Plugin(*transform), message, None);
-            }
+            Err(error) => check.error(pipeline, *part, format!("plugin {name}: {error}"), None),
         }
         check.names.push((*name).to_owned());
     }
     let metrics = Metrics::default();
     for pipeline in &config.pipelines {
         check.pipeline(pipeline, &metrics).await;
+        check.connectors(pipeline, &metrics).await;
     }
-    Ok(check.checked)
+    Ok(Checked { plugins: check.registry.current(), ..check.checked })
 }
 
 /// The engine, without a cache where that cannot be used.
@@ -153,7 +164,7 @@ impl PluginCheck<'_> {
         let mut outputs: Vec<Option<Vec<String>>> = Vec::new();
         for (index, transform) in pipeline.transforms.iter().enumerate() {
             let Some(plugin) = self.registry.get(transform.plugin.expose()) else {
-                self.missing(pipeline, index, transform);
+                self.missing(pipeline, PipelinePart::Plugin(index), &transform.plugin);
                 outputs.push(None);
                 continue;
             };
@@ -179,13 +190,26 @@ impl PluginCheck<'_> {
         self.outputs(pipeline, &outputs);
     }
 
-    /// Says that a transform's plugin is not in the folder; of one that is and cannot be loaded, that was
-    /// said before.
-    fn missing(&mut self, pipeline: &Pipeline, index: usize, transform: &Transform) {
-        if self.names.iter().any(|name| name == transform.plugin.expose()) {
+    /// Tries out the plugins that are asked before dials.
+    async fn connectors(&mut self, pipeline: &Pipeline, metrics: &Metrics) {
+        let connectors = connectors::of(pipeline, &self.registry, metrics);
+        for (index, connector) in connectors.iter().enumerate() {
+            let Some(plugin) = self.registry.get(connector.plugin().expose()) else {
+                self.missing(pipeline, PipelinePart::Connector(index), connector.plugin());
+                continue;
+            };
+            if let Err(refusal) = connectors::try_out(&pipeline.name, connector, &plugin).await {
+                self.error(pipeline, PipelinePart::ConnectorConfig(index), refusal.to_string(), None);
+            }
+        }
+    }
+
+    /// Says that a plugin is not in the folder; of one that is and cannot be loaded, that was said before.
+    fn missing(&mut self, pipeline: &Pipeline, part: PipelinePart, missing: &Redacted) {
+        if self.names.iter().any(|name| name == missing.expose()) {
             return;
         }
-        let (dir, missing) = (&self.config.plugins.dir, &transform.plugin);
+        let dir = &self.config.plugins.dir;
         let message = format!(
             "pipeline {}: there is no {dir}/{missing}.wasm yet; the pipeline waits for it",
             pipeline.name
@@ -196,7 +220,7 @@ impl PluginCheck<'_> {
             Some(near) => Some(format!("did you mean \"{near}\"?")),
             None => builtin::hint().map(str::to_owned),
         };
-        self.warning(pipeline, PipelinePart::Plugin(index), message, hint);
+        self.warning(pipeline, part, message, hint);
     }
 
     /// Compares the outputs that sinks take with those of the last transform; `outputs` has those of each

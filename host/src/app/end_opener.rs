@@ -1,10 +1,12 @@
 //! Makes the sources and sinks of a pipeline, as its configuration says.
 
+use super::connectors;
 use crate::config::{
     self, DEAD_LETTER, FileSink, FileSource, Listen, Mode, SOURCE, SinkKind, StdinSource, StdoutSink,
     WebSocketSource,
 };
 use crate::connections::{Connections, EndpointState, OpenEndpoint};
+use crate::connector::Connector;
 use crate::generation::Position;
 use crate::sink::lines::FatalWrite;
 use crate::sink::{self, Sink};
@@ -114,12 +116,13 @@ impl EndOpener {
         self.connections.forget(pipeline);
     }
 
-    /// Opens all ends of a pipeline: files and listeners. Connections are dialled later. A source that was read
-    /// before goes on from there.
+    /// Opens all ends of a pipeline: files and listeners. Connections are dialled later, after `asked` is asked. A
+    /// source that was read before goes on from there.
     pub(super) async fn open(
         &self,
         pipeline: &config::Pipeline,
         from: Option<Position>,
+        asked: &[Connector],
     ) -> Result<OpenedEnds, OpenError> {
         // Sinks first: a source that has a listener could not be read before they are there. But a reply
         // needs the connections of its source.
@@ -127,14 +130,14 @@ impl EndOpener {
         let is_reply = |each: &&config::SinkConfig| matches!(each.kind, SinkKind::Reply(_));
         let mut sinks = Vec::with_capacity(pipeline.sinks.len());
         for each in pipeline.sinks.iter().filter(|each| !is_reply(each)) {
-            sinks.push(self.sink(pipeline, &each.name, &each.kind).await?);
+            sinks.push(self.sink(pipeline, &each.name, &each.kind, asked).await?);
         }
         let dead_letter = match &pipeline.dead_letter {
-            Some(each) => Some(self.sink(pipeline, DEAD_LETTER, &each.kind).await?),
+            Some(each) => Some(self.sink(pipeline, DEAD_LETTER, &each.kind, asked).await?),
             None => None,
         };
         let is_answered = pipeline.sinks.iter().any(|each| is_reply(&each));
-        let source = self.source(&pipeline.name, &pipeline.source, is_answered, from).await?;
+        let source = self.source(&pipeline.name, &pipeline.source, asked, is_answered, from).await?;
         let mut others = sinks.into_iter();
         let mut sinks = Vec::with_capacity(pipeline.sinks.len());
         for each in &pipeline.sinks {
@@ -177,6 +180,7 @@ impl EndOpener {
         &self,
         pipeline: &str,
         config: &config::SourceConfig,
+        asked: &[Connector],
         is_answered: bool,
         from: Option<Position>,
     ) -> Result<Source, OpenError> {
@@ -185,7 +189,9 @@ impl EndOpener {
                 let metrics = self.endpoint(pipeline, SOURCE);
                 match &websocket.endpoint.mode {
                     Mode::Client(client) => {
-                        let client = source::DialledSource::new(websocket, client, is_answered, metrics);
+                        let asked = connectors::find(asked, SOURCE);
+                        let client =
+                            source::DialledSource::new(websocket, client, asked, is_answered, metrics);
                         Ok(Source::Dialled(Box::new(client)))
                     }
                     Mode::Server(listen) => {
@@ -212,6 +218,7 @@ impl EndOpener {
         pipeline: &config::Pipeline,
         name: &str,
         config: &SinkKind,
+        asked: &[Connector],
     ) -> Result<Sink, OpenError> {
         let names = match &pipeline.source {
             config::SourceConfig::WebSocket(source) => source.endpoint.metadata_names(),
@@ -224,7 +231,8 @@ impl EndOpener {
                 let endpoint = self.endpoint(pipeline, name);
                 match &websocket.endpoint.mode {
                     Mode::Client(client) => {
-                        let client = sink::DialledSink::new(websocket, client, metrics, endpoint);
+                        let asked = connectors::find(asked, name);
+                        let client = sink::DialledSink::new(websocket, client, asked, metrics, endpoint);
                         Ok(Sink::Dialled(Box::new(client.reserving(names))))
                     }
                     Mode::Server(listen) => {

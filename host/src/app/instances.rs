@@ -6,7 +6,7 @@
 use super::plugin_registry::{PluginRefusal, check_outputs};
 use crate::config;
 use crate::http_client::http_of;
-use crate::plugin::{Fault, FaultKind, HostState, Instance, Plugin, Setup, StatePart};
+use crate::plugin::{Fault, FaultKind, HostState, Instance, Plugin, PluginKind, Setup, StatePart};
 use crate::telemetry::Metrics;
 use bytes::Bytes;
 use futures_util::future::try_join_all;
@@ -148,6 +148,7 @@ pub(super) fn setup(
     Setup {
         pipeline: Arc::from(pipeline.name.as_str()),
         transform: Arc::from(transform.name.as_str()),
+        kind: PluginKind::Transform,
         part: StatePart { number: 0, of: u32::try_from(transform.instances).expect("they are few") },
         config: transform.config.clone(),
         limits: transform.limits,

@@ -111,8 +111,8 @@ impl Pipelines {
 
     /// The plugins that pipelines name.
     pub(super) fn plugins(&self) -> BTreeSet<String> {
-        let transforms = self.all.iter().flat_map(|managed| &managed.config.transforms);
-        transforms.map(|transform| transform.plugin.expose().to_owned()).collect()
+        let plugins = self.all.iter().flat_map(|managed| managed.config.plugins());
+        plugins.map(|plugin| plugin.expose().to_owned()).collect()
     }
 
     /// Whether a pipeline names this plugin.
@@ -216,7 +216,7 @@ impl Pipelines {
         managed.kept.end(resume);
         let was_told = matches!(managed.phase, PipelinePhase::Stopping);
         let has_failed = matches!(state, PipelineState::Failed { .. }) && !was_told;
-        if has_failed && !managed.config.transforms.is_empty() {
+        if has_failed && managed.config.plugins().next().is_some() {
             managed.revival = Revival::Restart;
         }
         let ran = match &managed.phase {
@@ -224,9 +224,8 @@ impl Pipelines {
             _ => Vec::new(),
         };
         let newest = managed.config.transforms.iter().map(|each| plugins.registry.get(each.plugin.expose()));
-        let is_newer = |(plugin, ran): (Option<&Plugin>, &Arc<str>)| {
-            plugin.is_some_and(|plugin| plugin.version() != ran)
-        };
+        let is_newer =
+            |(plugin, ran): (Option<Plugin>, &Arc<str>)| plugin.is_some_and(|plugin| plugin.version() != ran);
         let has_newer = has_failed && newest.zip(&ran).any(is_newer);
         self.is_down(index, state);
         // A version that came while it drained.

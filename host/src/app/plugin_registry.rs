@@ -1,13 +1,13 @@
 //! The plugins that are there, by name, and why one cannot serve a pipeline.
 
-use crate::config::{self, MAX_SINKS, Outputs, Redacted, Transform};
+use crate::config::{self, MAX_SINKS, Outputs, Redacted};
+use crate::connector::CurrentPlugins;
 use crate::plugin::{Description, Fault, Plugin};
-use std::collections::BTreeMap;
 
-/// The current version of each plugin.
-#[derive(Debug, Default)]
+/// The current version of each plugin. A cheap handle.
+#[derive(Clone, Debug, Default)]
 pub(super) struct PluginRegistry {
-    plugins: BTreeMap<String, Plugin>,
+    plugins: CurrentPlugins,
 }
 
 /// Why a plugin cannot serve a pipeline as it is configured.
@@ -39,6 +39,18 @@ pub enum PluginRefusal {
         /// The fault that the start of the plugin ended with.
         fault: Fault,
     },
+    /// It is to be asked before an endpoint dials, and does not take its configuration, or is no connector.
+    #[error("pipeline {pipeline}, {endpoint}: plugin {plugin} of before_connect does not start: {fault}")]
+    Connector {
+        /// The name of the pipeline.
+        pipeline: String,
+        /// The name of the endpoint.
+        endpoint: String,
+        /// The name of the plugin.
+        plugin: String,
+        /// The fault that the start of the plugin ended with.
+        fault: Fault,
+    },
     /// A sink takes an output that it does not have.
     #[error(
         "pipeline {pipeline}: a sink takes the output \"{output}\", which plugin {plugin} does not have (it has: {known})"
@@ -56,17 +68,27 @@ pub enum PluginRefusal {
 }
 
 impl PluginRegistry {
+    /// These plugins.
+    pub(super) fn of(plugins: CurrentPlugins) -> Self {
+        Self { plugins }
+    }
+
     /// The current version of a plugin.
-    pub(super) fn get(&self, name: &str) -> Option<&Plugin> {
+    pub(super) fn get(&self, name: &str) -> Option<Plugin> {
         self.plugins.get(name)
     }
 
-    /// Puts a version in the place of the one before.
-    pub(super) fn put(&mut self, plugin: Plugin) {
-        self.plugins.insert(plugin.name().to_string(), plugin);
+    /// The same, for whoever looks a version up at work.
+    pub(super) fn current(&self) -> CurrentPlugins {
+        self.plugins.clone()
     }
 
-    /// The plugin of each transform of a pipeline.
+    /// Puts a version in the place of the one before.
+    pub(super) fn put(&self, plugin: Plugin) {
+        self.plugins.put(plugin);
+    }
+
+    /// The plugin of each transform of a pipeline, and then that of each connector.
     ///
     /// # Errors
     /// The names of those that are not there, each once.
@@ -76,9 +98,9 @@ impl PluginRegistry {
     ) -> Result<Vec<Plugin>, Vec<&'a Redacted>> {
         let mut missing: Vec<&Redacted> = Vec::new();
         let mut plugins = Vec::with_capacity(pipeline.transforms.len());
-        for Transform { plugin: name, .. } in &pipeline.transforms {
+        for name in pipeline.plugins() {
             match self.get(name.expose()) {
-                Some(plugin) => plugins.push(plugin.clone()),
+                Some(plugin) => plugins.push(plugin),
                 None if missing.iter().any(|known| known.expose() == name.expose()) => {}
                 None => missing.push(name),
             }

@@ -7,7 +7,7 @@ use super::compile::{self, Compiler};
 use super::intake::Intake;
 use super::job::PluginJob;
 use super::plugin_registry::PluginRegistry;
-use super::swap::{self, IdleStage, Offer, StageUse};
+use super::swap::{self, ConnectorUse, IdleStage, Offer, StageUse};
 use crate::plugin::{Engine, Plugin};
 use crate::plugin_folder::{Candidate, Change, Folder};
 use std::collections::BTreeSet;
@@ -36,9 +36,9 @@ pub(super) enum PluginEvent {
 }
 
 impl ManagedPlugins {
-    pub(super) fn new(engine: Engine, folder: Folder) -> Self {
+    pub(super) fn new(engine: Engine, folder: Folder, registry: PluginRegistry) -> Self {
         Self {
-            registry: PluginRegistry::default(),
+            registry,
             intake: Intake::default(),
             folder,
             compiler: Compiler::new(engine),
@@ -91,7 +91,7 @@ impl ManagedPlugins {
             && let Some(slot) = self.compiler.slot()
         {
             let plugin = self.unoptimised.remove(0);
-            let is_current = |known: &Plugin| known.version() == plugin.version();
+            let is_current = |known: Plugin| known.version() == plugin.version();
             if !self.registry.get(plugin.name()).is_some_and(is_current) {
                 continue;
             }
@@ -143,18 +143,19 @@ impl ManagedPlugins {
         previous: Plugin,
         uses: Vec<StageUse>,
         idle: Vec<IdleStage>,
+        connectors: Vec<ConnectorUse>,
     ) {
-        self.begin_swap(plugin, Some(previous), false, uses, idle);
+        self.begin_swap(plugin, Some(previous), false, uses, idle, connectors);
     }
 
     /// Begins to swap the current version in where it does not run.
     pub(super) fn catch_up(&mut self, plugin: Plugin, uses: Vec<StageUse>) {
-        self.begin_swap(plugin, None, false, uses, Vec::new());
+        self.begin_swap(plugin, None, false, uses, Vec::new(), Vec::new());
     }
 
     /// Begins to exchange the code of stages that run the current version without optimised code.
     pub(super) fn exchange_code(&mut self, plugin: Plugin, uses: Vec<StageUse>) {
-        self.begin_swap(plugin, None, true, uses, Vec::new());
+        self.begin_swap(plugin, None, true, uses, Vec::new(), Vec::new());
     }
 
     fn begin_swap(
@@ -164,9 +165,10 @@ impl ManagedPlugins {
         is_same_version: bool,
         uses: Vec<StageUse>,
         idle: Vec<IdleStage>,
+        connectors: Vec<ConnectorUse>,
     ) {
         let superseded = self.intake.begin_swap(plugin.name(), plugin.version());
-        let offer = Offer { plugin, previous, is_same_version, uses, idle, superseded };
+        let offer = Offer { plugin, previous, is_same_version, uses, idle, connectors, superseded };
         self.jobs.spawn(async move { PluginJob::Swapped(Box::new(swap::swap(offer).await)) });
     }
 

@@ -5,15 +5,18 @@
 //! jobs, and when the second may follow the first, is decided elsewhere.
 
 use super::bounded::{Failure, bounded};
+use super::connectors;
 use super::end_opener::{EndOpener, OpenError, OpenedEnds};
 use super::instances::{self, MadeStages};
 use super::kept::Kept;
 use super::plugin_registry::PluginRefusal;
 use crate::config;
+use crate::connector::Connector;
 use crate::generation::Position;
 use crate::plugin::Plugin;
 use crate::store::{Store, StoreError};
 use crate::telemetry::Metrics;
+use futures_util::future::try_join_all;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -91,17 +94,22 @@ pub(super) async fn check_files(
     }
 }
 
-/// Makes the stages of a pipeline, the instances of one plugin for each transform, that go on with what is kept of it, which comes
-/// from the disk where that is newest.
+/// Makes the stages of a pipeline, the instances of one plugin for each transform, that go on with what is kept of it,
+/// which comes from the disk where that is newest. Before, tries out the plugins that follow in `plugins`, which its
+/// endpoints ask.
 pub(super) async fn prepare(
     pipeline: &config::Pipeline,
     plugins: &[Plugin],
+    asked: &[Connector],
     mut kept: Kept,
     store: &Store,
     metrics: &Metrics,
     cancel: &CancellationToken,
 ) -> Result<(MadeStages, Kept), StartError> {
     let stages = async {
+        let connectors = asked.iter().zip(&plugins[pipeline.transforms.len()..]);
+        let tried = connectors.map(|(each, plugin)| connectors::try_out(&pipeline.name, each, plugin));
+        try_join_all(tried).await.map_err(StartError::Refused)?;
         kept.load(pipeline, store).await?;
         let made = instances::stages(pipeline, plugins, &kept.states, metrics).await;
         Ok((made.map_err(StartError::Refused)?, kept))
@@ -118,10 +126,11 @@ pub(super) async fn prepare(
 pub(super) async fn open(
     pipeline: &config::Pipeline,
     from: Option<Position>,
+    connectors: &[Connector],
     ends: &EndOpener,
     cancel: &CancellationToken,
 ) -> Result<Box<OpenedEnds>, StartError> {
-    match bounded(OPEN_DEADLINE, cancel, ends.open(pipeline, from)).await {
+    match bounded(OPEN_DEADLINE, cancel, ends.open(pipeline, from, connectors)).await {
         Ok(opened) => opened.map(Box::new).map_err(StartError::Open),
         Err(Failure::TimedOut) => Err(StartError::OpenTimedOut),
         Err(Failure::Cancelled) => Err(StartError::Cancelled),

@@ -6,9 +6,11 @@
 //! pipeline has ended meanwhile, or is about to, is no use any more.
 
 use super::bounded::{Failure, bounded};
+use super::connectors;
 use super::instances::{self, instantiate, retire};
 use super::plugin_registry::check_outputs;
 use crate::config;
+use crate::connector::Connector;
 use crate::pipeline::{CarriedState, Control, Swap, Swapped};
 use crate::plugin::{Instance, Plugin, Setup};
 use futures_util::future::join_all;
@@ -41,6 +43,14 @@ pub(super) struct IdleStage {
     pub(super) setup: Setup,
 }
 
+/// An endpoint that asks the plugin before it dials, whether its pipeline runs or not. It asks the version that is
+/// current, and is told of no swap.
+#[derive(Clone, Debug)]
+pub(super) struct ConnectorUse {
+    pub(super) pipeline: Arc<config::Pipeline>,
+    pub(super) connector: Connector,
+}
+
 /// A version that is offered to uses of its plugin.
 #[derive(Debug)]
 pub(super) struct Offer {
@@ -52,6 +62,8 @@ pub(super) struct Offer {
     pub(super) uses: Vec<StageUse>,
     /// Stages that take it at their next start.
     pub(super) idle: Vec<IdleStage>,
+    /// Endpoints that ask it from their next dial on.
+    pub(super) connectors: Vec<ConnectorUse>,
     /// Newer content has come: until the uses are asked, this one can be skipped.
     pub(super) superseded: CancellationToken,
 }
@@ -78,6 +90,8 @@ pub(super) struct SwapReport {
     pub error: Option<String>,
     /// Each stage that runs the plugin.
     pub uses: Vec<StageReport>,
+    /// The pipeline and the name of each endpoint that asks the plugin.
+    pub connectors: Vec<(String, String)>,
 }
 
 /// How a swap went at one stage.
@@ -110,13 +124,20 @@ pub(super) enum SwapDecision {
 
 /// Swaps the plugin in all its uses.
 pub(super) async fn swap(offer: Offer) -> FinishedSwap {
-    let Offer { plugin, previous, is_same_version, uses, idle, superseded } = offer;
-    let mut report = SwapReport { outcome: SwapDecision::Rejected, error: None, uses: Vec::new() };
+    let Offer { plugin, previous, is_same_version, uses, idle, connectors, superseded } = offer;
+    let name = |each: &ConnectorUse| (each.pipeline.name.clone(), each.connector.endpoint().to_owned());
+    let mut report = SwapReport {
+        outcome: SwapDecision::Rejected,
+        error: None,
+        uses: Vec::new(),
+        connectors: connectors.iter().map(name).collect(),
+    };
     let (mut taken, mut kept) = (Vec::new(), Vec::new());
     let prepared = join_all(uses.iter().map(|each| prepare(&plugin, each)));
     let spared = join_all(idle.iter().map(|each| spare(&plugin, previous.as_ref(), each)));
-    let prepared = async { tokio::join!(prepared, spared) };
-    let (prepared, spared) = match bounded(PREPARE_DEADLINE, &superseded, prepared).await {
+    let asked = join_all(connectors.iter().map(|each| spare_connector(&plugin, previous.as_ref(), each)));
+    let prepared = async { tokio::join!(prepared, spared, asked) };
+    let (prepared, spared, asked) = match bounded(PREPARE_DEADLINE, &superseded, prepared).await {
         Ok(prepared) => prepared,
         Err(failure) => {
             if failure == Failure::Cancelled {
@@ -139,7 +160,7 @@ pub(super) async fn swap(offer: Offer) -> FinishedSwap {
         }
         all
     });
-    refused.extend(spared.into_iter().filter_map(Result::err));
+    refused.extend(spared.into_iter().chain(asked).filter_map(Result::err));
     if !refused.is_empty() {
         report.error = Some(refused.join("; "));
         retire(prepared.into_iter().flatten().flatten().collect()).await;
@@ -178,6 +199,25 @@ async fn spare(plugin: &Plugin, previous: Option<&Plugin>, each: &IdleStage) -> 
     let Err(refusal) = try_out(plugin, pipeline, *stage, setup).await else { return Ok(()) };
     match previous {
         Some(previous) if try_out(previous, pipeline, *stage, setup).await.is_ok() => Err(refusal),
+        _ => Ok(()),
+    }
+}
+
+/// The same of a version that an endpoint would ask.
+///
+/// # Errors
+/// Why it cannot be asked, and the version before could.
+async fn spare_connector(
+    plugin: &Plugin,
+    previous: Option<&Plugin>,
+    each: &ConnectorUse,
+) -> Result<(), String> {
+    let ConnectorUse { pipeline, connector } = each;
+    let Err(refusal) = connectors::try_out(&pipeline.name, connector, plugin).await else { return Ok(()) };
+    match previous {
+        Some(previous) if connectors::try_out(&pipeline.name, connector, previous).await.is_ok() => {
+            Err(refusal.to_string())
+        }
         _ => Ok(()),
     }
 }

@@ -72,7 +72,7 @@ impl Task {
     fn offer(&mut self, plugin: Plugin) {
         let Some(plugin) = self.plugins.intake.hold(plugin) else { return };
         let name = plugin.name().clone();
-        let Some(previous) = self.plugins.registry.get(&name).cloned() else {
+        let Some(previous) = self.plugins.registry.get(&name) else {
             tracing::info!(
                 plugin = %name, version = %plugin.version(), cached = plugin.is_from_cache(),
                 compile_ms = plugin.load_time().as_millis() as u64, optimised = plugin.is_optimised(),
@@ -84,7 +84,8 @@ impl Task {
         if previous.version() != plugin.version() {
             let uses = self.pipelines.uses(&name);
             let idle = self.pipelines.idle(&name);
-            self.plugins.swap(plugin, previous, uses, idle);
+            let connectors = self.pipelines.connectors(&name);
+            self.plugins.swap(plugin, previous, uses, idle, connectors);
         }
     }
 
@@ -92,7 +93,7 @@ impl Task {
     pub(super) fn optimised(&mut self, name: &str, result: Result<Plugin, String>) {
         match result {
             Ok(plugin) => {
-                let is_current = |known: &Plugin| known.version() == plugin.version();
+                let is_current = |known: Plugin| known.version() == plugin.version();
                 if self.plugins.registry.get(name).is_some_and(is_current) {
                     let compile_ms = plugin.load_time().as_millis() as u64;
                     tracing::info!(plugin = name, version = %plugin.version(), compile_ms, "plugin optimised");
@@ -110,7 +111,7 @@ impl Task {
         if self.plugins.intake.is_swapping(name) {
             return;
         }
-        let Some(plugin) = self.plugins.registry.get(name).cloned() else { return };
+        let Some(plugin) = self.plugins.registry.get(name) else { return };
         let behind = self.pipelines.behind(name, plugin.version());
         if !behind.is_empty() {
             return self.plugins.catch_up(plugin, behind);
@@ -163,6 +164,11 @@ impl Task {
                             error = each.error, "plugin not swapped here: the version before runs on"
                         );
                     }
+                }
+                for (pipeline, endpoint) in &report.connectors {
+                    tracing::info!(
+                        plugin = %name, %version, pipeline, endpoint, "plugin swapped: it is asked from the next dial on"
+                    );
                 }
                 self.plugins.put(plugin.clone());
             }

@@ -7,6 +7,7 @@
 use super::end_opener::EndOpener;
 use super::job::PluginJob;
 use super::pipelines::{Pipelines, STUCK};
+use super::plugin_registry::PluginRegistry;
 use super::plugins::{ManagedPlugins, PluginEvent};
 use super::{AppError, Settings};
 use crate::admin::{self, Api};
@@ -73,6 +74,7 @@ impl Task {
         let status = Arc::new(Status::new(&metrics));
         let (handle, commands) = control::channel(status.clone());
         let ends = Arc::new(EndOpener::new(metrics.clone(), connections.clone(), &config));
+        let registry = PluginRegistry::default();
         let admin = match &config.admin {
             Some(admin) => {
                 let host = admin::HostView {
@@ -85,6 +87,7 @@ impl Task {
                     is_trusting: admin.token.is_some(),
                     server: config.server,
                     listeners: ends.listeners().clone(),
+                    plugins: registry.current(),
                 };
                 // Before the API answers, it has to know that these pipelines are to run.
                 let listener = listen(admin).await?;
@@ -98,7 +101,7 @@ impl Task {
         let mut task = Self {
             metrics,
             pipelines,
-            plugins: ManagedPlugins::new(engine, folder),
+            plugins: ManagedPlugins::new(engine, folder, registry),
             status,
             ends,
             grace,

@@ -3,6 +3,7 @@
 use super::{ConfigFile, Exit, answer, block_on, complain, is_terminal, load, tell};
 use crate::app::{self, CheckFinding};
 use crate::config::{Config, ConfigError, Loaded};
+use crate::connector::CurrentPlugins;
 use serde_json::{Value, json};
 use std::path::Path;
 
@@ -66,7 +67,7 @@ impl CheckArgs {
             }
         };
         if self.connect && checked.errors.is_empty() {
-            findings.away = away(&self.config.file, &config).await;
+            findings.away = away(&self.config.file, &config, checked.plugins).await;
         }
         let said = |CheckFinding { part, message, hint }| places.said(&part, message, hint);
         findings.errors.extend(checked.errors.into_iter().map(said));
@@ -100,8 +101,8 @@ impl CheckArgs {
 }
 
 /// The client endpoints whose peers are away.
-async fn away(file: &Path, config: &Config) -> Vec<ConfigError> {
-    let unreachable = app::check_connections(config).await.into_iter();
+async fn away(file: &Path, config: &Config, plugins: CurrentPlugins) -> Vec<ConfigError> {
+    let unreachable = app::check_connections(config, plugins).await.into_iter();
     let said = unreachable.map(|(pipeline, end, why)| ConfigError {
         hint: why.hint,
         ..whole(file, format!("pipeline {pipeline}, {end}: {}", why.error))

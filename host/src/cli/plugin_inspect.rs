@@ -52,10 +52,14 @@ impl PluginInspect {
     }
 }
 
+/// What is said of a component that is none.
+const NO_PLUGIN: &str =
+    "it is no plugin: it exports no tidemill:plugin/transformer and no tidemill:plugin/dialler";
+
 /// Why no host of this version can run it, if that can be told from its names.
 fn problem(inspection: &Inspection) -> Option<String> {
     let Some(contract) = &inspection.contract else {
-        return Some("it is no plugin: it exports no tidemill:plugin/transformer".to_owned());
+        return Some(NO_PLUGIN.to_owned());
     };
     let track = |version: &str| version.rsplit_once('.').map(|(track, _)| track.to_owned());
     if track(contract) != track(CONTRACT_VERSION) {
@@ -78,7 +82,7 @@ fn as_text(file: &str, wasm: &[u8], inspection: &Inspection) -> String {
         text.push_str(&format!("exports  {export}\n"));
     }
     for import in &inspection.imports {
-        let told = import.need.told().map_or(String::new(), |told| format!(": {told}"));
+        let told = import.need.told(inspection.kind).map_or(String::new(), |told| format!(": {told}"));
         text.push_str(&format!("imports  {}{told}\n", import.name));
     }
     if let Some(problem) = problem(inspection) {

@@ -6,6 +6,7 @@ use super::table::table;
 use super::{ConfigFile, Exit, answer, complain, is_terminal, tell};
 use crate::builtin;
 use crate::config::{Config, Limits, units};
+use crate::plugin::PluginKind;
 use crate::plugin_folder::{Candidate, Change, Folder};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -31,11 +32,13 @@ struct Row {
     uses: Vec<Use>,
 }
 
-/// A stage that runs a plugin.
+/// A stage that runs a plugin, or an endpoint that asks it before it dials.
 #[derive(Debug)]
 struct Use {
     pipeline: String,
-    transform: String,
+    kind: PluginKind,
+    /// The label of the stage, or the name of the endpoint.
+    name: String,
     limits: Limits,
 }
 
@@ -99,8 +102,17 @@ fn rows(config: &Config) -> Result<BTreeMap<String, Row>, String> {
         for transform in &pipeline.transforms {
             rows.entry(transform.plugin.shown().to_owned()).or_default().uses.push(Use {
                 pipeline: pipeline.name.clone(),
-                transform: transform.name.clone(),
+                kind: PluginKind::Transform,
+                name: transform.name.clone(),
                 limits: transform.limits,
+            });
+        }
+        for (endpoint, connector) in pipeline.connectors() {
+            rows.entry(connector.plugin.shown().to_owned()).or_default().uses.push(Use {
+                pipeline: pipeline.name.clone(),
+                kind: PluginKind::Connector,
+                name: endpoint.to_owned(),
+                limits: connector.limits(),
             });
         }
     }
@@ -120,9 +132,13 @@ impl Row {
 
     fn as_json(&self, name: &str) -> Value {
         let uses = self.uses.iter().map(|each| {
+            let place = match each.kind {
+                PluginKind::Transform => "transform",
+                PluginKind::Connector => "endpoint",
+            };
             json!({
                 "pipeline": each.pipeline,
-                "transform": each.transform,
+                place: each.name,
                 "limits": {
                     "memory_bytes": each.limits.memory_bytes,
                     "deadline_ms": each.limits.deadline.as_secs_f64() * 1e3,
@@ -163,7 +179,7 @@ fn as_table(rows: &BTreeMap<String, Row>) -> String {
             format!(
                 "{}/{} (memory {}, deadline {}, output {})",
                 each.pipeline,
-                each.transform,
+                each.name,
                 units::show_size(memory_bytes as u64),
                 units::show_duration(deadline),
                 units::show_size(output_bytes as u64),

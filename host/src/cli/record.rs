@@ -138,7 +138,7 @@ impl Record {
         client.proxies = Proxies::of(&environment());
         let config = WebSocketSource::new(endpoint);
         let endpoint = Connections::default().open(metrics.endpoint(PIPELINE, SOURCE));
-        let dialled = source::DialledSource::new(&config, &client, false, endpoint);
+        let dialled = source::DialledSource::new(&config, &client, None, false, endpoint);
         let mut source = Source::Dialled(Box::new(dialled));
         let mut copy = Copy { left: self.count.unwrap_or(u64::MAX), taken: 0 };
         let enough = async {

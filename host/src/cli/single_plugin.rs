@@ -9,7 +9,7 @@ use crate::config::{
 };
 use crate::http_client::{HttpClient, HttpPlayer, HttpRecorder, RecordingPlace};
 use crate::pipeline::{Ended, Ending, Parts, Persistence};
-use crate::plugin::{Engine, HostState, Http, Instance, Setup, StatePart};
+use crate::plugin::{Engine, HostState, Http, Instance, PluginKind, Setup, StatePart};
 use crate::recording::Exchange;
 use crate::sink;
 use crate::sink::lines::FatalWrite;
@@ -85,6 +85,7 @@ impl PluginOptions {
         let setup = Setup {
             pipeline: PIPELINE.into(),
             transform: name.as_str().into(),
+            kind: PluginKind::Transform,
             part: StatePart::WHOLE,
             config: transform.config.clone(),
             limits: transform.limits,
@@ -125,8 +126,8 @@ impl PluginOptions {
 impl PluginRequests {
     fn http(self, transform: &Transform) -> Option<Arc<dyn Http>> {
         match self {
-            Self::Sent => HttpClient::of(transform),
-            Self::Recorded(kept) => HttpClient::of(transform).map(|http| {
+            Self::Sent => HttpClient::of(&transform.allow, &transform.http),
+            Self::Recorded(kept) => HttpClient::of(&transform.allow, &transform.http).map(|http| {
                 Arc::new(HttpRecorder::new(http, transform.config.clone(), kept)) as Arc<dyn Http>
             }),
             Self::Played(place) => {

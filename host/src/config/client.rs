@@ -1,5 +1,6 @@
 //! What only client endpoints have: where they dial, whom they trust, and when they try again.
 
+use super::before_connect::ConnectorSettings;
 use super::form::{
     AnyDuration, AnyText, Element, Flag, Fraction, Limit, ListAt, Map, MapEntry, One, PathOf, SomeDuration,
     Sub, SubAs, TextOfFiles,
@@ -23,6 +24,11 @@ const RESERVED: [&str; 7] = [
     "sec-websocket-protocol",
 ];
 
+/// Whether a header of this name is set by the handshake itself.
+pub fn is_of_handshake(name: &str) -> bool {
+    RESERVED.iter().any(|reserved| name.eq_ignore_ascii_case(reserved))
+}
+
 table! {
     /// The settings of an endpoint in client mode: what it dials, and how.
     #[derive(Clone, Debug, PartialEq)]
@@ -41,12 +47,14 @@ table! {
         send_interval: Duration = key(AnyDuration, default(Duration::ZERO));
         /// This message of the application is sent again and again; if left out, none is.
         heartbeat: Option<Heartbeat> = key(Sub<Heartbeat>, optional);
+        /// This plugin is asked before each dial, and may change url, headers, subprotocols and first messages of
+        /// it; if left out, none is.
+        before_connect: Option<ConnectorSettings> = key(Sub<ConnectorSettings>, optional);
     }
     beside {
         /// The proxies that connections go through.
         proxies: Proxies;
     }
-    later ["before_connect"];
     check set_proxies;
 }
 
@@ -108,7 +116,7 @@ impl MapEntry for Header {
         value: EndpointText,
         at: &Span,
     ) -> Option<EndpointText> {
-        let set_by = RESERVED.contains(&&*name.to_ascii_lowercase()).then(|| SetBy {
+        let set_by = is_of_handshake(name).then(|| SetBy {
             whom: "the handshake",
             hint: name.eq_ignore_ascii_case("sec-websocket-protocol").then_some("use the key `subprotocols`"),
         });

@@ -3,8 +3,8 @@
 //! Every field is public: what differs from the defaults is set after.
 
 use super::{
-    Endpoint, FilePath, FileSink, FileSource, Format, Outputs, Pipeline, ReplySink, SinkConfig, SinkKind,
-    SourceConfig, StdinSource, Transform, WebSocketSink, WebSocketSource,
+    ConnectorSettings, Endpoint, FilePath, FileSink, FileSource, Format, Mode, Outputs, Pipeline, Redacted,
+    ReplySink, SinkConfig, SinkKind, SourceConfig, StdinSource, Transform, WebSocketSink, WebSocketSource,
 };
 use std::path::PathBuf;
 
@@ -66,6 +66,27 @@ impl Pipeline {
             _ => None,
         });
         source.into_iter().chain(sinks)
+    }
+
+    /// The plugins that are asked before each dial, each with the name of its endpoint.
+    pub fn connectors(&self) -> impl Iterator<Item = (&str, &ConnectorSettings)> {
+        self.endpoints().filter_map(|(end, endpoint)| Some((end, endpoint.before_connect()?)))
+    }
+
+    /// The plugins that it takes to run: first that of each transform, then those of its connectors.
+    pub fn plugins(&self) -> impl Iterator<Item = &Redacted> {
+        let transforms = self.transforms.iter().map(|transform| &transform.plugin);
+        transforms.chain(self.connectors().map(|(_, connector)| &connector.plugin))
+    }
+}
+
+impl Endpoint {
+    /// The plugin that is asked before each dial, if the endpoint has one.
+    pub fn before_connect(&self) -> Option<&ConnectorSettings> {
+        match &self.mode {
+            Mode::Client(client) => client.before_connect.as_ref(),
+            Mode::Server(_) => None,
+        }
     }
 }
 

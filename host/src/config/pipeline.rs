@@ -2,12 +2,13 @@
 
 use super::endpoint::{ReplySink, WebSocketSink, WebSocketSource};
 use super::form::{
-    AnyText, Bytes, Count, Element, Flag, GIB, Json, KIB, List, ListAt, Memory, One, PathOf, SomeDuration,
-    Sub, SubAs, Subs, Text, Word,
+    AnyText, Bytes, Count, Element, Flag, Json, List, ListAt, One, PathOf, SomeDuration, Sub, SubAs, Subs,
+    Text, Word,
 };
 use super::http::HttpSettings;
 use super::http_grant::{Granted, HttpGrant};
 use super::message_key::MessageKey;
+use super::plugin_use::{Limits, check_plugin_name, warn_of_http};
 use super::read::{self, Becomes, Form, Item, Read, TableReader};
 use super::report::{Report, Span};
 use super::shape::Kind;
@@ -22,10 +23,6 @@ const MOST_RETRIES: i64 = 43_200;
 const MOST_INSTANCES: i64 = 256;
 /// A name is in every line of the log and in many series of the metrics.
 const MOST_LABEL_BYTES: usize = 64;
-/// What 32-bit WebAssembly can address.
-const MOST_MEMORY: u64 = 4 * GIB;
-/// One page of WebAssembly memory.
-const LEAST_MEMORY: u64 = 64 * KIB;
 
 table! {
     /// A pipeline: its source, its transforms and its sinks.
@@ -166,25 +163,12 @@ table! {
 
 fn check_transform(transform: &mut Transform, at: &TransformAt, reader: &mut TableReader<'_, '_>) {
     let plugin = &transform.plugin;
-    if let (Some(http), true) = (&at.http, at.allow.is_none()) {
-        let hint = "`allow = [\"https://api.example.com\"]` grants them";
-        reader.report.warning(&http.header, "`http` is of no use where no HTTP requests are granted", hint);
-    }
+    warn_of_http(reader.report, at.http.as_ref().map(|http| &http.header), at.allow.is_some());
     if at.name.is_none() {
         plugin.shown().clone_into(&mut transform.name);
     }
-    let Some(at) = &at.plugin else { return };
-    if let Some(stem) = plugin.shown().strip_suffix(".wasm") {
-        reader.report.error_with_hint(
-            at,
-            "`plugin` is the name of the plugin, not of its file",
-            format!("write \"{stem}\", which is {stem}.wasm in the plugin folder"),
-        );
-    } else if plugin.expose().is_empty()
-        || plugin.expose().starts_with('.')
-        || plugin.expose().contains(['/', '\\', '\0'])
-    {
-        reader.report.error(at, format!("\"{plugin}\" is not the name of a file in the plugin folder"));
+    if let Some(at) = &at.plugin {
+        check_plugin_name(reader.report, plugin, at);
     }
 }
 
@@ -202,21 +186,6 @@ impl Transform {
         Self { name: plugin.shown().to_owned(), plugin, ..read::blank() }
     }
 }
-
-table! {
-    /// The limits of an instance of a plugin.
-    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-    pub struct Limits / LimitsAt {
-        /// An instance may have at most so much memory.
-        memory_bytes: usize = key("memory", Memory<LEAST_MEMORY, MOST_MEMORY>, default(64 << 20));
-        /// The plugin itself may run for at most so long in one call.
-        deadline: Duration = key(SomeDuration, default(Duration::from_millis(250)));
-        /// One call may return at most so many bytes.
-        output_bytes: usize = key("output", Bytes, default(16 << 20));
-    }
-}
-
-with_defaults!(Limits);
 
 words! {
     /// The policy for a message that a plugin rejects or faults on.

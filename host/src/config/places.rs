@@ -1,8 +1,9 @@
 //! Where the parts of a configuration stand in its file, for what is found out about them later: a
 //! plugin that is not there, an output that it does not have, a folder that cannot be used.
 
+use super::endpoint::{EndpointAt, mode};
 use super::error::{ConfigError, LineIndex};
-use super::pipeline::{PipelineAt, SinkConfigAt};
+use super::pipeline::{PipelineAt, SinkConfigAt, dead_letter_kind, sink_kind, source};
 use super::report::Span;
 use super::root::{Config, ConfigAt, PluginsAt};
 use std::collections::BTreeMap;
@@ -39,6 +40,10 @@ pub enum PipelinePart {
     Plugin(usize),
     /// A transform's `config`; its plugin where that is left out.
     PluginConfig(usize),
+    /// The name of a connector's plugin, of those of the pipeline's `connectors`.
+    Connector(usize),
+    /// A connector's `config`; its plugin where that is left out.
+    ConnectorConfig(usize),
     /// An output that a sink takes.
     Output {
         /// The number of the sink, from 0.
@@ -54,6 +59,8 @@ struct PipelinePlaces {
     header: Span,
     /// Of each transform: its plugin, and its `config` if it has one.
     transforms: Vec<(Span, Option<Span>)>,
+    /// The same of each connector.
+    connectors: Vec<(Span, Option<Span>)>,
     /// Of each sink: the outputs that it takes.
     sinks: Vec<Vec<Span>>,
 }
@@ -73,6 +80,7 @@ impl Places {
             let places = PipelinePlaces {
                 header: at.header.clone(),
                 transforms: transforms.collect(),
+                connectors: connectors(at),
                 sinks: sinks.collect(),
             };
             (pipeline.name.clone(), places)
@@ -102,12 +110,38 @@ impl Places {
     }
 }
 
+/// Of each plugin that is asked before dials, in the order of the endpoints: its name, and its `config`.
+fn connectors(at: &PipelineAt) -> Vec<(Span, Option<Span>)> {
+    let of_source = at.source.iter().filter_map(|at| match &at.case {
+        Some(source::At::WebSocket(at)) => Some(&at.endpoint),
+        _ => None,
+    });
+    let of_sinks = at.sinks.iter().flat_map(|at| &at.each).filter_map(|at| match &at.kind.case {
+        Some(sink_kind::At::WebSocket(at)) => Some(&at.endpoint),
+        _ => None,
+    });
+    let of_dead_letter = at.dead_letter.iter().filter_map(|at| match &at.kind.case {
+        Some(dead_letter_kind::At::WebSocket(at)) => Some(&at.endpoint),
+        _ => None,
+    });
+    let connector = |at: &EndpointAt| {
+        let Some(mode::At::Client(client)) = &at.mode.case else { return None };
+        let at = client.before_connect.as_ref()?;
+        Some((at.plugin.clone().unwrap_or_else(|| at.header.clone()), at.config.clone()))
+    };
+    of_source.chain(of_sinks).chain(of_dead_letter).filter_map(connector).collect()
+}
+
 impl PipelinePlaces {
     fn span(&self, part: PipelinePart) -> &Span {
         let span = match part {
             PipelinePart::Plugin(transform) => self.transforms.get(transform).map(|(plugin, _)| plugin),
             PipelinePart::PluginConfig(transform) => {
                 self.transforms.get(transform).map(|(plugin, config)| config.as_ref().unwrap_or(plugin))
+            }
+            PipelinePart::Connector(connector) => self.connectors.get(connector).map(|(plugin, _)| plugin),
+            PipelinePart::ConnectorConfig(connector) => {
+                self.connectors.get(connector).map(|(plugin, config)| config.as_ref().unwrap_or(plugin))
             }
             PipelinePart::Output { sink, output } => {
                 self.sinks.get(sink).and_then(|outputs| outputs.get(output))

@@ -33,6 +33,13 @@ impl Redacted {
         Self { value, shown, secrets }
     }
 
+    /// The secrets of several strings together, of which nothing can be shown.
+    pub fn secrets_of<'r>(strings: impl IntoIterator<Item = &'r Self>) -> Self {
+        let secrets: Vec<_> = strings.into_iter().flat_map(|string| string.secrets.clone()).collect();
+        let shown = if secrets.is_empty() { "" } else { HIDDEN };
+        Self { value: String::new(), shown: shown.to_owned(), secrets }
+    }
+
     /// The real value: for the wire, never for a log or an error.
     pub fn expose(&self) -> &str {
         &self.value

@@ -3,7 +3,8 @@
 use super::agree;
 use super::files;
 use super::form::{Element, Flag, GIB, MIB, One, PathOf, Size, SomeDuration, Sub, Subs, TIB, Text};
-use super::pipeline::{Limits, Pipeline, PipelineAt, SinkConfig, SourceConfig, Transform, UniqueNames};
+use super::pipeline::{Pipeline, PipelineAt, SinkConfig, SourceConfig, Transform, UniqueNames};
+use super::plugin_use::Limits;
 use super::read::{Table as _, TableReader};
 use super::report::Span;
 use super::server::{Server, ServerTable};

@@ -19,6 +19,9 @@ pub const INGEST_TIME: &str = "__meta_ingest_time";
 pub const CONNECTION: &str = "__meta_connection";
 /// The peer of a connection that we accepted, `ip:port`.
 pub const PEER: &str = "__meta_peer";
+/// Set by a plugin, for a sink of replies: the connection that the message came on is to be closed, with this code
+/// and reason (`1008 reason`).
+pub const CLOSE: &str = "__meta_close";
 
 /// The metadata that all messages of one connection, or of one file, have in common.
 #[derive(Debug, Default)]
@@ -200,7 +203,8 @@ impl Metadata {
         std::iter::successors(self.changes.as_deref(), |layer| layer.below.as_deref())
     }
 
-    fn change(&self, key: &str) -> Option<&str> {
+    /// What a plugin set a key to, if one did; "" where it removed the key.
+    pub fn change(&self, key: &str) -> Option<&str> {
         self.layers().find_map(|layer| layer.get(key))
     }
 }

@@ -28,6 +28,17 @@ pub struct OutgoingReply {
     pub frame: Payload,
     /// The message it was made of, for the dead letters.
     pub message: Message,
+    /// The connection is to be closed behind it; an empty frame is not sent then.
+    pub closing: Option<Closing>,
+}
+
+/// The close frame that a plugin wants a connection to be closed with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Closing {
+    /// Its code, one that may be sent.
+    pub code: u16,
+    /// Its reason; often "".
+    pub reason: String,
 }
 
 /// What became of a reply that was to be put in line.
@@ -78,6 +89,11 @@ pub struct ReplyTracker {
 }
 
 impl OutgoingReply {
+    /// Whether there is nothing to send but a close frame.
+    pub(crate) fn is_bare_closing(&self) -> bool {
+        self.closing.is_some() && self.frame.is_empty()
+    }
+
     /// The message as one that has failed.
     pub(crate) fn failed(self, reason: Reason, detail: &str) -> Failed {
         Failed { message: self.message, reason, detail: detail.to_owned() }

@@ -1,7 +1,7 @@
-//! The contract in `wit/`, as Rust.
+//! The contract in `wit/`, as Rust: that of transforms here, that of connectors in [`connector`].
 //!
-//! What goes in is borrowed, so that the host decides where it lies; what comes out is owned. Nothing
-//! here leaves this folder.
+//! What goes into a transform is borrowed, so that the host decides where it lies; what comes out is owned.
+//! Nothing here leaves this folder.
 
 #![allow(missing_docs, unreachable_pub, reason = "generated from wit/transform.wit, which is documented")]
 
@@ -18,3 +18,22 @@ wasmtime::component::bindgen!({
     exports: { default: async },
     ownership: Borrowing { duplicate_if_necessary: true },
 });
+
+/// The world of connectors, which has the imports of transforms.
+pub mod connector {
+    #![allow(dead_code, reason = "it has types that only transforms use")]
+
+    wasmtime::component::bindgen!({
+        world: "connector-http",
+        path: "wit",
+        exports: { default: async },
+        with: {
+            "tidemill:plugin/log": super::tidemill::plugin::log,
+            "tidemill:plugin/state": super::tidemill::plugin::state,
+            "tidemill:plugin/metrics": super::tidemill::plugin::metrics,
+            "tidemill:plugin/clock": super::tidemill::plugin::clock,
+            "tidemill:plugin/random": super::tidemill::plugin::random,
+            "tidemill:plugin/http": super::tidemill::plugin::http,
+        },
+    });
+}

@@ -3,18 +3,17 @@
 //! Every call goes one way: its limits are set, the guest runs on a fiber and gives its thread away at every
 //! epoch, and a call that does not end well leaves a guest that is never called again.
 
-use super::bindings::exports::tidemill::plugin::transformer::Guest;
-use super::bindings::tidemill::plugin::types as wit;
+use super::Plugin;
 use super::fault::{Fault, FaultKind};
 use super::imports::StoreData;
+use super::kind::PluginKind;
 use super::limits::{CallTime, Meter, Stuck, metered};
-use super::process_export::ProcessExport;
 use super::setup::Setup;
-use super::{CONTRACT_VERSION, Plugin};
 use crate::config::Limits;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
+use wasmtime::component::Instance;
 use wasmtime::{Store, Trap};
 
 /// How long instantiation and `init` together may run: nothing waits for them but the start or a
@@ -40,32 +39,33 @@ pub(super) enum Purpose {
     Carrying,
 }
 
-/// A guest that was started, and all that a call of it needs.
-pub(super) struct Callee {
+/// A guest that was started, and all that a call of it needs. `G` has the functions that it exports.
+pub(super) struct Callee<G> {
     plugin: Plugin,
     store: Store<StoreData>,
-    functions: Functions,
+    functions: G,
     meter: Arc<Meter>,
     limits: Limits,
     /// Set while a call is in progress, and for good after a fault or a call that was dropped.
     is_dead: bool,
 }
 
-/// What can be called of a guest.
-pub(super) struct Functions {
-    /// All its functions.
-    pub(super) guest: Guest,
-    /// The one that most calls are of.
-    pub(super) process: ProcessExport,
-}
-
-impl Callee {
-    /// Makes an instance of the plugin and calls its `init`. Gives what the guest described itself as.
-    pub(super) async fn start(plugin: &Plugin, setup: &Setup) -> Result<(Self, wit::Description), Fault> {
+impl<G> Callee<G> {
+    /// Makes an instance of the plugin; `init` finds what it exports and calls its `init`. Gives what the guest
+    /// described itself as.
+    pub(super) async fn start<D>(
+        plugin: &Plugin,
+        setup: &Setup,
+        init: impl AsyncFnOnce(&mut Store<StoreData>, &Instance) -> wasmtime::Result<(G, Result<D, String>)>,
+    ) -> Result<(Self, D), Fault> {
         if let (Some(http), None) = (plugin.http_import(), &setup.http) {
+            let place = match setup.kind {
+                PluginKind::Transform => "at the transform",
+                PluginKind::Connector => "in `before_connect`",
+            };
             let detail = format!(
-                "it imports {http}, and no requests are granted: `allow = [\"https://api.example.com\"]` at the \
-                 transform would grant them"
+                "it imports {http}, and no requests are granted: `allow = [\"https://api.example.com\"]` {place} \
+                 would grant them"
             );
             return Err(Fault { is_refusal: true, ..Fault::new(FaultKind::Init, detail) });
         }
@@ -80,17 +80,6 @@ impl Callee {
         });
         store.set_epoch_deadline(1);
 
-        let (instance, instances) = (setup.part.number.to_string(), setup.part.of.to_string());
-        let facts = [
-            ("host", concat!("tidemill ", env!("CARGO_PKG_VERSION"))),
-            ("contract", CONTRACT_VERSION),
-            ("pipeline", &*setup.pipeline),
-            ("transform", &*setup.transform),
-            ("instance", &*instance),
-            ("instances", &*instances),
-            // None beside that runs.
-            ("shadow", "false"),
-        ];
         let running = engine.ticker().enter();
         let deadline = allowed(plugin, INIT_DEADLINE);
         meter.begin(deadline);
@@ -98,11 +87,7 @@ impl Callee {
             &meter,
             pin!(async {
                 let instance = plugin.component().instantiate_async(&mut store).await?;
-                let exports = plugin.transformer();
-                let guest = exports.all.load(&mut store, &instance)?;
-                let process = ProcessExport::try_new(&mut store, &instance, &exports.process)?;
-                let answer = guest.call_init(&mut store, setup.config.expose(), &facts).await?;
-                wasmtime::Result::Ok((Functions { guest, process }, answer))
+                init(&mut store, &instance).await
             }),
         )
         .await;
@@ -123,7 +108,7 @@ impl Callee {
         &mut self,
         function: &str,
         purpose: Purpose,
-        call: impl AsyncFnOnce(&Functions, &mut Store<StoreData>) -> wasmtime::Result<Result<T, String>>,
+        call: impl AsyncFnOnce(&G, &mut Store<StoreData>) -> wasmtime::Result<Result<T, String>>,
     ) -> Result<T, Fault> {
         if std::mem::replace(&mut self.is_dead, true) {
             let detail = "the instance is dead: a call before this one did not end well";

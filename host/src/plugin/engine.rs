@@ -3,11 +3,11 @@
 //! Loading does everything that does not need an instance: reading the file, compiling it or
 //! finding its code in the cache, and checking it against the contract.
 
-use super::bindings::exports::tidemill::plugin::transformer::GuestIndices;
-use super::bindings::tidemill::plugin::types as wit;
 use super::cache::{Cache, CachedCode, InUse, Sha256Sum, hex};
+use super::exported::{Exported, FoundExport};
 use super::fault::{EngineError, LoadError, LoadProblem};
 use super::imports::{StoreData, is_offered, linker};
+use super::kind::PluginKind;
 use super::ticker::Ticker;
 use crate::config::FilePath;
 use crate::foreign_text;
@@ -15,8 +15,7 @@ use sha2::{Digest, Sha256};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use wasmtime::component::types::ComponentItem;
-use wasmtime::component::{Component, ComponentExportIndex, InstancePre, Linker};
+use wasmtime::component::{Component, InstancePre, Linker};
 use wasmtime::{Config, InstanceAllocationStrategy, OptLevel, RegallocAlgorithm, WasmFeatures};
 
 /// Stack that a guest may use, in bytes; recursion beyond it is a trap.
@@ -26,10 +25,7 @@ const CALL_STACK_BYTES: usize = GUEST_STACK_BYTES + (1 << 20);
 /// What every component starts with, and every core module: a magic number, a version, a layer.
 const COMPONENT_START: &[u8; 8] = b"\0asm\x0d\0\x01\0";
 const MODULE_START: &[u8; 8] = b"\0asm\x01\0\0\0";
-/// The export that makes a component a plugin, without its version.
-pub(super) const TRANSFORMER: &str = "tidemill:plugin/transformer@";
-/// The export that makes a component a connector, and the import of those that want HTTP.
-pub(super) const DIALLER: &str = "tidemill:plugin/dialler@";
+/// The import of plugins that want HTTP, without its version.
 pub(super) const HTTP: &str = "tidemill:plugin/http@";
 
 /// The niceness of threads that compile: the maximum.
@@ -79,7 +75,7 @@ struct LoadedPlugin {
     name: Arc<str>,
     version: Arc<str>,
     component: InstancePre<StoreData>,
-    transformer: TransformerExports,
+    exported: Exported,
     imports: Vec<String>,
     load_time: Duration,
     is_from_cache: bool,
@@ -87,14 +83,6 @@ struct LoadedPlugin {
     unoptimised: Option<Vec<u8>>,
     /// Its code stays in the cache for as long.
     _in_use: Option<InUse>,
-}
-
-/// Where the functions of the transformer are.
-pub(super) struct TransformerExports {
-    /// All of them.
-    pub(super) all: GuestIndices,
-    /// The one that most calls are of.
-    pub(super) process: ComponentExportIndex,
 }
 
 /// Whether compiling competes with what else the machine does.
@@ -216,7 +204,7 @@ impl Engine {
             }
         };
         let unoptimised = (tier == Tier::Quick && !is_from_cache).then(|| wasm.to_vec());
-        let (component, transformer) = self.check(&component)?;
+        let (component, exported) = self.check(&component)?;
         let imports = component.component().component_type();
         let imports = imports.imports(&self.shared.runtime).map(|(name, _)| name.to_owned()).collect();
         let version = format!("sha256:{}", hex(&sum)).into();
@@ -228,7 +216,7 @@ impl Engine {
             name,
             version,
             component,
-            transformer,
+            exported,
             imports,
             load_time,
             is_from_cache,
@@ -289,25 +277,17 @@ impl Engine {
     }
 
     /// Checks a component against the contract.
-    fn check(
-        &self,
-        component: &Component,
-    ) -> Result<(InstancePre<StoreData>, TransformerExports), LoadProblem> {
+    fn check(&self, component: &Component) -> Result<(InstancePre<StoreData>, Exported), LoadProblem> {
         let runtime = &self.shared.runtime;
         let ty = component.component_type();
         let exports: Vec<&str> = ty.exports(runtime).map(|(name, _)| name).collect();
-        if let Some(dialler) = find_interface(&exports, DIALLER) {
-            return Err(LoadProblem::Unsupported(format!("is a connector (it exports {dialler})")));
-        }
-        let Some(found) = find_interface(&exports, TRANSFORMER) else {
-            return Err(LoadProblem::NoTransformer(match &exports[..] {
+        let Some(found) = FoundExport::among(&exports) else {
+            return Err(LoadProblem::NoPlugin(match &exports[..] {
                 [] => "nothing at all".into(),
                 names => names.join(", "),
             }));
         };
-        if !is_known(found) {
-            return Err(LoadProblem::OtherContract(found.to_owned()));
-        }
+        found.check_version()?;
         let missing: Vec<&str> =
             ty.imports(runtime).map(|(name, _)| name).filter(|name| !is_offered(name)).collect();
         if !missing.is_empty() {
@@ -315,13 +295,8 @@ impl Engine {
         }
         let linked = self.shared.linker.instantiate_pre(component);
         let linked = linked.map_err(|error| LoadProblem::MissingImports(format!("{error:#}")))?;
-        let mismatch = |error: wasmtime::Error| LoadProblem::Mismatch(format!("{error:#}"));
-        let all = GuestIndices::new(&linked).map_err(mismatch)?;
-        check_functions(&ty, runtime, found)?;
-        let interface = component.get_export_index(None, found);
-        let process = component.get_export_index(interface.as_ref(), "process");
-        let process = process.ok_or_else(|| LoadProblem::Mismatch("process: there is none".into()))?;
-        Ok((linked, TransformerExports { all, process }))
+        let exported = found.check(component, runtime, &linked)?;
+        Ok((linked, exported))
     }
 
     pub(super) fn runtime(&self) -> &wasmtime::Engine {
@@ -343,6 +318,14 @@ impl Plugin {
     /// Its digest, `sha256:` and hexadecimal digits.
     pub fn version(&self) -> &Arc<str> {
         &self.loaded.version
+    }
+
+    /// What it is there for.
+    pub fn kind(&self) -> PluginKind {
+        match self.loaded.exported {
+            Exported::Transformer(_) => PluginKind::Transform,
+            Exported::Dialler(_) => PluginKind::Connector,
+        }
     }
 
     /// The interfaces it imports.
@@ -379,8 +362,8 @@ impl Plugin {
         &self.loaded.component
     }
 
-    pub(super) fn transformer(&self) -> &TransformerExports {
-        &self.loaded.transformer
+    pub(super) fn exported(&self) -> &Exported {
+        &self.loaded.exported
     }
 }
 
@@ -437,51 +420,6 @@ pub(super) fn check_start(wasm: &[u8]) -> Result<(), LoadProblem> {
         return Err(LoadProblem::Truncated("it ends within the header".into()));
     }
     Err(LoadProblem::NotWasm)
-}
-
-/// The name of the interface among these exports that begins with this: of several versions the one that this host
-/// speaks.
-pub(super) fn find_interface<'a>(exports: &'a [impl AsRef<str>], beginning: &str) -> Option<&'a str> {
-    let mut versions = exports.iter().map(AsRef::as_ref).filter(|name: &&str| name.starts_with(beginning));
-    let first = versions.next()?;
-    Some(std::iter::once(first).chain(versions).find(|name| is_known(name)).unwrap_or(first))
-}
-
-/// Whether an interface is of the contract that this host speaks, in whichever patch of its version.
-fn is_known(interface: &str) -> bool {
-    let version = interface.rsplit_once('@').map_or("", |(_, version)| version);
-    let track = |version: &str| version.rsplit_once('.').map(|(track, _)| track.to_owned());
-    track(version) == track(super::CONTRACT_VERSION)
-}
-
-/// Checks the types of the functions of the `transformer`, which wasmtime does at instantiation.
-fn check_functions(
-    ty: &wasmtime::component::types::Component,
-    runtime: &wasmtime::Engine,
-    transformer: &str,
-) -> Result<(), LoadProblem> {
-    type Facts<'a> = &'a [(&'a str, &'a str)];
-    type Emitted = Result<Option<wit::Emissions>, String>;
-    let Some(ComponentItem::ComponentInstance(interface)) =
-        ty.get_export(runtime, transformer).map(|export| export.ty)
-    else {
-        return Err(LoadProblem::Mismatch(format!("{transformer} is not an interface")));
-    };
-    let cx = ty.instance_type();
-    for (name, export) in interface.exports(runtime) {
-        let ComponentItem::ComponentFunc(function) = export.ty else { continue };
-        let checked = match name {
-            "init" => function.typecheck::<(&str, Facts<'_>), (Result<wit::Description, String>,)>(&cx),
-            "process" => function.typecheck::<(wit::Batch<'_>,), (Result<wit::Outcome, String>,)>(&cx),
-            "tick" => function.typecheck::<(u64,), (Emitted,)>(&cx),
-            "finish" => function.typecheck::<(), (Emitted,)>(&cx),
-            "snapshot" => function.typecheck::<(), (Result<Option<Vec<u8>>, String>,)>(&cx),
-            "restore" => function.typecheck::<(&[&[u8]], u32, u32), (Result<(), String>,)>(&cx),
-            _ => Ok(()),
-        };
-        checked.map_err(|error| LoadProblem::Mismatch(format!("{name}: {error:#}")))?;
-    }
-    Ok(())
 }
 
 /// Gives the calling thread the lowest priority. Only on Linux a thread has a niceness of its own; elsewhere,
@@ -563,25 +501,25 @@ mod tests {
 
     #[test]
     fn what_is_no_plugin_of_this_contract_is_refused_with_the_name() {
-        assert_eq!(problem(&component(None, &[])), LoadProblem::NoTransformer("nothing at all".into()));
+        assert_eq!(problem(&component(None, &[])), LoadProblem::NoPlugin("nothing at all".into()));
         assert_eq!(
             problem(&component(None, &["wasi:http/handler@0.2.0"])),
-            LoadProblem::NoTransformer("wasi:http/handler@0.2.0".into())
+            LoadProblem::NoPlugin("wasi:http/handler@0.2.0".into())
         );
-        let next = "tidemill:plugin/transformer@0.2.0";
-        for import in [None, Some("tidemill:plugin/log@0.2.0")] {
-            assert_eq!(problem(&component(import, &[next])), LoadProblem::OtherContract(next.into()));
+        for kind in ["transformer", "dialler"] {
+            let next = &*format!("tidemill:plugin/{kind}@0.2.0");
+            for import in [None, Some("tidemill:plugin/log@0.2.0")] {
+                assert_eq!(problem(&component(import, &[next])), LoadProblem::OtherContract(next.into()));
+            }
+            let ours = &*format!("tidemill:plugin/{kind}@0.1.0");
+            for exports in [&[ours][..], &[ours, next], &[next, ours]] {
+                assert!(
+                    matches!(problem(&component(None, exports)), LoadProblem::Mismatch(_)),
+                    "it is looked at"
+                );
+            }
         }
         let ours = "tidemill:plugin/transformer@0.1.0";
-        for exports in [&[ours][..], &[ours, next], &[next, ours]] {
-            assert!(
-                matches!(problem(&component(None, exports)), LoadProblem::Mismatch(_)),
-                "it is looked at"
-            );
-        }
-        let dialler = "tidemill:plugin/dialler@0.1.0";
-        let unsupported = LoadProblem::Unsupported(format!("is a connector (it exports {dialler})"));
-        assert_eq!(problem(&component(None, &[dialler])), unsupported);
         let wanted = "acme:mail/send@1.0.0";
         assert_eq!(problem(&component(Some(wanted), &[ours])), LoadProblem::MissingImports(wanted.into()));
     }

@@ -170,17 +170,14 @@ pub enum LoadProblem {
     /// It made the compiler fail.
     #[error("the compiler failed on the component: {0}")]
     Uncompilable(String),
-    /// It has no `transformer`.
-    #[error("the component exports no tidemill:plugin/transformer, but {0}")]
-    NoTransformer(String),
-    /// It is, or wants, what the contract has and this host does not do yet.
-    #[error("the component {0}, which this host does not support yet")]
-    Unsupported(String),
-    /// It has a `transformer` of a contract that this host does not speak.
+    /// It has neither a `transformer` nor a `dialler`.
+    #[error("the component exports no tidemill:plugin/transformer and no tidemill:plugin/dialler, but {0}")]
+    NoPlugin(String),
+    /// It has one of a contract that this host does not speak.
     #[error("the component exports {0}, this host speaks tidemill:plugin@{version}", version = super::CONTRACT_VERSION)]
     OtherContract(String),
-    /// It has a `transformer` whose functions are not the contract's.
-    #[error("the component's transformer does not match the contract: {0}")]
+    /// It has one whose functions are not the contract's.
+    #[error("what the component exports does not match the contract: {0}")]
     Mismatch(String),
     /// It needs what nobody here provides.
     #[error("the component imports what this host does not provide: {0}")]
@@ -195,8 +192,7 @@ impl LoadProblem {
             Self::Truncated(text)
             | Self::Malformed(text)
             | Self::Uncompilable(text)
-            | Self::NoTransformer(text)
-            | Self::Unsupported(text)
+            | Self::NoPlugin(text)
             | Self::OtherContract(text)
             | Self::Mismatch(text)
             | Self::MissingImports(text) => *text = foreign_text::shown(text),
@@ -219,8 +215,8 @@ impl LoadError {
             LoadProblem::Malformed(_) | LoadProblem::Uncompilable(_) => {
                 Some("build it again with a released toolchain")
             }
-            LoadProblem::NoTransformer(_) | LoadProblem::Unsupported(_) | LoadProblem::Mismatch(_) => {
-                Some("build it for the world `transform` of wit/transform.wit")
+            LoadProblem::NoPlugin(_) | LoadProblem::Mismatch(_) => {
+                Some("build it for the world `transform` of wit/transform.wit, or for `connector`")
             }
             LoadProblem::OtherContract(_) => Some("build it with the SDK of this host's version"),
             LoadProblem::MissingImports(_) => {

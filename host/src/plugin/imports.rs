@@ -13,7 +13,6 @@ use super::state::{KeyChange, StateView};
 use super::wasi::Wasi;
 use crate::message::metadata;
 use crate::telemetry::MetricChanges;
-use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 use tracing::Level;
@@ -137,10 +136,7 @@ impl StoreData {
 
     /// A name of a metric, which must not be what the guest may not show.
     fn metric(&self, name: String) -> String {
-        match self.log.config().conceal(&name) {
-            Cow::Borrowed(_) => name,
-            Cow::Owned(hidden) => hidden,
-        }
+        self.log.conceal(name)
     }
 }
 

@@ -1,9 +1,11 @@
 //! What a component says of itself, read without compiling it: what it exports and imports, and what a host
 //! would have to grant it.
 
-use super::engine::{DIALLER, HTTP, TRANSFORMER, check_start, find_interface};
+use super::engine::{HTTP, check_start};
+use super::exported::{DIALLER, TRANSFORMER, find_interface};
 use super::fault::{LoadError, LoadProblem};
 use super::imports::is_offered;
+use super::kind::PluginKind;
 use crate::foreign_text;
 use wasmparser::{Parser, Payload};
 
@@ -20,15 +22,6 @@ pub struct Inspection {
     pub imports: Vec<Import>,
 }
 
-/// What a plugin is there for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PluginKind {
-    /// It decides on the messages of a pipeline.
-    Transform,
-    /// It decides on the connections that an endpoint dials.
-    Connector,
-}
-
 /// Something that a component imports.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Import {
@@ -43,7 +36,7 @@ pub struct Import {
 pub enum Need {
     /// Nothing: every plugin may use it.
     Nothing,
-    /// `allow` at the transform.
+    /// `allow` at the transform, or in the `before_connect` of the endpoint.
     Grant,
     /// Nothing, and there is nothing to be had: no files, sockets or environment.
     Empty,
@@ -51,21 +44,14 @@ pub enum Need {
     Unavailable,
 }
 
-impl PluginKind {
-    /// The kind in a word.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Transform => "transform",
-            Self::Connector => "connector",
-        }
-    }
-}
-
 impl Need {
-    /// What to do or to expect, in the words of the configuration.
-    pub fn told(self) -> Option<&'static str> {
+    /// What to do or to expect of a plugin of this kind, in the words of the configuration.
+    pub fn told(self, kind: Option<PluginKind>) -> Option<&'static str> {
         match self {
             Self::Nothing => None,
+            Self::Grant if kind == Some(PluginKind::Connector) => {
+                Some("needs allow = [\"https://api.example.com\"] in before_connect of the endpoint")
+            }
             Self::Grant => Some("needs allow = [\"https://api.example.com\"] at the transform"),
             Self::Empty => Some("has no files, no sockets and no environment here"),
             Self::Unavailable => Some("this host does not provide it"),

@@ -4,17 +4,20 @@
 //! instance.
 
 use super::Plugin;
+use super::bindings::exports::tidemill::plugin::transformer::Guest;
 use super::bindings::tidemill::plugin::types as wit;
 use super::call::{Callee, Purpose};
 use super::columns::Columns;
 use super::description::Description;
 use super::edits::Edits;
 use super::emissions::Emissions;
+use super::exported::Exported;
 use super::fault::{Fault, FaultKind};
 use super::fields::{JsonFields, Search};
 use super::limits::CallTime;
 use super::outcome::{Outcome, check, check_emissions};
 use super::part::StatePart;
+use super::process_export::ProcessExport;
 use super::setup::Setup;
 use crate::config::Redacted;
 use crate::message::Message;
@@ -22,12 +25,20 @@ use bytes::Bytes;
 
 /// An instance of a plugin, ready to be called. One call at a time.
 pub struct Instance {
-    callee: Callee,
+    callee: Callee<Functions>,
     description: Description,
     columns: Columns,
     fields: JsonFields,
     edits: Edits,
     marks: Vec<bool>,
+}
+
+/// What can be called of a guest.
+struct Functions {
+    /// All its functions.
+    guest: Guest,
+    /// The one that most calls are of.
+    process: ProcessExport,
 }
 
 impl std::fmt::Debug for Instance {
@@ -45,8 +56,20 @@ impl Plugin {
     /// # Cancel safety
     /// Nothing is left behind.
     pub async fn instantiate(&self, setup: &Setup) -> Result<Instance, Fault> {
-        let started = Callee::start(self, setup).await;
-        let made = started.and_then(|(callee, described)| {
+        let Exported::Transformer(transformer) = self.exported() else {
+            let detail =
+                "it is a connector, which an endpoint takes as `before_connect` and no transform does";
+            return Err(Fault { is_refusal: true, ..Fault::new(FaultKind::Init, detail) });
+        };
+        let facts = setup.facts();
+        let facts: Vec<_> = facts.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let started = Callee::start(self, setup, async |store, instance| {
+            let guest = transformer.all.load(&mut *store, instance)?;
+            let process = ProcessExport::try_new(&mut *store, instance, &transformer.process)?;
+            let answer = guest.call_init(store, setup.config.expose(), &facts).await?;
+            Ok((Functions { guest, process }, answer))
+        });
+        let made = started.await.and_then(|(callee, described)| {
             let description = Description::try_new(described)?;
             let columns = Columns::new(&description);
             let (fields, edits) = (JsonFields::try_new(&description)?, Edits::try_new(&description)?);

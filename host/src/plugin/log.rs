@@ -4,10 +4,12 @@
 //! A guest's text is not trusted: it must not be able to draw on a terminal, to forge another line,
 //! or to fill a disk.
 
+use super::kind::PluginKind;
 use super::last_words::LastWords;
 use crate::config::Redacted;
+use std::borrow::Cow;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tracing::Level;
 
@@ -59,12 +61,22 @@ impl LogBudget {
 /// Where the lines of one instance go. A cheap handle.
 #[derive(Clone, Debug)]
 pub(super) struct GuestLog {
-    pipeline: Arc<str>,
-    transform: Arc<str>,
-    plugin: Arc<str>,
+    place: GuestPlace,
     budget: Arc<Mutex<LogBudget>>,
     config: Arc<Redacted>,
+    /// What else is not told, which changes from call to call.
+    confided: Arc<Mutex<Redacted>>,
     said: Arc<Said>,
+}
+
+/// Where a guest runs.
+#[derive(Clone, Debug)]
+pub(super) struct GuestPlace {
+    pub(super) pipeline: Arc<str>,
+    pub(super) kind: PluginKind,
+    /// The label of the stage, or the name of the endpoint.
+    pub(super) name: Arc<str>,
+    pub(super) plugin: Arc<str>,
 }
 
 /// What was said in the current call that tells why it fails.
@@ -76,21 +88,39 @@ struct Said {
 }
 
 impl GuestLog {
-    /// The log of an instance of `plugin` at this transform, which takes its lines from `budget`. What is
-    /// secret in `config` is not told.
-    pub(super) fn new(
-        pipeline: Arc<str>,
-        transform: Arc<str>,
-        plugin: Arc<str>,
-        config: Redacted,
-        budget: Arc<Mutex<LogBudget>>,
-    ) -> Self {
-        Self { pipeline, transform, plugin, budget, config: Arc::new(config), said: Arc::default() }
+    /// The log of an instance at this place, which takes its lines from `budget`. What is secret in `config` is
+    /// not told.
+    pub(super) fn new(place: GuestPlace, config: Redacted, budget: Arc<Mutex<LogBudget>>) -> Self {
+        let (config, confided) = (Arc::new(config), Arc::default());
+        Self { place, budget, config, confided, said: Arc::default() }
+    }
+
+    /// From now on what is secret in `confided` is not told either, in place of what was said so before.
+    pub(super) fn confide(&self, confided: Redacted) {
+        *self.confided.lock().unwrap_or_else(PoisonError::into_inner) = confided;
     }
 
     /// What the guest was told, some of which it must not tell.
     pub(super) fn config(&self) -> &Redacted {
         &self.config
+    }
+
+    /// A text of the guest as it may be told.
+    pub(super) fn told(&self, text: &str) -> String {
+        let confided = self.confided.lock().unwrap_or_else(PoisonError::into_inner);
+        if confided.is_open() { self.config.told(text) } else { self.config.told(&confided.conceal(text)) }
+    }
+
+    /// A name of the guest with `***` for what it must not show.
+    pub(super) fn conceal(&self, mut name: String) -> String {
+        let confided = self.confided.lock().unwrap_or_else(PoisonError::into_inner);
+        for secrets in [&*self.config, &*confided] {
+            name = match secrets.conceal(&name) {
+                Cow::Owned(hidden) => hidden,
+                Cow::Borrowed(_) => continue,
+            };
+        }
+        name
     }
 
     /// A call begins: what was said before has nothing to do with it.
@@ -121,18 +151,21 @@ impl GuestLog {
         }
         let taken = self.budget.lock().expect("nothing panics while it is held").take(Instant::now());
         let Some(held_back) = taken else { return };
-        let (pipeline, transform, plugin) = (&*self.pipeline, &*self.transform, &*self.plugin);
+        let GuestPlace { pipeline, kind, name, plugin } = &self.place;
+        let (pipeline, plugin) = (&**pipeline, &**plugin);
+        let transform = (*kind == PluginKind::Transform).then_some(&**name);
+        let endpoint = (*kind == PluginKind::Connector).then_some(&**name);
         if held_back > 0 {
             tracing::warn!(
                 target: "guest",
-                pipeline, transform, plugin, held_back,
+                pipeline, transform, endpoint, plugin, held_back,
                 "lines held back: the plugin writes too many"
             );
         }
-        let line = self.config.told(text);
+        let line = self.told(text);
         macro_rules! line {
             ($level:ident) => {
-                tracing::event!(target: "guest", Level::$level, pipeline, transform, plugin, "{line}")
+                tracing::event!(target: "guest", Level::$level, pipeline, transform, endpoint, plugin, "{line}")
             };
         }
         match level {
@@ -188,11 +221,15 @@ mod tests {
     fn a_line_that_nobody_asked_for_does_not_count() {
         let budget = Arc::<Mutex<LogBudget>>::default();
         let log = GuestLog {
-            pipeline: "p".into(),
-            transform: "t".into(),
-            plugin: "t".into(),
+            place: GuestPlace {
+                pipeline: "p".into(),
+                kind: PluginKind::Transform,
+                name: "t".into(),
+                plugin: "t".into(),
+            },
             budget: budget.clone(),
             config: Arc::new("{}".into()),
+            confided: Arc::default(),
             said: Arc::default(),
         };
         let only_info = tracing_subscriber::fmt().with_max_level(Level::INFO).with_writer(std::io::sink);

@@ -1,20 +1,24 @@
-//! What every instance of a transform's plugin is made with, whichever version of the plugin it is.
+//! What every instance of a plugin at one place is made with, whichever version of the plugin it is.
 
+use super::CONTRACT_VERSION;
 use super::http::Http;
-use super::log::GuestLog;
+use super::kind::PluginKind;
+use super::log::{GuestLog, GuestPlace};
 use super::part::StatePart;
 use super::state::HostState;
 use crate::config::{Limits, Redacted};
 use crate::telemetry::GuestMetrics;
 use std::sync::Arc;
 
-/// What an instance is given by the stage that runs it.
+/// What an instance is given by the stage that runs it, or by the endpoint that asks it before it dials.
 #[derive(Clone)]
 pub struct Setup {
     /// The name of the pipeline.
     pub pipeline: Arc<str>,
-    /// The label of the stage.
+    /// The label of the stage, or the name of the endpoint.
     pub transform: Arc<str>,
+    /// What it is there for.
+    pub kind: PluginKind,
     /// Which of the stage's instances it is.
     pub part: StatePart,
     /// The plugin's configuration, as JSON. What came from variables in it is taken out of every text of
@@ -25,7 +29,7 @@ pub struct Setup {
     /// Whether the messages are those of a recording, so that what the plugin is told of chance is to repeat
     /// as their times do.
     pub is_replay: bool,
-    /// What the host keeps for the stage.
+    /// What the host keeps for the stage or the endpoint.
     pub state: HostState,
     /// Who sends its HTTP requests; `None` where none are granted.
     pub http: Option<Arc<dyn Http>>,
@@ -54,9 +58,35 @@ impl Setup {
         (self.part.of > 1).then_some(self.part.number)
     }
 
+    /// What `init` is told of where the plugin runs.
+    pub(super) fn facts(&self) -> Vec<(&'static str, String)> {
+        let host = concat!("tidemill ", env!("CARGO_PKG_VERSION"));
+        let mut facts = vec![
+            ("host", host.to_owned()),
+            ("contract", CONTRACT_VERSION.to_owned()),
+            ("pipeline", self.pipeline.to_string()),
+        ];
+        match self.kind {
+            PluginKind::Transform => facts.extend([
+                ("transform", self.transform.to_string()),
+                ("instance", self.part.number.to_string()),
+                ("instances", self.part.of.to_string()),
+                // None beside that runs.
+                ("shadow", "false".to_owned()),
+            ]),
+            PluginKind::Connector => facts.push(("endpoint", self.transform.to_string())),
+        }
+        facts
+    }
+
     /// The log of an instance of this plugin.
     pub(super) fn log(&self, plugin: &Arc<str>) -> GuestLog {
-        let (pipeline, transform) = (self.pipeline.clone(), self.transform.clone());
-        GuestLog::new(pipeline, transform, plugin.clone(), self.config.clone(), self.state.log())
+        let place = GuestPlace {
+            pipeline: self.pipeline.clone(),
+            kind: self.kind,
+            name: self.transform.clone(),
+            plugin: plugin.clone(),
+        };
+        GuestLog::new(place, self.config.clone(), self.state.log())
     }
 }

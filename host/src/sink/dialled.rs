@@ -8,9 +8,10 @@ use crate::connections::OpenEndpoint;
 use crate::message::{Failed, Message};
 use crate::reason::Reason;
 use crate::telemetry::SinkMetrics;
-use crate::websocket::{ConnectionEnd, Received, Session, SessionEvent, WhenExhausted};
+use crate::websocket::{BeforeConnect, ConnectionEnd, Received, Session, SessionEvent, WhenExhausted};
 use std::borrow::Cow;
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 /// Messages fed without a flush that was done, at most: no loss repeats more, but for the rest of a frame of
@@ -51,15 +52,18 @@ enum Urgency {
 }
 
 impl DialledSink {
-    /// Dials at the first poll.
+    /// Dials at the first poll; `connector` is asked before each dial.
     pub fn new(
         config: &WebSocketSink,
         client: &Client,
+        connector: Option<Arc<dyn BeforeConnect>>,
         metrics: SinkMetrics,
         endpoint: OpenEndpoint,
     ) -> Self {
+        let packing = config.packing;
+        let persist = WhenExhausted::Persist;
         Self {
-            session: Session::new(&config.endpoint, client, config.packing, WhenExhausted::Persist, endpoint),
+            session: Session::new(&config.endpoint, client, packing, connector, persist, endpoint),
             is_checked: config.endpoint.check_connection.is_some(),
             buffer: config.buffer,
             framing: Framing::of(config),

@@ -1,23 +1,27 @@
 //! Replies: each message goes back on the connection that the message it was made of came on.
 //!
 //! The connection is found through the message's origin. One that is gone, or was made anew
-//! since, takes no reply: there is never another connection in its place.
+//! since, takes no reply: there is never another connection in its place. A message may also close its connection,
+//! by the metadata `__meta_close` that a plugin set.
 
 use super::framing::Framing;
 use crate::config::{self, ReplySink};
 use crate::connections::OpenEndpoint;
-use crate::message::metadata::{CONNECTION, Origin};
-use crate::message::reply::{Enqueued, OutgoingReply, ReplyTracker};
+use crate::message::metadata::{CLOSE, CONNECTION, Origin};
+use crate::message::reply::{Closing, Enqueued, OutgoingReply, ReplyTracker};
 use crate::message::{Failed, Message};
 use crate::reason::Reason;
 use crate::telemetry::SinkMetrics;
 use crate::wait_budget::StallLimit;
-use crate::websocket::{ListenError, Listeners, Registration};
+use crate::websocket::{ListenError, Listeners, Registration, close_code};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 use tokio::time::Sleep;
+
+/// Every close code has four digits; more of a text that is none are not repeated.
+const MAX_CODE_DIGITS: usize = 5;
 
 /// The way back to wherever messages came from.
 #[derive(Debug)]
@@ -95,15 +99,39 @@ impl Replies {
     }
 
     pub(super) fn push(&mut self, message: Message, failed: &mut Vec<Failed>) {
-        let message = match self.framing.typed(message) {
+        let mut message = match self.framing.typed(message) {
             Ok(message) => message,
             Err(unsendable) => return failed.push(unsendable),
         };
+        let closing = match self.closing(&message) {
+            Ok(closing) => closing,
+            Err(detail) => return failed.push(Failed { message, reason: Reason::Invalid, detail }),
+        };
         let origin = message.metadata.origin().clone();
-        let frame = self.framing.frame(&message).into_owned();
+        let frame = match closing {
+            None => self.framing.frame(&message).into_owned(),
+            Some(_) if message.payload.is_empty() => message.payload.clone(),
+            Some(_) => {
+                // That is for the host alone.
+                message.metadata.set(&CLOSE.into(), "");
+                self.framing.frame(&message).into_owned()
+            }
+        };
         self.in_flight += 1;
         // One that does not fit is looked at with the next turn.
-        let _ = self.send(OutgoingReply { frame, message }, origin, failed);
+        let _ = self.send(OutgoingReply { frame, message, closing }, origin, failed);
+    }
+
+    /// How the connection of a message is to be closed, if a plugin said so.
+    ///
+    /// # Errors
+    /// What it said is no close frame that may be sent.
+    #[inline]
+    fn closing(&self, message: &Message) -> Result<Option<Closing>, String> {
+        match message.metadata.change(CLOSE) {
+            None | Some("") => Ok(None),
+            Some(text) => closing_of(text, self.registration.is_none()).map(Some),
+        }
     }
 
     pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>, failed: &mut Vec<Failed>) -> Poll<()> {
@@ -176,6 +204,20 @@ impl Replies {
     }
 }
 
+/// Reads a code and a reason: `1008 reason`. The text is the plugin's, and is not repeated.
+fn closing_of(text: &str, has_dialled: bool) -> Result<Closing, String> {
+    let (code, reason) = text.split_once(' ').unwrap_or((text, ""));
+    if code.is_empty() || code.len() > MAX_CODE_DIGITS || !code.bytes().all(|digit| digit.is_ascii_digit()) {
+        return Err(format!("{CLOSE} begins with no close code: it is written as \"1008 reason\""));
+    }
+    match code.parse() {
+        Ok(code) if close_code::may_send(code, has_dialled) => {
+            Ok(Closing { code, reason: reason.to_owned() })
+        }
+        _ => Err(format!("{CLOSE} has the close code {code}, and only {} may be sent", close_code::SENDABLE)),
+    }
+}
+
 /// A message that no connection waits for.
 fn astray(message: Message) -> Failed {
     if message.metadata.origin().get(CONNECTION).is_empty() {
@@ -184,4 +226,27 @@ fn astray(message: Message) -> Failed {
     }
     let detail = "the connection it came on takes no replies".to_owned();
     Failed { message, reason: Reason::SinkUnavailable, detail }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_close_frame_is_a_code_and_a_reason_and_any_other_text_is_told() {
+        let closing = |text: &str| closing_of(text, false);
+        assert_eq!(closing("1008 gap of 3"), Ok(Closing { code: 1008, reason: "gap of 3".to_owned() }));
+        assert_eq!(closing("4000"), Ok(Closing { code: 4000, reason: String::new() }));
+        for text in ["", " 1008", "gap", "+1008 x", "1008x", "123456 x"] {
+            assert!(closing(text).unwrap_err().contains("begins with no close code"), "{text}");
+        }
+        for text in ["0", "999 x", "1004", "1005", "1006 x", "1010 x", "1015", "2999", "5000", "65536"] {
+            let code = text.split(' ').next().unwrap();
+            assert!(
+                closing(text).unwrap_err().contains(&format!("the close code {code}, and only")),
+                "{text}"
+            );
+        }
+        assert!(closing_of("1010 x", true).is_ok(), "it is for who dialled");
+    }
 }

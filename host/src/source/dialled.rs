@@ -6,7 +6,9 @@ use crate::config::{Client, WebSocketSource};
 use crate::connections::{EndpointState, OpenEndpoint};
 use crate::message::metadata::{self, Metadata, Origin};
 use crate::message::{Failed, Message};
-use crate::websocket::{ConnectionEnd, Received, ReplyWriter, Session, SessionEvent, WhenExhausted};
+use crate::websocket::{
+    BeforeConnect, ConnectionEnd, Received, ReplyWriter, Session, SessionEvent, WhenExhausted,
+};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -28,10 +30,18 @@ pub struct DialledSource {
 }
 
 impl DialledSource {
-    /// Dials at the first poll. With `is_answered` its connections take replies.
-    pub fn new(config: &WebSocketSource, client: &Client, is_answered: bool, metrics: OpenEndpoint) -> Self {
+    /// Dials at the first poll; `connector` is asked before each dial. With `is_answered` its connections take
+    /// replies.
+    pub fn new(
+        config: &WebSocketSource,
+        client: &Client,
+        connector: Option<Arc<dyn BeforeConnect>>,
+        is_answered: bool,
+        metrics: OpenEndpoint,
+    ) -> Self {
+        let WebSocketSource { endpoint, packing, .. } = config;
         Self {
-            session: Session::new(&config.endpoint, client, config.packing, WhenExhausted::Fail, metrics),
+            session: Session::new(endpoint, client, *packing, connector, WhenExhausted::Fail, metrics),
             origin: Arc::default(),
             decoder: PayloadDecoder::new(config, config.endpoint.max_message_size_bytes),
             is_checked: config.endpoint.check_connection.is_some(),
@@ -170,8 +180,8 @@ impl DialledSource {
         if let (Some(replies), Some(connection)) = (&mut self.replies, self.session.connection())
             && let Poll::Ready(Err(ending)) = replies.poll_write(cx, connection)
         {
-            if ending == ConnectionEnd::TooSlow {
-                connection.end(ConnectionEnd::TooSlow);
+            if matches!(ending, ConnectionEnd::TooSlow | ConnectionEnd::Steered(_)) {
+                connection.end(ending.clone());
             }
             self.close_replies(&ending);
         }

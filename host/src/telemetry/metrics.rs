@@ -465,6 +465,8 @@ pub enum ConnectOutcome {
     Handshake,
     /// The connection closed during the handshake.
     Closed,
+    /// The plugin of `before_connect` failed, refused, or gave what cannot be dialled.
+    Plugin,
 }
 
 impl ConnectOutcome {
@@ -477,6 +479,7 @@ impl ConnectOutcome {
             Self::Tls => "tls",
             Self::Handshake => "handshake",
             Self::Closed => "closed",
+            Self::Plugin => "plugin",
         }
     }
 }

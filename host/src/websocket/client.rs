@@ -3,6 +3,7 @@
 //! [`connect::connect`] dials once; [`session::Session`] keeps a connection alive and dials again. Nothing here
 //! knows the accepting side.
 
+pub(super) mod before_connect;
 pub(super) mod connect;
 pub(super) mod connect_error;
 pub(super) mod dialled_connection;

@@ -1,5 +1,6 @@
 //! Whether an endpoint can be reached: a probe of its urls, or a look at its address.
 
+use super::client::before_connect::BeforeConnect;
 use super::server::listeners::Listeners;
 use crate::config::{Endpoint, Mode};
 use std::fmt;
@@ -13,7 +14,7 @@ pub struct Unreachable {
     pub hint: Option<String>,
 }
 
-/// Dials an endpoint once, until one of its urls answers; or sees whether the address of one that
+/// Dials an endpoint once, until one of its urls answers, and asks `connector` before; or sees whether the address of one that
 /// accepts is free, or ours already.
 ///
 /// # Errors
@@ -21,10 +22,14 @@ pub struct Unreachable {
 ///
 /// # Cancel safety
 /// Dropping the future drops the connection.
-pub async fn reach(endpoint: &Endpoint, listeners: &Listeners) -> Result<(), Unreachable> {
+pub async fn reach(
+    endpoint: &Endpoint,
+    connector: Option<&dyn BeforeConnect>,
+    listeners: &Listeners,
+) -> Result<(), Unreachable> {
     match &endpoint.mode {
         Mode::Client(_) => {
-            let probed = endpoint.probe().await.map(drop);
+            let probed = endpoint.probe_asking(connector).await.map(drop);
             probed.map_err(|error| Unreachable {
                 error: error.to_string(),
                 hint: error.hint().map(str::to_owned),

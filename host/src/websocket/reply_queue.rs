@@ -6,13 +6,14 @@
 //! of a reply is told to its sink: delivered once a flush that holds it is done, or failed with the
 //! connection. Once a pipeline stops, more may wait for a connection, so that nobody waits behind another's
 //! replies, and a peer that takes nothing is given up: its replies are, and nobody else's.
+//! A reply that is to close the connection always has room, and no other comes behind it.
 
 use super::connection::{Connection, ConnectionEnd, WriteError};
 use super::drain::StallTimer;
 use crate::config::SlowPeer;
 use crate::message::Payload;
 use crate::message::metadata::Origin;
-use crate::message::reply::{Enqueued, OutgoingReply, ReplyTo, ReplyTracker};
+use crate::message::reply::{Closing, Enqueued, OutgoingReply, ReplyTo, ReplyTracker};
 use crate::reason::Reason;
 use crate::wait_budget::StallLimit;
 use futures_util::task::AtomicWaker;
@@ -27,6 +28,9 @@ const TAKEN_AT_ONCE: usize = 64;
 /// Their bytes, at most; one larger reply goes alone. It bounds what a peer that stops reading keeps alive
 /// beside what waits for it.
 const TAKEN_AT_ONCE_BYTES: usize = 16 << 10;
+
+/// Why a reply fails that comes behind one which closes the connection.
+const CLOSING: &str = "the connection it came on is being closed by its pipeline";
 
 /// A connection that replies are written to.
 pub trait ReplyConnection {
@@ -78,6 +82,8 @@ struct ReplyQueue {
     /// How many replies wait, to be looked at without the lock.
     waiting: AtomicUsize,
     is_too_slow: AtomicBool,
+    /// The last reply in it is one that closes the connection.
+    is_closing: AtomicBool,
     writer: AtomicWaker,
 }
 
@@ -115,6 +121,8 @@ pub struct ReplyWriter {
     /// With a connection that takes nothing while a pipeline stops that has replies for it.
     stall: Option<Box<StallTimer>>,
     has_given_up: bool,
+    /// How the connection is to be closed, once all that was sent is flushed.
+    closing: Option<Closing>,
 }
 
 impl ReplyTo for ReplyQueue {
@@ -124,12 +132,16 @@ impl ReplyTo for ReplyQueue {
         if let Some((reason, detail)) = &state.closed {
             return Enqueued::Refused(reply.failed(*reason, detail));
         }
+        if self.is_closing.load(Ordering::Acquire) {
+            return Enqueued::Refused(reply.failed(Reason::SinkUnavailable, CLOSING));
+        }
         if state.share(tracker).is_given_up {
             return Enqueued::GivenUp;
         }
         let limits = tracker.limits();
+        let is_last = reply.closing.is_some();
         let mut dropped = 0;
-        while !state.has_room(tracker, reply.frame.len()) && !tracker.exceeds(reply.frame.len()) {
+        while !is_last && !state.has_room(tracker, reply.frame.len()) && !tracker.exceeds(reply.frame.len()) {
             let waits = if limits.slow == SlowPeer::Block { Some(None) } else { state.wait(tracker) };
             if let Some(until) = waits {
                 if !state.blocked.iter().any(|waits| Arc::ptr_eq(waits, tracker)) {
@@ -166,6 +178,7 @@ impl ReplyTo for ReplyQueue {
         share.messages += 1;
         share.bytes += reply.frame.len();
         state.queue.push_back((reply, tracker.clone()));
+        self.is_closing.store(is_last, Ordering::Release);
         self.waiting.store(state.queue.len(), Ordering::Release);
         drop(guard);
         self.writer.wake();
@@ -195,6 +208,12 @@ impl ReplyQueue {
         drop(state);
         blocked.iter().for_each(|tracker| tracker.wake());
         before
+    }
+
+    /// Whether all that waits is to close the connection.
+    fn has_only_closing(&self) -> bool {
+        let state = self.lock();
+        state.queue.len() == 1 && state.queue.front().is_some_and(|(reply, _)| reply.is_bare_closing())
     }
 
     /// The connection takes nothing more now, of which so much was sent.
@@ -248,7 +267,7 @@ impl SinkShare {
 impl ReplyWriter {
     /// A new queue, and its end.
     pub fn new() -> Self {
-        Self { queue: Arc::default(), sent: VecDeque::new(), stall: None, has_given_up: false }
+        Self { queue: Arc::default(), sent: VecDeque::new(), stall: None, has_given_up: false, closing: None }
     }
 
     /// The origin of the connection's messages, with the queue as where replies to them go.
@@ -259,8 +278,9 @@ impl ReplyWriter {
     /// Writes what waits, and flushes it. Ready when nothing is left; the task is woken for more.
     ///
     /// # Errors
-    /// Nothing can be written any more, or the peer is too slow for a sink that disconnects such. The queue
-    /// is of no use then, and is to be closed.
+    /// Nothing can be written any more, the peer is too slow for a sink that disconnects such, or a plugin wants
+    /// the connection closed. The queue is of no use then, and is to be closed; the connection is, too, for the
+    /// two last.
     #[inline]
     pub fn poll_write(
         &mut self,
@@ -339,7 +359,9 @@ impl ReplyWriter {
         connection: &mut impl ReplyConnection,
     ) -> Poll<Result<(), ConnectionEnd>> {
         while self.queue.waiting.load(Ordering::Acquire) > 0 {
-            let ready = connection.poll_room(cx);
+            // What has nothing to send waits for no room and for no `send_interval`.
+            let closes_now = self.queue.is_closing.load(Ordering::Acquire) && self.queue.has_only_closing();
+            let ready = if closes_now { Poll::Ready(Ok(())) } else { connection.poll_room(cx) };
             if !connection.connection().is_dirty() {
                 self.settle();
             }
@@ -349,14 +371,20 @@ impl ReplyWriter {
             ready!(ready).map_err(ConnectionEnd::from)?;
             let most = if connection.is_paced() { 1 } else { TAKEN_AT_ONCE };
             let from = self.queue.take(most, &mut self.sent);
-            let sent = self.sent.range(from..).try_for_each(|(reply, _)| connection.send(&reply.frame));
+            let frames = self.sent.range(from..).filter(|(reply, _)| !reply.is_bare_closing());
+            let sent = frames.map(|(reply, _)| &reply.frame).try_for_each(|frame| connection.send(frame));
             sent.map_err(ConnectionEnd::from)?;
+            self.closing = self.sent.back().and_then(|(reply, _)| reply.closing.clone());
         }
         if !self.sent.is_empty() {
             ready!(connection.connection().poll_flush(cx)).map_err(ConnectionEnd::from)?;
             self.settle();
         }
-        Poll::Ready(Ok(()))
+        // All that came before it is out, and nothing comes behind it.
+        match self.closing.take() {
+            Some(closing) => Poll::Ready(Err(ConnectionEnd::Steered(closing))),
+            None => Poll::Ready(Ok(())),
+        }
     }
 
     /// Closes the queue: what is in it, and what comes, has failed.
@@ -421,7 +449,7 @@ mod tests {
             let frame = Payload::binary(vec![0; bytes]);
             let message = Message { payload: frame.clone(), metadata: Metadata::without_origin(0) };
             assert!(matches!(
-                queue.try_send(OutgoingReply { frame, message }, &tracker),
+                queue.try_send(OutgoingReply { frame, message, closing: None }, &tracker),
                 Enqueued::Taken { dropped: 0 }
             ));
         }

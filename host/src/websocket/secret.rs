@@ -20,6 +20,18 @@ impl Secrets {
         }
     }
 
+    /// All of this text is secret.
+    pub(crate) fn add_hidden(&mut self, text: &str) {
+        if !text.is_empty() {
+            self.0.push(Redacted::new(text, HIDDEN));
+        }
+    }
+
+    /// All secrets together, for whoever else is to take them out of its texts.
+    pub(crate) fn all(&self) -> Redacted {
+        Redacted::secrets_of(&self.0)
+    }
+
     /// A text of the peer, with `***` for each secret, or for all of it where one is percent-encoded.
     pub(crate) fn conceal(&self, text: &str) -> String {
         let conceal = |text: &str| {

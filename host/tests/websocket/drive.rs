@@ -175,7 +175,7 @@ pub(crate) fn source_config(endpoint: Endpoint) -> WebSocketSource {
 pub(crate) fn client_source(mut config: WebSocketSource, metrics: &Metrics) -> Source {
     let client = client_of(&mut config.endpoint).clone();
     let metrics = metrics.endpoint("p", "source");
-    Source::Dialled(Box::new(tidemill::source::DialledSource::new(&config, &client, true, metrics)))
+    Source::Dialled(Box::new(tidemill::source::DialledSource::new(&config, &client, None, true, metrics)))
 }
 
 pub(crate) fn sink_of(endpoint: Endpoint, buffer: Buffer, metrics: &Metrics) -> Sink {
@@ -185,7 +185,7 @@ pub(crate) fn sink_of(endpoint: Endpoint, buffer: Buffer, metrics: &Metrics) -> 
 pub(crate) fn client_sink(mut config: WebSocketSink, metrics: &Metrics) -> Sink {
     let client = client_of(&mut config.endpoint).clone();
     let (sink, endpoint) = (metrics.sink("p", "out"), metrics.endpoint("p", "out"));
-    Sink::Dialled(Box::new(tidemill::sink::DialledSink::new(&config, &client, sink, endpoint)))
+    Sink::Dialled(Box::new(tidemill::sink::DialledSink::new(&config, &client, None, sink, endpoint)))
 }
 
 pub(crate) fn sink_config(endpoint: Endpoint, buffer: Buffer, peers: Peers) -> WebSocketSink {

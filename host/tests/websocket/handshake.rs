@@ -13,7 +13,14 @@ async fn dial(endpoint: &mut Endpoint) -> Result<Connection, ConnectError> {
     let max_message_size_bytes = endpoint.max_message_size_bytes;
     let client = client_of(endpoint);
     let url = client.urls[0].clone();
-    soon(connect(Dial { url: &url, client, subprotocols: &subprotocols, max_message_size_bytes })).await
+    soon(connect(Dial {
+        url: &url,
+        headers: &client.headers,
+        client,
+        subprotocols: &subprotocols,
+        max_message_size_bytes,
+    }))
+    .await
 }
 
 async fn failed(endpoint: &mut Endpoint) -> ConnectError {

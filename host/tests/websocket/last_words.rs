@@ -163,7 +163,7 @@ async fn dialled_source(is_tls: bool, writing: Writing, is_held: bool) {
     if writing == Writing::Reply {
         let (frame, hello) = (message("answer").payload, seen.messages[0].clone());
         let connection = seen.messages[0].metadata.origin().reply_to().unwrap();
-        let pushed = connection.try_send(OutgoingReply { frame, message: hello }, &account);
+        let pushed = connection.try_send(OutgoingReply { frame, message: hello, closing: None }, &account);
         assert!(matches!(pushed, Enqueued::Taken { dropped: 0 }));
     }
     if is_held {
@@ -260,7 +260,8 @@ async fn what_an_accepted_peer_said_before_it_left_arrives_whatever_is_written()
         if writing == Writing::Reply {
             let (frame, account) = (message("answer").payload, ReplyTracker::new(Peers::default()));
             let connection = hello.metadata.origin().reply_to().unwrap();
-            let pushed = connection.try_send(OutgoingReply { frame, message: hello.clone() }, &account);
+            let pushed =
+                connection.try_send(OutgoingReply { frame, message: hello.clone(), closing: None }, &account);
             assert!(matches!(pushed, Enqueued::Taken { dropped: 0 }));
         } else {
             // What everybody gets is written to the peer first, and then the peer is read.

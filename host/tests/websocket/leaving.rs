@@ -203,7 +203,7 @@ async fn says_all_and_leaves(is_tls: bool, writing: Writing, is_held: bool) {
             let hello = seen.messages.remove(0);
             let connection = hello.metadata.origin().reply_to().unwrap();
             let pushed = connection.try_send(
-                OutgoingReply { frame: message("answer").payload, message: hello.clone() },
+                OutgoingReply { frame: message("answer").payload, message: hello.clone(), closing: None },
                 &account,
             );
             assert!(matches!(pushed, Enqueued::Taken { dropped: 0 }), "{what}");

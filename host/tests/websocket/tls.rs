@@ -61,7 +61,13 @@ async fn dialled(
     });
     let client = client_of(&mut endpoint);
     let url = client.urls[0].clone();
-    let dial = Dial { url: &url, client, subprotocols: &[], max_message_size_bytes: 1 << 20 };
+    let dial = Dial {
+        url: &url,
+        headers: &client.headers,
+        client,
+        subprotocols: &[],
+        max_message_size_bytes: 1 << 20,
+    };
     let dialled = soon(connect(dial)).await.map(drop);
     soon(serve).await.unwrap();
     dialled
@@ -95,7 +101,13 @@ async fn a_ca_is_trusted_as_a_file_and_in_base64() {
     let mut endpoint = Endpoint::client(url.replace("ws://", "wss://"));
     with_file(&mut endpoint);
     let client = client_of(&mut endpoint);
-    let dial = Dial { url: &client.urls[0], client, subprotocols: &[], max_message_size_bytes: 1 << 20 };
+    let dial = Dial {
+        url: &client.urls[0],
+        headers: &client.headers,
+        client,
+        subprotocols: &[],
+        max_message_size_bytes: 1 << 20,
+    };
     let (error, _) = tokio::join!(connect(dial), listener.accept());
     let error = error.err().expect("there is no root").to_string();
     let text = format!("no usable certificate in {}: No such file or directory (os error 2)", file.display());

@@ -4,6 +4,7 @@
 
 pub mod clock;
 pub mod condition;
+pub mod connector;
 pub mod duration;
 pub mod http;
 pub mod json;

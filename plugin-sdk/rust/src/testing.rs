@@ -22,12 +22,14 @@
 //! ```
 
 mod answers;
+mod connector;
 mod fakes;
 mod harness;
 mod outcome;
 
 pub use answers::Answers;
 pub(crate) use answers::answer;
+pub use connector::ConnectorHarness;
 pub use fakes::Host;
 pub(crate) use fakes::host;
 pub use harness::{Function, Harness, Input};

@@ -3,6 +3,7 @@
 use crate::app::instances::Ready;
 use crate::app::kept::Kept;
 use crate::config;
+use crate::connector::Connector;
 use crate::control::{Answer, ControlError};
 use crate::pipeline::Control;
 use crate::plugin::Setup;
@@ -18,6 +19,8 @@ pub(super) struct ManagedPipeline {
     pub(super) phase: PipelinePhase,
     /// What it goes on with, whether it runs or not.
     pub(super) kept: Kept,
+    /// Who is asked before its endpoints dial, from its first start on.
+    pub(super) connectors: Option<Arc<[Connector]>>,
     /// It came through a handle, and it is not decided whether it starts: if not, it never was.
     pub(super) is_new: bool,
     /// It came with the configuration, and it is not decided whether it starts.
@@ -92,12 +95,13 @@ impl ManagedPipeline {
     pub(super) fn new(config: Arc<config::Pipeline>) -> Self {
         let kept = Kept::new(&config);
         let (phase, revival, waiting) = (PipelinePhase::Down, Revival::None, Vec::new());
-        Self { config, phase, kept, is_new: false, is_booting: false, revival, waiting }
+        let connectors = None;
+        Self { config, phase, kept, connectors, is_new: false, is_booting: false, revival, waiting }
     }
 
-    /// Whether one of its transforms runs this plugin.
+    /// Whether one of its transforms runs this plugin, or one of its endpoints asks it.
     pub(super) fn uses(&self, plugin: &str) -> bool {
-        self.config.transforms.iter().any(|transform| transform.plugin.expose() == plugin)
+        self.config.plugins().any(|used| used.expose() == plugin)
     }
 
     /// Whether it was told to stop and has not ended.

@@ -3,7 +3,7 @@
 use super::Pipelines;
 use super::managed::{ManagedPipeline, PipelinePhase, Revival, RunningStage};
 use crate::app::instances;
-use crate::app::swap::{IdleStage, StageUse};
+use crate::app::swap::{ConnectorUse, IdleStage, StageUse};
 use crate::plugin::Plugin;
 use std::sync::Arc;
 
@@ -31,6 +31,18 @@ impl Pipelines {
             setup: instances::setup(&managed.config, transform, state.clone(), &self.metrics),
         });
         idle.collect()
+    }
+
+    /// The endpoints of pipelines that have not failed and ask a plugin before they dial.
+    pub(in crate::app) fn connectors(&self, plugin: &str) -> Vec<ConnectorUse> {
+        let mut uses = Vec::new();
+        for managed in self.all.iter().filter(|managed| managed.revival == Revival::None) {
+            let connectors = managed.connectors.iter().flat_map(|connectors| connectors.iter());
+            uses.extend(connectors.filter(|each| each.plugin().expose() == plugin).map(|connector| {
+                ConnectorUse { pipeline: managed.config.clone(), connector: connector.clone() }
+            }));
+        }
+        uses
     }
 
     /// The stages that run another version of a plugin than the given one, and have not refused that.

@@ -3,6 +3,7 @@
 use super::Pipelines;
 use super::managed::{AnswerTo, PipelinePhase, Revival, RunningStage, answer_all};
 use super::waiting;
+use crate::app::connectors;
 use crate::app::end_opener::OpenedEnds;
 use crate::app::instances::{MadeStages, Ready};
 use crate::app::job::PipelineJob;
@@ -40,6 +41,10 @@ impl Pipelines {
         let name: Arc<str> = config.name.as_str().into();
         let missing = match plugins.registry.all_of(&config) {
             Ok(current) => {
+                let connectors = managed
+                    .connectors
+                    .get_or_insert_with(|| connectors::of(&config, &plugins.registry, &self.metrics))
+                    .clone();
                 let cancel = CancellationToken::new();
                 let versions = current.iter().map(|plugin| plugin.version().clone()).collect();
                 managed.phase = PipelinePhase::Preparing { cancel: cancel.clone(), versions };
@@ -47,7 +52,8 @@ impl Pipelines {
                 let (config, kept) = (config.clone(), managed.kept.clone());
                 let (store, metrics) = (self.store.0.clone(), self.metrics.clone());
                 self.jobs.spawn(async move {
-                    let result = start::prepare(&config, &current, kept, &store, &metrics, &cancel).await;
+                    let result =
+                        start::prepare(&config, &current, &connectors, kept, &store, &metrics, &cancel).await;
                     PipelineJob::Prepared { pipeline: name, result }
                 });
                 return;
@@ -111,8 +117,9 @@ impl Pipelines {
             PipelinePhase::Prepared(stages) => {
                 let (config, ends) = (managed.config.clone(), self.ends.clone());
                 let from = managed.kept.position.clone();
+                let connectors = managed.connectors.clone().unwrap_or_default();
                 self.jobs.spawn(async move {
-                    let result = start::open(&config, from, &ends, &cancel).await;
+                    let result = start::open(&config, from, &connectors, &ends, &cancel).await;
                     PipelineJob::Opened { pipeline: config.name.as_str().into(), stages, result }
                 });
             }

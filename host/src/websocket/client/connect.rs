@@ -3,6 +3,7 @@
 //! The handshake is hyper's, so that a refusal is read as what it is: a status, a reason to wait, a
 //! redirect that is not followed. [`ConnectError`] says it in the words users know.
 
+use super::before_connect::FreshDial;
 use super::connect_error::{ConnectError, ConnectProblem};
 use super::request::{HttpAnswer, exchange};
 use super::{proxy, url};
@@ -28,9 +29,11 @@ use tokio_tungstenite::tungstenite::protocol::Role;
 /// What to dial, and how.
 #[derive(Clone, Copy, Debug)]
 pub struct Dial<'a> {
-    /// The url, one of the client's.
+    /// The url, one of the client's as a rule.
     pub url: &'a EndpointText,
-    /// Headers, timeout, trust.
+    /// Sent in the handshake.
+    pub headers: &'a [(String, EndpointText)],
+    /// Timeout, trust, proxies.
     pub client: &'a Client,
     /// Offered; the server must choose one of them, if there are any.
     pub subprotocols: &'a [Redacted],
@@ -43,6 +46,7 @@ impl<'a> Dial<'a> {
     pub fn of(endpoint: &'a Endpoint, client: &'a Client, url: &'a EndpointText) -> Self {
         Self {
             url,
+            headers: &client.headers,
             client,
             subprotocols: &endpoint.subprotocols,
             max_message_size_bytes: endpoint.max_message_size_bytes,
@@ -62,7 +66,12 @@ pub async fn connect(dial: Dial<'_>) -> Result<Connection, ConnectError> {
     dial.within(Box::pin(dial.upgrade(&mut secrets))).await
 }
 
-impl Dial<'_> {
+impl<'a> Dial<'a> {
+    /// The same dial with what a plugin says in the place of what the configuration does.
+    pub(super) fn with(self, fresh: &'a FreshDial) -> Self {
+        Self { url: &fresh.url, headers: &fresh.headers, subprotocols: &fresh.subprotocols, ..self }
+    }
+
     /// Does the work of a dial within its `connect_timeout`.
     pub(super) async fn within<T>(
         &self,
@@ -121,7 +130,7 @@ impl Dial<'_> {
             let credentials = BASE64_STANDARD.encode(percent_decode_str(user_info).collect::<Vec<u8>>());
             set(request.headers_mut(), "authorization", &format!("Basic {credentials}"))?;
         }
-        for (name, value) in &self.client.headers {
+        for (name, value) in self.headers {
             let value = resolved(value).await.map_err(ConnectProblem::Secret)?;
             secrets.add(&value);
             set(request.headers_mut(), name, value.expose())?;

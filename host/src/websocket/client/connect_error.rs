@@ -4,6 +4,7 @@ use super::url;
 use crate::backoff::Advice;
 use crate::config::EndpointText;
 use crate::foreign_text;
+use crate::plugin::DialEnding;
 use crate::telemetry::ConnectOutcome;
 use crate::websocket::secret::Secrets;
 use hyper::header::{self, HeaderMap};
@@ -18,6 +19,8 @@ use std::time::{Duration, SystemTime};
 pub struct ConnectError {
     url: String,
     problem: ConnectProblem,
+    /// Another dial is not the same again: a plugin says what is dialled.
+    is_planned: bool,
 }
 
 #[derive(Debug)]
@@ -46,6 +49,13 @@ pub(super) enum ConnectProblem {
         offered: String,
         chosen: Option<String>,
     },
+    /// Whoever is asked before a dial gave none that can be made.
+    Connector {
+        plugin: String,
+        /// What it did, after its name.
+        why: String,
+        retry_after: Option<Duration>,
+    },
 }
 
 impl ConnectError {
@@ -57,15 +67,33 @@ impl ConnectError {
             }
             other => other,
         };
-        Self { url: url::shown(url), problem }
+        Self { url: url::shown(url), problem, is_planned: false }
+    }
+
+    /// The same, where a plugin says what is dialled.
+    pub(super) fn planned(self) -> Self {
+        Self { is_planned: true, ..self }
     }
 
     /// The same, where the server's words quote no secret.
     pub(super) fn concealing(mut self, secrets: &Secrets) -> Self {
-        if let ConnectProblem::Status { location: Some(location), .. } = &mut self.problem {
-            *location = secrets.conceal(location);
+        match &mut self.problem {
+            ConnectProblem::Status { location: Some(said), .. }
+            | ConnectProblem::Subprotocol { chosen: Some(said), .. } => *said = secrets.conceal(said),
+            _ => {}
         }
         self
+    }
+
+    /// What it tells whoever is asked before the next dial.
+    pub(super) fn ending(&self) -> DialEnding {
+        DialEnding {
+            outcome: self.outcome().as_str(),
+            detail: self.to_string(),
+            status: self.status(),
+            close_code: None,
+            lasted: Duration::ZERO,
+        }
     }
 
     /// The label of the connects counter.
@@ -83,12 +111,18 @@ impl ConnectError {
 
     /// What it says about the next attempt.
     pub fn advice(&self) -> Advice {
-        self.problem.advice()
+        let advice = self.problem.advice();
+        Advice { slow_down: advice.slow_down && !self.is_planned, ..advice }
     }
 
     /// Where to look, if that is known.
     pub fn hint(&self) -> Option<&'static str> {
         match &self.problem {
+            ConnectProblem::Status { status, .. }
+                if self.is_planned && matches!(status.as_u16(), 401 | 403 | 404) =>
+            {
+                Some("the plugin of `before_connect` said what to dial; it is told of this, and asked again")
+            }
             ConnectProblem::Status { status, .. } if matches!(status.as_u16(), 401 | 403) => {
                 Some("check `headers.Authorization`")
             }
@@ -134,6 +168,9 @@ impl ConnectProblem {
                 slow_down: matches!(status.as_u16(), 401 | 403 | 404),
                 at_least: retry_after.map(|wait| wait.min(LONGEST_RETRY_AFTER)),
             },
+            Self::Connector { retry_after, .. } => {
+                Advice { slow_down: false, at_least: retry_after.map(|wait| wait.min(LONGEST_RETRY_AFTER)) }
+            }
             // It is the proxy that is not to be asked again so soon.
             Self::Proxy { problem, .. } => problem.advice(),
             _ => Advice::default(),
@@ -146,6 +183,7 @@ impl ConnectProblem {
             Self::Timeout(_) => ConnectOutcome::Timeout,
             Self::Tls { .. } => ConnectOutcome::Tls,
             Self::Closed(_) => ConnectOutcome::Closed,
+            Self::Connector { .. } => ConnectOutcome::Plugin,
             Self::Proxy { problem, .. } => problem.outcome(),
             Self::Url(_)
             | Self::Secret(_)
@@ -282,6 +320,7 @@ impl fmt::Display for ConnectProblem {
             Self::Proxy { proxy, problem } => write!(f, "through the proxy {proxy}: {problem}"),
             Self::Tls { detail, .. } => f.write_str(detail),
             Self::Timeout(after) => write!(f, "timed out after {after:?}"),
+            Self::Connector { plugin, why, .. } => write!(f, "before_connect: plugin {plugin} {why}"),
             Self::Status { status, location: Some(location), .. } => write!(f, "{status} to {location}"),
             Self::Status { status, .. } => write!(f, "{status}"),
             Self::Subprotocol { offered, chosen } => {

@@ -21,6 +21,8 @@ use tokio::time::Instant;
 
 /// What a dial came to.
 pub(super) struct Dialled {
+    /// Where it was dialled, as it may be shown.
+    pub(super) url: String,
     pub(super) connection: Connection,
     pub(super) pace: Option<Box<SendPace>>,
     pub(super) expected: Option<Box<ExpectedReply>>,
@@ -42,7 +44,8 @@ pub struct DialledConnection {
     /// Its row in the table of connections.
     shown: Arc<OpenConnection>,
     since: Instant,
-    pub(super) url: usize,
+    /// Where it was dialled, as it may be shown.
+    pub(super) url: String,
     counted: Traffic,
     needs_flush: bool,
     /// What was told of its end, once that was seen.
@@ -51,7 +54,7 @@ pub struct DialledConnection {
 
 impl DialledConnection {
     /// What a dial came to, with its row in the table of connections.
-    pub(super) fn new(dialled: Dialled, url: usize, endpoint: &Endpoint, shown: Arc<OpenConnection>) -> Self {
+    pub(super) fn new(dialled: Dialled, endpoint: &Endpoint, shown: Arc<OpenConnection>) -> Self {
         Self {
             connection: dialled.connection,
             pace: dialled.pace,
@@ -61,7 +64,7 @@ impl DialledConnection {
             secrets: dialled.secrets,
             shown,
             since: Instant::now(),
-            url,
+            url: dialled.url,
             counted: Traffic::default(),
             needs_flush: false,
             told: None,

@@ -1,11 +1,13 @@
 //! A look at a client endpoint: a dial of each url until one answers, what is found there, and a polite end.
 
+use super::before_connect::{BeforeConnect, Question, ask};
 use super::connect::{Dial, connect};
 use super::connect_error::{ConnectError, ConnectProblem};
 use super::url;
 use crate::config::{Endpoint, EndpointText, Mode};
 use crate::websocket::close_code;
 use crate::websocket::connection::TlsFacts;
+use crate::websocket::secret::Secrets;
 use std::fmt;
 use std::future::poll_fn;
 use std::net::SocketAddr;
@@ -42,20 +44,51 @@ impl Endpoint {
     /// # Cancel safety
     /// Dropping the future drops the connection.
     pub async fn probe(&self) -> Result<Probed, ProbeError> {
+        self.probe_asking(None).await
+    }
+
+    /// The same, where `connector` is asked before each dial.
+    ///
+    /// # Errors
+    /// As [`Endpoint::probe`].
+    ///
+    /// # Cancel safety
+    /// As [`Endpoint::probe`].
+    pub async fn probe_asking(&self, connector: Option<&dyn BeforeConnect>) -> Result<Probed, ProbeError> {
         let Mode::Client(client) = &self.mode else {
             let why = "a server endpoint is dialled by its peers".to_owned();
             let error = ConnectError::new(&EndpointText::plain(""), ConnectProblem::Url(why));
             return Err(ProbeError { errors: vec![error] });
         };
-        let mut errors = Vec::new();
-        for url in &client.urls {
-            match probe(Dial::of(self, client, url)).await {
+        let mut errors: Vec<ConnectError> = Vec::new();
+        for (number, url) in (1..).zip(&client.urls) {
+            let dial = Dial::of(self, client, url);
+            let probed = match connector {
+                None => probe(dial).await,
+                Some(connector) => {
+                    let last = errors.last().map(ConnectError::ending);
+                    probe_fresh(dial, connector, Question { endpoint: self, client, url, number, last }).await
+                }
+            };
+            match probed {
                 Ok(probed) => return Ok(probed),
                 Err(error) => errors.push(error),
             }
         }
         Err(ProbeError { errors })
     }
+}
+
+/// Asks what is to be dialled, and probes that.
+async fn probe_fresh(
+    dial: Dial<'_>,
+    connector: &dyn BeforeConnect,
+    question: Question<'_>,
+) -> Result<Probed, ConnectError> {
+    let mut secrets = Secrets::default();
+    let fresh = ask(connector, question, &mut secrets).await;
+    let fresh = fresh.map_err(|problem| ConnectError::new(dial.url, problem).planned())?;
+    probe(dial.with(&fresh)).await.map_err(|error| error.concealing(&secrets).planned())
 }
 
 impl ProbeError {

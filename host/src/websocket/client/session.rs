@@ -7,6 +7,7 @@
 
 mod dial;
 
+use super::before_connect::BeforeConnect;
 use super::connect_error::ConnectError;
 use super::dialled_connection::{Dialled, DialledConnection};
 use super::url;
@@ -14,9 +15,11 @@ use crate::backoff::{Advice, Backoff};
 use crate::config::{Client, Endpoint, Packing};
 use crate::connections::{EndpointState, OpenConnection, OpenEndpoint};
 use crate::message::metadata::{CONNECTION, Origin, SOURCE};
+use crate::plugin::DialEnding;
 use crate::telemetry::ConnectOutcome;
 use crate::websocket::connection::{Connection, ConnectionEnd};
-use dial::{SessionSettings, dial};
+use dial::{Attempt, SessionSettings, dial};
+use futures_util::future::BoxFuture;
 use futures_util::task::AtomicWaker;
 use std::fmt;
 use std::pin::Pin;
@@ -30,12 +33,18 @@ use tracing::{Span, debug, error, info, info_span, warn};
 pub struct Session {
     settings: Arc<SessionSettings>,
     when_exhausted: WhenExhausted,
-    connector: Connector,
+    dial_once: DialOnce,
     state: SessionState,
+    /// What whoever is asked before each dial does while a connection stands.
+    keep_alive: Option<BoxFuture<'static, ()>>,
     /// Connections whose end is still being seen through.
     closing: Vec<Connection>,
     backoff: Backoff,
     next_url: usize,
+    /// Dials since the last connection.
+    dials: u32,
+    /// What the last dial came to.
+    last_ending: Option<DialEnding>,
     /// How the first dial went, once it is over.
     first_dial: Option<Result<(), String>>,
     /// No dial follows.
@@ -70,11 +79,11 @@ pub enum WhenExhausted {
 }
 
 /// Dials one of the urls, once.
-type Connector = fn(Arc<SessionSettings>, usize) -> Dialling;
+type DialOnce = fn(Arc<SessionSettings>, Attempt) -> Dialling;
 type Dialling = Pin<Box<dyn Future<Output = Result<Dialled, ConnectError>> + Send>>;
 
 enum SessionState {
-    Connecting { dialling: Dialling, url: usize },
+    Connecting(Dialling),
     Connected(Box<DialledConnection>),
     Broken { why: String, advice: Advice, was_connected: bool },
     Waiting(Pin<Box<Sleep>>),
@@ -83,33 +92,41 @@ enum SessionState {
 }
 
 impl Session {
-    /// Starts with the first dial, at the first poll. `packing` is that of the peer's messages.
+    /// Starts with the first dial, at the first poll. `packing` is that of the peer's messages; `connector` is asked
+    /// before each dial.
     pub fn new(
         endpoint: &Endpoint,
         client: &Client,
         packing: Option<Packing>,
+        connector: Option<Arc<dyn BeforeConnect>>,
         when_exhausted: WhenExhausted,
         metrics: OpenEndpoint,
     ) -> Self {
-        let settings = SessionSettings { endpoint: endpoint.clone(), client: client.clone(), packing };
-        Self::with_connector(settings, when_exhausted, metrics, |settings, url| Box::pin(dial(settings, url)))
+        let settings =
+            SessionSettings { endpoint: endpoint.clone(), client: client.clone(), packing, connector };
+        Self::dialling_by(settings, when_exhausted, metrics, |settings, attempt| {
+            Box::pin(dial(settings, attempt))
+        })
     }
 
-    fn with_connector(
+    fn dialling_by(
         settings: SessionSettings,
         when_exhausted: WhenExhausted,
         metrics: OpenEndpoint,
-        connector: Connector,
+        dial_once: DialOnce,
     ) -> Self {
         let is_insecure = settings.client.tls.insecure_skip_verify;
         let mut session = Self {
             backoff: Backoff::new(settings.client.reconnect),
             settings: Arc::new(settings),
             when_exhausted,
-            connector,
+            dial_once,
             state: SessionState::Closed,
+            keep_alive: None,
             closing: Vec::new(),
             next_url: 0,
+            dials: 0,
+            last_ending: None,
             first_dial: None,
             is_stopped: false,
             is_unavailable: false,
@@ -137,15 +154,15 @@ impl Session {
             match &mut self.state {
                 SessionState::Connected(established) => {
                     established.poll(cx, &self.metrics);
+                    if self.keep_alive.as_mut().is_some_and(|alive| alive.as_mut().poll(cx).is_ready()) {
+                        self.keep_alive = None;
+                    }
                     return Poll::Pending;
                 }
-                SessionState::Connecting { dialling, url } => {
-                    let url = *url;
-                    match ready!(dialling.as_mut().poll(cx)) {
-                        Ok(dialled) => return Poll::Ready(self.connected(dialled, url)),
-                        Err(error) => self.refused(&error),
-                    }
-                }
+                SessionState::Connecting(dialling) => match ready!(dialling.as_mut().poll(cx)) {
+                    Ok(dialled) => return Poll::Ready(self.connected(dialled)),
+                    Err(error) => self.refused(&error),
+                },
                 SessionState::Broken { .. } => {
                     if let Some(change) = self.schedule() {
                         return Poll::Ready(change);
@@ -245,13 +262,19 @@ impl Session {
         if established.told.is_some() {
             return;
         }
-        let (age, url) = (established.age(), established.url);
+        let age = established.age();
         let ending = &established.told_of(ending);
         established.detach(&self.metrics);
-        let why = format!("connection to WebSocket {} {}", self.shown_url(url), said_of(ending));
-        if let SessionState::Connected(established) = &mut self.state {
-            established.told = Some(why.clone());
-        }
+        let why = format!("connection to WebSocket {} {}", established.url, said_of(ending));
+        established.told = Some(why.clone());
+        self.keep_alive = None;
+        self.last_ending = Some(DialEnding {
+            outcome: ConnectOutcome::Closed.as_str(),
+            detail: why.clone(),
+            status: None,
+            close_code: close_code_of(ending),
+            lasted: age,
+        });
         if self.is_stopped {
             debug!(parent: &self.span, %ending, "connection ended");
             return self.show(EndpointState::Closed);
@@ -317,12 +340,20 @@ impl Session {
         let shown_url = self.shown_url(url);
         self.metrics.show_address(&shown_url);
         self.span = info_span!("connection", pipeline = %self.metrics.place().0, url = %shown_url);
-        let dialling = (self.connector)(self.settings.clone(), url);
-        self.state = SessionState::Connecting { dialling, url };
+        self.dials = self.dials.saturating_add(1);
+        let attempt = Attempt { url, number: self.dials, last: self.last_ending.clone() };
+        self.state = SessionState::Connecting((self.dial_once)(self.settings.clone(), attempt));
         self.show(EndpointState::Connecting);
     }
 
-    fn connected(&mut self, dialled: Dialled, url: usize) -> SessionEvent {
+    fn connected(&mut self, dialled: Dialled) -> SessionEvent {
+        if self.settings.connector.is_some() {
+            // It may be another url than that of the configuration.
+            self.metrics.show_address(&dialled.url);
+            self.span = info_span!("connection", pipeline = %self.metrics.place().0, url = %dialled.url);
+        }
+        self.dials = 0;
+        self.keep_alive = self.settings.connector.as_ref().and_then(|connector| connector.keep_alive());
         info!(parent: &self.span, "connected");
         self.first_dial.get_or_insert(Ok(()));
         self.metrics.connect(ConnectOutcome::Connected);
@@ -330,9 +361,9 @@ impl Session {
         self.is_unavailable = false;
         let id = crate::websocket::upgrade::connection_id();
         let shown = OpenConnection::new(&id, self.waker.clone());
-        let origin = Origin::new([(SOURCE, self.shown_url(url)), (CONNECTION, id)]);
+        let origin = Origin::new([(SOURCE, dialled.url.clone()), (CONNECTION, id)]);
         self.metrics.attach(&shown, &origin);
-        let established = DialledConnection::new(dialled, url, &self.settings.endpoint, shown);
+        let established = DialledConnection::new(dialled, &self.settings.endpoint, shown);
         self.state = SessionState::Connected(Box::new(established));
         SessionEvent::Connected(origin)
     }
@@ -349,6 +380,7 @@ impl Session {
         self.first_dial.get_or_insert_with(|| Err(why.clone()));
         self.metrics.show_error(&why);
         self.last_error = Some(why.clone());
+        self.last_ending = Some(error.ending());
         self.state = SessionState::Broken { why, advice, was_connected: false };
     }
 
@@ -401,6 +433,14 @@ impl Session {
 impl fmt::Debug for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Session").field("state", &self.shown_state).finish_non_exhaustive()
+    }
+}
+
+/// The code of the close frame that ended a connection, the peer's or ours.
+fn close_code_of(ending: &ConnectionEnd) -> Option<u16> {
+    match ending {
+        ConnectionEnd::Closed { code, .. } => *code,
+        other => other.close_frame().map(|(code, _)| code),
     }
 }
 

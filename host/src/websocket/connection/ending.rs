@@ -4,6 +4,7 @@ use super::io::WriteError;
 use crate::connections::Dismissal;
 use crate::foreign_text;
 use crate::message::metadata::{self, Metadata, Origin};
+use crate::message::reply::Closing;
 use crate::message::{Failed, Message, Payload};
 use crate::reason::Reason;
 use crate::websocket::close_code;
@@ -46,6 +47,8 @@ pub enum ConnectionEnd {
     TooSlow,
     /// Somebody wanted it closed, with this close frame.
     Dismissed(Dismissal),
+    /// A plugin of its pipeline wanted it closed, with this close frame.
+    Steered(Closing),
     /// Our endpoint stops; the peer is closed with this code.
     Stopped {
         /// Usually 1001.
@@ -78,7 +81,9 @@ impl ConnectionEnd {
             Self::NoReply => Some((close_code::INTERNAL_ERROR, "no answer to a heartbeat".to_owned())),
             Self::Idle => Some((close_code::NORMAL, "idle".to_owned())),
             Self::TooSlow => Some((close_code::TRY_AGAIN_LATER, "reads too slowly".to_owned())),
-            Self::Dismissed(Dismissal { code, reason }) => Some((*code, reason.clone())),
+            Self::Dismissed(Dismissal { code, reason }) | Self::Steered(Closing { code, reason }) => {
+                Some((*code, reason.clone()))
+            }
             Self::Stopped { code } => Some((*code, String::new())),
         }
     }
@@ -110,6 +115,8 @@ impl std::fmt::Display for ConnectionEnd {
             Self::Idle => f.write_str("idle"),
             Self::TooSlow => f.write_str("the peer reads too slowly"),
             Self::Dismissed(Dismissal { reason, .. }) => f.write_str(reason),
+            // The reason is for the peer: it is the plugin's text, which may quote its configuration.
+            Self::Steered(Closing { code, .. }) => write!(f, "closed by its pipeline: {code}"),
             Self::Stopped { .. } => f.write_str("stopped"),
         }
     }

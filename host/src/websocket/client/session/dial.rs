@@ -2,11 +2,14 @@
 
 use crate::config::{Client, Endpoint, EndpointText, Packing};
 use crate::message::Payload;
+use crate::plugin::DialEnding;
+use crate::websocket::client::before_connect::{BeforeConnect, FreshDial, Question, ask};
 use crate::websocket::client::connect::Dial;
 use crate::websocket::client::connect_error::{ConnectError, ConnectProblem};
 use crate::websocket::client::dialled_connection::Dialled;
 use crate::websocket::client::heartbeat::{ExpectedReply, HeartbeatTimer};
 use crate::websocket::client::pace::SendPace;
+use crate::websocket::client::url::shown;
 use crate::websocket::secret::{Secrets, resolved};
 use std::sync::Arc;
 
@@ -16,31 +19,61 @@ pub(super) struct SessionSettings {
     pub(super) client: Client,
     /// How the peer's messages are packed.
     pub(super) packing: Option<Packing>,
+    /// Whoever is asked before each dial.
+    pub(super) connector: Option<Arc<dyn BeforeConnect>>,
 }
 
-/// Reads what the configuration leaves in files, dials, and makes the connection as it is to be.
-pub(super) async fn dial(settings: Arc<SessionSettings>, url: usize) -> Result<Dialled, ConnectError> {
-    let SessionSettings { endpoint, client, .. } = &*settings;
+/// Which dial it is.
+#[derive(Clone, Debug)]
+pub(super) struct Attempt {
+    /// The number of the url, from 0.
+    pub(super) url: usize,
+    /// 1 for the first since the last connection, or since the start.
+    pub(super) number: u32,
+    /// What the last one came to.
+    pub(super) last: Option<DialEnding>,
+}
+
+/// Reads what the configuration leaves in files, dials, and makes the connection as it is to be. Where there is
+/// somebody to be asked before, asks.
+pub(super) async fn dial(settings: Arc<SessionSettings>, attempt: Attempt) -> Result<Dialled, ConnectError> {
+    let SessionSettings { endpoint, client, connector, .. } = &*settings;
     let none = EndpointText::plain("");
-    let url = client.urls.get(url).unwrap_or(&none);
+    let url = client.urls.get(attempt.url).unwrap_or(&none);
     let dial = Dial::of(endpoint, client, url);
     let mut secrets = Secrets::default();
-    let dialled = dial.within(Box::pin(connection(&settings, dial, &mut secrets))).await;
-    dialled.map_err(|error| error.concealing(&secrets))
+    let Some(connector) = connector else {
+        let work = connection(&settings, dial, None, &mut secrets);
+        return dial.within(Box::pin(work)).await.map_err(|error| error.concealing(&secrets));
+    };
+    let Attempt { number, last, .. } = attempt;
+    let question = Question { endpoint, client, url, number, last };
+    let fresh = ask(&**connector, question, &mut secrets).await;
+    let fresh = fresh.map_err(|problem| ConnectError::new(url, problem).planned())?;
+    let dial = dial.with(&fresh);
+    let work = connection(&settings, dial, Some(&fresh), &mut secrets);
+    let dialled = dial.within(Box::pin(work)).await;
+    dialled.map_err(|error| error.concealing(&secrets).planned())
 }
 
 /// The connection, with what the peer was given; `secrets` has that of a dial that fails.
 async fn connection(
     settings: &SessionSettings,
     dial: Dial<'_>,
+    fresh: Option<&FreshDial>,
     secrets: &mut Secrets,
 ) -> Result<Dialled, ConnectProblem> {
     let SessionSettings { endpoint, client, packing, .. } = settings;
     let mut first = Vec::new();
-    for text in &endpoint.on_connect {
-        let text = resolved(text).await.map_err(ConnectProblem::Secret)?;
-        secrets.add(&text);
-        first.push(Payload::text(text.expose()));
+    match fresh {
+        Some(fresh) => first.clone_from(&fresh.first_messages),
+        None => {
+            for text in &endpoint.on_connect {
+                let text = resolved(text).await.map_err(ConnectProblem::Secret)?;
+                secrets.add(&text);
+                first.push(Payload::text(text.expose()));
+            }
+        }
     }
     let (mut heartbeat, mut expected) = (None, None);
     if let Some(config) = &client.heartbeat {
@@ -54,5 +87,6 @@ async fn connection(
     }
     let connection = dial.upgrade(secrets).await?;
     let pace = SendPace::new(first, client.send_interval);
-    Ok(Dialled { connection, pace, expected, heartbeat, secrets: std::mem::take(secrets) })
+    let (url, secrets) = (shown(dial.url), std::mem::take(secrets));
+    Ok(Dialled { url, connection, pace, expected, heartbeat, secrets })
 }

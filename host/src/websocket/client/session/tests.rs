@@ -16,7 +16,9 @@ thread_local! {
     static DIALS: RefCell<Vec<(Instant, usize)>> = const { RefCell::new(Vec::new()) };
 }
 
-fn refuse(settings: Arc<SessionSettings>, url: usize) -> Dialling {
+#[expect(clippy::needless_pass_by_value, reason = "as what dials in its place takes it")]
+fn refuse(settings: Arc<SessionSettings>, attempt: Attempt) -> Dialling {
+    let url = attempt.url;
     DIALS.with_borrow_mut(|dials| dials.push((Instant::now(), url)));
     let problem =
         ANSWERS.with_borrow_mut(Vec::pop).unwrap_or_else(|| ConnectProblem::Closed("gone".to_owned()));
@@ -29,18 +31,26 @@ fn status(status: u16, retry_after: Option<u64>) -> ConnectProblem {
 }
 
 fn session(when_exhausted: WhenExhausted, change: impl FnOnce(&mut Reconnect)) -> (Session, Metrics) {
+    session_by(when_exhausted, change, refuse)
+}
+
+fn session_by(
+    when_exhausted: WhenExhausted,
+    change: impl FnOnce(&mut Reconnect),
+    dial_once: DialOnce,
+) -> (Session, Metrics) {
     let endpoint = Endpoint::client("ws://one/");
     let Mode::Client(mut client) = endpoint.mode.clone() else { panic!("a client endpoint") };
     client.urls.push(EndpointText::plain("ws://two/"));
     client.reconnect.jitter = 0.0;
     change(&mut client.reconnect);
     let metrics = Metrics::default();
-    let settings = SessionSettings { endpoint, client, packing: None };
-    let session = Session::with_connector(
+    let settings = SessionSettings { endpoint, client, packing: None, connector: None };
+    let session = Session::dialling_by(
         settings,
         when_exhausted,
         Connections::default().open(metrics.endpoint("p", "source")),
-        refuse,
+        dial_once,
     );
     (session, metrics)
 }
@@ -126,4 +136,28 @@ async fn a_wait_is_interrupted_at_once() {
     let before = Instant::now();
     poll_fn(|cx| session.poll_close(cx, 1001)).await;
     assert_eq!((before.elapsed(), session.state()), (Duration::ZERO, EndpointState::Closed));
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_dial_is_told_its_number_and_what_the_last_one_came_to() {
+    thread_local! {
+        static ATTEMPTS: RefCell<Vec<(u32, Option<u16>)>> = const { RefCell::new(Vec::new()) };
+    }
+    fn note(settings: Arc<SessionSettings>, attempt: Attempt) -> Dialling {
+        let status = attempt.last.as_ref().and_then(|last| last.status);
+        ATTEMPTS.with_borrow_mut(|attempts| attempts.push((attempt.number, status)));
+        refuse(settings, attempt)
+    }
+    ANSWERS.set(vec![status(401, None), status(503, None)]);
+    let (mut session, _) = session_by(WhenExhausted::Fail, |_| {}, note);
+    waits(&mut session, 3).await;
+    assert_eq!(ATTEMPTS.take(), [(1, None), (2, Some(503)), (3, Some(401))]);
+}
+
+#[test]
+fn a_refusal_is_slowed_down_only_where_the_next_dial_is_the_same_again() {
+    let error = || ConnectError::new(&EndpointText::plain("ws://a"), status(401, Some(7)));
+    assert!(error().advice().slow_down);
+    let advice = error().planned().advice();
+    assert_eq!((advice.slow_down, advice.at_least), (false, Some(Duration::from_secs(7))));
 }
