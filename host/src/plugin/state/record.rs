@@ -185,7 +185,7 @@ mod tests {
         assert_eq!((resumed.entries(), resumed.values().bytes), (before.clone(), bytes));
         assert_eq!(
             (resumed.snapshots(), resumed.values().expiries.len()),
-            (vec![Some(Bytes::from_static(b"before"))], 1)
+            (vec![None, Some(Bytes::from_static(b"before"))], 1)
         );
         state.rewind();
         assert_eq!((state.entries(), state.values().bytes), (before, bytes));
