@@ -28,6 +28,15 @@ pub enum StoreError {
         /// What all files may take together.
         max_bytes: u64,
     },
+    /// There is another file in its place.
+    #[error(
+        "{} was replaced while the pipeline ran, which knows more than is there: stop it before its state is exchanged",
+        path.display()
+    )]
+    Replaced {
+        /// The file.
+        path: PathBuf,
+    },
     /// Another process has the file open.
     #[error("{} is in use by another host", path.display())]
     InUse {
@@ -65,6 +74,6 @@ impl StoreError {
 
     /// Whether the pipeline cannot go on with it: a later write could not do better.
     pub fn is_final(&self) -> bool {
-        matches!(self, Self::Damaged { .. } | Self::Later { .. } | Self::Closed)
+        matches!(self, Self::Damaged { .. } | Self::Later { .. } | Self::Replaced { .. } | Self::Closed)
     }
 }

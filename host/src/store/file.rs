@@ -7,9 +7,9 @@ use bytes::Bytes;
 use redb::backends::FileBackend;
 use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition};
 use std::collections::BTreeMap;
-use std::fs::OpenOptions;
+use std::fs::{self, File, Metadata, OpenOptions, TryLockError};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,10 +18,12 @@ use std::sync::Arc;
 const FORMAT: u64 = 1;
 /// More than any configuration has: a number beyond it comes of damage.
 const MOST_INSTANCES: u32 = 1 << 16;
+/// What a file's name has at its end until it is whole.
+const UNFINISHED: &str = ".new";
 /// Pages that are kept in memory for each file: a generation's own, since nothing is read twice.
 const CACHE_BYTES: usize = 1 << 20;
 
-/// What the file is: `format`, `written_us`, and `position`.
+/// What the file is: `format`, the name of its `pipeline`, `written_us`, and `position`.
 const ABOUT: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("about");
 /// By transform and key, when the value is over (0: never), and the value.
 const VALUES: TableDefinition<'_, (&str, &str), (u64, &[u8])> = TableDefinition::new("values");
@@ -34,6 +36,21 @@ const INSTANCES: TableDefinition<'_, &str, u32> = TableDefinition::new("instance
 #[derive(Debug)]
 pub(super) struct StateFile {
     database: Database,
+    identity: Identity,
+}
+
+/// What tells a file from another that has its name later: its device, and its number there.
+type Identity = (u64, u64);
+
+/// What is at the path of a file that is open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum AtItsPath {
+    /// The file.
+    Itself,
+    /// Nothing: it was removed.
+    Nothing,
+    /// Another file.
+    Another,
 }
 
 /// Why a file cannot be opened, read or written.
@@ -95,20 +112,107 @@ fn guarded<T>(body: impl FnOnce() -> Result<T, FileError>) -> Result<T, FileErro
 }
 
 impl StateFile {
-    /// Opens a file, or makes it, and gives what it has. All of it is checked.
-    pub(super) fn open(path: &Path, quota: &Arc<Quota>) -> Result<(Self, Generation), FileError> {
+    /// Opens the file of a pipeline, or makes it, and gives what it has. All of it is checked.
+    pub(super) fn open(
+        path: &Path,
+        pipeline: &str,
+        quota: &Arc<Quota>,
+    ) -> Result<(Self, Generation), FileError> {
+        let file = match OpenOptions::new().read(true).write(true).open(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Self::make(path, pipeline, quota);
+            }
+            file => file.map_err(FileError::Io)?,
+        };
+        // The database would take it for a new file.
+        if file.metadata().map_err(FileError::Io)?.len() == 0 {
+            return Err(FileError::Damaged("it is empty".into()));
+        }
+        let file = Self::over(file, quota)?;
+        guarded(|| {
+            if let Some(whose) = file.pipeline()?.filter(|whose| whose != pipeline) {
+                return Err(FileError::Damaged(format!("it is the state of pipeline {whose}")));
+            }
+            let generation = file.read()?;
+            Ok((file, generation))
+        })
+    }
+
+    /// Makes a file under another name, which it has until it is whole: a crash leaves none that is not.
+    fn make(path: &Path, pipeline: &str, quota: &Arc<Quota>) -> Result<(Self, Generation), FileError> {
+        let mut unfinished = path.as_os_str().to_owned();
+        unfinished.push(UNFINISHED);
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false).mode(0o600);
-        let file = options.open(path).map_err(FileError::Io)?;
+        let file = options.open(&unfinished).map_err(FileError::Io)?;
+        // Another host may be making it just now; what a crash has left is worth nothing.
+        match file.try_lock() {
+            Ok(()) => file.set_len(0).map_err(FileError::Io)?,
+            Err(TryLockError::WouldBlock) => return Err(FileError::InUse),
+            Err(TryLockError::Error(error)) => return Err(FileError::Io(error)),
+        }
+        let made = Self::over(file, quota).and_then(|file| {
+            file.begin(pipeline)?;
+            fs::rename(&unfinished, path).map_err(FileError::Io)?;
+            Ok((file, Generation::default()))
+        });
+        if made.is_err() {
+            // The first failure is the one to tell.
+            let bytes = fs::metadata(&unfinished).map_or(0, |metadata| metadata.len());
+            if fs::remove_file(&unfinished).is_ok() {
+                quota.forget(bytes);
+            }
+        }
+        made
+    }
+
+    fn over(file: File, quota: &Arc<Quota>) -> Result<Self, FileError> {
+        let identity = identity(&file.metadata().map_err(FileError::Io)?);
         guarded(|| {
             let backend = QuotaFile::new(FileBackend::new(file)?, quota.clone());
             let mut builder = Database::builder();
             builder.set_cache_size(CACHE_BYTES).set_check_integrity_on_open(true);
-            let database = builder.create_with_backend(backend)?;
-            let file = Self { database };
-            let generation = file.read()?;
-            Ok((file, generation))
+            Ok(Self { database: builder.create_with_backend(backend)?, identity })
         })
+    }
+
+    /// Writes whose file it is.
+    fn begin(&self, pipeline: &str) -> Result<(), FileError> {
+        guarded(|| {
+            let mut transaction = self.database.begin_write()?;
+            transaction.set_two_phase_commit(true);
+            {
+                let mut about = transaction.open_table(ABOUT)?;
+                about.insert("format", &FORMAT.to_le_bytes()[..])?;
+                about.insert("pipeline", pipeline.as_bytes())?;
+                transaction.open_table(VALUES)?;
+                transaction.open_table(SNAPSHOTS)?;
+                transaction.open_table(INSTANCES)?;
+            }
+            transaction.commit()?;
+            Ok(())
+        })
+    }
+
+    /// The pipeline whose file it is, if it says so.
+    fn pipeline(&self) -> Result<Option<String>, FileError> {
+        match self.database.begin_read()?.open_table(ABOUT) {
+            Ok(about) => {
+                Ok(about.get("pipeline")?.map(|name| String::from_utf8_lossy(name.value()).into_owned()))
+            }
+            Err(redb::TableError::TableDoesNotExist(_)) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Whether it is still the file at its path.
+    pub(super) fn is_at(&self, path: &Path) -> io::Result<AtItsPath> {
+        match fs::metadata(path) {
+            Ok(metadata) if identity(&metadata) == self.identity => Ok(AtItsPath::Itself),
+            Ok(_) => Ok(AtItsPath::Another),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(AtItsPath::Nothing),
+            Err(error) => Err(error),
+        }
     }
 
     /// All that is in it.
@@ -223,6 +327,10 @@ impl StateFile {
             Ok(())
         })
     }
+}
+
+fn identity(metadata: &Metadata) -> Identity {
+    (metadata.dev(), metadata.ino())
 }
 
 fn of<'a>(transforms: &'a mut BTreeMap<Arc<str>, TransformState>, name: &str) -> &'a mut TransformState {

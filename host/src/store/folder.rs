@@ -1,7 +1,7 @@
 //! The folder of `[state]`: a file for each pipeline, by a name that any file system takes.
 
 use super::error::StoreError;
-use super::file::{FileError, StateFile};
+use super::file::{AtItsPath, FileError, StateFile};
 use super::quota::Quota;
 use crate::generation::Generation;
 use crate::message::metadata::now_us;
@@ -75,6 +75,7 @@ impl StoreFolder {
     /// # Errors
     /// The file cannot be opened. If it is damaged, it has another name afterwards.
     pub fn load(&mut self, pipeline: &str) -> Result<Generation, StoreError> {
+        self.keep_in_place(pipeline)?;
         if let Some(file) = self.open.get(pipeline) {
             let read = file.read();
             return read.map_err(|error| self.broken(pipeline, error));
@@ -96,6 +97,7 @@ impl StoreFolder {
     /// It is not written, and the generation before is the newest one. If the file is damaged, it has another
     /// name afterwards.
     pub fn write(&mut self, pipeline: &str, changes: &Generation) -> Result<(), StoreError> {
+        self.keep_in_place(pipeline)?;
         if !self.open.contains_key(pipeline) {
             self.load(pipeline)?;
         }
@@ -170,6 +172,35 @@ impl StoreFolder {
         self.dir.join(format!("{}{ENDING}", utf8_percent_encode(pipeline, ENCODED)))
     }
 
+    /// A file that was removed while it is open is made anew: what is written to it reaches nobody any more, and
+    /// keeps no other host away.
+    fn keep_in_place(&mut self, pipeline: &str) -> Result<(), StoreError> {
+        let Some(file) = self.open.get(pipeline) else { return Ok(()) };
+        let path = self.path(pipeline);
+        match file.is_at(&path).map_err(StoreError::io(&path))? {
+            AtItsPath::Itself => Ok(()),
+            AtItsPath::Another => {
+                self.open.remove(pipeline);
+                Err(StoreError::Replaced { path })
+            }
+            AtItsPath::Nothing => {
+                let kept = file.read();
+                let made = kept.and_then(|kept| {
+                    let (file, _) = self.open(pipeline)?;
+                    file.write(&kept, now_us())?;
+                    Ok(file)
+                });
+                let made = made.map_err(|error| error.of(&path, &self.quota()))?;
+                self.open.insert(pipeline.to_owned(), made);
+                // In the place of one that took about as much.
+                let bytes = path.metadata().map_or(0, |metadata| metadata.len());
+                self.quota().forget(bytes);
+                tracing::warn!(pipeline, path = %path.display(), "state was removed while it was in use; it is written anew");
+                Ok(())
+            }
+        }
+    }
+
     fn look(&mut self, pipeline: &str) -> Result<(Option<u64>, Generation), FileError> {
         if let Some(file) = self.open.get(pipeline) {
             return Ok((file.written_us()?, file.read()?));
@@ -181,7 +212,7 @@ impl StoreFolder {
     fn open(&mut self, pipeline: &str) -> Result<(StateFile, Generation), FileError> {
         let quota = self.quota();
         DirBuilder::new().recursive(true).mode(0o700).create(&self.dir).map_err(FileError::Io)?;
-        StateFile::open(&self.path(pipeline), &quota)
+        StateFile::open(&self.path(pipeline), pipeline, &quota)
     }
 
     /// A file cannot be used as it is: it is closed, and out of the way if it is damaged.

@@ -174,8 +174,8 @@ proptest! {
         }
         std::fs::write(&file, &content).unwrap();
         match StoreFolder::new(dir.path(), ROOM).load("p") {
-            // What was changed had no meaning, or the file had nothing left in it to be damaged.
-            Ok(loaded) => prop_assert!(loaded == generation || content.is_empty()),
+            // What was changed had no meaning.
+            Ok(loaded) => prop_assert_eq!(loaded, generation),
             Err(StoreError::Damaged { kept_as, .. }) => {
                 prop_assert!(kept_as.exists() && !file.exists());
                 prop_assert_eq!(StoreFolder::new(dir.path(), ROOM).load("p").unwrap(), Generation::default());
@@ -236,6 +236,70 @@ fn a_damaged_file_is_kept_aside_and_costs_no_other_pipeline_anything() {
         assert_eq!(folder.load("bad").unwrap(), Generation::default(), "the next start begins fresh");
         assert_eq!(folder.load("good").unwrap(), generation("t", "good", 1));
     }
+}
+
+#[test]
+fn a_file_is_there_only_once_it_is_whole_whatever_a_crash_has_left_of_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, unfinished) = (dir.path().join("p.redb"), dir.path().join("p.redb.new"));
+    for left in [&b""[..], b"half of a file"] {
+        std::fs::write(&unfinished, left).unwrap();
+        let mut folder = StoreFolder::new(dir.path(), ROOM);
+        assert_eq!(folder.read("p").unwrap(), None);
+        assert_eq!(folder.load("p").unwrap(), Generation::default());
+        assert!(path.exists() && !unfinished.exists());
+        assert!(folder.clear("p", None).unwrap());
+    }
+    // Another host makes it just now.
+    let other = std::fs::File::create(&unfinished).unwrap();
+    other.try_lock().unwrap();
+    let error = StoreFolder::new(dir.path(), ROOM).load("p").unwrap_err();
+    assert!(matches!(error, StoreError::InUse { .. }), "{error}");
+}
+
+#[test]
+fn an_empty_file_and_that_of_another_pipeline_are_told_and_taken_for_no_state() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut folder = StoreFolder::new(dir.path(), ROOM);
+    folder.write("other", &generation("t", "x", 1)).unwrap();
+    drop(folder);
+    std::fs::rename(dir.path().join("other.redb"), dir.path().join("p.redb")).unwrap();
+    std::fs::write(dir.path().join("empty.redb"), b"").unwrap();
+    let mut folder = StoreFolder::new(dir.path(), ROOM);
+    for (pipeline, why) in [("p", "it is the state of pipeline other"), ("empty", "it is empty")] {
+        let error = folder.load(pipeline).unwrap_err();
+        assert!(matches!(&error, StoreError::Damaged { why: told, .. } if told == why), "{error}");
+        assert_eq!(folder.load(pipeline).unwrap(), Generation::default(), "the next start begins fresh");
+    }
+}
+
+#[test]
+fn a_file_that_is_removed_while_it_is_open_is_written_anew_with_all_that_it_had() {
+    let dir = tempfile::tempdir().unwrap();
+    let inner = dir.path().join("state");
+    let mut folder = StoreFolder::new(&inner, ROOM);
+    folder.write("p", &generation("t", "x", 1)).unwrap();
+    std::fs::remove_dir_all(&inner).unwrap();
+    folder.write("p", &Generation { position: position(2), ..Generation::default() }).unwrap();
+    let mut other = StoreFolder::new(&inner, ROOM);
+    assert!(matches!(other.load("p"), Err(StoreError::InUse { .. })), "nobody else may have it");
+    drop(folder);
+    assert_eq!(other.load("p").unwrap(), generation("t", "x", 2));
+}
+
+#[test]
+fn a_file_that_is_replaced_while_it_is_open_is_told_and_stays_as_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut folder = StoreFolder::new(dir.path(), ROOM);
+    folder.write("p", &generation("t", "old", 1)).unwrap();
+    drop(folder);
+    std::fs::copy(dir.path().join("p.redb"), dir.path().join("copy")).unwrap();
+    let mut folder = StoreFolder::new(dir.path(), ROOM);
+    folder.write("p", &generation("t", "new", 2)).unwrap();
+    std::fs::rename(dir.path().join("copy"), dir.path().join("p.redb")).unwrap();
+    let error = folder.write("p", &generation("t", "newer", 3)).unwrap_err();
+    assert!(matches!(error, StoreError::Replaced { .. }) && error.is_final(), "{error}");
+    assert_eq!(folder.load("p").unwrap(), generation("t", "old", 1), "the next start has what was put there");
 }
 
 #[test]
