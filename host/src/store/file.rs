@@ -36,11 +36,11 @@ const INSTANCES: TableDefinition<'_, &str, u32> = TableDefinition::new("instance
 #[derive(Debug)]
 pub(super) struct StateFile {
     database: Database,
-    identity: Identity,
+    number: FileNumber,
 }
 
 /// What tells a file from another that has its name later: its device, and its number there.
-type Identity = (u64, u64);
+type FileNumber = (u64, u64);
 
 /// What is at the path of a file that is open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -167,12 +167,12 @@ impl StateFile {
     }
 
     fn over(file: File, quota: &Arc<Quota>) -> Result<Self, FileError> {
-        let identity = identity(&file.metadata().map_err(FileError::Io)?);
+        let number = number_of(&file.metadata().map_err(FileError::Io)?);
         guarded(|| {
             let backend = QuotaFile::new(FileBackend::new(file)?, quota.clone());
             let mut builder = Database::builder();
             builder.set_cache_size(CACHE_BYTES).set_check_integrity_on_open(true);
-            Ok(Self { database: builder.create_with_backend(backend)?, identity })
+            Ok(Self { database: builder.create_with_backend(backend)?, number })
         })
     }
 
@@ -208,7 +208,7 @@ impl StateFile {
     /// Whether it is still the file at its path.
     pub(super) fn is_at(&self, path: &Path) -> io::Result<AtItsPath> {
         match fs::metadata(path) {
-            Ok(metadata) if identity(&metadata) == self.identity => Ok(AtItsPath::Itself),
+            Ok(metadata) if number_of(&metadata) == self.number => Ok(AtItsPath::Itself),
             Ok(_) => Ok(AtItsPath::Another),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(AtItsPath::Nothing),
             Err(error) => Err(error),
@@ -329,7 +329,7 @@ impl StateFile {
     }
 }
 
-fn identity(metadata: &Metadata) -> Identity {
+fn number_of(metadata: &Metadata) -> FileNumber {
     (metadata.dev(), metadata.ino())
 }
 
