@@ -3,7 +3,7 @@
 //! What takes time, compiling and swapping, is a job; what it came to is told by `next`. What a version means
 //! for the pipelines is decided in `takeover.rs`.
 
-use super::compile::{self, Compiler};
+use super::compile::{self, Compiler, Compiling};
 use super::intake::Intake;
 use super::job::PluginJob;
 use super::plugin_registry::PluginRegistry;
@@ -76,16 +76,8 @@ impl ManagedPlugins {
             let next = self.intake.next(|name| names.contains(name), takes_rest);
             let Some(Candidate { name, wasm, version, .. }) = next else { break };
             self.is_cache_tidy = false;
-            let (loaded, left) = slot.compile(name.clone(), wasm);
-            self.jobs.spawn(async move {
-                let result = compile::compiled(loaded).await;
-                PluginJob::Compiled { name, version, result }
-            });
-            // When the compiler is free again, there is another look at what is next.
-            self.jobs.spawn(async move {
-                let _ = left.await;
-                PluginJob::Other
-            });
+            let compiling = slot.compile(name.clone(), wasm);
+            self.follow(compiling, |result| PluginJob::Compiled { name, version, result });
         }
         while !self.unoptimised.is_empty()
             && let Some(slot) = self.compiler.slot()
@@ -96,15 +88,8 @@ impl ManagedPlugins {
                 continue;
             }
             let name = plugin.name().clone();
-            let (loaded, left) = slot.optimise(plugin);
-            self.jobs.spawn(async move {
-                let result = compile::compiled(loaded).await;
-                PluginJob::Optimised { name, result }
-            });
-            self.jobs.spawn(async move {
-                let _ = left.await;
-                PluginJob::Other
-            });
+            let compiling = slot.optimise(plugin);
+            self.follow(compiling, |result| PluginJob::Optimised { name, result });
         }
         if takes_rest && !self.is_cache_tidy && self.intake.is_idle() {
             self.is_cache_tidy = true;
@@ -114,6 +99,20 @@ impl ManagedPlugins {
                 PluginJob::Other
             });
         }
+    }
+
+    /// Tells what a compilation comes to, and that the compiler is free again: then there is another look at what
+    /// is next.
+    fn follow(
+        &mut self,
+        (loaded, left): Compiling,
+        told: impl FnOnce(Result<Plugin, String>) -> PluginJob + Send + 'static,
+    ) {
+        self.jobs.spawn(async move { told(compile::compiled(loaded).await) });
+        self.jobs.spawn(async move {
+            let _ = left.await;
+            PluginJob::Other
+        });
     }
 
     /// A version is current from here on.
