@@ -13,7 +13,7 @@ mod serve;
 mod state;
 mod untrusted;
 
-pub(crate) use client::{AskError, ask};
+pub(crate) use client::{ApiRequest, AskError, ask};
 pub(crate) use state::{exported, listed};
 
 use crate::config::{BodyReader, Redacted, Server, Transform};

@@ -1,12 +1,11 @@
 //! The running host that a command asks through its HTTP API.
 
-use crate::admin::{self, AskError};
+use crate::admin::{self, ApiRequest, AskError};
 use serde_json::Value;
-use std::time::Duration;
-use tokio::time::timeout;
+use std::fmt;
 
-/// Longest that a host may take to answer.
-const TIMEOUT: Duration = Duration::from_secs(60);
+/// Where a host says its address.
+const WHERE: &str = "`--admin`, or TIDEMILL_ADMIN, is the `listen` of its [admin]";
 
 #[derive(Debug, clap::Args)]
 pub(super) struct RunningHost {
@@ -18,7 +17,7 @@ pub(super) struct RunningHost {
         env = "TIDEMILL_ADMIN",
         default_value = "127.0.0.1:10080"
     )]
-    pub(super) admin: String,
+    admin: String,
     /// The token of its HTTP API.
     #[arg(long, value_name = "TOKEN", env = "TIDEMILL_TOKEN", hide_env_values = true)]
     token: Option<String>,
@@ -28,28 +27,49 @@ pub(super) struct RunningHost {
 pub(super) enum HostAnswer {
     /// It did what it was asked, and answers this; nothing is null.
     Done(Value),
-    /// It did not, and says why; for people.
-    Refused(String),
+    /// It did not, and says why.
+    Refused(HostRefusal),
     /// Nobody listens there, and why.
     Absent(String),
 }
 
+/// Why a host did not do what it was asked.
+#[derive(Clone, Debug)]
+pub(super) struct HostRefusal {
+    /// The status and the body of its answer, if it gave one as a host does.
+    #[expect(dead_code, reason = "the commands that come next look at it")]
+    pub(super) answer: Option<(u16, Value)>,
+    text: String,
+}
+
+impl HostRefusal {
+    fn silent(text: String) -> Self {
+        Self { answer: None, text }
+    }
+}
+
+/// For people, with a hint where there is one.
+impl fmt::Display for HostRefusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
 impl RunningHost {
-    /// Asks for a path, without a body.
-    pub(super) async fn ask(&self, method: &str, path: &str) -> HostAnswer {
-        let asked = admin::ask(&self.admin, method, path, self.token.as_deref());
-        let (status, body) = match timeout(TIMEOUT, asked).await {
-            Ok(Ok(answer)) => answer,
-            Ok(Err(AskError::Absent(error))) => {
-                return HostAnswer::Absent(format!("no host answers at {}: {error}", self.admin));
-            }
-            Ok(Err(AskError::Broken(error))) => {
-                return HostAnswer::Refused(format!("what listens at {} is no host: {error}", self.admin));
-            }
-            Err(_) => {
-                let text = format!("the host at {} does not answer in time", self.admin);
-                return HostAnswer::Refused(text);
-            }
+    /// The status and the body of what a host answers, whatever it is.
+    ///
+    /// # Errors
+    /// Nobody answers there.
+    pub(super) async fn exchange(&self, request: ApiRequest) -> Result<(u16, String), AskError> {
+        admin::ask(&self.admin, self.token.as_deref(), request).await
+    }
+
+    /// Asks a host, and takes what it answers for what a host of this version does.
+    pub(super) async fn ask(&self, request: ApiRequest) -> HostAnswer {
+        let (status, body) = match self.exchange(request).await {
+            Ok(answer) => answer,
+            Err(error @ AskError::Absent(_)) => return HostAnswer::Absent(self.silence(&error)),
+            Err(error) => return HostAnswer::Refused(HostRefusal::silent(self.silence(&error))),
         };
         let answer = serde_json::from_str(&body).ok().or_else(|| body.is_empty().then_some(Value::Null));
         match answer {
@@ -61,12 +81,35 @@ impl RunningHost {
                     (_, hint) => hint,
                 };
                 let hint = if hint.is_empty() { hint } else { format!("\nhint: {hint}") };
-                HostAnswer::Refused(format!("{}{hint}", text("message")))
+                let text = format!("{}{hint}", text("message"));
+                HostAnswer::Refused(HostRefusal { answer: Some((status, answer)), text })
             }
-            _ => HostAnswer::Refused(format!(
+            _ => HostAnswer::Refused(HostRefusal::silent(format!(
                 "what listens at {} answers {status}, and not as a host of this version does",
                 self.admin
-            )),
+            ))),
+        }
+    }
+
+    /// Asks a host that has to be there.
+    ///
+    /// # Errors
+    /// It does not do what it is asked, or nobody answers.
+    #[expect(dead_code, reason = "the commands that come next have nobody else to ask")]
+    pub(super) async fn demand(&self, request: ApiRequest) -> Result<Value, HostRefusal> {
+        match self.ask(request).await {
+            HostAnswer::Done(answer) => Ok(answer),
+            HostAnswer::Refused(refusal) => Err(refusal),
+            HostAnswer::Absent(why) => Err(HostRefusal::silent(format!("{why}\nhint: {WHERE}"))),
+        }
+    }
+
+    /// In a sentence that nobody answers, or not as a host does.
+    pub(super) fn silence(&self, error: &AskError) -> String {
+        match error {
+            AskError::Absent(error) => format!("no host answers at {}: {error}", self.admin),
+            AskError::Broken(error) => format!("what listens at {} is no host: {error}", self.admin),
+            AskError::TimedOut(_) => format!("the host at {} does not answer in time", self.admin),
         }
     }
 }

@@ -6,7 +6,7 @@
 use super::running_host::{HostAnswer, RunningHost};
 use super::table::table;
 use super::{CONFIG_FILE, ConfigFile, Exit, answer, block_on, complain, is_terminal, tell};
-use crate::admin::{exported, listed};
+use crate::admin::{ApiRequest, exported, listed};
 use crate::config::units;
 use crate::store::StoreFolder;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
@@ -175,12 +175,12 @@ struct StateFolderOf(StoreFolder);
 
 impl StatePlace {
     /// Asks the host, and falls back on the folder.
-    async fn asked(&self, method: &str, path: &str) -> Result<Asked, StateFailure> {
+    async fn asked(&self, method: &'static str, path: &str) -> Result<Asked, StateFailure> {
         let file = match &self.config {
             Some(file) => file.clone(),
-            None => match self.host.ask(method, path).await {
+            None => match self.host.ask(ApiRequest::new(method, path)).await {
                 HostAnswer::Done(answer) => return Ok(Asked::Host(answer)),
-                HostAnswer::Refused(why) => return Err(StateFailure::Otherwise(why)),
+                HostAnswer::Refused(why) => return Err(StateFailure::Otherwise(why.to_string())),
                 HostAnswer::Absent(why) => {
                     tell(format!("note: {why}; the folder of state is read\n"));
                     CONFIG_FILE.into()
