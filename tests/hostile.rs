@@ -4,17 +4,25 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::pin::pin;
+use std::sync::LazyLock;
 use std::time::Duration;
 use tidemill::config::{Limits, Redacted};
 use tidemill::plugin::{FaultKind, Forward, Instance, LoadProblem, Plugin, Setup, StatePart};
 use tidemill::telemetry::Metrics;
-use tidemill_tests::{engine, guest, load, setup, texts};
+use tidemill_tests::{engine, guest, load, load_quickly, setup, texts};
 
 /// Enough for everything that ends by itself on a busy machine, too little for a test to wait for.
 const DEADLINE: Duration = Duration::from_millis(200);
 
 fn hostile() -> Plugin {
     load(&guest("hostile").expect("guests in Rust are always built"))
+}
+
+/// The same, as it runs until it is optimised.
+fn quick() -> &'static Plugin {
+    static QUICK: LazyLock<Plugin> =
+        LazyLock::new(|| load_quickly(&guest("hostile").expect("guests in Rust are always built")));
+    &QUICK
 }
 
 fn order(behaviour: &str, place: &str) -> Setup {
@@ -34,14 +42,22 @@ async fn poisoned(behaviour: &str) -> FaultKind {
 
 /// The same, with what it says.
 async fn fault(behaviour: &str) -> (FaultKind, String) {
-    let mut instance = start(behaviour, "process").await;
+    let (kind, detail) = fault_of(&hostile(), behaviour).await;
+    let (quick, quick_detail) = fault_of(quick(), behaviour).await;
+    assert_eq!(kind, quick, "what is optimised ends in {detail}, and what is not in {quick_detail}");
+    (kind, detail)
+}
+
+async fn fault_of(plugin: &Plugin, behaviour: &str) -> (FaultKind, String) {
+    let start = async || plugin.instantiate(&order(behaviour, "process")).await.unwrap();
+    let mut instance = start().await;
     let honest = texts(["one", "two"]);
     assert_eq!(instance.process(&honest).await.unwrap().forward, Forward::All);
     let poison = texts(["one", "poison", "thirteen"]);
     let fault = instance.process(&poison).await.expect_err(behaviour);
     assert!(!fault.detail.is_empty());
     instance.process(&honest).await.expect_err("an instance at fault is not called again");
-    let mut next = start(behaviour, "process").await;
+    let mut next = start().await;
     assert_eq!(next.process(&honest).await.unwrap().forward, Forward::All);
     (fault.kind, fault.detail)
 }

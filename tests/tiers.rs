@@ -4,23 +4,13 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use serde_json::Value;
-use tidemill_tests::guest;
 use tidemill_tests::host::{Folder, Host};
 use tidemill_tests::peers::{Collector, Feed};
+use tidemill_tests::{guest, padded};
 
-/// More than a plugin has that is optimised at once.
-const PADDING_BYTES: u32 = 1 << 20;
-
-/// A version of the counter that is large, though there is no more of it to compile.
+/// A version of the counter that is large.
 fn large(counter: &str) -> Vec<u8> {
-    let mut wasm = std::fs::read(guest(counter).expect("guests in Rust are built")).unwrap();
-    // A custom section: its length as four groups of seven bits, a name of one byte, and nothing that means anything.
-    let length = PADDING_BYTES + 2;
-    wasm.push(0);
-    wasm.extend((0..4).map(|group| (length >> (7 * group)) as u8 & 0x7f | if group < 3 { 0x80 } else { 0 }));
-    wasm.extend([1, b'x']);
-    wasm.resize(wasm.len() + PADDING_BYTES as usize, 0);
-    wasm
+    padded(&guest(counter).expect("guests in Rust are built"))
 }
 
 fn run(folder: &Folder, feed: &Feed, collector: &Collector) -> Host {

@@ -10,6 +10,7 @@ mod bindings;
 mod cache;
 mod call;
 mod columns;
+mod compiler;
 mod connector;
 mod description;
 mod edits;

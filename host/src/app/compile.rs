@@ -1,4 +1,4 @@
-//! Compiling plugins off the hot path: a few at a time, each on a thread of the lowest priority.
+//! Compiling plugins off the hot path: a few at a time, on threads that stand back behind those of pipelines.
 
 use crate::plugin::{Engine, LoadError, Plugin};
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 /// Most plugins that are compiled at once: memory for each is some hundred megabytes at worst.
 const MOST_AT_ONCE: usize = 4;
-/// Longest that compiling a plugin may take: twenty times what the largest take at the lowest priority.
+/// Longest that compiling a plugin may take: twenty times what the largest take beside other work.
 const DEADLINE: Duration = Duration::from_secs(600);
 
 /// Where plugins are compiled.

@@ -69,9 +69,9 @@ impl<G> Callee<G> {
             );
             return Err(Fault { is_refusal: true, ..Fault::new(FaultKind::Init, detail) });
         }
-        let engine = plugin.engine();
+        let runtime = plugin.runtime();
         let meter = Meter::new();
-        let mut store = Store::new(engine.runtime(), StoreData::new(plugin.name(), setup, meter.clone()));
+        let mut store = Store::new(runtime.engine(), StoreData::new(plugin.name(), setup, meter.clone()));
         store.limiter(|host| &mut host.limiter);
         store.set_hostcall_fuel(setup.limits.output_bytes);
         store.epoch_deadline_callback({
@@ -80,7 +80,7 @@ impl<G> Callee<G> {
         });
         store.set_epoch_deadline(1);
 
-        let running = engine.ticker().enter();
+        let running = runtime.ticker().enter();
         let deadline = allowed(plugin, INIT_DEADLINE);
         meter.begin(deadline);
         let returned = metered(
@@ -122,7 +122,7 @@ impl<G> Callee<G> {
             Purpose::Carrying => (STATE_DEADLINE, memory_bytes.max(output_bytes).saturating_mul(2)),
         };
         let deadline = allowed(&self.plugin, deadline);
-        let running = self.plugin.engine().ticker().enter();
+        let running = self.plugin.runtime().ticker().enter();
         self.store.data_mut().begin(purpose == Purpose::Carrying);
         self.store.set_hostcall_fuel(output_bytes);
         self.store.set_epoch_deadline(1);

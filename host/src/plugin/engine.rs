@@ -4,49 +4,24 @@
 //! finding its code in the cache, and checking it against the contract.
 
 use super::cache::{Cache, CachedCode, InUse, Sha256Sum, hex};
+use super::compiler::{Priority, Runtime};
 use super::exported::{Exported, FoundExport};
 use super::fault::{EngineError, LoadError, LoadProblem};
-use super::imports::{StoreData, is_offered, linker};
+use super::imports::{StoreData, is_offered};
 use super::kind::PluginKind;
-use super::ticker::Ticker;
 use crate::config::FilePath;
 use crate::foreign_text;
 use sha2::{Digest, Sha256};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
-use wasmtime::component::{Component, InstancePre, Linker};
-use wasmtime::{Config, InstanceAllocationStrategy, OptLevel, RegallocAlgorithm, WasmFeatures};
+use wasmtime::component::{Component, InstancePre};
 
-/// Stack that a guest may use, in bytes; recursion beyond it is a trap.
-const GUEST_STACK_BYTES: usize = 1 << 20;
-/// Stack of a call: the guest's, and what the host's functions need on top.
-const CALL_STACK_BYTES: usize = GUEST_STACK_BYTES + (1 << 20);
 /// What every component starts with, and every core module: a magic number, a version, a layer.
 const COMPONENT_START: &[u8; 8] = b"\0asm\x0d\0\x01\0";
 const MODULE_START: &[u8; 8] = b"\0asm\x01\0\0\0";
 /// The import of plugins that want HTTP, without its version.
 pub(super) const HTTP: &str = "tidemill:plugin/http@";
-
-/// The niceness of threads that compile: the maximum.
-#[cfg(target_os = "linux")]
-const NICENESS: i32 = 19;
-/// The proposals to WebAssembly that toolchains of plugins use by themselves, and more than one memory in a
-/// module, which wasmtime uses to join the parts of a component. Every other is off: 64-bit memories and
-/// tables, threads, exceptions, tail calls and whatever comes are code of the engine that no plugin needs,
-/// and hostile ones would try.
-const NEEDED: WasmFeatures = WasmFeatures::MUTABLE_GLOBAL
-    .union(WasmFeatures::SATURATING_FLOAT_TO_INT)
-    .union(WasmFeatures::SIGN_EXTENSION)
-    .union(WasmFeatures::REFERENCE_TYPES)
-    .union(WasmFeatures::MULTI_VALUE)
-    .union(WasmFeatures::BULK_MEMORY)
-    .union(WasmFeatures::SIMD)
-    .union(WasmFeatures::FLOATS)
-    .union(WasmFeatures::EXTENDED_CONST)
-    .union(WasmFeatures::MULTI_MEMORY)
-    .union(WasmFeatures::GC_TYPES)
-    .union(WasmFeatures::COMPONENT_MODEL);
 
 /// From this size on a component that has to be compiled is compiled quickly first: that saves more than 200 ms.
 const QUICK_FROM_BYTES: usize = 512 << 10;
@@ -58,10 +33,10 @@ pub struct Engine {
 }
 
 struct EngineParts {
-    runtime: wasmtime::Engine,
-    linker: Linker<StoreData>,
+    optimised: Arc<Runtime>,
+    /// Made when it is needed first.
+    quick: OnceLock<Option<Arc<Runtime>>>,
     cache: Option<Cache>,
-    ticker: Ticker,
 }
 
 /// A plugin that was compiled and found to keep the contract. A cheap handle.
@@ -71,7 +46,7 @@ pub struct Plugin {
 }
 
 struct LoadedPlugin {
-    engine: Engine,
+    runtime: Arc<Runtime>,
     name: Arc<str>,
     version: Arc<str>,
     component: InstancePre<StoreData>,
@@ -83,13 +58,6 @@ struct LoadedPlugin {
     unoptimised: Option<Vec<u8>>,
     /// Its code stays in the cache for as long.
     _in_use: Option<InUse>,
-}
-
-/// Whether compiling competes with what else the machine does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Priority {
-    OfCaller,
-    Lowest,
 }
 
 /// What compiled code is good for.
@@ -119,16 +87,13 @@ impl Engine {
     /// # Errors
     /// If the folder cannot be used, or the machine cannot run plugins.
     pub fn try_new(cache: Option<&FilePath>) -> Result<Self, EngineError> {
-        let failed = |error: wasmtime::Error| EngineError::Runtime(format!("{error:#}"));
-        let runtime = wasmtime::Engine::new(&config()).map_err(failed)?;
+        let optimised = Arc::new(Runtime::optimised()?);
         let cache = cache.map(|path| {
-            Cache::try_new(path, &runtime)
+            Cache::try_new(path, optimised.engine())
                 .map_err(|error| EngineError::Cache { path: path.clone(), reason: error.to_string() })
         });
-        let ticker =
-            Ticker::try_new(runtime.weak()).map_err(|error| EngineError::Runtime(error.to_string()))?;
-        let linker = linker(&runtime).map_err(failed)?;
-        Ok(Self { shared: Arc::new(EngineParts { linker, cache: cache.transpose()?, ticker, runtime }) })
+        let cache = cache.transpose()?;
+        Ok(Self { shared: Arc::new(EngineParts { optimised, quick: OnceLock::new(), cache }) })
     }
 
     /// Loads a plugin: compiles it, or finds its code in the cache, and checks it.
@@ -149,7 +114,7 @@ impl Engine {
     /// As [`Engine::load`].
     pub fn load_standing_back(&self, name: &str, wasm: &[u8]) -> Result<Plugin, LoadError> {
         let tier = if wasm.len() >= QUICK_FROM_BYTES { Tier::Quick } else { Tier::Optimised };
-        self.load_at(name, wasm, tier, Priority::Lowest)
+        self.load_at(name, wasm, tier, Priority::Awaited)
     }
 
     /// The same plugin with optimised code. It takes up to seconds, and lowers the priority of the calling thread
@@ -190,29 +155,28 @@ impl Engine {
         check_start(wasm)?;
         let sum: Sha256Sum = Sha256::digest(wasm).into();
         let in_use = self.shared.cache.as_ref().map(|cache| cache.hold(sum));
-        let (component, is_from_cache) = match self.find(name, &sum) {
-            Some(component) => (component, true),
+        let (runtime, component, is_from_cache) = match self.find(name, &sum) {
+            Some(component) => (self.shared.optimised.clone(), component, true),
             None => {
-                if priority == Priority::Lowest {
-                    lower_priority();
-                }
-                let component = match tier {
-                    Tier::Quick => self.compile_quickly(wasm)?,
-                    Tier::Optimised => self.compile(name, wasm, &sum)?,
+                priority.take();
+                let (runtime, component) = match tier {
+                    Tier::Quick => self.compile_quickly(wasm, priority)?,
+                    Tier::Optimised => {
+                        (self.shared.optimised.clone(), self.compile(name, wasm, &sum, priority)?)
+                    }
                 };
-                (component, false)
+                (runtime, component, false)
             }
         };
         let unoptimised = (tier == Tier::Quick && !is_from_cache).then(|| wasm.to_vec());
-        let (component, exported) = self.check(&component)?;
+        let (component, exported) = check(&runtime, &component)?;
         let imports = component.component().component_type();
-        let imports = imports.imports(&self.shared.runtime).map(|(name, _)| name.to_owned()).collect();
+        let imports = imports.imports(runtime.engine()).map(|(name, _)| name.to_owned()).collect();
         let version = format!("sha256:{}", hex(&sum)).into();
         let load_time = start.elapsed();
-        let engine = self.clone();
         let name = name.into();
         let loaded = LoadedPlugin {
-            engine,
+            runtime,
             name,
             version,
             component,
@@ -233,7 +197,7 @@ impl Engine {
             CachedCode::Refused(reason) => reason,
             CachedCode::Code(code) => {
                 // The cache gives back only what this user's host wrote: private files, whole by their digest.
-                match self.deserialize(&code) {
+                match self.shared.optimised.deserialize(&code) {
                     Ok(component) => return Some(component),
                     Err(error) => format!("{error:#}"),
                 }
@@ -243,30 +207,41 @@ impl Engine {
         None
     }
 
-    /// Code as this host has compiled it.
-    fn deserialize(&self, code: &[u8]) -> wasmtime::Result<Component> {
-        #[expect(
-            unsafe_code,
-            reason = "both callers have it from the compiler: just now, or out of the cache"
-        )]
-        unsafe {
-            Component::deserialize(&self.shared.runtime, code)
+    /// Compiles for soon. What Winch does not know all of is compiled without optimising.
+    fn compile_quickly(
+        &self,
+        wasm: &[u8],
+        priority: Priority,
+    ) -> Result<(Arc<Runtime>, Component), LoadProblem> {
+        if let Some(quick) = self.quick()
+            && let Ok(component) = quick.compile(wasm, priority)
+        {
+            return Ok((quick, component));
         }
+        let optimised = &self.shared.optimised;
+        Ok((optimised.clone(), optimised.compile_plainly(wasm, priority)?))
     }
 
-    /// Compiles without optimising. What the code may do, and what interrupts it, is the same.
-    fn compile_quickly(&self, wasm: &[u8]) -> Result<Component, LoadProblem> {
-        let mut quick = config();
-        quick.cranelift_opt_level(OptLevel::None).cranelift_regalloc_algorithm(RegallocAlgorithm::SinglePass);
-        let engine = wasmtime::Engine::new(&quick);
-        let code =
-            engine.and_then(|engine| engine.precompile_component(wasm)).map_err(|error| malformed(&error))?;
-        self.deserialize(&code).map_err(|error| malformed(&error))
+    /// What quick code runs in, where Winch knows the machine.
+    fn quick(&self) -> Option<Arc<Runtime>> {
+        let quick = self.shared.quick.get_or_init(|| match Runtime::quick() {
+            Ok(runtime) => runtime.map(Arc::new),
+            Err(error) => {
+                tracing::info!(%error, "large plugins take longer here until they run");
+                None
+            }
+        });
+        quick.clone()
     }
 
-    fn compile(&self, name: &str, wasm: &[u8], sum: &Sha256Sum) -> Result<Component, LoadProblem> {
-        let component =
-            Component::from_binary(&self.shared.runtime, wasm).map_err(|error| malformed(&error))?;
+    fn compile(
+        &self,
+        name: &str,
+        wasm: &[u8],
+        sum: &Sha256Sum,
+        priority: Priority,
+    ) -> Result<Component, LoadProblem> {
+        let component = self.shared.optimised.compile(wasm, priority)?;
         if let Some(cache) = &self.shared.cache {
             let stored = component.serialize().map_err(std::io::Error::other);
             if let Err(error) = stored.and_then(|code| cache.store(sum, &code)) {
@@ -274,38 +249,6 @@ impl Engine {
             }
         }
         Ok(component)
-    }
-
-    /// Checks a component against the contract.
-    fn check(&self, component: &Component) -> Result<(InstancePre<StoreData>, Exported), LoadProblem> {
-        let runtime = &self.shared.runtime;
-        let ty = component.component_type();
-        let exports: Vec<&str> = ty.exports(runtime).map(|(name, _)| name).collect();
-        let Some(found) = FoundExport::among(&exports) else {
-            return Err(LoadProblem::NoPlugin(match &exports[..] {
-                [] => "nothing at all".into(),
-                names => names.join(", "),
-            }));
-        };
-        found.check_version()?;
-        let missing: Vec<&str> =
-            ty.imports(runtime).map(|(name, _)| name).filter(|name| !is_offered(name)).collect();
-        if !missing.is_empty() {
-            return Err(LoadProblem::MissingImports(missing.join(", ")));
-        }
-        let linked = self.shared.linker.instantiate_pre(component);
-        let linked = linked.map_err(|error| LoadProblem::MissingImports(format!("{error:#}")))?;
-        let exported = found.check(component, runtime, &linked)?;
-        Ok((linked, exported))
-    }
-
-    pub(super) fn runtime(&self) -> &wasmtime::Engine {
-        &self.shared.runtime
-    }
-
-    #[inline]
-    pub(super) fn ticker(&self) -> &Ticker {
-        &self.shared.ticker
     }
 }
 
@@ -353,9 +296,10 @@ impl Plugin {
         self.loaded.is_from_cache
     }
 
+    /// What its code runs in.
     #[inline]
-    pub(super) fn engine(&self) -> &Engine {
-        &self.loaded.engine
+    pub(super) fn runtime(&self) -> &Runtime {
+        &self.loaded.runtime
     }
 
     pub(super) fn component(&self) -> &InstancePre<StoreData> {
@@ -367,27 +311,30 @@ impl Plugin {
     }
 }
 
-/// Instances are mapped when they are made. A pool of mappings was measured against it, with up to
-/// 1,000 instances of `forward`: 0.1 ms an instance and 60 KB of memory either way, and the pool needs
-/// a bound on instances and on the size of their memories that nobody has asked for.
-pub(super) fn config() -> Config {
-    let mut config = Config::new();
-    config
-        .cranelift_opt_level(OptLevel::Speed)
-        .epoch_interruption(true)
-        .concurrency_support(false)
-        .max_wasm_stack(GUEST_STACK_BYTES)
-        .async_stack_size(CALL_STACK_BYTES)
-        .memory_init_cow(true)
-        .allocation_strategy(InstanceAllocationStrategy::OnDemand)
-        .wasm_features(WasmFeatures::all().difference(NEEDED), false);
-    config
-}
-
-/// What is wrong with bytes that cannot be compiled.
-fn malformed(error: &wasmtime::Error) -> LoadProblem {
-    let text = format!("{:#}", error.root_cause());
-    if text.contains("unexpected end") { LoadProblem::Truncated(text) } else { LoadProblem::Malformed(text) }
+/// Checks a component against the contract.
+fn check(
+    runtime: &Runtime,
+    component: &Component,
+) -> Result<(InstancePre<StoreData>, Exported), LoadProblem> {
+    let engine = runtime.engine();
+    let ty = component.component_type();
+    let exports: Vec<&str> = ty.exports(engine).map(|(name, _)| name).collect();
+    let Some(found) = FoundExport::among(&exports) else {
+        return Err(LoadProblem::NoPlugin(match &exports[..] {
+            [] => "nothing at all".into(),
+            names => names.join(", "),
+        }));
+    };
+    found.check_version()?;
+    let missing: Vec<&str> =
+        ty.imports(engine).map(|(name, _)| name).filter(|name| !is_offered(name)).collect();
+    if !missing.is_empty() {
+        return Err(LoadProblem::MissingImports(missing.join(", ")));
+    }
+    let linked = runtime.link(component);
+    let linked = linked.map_err(|error| LoadProblem::MissingImports(format!("{error:#}")))?;
+    let exported = found.check(component, engine, &linked)?;
+    Ok((linked, exported))
 }
 
 /// What a panic of the compiler comes to: a refusal of the file that made it.
@@ -420,13 +367,6 @@ pub(super) fn check_start(wasm: &[u8]) -> Result<(), LoadProblem> {
         return Err(LoadProblem::Truncated("it ends within the header".into()));
     }
     Err(LoadProblem::NotWasm)
-}
-
-/// Gives the calling thread the lowest priority. Only on Linux a thread has a niceness of its own; elsewhere,
-/// and where it cannot be set, compiling competes with what runs.
-fn lower_priority() {
-    #[cfg(target_os = "linux")]
-    let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICENESS);
 }
 
 #[cfg(test)]
@@ -489,7 +429,20 @@ mod tests {
             engine.load_standing_back("p", &wasm).unwrap_err();
             niceness()
         });
-        assert_eq!(beside.join().unwrap(), NICENESS);
+        assert_eq!(Some(beside.join().unwrap()), Priority::Awaited.niceness());
+    }
+
+    #[test]
+    fn what_the_quick_compiler_does_not_know_is_compiled_all_the_same() {
+        let engine = Engine::try_new(None).unwrap();
+        let compiled = |function: &str| {
+            let module = format!("(component (core module {function}))");
+            engine.compile_quickly(&wat::parse_str(module).unwrap(), Priority::OfCaller).unwrap().0
+        };
+        let is_optimised = |runtime: &Arc<Runtime>| Arc::ptr_eq(runtime, &engine.shared.optimised);
+        let plain = compiled("(func (result i32) i32.const 1)");
+        assert_eq!(is_optimised(&plain), cfg!(not(target_arch = "x86_64")));
+        assert!(is_optimised(&compiled("(func (param externref))")));
     }
 
     #[test]
