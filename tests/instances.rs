@@ -12,9 +12,10 @@ mod durable;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use tidemill::config::{Limits, MessageKey, OnError, Redacted};
-use tidemill::pipeline::{CarriedState, Ended, Ending, Resume, Swapped};
+use tidemill::pipeline::{Ended, Ending, Resume, Swapped};
 use tidemill::plugin::{Plugin, StatePart};
 use tidemill::reason::Reason;
+use tidemill::verdict::CarriedState;
 use tidemill_tests::scene::{PATIENCE, Scene, Stage, metric};
 use tidemill_tests::{guest, load, plugin};
 

@@ -7,10 +7,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tidemill::config::{Limits, OnError};
-use tidemill::pipeline::{CarriedState, Ended, Ending, Resume, Swapped};
+use tidemill::pipeline::{Ended, Ending, Resume, Swapped};
 use tidemill::plugin::Plugin;
 use tidemill::reason::Reason;
 use tidemill::source::SourceChunk;
+use tidemill::verdict::CarriedState;
 use tidemill_tests::scene::{PATIENCE, Scene, Stage, metric};
 use tidemill_tests::{guest, load, plugin, texts};
 

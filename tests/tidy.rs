@@ -21,13 +21,14 @@ use tokens::{Token, is_word, tokens};
 use types::namesakes;
 
 /// The modules of the host and their layers.
-const LAYERS: [(&str, u8); 29] = [
+const LAYERS: [(&str, u8); 30] = [
     ("builtin", 0),
     ("foreign_text", 0),
     ("generation", 0),
     ("interrupt", 0),
     ("reason", 0),
     ("shutdown", 0),
+    ("verdict", 0),
     ("wait_budget", 0),
     ("config", 1),
     ("access", 2),

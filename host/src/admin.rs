@@ -1,5 +1,5 @@
-//! The HTTP API on the `[admin]` address: health, readiness, metrics, pipelines, what is kept of them,
-//! connections.
+//! The HTTP API on the `[admin]` address: health, readiness, metrics, pipelines, what is kept of them, swaps of
+//! plugins, connections.
 //!
 //! Each part of it is a file of handlers that ask the layers below and answer in JSON. Who may ask is
 //! decided before any of them.
@@ -11,6 +11,7 @@ mod guard;
 mod pipelines;
 mod serve;
 mod state;
+mod swaps;
 mod untrusted;
 
 pub(crate) use client::{ApiRequest, AskError, ask};
@@ -95,6 +96,7 @@ impl Api {
             .route("/api/v1/state", routing::get(state::list))
             .route("/api/v1/state/{pipeline}", kept())
             .route("/api/v1/state/{pipeline}/{transform}", kept())
+            .route("/api/v1/swaps", routing::get(swaps::list))
             .route("/api/v1/connections", routing::get(connections::list))
             .route("/api/v1/connections/{id}", delete(connections::close))
             .route("/api/v1/connections/check", post(connections::check))

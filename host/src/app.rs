@@ -5,10 +5,12 @@
 //! takes time is a job beside it; the pipelines run in tasks of their own, and what is told to them
 //! goes through their control channels. How the pipelines do is read from a table, and asks nobody.
 
+mod attempt;
 mod bounded;
 mod check;
 mod compile;
 mod connectors;
+mod decision;
 mod end_opener;
 mod instances;
 mod intake;

@@ -7,6 +7,7 @@
 use crate::config;
 use crate::generation::Generation;
 use crate::telemetry::{Described, Status};
+use crate::verdict::{SwapLog, Verdict};
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 
@@ -20,6 +21,7 @@ const COMMANDS: usize = 16;
 pub struct Handle {
     commands: mpsc::Sender<Command>,
     status: Arc<Status>,
+    swaps: SwapLog,
 }
 
 /// The reason why a command was not carried out.
@@ -73,10 +75,10 @@ pub(crate) enum Command {
     ClearState(String, Option<String>, Answer<()>),
 }
 
-/// A handle that reads this table, and what the host reads.
-pub(crate) fn channel(status: Arc<Status>) -> (Handle, mpsc::Receiver<Command>) {
+/// A handle that reads these tables, and what the host reads.
+pub(crate) fn channel(status: Arc<Status>, swaps: SwapLog) -> (Handle, mpsc::Receiver<Command>) {
     let (commands, receiver) = mpsc::channel(COMMANDS);
-    (Handle { commands, status }, receiver)
+    (Handle { commands, status, swaps }, receiver)
 }
 
 impl ControlError {
@@ -103,6 +105,12 @@ impl Handle {
     /// The pipeline of this name, if there is one.
     pub fn pipeline(&self, name: &str) -> Option<Described> {
         self.status.get(name)
+    }
+
+    /// What became of attempts to have plugins run in other versions: the newest hundred, the newest first. A verdict
+    /// may change later, where the version before is put back.
+    pub fn swaps(&self) -> Vec<Verdict> {
+        self.swaps.newest_first()
     }
 
     /// Adds a pipeline and starts it, or has it wait for its plugins. It lives as long as the host: no

@@ -85,6 +85,7 @@ pub mod reason;
 pub mod sink;
 pub mod source;
 pub mod telemetry;
+pub mod verdict;
 pub mod websocket;
 
 // The binary has its `main` here, and the tests and benchmarks of this repository take the rest: nothing of it is

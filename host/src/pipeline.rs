@@ -16,7 +16,6 @@ mod stage;
 pub use control::{Control, Ended, Ending, Resume, Swap, Swapped};
 pub use line::{LAST_GOODBYE, Line};
 pub use recovery::Persistence;
-pub use stage::CarriedState;
 
 use crate::config::{self, DEAD_LETTER, SOURCE};
 use crate::plugin::{Instance, Setup};

@@ -77,13 +77,8 @@ pub(super) async fn instances(
     plugin: &Plugin,
     setup: &Setup,
 ) -> Result<MadeInstances, PluginRefusal> {
-    let place =
-        || (setup.pipeline.to_string(), setup.transform.to_string(), transform.plugin.shown().to_owned());
     let fresh = async || {
-        instantiate(plugin, setup).await.map_err(|fault| {
-            let (pipeline, transform, plugin) = place();
-            PluginRefusal::Init { pipeline, transform, plugin, fault }
-        })
+        instantiate(plugin, setup).await.map_err(|fault| PluginRefusal::init(transform, setup, fault))
     };
     let mut instances = fresh().await?;
     let kept = setup.state.snapshots();
@@ -95,10 +90,7 @@ pub(super) async fn instances(
             instances.iter_mut().zip(&kept).filter_map(|(instance, own)| Some((instance, own.as_ref()?)));
         let restored =
             own.map(|(instance, own)| instance.restore(std::slice::from_ref(own), StatePart::WHOLE));
-        try_join_all(restored).await.map_err(|fault| {
-            let (pipeline, transform, plugin) = place();
-            PluginRefusal::State { pipeline, transform, plugin, fault }
-        })?;
+        try_join_all(restored).await.map_err(|fault| PluginRefusal::state(transform, setup, fault))?;
     } else {
         let kept: Vec<Bytes> = kept.into_iter().flatten().collect();
         let shares = instances.iter_mut().zip(setup.of_each());

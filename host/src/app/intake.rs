@@ -4,6 +4,7 @@
 //! The newest content wins at once: what is older and does not run yet is skipped, wherever it is on
 //! the way. Nothing here compiles or swaps; it is told what others do, and says what is next.
 
+use super::attempt::SwapAttempt;
 use crate::plugin::Plugin;
 use crate::plugin_folder::Candidate;
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,7 +16,7 @@ pub(super) struct Intake {
     /// Found and not looked at: the newest of each plugin, the one that has waited longest first.
     queue: Vec<Candidate>,
     /// The content that is wanted of each plugin on its way.
-    wanted: BTreeMap<String, String>,
+    wanted: BTreeMap<String, Wanted>,
     /// Being compiled: plugins and contents, also such as nobody wants any more.
     compiling: BTreeSet<(String, String)>,
     /// Compiled, while the swap to the content before is not decided.
@@ -29,10 +30,37 @@ pub(super) struct Intake {
     barred: BTreeSet<String>,
 }
 
+/// Content that is to run, and does not yet.
+#[derive(Debug)]
+pub(super) struct Wanted {
+    pub(super) version: String,
+    pub(super) attempt: SwapAttempt,
+}
+
 #[derive(Debug)]
 struct Swapping {
     version: String,
+    /// `None` where the uses run the version already, and get other code of it.
+    attempt: Option<SwapAttempt>,
     superseded: CancellationToken,
+}
+
+/// What content means that has come.
+#[derive(Debug, Default)]
+pub(super) struct Arrival {
+    /// The attempt, if there is nothing to do about it: the content runs already.
+    pub(super) needless: Option<SwapAttempt>,
+    /// What was on its way, and is skipped now.
+    pub(super) skipped: Option<Wanted>,
+}
+
+/// What follows when a swap is decided.
+#[derive(Debug, Default)]
+pub(super) struct EndedSwap {
+    /// What was tried.
+    pub(super) attempt: Option<SwapAttempt>,
+    /// The content that waited for that.
+    pub(super) next: Option<(Plugin, SwapAttempt)>,
 }
 
 impl Intake {
@@ -47,35 +75,41 @@ impl Intake {
         if self.barred.contains(name) { None } else { Candidate::built_in(name) }
     }
 
-    /// A plugin has this content. Says whether that is news; `running` is the version that runs now.
-    pub(super) fn found(&mut self, candidate: Candidate, running: Option<&str>) -> bool {
+    /// A plugin has this content, which is to run; `running` is the version that runs now.
+    pub(super) fn found(
+        &mut self,
+        candidate: Candidate,
+        attempt: SwapAttempt,
+        running: Option<&str>,
+    ) -> Arrival {
         let Candidate { name, version, .. } = &candidate;
-        if self.wanted.get(name) == Some(version) {
-            return true;
+        if self.wanted.get(name).is_some_and(|wanted| wanted.version == *version) {
+            return Arrival::default();
         }
-        self.forget(name);
+        let skipped = self.forget(name);
         self.refused.remove(name);
         let swapping = self.swapping.get(name);
         // What a swap that goes on brings in.
         let coming = swapping.map(|swapping| swapping.version.as_str()).or(running);
         if coming == Some(version.as_str()) {
-            return swapping.is_some();
+            let needless = swapping.is_none().then_some(attempt);
+            return Arrival { needless, skipped };
         }
         if let Some(swapping) = swapping {
             swapping.superseded.cancel();
         }
-        self.wanted.insert(name.clone(), version.clone());
+        self.wanted.insert(name.clone(), Wanted { version: version.clone(), attempt });
         if !self.compiling.contains(&(name.clone(), version.clone())) {
             self.queue.push(candidate);
         }
-        true
+        Arrival { needless: None, skipped }
     }
 
-    /// The file of a plugin is gone: the built-in plugin of the name may be taken.
-    pub(super) fn gone(&mut self, name: &str) {
-        self.forget(name);
+    /// The file of a plugin is gone: the built-in plugin of the name may be taken. Gives what is skipped.
+    pub(super) fn gone(&mut self, name: &str) -> Option<Wanted> {
         self.refused.remove(name);
         self.barred.remove(name);
+        self.forget(name)
     }
 
     /// The newest content of a plugin cannot run here.
@@ -88,11 +122,11 @@ impl Intake {
         self.refused.get(name).map(String::as_str)
     }
 
-    /// What is on its way for this plugin and does not run yet is not wanted any more.
-    pub(super) fn forget(&mut self, name: &str) {
-        self.wanted.remove(name);
+    /// What is on its way for this plugin and does not run yet is not wanted any more. Gives it back.
+    pub(super) fn forget(&mut self, name: &str) -> Option<Wanted> {
         self.ready.remove(name);
         self.queue.retain(|waiting| waiting.name != name);
+        self.wanted.remove(name)
     }
 
     /// Takes out what is to be compiled next: first what pipelines need, and the rest if `takes_rest`.
@@ -114,40 +148,43 @@ impl Intake {
         self.queue.is_empty() && self.compiling.is_empty()
     }
 
-    /// A content was compiled, or refused. Says whether it is still wanted.
-    pub(super) fn compiled(&mut self, name: &str, version: &str) -> bool {
+    /// A content was compiled, or refused. Gives the attempt, if it is still wanted.
+    pub(super) fn compiled(&mut self, name: &str, version: &str) -> Option<SwapAttempt> {
         self.compiling.remove(&(name.to_owned(), version.to_owned()));
-        let is_wanted = self.wanted.get(name).is_some_and(|wanted| wanted == version);
-        if is_wanted {
-            self.wanted.remove(name);
-        }
-        is_wanted
+        let is_wanted = self.wanted.get(name).is_some_and(|wanted| wanted.version == version);
+        if is_wanted { self.wanted.remove(name).map(|wanted| wanted.attempt) } else { None }
     }
 
     /// Keeps a compiled plugin until the swap that goes on is decided; gives it back if none does.
-    pub(super) fn hold(&mut self, plugin: Plugin) -> Option<Plugin> {
+    pub(super) fn hold(&mut self, plugin: Plugin, attempt: SwapAttempt) -> Option<(Plugin, SwapAttempt)> {
         if !self.swapping.contains_key(&**plugin.name()) {
-            return Some(plugin);
+            return Some((plugin, attempt));
         }
-        self.wanted.insert(plugin.name().to_string(), plugin.version().to_string());
+        let wanted = Wanted { version: plugin.version().to_string(), attempt };
+        self.wanted.insert(plugin.name().to_string(), wanted);
         self.ready.insert(plugin.name().to_string(), plugin);
         None
     }
 
     /// A swap begins. What it gives back says when newer content came first.
-    pub(super) fn begin_swap(&mut self, name: &str, version: &str) -> CancellationToken {
+    pub(super) fn begin_swap(
+        &mut self,
+        name: &str,
+        version: &str,
+        attempt: Option<SwapAttempt>,
+    ) -> CancellationToken {
         let superseded = CancellationToken::new();
-        let swapping = Swapping { version: version.to_owned(), superseded: superseded.clone() };
+        let swapping = Swapping { version: version.to_owned(), attempt, superseded: superseded.clone() };
         self.swapping.insert(name.to_owned(), swapping);
         superseded
     }
 
-    /// The swap of a plugin is decided. Gives the content that waited for that.
-    pub(super) fn end_swap(&mut self, name: &str) -> Option<Plugin> {
-        self.swapping.remove(name);
-        let next = self.ready.remove(name)?;
-        self.wanted.remove(name);
-        Some(next)
+    /// The swap of a plugin is decided.
+    pub(super) fn end_swap(&mut self, name: &str) -> EndedSwap {
+        let attempt = self.swapping.remove(name).and_then(|swapping| swapping.attempt);
+        let next = self.ready.remove(name);
+        let next = next.and_then(|plugin| Some((plugin, self.wanted.remove(name)?.attempt)));
+        EndedSwap { attempt, next }
     }
 
     /// Whether a swap of this plugin goes on.
@@ -164,10 +201,30 @@ impl Intake {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::verdict::AskedBy;
 
-    fn candidate(name: &str, version: &str) -> Candidate {
-        Candidate { name: name.into(), path: Some(name.into()), wasm: Vec::new(), version: version.into() }
+    /// Content comes: says whether it runs already, and what is skipped for it.
+    fn found(
+        intake: &mut Intake,
+        (name, version): (&str, &str),
+        running: Option<&str>,
+    ) -> (bool, Option<String>) {
+        let candidate = Candidate {
+            name: name.into(),
+            path: Some(name.into()),
+            wasm: Vec::new(),
+            version: version.into(),
+        };
+        let Arrival { needless, skipped } =
+            intake.found(candidate, SwapAttempt::new(AskedBy::Folder), running);
+        (needless.is_some(), skipped.map(|skipped| skipped.version))
     }
+
+    fn skipped(version: &str) -> (bool, Option<String>) {
+        (false, Some(version.to_owned()))
+    }
+
+    const NEWS: (bool, Option<String>) = (false, None);
 
     fn next(intake: &mut Intake) -> Option<(String, String)> {
         intake.next(|_| true, true).map(|next| (next.name, next.version))
@@ -178,41 +235,42 @@ mod tests {
     }
 
     #[test]
-    fn of_what_comes_while_one_compiles_only_the_newest_is_compiled() {
+    fn of_what_comes_while_one_compiles_only_the_newest_is_compiled_and_the_rest_is_skipped() {
         let mut intake = Intake::default();
-        assert!(intake.found(candidate("a", "1"), None));
+        assert_eq!(found(&mut intake, ("a", "1"), None), NEWS);
         assert_eq!(next(&mut intake), is("a", "1"));
-        for version in ["2", "3", "4"] {
-            assert!(intake.found(candidate("a", version), None));
+        for (version, before) in [("2", "1"), ("3", "2"), ("4", "3")] {
+            assert_eq!(found(&mut intake, ("a", version), None), skipped(before));
         }
-        assert!(!intake.compiled("a", "1"), "newer content has come");
+        assert!(intake.compiled("a", "1").is_none(), "newer content has come");
         assert_eq!(next(&mut intake), is("a", "4"));
         assert_eq!(next(&mut intake), None);
         assert!(intake.is_coming("a"));
-        assert!(intake.compiled("a", "4"));
+        assert!(intake.compiled("a", "4").is_some());
         assert!(!intake.is_coming("a"));
     }
 
     #[test]
     fn a_file_that_is_again_what_runs_skips_what_came_in_between() {
         let mut intake = Intake::default();
-        assert!(intake.found(candidate("a", "2"), Some("1")));
-        assert!(!intake.found(candidate("a", "1"), Some("1")), "it runs");
+        assert_eq!(found(&mut intake, ("a", "2"), Some("1")), NEWS);
+        assert_eq!(found(&mut intake, ("a", "1"), Some("1")), (true, Some("2".to_owned())), "it runs");
         assert_eq!(next(&mut intake), None);
         // While the swap to 2 goes on, 1 is news again, and 2 is not.
-        let superseded = intake.begin_swap("a", "2");
-        assert!(intake.found(candidate("a", "2"), Some("1")));
+        let superseded = intake.begin_swap("a", "2", Some(SwapAttempt::new(AskedBy::Folder)));
+        assert_eq!(found(&mut intake, ("a", "2"), Some("1")), NEWS);
         assert!(!superseded.is_cancelled());
-        assert!(intake.found(candidate("a", "1"), Some("1")));
+        assert_eq!(found(&mut intake, ("a", "1"), Some("1")), NEWS);
         assert!(superseded.is_cancelled());
         assert_eq!(next(&mut intake), is("a", "1"));
+        assert!(intake.end_swap("a").attempt.is_some(), "its verdict is still to be told");
     }
 
     #[test]
     fn what_no_pipeline_needs_waits_for_what_one_does() {
         let mut intake = Intake::default();
         for name in ["a", "b", "c"] {
-            assert!(intake.found(candidate(name, "1"), None));
+            assert_eq!(found(&mut intake, (name, "1"), None), NEWS);
         }
         let needed = intake.next(|name| name == "b", false);
         assert_eq!(needed.map(|next| next.name), Some("b".to_owned()));
@@ -223,9 +281,9 @@ mod tests {
     #[test]
     fn a_file_that_is_gone_is_not_wanted_any_more() {
         let mut intake = Intake::default();
-        assert!(intake.found(candidate("a", "1"), None));
+        assert_eq!(found(&mut intake, ("a", "1"), None), NEWS);
         assert_eq!(next(&mut intake), is("a", "1"));
-        intake.forget("a");
-        assert!(!intake.compiled("a", "1"));
+        assert_eq!(intake.forget("a").map(|wanted| wanted.version), Some("1".to_owned()));
+        assert!(intake.compiled("a", "1").is_none());
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::config::{self, MAX_SINKS, Outputs, Redacted};
 use crate::connector::CurrentPlugins;
-use crate::plugin::{Description, Fault, Plugin};
+use crate::plugin::{Description, Fault, Plugin, Setup};
 
 /// The current version of each plugin. A cheap handle.
 #[derive(Clone, Debug, Default)]
@@ -14,9 +14,7 @@ pub(super) struct PluginRegistry {
 #[derive(Debug, thiserror::Error)]
 pub enum PluginRefusal {
     /// It does not take back what it, or an earlier version of it, knew when its pipeline last ended.
-    #[error(
-        "pipeline {pipeline}, transform {transform}: plugin {plugin} does not take its state back: {fault}"
-    )]
+    #[error("pipeline {pipeline}, transform {transform}: {}", self.reason())]
     State {
         /// The name of the pipeline.
         pipeline: String,
@@ -28,7 +26,7 @@ pub enum PluginRefusal {
         fault: Fault,
     },
     /// It does not take its configuration, or fails before it is asked anything.
-    #[error("pipeline {pipeline}, transform {transform}: plugin {plugin} does not start: {fault}")]
+    #[error("pipeline {pipeline}, transform {transform}: {}", self.reason())]
     Init {
         /// The name of the pipeline.
         pipeline: String,
@@ -40,7 +38,7 @@ pub enum PluginRefusal {
         fault: Fault,
     },
     /// It is to be asked before an endpoint dials, and does not take its configuration, or is no connector.
-    #[error("pipeline {pipeline}, {endpoint}: plugin {plugin} of before_connect does not start: {fault}")]
+    #[error("pipeline {pipeline}, {endpoint}: {}", self.reason())]
     Connector {
         /// The name of the pipeline.
         pipeline: String,
@@ -52,9 +50,7 @@ pub enum PluginRefusal {
         fault: Fault,
     },
     /// A sink takes an output that it does not have.
-    #[error(
-        "pipeline {pipeline}: a sink takes the output \"{output}\", which plugin {plugin} does not have (it has: {known})"
-    )]
+    #[error("pipeline {pipeline}: {}", self.reason())]
     Output {
         /// The name of the pipeline.
         pipeline: String,
@@ -65,6 +61,46 @@ pub enum PluginRefusal {
         /// The outputs that the plugin has, separated by commas.
         known: String,
     },
+}
+
+impl PluginRefusal {
+    /// A plugin does not take its configuration in a stage.
+    pub(super) fn init(transform: &config::Transform, setup: &Setup, fault: Fault) -> Self {
+        Self::Init {
+            pipeline: setup.pipeline.to_string(),
+            transform: setup.transform.to_string(),
+            plugin: transform.plugin.shown().to_owned(),
+            fault,
+        }
+    }
+
+    /// A plugin does not take its state back in a stage.
+    pub(super) fn state(transform: &config::Transform, setup: &Setup, fault: Fault) -> Self {
+        Self::State {
+            pipeline: setup.pipeline.to_string(),
+            transform: setup.transform.to_string(),
+            plugin: transform.plugin.shown().to_owned(),
+            fault,
+        }
+    }
+
+    /// Why, without the place where the plugin would serve.
+    pub fn reason(&self) -> String {
+        match self {
+            Self::State { plugin, fault, .. } => {
+                format!("plugin {plugin} does not take its state back: {fault}")
+            }
+            Self::Init { plugin, fault, .. } => format!("plugin {plugin} does not start: {fault}"),
+            Self::Connector { plugin, fault, .. } => {
+                format!("plugin {plugin} of before_connect does not start: {fault}")
+            }
+            Self::Output { plugin, output, known, .. } => {
+                format!(
+                    "a sink takes the output \"{output}\", which plugin {plugin} does not have (it has: {known})"
+                )
+            }
+        }
+    }
 }
 
 impl PluginRegistry {

@@ -3,13 +3,15 @@
 //! What takes time, compiling and swapping, is a job; what it came to is told by `next`. What a version means
 //! for the pipelines is decided in `takeover.rs`.
 
+use super::attempt::SwapAttempt;
 use super::compile::{self, Compiler, Compiling};
 use super::intake::Intake;
 use super::job::PluginJob;
 use super::plugin_registry::PluginRegistry;
-use super::swap::{self, ConnectorUse, IdleStage, Offer, StageUse};
+use super::swap::{self, Offer, StageUse, SwapTargets};
 use crate::plugin::{Engine, Plugin};
 use crate::plugin_folder::{Candidate, Change, Folder};
+use crate::verdict::{AskedBy, SwapOptions};
 use std::collections::BTreeSet;
 use tokio::task::JoinSet;
 
@@ -132,42 +134,42 @@ impl ManagedPlugins {
         let Some(built_in) = self.intake.built_in(name) else { return false };
         tracing::info!(plugin = name, version = built_in.version, "built-in plugin taken");
         let running = self.registry.get(name).map(|plugin| plugin.version().clone());
-        self.intake.found(built_in, running.as_deref())
+        let arrival = self.intake.found(built_in, SwapAttempt::new(AskedBy::Start), running.as_deref());
+        arrival.needless.is_none()
     }
 
     /// Begins to swap a version in everywhere.
     pub(super) fn swap(
         &mut self,
         plugin: Plugin,
+        attempt: SwapAttempt,
         previous: Plugin,
-        uses: Vec<StageUse>,
-        idle: Vec<IdleStage>,
-        connectors: Vec<ConnectorUse>,
+        targets: SwapTargets,
     ) {
-        self.begin_swap(plugin, Some(previous), false, uses, idle, connectors);
+        let options = attempt.options.clone();
+        let superseded = self.intake.begin_swap(plugin.name(), plugin.version(), Some(attempt));
+        let SwapTargets { uses, idle, connectors } = targets;
+        let previous = Some(previous);
+        self.offer(Offer { plugin, previous, options, uses, idle, connectors, superseded });
     }
 
     /// Begins to swap the current version in where it does not run.
-    pub(super) fn catch_up(&mut self, plugin: Plugin, uses: Vec<StageUse>) {
-        self.begin_swap(plugin, None, false, uses, Vec::new(), Vec::new());
+    pub(super) fn catch_up(&mut self, plugin: Plugin, attempt: SwapAttempt, uses: Vec<StageUse>) {
+        let options = attempt.options.clone();
+        let superseded = self.intake.begin_swap(plugin.name(), plugin.version(), Some(attempt));
+        let (idle, connectors) = (Vec::new(), Vec::new());
+        self.offer(Offer { plugin, previous: None, options, uses, idle, connectors, superseded });
     }
 
     /// Begins to exchange the code of stages that run the current version without optimised code.
     pub(super) fn exchange_code(&mut self, plugin: Plugin, uses: Vec<StageUse>) {
-        self.begin_swap(plugin, None, true, uses, Vec::new(), Vec::new());
+        let superseded = self.intake.begin_swap(plugin.name(), plugin.version(), None);
+        let (idle, connectors) = (Vec::new(), Vec::new());
+        let options = SwapOptions::at_once();
+        self.offer(Offer { plugin, previous: None, options, uses, idle, connectors, superseded });
     }
 
-    fn begin_swap(
-        &mut self,
-        plugin: Plugin,
-        previous: Option<Plugin>,
-        is_same_version: bool,
-        uses: Vec<StageUse>,
-        idle: Vec<IdleStage>,
-        connectors: Vec<ConnectorUse>,
-    ) {
-        let superseded = self.intake.begin_swap(plugin.name(), plugin.version());
-        let offer = Offer { plugin, previous, is_same_version, uses, idle, connectors, superseded };
+    fn offer(&mut self, offer: Offer) {
         self.jobs.spawn(async move { PluginJob::Swapped(Box::new(swap::swap(offer).await)) });
     }
 

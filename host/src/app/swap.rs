@@ -8,11 +8,12 @@
 use super::bounded::{Failure, bounded};
 use super::connectors;
 use super::instances::{self, instantiate, retire};
-use super::plugin_registry::check_outputs;
+use super::plugin_registry::{PluginRefusal, check_outputs};
 use crate::config;
 use crate::connector::Connector;
-use crate::pipeline::{CarriedState, Control, Swap, Swapped};
+use crate::pipeline::{Control, Swap, Swapped};
 use crate::plugin::{Instance, Plugin, Setup};
+use crate::verdict::{CarriedState, SwapOptions, SwapOutcome, UsePlace, UseVerdict};
 use futures_util::future::join_all;
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,6 +33,8 @@ pub(super) struct StageUse {
     pub(super) pipeline: Arc<config::Pipeline>,
     pub(super) stage: usize,
     pub(super) setup: Setup,
+    /// The version that it runs now.
+    pub(super) version: Arc<str>,
     pub(super) control: mpsc::Sender<Control>,
 }
 
@@ -51,14 +54,21 @@ pub(super) struct ConnectorUse {
     pub(super) connector: Connector,
 }
 
+/// Everything that a new version has to do with.
+#[derive(Debug)]
+pub(super) struct SwapTargets {
+    pub(super) uses: Vec<StageUse>,
+    pub(super) idle: Vec<IdleStage>,
+    pub(super) connectors: Vec<ConnectorUse>,
+}
+
 /// A version that is offered to uses of its plugin.
 #[derive(Debug)]
 pub(super) struct Offer {
     pub(super) plugin: Plugin,
     /// The version before, where this one takes over everywhere.
     pub(super) previous: Option<Plugin>,
-    /// The uses run this version already, without optimised code.
-    pub(super) is_same_version: bool,
+    pub(super) options: SwapOptions,
     pub(super) uses: Vec<StageUse>,
     /// Stages that take it at their next start.
     pub(super) idle: Vec<IdleStage>,
@@ -72,67 +82,21 @@ pub(super) struct Offer {
 #[derive(Debug)]
 pub(super) struct FinishedSwap {
     pub(super) plugin: Plugin,
-    /// The uses ran this version already, without optimised code.
-    pub(super) is_same_version: bool,
-    pub(super) report: SwapReport,
+    /// Whether the new version runs.
+    pub(super) outcome: SwapOutcome,
+    /// Why it was rejected, or not taken everywhere.
+    pub(super) error: Option<String>,
+    /// What became of it at each place.
+    pub(super) uses: Vec<UseVerdict>,
     /// The uses that run it now.
     pub(super) taken: Vec<StageUse>,
     /// The uses that stay on the version before, those included whose pipelines are about to end.
     pub(super) kept: Vec<StageUse>,
 }
 
-/// How a swap went.
-#[derive(Clone, Debug)]
-pub(super) struct SwapReport {
-    /// Whether the new version runs.
-    pub outcome: SwapDecision,
-    /// Why it was rejected, or not taken everywhere.
-    pub error: Option<String>,
-    /// Each stage that runs the plugin.
-    pub uses: Vec<StageReport>,
-    /// The pipeline and the name of each endpoint that asks the plugin.
-    pub connectors: Vec<(String, String)>,
-}
-
-/// How a swap went at one stage.
-#[derive(Clone, Debug)]
-pub(super) struct StageReport {
-    /// The name of the pipeline.
-    pub pipeline: String,
-    /// The label of the stage.
-    pub transform: String,
-    /// Whether the new version runs there.
-    pub outcome: SwapDecision,
-    /// What became of the state.
-    pub state: Option<&'static str>,
-    /// How long the pipeline stood still.
-    pub swap_us: Option<u64>,
-    /// Why the old version runs on.
-    pub error: Option<String>,
-}
-
-/// Whether the new version runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum SwapDecision {
-    /// The new version runs.
-    Swapped,
-    /// The version before goes on.
-    Rejected,
-    /// Newer content came before it was decided.
-    Superseded,
-}
-
 /// Swaps the plugin in all its uses.
 pub(super) async fn swap(offer: Offer) -> FinishedSwap {
-    let Offer { plugin, previous, is_same_version, uses, idle, connectors, superseded } = offer;
-    let name = |each: &ConnectorUse| (each.pipeline.name.clone(), each.connector.endpoint().to_owned());
-    let mut report = SwapReport {
-        outcome: SwapDecision::Rejected,
-        error: None,
-        uses: Vec::new(),
-        connectors: connectors.iter().map(name).collect(),
-    };
-    let (mut taken, mut kept) = (Vec::new(), Vec::new());
+    let Offer { plugin, previous, options, uses, idle, connectors, superseded } = offer;
     let prepared = join_all(uses.iter().map(|each| prepare(&plugin, each)));
     let spared = join_all(idle.iter().map(|each| spare(&plugin, previous.as_ref(), each)));
     let asked = join_all(connectors.iter().map(|each| spare_connector(&plugin, previous.as_ref(), each)));
@@ -140,53 +104,95 @@ pub(super) async fn swap(offer: Offer) -> FinishedSwap {
     let (prepared, spared, asked) = match bounded(PREPARE_DEADLINE, &superseded, prepared).await {
         Ok(prepared) => prepared,
         Err(failure) => {
-            if failure == Failure::Cancelled {
-                report.outcome = SwapDecision::Superseded;
-            }
-            report.error = Some(match failure {
-                Failure::Cancelled => "newer content came first".to_owned(),
+            let (outcome, error) = match failure {
+                Failure::Cancelled => (SwapOutcome::Superseded, "newer content came first".to_owned()),
                 Failure::TimedOut => {
-                    format!("it has not started everywhere after {} s", PREPARE_DEADLINE.as_secs())
+                    let error =
+                        format!("it has not started everywhere after {} s", PREPARE_DEADLINE.as_secs());
+                    (SwapOutcome::Rejected, error)
                 }
-                Failure::Panicked => "starting it met a fault of the host; the log has the panic".to_owned(),
-            });
-            return FinishedSwap { plugin, is_same_version, report, taken, kept: uses };
+                Failure::Panicked => {
+                    let error = "starting it met a fault of the host; the log has the panic".to_owned();
+                    (SwapOutcome::Rejected, error)
+                }
+            };
+            let (error, taken) = (Some(error), Vec::new());
+            return FinishedSwap { plugin, outcome, error, uses: Vec::new(), taken, kept: uses };
         }
     };
-    let (prepared, mut refused) = prepared.into_iter().fold((Vec::new(), Vec::new()), |mut all, each| {
-        match each {
-            Ok(prepared) => all.0.push(prepared),
-            Err(error) => all.1.push(error),
+    let refusals = prepared.iter().filter_map(|each| each.as_ref().err());
+    let refusals = refusals.chain(spared.iter().chain(&asked).filter_map(|each| each.as_ref().err()));
+    let refusals: Vec<_> = refusals.map(PluginRefusal::to_string).collect();
+    if !refusals.is_empty() {
+        let reason = |refusal: &PluginRefusal| refusal.reason();
+        let mut verdicts = Vec::new();
+        for (each, prepared) in uses.iter().zip(&prepared) {
+            verdicts.push(each.rejected(prepared.as_ref().err().map(reason)));
         }
-        all
-    });
-    refused.extend(spared.into_iter().chain(asked).filter_map(Result::err));
-    if !refused.is_empty() {
-        report.error = Some(refused.join("; "));
-        retire(prepared.into_iter().flatten().flatten().collect()).await;
-        return FinishedSwap { plugin, is_same_version, report, taken, kept: uses };
+        for (IdleStage { pipeline, setup, .. }, spared) in idle.iter().zip(spared) {
+            let place = UsePlace::Transform(setup.transform.to_string());
+            verdicts.extend(
+                spared
+                    .err()
+                    .map(|refusal| UseVerdict::rejected(&pipeline.name, place, Some(refusal.reason()))),
+            );
+        }
+        for (ConnectorUse { pipeline, connector }, asked) in connectors.iter().zip(asked) {
+            let place = UsePlace::Endpoint(connector.endpoint().to_owned());
+            verdicts.push(UseVerdict::rejected(&pipeline.name, place, asked.err().as_ref().map(reason)));
+        }
+        retire(prepared.into_iter().flatten().flatten().flatten().collect()).await;
+        let (outcome, error) = (SwapOutcome::Rejected, Some(refusals.join("; ")));
+        return FinishedSwap { plugin, outcome, error, uses: verdicts, taken: Vec::new(), kept: uses };
     }
-    let mut retired = Vec::new();
-    let exchanges = uses.iter().zip(prepared).map(async |(each, next)| exchange(each, next?).await);
+    let (mut verdicts, mut taken, mut kept, mut retired) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let prepared = prepared.into_iter().map(Result::ok);
+    let exchanges = uses.iter().zip(prepared);
+    let exchanges = exchanges.map(async |(each, next)| exchange(each, next??, &options).await);
     for (each, answer) in uses.clone().into_iter().zip(join_all(exchanges).await) {
-        let Some((stage_report, instances)) = answer else {
+        let Some((verdict, instances)) = answer else {
             kept.push(each);
             continue;
         };
-        let side = if stage_report.outcome == SwapDecision::Swapped { &mut taken } else { &mut kept };
+        let side = if verdict.outcome == SwapOutcome::Swapped { &mut taken } else { &mut kept };
         side.push(each);
-        report.uses.push(stage_report);
+        verdicts.push(verdict);
         retired.extend(instances);
     }
-    if report.uses.is_empty() || !taken.is_empty() {
-        report.outcome = SwapDecision::Swapped;
+    let is_swapped = verdicts.is_empty() || !taken.is_empty();
+    let outcome = if is_swapped { SwapOutcome::Swapped } else { SwapOutcome::Rejected };
+    let error = uses_that_refuse(&verdicts);
+    for ConnectorUse { pipeline, connector } in connectors {
+        verdicts.push(UseVerdict {
+            pipeline: pipeline.name.clone(),
+            place: UsePlace::Endpoint(connector.endpoint().to_owned()),
+            outcome,
+            state: is_swapped.then_some(CarriedState::None),
+            swap_us: None,
+            error: None,
+            shadow: None,
+        });
     }
-    report.error = report.uses.iter().find_map(|each| {
-        let error = each.error.as_ref()?;
-        Some(format!("pipeline {}, transform {}: {error}", each.pipeline, each.transform))
-    });
     retire(retired).await;
-    FinishedSwap { plugin, is_same_version, report, taken, kept }
+    FinishedSwap { plugin, outcome, error, uses: verdicts, taken, kept }
+}
+
+/// Why a version is not taken everywhere.
+fn uses_that_refuse(verdicts: &[UseVerdict]) -> Option<String> {
+    let refusals = verdicts.iter().filter_map(|each| {
+        let error = each.error.as_ref()?;
+        Some(format!("pipeline {}, {}: {error}", each.pipeline, each.place))
+    });
+    let refusals: Vec<_> = refusals.collect();
+    (!refusals.is_empty()).then(|| refusals.join("; "))
+}
+
+impl StageUse {
+    /// The version that it runs goes on.
+    fn rejected(&self, error: Option<String>) -> UseVerdict {
+        let place = UsePlace::Transform(self.setup.transform.to_string());
+        UseVerdict::rejected(&self.pipeline.name, place, error)
+    }
 }
 
 /// Whether a stage that does not run now can be started with a version. One that the version before cannot start
@@ -194,7 +200,7 @@ pub(super) async fn swap(offer: Offer) -> FinishedSwap {
 ///
 /// # Errors
 /// Why it cannot, and could with the version before.
-async fn spare(plugin: &Plugin, previous: Option<&Plugin>, each: &IdleStage) -> Result<(), String> {
+async fn spare(plugin: &Plugin, previous: Option<&Plugin>, each: &IdleStage) -> Result<(), PluginRefusal> {
     let IdleStage { pipeline, stage, setup } = each;
     let Err(refusal) = try_out(plugin, pipeline, *stage, setup).await else { return Ok(()) };
     match previous {
@@ -211,12 +217,12 @@ async fn spare_connector(
     plugin: &Plugin,
     previous: Option<&Plugin>,
     each: &ConnectorUse,
-) -> Result<(), String> {
+) -> Result<(), PluginRefusal> {
     let ConnectorUse { pipeline, connector } = each;
     let Err(refusal) = connectors::try_out(&pipeline.name, connector, plugin).await else { return Ok(()) };
     match previous {
         Some(previous) if connectors::try_out(&pipeline.name, connector, previous).await.is_ok() => {
-            Err(refusal.to_string())
+            Err(refusal)
         }
         _ => Ok(()),
     }
@@ -228,23 +234,22 @@ async fn try_out(
     pipeline: &config::Pipeline,
     stage: usize,
     setup: &Setup,
-) -> Result<(), String> {
+) -> Result<(), PluginRefusal> {
     // Its pipeline may be about to end: what that end alone changes is not what a start begins with.
     let state = setup.state.clone();
     let resumed = tokio::task::spawn_blocking(move || state.resumed()).await;
     let setup = &Setup { state: resumed.expect("copying state does not panic"), ..setup.clone() };
-    let made = instances::instances(&pipeline.transforms[stage], plugin, setup).await;
-    let made = made.map_err(|refusal| refusal.to_string())?;
+    let made = instances::instances(&pipeline.transforms[stage], plugin, setup).await?;
     retire(check_stage(plugin, pipeline, stage, made.instances).await?).await;
     Ok(())
 }
 
 /// Makes the instances of a use; none where its pipeline is about to end, and its next start can do with the version.
-async fn prepare(plugin: &Plugin, each: &StageUse) -> Result<Option<Vec<Instance>>, String> {
-    let StageUse { pipeline, stage, setup, control } = each;
+async fn prepare(plugin: &Plugin, each: &StageUse) -> Result<Option<Vec<Instance>>, PluginRefusal> {
+    let StageUse { pipeline, stage, setup, control, .. } = each;
     let made = match instantiate(plugin, setup).await {
         Ok(instances) => check_stage(plugin, pipeline, *stage, instances).await,
-        Err(fault) => Err(format!("pipeline {}, transform {}: {fault}", pipeline.name, setup.transform)),
+        Err(fault) => Err(PluginRefusal::init(&pipeline.transforms[*stage], setup, fault)),
     };
     match made {
         Err(_) if setup.state.is_sealed() || control.is_closed() => {
@@ -260,50 +265,39 @@ async fn check_stage(
     pipeline: &config::Pipeline,
     stage: usize,
     instances: Vec<Instance>,
-) -> Result<Vec<Instance>, String> {
+) -> Result<Vec<Instance>, PluginRefusal> {
     if stage + 1 == pipeline.transforms.len()
         && let Err(refusal) = check_outputs(pipeline, plugin.name(), instances[0].description())
     {
         retire(instances).await;
-        return Err(refusal.to_string());
+        return Err(refusal);
     }
     Ok(instances)
 }
 
 /// Offers a use its new instances. None: its pipeline has ended, or is about to.
-async fn exchange(each: &StageUse, next: Vec<Instance>) -> Option<(StageReport, Vec<Instance>)> {
-    let mut report = StageReport {
-        pipeline: each.pipeline.name.clone(),
-        transform: each.setup.transform.to_string(),
-        outcome: SwapDecision::Rejected,
-        state: None,
-        swap_us: None,
-        error: None,
-    };
+async fn exchange(
+    each: &StageUse,
+    next: Vec<Instance>,
+    options: &SwapOptions,
+) -> Option<(UseVerdict, Vec<Instance>)> {
+    let mut verdict = each.rejected(None);
     let (sender, answer) = oneshot::channel();
-    let swap = Box::new(Swap { stage: each.stage, next, fresh: false, verdict: sender });
+    let swap = Box::new(Swap { stage: each.stage, next, fresh: options.state_fresh, verdict: sender });
     let asked = async {
         each.control.send(Control::Swap(swap)).await.ok()?;
         answer.await.ok()
     };
     let Ok(answered) = tokio::time::timeout(EXCHANGE_DEADLINE, asked).await else {
         // It finds nobody waiting for its verdict, and stays on the version that it runs.
-        report.error = Some(format!("its pipeline did not swap within {} s", EXCHANGE_DEADLINE.as_secs()));
-        return Some((report, Vec::new()));
+        verdict.error = Some(format!("its pipeline did not swap within {} s", EXCHANGE_DEADLINE.as_secs()));
+        return Some((verdict, Vec::new()));
     };
     let Swapped { outcome, pause, retired } = answered?;
-    report.swap_us = Some(u64::try_from(pause.as_micros()).unwrap_or(u64::MAX));
+    verdict.swap_us = Some(u64::try_from(pause.as_micros()).unwrap_or(u64::MAX));
     match outcome {
-        Ok(state) => {
-            report.outcome = SwapDecision::Swapped;
-            report.state = Some(match state {
-                CarriedState::Carried => "carried",
-                CarriedState::Older => "older",
-                CarriedState::Fresh => "fresh",
-                CarriedState::None => "none",
-            });
-        }
-        Err(fault) => report.error = Some(fault.to_string()),
+        Ok(state) => (verdict.outcome, verdict.state) = (SwapOutcome::Swapped, Some(state)),
+        Err(fault) => verdict.error = Some(fault.to_string()),
     }
-    Some((report, retired))
+    Some((verdict, retired))
 }

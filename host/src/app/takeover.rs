@@ -1,34 +1,42 @@
 //! How a version of a plugin takes over: from what the folder brings to the stages that run it.
 //!
 //! The newest content wins at once. A version that is compiled is offered to all stages of its plugin; what they
-//! made of it is noted, and a pipeline that had failed with another version gets another chance.
+//! made of it is noted, and a pipeline that had failed with another version gets another chance. What became of an
+//! attempt is told in `decision.rs`.
 
-use super::swap::{FinishedSwap, SwapDecision};
+use super::attempt::SwapAttempt;
+use super::decision::Decision;
+use super::intake::{Arrival, EndedSwap, Wanted};
+use super::swap::{FinishedSwap, SwapTargets};
 use super::task::Task;
 use crate::plugin::Plugin;
 use crate::plugin_folder::{Candidate, Change};
-use crate::telemetry::SwapOutcome;
+use crate::verdict::{AskedBy, CarriedState, SwapOutcome, UseVerdict};
 
 impl Task {
-    /// A file of the plugin folder has changed.
-    pub(super) fn changed(&mut self, change: Change) {
+    /// A file of the plugin folder has changed, or was found by the start of the host.
+    pub(super) fn changed(&mut self, change: Change, asked_by: AskedBy) {
         match change {
             Change::Found(candidate) => {
                 self.plugins.intake.bar_built_in(&candidate.name);
-                self.found(candidate);
+                self.found(candidate, SwapAttempt::new(asked_by));
             }
             Change::Refused { name, error, .. } => {
                 self.plugins.intake.bar_built_in(&name);
-                self.plugins.intake.forget(&name);
-                self.rejected(&name, None, &error);
+                if let Some(skipped) = self.plugins.intake.forget(&name) {
+                    self.superseded(&name, skipped, "newer content came first");
+                }
+                self.refused(&name, None, &SwapAttempt::new(asked_by), error);
                 self.pipelines.start_waiting(&mut self.plugins, &name);
             }
             Change::Gone { name } => {
-                self.plugins.intake.gone(&name);
+                if let Some(skipped) = self.plugins.intake.gone(&name) {
+                    self.superseded(&name, skipped, "its file was removed before it ran");
+                }
                 match (self.plugins.intake.built_in(&name), self.plugins.registry.get(&name)) {
                     (Some(built_in), _) if self.pipelines.need(&name) => {
                         tracing::warn!(plugin = %name, "plugin file is gone; the built-in version takes over");
-                        self.found(built_in);
+                        self.found(built_in, SwapAttempt::new(asked_by));
                     }
                     (_, Some(_)) => {
                         tracing::warn!(plugin = %name, "plugin file is gone; the version that runs goes on");
@@ -40,52 +48,63 @@ impl Task {
         }
     }
 
-    /// There is content of a plugin.
-    fn found(&mut self, candidate: Candidate) {
+    /// There is content of a plugin that is to run.
+    fn found(&mut self, candidate: Candidate, attempt: SwapAttempt) {
         let name = candidate.name.clone();
         let running = self.plugins.registry.get(&name).map(|plugin| plugin.version().clone());
-        if !self.plugins.intake.found(candidate, running.as_deref()) {
+        let (version, asked_by) = (candidate.version.clone(), attempt.asked_by.as_str());
+        let Arrival { needless, skipped } = self.plugins.intake.found(candidate, attempt, running.as_deref());
+        if let Some(skipped) = skipped {
+            self.superseded(&name, skipped, "newer content came first");
+        }
+        if needless.is_none() && running.is_some() {
+            tracing::info!(plugin = %name, version, asked_by, "plugin version found");
+        }
+        if let Some(attempt) = needless {
             // What runs already was written again: whoever did not take it may look again.
             self.pipelines.forgive(&name);
-            self.catch_up(&name);
+            self.catch_up(&name, attempt);
             self.pipelines.revive(&mut self.plugins, &name);
         }
     }
 
-    /// A plugin was compiled, or was found to be none.
+    /// A plugin was compiled, or was found to be none. One that nobody wants any more was skipped before.
     pub(super) fn compiled(&mut self, name: &str, version: &str, result: Result<Plugin, String>) {
-        if !self.plugins.intake.compiled(name, version) {
-            tracing::info!(plugin = name, version, "plugin skipped: newer content came first");
-            return;
-        }
+        let Some(mut attempt) = self.plugins.intake.compiled(name, version) else { return };
         match result {
             Err(error) => {
                 self.plugins.intake.bar_built_in(name);
-                self.rejected(name, Some(version), &error);
+                self.refused(name, Some(version), &attempt, error);
                 self.pipelines.start_waiting(&mut self.plugins, name);
             }
-            Ok(plugin) => self.offer(plugin),
+            Ok(plugin) => {
+                attempt.compile_ms = u64::try_from(plugin.load_time().as_millis()).ok();
+                self.offer(plugin, attempt);
+            }
         }
     }
 
     /// Has a compiled plugin take over, once the swap before is decided.
-    fn offer(&mut self, plugin: Plugin) {
-        let Some(plugin) = self.plugins.intake.hold(plugin) else { return };
+    fn offer(&mut self, plugin: Plugin, attempt: SwapAttempt) {
+        let Some((plugin, attempt)) = self.plugins.intake.hold(plugin, attempt) else { return };
         let name = plugin.name().clone();
         let Some(previous) = self.plugins.registry.get(&name) else {
+            // The first version of a plugin takes nobody's place: that is no swap.
             tracing::info!(
                 plugin = %name, version = %plugin.version(), cached = plugin.is_from_cache(),
-                compile_ms = plugin.load_time().as_millis() as u64, optimised = plugin.is_optimised(),
-                "plugin loaded"
+                compile_ms = attempt.compile_ms, optimised = plugin.is_optimised(),
+                asked_by = attempt.asked_by.as_str(), "plugin loaded"
             );
             self.plugins.put(plugin);
             return self.pipelines.start_waiting(&mut self.plugins, &name);
         };
         if previous.version() != plugin.version() {
-            let uses = self.pipelines.uses(&name);
-            let idle = self.pipelines.idle(&name);
-            let connectors = self.pipelines.connectors(&name);
-            self.plugins.swap(plugin, previous, uses, idle, connectors);
+            let targets = SwapTargets {
+                uses: self.pipelines.uses(&name),
+                idle: self.pipelines.idle(&name),
+                connectors: self.pipelines.connectors(&name),
+            };
+            self.plugins.swap(plugin, attempt, previous, targets);
         }
     }
 
@@ -98,7 +117,7 @@ impl Task {
                     let compile_ms = plugin.load_time().as_millis() as u64;
                     tracing::info!(plugin = name, version = %plugin.version(), compile_ms, "plugin optimised");
                     self.plugins.put(plugin);
-                    self.catch_up(name);
+                    self.catch_up(name, SwapAttempt::new(AskedBy::Start));
                 }
             }
             Err(error) => tracing::warn!(plugin = name, error, "plugin runs on without optimised code"),
@@ -107,14 +126,14 @@ impl Task {
 
     /// Offers the current version to the stages that run an older one, since their pipelines were starting while it
     /// took over; then its optimised code to those that run it without.
-    pub(super) fn catch_up(&mut self, name: &str) {
+    pub(super) fn catch_up(&mut self, name: &str, attempt: SwapAttempt) {
         if self.plugins.intake.is_swapping(name) {
             return;
         }
         let Some(plugin) = self.plugins.registry.get(name) else { return };
         let behind = self.pipelines.behind(name, plugin.version());
         if !behind.is_empty() {
-            return self.plugins.catch_up(plugin, behind);
+            return self.plugins.catch_up(plugin, attempt, behind);
         }
         let unoptimised = self.pipelines.unoptimised(name, plugin.version());
         if plugin.is_optimised() && !unoptimised.is_empty() {
@@ -124,76 +143,75 @@ impl Task {
 
     /// It is decided who runs a version.
     pub(super) fn swapped(&mut self, finished: FinishedSwap) {
-        let FinishedSwap { plugin, is_same_version, report, taken, kept } = finished;
+        let FinishedSwap { plugin, outcome, error, uses, taken, kept, .. } = finished;
         let name = plugin.name().clone();
-        let next = self.plugins.intake.end_swap(&name);
+        let EndedSwap { attempt, next } = self.plugins.intake.end_swap(&name);
         let version = plugin.version().clone();
-        let is_shelved = self.plugins.registry.get(&name).is_some_and(|known| *known.version() == version);
-        match report.outcome {
-            // One version is one swap, whatever code it runs.
-            SwapDecision::Swapped | SwapDecision::Rejected if is_same_version => {
-                for each in &report.uses {
-                    tracing::info!(
-                        plugin = %name, %version, pipeline = each.pipeline, transform = each.transform,
-                        state = each.state, swap_us = each.swap_us, error = each.error, "code exchanged"
-                    );
-                }
-                if let Some(error) = &report.error {
-                    tracing::warn!(plugin = %name, error, "plugin runs on without optimised code");
-                }
-            }
-            SwapDecision::Superseded => {
-                tracing::info!(plugin = %name, %version, "plugin skipped: newer content came first");
-            }
-            SwapDecision::Rejected => {
-                self.rejected(&name, Some(&version), report.error.as_deref().unwrap_or_default());
-            }
-            SwapDecision::Swapped => {
-                if self.pipelines.need(&name) {
-                    self.metrics.swapped(&name, SwapOutcome::Swapped);
-                }
-                for each in &report.uses {
-                    if each.outcome == SwapDecision::Swapped {
-                        tracing::info!(
-                            plugin = %name, %version, pipeline = each.pipeline, transform = each.transform,
-                            state = each.state, swap_us = each.swap_us, "plugin swapped"
-                        );
-                    } else {
-                        tracing::error!(
-                            plugin = %name, %version, pipeline = each.pipeline, transform = each.transform,
-                            error = each.error, "plugin not swapped here: the version before runs on"
-                        );
-                    }
-                }
-                for (pipeline, endpoint) in &report.connectors {
-                    tracing::info!(
-                        plugin = %name, %version, pipeline, endpoint, "plugin swapped: it is asked from the next dial on"
-                    );
-                }
-                self.plugins.put(plugin.clone());
-            }
+        let current = self.plugins.registry.get(&name).map(|known| known.version().clone());
+        let is_current = current.as_ref() == Some(&version);
+        let is_swapped = outcome == SwapOutcome::Swapped;
+        if is_swapped && attempt.is_some() {
+            self.plugins.put(plugin.clone());
         }
-        if report.outcome == SwapDecision::Swapped || is_shelved {
+        if is_swapped || is_current {
             taken.iter().for_each(|each| self.pipelines.note_offer(each, &plugin, true));
             kept.iter().for_each(|each| self.pipelines.note_offer(each, &plugin, false));
         }
-        match next {
-            Some(next) => self.offer(next),
-            None if report.outcome == SwapDecision::Swapped && !is_same_version => {
-                self.catch_up(&name);
+        let asked_by = attempt.as_ref().map(|attempt| attempt.asked_by);
+        match attempt {
+            // One version is one swap, whatever code it runs.
+            None => code_exchanged(&plugin, &uses, error.as_deref()),
+            Some(attempt) => {
+                // A version that catches up takes the place of what those stages ran.
+                let ran = taken.iter().chain(&kept).map(|each| &each.version).find(|ran| **ran != version);
+                let previous = if is_current { ran } else { current.as_ref() };
+                let previous = previous.map(|previous| previous.to_string());
+                if outcome == SwapOutcome::Rejected {
+                    self.plugins.intake.refused(&name, error.as_deref().unwrap_or_default());
+                }
+                let decision = Decision { outcome, previous, error, uses };
+                self.decided(&name, Some(&version), &attempt, decision);
+            }
+        }
+        match (next, asked_by) {
+            (Some((next, attempt)), _) => self.offer(next, attempt),
+            (None, Some(asked_by)) if is_swapped => {
+                self.catch_up(&name, SwapAttempt::new(asked_by));
                 self.pipelines.revive(&mut self.plugins, &name);
             }
-            None => {}
+            (None, _) => {}
         }
     }
 
-    /// A version does not run, or a file is not even one. What no pipeline uses is no swap that was rejected.
-    fn rejected(&mut self, name: &str, version: Option<&str>, error: &str) {
-        if self.pipelines.need(name) {
-            self.metrics.swapped(name, SwapOutcome::Rejected);
-        }
-        let running = self.plugins.registry.get(name).map(|plugin| plugin.version().to_string());
-        tracing::error!(plugin = name, version, error, running, "plugin rejected");
-        self.plugins.intake.refused(name, error);
+    /// Content that was on its way does not run, since something else came.
+    fn superseded(&mut self, name: &str, Wanted { version, attempt }: Wanted, why: &str) {
+        let previous = self.plugins.registry.get(name).map(|plugin| plugin.version().to_string());
+        let outcome = SwapOutcome::Superseded;
+        let decision = Decision { outcome, previous, error: Some(why.to_owned()), uses: Vec::new() };
+        self.decided(name, Some(&version), &attempt, decision);
+    }
+
+    /// Content does not run, or a file is not even one.
+    fn refused(&mut self, name: &str, version: Option<&str>, attempt: &SwapAttempt, error: String) {
+        self.plugins.intake.refused(name, &error);
+        let previous = self.plugins.registry.get(name).map(|plugin| plugin.version().to_string());
+        let outcome = SwapOutcome::Rejected;
+        let decision = Decision { outcome, previous, error: Some(error), uses: Vec::new() };
+        self.decided(name, version, attempt, decision);
+    }
+}
+
+/// Tells the log which stages run other code of the version that they ran before.
+fn code_exchanged(plugin: &Plugin, uses: &[UseVerdict], error: Option<&str>) {
+    let (name, version) = (plugin.name(), plugin.version());
+    for each in uses {
+        tracing::info!(
+            plugin = %name, %version, pipeline = each.pipeline, place = %each.place,
+            state = each.state.map(CarriedState::as_str), swap_us = each.swap_us, error = each.error,
+            "code exchanged"
+        );
+    }
+    if let Some(error) = error {
+        tracing::warn!(plugin = %name, error, "plugin runs on without optimised code");
     }
 }

@@ -4,6 +4,7 @@
 //! tasks beside it, whose results come back here. What the pipelines do is in `pipelines.rs`, which versions of
 //! plugins there are in `plugins.rs`, and how one takes over in `takeover.rs`.
 
+use super::attempt::SwapAttempt;
 use super::end_opener::EndOpener;
 use super::job::PluginJob;
 use super::pipelines::{Pipelines, STUCK};
@@ -19,6 +20,7 @@ use crate::plugin_folder::Folder;
 use crate::shutdown::Shutdown;
 use crate::store::{Store, StoreFolder, StoreThread};
 use crate::telemetry::{Metrics, PipelineState, Status};
+use crate::verdict::{AskedBy, SwapLog};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -35,6 +37,7 @@ pub(super) struct Task {
     pub(super) metrics: Arc<Metrics>,
     pub(super) pipelines: Pipelines,
     pub(super) plugins: ManagedPlugins,
+    pub(super) swaps: SwapLog,
     status: Arc<Status>,
     ends: Arc<EndOpener>,
     grace: Duration,
@@ -72,7 +75,8 @@ impl Task {
         let api_store = store.clone();
         let store = (store, *interval);
         let status = Arc::new(Status::new(&metrics));
-        let (handle, commands) = control::channel(status.clone());
+        let swaps = SwapLog::default();
+        let (handle, commands) = control::channel(status.clone(), swaps.clone());
         let ends = Arc::new(EndOpener::new(metrics.clone(), connections.clone(), &config));
         let registry = PluginRegistry::default();
         let admin = match &config.admin {
@@ -102,6 +106,7 @@ impl Task {
             metrics,
             pipelines,
             plugins: ManagedPlugins::new(engine, folder, registry),
+            swaps,
             status,
             ends,
             grace,
@@ -110,7 +115,7 @@ impl Task {
             admin,
             store_thread,
         };
-        found.into_iter().for_each(|change| task.changed(change));
+        found.into_iter().for_each(|change| task.changed(change, AskedBy::Start));
         Ok((task, handle))
     }
 
@@ -153,11 +158,11 @@ impl Task {
                     let begun = self.pipelines.happened(&mut self.plugins, event);
                     // A version that came while the ends of the pipeline were opened.
                     for transform in begun.iter().flat_map(|pipeline| &pipeline.transforms) {
-                        self.catch_up(transform.plugin.expose());
+                        self.catch_up(transform.plugin.expose(), SwapAttempt::new(AskedBy::Start));
                     }
                 }
                 event = self.plugins.next() => match event {
-                    PluginEvent::Changed(change) => self.changed(change),
+                    PluginEvent::Changed(change) => self.changed(change, AskedBy::Folder),
                     PluginEvent::Done(PluginJob::Compiled { name, version, result }) => {
                         self.compiled(&name, &version, result);
                     }

@@ -1,8 +1,8 @@
 //! What a running pipeline is told, and how it answers.
 
-use super::stage::CarriedState;
 use crate::generation::Position;
 use crate::plugin::{Fault, Instance};
+use crate::verdict::CarriedState;
 use std::time::Duration;
 use tokio::sync::oneshot;
 

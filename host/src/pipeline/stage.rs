@@ -14,8 +14,6 @@ mod sharing;
 mod swapping;
 mod worker;
 
-pub use swapping::CarriedState;
-
 use super::dead_letters::Place;
 use super::outlets::Routed;
 use super::recovery::Persistence;

@@ -11,6 +11,7 @@ use super::labels::{Labels, labels};
 use super::pipeline_family::PipelineFamily;
 use crate::config::SOURCE;
 use crate::reason::Reason;
+use crate::verdict::SwapOutcome;
 use prometheus_client::encoding::{EncodeMetric, text};
 use prometheus_client::metrics::TypedMetric;
 use prometheus_client::metrics::counter::Counter;
@@ -312,28 +313,6 @@ impl Metrics {
     pub fn swapped(&self, plugin: &str, outcome: SwapOutcome) {
         let of = labels([("plugin", plugin), ("outcome", outcome.as_str())]);
         self.swaps.get_or_create_owned(&of).inc();
-    }
-}
-
-/// The outcome of a swap.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SwapOutcome {
-    /// The new version runs.
-    Swapped,
-    /// The new version was rejected, and the old one goes on.
-    Rejected,
-    /// The version before runs again.
-    RolledBack,
-}
-
-impl SwapOutcome {
-    /// The outcome as the label `outcome` of metrics has it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Swapped => "swapped",
-            Self::Rejected => "rejected",
-            Self::RolledBack => "rolled_back",
-        }
     }
 }
 

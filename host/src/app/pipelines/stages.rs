@@ -67,6 +67,7 @@ impl Pipelines {
                         pipeline: managed.config.clone(),
                         stage,
                         setup: running.setup.clone(),
+                        version: running.version.clone(),
                         control: control.clone(),
                     });
                 }

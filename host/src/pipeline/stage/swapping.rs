@@ -7,20 +7,8 @@ use super::parallel::in_parallel;
 use super::worker::Worker;
 use crate::pipeline::recovery::LastGood;
 use crate::plugin::{Fault, Instance, StatePart};
+use crate::verdict::CarriedState;
 use tokio::time::Instant;
-
-/// How the state of the old version reached the new one; of several instances, how the one did that fared worst.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum CarriedState {
-    /// The plugin has no state.
-    None,
-    /// As the old version was at the swap.
-    Carried,
-    /// As the last good snapshot of the old version has it: what came since is lost.
-    Older,
-    /// There was state, but it could not be had.
-    Fresh,
-}
 
 impl Stage {
     /// Exchanges the running version for `next`, an initialised instance for each that runs. State is carried

@@ -1,0 +1,103 @@
+//! What became of an attempt to have a plugin run in a version, told to everyone who wants to know: the log, the
+//! metrics, and the verdicts that the API shows.
+
+use super::attempt::SwapAttempt;
+use super::task::Task;
+use crate::verdict::{CarriedState, SwapOutcome, UsePlace, UseVerdict, Verdict, now_ms};
+
+/// What became of an attempt.
+#[derive(Debug)]
+pub(super) struct Decision {
+    pub(super) outcome: SwapOutcome,
+    /// The version before, if there was one.
+    pub(super) previous: Option<String>,
+    pub(super) error: Option<String>,
+    pub(super) uses: Vec<UseVerdict>,
+}
+
+impl Task {
+    /// It is decided what becomes of an attempt. What no pipeline uses is recorded, and counts as no swap.
+    pub(super) fn decided(
+        &mut self,
+        name: &str,
+        version: Option<&str>,
+        attempt: &SwapAttempt,
+        Decision { outcome, previous, error, uses }: Decision,
+    ) {
+        let &SwapAttempt { asked_by, started_ms, compile_ms, .. } = attempt;
+        let verdict = Verdict {
+            plugin: name.to_owned(),
+            outcome,
+            version: version.map(str::to_owned),
+            previous,
+            compile_ms,
+            error,
+            asked_by,
+            started_ms,
+            decided_ms: now_ms(),
+            uses,
+        };
+        if outcome != SwapOutcome::Superseded && self.pipelines.need(name) {
+            self.metrics.swapped(name, outcome);
+        }
+        tell(&verdict);
+        self.swaps.record(verdict);
+    }
+}
+
+/// Tells the log.
+fn tell(verdict: &Verdict) {
+    /// An event at a level that is known when this is compiled, with all that a verdict says of the whole.
+    macro_rules! event {
+        ($level:ident, $message:literal) => {
+            tracing::$level!(
+                plugin = verdict.plugin,
+                version = verdict.version,
+                previous = verdict.previous,
+                outcome = verdict.outcome.as_str(),
+                asked_by = verdict.asked_by.as_str(),
+                compile_ms = verdict.compile_ms,
+                took_ms = verdict.decided_ms.saturating_sub(verdict.started_ms),
+                uses = verdict.uses.len(),
+                error = verdict.error,
+                $message
+            )
+        };
+    }
+    match verdict.outcome {
+        SwapOutcome::Swapped => event!(info, "swap decided"),
+        SwapOutcome::Rejected => event!(error, "plugin rejected"),
+        SwapOutcome::RolledBack => event!(error, "plugin rolled back"),
+        SwapOutcome::Superseded => event!(info, "plugin skipped"),
+    }
+    verdict.uses.iter().for_each(|each| tell_of(verdict, each));
+}
+
+/// Tells the log what became of it at one place.
+fn tell_of(verdict: &Verdict, each: &UseVerdict) {
+    let (plugin, version) = (&verdict.plugin, &verdict.version);
+    let UseVerdict { pipeline, place, state, swap_us, error, .. } = each;
+    match (place, each.outcome) {
+        (UsePlace::Transform(transform), SwapOutcome::Swapped) => tracing::info!(
+            plugin,
+            version,
+            pipeline,
+            transform,
+            state = state.map(CarriedState::as_str),
+            swap_us,
+            "plugin swapped"
+        ),
+        (UsePlace::Endpoint(endpoint), SwapOutcome::Swapped) => tracing::info!(
+            plugin,
+            version,
+            pipeline,
+            endpoint,
+            "plugin swapped: it is asked from the next dial on"
+        ),
+        // Of what is rejected as a whole the verdict has said it.
+        _ if verdict.outcome != SwapOutcome::Swapped => {}
+        _ => tracing::error!(
+            plugin, version, pipeline, %place, error, "plugin not swapped here: the version before runs on"
+        ),
+    }
+}
