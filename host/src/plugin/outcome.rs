@@ -285,6 +285,9 @@ fn check_packed(data: &[u8], ends: &[u32], binary: Option<&[u8]>) -> Result<(), 
 }
 
 #[cfg(test)]
+mod any_outcome;
+
+#[cfg(test)]
 mod tests {
     use super::super::description::ColumnForm;
     use super::*;
