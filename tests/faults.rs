@@ -200,10 +200,12 @@ async fn a_guest_that_quotes_its_configuration_shows_no_secret_anywhere() {
     });
     let (_, ready) = host.get("/readyz");
     let (_, pipelines) = host.get("/api/v1/pipelines/hostile");
+    let (_, kept) = host.get("/api/v1/deadletters");
     let ended = host.stop();
     let letters = std::fs::read_to_string(folder.path("dead.jsonl")).unwrap();
     assert!(letters.contains("***") && ended.log.contains("***"), "{letters}{}", ended.log);
-    for shown in [metrics.text, ready, pipelines, ended.log, letters] {
+    assert!(kept.contains("***"), "{kept}");
+    for shown in [metrics.text, ready, pipelines, kept, ended.log, letters] {
         assert!(!shown.contains(SECRET), "{shown}");
     }
 }

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, SystemTime};
-use tidemill_tests::host::{Folder, Host, binary};
+use tidemill_tests::host::{Counted, Folder, Host, binary};
 use tidemill_tests::peers::{Collector, Feed, Received, dial};
 use tidemill_tests::{guest, plugin};
 
@@ -360,6 +360,17 @@ async fn a_host_one_of_whose_plugins_fails_again_and_again_is_ready_and_says_so(
             assert!(why.is_empty() || (status == 200 && why.contains("transform hostile")), "{ready}");
             !why.is_empty()
         });
+        let (_, shown) = host.json("GET", "/api/v1/pipelines", &Value::Null);
+        let shown = &shown["pipelines"][0];
+        assert_eq!(shown["state"], "running");
+        assert!(shown["degraded"].as_str().unwrap().contains("transform hostile"), "{shown}");
+        assert_eq!(shown["counters"]["transforms"]["hostile"]["paused"], true, "{shown}");
+        let faults = |now: &Counted| now.count("tidemill_plugin_faults_total", &["kind=\"trap\""]);
+        let before = faults(&host.metrics());
+        let now = host.wait_until("two are tried alone", |now| faults(now) >= before + 2);
+        assert_eq!(now.count("tidemill_plugin_paused", &["pipeline=\"p\"", "transform=\"hostile\""]), 1);
+        let told = host.log().matches("the plugin fails again and again").count();
+        assert_eq!(told, 1, "it is told once: {}", host.log());
     });
 }
 

@@ -21,7 +21,7 @@ use tokens::{Token, is_word, tokens};
 use types::namesakes;
 
 /// The modules of the host and their layers.
-const LAYERS: [(&str, u8); 30] = [
+const LAYERS: [(&str, u8); 31] = [
     ("builtin", 0),
     ("foreign_text", 0),
     ("generation", 0),
@@ -38,10 +38,11 @@ const LAYERS: [(&str, u8); 30] = [
     ("plugin_folder", 2),
     ("telemetry", 2),
     ("connections", 3),
-    ("control", 3),
+    ("dead_letters", 3),
     ("plugin", 3),
     ("recording", 3),
     ("store", 3),
+    ("control", 4),
     ("websocket", 4),
     ("connector", 5),
     ("http_client", 5),
@@ -79,7 +80,7 @@ const DOORS: [(&str, &[&str]); 20] = [
 ];
 
 /// Where JSON and the configuration enter or leave: modules, and files of others.
-const EDGES: [&str; 6] = ["admin", "cli", "config", "pipeline/dead_letters", "recording", "telemetry/status"];
+const EDGES: [&str; 6] = ["admin", "cli", "config", "dead_letters", "recording", "telemetry/status"];
 
 /// Names that say nothing of what is inside.
 const EMPTY_NAMES: [&str; 9] =

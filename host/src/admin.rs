@@ -7,8 +7,10 @@
 mod api_error;
 mod client;
 mod connections;
+mod dead_letters;
 mod guard;
 mod pipelines;
+mod query;
 mod serve;
 mod state;
 mod swaps;
@@ -17,10 +19,11 @@ mod untrusted;
 pub(crate) use client::{ApiRequest, AskError, ask};
 pub(crate) use state::{exported, listed};
 
-use crate::config::{BodyReader, Redacted, Server, Transform};
+use crate::config::{BodyReader, Pipeline, Redacted, Server, Transform};
 use crate::connections::Connections;
 use crate::connector::CurrentPlugins;
 use crate::control::Handle;
+use crate::dead_letters::KeptLetters;
 use crate::store::Store;
 use crate::telemetry::{Described, Metrics, Status};
 use crate::websocket::Listeners;
@@ -60,6 +63,8 @@ pub(crate) struct HostView {
     pub handle: Handle,
     /// What is kept of pipelines on the disk.
     pub store: Store,
+    /// The dead letters that are kept.
+    pub dead_letters: KeptLetters,
     /// What a pipeline that comes as JSON means.
     pub reader: BodyReader,
     /// Whether whoever asks has shown a token: without, a body may ask for less.
@@ -97,6 +102,9 @@ impl Api {
             .route("/api/v1/state/{pipeline}", kept())
             .route("/api/v1/state/{pipeline}/{transform}", kept())
             .route("/api/v1/swaps", routing::get(swaps::list))
+            .route("/api/v1/deadletters", routing::get(dead_letters::list))
+            .route("/api/v1/deadletters/{id}", routing::get(dead_letters::get))
+            .route("/api/v1/deadletters/retry", post(dead_letters::retry))
             .route("/api/v1/connections", routing::get(connections::list))
             .route("/api/v1/connections/{id}", delete(connections::close))
             .route("/api/v1/connections/check", post(connections::check))
@@ -122,14 +130,17 @@ impl HostView {
     /// The pipelines that run and whose messages wait for a plugin, and why.
     fn degraded(&self) -> Map<String, Value> {
         let pipelines = self.handle.pipelines().into_iter();
-        let paused = pipelines.filter_map(|Described { config, .. }| {
-            let is_paused = |each: &&Transform| self.metrics.is_paused(&config.name, &each.name);
-            let transform = &config.transforms.iter().find(is_paused)?.name;
-            let why =
-                format!("transform {transform}: its plugin fails again and again, and its messages wait");
-            Some((config.name.clone(), why.into()))
+        let degraded = pipelines.filter_map(|Described { config, .. }| {
+            Some((config.name.clone(), self.why_degraded(&config)?.into()))
         });
-        paused.collect()
+        degraded.collect()
+    }
+
+    /// Why messages of a pipeline wait for a plugin, if they do.
+    fn why_degraded(&self, pipeline: &Pipeline) -> Option<String> {
+        let is_paused = |each: &&Transform| self.metrics.is_paused(&pipeline.name, &each.name);
+        let transform = &pipeline.transforms.iter().find(is_paused)?.name;
+        Some(format!("transform {transform}: its plugin fails again and again, and its messages wait"))
     }
 }
 

@@ -4,6 +4,7 @@
 //! an [`Exit`]. Only here anything is printed, and only here the process ends.
 
 mod check;
+mod dead_letters;
 mod demo;
 mod exit;
 mod health;
@@ -13,6 +14,7 @@ mod plugin_inspect;
 mod plugin_run;
 mod plugins;
 mod probe;
+mod readable;
 mod record;
 mod replay;
 mod run;
@@ -93,6 +95,9 @@ enum CliCommand {
     /// Show and clear what plugins know.
     #[command(subcommand)]
     State(state::StateCommand),
+    /// Show and retry the messages that failed in a running host.
+    #[command(subcommand, name = "deadletter")]
+    DeadLetter(dead_letters::DeadLetterCommand),
     /// Dial a WebSocket server once, and say what happened.
     Probe(probe::Probe),
     /// Write the messages of a WebSocket server to a file.
@@ -145,6 +150,7 @@ pub fn main() -> ExitCode {
         CliCommand::Plugin(PluginCommand::Run(run)) => run.execute(),
         CliCommand::Plugin(PluginCommand::Inspect(inspect)) => inspect.execute(),
         CliCommand::State(state) => state.execute(),
+        CliCommand::DeadLetter(dead_letters) => dead_letters.execute(),
         CliCommand::Probe(probe) => probe.execute(),
         CliCommand::Record(record) => record.execute(),
         CliCommand::Replay(replay) => replay.execute(),
@@ -326,6 +332,11 @@ mod tests {
             "tidemill state list p -c other.toml",
             "tidemill state export p vwap",
             "tidemill state clear p",
+            "tidemill deadletter list --pipeline p --reason rejected",
+            "tidemill deadletter show x-1",
+            "tidemill deadletter retry x-1 x-2",
+            "tidemill deadletter retry --all --pipeline p --reason trap --rate 2.5 --dry-run --json",
+            "tidemill deadletter retry --file dead.jsonl --rate 10",
             "tidemill schema --markdown",
             "tidemill health --ready --admin 127.0.0.1:10080 --timeout 1s",
             "tidemill completions zsh",
@@ -338,6 +349,11 @@ mod tests {
             "tidemill",
             "tidemill run --grace 10",
             "tidemill state clear",
+            "tidemill deadletter list --reason ejected",
+            "tidemill deadletter retry",
+            "tidemill deadletter retry --all x-1",
+            "tidemill deadletter retry --all --file dead.jsonl",
+            "tidemill deadletter retry --all --rate 0",
             "tidemill probe http://example.com",
             "tidemill probe ws:///path",
             "tidemill probe ws://example.com --header nameless",

@@ -5,6 +5,7 @@
 //! and how it does, is read from a table that is always current: that asks nobody.
 
 use crate::config;
+use crate::dead_letters::RetryOrder;
 use crate::generation::Generation;
 use crate::telemetry::{Described, Status};
 use crate::verdict::{SwapLog, Verdict};
@@ -39,6 +40,9 @@ pub enum ControlError {
     /// The pipeline runs, or is about to: what is kept of it is in use.
     #[error("pipeline \"{0}\" is not stopped")]
     Running(String),
+    /// The pipeline does not run, and takes nothing.
+    #[error("pipeline \"{0}\" does not run")]
+    NotRunning(String),
     /// Nothing is kept of this pipeline, or of its transform.
     #[error("nothing is kept of {0}")]
     NothingKept(String),
@@ -69,6 +73,8 @@ pub(crate) enum Command {
     Remove(String, Answer<()>),
     Start(String, Answer<Described>),
     Stop(String, Answer<Described>),
+    /// Dead letters that a pipeline is to take in again.
+    Retry(String, Box<RetryOrder>, Answer<()>),
     /// Of one pipeline or all of them, what is kept in memory alone.
     ShowState(Option<String>, Answer<Vec<(String, Generation)>>),
     /// Of a pipeline, and of one of its transforms or all of them.
@@ -151,6 +157,14 @@ impl Handle {
     /// The pipeline stops all the same if the future is dropped.
     pub async fn stop(&self, name: &str) -> Result<Described, ControlError> {
         self.ask(|answer| Command::Stop(name.to_owned(), answer)).await
+    }
+
+    /// Tells a pipeline to take dead letters in again. What becomes of them, the report of the order says.
+    ///
+    /// # Errors
+    /// If there is no such pipeline, or it does not run. None of the letters has entered then.
+    pub(crate) async fn retry(&self, pipeline: &str, order: RetryOrder) -> Result<(), ControlError> {
+        self.ask(|answer| Command::Retry(pipeline.to_owned(), Box::new(order), answer)).await
     }
 
     /// What is kept in memory alone of one pipeline, or of each: by transform, where that is anything.

@@ -95,6 +95,8 @@ pub mod cli;
 #[doc(hidden)]
 pub mod connector;
 #[doc(hidden)]
+pub mod dead_letters;
+#[doc(hidden)]
 pub mod generation;
 #[doc(hidden)]
 pub mod packing;

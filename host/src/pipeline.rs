@@ -11,6 +11,7 @@ mod line;
 mod merge;
 mod outlets;
 mod recovery;
+mod retries;
 mod stage;
 
 pub use control::{Control, Ended, Ending, Resume, Swap, Swapped};
@@ -18,6 +19,7 @@ pub use line::{LAST_GOODBYE, Line};
 pub use recovery::Persistence;
 
 use crate::config::{self, DEAD_LETTER, SOURCE};
+use crate::dead_letters::KeptLetters;
 use crate::plugin::{Instance, Setup};
 use crate::sink::Sink;
 use crate::source::Source;
@@ -32,7 +34,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 
-/// Swaps and stops that may wait for a pipeline.
+/// Swaps, retries and stops that may wait for a pipeline.
 const CONTROLS: usize = 4;
 
 /// The parts of a pipeline, each ready to run.
@@ -48,6 +50,8 @@ pub struct Parts {
     pub sinks: Vec<(Arc<str>, config::Outputs, Sink)>,
     /// Where messages go that failed.
     pub dead_letter: Option<Sink>,
+    /// Where they are kept beside that, if anybody may look at them there.
+    pub kept: Option<KeptLetters>,
     /// How it takes it that something fails again and again.
     pub persistence: Persistence,
     /// Where the state of durable transforms is written, and how often; needed only where there are such.
@@ -56,7 +60,7 @@ pub struct Parts {
 
 /// A pipeline that is ready to run, and the channel it listens to.
 pub fn build(parts: Parts, metrics: &Metrics) -> (Line, mpsc::Sender<Control>) {
-    let Parts { name, source, transforms, sinks, dead_letter, persistence, durable } = parts;
+    let Parts { name, source, transforms, sinks, dead_letter, kept, persistence, durable } = parts;
     let stages: Vec<Stage> = transforms
         .into_iter()
         .map(|(transform, setup, instances)| Stage::new(&transform, setup, instances, persistence, metrics))
@@ -70,7 +74,7 @@ pub fn build(parts: Parts, metrics: &Metrics) -> (Line, mpsc::Sender<Control>) {
         .collect();
     let dead_letter =
         dead_letter.map(|sink| DeadLetterSink { sink, metrics: metrics.sink(&name, DEAD_LETTER) });
-    let dead_letters = DeadLetters::new(name.clone(), dead_letter, persistence);
+    let dead_letters = DeadLetters::new(name.clone(), dead_letter, kept, persistence);
     let outputs = stages.last().map_or(&[][..], Stage::outputs).to_vec();
     let outlets = Outlets::new(outlets, dead_letters, &outputs);
     let (sender, control) = mpsc::channel(CONTROLS);

@@ -55,6 +55,11 @@ impl Reason {
         Self::Shutdown,
     ];
 
+    /// The reason of this name.
+    pub fn of_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|reason| reason.as_str() == name)
+    }
+
     /// The reason as the label `reason` of metrics has it.
     pub fn as_str(self) -> &'static str {
         match self {

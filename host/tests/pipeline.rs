@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 use tidemill::config::{DEAD_LETTER, Outputs};
+use tidemill::dead_letters::{KeptLetters, Letter, LetterFilter, RetryOrder, RetryReport};
 use tidemill::message::metadata::{Metadata, Origin};
 use tidemill::message::{Failed, Message, Payload};
 use tidemill::pipeline::{self, Control, Ending, Parts, Persistence};
@@ -11,6 +12,8 @@ use tidemill::reason::Reason;
 use tidemill::sink::{self, Receipt, Sink, Work};
 use tidemill::source::{self, Source, SourceChunk, SourceFeed};
 use tidemill::telemetry::Metrics;
+use tidemill_tests::host::PATIENCE;
+use tidemill_tests::sockets::until;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
@@ -21,10 +24,26 @@ struct Running {
     control: mpsc::Sender<Control>,
     line: JoinHandle<pipeline::Ended>,
     metrics: Arc<Metrics>,
+    kept: KeptLetters,
+}
+
+impl Running {
+    /// Has letters that are kept enter again.
+    async fn retry(&self, numbers: Vec<u64>, rate: Option<f64>) -> RetryReport {
+        let (order, report) = RetryOrder::of_kept("p", numbers, rate, &self.kept);
+        self.control.send(Control::Retry(Box::new(order))).await.expect("the pipeline lives");
+        report
+    }
+
+    /// The numbers of the letters that are kept, and whether each waits to be retried.
+    fn letters(&self) -> Vec<(u64, bool)> {
+        let (all, _) = self.kept.newest(&LetterFilter::default(), None, usize::MAX);
+        all.iter().rev().map(|shown| (shown.number, shown.is_waiting)).collect()
+    }
 }
 
 fn run(takes: &[&str], with_dead_letters: bool) -> Running {
-    let metrics = Arc::new(Metrics::default());
+    let (metrics, kept) = (Arc::new(Metrics::default()), KeptLetters::default());
     let (feed, queue) = source::queue();
     let mut sinks = Vec::new();
     let mut works = Vec::new();
@@ -42,11 +61,12 @@ fn run(takes: &[&str], with_dead_letters: bool) -> Running {
         transforms: Vec::new(),
         sinks,
         dead_letter: dead_sink,
+        kept: Some(kept.clone()),
         persistence: Persistence::KeepsGoing,
         durable: None,
     };
     let (line, control) = pipeline::build(parts, &metrics);
-    Running { feed, sinks: works, dead, control, line: tokio::spawn(line.run(|| ())), metrics }
+    Running { feed, sinks: works, dead, control, line: tokio::spawn(line.run(|| ())), metrics, kept }
 }
 
 fn message(text: impl Into<String>) -> Message {
@@ -287,4 +307,116 @@ async fn a_large_message_goes_alone_but_goes() {
     drop(running.feed);
     running.line.await.unwrap();
     assert_eq!(sink.await.unwrap(), ["a".to_owned(), large, "b".to_owned()]);
+}
+
+/// Takes the next batch of a sink, and says that all of it failed.
+async fn fail(work: &mut Work, reason: Reason) {
+    let failed = work.next().await.expect("the pipeline lives").into_iter();
+    let failed = failed.map(|message| Failed { message, reason, detail: "it is away".to_owned() });
+    work.done(Receipt { delivered: 0, failed: failed.collect() });
+}
+
+#[tokio::test]
+async fn a_dead_letter_of_a_sink_enters_that_sink_again_and_leaves_the_list() {
+    let mut running = run(&["default", "default"], false);
+    running.feed.push(chunk(7..8)).await.unwrap();
+    let (mut second, mut first) = (running.sinks.pop().unwrap(), running.sinks.pop().unwrap());
+    fail(&mut first, Reason::SinkUnavailable).await;
+    assert_eq!(texts(&second.next().await.unwrap()), ["7"]);
+    second.done(Receipt { delivered: 1, failed: Vec::new() });
+    until(|| running.letters() == [(1, false)]).await;
+    let report = running.retry(vec![1], None).await;
+    let again = first.next().await.unwrap();
+    assert_eq!((texts(&again), &*again[0].metadata.get("__meta_retried")), (vec!["7".to_owned()], "1"));
+    assert_eq!(report.over(PATIENCE).await.entered, 1);
+    assert!(running.letters().is_empty());
+    // It fails once more: another letter.
+    let failed = again.into_iter().map(|message| Failed {
+        message,
+        reason: Reason::SinkUnavailable,
+        detail: String::new(),
+    });
+    first.done(Receipt { delivered: 0, failed: failed.collect() });
+    until(|| running.letters() == [(2, false)]).await;
+    running.retry(vec![2], None).await;
+    let again = first.next().await.unwrap();
+    assert_eq!(again[0].metadata.get("__meta_retried"), "2");
+    first.done(Receipt { delivered: 1, failed: Vec::new() });
+    let metrics = running.metrics.clone();
+    let (first, second) = (tokio::spawn(collect(first)), tokio::spawn(collect(second)));
+    drop(running.feed);
+    running.line.await.unwrap();
+    assert!(first.await.unwrap().is_empty());
+    assert!(second.await.unwrap().is_empty(), "it is none of the other sink's");
+    let retried = |sink: &str| format!("tidemill_messages_retried_total{{pipeline=\"p\",stage=\"{sink}\"}}");
+    assert_eq!(counted(&metrics, &retried("sink0")), 2);
+    assert_eq!(counted(&metrics, &retried("sink1")), 0);
+    let dropped = r#"tidemill_messages_dropped_total{pipeline="p",stage="sink0",reason="sink_unavailable"}"#;
+    assert_eq!(counted(&metrics, dropped), 2);
+}
+
+#[tokio::test]
+async fn what_waits_to_be_retried_at_a_stop_is_in_the_list_again() {
+    let mut running = run(&["default"], false);
+    running.feed.push(chunk(0..4)).await.unwrap();
+    let mut sink = running.sinks.pop().unwrap();
+    fail(&mut sink, Reason::SinkUnavailable).await;
+    until(|| running.letters().len() == 4).await;
+    let report = running.retry(vec![1, 2, 3], Some(0.001)).await;
+    assert_eq!(texts(&sink.next().await.unwrap()), ["0"]);
+    sink.done(Receipt { delivered: 1, failed: Vec::new() });
+    assert_eq!(running.letters(), [(2, true), (3, true), (4, false)]);
+    // Another order waits in the channel when the stop comes.
+    let (unseen, second) = RetryOrder::of_kept("p", vec![4], Some(1.0), &running.kept);
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    running.control.send(Control::Stop { deadline }).await.unwrap();
+    running.control.send(Control::Retry(Box::new(unseen))).await.unwrap();
+    let work = tokio::spawn(collect(sink));
+    let metrics = running.metrics.clone();
+    let letters = running.kept.clone();
+    running.line.await.unwrap();
+    assert!(work.await.unwrap().is_empty());
+    let (all, _) = letters.newest(&LetterFilter::default(), None, 9);
+    assert_eq!(
+        all.iter().map(|shown| (shown.number, shown.is_waiting)).collect::<Vec<_>>(),
+        [(4, false), (3, false), (2, false)]
+    );
+    let became = report.over(PATIENCE).await;
+    assert_eq!((became.entered, became.waiting, became.refused.len()), (1, 0, 2));
+    assert_eq!(second.over(PATIENCE).await.refused.len(), 1);
+    assert_eq!(counted(&metrics, r#"tidemill_messages_retried_total{pipeline="p",stage="sink0"}"#), 1);
+}
+
+#[tokio::test]
+async fn retries_and_the_source_take_turns() {
+    const LETTERS: usize = 900;
+    let Running { feed, mut sinks, control, line, kept, .. } = run(&["default"], false);
+    let mut sink = sinks.pop().unwrap();
+    let letter = |n: usize| {
+        let failed = Failed { message: message(n.to_string()), reason: Reason::Trap, detail: String::new() };
+        Letter::new("p".into(), "sink0".into(), None, failed, 0)
+    };
+    kept.keep((0..LETTERS).map(letter).collect());
+    // More of the source waits than a turn takes, whenever retries have theirs.
+    let feeding = tokio::spawn(async move {
+        for start in (0..100_000).step_by(100) {
+            if feed.push(chunk(start..start + 100)).await.is_err() {
+                return;
+            }
+        }
+    });
+    let (order, report) = RetryOrder::of_kept("p", (1..=LETTERS as u64).collect(), None, &kept);
+    control.send(Control::Retry(Box::new(order))).await.unwrap();
+    let mut came = Vec::new();
+    while came.iter().filter(|is_retried| **is_retried).count() < LETTERS {
+        let batch = sink.next().await.unwrap();
+        came.extend(batch.iter().map(|message| message.metadata.get("__meta_retried") == "1"));
+        sink.done(Receipt { delivered: batch.len() as u64, failed: Vec::new() });
+    }
+    assert_eq!(report.over(PATIENCE).await.entered, LETTERS);
+    let first = came.iter().position(|is_retried| *is_retried).unwrap();
+    let from_source = came[first..].iter().filter(|is_retried| !**is_retried).count();
+    assert!(from_source >= LETTERS / 3, "{from_source} of the source came through meanwhile");
+    feeding.abort();
+    line.abort();
 }

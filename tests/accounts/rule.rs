@@ -56,6 +56,11 @@ impl<'a> Scrape<'a> {
         self.sum("tidemill_messages_in_flight", &[])
     }
 
+    /// Dead letters that were given to a stage again.
+    fn retried(&self, stage: &str) -> i64 {
+        self.sum("tidemill_messages_retried_total", &[("stage", stage)])
+    }
+
     fn waiting(&self, stage: &str) -> i64 {
         self.sum("tidemill_messages_in_flight", &[("stage", stage)])
     }
@@ -80,7 +85,7 @@ impl<'a> Scrape<'a> {
         };
         let in_of = |stage| self.of_stage("tidemill_stage_messages_in_total", stage);
         let source = [
-            ("handed on", in_of(STAGES[0])),
+            ("handed on", in_of(STAGES[0]) - self.retried(STAGES[0])),
             ("lost", self.lost("source")),
             ("in flight", self.waiting("source")),
         ];
@@ -95,8 +100,10 @@ impl<'a> Scrape<'a> {
             ];
             check(format!("into stage {stage}"), in_of(stage), &ends);
         }
-        let between =
-            [("into the next", in_of(STAGES[1])), ("no_output", self.dropped(STAGES[0], "no_output"))];
+        let between = [
+            ("into the next", in_of(STAGES[1]) - self.retried(STAGES[1])),
+            ("no_output", self.dropped(STAGES[0], "no_output")),
+        ];
         check(format!("out of stage {}", STAGES[0]), self.out(STAGES[0]), &between);
         let taken = self.out(STAGES[1]) - self.dropped(STAGES[1], "no_output");
         for sink in SINKS {
@@ -106,7 +113,7 @@ impl<'a> Scrape<'a> {
                 ("dead-lettered", self.dead_lettered(sink)),
                 ("in flight", self.waiting(sink)),
             ];
-            check(format!("taken by sink {sink}"), taken, &ends);
+            check(format!("taken by sink {sink}"), taken + self.retried(sink), &ends);
         }
         let below = self.samples.iter().filter(|sample| sample.name == "tidemill_messages_in_flight");
         violations.extend(

@@ -1,9 +1,10 @@
 //! What happens to the pipeline, step by step.
 
-use crate::ends::{Collector, Mood, Peer, Producer, locked};
+use crate::ends::{Collector, Mood, Peer, Producer, id, locked};
 use crate::plan::{OnError, Plan, Word};
 use crate::rule::Scrape;
-use std::collections::{BTreeMap, VecDeque};
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -22,6 +23,8 @@ const WILD_PEERS: usize = 3;
 const STORM: usize = 6;
 /// A circuit that opened costs seconds: more would be nothing but waiting.
 const MOST_STORMS: u32 = 3;
+/// Of one retry, fewer than open a circuit.
+const RETRIED_FAULTS: usize = 2;
 /// Between two attempts to start the pipeline: a version of the plugin is compiled meanwhile.
 const RESTART_INTERVAL: Duration = Duration::from_millis(500);
 const LOOK_INTERVAL: Duration = Duration::from_millis(5);
@@ -50,6 +53,10 @@ pub(crate) struct Run {
     /// Of each stage.
     pub(crate) instances: [usize; 2],
     storms: u32,
+    /// Dead letters that are being retried, and whether that goes on.
+    retrying: Option<JoinHandle<u16>>,
+    /// The messages of the dialled sink's dead letters that may have reached it after all.
+    pub(crate) retried_to_sink: HashSet<String>,
     began: Instant,
     pub(crate) scrapes: u64,
 }
@@ -197,6 +204,8 @@ impl Run {
             contents,
             instances,
             storms: 0,
+            retrying: None,
+            retried_to_sink: HashSet::new(),
             began: Instant::now(),
             scrapes: 0,
         };
@@ -228,6 +237,7 @@ impl Run {
             9600..9650 => self.swap(),
             9650..9665 => self.stop(),
             9665..9670 => self.storm(),
+            9670..9720 => self.retry().await,
             _ => tokio::task::yield_now().await,
         }
     }
@@ -254,6 +264,51 @@ impl Run {
         for _ in 0..STORM * self.instances[0] {
             let message = self.plan.next([Word::Trap, Word::Pass], 0);
             self.producer.send(message);
+        }
+    }
+
+    /// Has dead letters enter again that fail as they did before, or go to the dialled sink.
+    async fn retry(&mut self) {
+        if self.retrying.as_ref().is_some_and(|retrying| !retrying.is_finished()) {
+            return;
+        }
+        self.retrying_is_over().await;
+        let reason = ["rejected", "trap", "output", "sink_unavailable"][self.rng.usize(..4)];
+        let listed = self.letters_kept(reason);
+        let mut ids: Vec<_> = listed.iter().map(|letter| letter["id"].clone()).collect();
+        if reason == "sink_unavailable" {
+            let payloads = listed.iter().filter_map(|letter| letter["payload"].as_str());
+            self.retried_to_sink.extend(payloads.map(id));
+        } else if reason != "rejected" {
+            // More faults in a row would open the circuit.
+            ids.truncate(RETRIED_FAULTS);
+        }
+        self.tell(&format!("retry {} {reason}", ids.len()));
+        let host = self.host.clone();
+        let body = json!({ "ids": ids }).to_string();
+        self.retrying = Some(tokio::task::spawn_blocking(move || {
+            host.ask("POST", "/api/v1/deadletters/retry", &[], &body).0
+        }));
+    }
+
+    /// The dead letters that the host keeps for one reason, the newest first.
+    pub(crate) fn letters_kept(&self, reason: &str) -> Vec<Value> {
+        let path = format!("/api/v1/deadletters?reason={reason}&limit=1000");
+        let (status, answer) = tokio::task::block_in_place(|| self.host.json("GET", &path, &Value::Null));
+        if status != 200 {
+            self.fail(&format!("the dead letters are not listed: {status} {answer}"));
+        }
+        answer["deadletters"].as_array().cloned().unwrap_or_default()
+    }
+
+    /// Waits for the answer to the last retry.
+    pub(crate) async fn retrying_is_over(&mut self) {
+        if let Some(retrying) = self.retrying.take() {
+            let status = retrying.await.expect("asking does not panic");
+            self.tell(&format!("retried: {status}"));
+            if status != 200 {
+                self.fail("retrying was refused");
+            }
         }
     }
 

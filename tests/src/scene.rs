@@ -131,6 +131,7 @@ impl Scene {
             transforms,
             sinks: vec![("out".into(), Outputs::All, Sink::Queue(sink))],
             dead_letter: None,
+            kept: None,
             persistence: Persistence::KeepsGoing,
             durable: None,
         };

@@ -72,6 +72,9 @@ impl From<ControlError> for ApiError {
             ControlError::Running(_) => {
                 (StatusCode::CONFLICT, "running", "POST /api/v1/pipelines/NAME/stop stops it")
             }
+            ControlError::NotRunning(_) => {
+                (StatusCode::CONFLICT, "not_running", "POST /api/v1/pipelines/NAME/start starts it")
+            }
             ControlError::NothingKept(_) => {
                 (StatusCode::NOT_FOUND, "not_found", "GET /api/v1/state lists what is")
             }

@@ -84,6 +84,10 @@ impl HostView {
         let state = serde_json::to_value(&pipeline.state).unwrap_or_default();
         if let (Value::Object(answer), Value::Object(state)) = (&mut answer, state) {
             answer.extend(state);
+            answer.insert("since".to_owned(), pipeline.since_ms.into());
+            if let Some(why) = self.why_degraded(&pipeline.config) {
+                answer.insert("degraded".to_owned(), why.into());
+            }
             if !pipeline.warnings.is_empty() {
                 answer.insert("warnings".to_owned(), json!(pipeline.warnings));
             }
@@ -104,6 +108,7 @@ fn counters(metrics: &Metrics, pipeline: &config::Pipeline) -> Value {
             let counts = json!({
                 "in": counts.entered, "passed": settled.passed, "filtered": settled.filtered,
                 "forwarded": settled.forwarded, "emitted": settled.emitted, "in_flight": counts.in_flight,
+                "retried": counts.retried,
                 "paused": metrics.is_paused(name, &transform.name),
             });
             (transform.name.clone(), counts)
@@ -112,7 +117,14 @@ fn counters(metrics: &Metrics, pipeline: &config::Pipeline) -> Value {
     let sinks: Map<_, _> = pipeline
         .sinks
         .iter()
-        .map(|sink| (sink.name.clone(), json!({ "delivered": metrics.delivered_count(name, &sink.name) })))
+        .map(|sink| {
+            let counts = metrics.stage_counts(name, &sink.name);
+            let counts = json!({
+                "in": counts.entered, "delivered": counts.delivered, "in_flight": counts.in_flight,
+                "retried": counts.retried,
+            });
+            (sink.name.clone(), counts)
+        })
         .collect();
     let stages = transforms.keys().chain(sinks.keys());
     let stages: Vec<&str> = std::iter::once(config::SOURCE).chain(stages.map(String::as_str)).collect();
@@ -130,6 +142,7 @@ fn counters(metrics: &Metrics, pipeline: &config::Pipeline) -> Value {
     };
     json!({
         "received": metrics.received_count(name),
+        "source": { "in_flight": metrics.stage_counts(name, config::SOURCE).in_flight },
         "dropped": lost(&|stage, reason| metrics.loss_counts(name, stage, reason).dropped),
         "dead_lettered": lost(&|stage, reason| metrics.loss_counts(name, stage, reason).dead_lettered),
         "transforms": transforms,

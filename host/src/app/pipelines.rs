@@ -17,6 +17,7 @@ use super::job::PipelineJob;
 use super::plugins::ManagedPlugins;
 use crate::config;
 use crate::control::ControlError;
+use crate::dead_letters::KeptLetters;
 use crate::pipeline::{Ended, Ending, LAST_GOODBYE};
 use crate::plugin::Plugin;
 use crate::store::Store;
@@ -40,6 +41,7 @@ pub(super) struct Pipelines {
     ends: Arc<EndOpener>,
     /// Where durable state is kept, and how often it is written.
     store: (Store, Duration),
+    dead_letters: KeptLetters,
     grace: Duration,
     all: Vec<ManagedPipeline>,
     /// The tasks of those that run; each answers with its pipeline's name.
@@ -67,6 +69,7 @@ impl Pipelines {
         status: Arc<Status>,
         ends: Arc<EndOpener>,
         store: (Store, Duration),
+        dead_letters: KeptLetters,
         grace: Duration,
         configured: Vec<config::Pipeline>,
     ) -> Self {
@@ -83,6 +86,7 @@ impl Pipelines {
             status,
             ends,
             store,
+            dead_letters,
             grace,
             all,
             running: JoinSet::new(),

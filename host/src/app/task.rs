@@ -15,6 +15,7 @@ use crate::admin::{self, Api};
 use crate::config::{self, Config};
 use crate::connections::Connections;
 use crate::control::{self, Command, Handle};
+use crate::dead_letters::KeptLetters;
 use crate::plugin::Engine;
 use crate::plugin_folder::Folder;
 use crate::shutdown::Shutdown;
@@ -79,6 +80,7 @@ impl Task {
         let (handle, commands) = control::channel(status.clone(), swaps.clone());
         let ends = Arc::new(EndOpener::new(metrics.clone(), connections.clone(), &config));
         let registry = PluginRegistry::default();
+        let dead_letters = KeptLetters::default();
         let admin = match &config.admin {
             Some(admin) => {
                 let host = admin::HostView {
@@ -87,6 +89,7 @@ impl Task {
                     status: status.clone(),
                     handle: handle.clone(),
                     store: api_store,
+                    dead_letters: dead_letters.clone(),
                     reader,
                     is_trusting: admin.token.is_some(),
                     server: config.server,
@@ -99,8 +102,15 @@ impl Task {
             }
             None => None,
         };
-        let pipelines =
-            Pipelines::new(metrics.clone(), status.clone(), ends.clone(), store, grace, config.pipelines);
+        let pipelines = Pipelines::new(
+            metrics.clone(),
+            status.clone(),
+            ends.clone(),
+            store,
+            dead_letters,
+            grace,
+            config.pipelines,
+        );
         let admin = admin.map(|(admin, listener, host)| serve(admin, listener, host)).transpose()?;
         let mut task = Self {
             metrics,

@@ -1,5 +1,6 @@
 //! The running host that a command asks through its HTTP API.
 
+use super::{Exit, answer, block_on, complain};
 use crate::admin::{self, ApiRequest, AskError};
 use serde_json::Value;
 use std::fmt;
@@ -37,7 +38,6 @@ pub(super) enum HostAnswer {
 #[derive(Clone, Debug)]
 pub(super) struct HostRefusal {
     /// The status and the body of its answer, if it gave one as a host does.
-    #[expect(dead_code, reason = "the commands that come next look at it")]
     pub(super) answer: Option<(u16, Value)>,
     text: String,
 }
@@ -53,6 +53,26 @@ impl fmt::Display for HostRefusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
     }
+}
+
+/// Asks a host until there is an answer, or a signal comes, and prints what it came to.
+pub(super) fn asking<F>(asked: F) -> Exit
+where
+    F: Future<Output = Result<(String, Exit), HostRefusal>>,
+{
+    block_on(|shutdown| async move {
+        let answered = tokio::select! {
+            answered = asked => answered,
+            () = shutdown.requested() => return Exit::Interrupted,
+        };
+        match answered {
+            Ok((text, exit)) => answer(&text, exit),
+            Err(refusal) => {
+                complain(refusal);
+                Exit::Failure
+            }
+        }
+    })
 }
 
 impl RunningHost {
@@ -95,7 +115,6 @@ impl RunningHost {
     ///
     /// # Errors
     /// It does not do what it is asked, or nobody answers.
-    #[expect(dead_code, reason = "the commands that come next have nobody else to ask")]
     pub(super) async fn demand(&self, request: ApiRequest) -> Result<Value, HostRefusal> {
         match self.ask(request).await {
             HostAnswer::Done(answer) => Ok(answer),

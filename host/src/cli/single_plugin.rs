@@ -153,6 +153,7 @@ pub(super) fn parts(plugin: ReadyPlugin, source: Source, metrics: &Metrics) -> R
         transforms: vec![plugin],
         sinks: vec![("stdout".into(), Outputs::All, out)],
         dead_letter: Some(rejected),
+        kept: None,
         persistence: Persistence::GivesUp,
         durable: None,
     })

@@ -3,6 +3,7 @@
 //! A running host is asked, since it has the files open and knows what is in memory alone. Where none answers, or a
 //! configuration is named, its folder of state is read.
 
+use super::readable::{since, text};
 use super::running_host::{HostAnswer, RunningHost};
 use super::table::table;
 use super::{CONFIG_FILE, ConfigFile, Exit, answer, block_on, complain, is_terminal, tell};
@@ -12,7 +13,6 @@ use crate::store::StoreFolder;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 use std::path::PathBuf;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum StateCommand {
@@ -208,13 +208,12 @@ impl StateFolderOf {
 }
 
 fn as_table(all: &Value) -> String {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let pipelines = all["pipelines"].as_array().into_iter().flatten();
     let rows = pipelines.flat_map(|pipeline| {
         let name = text(&pipeline["pipeline"]);
         let written = match (pipeline["error"].as_str(), pipeline["written"].as_u64()) {
             (Some(error), _) => error.to_owned(),
-            (None, Some(ms)) => ago(now.saturating_sub(Duration::from_millis(ms))),
+            (None, Some(ms)) => since(ms),
             (None, None) => String::new(),
         };
         let mut rows: Vec<_> = pipeline["transforms"]
@@ -242,19 +241,4 @@ fn as_table(all: &Value) -> String {
         rows
     });
     table(["PIPELINE", "TRANSFORM", "STATE", "KEYS", "VALUES", "SNAPSHOTS", "WRITTEN"], rows)
-}
-
-fn text(value: &Value) -> String {
-    value.as_str().unwrap_or_default().to_owned()
-}
-
-/// How long ago something was, for people.
-fn ago(age: Duration) -> String {
-    let seconds = age.as_secs();
-    match seconds {
-        0..60 => format!("{seconds} s ago"),
-        60..3600 => format!("{} min ago", seconds / 60),
-        3600..172_800 => format!("{} h ago", seconds / 3600),
-        _ => format!("{} days ago", seconds / 86_400),
-    }
 }

@@ -22,6 +22,11 @@ pub const PEER: &str = "__meta_peer";
 /// Set by a plugin, for a sink of replies: the connection that the message came on is to be closed, with this code
 /// and reason (`1008 reason`).
 pub const CLOSE: &str = "__meta_close";
+/// How often a message was taken out of the dead letters and given to its pipeline again.
+pub const RETRIED: &str = "__meta_retried";
+
+/// What a key and its value take beside their texts.
+const ENTRY_BYTES: usize = 64;
 
 /// The metadata that all messages of one connection, or of one file, have in common.
 #[derive(Debug, Default)]
@@ -203,6 +208,20 @@ impl Metadata {
         std::iter::successors(self.changes.as_deref(), |layer| layer.below.as_deref())
     }
 
+    /// The message is given to its pipeline once more.
+    pub fn count_retry(&mut self) {
+        let before = self.get(RETRIED).parse().unwrap_or(0u64);
+        self.set(&RETRIED.into(), &before.saturating_add(1).to_string());
+    }
+
+    /// What it keeps alive, in bytes; what others share with it included.
+    pub fn kept_bytes(&self) -> usize {
+        let pair = |key: &str, value: &str| key.len() + value.len() + ENTRY_BYTES;
+        let inherited: usize = self.origin.iter().map(|(key, value)| pair(key, value)).sum();
+        let changed = self.layers().flat_map(Changes::entries);
+        inherited + changed.map(|(key, value)| pair(key, value)).sum::<usize>()
+    }
+
     /// What a plugin set a key to, if one did; "" where it removed the key.
     pub fn change(&self, key: &str) -> Option<&str> {
         self.layers().find_map(|layer| layer.get(key))
@@ -242,6 +261,18 @@ mod tests {
         two.set(&"k".into(), "2");
         assert_eq!((one.get("k").as_ref(), two.get("k").as_ref()), ("1", "2"));
         assert_eq!(two.iter().filter(|(key, _)| *key == "k").count(), 1);
+    }
+
+    #[test]
+    fn retries_are_counted_over_whatever_was_there() {
+        let mut metadata = Metadata::new(Origin::new([(RETRIED, "1")]), 0);
+        metadata.count_retry();
+        metadata.count_retry();
+        assert_eq!(metadata.get(RETRIED), "3");
+        let mut odd = Metadata::new(Origin::new([(RETRIED, "often")]), 0);
+        odd.count_retry();
+        assert_eq!(odd.get(RETRIED), "1");
+        assert!(odd.kept_bytes() > 2 * RETRIED.len());
     }
 
     #[test]

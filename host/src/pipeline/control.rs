@@ -1,5 +1,6 @@
 //! What a running pipeline is told, and how it answers.
 
+use crate::dead_letters::RetryOrder;
 use crate::generation::Position;
 use crate::plugin::{Fault, Instance};
 use crate::verdict::CarriedState;
@@ -12,6 +13,8 @@ use tokio::sync::oneshot;
 pub enum Control {
     /// Exchange the version of a plugin that a stage runs, before the next call of that plugin.
     Swap(Box<Swap>),
+    /// Take dead letters in again, as the pipeline has room for them.
+    Retry(Box<RetryOrder>),
     /// Stop reading, finish what is in flight until the deadline, close.
     Stop {
         /// When what is still in flight is given up.

@@ -1,10 +1,11 @@
 //! Where the messages of a pipeline go that failed.
 //!
-//! Each becomes one JSON line for the dead-letter sink, and is counted when it is written. Without
-//! that sink, or when it fails, the message is dropped under its own reason. A full queue is
+//! Each becomes a letter, which is kept by the host, and one JSON line for the dead-letter sink, and is counted when
+//! that is written. Without that sink, or when it fails, the message is dropped under its own reason. A full queue is
 //! backpressure like any other: the pipeline reads nothing until there is room.
 
 use super::recovery::Persistence;
+use crate::dead_letters::{KeptLetters, Letter};
 use crate::foreign_text;
 use crate::message::metadata::{Metadata, now_us};
 use crate::message::{Failed, Message, Payload};
@@ -12,11 +13,7 @@ use crate::reason::Reason;
 use crate::sink::Sink;
 use crate::telemetry::{Account, RateLimit, SinkMetrics};
 use crate::wait_budget::WaitingBytes;
-use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD;
-use serde::Serialize;
-use std::borrow::Cow;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -47,6 +44,7 @@ pub(super) struct DeadLetterSink {
 pub(super) struct DeadLetters {
     pipeline: Arc<str>,
     sink: Option<DeadLetterSink>,
+    kept: Option<KeptLetters>,
     /// Letters that the sink has no room for yet.
     waiting: VecDeque<(Message, LetterCounts)>,
     backlog: WaitingBytes,
@@ -64,29 +62,16 @@ struct LetterCounts {
     reason: Reason,
 }
 
-/// A dead letter as it is written.
-#[derive(Serialize)]
-struct Letter<'a> {
-    time: String,
-    pipeline: &'a str,
-    stage: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    plugin: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    version: Option<&'a str>,
-    reason: &'static str,
-    detail: String,
-    metadata: BTreeMap<&'a str, Cow<'a, str>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    payload: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    payload_base64: Option<String>,
-}
-
 impl DeadLetters {
-    pub(super) fn new(pipeline: Arc<str>, sink: Option<DeadLetterSink>, persistence: Persistence) -> Self {
+    pub(super) fn new(
+        pipeline: Arc<str>,
+        sink: Option<DeadLetterSink>,
+        kept: Option<KeptLetters>,
+        persistence: Persistence,
+    ) -> Self {
         Self {
             pipeline,
+            kept,
             delivered_before: sink.as_ref().map_or(0, |sink| sink.metrics.account.counts().delivered),
             sink,
             waiting: VecDeque::new(),
@@ -99,27 +84,47 @@ impl DeadLetters {
 
     /// Takes messages that failed at a place.
     pub(super) fn take(&mut self, place: &Place, failed: impl IntoIterator<Item = Failed>) {
+        let mut failed = failed.into_iter().peekable();
+        if failed.peek().is_none() {
+            return;
+        }
+        let (now_us, mut letters) = (now_us(), Vec::new());
         for failed in failed {
             if self.persistence == Persistence::GivesUp && failed.reason == Reason::SinkUnavailable {
                 place.account.dropped(failed.reason, 1);
-            } else if let Some(sink) = &self.sink {
-                sink.metrics.account.entered(1);
-                let letter = Message {
-                    payload: Payload::text(self.letter(place, &failed)),
-                    metadata: Metadata::without_origin(now_us()),
-                };
-                let counts = LetterCounts { account: place.account.clone(), reason: failed.reason };
-                self.backlog.add(letter.payload.len());
-                self.waiting.push_back((letter, counts));
-            } else {
-                place.account.dropped(failed.reason, 1);
-                if let Some(held_back) = self.log.allow() {
-                    tracing::warn!(
-                        pipeline = %self.pipeline, stage = %place.stage, reason = %failed.reason,
-                        detail = %foreign_text::shown(&failed.detail), held_back, "message dropped"
-                    );
-                }
+                continue;
             }
+            let Place { stage, plugin, .. } = place;
+            let letter = Letter::new(self.pipeline.clone(), stage.clone(), plugin.clone(), failed, now_us);
+            self.hand_over(place, &letter, now_us);
+            if self.kept.is_some() {
+                letters.push(letter);
+            }
+        }
+        if let Some(kept) = &self.kept {
+            kept.keep(letters);
+        }
+    }
+
+    /// Gives a letter to the sink; without one its message is dropped.
+    fn hand_over(&mut self, place: &Place, letter: &Letter, now_us: u64) {
+        if let Some(sink) = &self.sink {
+            sink.metrics.account.entered(1);
+            let line = Message {
+                payload: Payload::text(letter.to_line()),
+                metadata: Metadata::without_origin(now_us),
+            };
+            let counts = LetterCounts { account: place.account.clone(), reason: letter.reason };
+            self.backlog.add(line.payload.len());
+            self.waiting.push_back((line, counts));
+            return;
+        }
+        place.account.dropped(letter.reason, 1);
+        if let Some(held_back) = self.log.allow() {
+            tracing::warn!(
+                pipeline = %self.pipeline, stage = %place.stage, reason = %letter.reason,
+                detail = %letter.detail, held_back, "message dropped"
+            );
         }
     }
 
@@ -204,22 +209,5 @@ impl DeadLetters {
             let lost = failed.len();
             tracing::error!(pipeline = %self.pipeline, lost, %detail, held_back, "dead letter lost");
         }
-    }
-
-    fn letter(&self, place: &Place, failed: &Failed) -> String {
-        let payload = &failed.message.payload;
-        let letter = Letter {
-            time: jiff::Timestamp::now().to_string(),
-            pipeline: &self.pipeline,
-            stage: &place.stage,
-            plugin: place.plugin.as_ref().map(|(plugin, _)| &**plugin),
-            version: place.plugin.as_ref().map(|(_, version)| &**version),
-            reason: failed.reason.as_str(),
-            detail: foreign_text::shown(&failed.detail),
-            metadata: failed.message.metadata.iter().collect(),
-            payload: payload.as_text(),
-            payload_base64: (!payload.is_text()).then(|| BASE64_STANDARD.encode(payload.as_bytes())),
-        };
-        serde_json::to_string(&letter).expect("a letter has string keys only")
     }
 }

@@ -7,6 +7,7 @@
 use super::control::{Control, Swap};
 use super::dead_letters::Place;
 use super::outlets::Outlets;
+use super::retries::RetryOrders;
 use crate::source::Source;
 use crate::telemetry::SecondsCounter;
 use crate::websocket::close_code::GOING_AWAY;
@@ -33,6 +34,8 @@ pub(super) struct Ends {
     pub(super) outlets: Outlets,
     /// Swaps that were asked for, and wait until no plugin works.
     pub(super) swaps: VecDeque<Swap>,
+    /// Dead letters that are to enter again.
+    pub(super) retries: RetryOrders,
     /// No plugin is called any more: a swap that comes is dropped unanswered.
     is_past_plugins: bool,
     control: mpsc::Receiver<Control>,
@@ -57,6 +60,7 @@ impl Ends {
             source_place,
             outlets,
             swaps: VecDeque::new(),
+            retries: RetryOrders::default(),
             is_past_plugins: false,
             control,
             deadline: None,
@@ -78,6 +82,7 @@ impl Ends {
         while self.deadline.is_none() {
             match self.control.poll_recv(cx) {
                 Poll::Ready(Some(Control::Swap(swap))) => self.take_swap(*swap),
+                Poll::Ready(Some(Control::Retry(order))) => self.retries.take(*order),
                 Poll::Ready(Some(Control::Stop { deadline })) => self.deadline = Some(deadline),
                 Poll::Ready(None) => self.deadline = Some(Instant::now()),
                 Poll::Pending => return,
@@ -86,7 +91,7 @@ impl Ends {
                 self.source.poll_stop(cx, GOING_AWAY);
             }
         }
-        // A swap may still repair what keeps the pipeline from its end.
+        // A swap may still repair what keeps the pipeline from its end; what was to be retried goes back.
         while let Poll::Ready(Some(control)) = self.control.poll_recv(cx) {
             if let Control::Swap(swap) = control {
                 self.take_swap(*swap);

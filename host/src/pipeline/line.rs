@@ -5,7 +5,9 @@
 //! stages call by call, the last stage that has any first; between two calls, and while one lasts, the
 //! pipeline sees what it is told.
 
+mod closing;
 mod durable;
+mod retrying;
 
 use super::control::{Ended, Ending, Resume, Swap, Swapped};
 use super::ends::{Ends, GraceOver, Timer};
@@ -17,6 +19,7 @@ use crate::message::metadata::now_us;
 use crate::source::{Fill, Room};
 use crate::telemetry::{Ledger, Settled};
 use crate::websocket::close_code::{GOING_AWAY, INTERNAL_ERROR};
+use closing::{Close, STOPPED_BY_A_FAILURE};
 use durable::{GenerationTurn, poll_generation};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -44,6 +47,8 @@ pub struct Line {
     is_clear: bool,
     /// A timer was called since the source last had its turn.
     is_sources_turn: bool,
+    /// Dead letters are given a turn before the source has its next one.
+    is_retries_turn: bool,
     /// The time that plugins are told: of the last message, where messages carry one of their own.
     time_us: Option<u64>,
     /// Writes what durable stages know, where there are such.
@@ -75,6 +80,8 @@ enum Turn {
     Due(usize, Due),
     /// A generation of what durable stages know is to be taken.
     Generation,
+    /// Dead letters are to enter again.
+    Retry,
     /// There is a swap or a stop, room for the next call, or the end of a pause.
     Look,
     /// A sink cannot go on.
@@ -88,39 +95,6 @@ enum Reading {
     On,
     Over,
 }
-
-/// How a pipeline comes to its end.
-struct Close {
-    ending: Ending,
-    /// Whether what the source received before is still put through.
-    reads_rest: bool,
-    /// Whether the plugins are told.
-    finishes: bool,
-}
-
-impl Close {
-    fn finished() -> Self {
-        Self { ending: Ending::Finished, reads_rest: false, finishes: true }
-    }
-
-    fn stopped() -> Self {
-        Self { ending: Ending::Stopped, reads_rest: true, finishes: true }
-    }
-
-    fn failed(error: impl Into<String>) -> Self {
-        Self { ending: Ending::Failed(error.into()), ..Self::finished() }
-    }
-
-    fn unconnected(error: String) -> Self {
-        Self { finishes: false, ..Self::failed(error) }
-    }
-
-    fn told_to_stop_by_a_failure() -> Self {
-        Self::failed(STOPPED_BY_A_FAILURE)
-    }
-}
-
-const STOPPED_BY_A_FAILURE: &str = "a message failed where on_error is \"stop\"";
 
 impl Line {
     pub(super) fn new(
@@ -143,6 +117,7 @@ impl Line {
             timer: Timer::new(),
             is_clear: false,
             is_sources_turn: false,
+            is_retries_turn: false,
             time_us: None,
             abandoned: 0,
             has_worked_off: false,
@@ -197,6 +172,7 @@ impl Line {
         };
         tracing::debug!(pipeline = %self.name, ending = ?close.ending, "draining");
         *ending = close.ending;
+        self.ends.retries.close();
         if matches!(ending, Ending::Failed(_)) {
             // A version that comes now is the chance of the next start.
             self.ends.pass_plugins();
@@ -272,6 +248,7 @@ impl Line {
                 }
                 Turn::Due(stage, due) => self.do_due(stage, due).await?,
                 Turn::Generation => self.write_generation().await?,
+                Turn::Retry => self.take_retries(),
                 Turn::Look => {}
                 Turn::Failed(error) => return Ok(Close::failed(error)),
             }
@@ -287,7 +264,17 @@ impl Line {
     /// Ready with the next thing to do; until then it drives the ends.
     async fn turn(&mut self) -> Result<Turn, GraceOver> {
         let Self {
-            ends, stages, batch, given, timer, is_clear, is_sources_turn, time_us, generations, ..
+            ends,
+            stages,
+            batch,
+            given,
+            timer,
+            is_clear,
+            is_sources_turn,
+            is_retries_turn,
+            time_us,
+            generations,
+            ..
         } = self;
         // By move: the stages are borrowed for this alone, since instances are not to be shared.
         ends.until(move |ends, cx| {
@@ -328,7 +315,10 @@ impl Line {
                 .enumerate()
                 .filter_map(|(n, stage)| Some((stage.due(has_time && n >= ticking)?, n)));
             let due = due.min_by_key(|((at, _), _)| *at);
-            let next = [due.map(|((at, _), _)| at), generation].into_iter().flatten().min();
+            let retry = ends.retries.due();
+            let has_retry = retry.is_some_and(|due| due <= Instant::now());
+            let later = retry.filter(|_| !has_retry && !is_held);
+            let next = [due.map(|((at, _), _)| at), generation, later].into_iter().flatten().min();
             let due_now = |timer: &mut Timer, cx: &mut Context<'_>| {
                 if timer.poll(cx, Some(next?)).is_pending() {
                     return None;
@@ -346,6 +336,9 @@ impl Line {
                 let next = [Some(Instant::now() + PAUSE_COUNTED), pause, next];
                 return timer.poll(cx, next.into_iter().flatten().min()).map(|()| Turn::Look);
             }
+            if std::mem::take(is_retries_turn) && has_retry {
+                return Poll::Ready(Turn::Retry);
+            }
             let mut due_now = due_now(timer, cx);
             if !*is_sources_turn && let Some(due) = due_now.take() {
                 *is_sources_turn = true;
@@ -360,11 +353,15 @@ impl Line {
                 let _ = ends.outlets.poll_flush(cx);
             }
             match (filled, due_now) {
-                (Poll::Ready(fill), _) => Poll::Ready(Turn::Filled(fill)),
+                (Poll::Ready(fill), _) => {
+                    *is_retries_turn = true;
+                    Poll::Ready(Turn::Filled(fill))
+                }
                 (Poll::Pending, Some(due)) => {
                     *is_sources_turn = true;
                     Poll::Ready(due)
                 }
+                (Poll::Pending, None) if has_retry => Poll::Ready(Turn::Retry),
                 (Poll::Pending, None) => Poll::Pending,
             }
         })

@@ -108,14 +108,25 @@ impl Outlets {
         let before = std::mem::replace(&mut self.takers, takers);
         // What waits goes where it was to go, whatever that output is called now.
         for Routed { output, .. } in &mut self.outbox {
-            let takers = before[usize::from(*output)];
-            let known = self.takers.iter().position(|known| *known == takers);
-            let number = known.unwrap_or_else(|| {
-                self.takers.push(takers);
-                self.takers.len() - 1
-            });
-            *output = u16::try_from(number).expect("outputs are far fewer");
+            *output = output_to(&mut self.takers, before[usize::from(*output)]);
         }
+    }
+
+    /// The sinks that take what is not for a named output, one bit for each.
+    pub(super) fn takers_of_default(&self) -> u64 {
+        self.takers(0)
+    }
+
+    /// The number of the sink of this name.
+    pub(super) fn find(&self, name: &str) -> Option<usize> {
+        self.outlets.iter().position(|outlet| *outlet.place.stage == *name)
+    }
+
+    /// Takes a dead letter in again, for these sinks: one bit for each.
+    pub(super) fn retry(&mut self, sinks: u64, message: Message) {
+        bits(sinks).for_each(|n| self.outlets[n].place.account.retried(1));
+        let output = output_to(&mut self.takers, sinks);
+        self.outbox.push_back(Routed { output, message });
     }
 
     fn takers(&self, output: u16) -> u64 {
@@ -354,6 +365,16 @@ impl Outlet {
             dead_letters.take(&self.place, failed.drain(..));
         }
     }
+}
+
+/// The number of an output that these sinks take and no others.
+fn output_to(takers: &mut Vec<u64>, sinks: u64) -> u16 {
+    let known = takers.iter().position(|known| *known == sinks);
+    let number = known.unwrap_or_else(|| {
+        takers.push(sinks);
+        takers.len() - 1
+    });
+    u16::try_from(number).expect("outputs are far fewer")
 }
 
 /// The numbers of the bits that are set, ascending.

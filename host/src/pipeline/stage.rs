@@ -165,6 +165,12 @@ impl Stage {
         self.sharing.give(&mut self.workers, message);
     }
 
+    /// Takes a dead letter in again.
+    pub(super) fn retry(&mut self, message: Message) {
+        self.metrics.account.retried(1);
+        self.give(message);
+    }
+
     /// Whether messages wait.
     pub(super) fn has_work(&self) -> bool {
         self.workers.iter().any(|worker| worker.has_work()) || self.sharing.is_for_any()

@@ -38,6 +38,8 @@ struct Book {
     place: Arc<str>,
     role: Role,
     entered: u64,
+    /// Of those that entered, dead letters that were given to it again.
+    retried: u64,
     settled: Settled,
     delivered: u64,
     /// Dead letters that were not written, of the sink of dead letters.
@@ -81,6 +83,8 @@ pub struct Counts {
     pub settled: Settled,
     /// Messages delivered, of a sink.
     pub delivered: u64,
+    /// Dead letters among those that came in.
+    pub retried: u64,
     /// Messages that came in and whose end is not known yet.
     pub in_flight: u64,
 }
@@ -100,6 +104,7 @@ impl Book {
             place,
             role,
             entered: 0,
+            retried: 0,
             settled: Settled::default(),
             delivered: 0,
             lost_letters: 0,
@@ -122,6 +127,7 @@ impl Book {
             entered: self.entered,
             settled: self.settled,
             delivered: self.delivered,
+            retried: self.retried,
             in_flight: self.in_flight(),
         }
     }
@@ -181,6 +187,13 @@ impl Account {
     /// Messages came in from outside.
     pub fn entered(&self, messages: u64) {
         self.post(messages, Settled::default(), std::iter::empty());
+    }
+
+    /// Dead letters came in again, beside what comes from the place before.
+    pub fn retried(&self, messages: u64) {
+        let book = &mut self.ledger.lock()[self.index];
+        book.entered += messages;
+        book.retried += messages;
     }
 
     /// Messages have been dealt with here, and what they gave enters the accounts of `onward`, each with
@@ -355,6 +368,11 @@ impl Role {
         self == role || (self == Self::DeadLetter && role == Self::Sink)
     }
 
+    /// Whether dead letters are given to such a place again.
+    fn takes_retries(self) -> bool {
+        matches!(self, Self::Transform | Self::Sink)
+    }
+
     /// The labels of this role's own counters.
     fn labels(self, pipeline: &str, place: &str) -> Labels {
         match self {
@@ -400,6 +418,16 @@ impl Collector for Accounts {
                 }
             }
         }
+        let mut metric = encoder.encode_descriptor(
+            "messages_retried",
+            "Dead letters given to a stage again, which are among what it has got",
+            None,
+            ConstCounter::new(0u64).metric_type(),
+        )?;
+        for (pipeline, book) in books().filter(|(_, book)| book.role.takes_retries()) {
+            let labels = labels([("pipeline", pipeline), ("stage", &book.place)]);
+            ConstCounter::new(book.retried).encode(metric.encode_family(&labels)?)?;
+        }
         let help = "Messages in whose end is not known yet";
         let mut metric = encoder.encode_descriptor(
             "messages_in_flight",
@@ -428,6 +456,7 @@ mod tests {
         HandOn { place: usize, messages: u64, gives: u64, taken_by: u64, untaken: u64 },
         Fail { place: usize, messages: u64, is_written: bool },
         Deliver { sink: usize, messages: u64 },
+        Retry { place: usize, messages: u64 },
         Stop,
     }
 
@@ -445,6 +474,7 @@ mod tests {
                 is_written
             }),
             (3..5usize, 0..300u64).prop_map(|(sink, messages)| Step::Deliver { sink, messages }),
+            (1..5usize, 0..300u64).prop_map(|(place, messages)| Step::Retry { place, messages }),
             Just(Step::Stop),
         ]
     }
@@ -458,6 +488,7 @@ mod tests {
                 accounts.sink("p", "x"), accounts.sink("p", "y"),
             ];
             let mut waiting = [0u64; 5];
+            let mut retried = 0;
             for step in steps {
                 match step {
                     Step::Receive(messages) => {
@@ -497,6 +528,11 @@ mod tests {
                         waiting[sink] -= messages;
                         places[sink].delivered(messages);
                     }
+                    Step::Retry { place, messages } => {
+                        places[place].retried(messages);
+                        waiting[place] += messages;
+                        retried += if place == 2 { messages } else { 0 };
+                    }
                     Step::Stop => {
                         let given_up = accounts.ledger("p").give_up();
                         prop_assert_eq!(given_up, waiting.iter().sum::<u64>());
@@ -508,7 +544,7 @@ mod tests {
                 }
                 let out = |place: usize| places[place].counts().settled;
                 let given = |place: usize| out(place).forwarded + out(place).emitted - out(place).untaken;
-                prop_assert_eq!(given(1), places[2].counts().entered);
+                prop_assert_eq!(given(1) + retried, places[2].counts().entered);
             }
         }
     }

@@ -232,9 +232,9 @@ impl Metrics {
         self.accounts.counts(pipeline, sink).delivered
     }
 
-    /// The counts of a transform.
-    pub fn stage_counts(&self, pipeline: &str, transform: &str) -> Counts {
-        self.accounts.counts(pipeline, transform)
+    /// The counts of a place: the source, a transform or a sink.
+    pub fn stage_counts(&self, pipeline: &str, stage: &str) -> Counts {
+        self.accounts.counts(pipeline, stage)
     }
 
     /// Whether messages of a transform wait, since its plugin fails again and again.

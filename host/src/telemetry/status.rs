@@ -12,6 +12,7 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// The state of a pipeline.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -67,6 +68,8 @@ pub struct Described {
     pub config: Arc<config::Pipeline>,
     /// The state of the pipeline.
     pub state: PipelineState,
+    /// When that state began, in milliseconds since the Unix epoch.
+    pub since_ms: u64,
     /// What whoever started it should know.
     pub warnings: Vec<String>,
 }
@@ -91,7 +94,7 @@ impl Status {
     pub fn add(&self, config: Arc<config::Pipeline>, state: PipelineState) {
         let mut rows = self.lock();
         self.show(&config.name, &state);
-        rows.push(Described { config, state, warnings: Vec::new() });
+        rows.push(Described { config, state, since_ms: now_ms(), warnings: Vec::new() });
     }
 
     /// Notes the state of a pipeline.
@@ -99,6 +102,9 @@ impl Status {
         let mut rows = self.lock();
         if let Some(row) = rows.iter_mut().find(|row| row.config.name == pipeline) {
             self.show(pipeline, &state);
+            if row.state.as_str() != state.as_str() {
+                row.since_ms = now_ms();
+            }
             row.state = state;
         }
     }
@@ -161,6 +167,11 @@ impl Status {
     fn lock(&self) -> MutexGuard<'_, Vec<Described>> {
         self.rows.lock().expect("nothing panics while it is held")
     }
+}
+
+fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn of_state(pipeline: &str, state: &str) -> Labels {

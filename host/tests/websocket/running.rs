@@ -48,6 +48,7 @@ impl Running {
             transforms: Vec::new(),
             sinks,
             dead_letter: None,
+            kept: None,
             persistence,
             durable: None,
         };

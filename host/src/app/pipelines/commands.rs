@@ -8,6 +8,7 @@ use crate::app::plugins::ManagedPlugins;
 use crate::app::start::{self, StartError};
 use crate::config;
 use crate::control::{Answer, Command, ControlError};
+use crate::dead_letters::RetryOrder;
 use crate::pipeline::Control;
 use crate::telemetry::{Described, PipelineState};
 use std::sync::Arc;
@@ -22,6 +23,7 @@ impl Pipelines {
             Command::Add(config, answer) => self.add(Arc::new(*config), answer),
             Command::Start(name, answer) => self.start_again(plugins, &name, answer),
             Command::Stop(name, answer) => self.take_down(&name, AnswerTo::Stopped(answer)),
+            Command::Retry(name, order, answer) => self.retry(name, order, answer),
             Command::Remove(name, answer) => self.take_down(&name, AnswerTo::Removed(answer)),
             Command::ShowState(name, answer) => self.show_state(name.as_deref(), answer),
             Command::ClearState(name, transform, answer) => self.clear_state(name, transform, answer),
@@ -119,21 +121,7 @@ impl Pipelines {
         self.ends.listeners().expect_no_more(&managed.config.name);
         match std::mem::replace(&mut managed.phase, PipelinePhase::Stopping) {
             PipelinePhase::Up { control, .. } => {
-                if let Err(mpsc::error::TrySendError::Full(stop)) =
-                    control.try_send(Control::Stop { deadline })
-                {
-                    // Swaps wait before it. The job waits for them, and nobody for the job.
-                    let pipeline = managed.config.name.clone();
-                    self.jobs.spawn(async move {
-                        let told = control.send(stop).await;
-                        tracing::debug!(
-                            pipeline,
-                            is_told = told.is_ok(),
-                            "a pipeline was told to stop after swaps"
-                        );
-                        PipelineJob::Other
-                    });
-                }
+                self.tell(&control, Control::Stop { deadline });
             }
             PipelinePhase::Checking { cancel }
             | PipelinePhase::Preparing { cancel, .. }
@@ -155,6 +143,35 @@ impl Pipelines {
         managed.waiting = others;
         let stopping = ControlError::Stopping(managed.config.name.clone());
         answer_all(started, &Err(stopping));
+    }
+
+    /// Has dead letters enter a pipeline again, if it runs.
+    fn retry(&mut self, name: String, order: Box<RetryOrder>, answer: Answer<()>) {
+        let answered = match self.find(&name).map(|index| &self.all[index].phase) {
+            None => Err(ControlError::NotFound(name)),
+            Some(PipelinePhase::Up { control, .. }) => {
+                let control = control.clone();
+                self.tell(&control, Control::Retry(order));
+                Ok(())
+            }
+            Some(_) => Err(ControlError::NotRunning(name)),
+        };
+        if answer.send(answered).is_err() {
+            tracing::debug!("who had dead letters retried did not wait for that");
+        }
+    }
+
+    /// Tells a pipeline something. One that has ended needs no telling.
+    fn tell(&mut self, control: &mpsc::Sender<Control>, what: Control) {
+        if let Err(mpsc::error::TrySendError::Full(what)) = control.try_send(what) {
+            // Others wait before it. The job waits for them, and nobody for the job.
+            let control = control.clone();
+            self.jobs.spawn(async move {
+                let is_told = control.send(what).await.is_ok();
+                tracing::debug!(is_told, "a pipeline was told something after what it was told before");
+                PipelineJob::Other
+            });
+        }
     }
 
     pub(super) fn describe(&self, name: &str) -> Result<Described, ControlError> {

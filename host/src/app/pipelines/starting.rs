@@ -164,8 +164,16 @@ impl Pipelines {
         let (store, interval) = &self.store;
         let durable = config.is_durable().then(|| (store.writer(&name), *interval));
         let transforms = stages;
-        let parts =
-            Parts { name: name.clone(), source, transforms, sinks, dead_letter, persistence, durable };
+        let parts = Parts {
+            name: name.clone(),
+            source,
+            transforms,
+            sinks,
+            dead_letter,
+            kept: Some(self.dead_letters.clone()),
+            persistence,
+            durable,
+        };
         let (runner, control) = pipeline::build(parts, &self.metrics);
         managed.phase = PipelinePhase::Up { control, stages: running };
         let waits = config.endpoints().any(|(_, endpoint)| endpoint.check_connection.is_some());

@@ -1,0 +1,565 @@
+//! Dead letters of a running host: kept whatever becomes of their pipelines, looked at, and given to them again, over
+//! HTTP and by the command line.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use futures_util::{SinkExt, StreamExt};
+use serde_json::{Value, json};
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::process::{Command, Output};
+use std::time::{Duration, Instant};
+use tidemill_tests::host::{Counted, Folder, Host, binary};
+use tidemill_tests::peers::{Collector, Feed, Received, dial};
+use tidemill_tests::{guest, plugin};
+use tokio_tungstenite::tungstenite::Message;
+
+const LETTERS: &str = "/api/v1/deadletters";
+const FAST: &str = r#"reconnect = { delay = "10ms", max_delay = "50ms" }"#;
+
+/// A pipeline from a feed to a collector, through `notional`, which rejects what is not JSON.
+fn relay(name: &str, feed: &Feed, collector: &Collector) -> String {
+    format!(
+        r#"
+        [[pipelines]]
+        name = "{name}"
+        source = {{ type = "websocket", url = "{}", {FAST} }}
+        transforms = [{{ plugin = "notional" }}]
+        sinks = [{{ type = "websocket", name = "out", url = "{}", {FAST} }}]
+        "#,
+        feed.url(),
+        collector.url(),
+    )
+}
+
+fn folder() -> Folder {
+    let folder = Folder::default();
+    folder.install("notional", &plugin("notional"));
+    folder
+}
+
+/// Asks without holding up the peers, which run in this test's own task.
+fn asked(host: &Host, method: &str, path: &str, body: &Value) -> (u16, Value) {
+    tokio::task::block_in_place(|| host.json(method, path, body))
+}
+
+/// The letters that are listed with this query, and how many there are of them.
+fn listed(host: &Host, query: &str) -> (Vec<Value>, u64) {
+    let (status, answer) = asked(host, "GET", &format!("{LETTERS}{query}"), &Value::Null);
+    assert_eq!(status, 200, "{answer}");
+    (answer["deadletters"].as_array().unwrap().clone(), answer["total"].as_u64().unwrap())
+}
+
+/// Waits until so many are listed, and gives them.
+fn until_listed(host: &Host, count: u64) -> Vec<Value> {
+    tokio::task::block_in_place(|| {
+        host.wait_until(&format!("{count} letters"), |_| listed(host, "").1 == count);
+    });
+    listed(host, "?limit=1000").0
+}
+
+fn retry(host: &Host, body: &Value) -> Value {
+    let (status, answer) = asked(host, "POST", &format!("{LETTERS}/retry"), body);
+    assert_eq!(status, 200, "{answer}");
+    answer
+}
+
+fn counted(host: &Host, metric: &str, labels: &[&str]) -> u64 {
+    tokio::task::block_in_place(|| host.metrics()).count(metric, labels)
+}
+
+fn until(host: &Host, what: &str, is_so: impl FnMut(&Counted) -> bool) {
+    tokio::task::block_in_place(|| host.wait_until(what, is_so));
+}
+
+/// What the command says: its exit code, its output, and what went wrong.
+fn deadletter(host: &Host, folder: &Folder, args: &[&str]) -> (Option<i32>, String, String) {
+    let mut command = Command::new(binary());
+    command.arg("deadletter").args(args).args(["--admin", &host.admin().to_string()]);
+    command.current_dir(folder.path("")).env_remove("TIDEMILL_ADMIN").env_remove("TIDEMILL_TOKEN");
+    let Output { status, stdout, stderr } = tokio::task::block_in_place(|| command.output().unwrap());
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (status.code(), text(stdout), text(stderr))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failed_message_is_listed_and_shown_and_leaves_the_list_when_it_enters_again() {
+    let folder = folder();
+    let (feed, mut collector) = (Feed::open().await, Collector::open().await);
+    let host = folder.run(&relay("p", &feed, &collector));
+    feed.text("no JSON").await;
+    feed.send(Message::binary(vec![0xff, 0])).await;
+    let letters = until_listed(&host, 2);
+    let (newest, oldest) = (&letters[0], &letters[1]);
+    assert_eq!((&newest["payload_base64"], &newest["payload"]), (&json!("/wA="), &Value::Null));
+    assert_eq!((&oldest["payload"], &oldest["payload_bytes"]), (&json!("no JSON"), &json!(7)));
+    assert_eq!((&oldest["pipeline"], &oldest["stage"]), (&json!("p"), &json!("notional")));
+    assert_eq!((&oldest["plugin"], &oldest["reason"]), (&json!("notional"), &json!("rejected")));
+    assert!(oldest["version"].as_str().unwrap().starts_with("sha256:"), "{oldest}");
+    assert_eq!((&oldest["enters"], &oldest["waiting"]), (&json!(["notional"]), &json!(false)));
+    assert_eq!(oldest["metadata"]["__meta_source"], feed.url());
+    let id = oldest["id"].as_str().unwrap().to_owned();
+    assert_eq!(asked(&host, "GET", &format!("{LETTERS}/{id}"), &Value::Null), (200, oldest.clone()));
+    let dropped = ["stage=\"notional\"", "reason=\"rejected\""];
+    assert_eq!(counted(&host, "tidemill_messages_dropped_total", &dropped), 2, "there is no sink for them");
+
+    // It fails again, twice: each time there is another letter.
+    let of_the_text = || listed(&host, "").0.into_iter().find(|letter| letter["payload"] == "no JSON");
+    for times in ["1", "2"] {
+        let id = of_the_text().unwrap()["id"].clone();
+        let dry = retry(&host, &json!({ "ids": [id], "dry_run": true }));
+        assert_eq!(dry, json!({ "dry_run": true, "retried": 1, "waiting": 0, "refused": [] }));
+        let answer = retry(&host, &json!({ "ids": [id] }));
+        assert_eq!(answer, json!({ "dry_run": false, "retried": 1, "waiting": 0, "refused": [] }));
+        until(&host, "it has failed again", |_| {
+            of_the_text().is_some_and(|letter| letter["metadata"]["__meta_retried"] == times)
+        });
+        let id = of_the_text().unwrap()["id"].as_str().unwrap().to_owned();
+        let (code, text, _) = deadletter(&host, &folder, &["show", &id]);
+        assert!(code == Some(0) && text.contains(&format!("__meta_retried = {times}\n")), "{text}");
+        assert!(text.ends_with("as text\nno JSON\n"), "{text}");
+    }
+    let (status, answer) = asked(&host, "GET", &format!("{LETTERS}/{id}"), &Value::Null);
+    assert_eq!((status, &answer["error"]["code"]), (404, &json!("not_found")), "it is gone: {answer}");
+    let gone = retry(&host, &json!({ "ids": [id, "none"] }));
+    assert_eq!((&gone["retried"], gone["refused"].as_array().unwrap().len()), (&json!(0), 2), "{gone}");
+
+    // A plugin that takes them comes.
+    folder.install("notional", &plugin("forward"));
+    host.logged("swapped", |fields| (fields["message"] == "plugin swapped").then_some(()));
+    let answer = retry(&host, &json!({ "all": true, "pipeline": "p", "reason": "rejected" }));
+    assert_eq!(answer["retried"], 2, "{answer}");
+    let mut came = [collector.received.recv().await.unwrap(), collector.received.recv().await.unwrap()];
+    came.sort_by_key(|received| matches!(received, Received::Binary(_)));
+    assert_eq!(came, [Received::Text("no JSON".to_owned()), Received::Binary(vec![0xff, 0])]);
+    assert_eq!(listed(&host, "").1, 0);
+    until(&host, "all is delivered", |now| {
+        now.count("tidemill_messages_delivered_total", &["sink=\"out\""]) == 2
+    });
+    let retried =
+        counted(&host, "tidemill_messages_retried_total", &["pipeline=\"p\"", "stage=\"notional\""]);
+    let entered = counted(&host, "tidemill_stage_messages_in_total", &["transform=\"notional\""]);
+    assert_eq!((retried, entered), (4, 6), "what came in is what was received, and what was retried");
+    let (_, shown) = asked(&host, "GET", "/api/v1/pipelines/p", &Value::Null);
+    assert_eq!(shown["counters"]["transforms"]["notional"]["retried"], 4, "{shown}");
+    assert!(host.stop().status.success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn letters_of_the_source_enter_the_first_stage_or_the_sinks_and_those_of_a_sink_that_one_sink() {
+    let folder = Folder::default();
+    folder.install("forward", &plugin("forward"));
+    let feeds = [Feed::open().await, Feed::open().await];
+    let mut collectors = [Collector::open().await, Collector::open().await, Collector::open().await];
+    let host = folder.run(&format!(
+        r#"
+        [[pipelines]]
+        name = "staged"
+        source = {{ type = "websocket", url = "{}", codec = "json" }}
+        transforms = [{{ plugin = "forward" }}]
+        sinks = [{{ type = "websocket", url = "{}" }}]
+
+        [[pipelines]]
+        name = "plain"
+        source = {{ type = "websocket", url = "{}", codec = "json" }}
+        sinks = [{{ type = "websocket", name = "a", url = "{}" }}, {{ type = "websocket", name = "b", url = "{}" }}]
+        "#,
+        feeds[0].url(),
+        collectors[0].url(),
+        feeds[1].url(),
+        collectors[1].url(),
+        collectors[2].url(),
+    ));
+    feeds[0].text("odd").await;
+    feeds[1].text("even").await;
+    let letters = until_listed(&host, 2);
+    for letter in &letters {
+        assert_eq!((&letter["stage"], &letter["reason"]), (&json!("source"), &json!("decode")), "{letter}");
+        let enters = if letter["pipeline"] == "plain" { json!(["a", "b"]) } else { json!(["forward"]) };
+        assert_eq!(letter["enters"], enters, "{letter}");
+    }
+    assert_eq!(retry(&host, &json!({ "all": true, "reason": "decode" }))["retried"], 2);
+    for (collector, text) in collectors.iter_mut().zip(["odd", "even", "even"]) {
+        assert_eq!(collector.text().await, text);
+    }
+    let retried =
+        |stage: &str| counted(&host, "tidemill_messages_retried_total", &[&format!("stage=\"{stage}\"")]);
+    assert_eq!(["forward", "a", "b", "sink0"].map(retried), [1, 1, 1, 0]);
+    assert!(host.stop().status.success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_retried_message_is_answered_on_its_connection_and_fails_where_that_is_gone() {
+    let folder = folder();
+    let host = folder.run(
+        r#"
+        [server]
+        port = 0
+
+        [[pipelines]]
+        name = "p"
+        source = { type = "websocket", mode = "server", path = "/ask" }
+        transforms = [{ plugin = "notional" }]
+        sinks = [{ type = "reply", name = "back" }]
+        "#,
+    );
+    let address = host.listening("websocket");
+    let (mut stays, mut leaves) = (dial(address, "/ask").await, dial(address, "/ask").await);
+    stays.send(Message::text("of one that stays")).await.unwrap();
+    leaves.send(Message::text("of one that leaves")).await.unwrap();
+    until_listed(&host, 2);
+    leaves.close(None).await.unwrap();
+    while let Some(Ok(_)) = leaves.next().await {}
+    until(&host, "it has left", |now| {
+        now.count("tidemill_connections", &["endpoint=\"source\"", "state=\"connected\""]) == 1
+    });
+    folder.install("notional", &plugin("forward"));
+    host.logged("swapped", |fields| (fields["message"] == "plugin swapped").then_some(()));
+    assert_eq!(retry(&host, &json!({ "all": true }))["retried"], 2);
+    assert_eq!(stays.next().await.unwrap().unwrap(), Message::text("of one that stays"));
+    let letters = until_listed(&host, 1);
+    assert_eq!((&letters[0]["stage"], &letters[0]["reason"]), (&json!("back"), &json!("sink_unavailable")));
+    assert_eq!(letters[0]["payload"], "of one that leaves");
+    // Into that sink, and once more to nobody.
+    assert_eq!(retry(&host, &json!({ "all": true }))["retried"], 1);
+    until(&host, "it has failed again", |_| {
+        listed(&host, "").0.first().is_some_and(|letter| letter["metadata"]["__meta_retried"] == "2")
+    });
+    assert_eq!(counted(&host, "tidemill_messages_retried_total", &["stage=\"back\""]), 1);
+    drop(stays);
+    assert!(tokio::task::block_in_place(|| host.stop()).status.success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn letters_outlive_stop_and_start_and_stay_listed_when_their_pipeline_is_removed() {
+    let folder = folder();
+    let (feed, collector) = (Feed::open().await, Collector::open().await);
+    let host = folder.run(&relay("p", &feed, &collector));
+    feed.text("one").await;
+    feed.text("two").await;
+    until_listed(&host, 2);
+    let tell = |what: &str| asked(&host, "POST", &format!("/api/v1/pipelines/p/{what}"), &Value::Null).0;
+    let refused = |why: &str| {
+        let answer = retry(&host, &json!({ "all": true }));
+        assert_eq!(
+            (&answer["retried"], answer["refused"].as_array().unwrap().len()),
+            (&json!(0), 2),
+            "{answer}"
+        );
+        assert!(answer["refused"][0]["error"].as_str().unwrap().contains(why), "{answer}");
+        let (all, total) = listed(&host, "");
+        assert!(total == 2 && all.iter().all(|letter| letter["waiting"] == false), "{all:?}");
+    };
+    assert_eq!(tell("stop"), 200);
+    refused("pipeline \"p\" does not run: it is stopped");
+    let (code, told, errors) = deadletter(&host, &folder, &["retry", "--all"]);
+    assert_eq!((code, &*told), (Some(1), "0 dead letters retried\n"));
+    assert!(errors.contains(": pipeline \"p\" does not run: it is stopped"), "{errors}");
+    assert_eq!(tell("start"), 200);
+    assert_eq!(retry(&host, &json!({ "all": true }))["retried"], 2);
+    until(&host, "both have failed again", |_| {
+        let (all, _) = listed(&host, "");
+        all.len() == 2 && all.iter().all(|letter| letter["metadata"]["__meta_retried"] == "1")
+    });
+    assert_eq!(asked(&host, "DELETE", "/api/v1/pipelines/p", &Value::Null).0, 204);
+    refused("there is no pipeline \"p\"");
+    let (all, _) = listed(&host, "?pipeline=p");
+    assert_eq!((&all[0]["enters"], all.len()), (&json!([]), 2));
+    assert_eq!(all[0]["not_retryable"], "there is no pipeline \"p\"");
+    // Another of its name has no such stage.
+    let other = json!({
+        "name": "p", "source": { "type": "websocket", "url": feed.url() },
+        "sinks": [{ "type": "websocket", "url": collector.url() }],
+    });
+    assert_eq!(asked(&host, "POST", "/api/v1/pipelines", &other).0, 201);
+    refused("pipeline \"p\" has no stage \"notional\" any more");
+    assert!(host.stop().status.success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rate_is_kept_and_what_still_waits_at_a_stop_is_in_the_list_again() {
+    let folder = Folder::default();
+    folder.install("notional", &plugin("notional"));
+    let (feed, mut collector) = (Feed::open().await, Collector::open().await);
+    let host = folder.run(&relay("p", &feed, &collector));
+    for n in 0..14 {
+        feed.text(format!("letter {n}")).await;
+    }
+    until_listed(&host, 14);
+    folder.install("notional", &plugin("forward"));
+    host.logged("swapped", |fields| (fields["message"] == "plugin swapped").then_some(()));
+    let oldest: Vec<_> = listed(&host, "").0[4..].iter().map(|letter| letter["id"].clone()).collect();
+    let began = Instant::now();
+    assert_eq!(retry(&host, &json!({ "ids": oldest, "rate": 20 }))["retried"], 10);
+    let took = began.elapsed();
+    assert!(took > Duration::from_millis(350), "ten at twenty a second took {took:?}");
+    for n in 0..10 {
+        assert_eq!(collector.text().await, format!("letter {n}"), "in the order in which they failed");
+    }
+    let answer = retry(&host, &json!({ "all": true, "rate": 0.001 }));
+    assert_eq!((&answer["retried"], &answer["waiting"]), (&json!(1), &json!(3)), "{answer}");
+    assert_eq!(collector.text().await, "letter 10");
+    let (all, _) = listed(&host, "");
+    assert!(all.len() == 3 && all.iter().all(|letter| letter["waiting"] == true), "{all:?}");
+    let again = retry(&host, &json!({ "ids": [all[0]["id"]] }));
+    assert_eq!(again["refused"][0]["error"], "it waits to be retried already");
+    // What comes from the source goes through meanwhile.
+    feed.text("from the source").await;
+    assert_eq!(collector.text().await, "from the source");
+    assert_eq!(asked(&host, "POST", "/api/v1/pipelines/p/stop", &Value::Null).0, 200);
+    let (all, _) = listed(&host, "");
+    let payloads: Vec<_> = all.iter().map(|letter| letter["payload"].as_str().unwrap()).collect();
+    assert_eq!(payloads, ["letter 13", "letter 12", "letter 11"]);
+    assert!(all.iter().all(|letter| letter["waiting"] == false), "{all:?}");
+    host.logged("what became of them", |fields| {
+        let is_it = fields["message"] == "dead letters retried" && fields["refused"] == 3;
+        (is_it && fields["entered"] == 1).then_some(())
+    });
+    assert!(host.stop().status.success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_of_failures_keeps_the_newest_thousand_and_the_list_has_pages_and_filters() {
+    const LINES: usize = 50_000;
+    let folder = folder();
+    let mut lines = String::new();
+    for n in 0..LINES {
+        writeln!(lines, "line {n}").unwrap();
+    }
+    std::fs::write(folder.path("in.jsonl"), lines).unwrap();
+    std::fs::write(folder.path("odd.jsonl"), "odd\n").unwrap();
+    let pipeline = |name: &str, file: &str| {
+        format!(
+            r#"
+            [[pipelines]]
+            name = "{name}"
+            source = {{ type = "file", path = "{file}" }}
+            transforms = [{{ plugin = "notional" }}]
+            sinks = [{{ type = "file", path = "{name}.out" }}]
+            "#
+        )
+    };
+    let host = folder.run(&(pipeline("flood", "in.jsonl") + &pipeline("other", "odd.jsonl")));
+    until(&host, "both have finished", |now| now.count("tidemill_pipelines", &["state=\"finished\""]) == 2);
+    let dropped = ["pipeline=\"flood\"", "reason=\"rejected\""];
+    assert_eq!(counted(&host, "tidemill_messages_dropped_total", &dropped), LINES as u64);
+    let (page, total) = listed(&host, "?pipeline=flood&limit=3");
+    assert!(total >= 999, "{total}");
+    let payloads: Vec<_> = page.iter().map(|letter| letter["payload"].as_str().unwrap()).collect();
+    assert_eq!(payloads, ["line 49999", "line 49998", "line 49997"]);
+    let next = format!("?pipeline=flood&limit=2&before={}", page[2]["id"].as_str().unwrap());
+    assert_eq!(listed(&host, &next).0[0]["payload"], "line 49996");
+    assert_eq!(listed(&host, "").0.len(), 100);
+    assert_eq!(listed(&host, "?limit=100000").0.len(), 1000);
+    assert_eq!(listed(&host, "?reason=trap"), (Vec::new(), 0));
+    assert_eq!(listed(&host, "?pipeline=none").1, 0);
+    for (query, told) in [
+        ("?reason=ejected", "there is no reason `ejected`"),
+        ("?limit=many", "`limit=many`"),
+        ("?page=2", "`page` is no parameter"),
+        ("?limit=1&limit=2", "`limit` is there twice"),
+    ] {
+        let (status, answer) = asked(&host, "GET", &format!("{LETTERS}{query}"), &Value::Null);
+        let message = answer["error"]["message"].as_str().unwrap();
+        assert!(status == 400 && message.contains(told), "{query}: {answer}");
+    }
+    let (status, answer) = asked(&host, "GET", &format!("{LETTERS}?reason=reject"), &Value::Null);
+    assert_eq!((status, &answer["error"]["hint"]), (400, &json!("did you mean `rejected`?")));
+    for (body, status, told) in [
+        (json!({}), 422, "one of `ids`, `all` and `letters`"),
+        (json!({ "ids": [], "all": true }), 422, "one of `ids`, `all` and `letters`"),
+        (json!({ "all": true, "rate": 0 }), 422, "`rate` must be between"),
+        (json!({ "all": true, "reason": "x" }), 400, "there is no reason `x`"),
+        (json!({ "every": true }), 422, "unknown field `every`"),
+        (json!({ "ids": vec!["x"; 1001] }), 422, "at most 1000 letters"),
+    ] {
+        let (got, answer) = asked(&host, "POST", &format!("{LETTERS}/retry"), &body);
+        let message = answer["error"]["message"].as_str().unwrap();
+        assert!(got == status && message.contains(told), "{body}: {got} {answer}");
+    }
+    let answer = retry(&host, &json!({ "all": true, "pipeline": "flood" }));
+    assert!(answer["refused"][0]["error"].as_str().unwrap().contains("it is finished"), "{answer}");
+
+    let (code, table, _) = deadletter(&host, &folder, &["list", "--pipeline", "flood", "--limit", "2"]);
+    let lines: Vec<_> = table.lines().collect();
+    assert_eq!((code, lines.len()), (Some(0), 4), "{table}");
+    assert!(
+        lines[0].starts_with("ID ") && lines[1].contains(" ago ") && lines[1].contains("line 49999"),
+        "{table}"
+    );
+    assert!(lines[3].starts_with("2 of "), "{table}");
+    let (_, printed, _) =
+        deadletter(&host, &folder, &["list", "--reason", "rejected", "--json", "--limit", "3"]);
+    let (_, answer) = asked(&host, "GET", &format!("{LETTERS}?reason=rejected&limit=3"), &Value::Null);
+    assert_eq!(serde_json::from_str::<Value>(&printed).unwrap(), answer, "the answer of the API as it is");
+    assert!(host.stop().status.success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_kept_has_a_bound_in_bytes_and_what_is_larger_is_kept_with_its_beginning() {
+    const MIB: usize = 1 << 20;
+    let folder = folder();
+    let (feed, collector) = (Feed::open().await, Collector::open().await);
+    let config =
+        relay("p", &feed, &collector).replacen(FAST, &format!("{FAST}, max_message_size = \"32MiB\""), 1);
+    let host = folder.run(&config);
+    for n in 0..24 {
+        feed.text(format!("{n} {}", "x".repeat(MIB))).await;
+    }
+    until(&host, "all have failed", |now| {
+        now.count("tidemill_messages_dropped_total", &["reason=\"rejected\""]) == 24
+    });
+    let (all, total) = listed(&host, "");
+    assert!((14..=15).contains(&total), "{total} of 1 MiB and a little");
+    assert!(all[0]["payload"].as_str().unwrap().starts_with("23 x"));
+    assert_eq!(
+        (&all[0]["payload_truncated"], all[0]["payload"].as_str().unwrap().len()),
+        (&json!(true), 256)
+    );
+    let id = all[0]["id"].as_str().unwrap();
+    let (_, whole) = asked(&host, "GET", &format!("{LETTERS}/{id}"), &Value::Null);
+    assert_eq!(
+        (&whole["payload_truncated"], whole["payload"].as_str().unwrap().len()),
+        (&json!(false), MIB + 3)
+    );
+
+    feed.text(format!("huge {}", "x".repeat(20 * MIB))).await;
+    until(&host, "it has failed", |now| {
+        now.count("tidemill_messages_dropped_total", &["pipeline=\"p\""]) == 25
+    });
+    let (all, total) = listed(&host, "");
+    assert!(total >= 15, "what is left of it takes little: {total}");
+    assert_eq!(
+        (&all[0]["payload_truncated"], &all[0]["payload_bytes"]),
+        (&json!(true), &json!(20 * MIB + 5))
+    );
+    assert!(all[0]["not_retryable"].as_str().unwrap().contains("too large to be kept whole"), "{}", all[0]);
+    let answer = retry(&host, &json!({ "ids": [all[0]["id"]] }));
+    assert!(answer["refused"][0]["error"].as_str().unwrap().contains("too large"), "{answer}");
+    assert!(host.stop().status.success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn letters_of_a_file_are_retried_and_what_is_none_is_told_with_its_line() {
+    let folder = folder();
+    let (feed, mut collector) = (Feed::open().await, Collector::open().await);
+    let dead = "dead_letter = { type = \"file\", path = \"dead.jsonl\", format = \"jsonl\" }\n";
+    let config = relay("p", &feed, &collector) + dead;
+    let host = folder.run(&config);
+    const LETTERS_OF_FILE: usize = 250;
+    for n in 0..LETTERS_OF_FILE {
+        feed.text(format!("letter {n}")).await;
+    }
+    until(&host, "they are written", |now| {
+        now.count("tidemill_messages_dead_lettered_total", &[]) == LETTERS_OF_FILE as u64
+    });
+    assert!(tokio::task::block_in_place(|| host.stop()).status.success());
+    assert!(matches!(collector.received.recv().await, Some(Received::Closed(_))));
+
+    // Another life of the host, which has no letters, and a plugin that takes them.
+    folder.install("notional", &plugin("forward"));
+    let host = folder.run(&config);
+    host.logged("it runs", |fields| (fields["message"] == "pipeline running").then_some(()));
+    assert_eq!(listed(&host, "").1, 0);
+    let mut text = std::fs::read_to_string(folder.path("dead.jsonl")).unwrap();
+    let first = text.lines().next().unwrap().to_owned();
+    text.insert_str(0, "no letter\n\n");
+    text.push_str(&first.replace("\"pipeline\":\"p\"", "\"pipeline\":\"q\""));
+    text.push('\n');
+    std::fs::write(folder.path("mended.jsonl"), &text).unwrap();
+    let (code, told, errors) = deadletter(&host, &folder, &["retry", "--file", "mended.jsonl", "--dry-run"]);
+    assert_eq!((code, &*told), (Some(1), "250 dead letters would be retried\n"), "{errors}");
+    let (code, told, errors) = deadletter(&host, &folder, &["retry", "--file", "mended.jsonl"]);
+    assert_eq!((code, &*told), (Some(1), "250 dead letters retried\n"), "{errors}");
+    let lines: Vec<_> = errors.lines().collect();
+    assert!(lines[0].starts_with("mended.jsonl:1: no dead letter: "), "{errors}");
+    assert_eq!(lines[1..], ["mended.jsonl:253: there is no pipeline \"q\""], "{errors}");
+    for n in 0..LETTERS_OF_FILE {
+        assert_eq!(collector.text().await, format!("letter {n}"));
+    }
+    assert_eq!(counted(&host, "tidemill_messages_retried_total", &["stage=\"notional\""]), 250);
+    assert_eq!(listed(&host, "").1, 0);
+
+    let mut packed = GzEncoder::new(Vec::new(), Compression::fast());
+    packed.write_all(format!("{first}\n").as_bytes()).unwrap();
+    std::fs::write(folder.path("dead.jsonl.gz"), packed.finish().unwrap()).unwrap();
+    let args = ["retry", "--file", "dead.jsonl.gz", "--reason", "rejected", "--rate", "10", "--json"];
+    let (code, told, errors) = deadletter(&host, &folder, &args);
+    assert_eq!(code, Some(0), "{errors}");
+    let told: Value = serde_json::from_str(&told).unwrap();
+    assert_eq!(told, json!({ "dry_run": false, "retried": 1, "refused": [] }));
+    assert_eq!(collector.text().await, "letter 0");
+    let (code, told, _) =
+        deadletter(&host, &folder, &["retry", "--file", "dead.jsonl.gz", "--reason", "trap"]);
+    assert_eq!((code, &*told), (Some(0), "0 dead letters retried\n"));
+    let (code, _, errors) = deadletter(&host, &folder, &["retry", "--file", "none.jsonl"]);
+    assert!(code == Some(1) && errors.contains("failed to read none.jsonl: "), "{errors}");
+    assert!(host.stop().status.success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn letters_wait_in_the_list_while_their_plugin_fails_again_and_again() {
+    let folder = Folder::default();
+    folder.install("hostile", &guest("hostile").expect("guests in Rust are built"));
+    let (feed, collector) = (Feed::open().await, Collector::open().await);
+    let host = folder.run(&format!(
+        r#"
+        [[pipelines]]
+        name = "p"
+        source = {{ type = "websocket", url = "{}" }}
+        transforms = [{{ plugin = "hostile", config = {{ behaviour = "panic" }} }}]
+        sinks = [{{ type = "websocket", url = "{}" }}]
+        "#,
+        feed.url(),
+        collector.url(),
+    ));
+    // The circuit opens, and messages wait.
+    for _ in 0..16 {
+        feed.text("poison").await;
+    }
+    until(&host, "messages wait", |now| now.count("tidemill_plugin_paused", &["pipeline=\"p\""]) == 1);
+    let (all, total) = listed(&host, "");
+    assert!(total >= 5, "{all:?}");
+    let ids: Vec<_> = all.iter().map(|letter| letter["id"].clone()).collect();
+    let answer = retry(&host, &json!({ "ids": ids }));
+    let (entered, waiting) = (answer["retried"].as_u64().unwrap(), answer["waiting"].as_u64().unwrap());
+    assert!(entered + waiting == total && waiting > 0, "what waits stands behind what came before: {answer}");
+    let stopped = asked(&host, "POST", "/api/v1/pipelines/p/stop", &Value::Null);
+    assert_eq!(stopped.0, 200);
+    assert!(listed(&host, "").0.iter().all(|letter| letter["waiting"] == false));
+    assert!(tokio::task::block_in_place(|| host.stop()).log.contains("dead letters retried"));
+}
+
+#[test]
+fn where_no_host_answers_the_command_says_where_and_what_to_do() {
+    let folder = Folder::default();
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    for args in [&["list"][..], &["show", "x"], &["retry", "--all"]] {
+        let mut command = Command::new(binary());
+        command.arg("deadletter").args(args).args(["--admin", &nobody]).current_dir(folder.path(""));
+        let output = command.output().unwrap();
+        let told = String::from_utf8(output.stderr).unwrap();
+        let expected = format!("error: no host answers at {nobody}: ");
+        assert!(output.status.code() == Some(1) && told.starts_with(&expected), "{args:?}: {told}");
+        assert!(
+            told.contains("\nhint: `--admin`, or TIDEMILL_ADMIN, is the `listen` of its [admin]\n"),
+            "{told}"
+        );
+    }
+    let host = folder.run("token = \"t0ken\"");
+    for (method, path) in
+        [("GET", LETTERS), ("GET", "/api/v1/deadletters/x"), ("POST", "/api/v1/deadletters/retry")]
+    {
+        assert_eq!(host.json(method, path, &Value::Null).0, 401, "{method} {path}");
+    }
+    let (code, _, errors) = deadletter(&host, &folder, &["list"]);
+    assert!(code == Some(1) && errors.contains("the token is missing or wrong\nhint: `--token`"), "{errors}");
+    let (code, told, _) = deadletter(&host, &folder, &["list", "--token", "t0ken"]);
+    assert_eq!((code, &*told), (Some(0), "no dead letters\n"));
+    let (code, _, errors) = deadletter(&host, &folder, &["retry", "x-1", "--token", "t0ken"]);
+    assert!(code == Some(1) && errors.contains("x-1: it is not kept"), "{errors}");
+    let (code, _, _) = deadletter(&host, &folder, &["retry", "x-1", "--all"]);
+    assert_eq!(code, Some(2));
+}
