@@ -4,12 +4,14 @@
 //! an [`Exit`]. Only here anything is printed, and only here the process ends.
 
 mod check;
+mod connections;
 mod dead_letters;
 mod demo;
 mod exit;
 mod health;
 mod init;
 mod man;
+mod pipelines;
 mod plugin_inspect;
 mod plugin_run;
 mod plugins;
@@ -95,6 +97,11 @@ enum CliCommand {
     /// Show and clear what plugins know.
     #[command(subcommand)]
     State(state::StateCommand),
+    /// Show and change the pipelines of a running host.
+    #[command(subcommand)]
+    Pipelines(pipelines::PipelinesCommand),
+    /// Show, close and try the connections of a running host.
+    Connections(connections::ConnectionsArgs),
     /// Show and retry the messages that failed in a running host.
     #[command(subcommand, name = "deadletter")]
     DeadLetter(dead_letters::DeadLetterCommand),
@@ -150,6 +157,8 @@ pub fn main() -> ExitCode {
         CliCommand::Plugin(PluginCommand::Run(run)) => run.execute(),
         CliCommand::Plugin(PluginCommand::Inspect(inspect)) => inspect.execute(),
         CliCommand::State(state) => state.execute(),
+        CliCommand::Pipelines(pipelines) => pipelines.execute(),
+        CliCommand::Connections(connections) => connections.execute(),
         CliCommand::DeadLetter(dead_letters) => dead_letters.execute(),
         CliCommand::Probe(probe) => probe.execute(),
         CliCommand::Record(record) => record.execute(),
@@ -332,6 +341,16 @@ mod tests {
             "tidemill state list p -c other.toml",
             "tidemill state export p vwap",
             "tidemill state clear p",
+            "tidemill pipelines list --json --admin 127.0.0.1:10080 --token t",
+            "tidemill pipelines show p",
+            "tidemill pipelines add p.toml",
+            "tidemill pipelines remove p",
+            "tidemill pipelines start p",
+            "tidemill pipelines stop p",
+            "tidemill connections --json",
+            "tidemill connections list",
+            "tidemill connections close c1",
+            "tidemill connections check source.toml",
             "tidemill deadletter list --pipeline p --reason rejected",
             "tidemill deadletter show x-1",
             "tidemill deadletter retry x-1 x-2",
@@ -349,6 +368,7 @@ mod tests {
             "tidemill",
             "tidemill run --grace 10",
             "tidemill state clear",
+            "tidemill pipelines show",
             "tidemill deadletter list --reason ejected",
             "tidemill deadletter retry",
             "tidemill deadletter retry --all x-1",

@@ -32,6 +32,7 @@ mod listen;
 mod message_key;
 mod names;
 mod origin;
+mod part_file;
 mod path;
 mod pipeline;
 mod places;
@@ -70,6 +71,7 @@ pub use listen::Listen;
 pub use message_key::MessageKey;
 pub use names::is_loopback;
 pub use origin::AllowedOrigins;
+pub(crate) use part_file::PartFile;
 pub use path::{PathError, PathPattern};
 pub use pipeline::{
     FileSink, FileSource, Format, OnError, Outputs, Pipeline, SinkConfig, SinkKind, SourceConfig, StateStore,

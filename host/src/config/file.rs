@@ -14,7 +14,7 @@ use toml::Spanned;
 use toml::de::DeTable;
 
 /// What some editors put at the start of a file in UTF-8.
-const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+pub(super) const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// A configuration that is right, and what is odd about it.
 #[derive(Clone, Debug)]
@@ -73,7 +73,7 @@ pub fn parse(path: &Path, bytes: &[u8], environment: &Environment) -> Result<Loa
 }
 
 /// Reads TOML; `None` where it is none, which was reported.
-fn syntax<'t>(report: &mut Report<'_>, text: &'t str) -> Option<Spanned<DeTable<'t>>> {
+pub(super) fn syntax<'t>(report: &mut Report<'_>, text: &'t str) -> Option<Spanned<DeTable<'t>>> {
     let (root, errors) = DeTable::parse_recoverable(text);
     let is_right = errors.is_empty();
     for error in errors {
