@@ -108,6 +108,13 @@ impl HttpGrant {
         }
         let url = HttpUrl::parse(&format!("{scheme}://{authority}")).map_err(GrantError::bare)?;
         let host = match url.host {
+            HttpHost::Name(name) if below && !name.contains('.') => {
+                let hint = "name at least two parts behind it: https://*.example.com";
+                return Err(GrantError::new(
+                    "has a `*` directly below a name of one part, which all share",
+                    hint,
+                ));
+            }
             HttpHost::Name(name) if below => GrantedHost::Below(format!(".{name}")),
             HttpHost::Address(_) if below => {
                 return Err(GrantError::new("has a `*` before an address", "name the address alone"));
@@ -379,6 +386,8 @@ mod tests {
             ("https://*a.example", "has a `*` in the wrong place of its host"),
             ("https://*.*.example", "has a `*` in the wrong place of its host"),
             ("https://*.127.0.0.1", "has a `*` before an address"),
+            ("https://*.com", "has a `*` directly below a name of one part, which all share"),
+            ("https://*.com/x/*", "has a `*` directly below a name of one part, which all share"),
             ("https://a:*", "has a `*` in the wrong place of its host"),
             ("http://example.com", "must start with https://, since it has a name"),
             ("http://localhost:9000", "must start with https://, since it has a name"),

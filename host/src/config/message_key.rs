@@ -21,7 +21,8 @@ impl MessageKey {
     fn parse(text: &Redacted) -> Option<Self> {
         if let Some(name) = text.expose().strip_prefix(METADATA) {
             let shown = text.shown().strip_prefix(METADATA).unwrap_or(text.shown());
-            return (!name.is_empty()).then(|| Self::Metadata(Redacted::new(name, shown)));
+            let is_name = !name.is_empty() && !name.contains(char::is_control);
+            return is_name.then(|| Self::Metadata(Redacted::new(name, shown)));
         }
         // The empty pointer is the whole message, which is a key of no use.
         let is_pointer =
@@ -49,6 +50,21 @@ impl Element for MessageKey {
         match value {
             Self::Pointer(pointer) => format!("\"{pointer}\""),
             Self::Metadata(name) => format!("\"{METADATA}{name}\""),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_a_pointer_or_a_name_without_control_characters() {
+        for right in ["/a", "/a~1b/0", "metadata:room", "metadata:a b"] {
+            assert!(MessageKey::parse(&Redacted::plain(right)).is_some(), "{right}");
+        }
+        for wrong in ["", "a", "metadata:", "metadata:no\nline", "metadata:\u{7f}", "/~2"] {
+            assert!(MessageKey::parse(&Redacted::plain(wrong)).is_none(), "{wrong}");
         }
     }
 }
