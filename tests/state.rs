@@ -308,6 +308,51 @@ async fn what_there_is_no_room_for_is_told_and_the_pipeline_goes_on() {
     assert_eq!(counts(&generation), (3, 3, "y".to_owned()));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_last_generation_that_the_disk_does_not_take_is_counted_and_ends_the_host_with_1() {
+    let folder = folder();
+    let (feed, mut collector) = (Feed::open().await, Collector::open().await);
+    let config = socket_pipeline(&feed, &collector, "durable");
+    let host = folder.run(&format!("[state]\ninterval = \"10ms\"\nmax_size = \"1MiB\"\n{config}"));
+    let large = "x".repeat(3 << 20);
+    feed.text(&large).await;
+    assert_eq!(collector.text().await, format!("v1 1 {large}"));
+    let ended = tokio::task::block_in_place(|| {
+        host.wait_until("the disk does not take it", |now| {
+            now.count("tidemill_state_writes_failed_total", &["pipeline=\"p\""]) >= 1
+                && now.count("tidemill_state_unwritten", &["pipeline=\"p\""]) == 1
+        });
+        host.stop()
+    });
+    assert_eq!(ended.status.code(), Some(1), "{}", ended.log);
+    assert!(ended.log.contains("the last state of pipeline p is not on the disk"), "{}", ended.log);
+}
+
+#[test]
+fn state_that_cannot_be_read_as_it_is_configured_ends_with_78_and_what_may_mend_itself_with_1() {
+    let cases: [(&str, &str, i32, &str); 3] = [
+        (
+            ".tidemill/state",
+            "a file",
+            78,
+            ".tidemill/state is a file, not a folder: state is kept in a folder",
+        ),
+        (".tidemill", "a file", 78, ".tidemill is a file, not a folder"),
+        (".tidemill/state/p.redb", "not what it was", 1, "the state of pipeline p is damaged"),
+    ];
+    for (path, content, code, told) in cases {
+        let folder = folder();
+        number(&folder, 0..10);
+        std::fs::create_dir_all(folder.path(path).parent().unwrap()).unwrap();
+        std::fs::write(folder.path(path), content).unwrap();
+        // Compiled code is kept elsewhere, so that nothing else stands in its way.
+        let config = format!("[plugins]\ncache = \"cache\"\n{}", file_pipeline("1s"));
+        let run = Host::start(&mut folder.command(PATIENCE / 2, &config)).wait();
+        assert_eq!(run.status.code(), Some(code), "{path}: {}", run.log);
+        assert!(run.log.contains(told), "{path}: {}", run.log);
+    }
+}
+
 #[test]
 fn a_snapshot_that_is_refused_at_the_start_fails_the_pipeline_and_says_so() {
     let folder = folder();

@@ -72,6 +72,9 @@ pub enum AppError {
     /// a plugin failed again and again. With the messages that they gave up.
     #[error("the host has stopped before all messages reached their end: {}", given_up(.0))]
     GaveUp(Vec<(String, u64)>),
+    /// The disk did not take the last state of these pipelines, which were durable.
+    #[error("the last state of pipeline {} is not on the disk: the next start goes on from an older one", .0.join(", "))]
+    Unwritten(Vec<String>),
 }
 
 impl AppError {
@@ -84,7 +87,10 @@ impl AppError {
             }
             Self::Engine(error) => matches!(error, EngineError::Cache { .. }),
             Self::Admin { error, .. } => end_opener::is_asked_wrongly(error),
-            Self::Folder(FolderError::Thread { .. }) | Self::Failed(_) | Self::GaveUp(_) => false,
+            Self::Folder(FolderError::Thread { .. })
+            | Self::Failed(_)
+            | Self::GaveUp(_)
+            | Self::Unwritten(_) => false,
         }
     }
 }

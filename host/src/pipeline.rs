@@ -81,6 +81,7 @@ pub fn build(parts: Parts, metrics: &Metrics) -> (Line, mpsc::Sender<Control>) {
     let SourceMetrics { account, paused } = metrics.source(&name);
     let place = Place { stage: SOURCE.into(), account, plugin: None };
     let ends = Ends::new(source, place, paused, outlets, control);
-    let generations = durable.map(|(writer, interval)| Generations::new(name.clone(), writer, interval));
+    let generations = durable
+        .map(|(writer, interval)| Generations::new(name.clone(), writer, interval, metrics.state(&name)));
     (Line::new(name.clone(), metrics.ledger(&name), ends, stages, generations), sender)
 }

@@ -23,6 +23,7 @@ pub use log_stream::{flush as flush_log, say};
 pub use metric_changes::MetricChanges;
 pub use metrics::{
     ConnectOutcome, EndpointMetrics, Metrics, SecondsCounter, SinkMetrics, SourceMetrics, StageMetrics,
+    StateMetrics,
 };
 pub use rate_limit::RateLimit;
 pub use status::{Described, PipelineState, Status};

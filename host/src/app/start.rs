@@ -6,7 +6,7 @@
 
 use super::bounded::{Failure, bounded};
 use super::connectors;
-use super::end_opener::{EndOpener, OpenError, OpenedEnds};
+use super::end_opener::{EndOpener, OpenError, OpenedEnds, is_asked_wrongly};
 use super::instances::{self, MadeStages};
 use super::kept::Kept;
 use super::plugin_registry::PluginRefusal;
@@ -60,11 +60,13 @@ impl StartError {
         match self {
             Self::Refused(_) => true,
             Self::Open(error) => error.is_configuration(),
-            Self::State(_)
-            | Self::PrepareTimedOut
-            | Self::OpenTimedOut
-            | Self::Panicked
-            | Self::Cancelled => false,
+            Self::State(StoreError::Io { error, .. }) => is_asked_wrongly(error),
+            // Damaged files are out of the way at the next start, and another host may end.
+            Self::State(error) => matches!(
+                error,
+                StoreError::NotAFolder { .. } | StoreError::TooLarge { .. } | StoreError::Later { .. }
+            ),
+            Self::PrepareTimedOut | Self::OpenTimedOut | Self::Panicked | Self::Cancelled => false,
         }
     }
 

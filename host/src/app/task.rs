@@ -214,6 +214,8 @@ impl Task {
             _ => None,
         });
         let failures: Vec<_> = failures.collect();
+        let all = self.status.all().into_iter().map(|described| described.config.name.clone());
+        let unwritten: Vec<_> = all.filter(|pipeline| self.metrics.lacks_state(pipeline)).collect();
         let cut_off = self.pipelines.into_cut_off();
         // With the last handle of the store its thread ends, once the disk has what was on its way.
         let joined = tokio::task::spawn_blocking(|| self.store_thread.join());
@@ -221,7 +223,8 @@ impl Task {
             tracing::error!("the disk takes too long to write state");
         }
         match (cut_off.is_empty(), failures.is_empty()) {
-            (true, true) => Ok(()),
+            (true, true) if unwritten.is_empty() => Ok(()),
+            (true, true) => Err(AppError::Unwritten(unwritten)),
             (true, false) => Err(AppError::Failed(failures.join("; "))),
             (false, _) => Err(AppError::GaveUp(cut_off)),
         }

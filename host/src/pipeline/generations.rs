@@ -8,6 +8,7 @@
 use super::stage::Stage;
 use crate::generation::{Generation, Position};
 use crate::store::{GenerationWriter, StoreError};
+use crate::telemetry::StateMetrics;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -21,6 +22,7 @@ const MAX_PAUSE: Duration = Duration::from_mins(1);
 pub(super) struct Generations {
     pipeline: Arc<str>,
     writer: GenerationWriter,
+    metrics: StateMetrics,
     interval: Duration,
     /// When the newest was taken.
     taken: Instant,
@@ -36,10 +38,16 @@ pub(super) struct Generations {
 }
 
 impl Generations {
-    pub(super) fn new(pipeline: Arc<str>, writer: GenerationWriter, interval: Duration) -> Self {
+    pub(super) fn new(
+        pipeline: Arc<str>,
+        writer: GenerationWriter,
+        interval: Duration,
+        metrics: StateMetrics,
+    ) -> Self {
         Self {
             pipeline,
             writer,
+            metrics,
             interval,
             taken: Instant::now(),
             took: Duration::ZERO,
@@ -104,6 +112,7 @@ impl Generations {
         let Err(error) = written else {
             self.took = self.taken.elapsed();
             (self.failures, self.not_before) = (0, None);
+            self.metrics.unwritten.set(0);
             return Poll::Ready(Ok(()));
         };
         for (number, keys) in on_the_way {
@@ -122,6 +131,8 @@ impl Generations {
     }
 
     fn failed(&mut self, error: &StoreError) {
+        self.metrics.writes_failed.inc();
+        self.metrics.unwritten.set(1);
         let next_try_s = self.pause().as_secs();
         tracing::error!(pipeline = %self.pipeline, %error, next_try_s,
             "state could not be written; the pipeline goes on, and a start would go on from an older generation");

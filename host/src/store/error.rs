@@ -51,6 +51,12 @@ pub enum StoreError {
         /// The number of its format.
         format: u64,
     },
+    /// There is a file in the place of the folder, or of one that it is in.
+    #[error("{} is a file, not a folder: state is kept in a folder ([state] dir)", path.display())]
+    NotAFolder {
+        /// The file.
+        path: PathBuf,
+    },
     /// The system does not do it.
     #[error("{}: {error}", path.display())]
     Io {

@@ -60,6 +60,8 @@ pub(super) enum FileError {
     InUse,
     NoRoom,
     Later(u64),
+    /// This file stands where a folder is to be.
+    NotAFolder(PathBuf),
     Io(io::Error),
 }
 
@@ -89,6 +91,7 @@ impl FileError {
         match self {
             Self::InUse => StoreError::InUse { path },
             Self::Later(format) => StoreError::Later { path, format },
+            Self::NotAFolder(path) => StoreError::NotAFolder { path },
             Self::NoRoom => StoreError::TooLarge {
                 dir: path.parent().map(PathBuf::from).unwrap_or_default(),
                 max_bytes: quota.max_bytes(),

@@ -211,7 +211,8 @@ impl StoreFolder {
 
     fn open(&mut self, pipeline: &str) -> Result<(StateFile, Generation), FileError> {
         let quota = self.quota();
-        DirBuilder::new().recursive(true).mode(0o700).create(&self.dir).map_err(FileError::Io)?;
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(&self.dir);
+        made.map_err(|error| self.file_in_the_way().map_or(FileError::Io(error), FileError::NotAFolder))?;
         StateFile::open(&self.path(pipeline), pipeline, &quota)
     }
 
@@ -241,13 +242,22 @@ impl StoreFolder {
         self.quota.insert(Arc::new(Quota::new(self.max_bytes, used_bytes))).clone()
     }
 
+    /// What stands in the place of the folder, or of one that it is in, and is none.
+    fn file_in_the_way(&self) -> Option<PathBuf> {
+        let is_file = |path: &&Path| path.metadata().is_ok_and(|metadata| !metadata.is_dir());
+        self.dir.ancestors().find(is_file).map(Path::to_owned)
+    }
+
     /// The pipelines that have a file, with its path and size.
     fn files(&self) -> Result<Vec<(String, PathBuf, u64)>, StoreError> {
         let failed = StoreError::io(&self.dir);
         let entries = match fs::read_dir(&self.dir) {
             Ok(entries) => entries,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) => return Err(failed(error)),
+            Err(error) => {
+                let in_the_way = self.file_in_the_way().map(|path| StoreError::NotAFolder { path });
+                return Err(in_the_way.unwrap_or_else(|| failed(error)));
+            }
         };
         let mut files = Vec::new();
         for entry in entries {

@@ -60,6 +60,8 @@ pub struct Metrics {
     state_lost: PipelineFamily<Counter>,
     snapshot_bytes: PipelineFamily<Gauge>,
     plugin_paused: PipelineFamily<Gauge>,
+    state_writes_failed: PipelineFamily<Counter>,
+    state_unwritten: PipelineFamily<Gauge>,
     swaps: Family<Labels, Counter>,
     swap_duration: HistogramFamily,
     pipelines: Family<Labels, Gauge>,
@@ -132,6 +134,16 @@ impl Default for Metrics {
                 r,
                 "plugin_paused",
                 "1 while messages wait since a plugin fails again and again",
+            ),
+            state_writes_failed: of_pipelines(
+                r,
+                "state_writes_failed",
+                "Generations of durable state that the disk did not take",
+            ),
+            state_unwritten: of_pipelines(
+                r,
+                "state_unwritten",
+                "1 while the disk lacks state, since it did not take the newest generation",
             ),
             swaps: family(r, "plugin_swaps", "Swaps of a plugin"),
             swap_duration: histograms(r, "plugin_swap_duration_seconds", "Pause of a pipeline at a swap"),
@@ -209,6 +221,21 @@ impl Metrics {
             faults: self.faults.clone(),
             of_faults: with_plugin,
         }
+    }
+
+    /// What is counted of the durable state of a pipeline.
+    pub fn state(&self, pipeline: &str) -> StateMetrics {
+        let of = labels([("pipeline", pipeline)]);
+        StateMetrics {
+            writes_failed: self.state_writes_failed.get_or_create_owned(&of),
+            unwritten: self.state_unwritten.get_or_create_owned(&of),
+        }
+    }
+
+    /// Whether the disk lacks state of a pipeline, since it did not take the newest generation.
+    pub fn lacks_state(&self, pipeline: &str) -> bool {
+        let unwritten = self.state_unwritten.get(&labels([("pipeline", pipeline)]));
+        unwritten.is_some_and(|unwritten| unwritten.get() != 0)
     }
 
     /// The counters of a sink.
@@ -293,12 +320,19 @@ impl Metrics {
             &self.calls,
             &self.faults,
             &self.state_lost,
+            &self.state_writes_failed,
             &self.connects,
             &self.bytes_received,
             &self.bytes_sent,
         ];
         counters.into_iter().for_each(|family| family.forget(pipeline));
-        let gauges = [&self.memory, &self.snapshot_bytes, &self.plugin_paused, &self.connections];
+        let gauges = [
+            &self.memory,
+            &self.snapshot_bytes,
+            &self.plugin_paused,
+            &self.state_unwritten,
+            &self.connections,
+        ];
         gauges.into_iter().for_each(|family| family.forget(pipeline));
         [&self.cpu, &self.paused].into_iter().for_each(|family| family.forget(pipeline));
         [&self.call_duration, &self.swap_duration].into_iter().for_each(|family| family.forget(pipeline));
@@ -359,6 +393,15 @@ impl StageMetrics {
         of.push(("kind", kind.to_owned()));
         self.faults.get_or_create_owned(&of).inc_by(count);
     }
+}
+
+/// The metrics of the durable state of a pipeline.
+#[derive(Clone, Debug)]
+pub struct StateMetrics {
+    /// Generations that the disk did not take.
+    pub writes_failed: Counter,
+    /// 1 while the disk lacks what the newest one has.
+    pub unwritten: Gauge,
 }
 
 /// The metrics of a sink.

@@ -45,6 +45,10 @@ impl Pipelines {
             Ok(on_disk) => on_disk,
             Err(error) => return answered(Err(ControlError::of_state(error))),
         };
+        if transform.is_none() && self.metrics.lacks_state(&name) {
+            // What it lacked is not wanted any more.
+            self.metrics.state(&name).unwritten.set(0);
+        }
         let is_known = found.is_some_and(|index| {
             let managed = &mut self.all[index];
             managed.kept.clear(&managed.config, transform.as_deref())
