@@ -29,7 +29,7 @@ pub(crate) enum Language {
     Rust,
     /// With bindings, and `zig cc`.
     C,
-    /// With `componentize-qjs`.
+    /// With the SDK, `esbuild` and `componentize-qjs`.
     #[value(name = "javascript")]
     JavaScript,
     /// With `componentize-py`.
@@ -186,10 +186,10 @@ fn builder(package: &str) -> Command {
 }
 
 fn javascript(tools: &Path, source: &Path, guest: &Path) -> Command {
-    let mut componentize = Command::new(tools.join("componentize-qjs"));
-    componentize.arg("--wit").arg(wit()).args(["--world", "transform", "--stub-wasi", "--sync"]);
-    componentize.arg("--js").arg(source.join("guest.js")).arg("--output").arg(guest);
-    componentize
+    let mut build = Command::new("node");
+    build.current_dir(root()).arg("plugin-sdk/javascript/build.js").arg(source.join("guest.js"));
+    build.arg("--tools").arg(tools).arg("--output").arg(guest);
+    build
 }
 
 fn python(tools: &Path, source: &Path, guest: &Path) -> Command {
@@ -217,6 +217,9 @@ fn is_current(guest: &Path, language: Language, source: &Path) -> Result<bool> {
     let mut inputs = vec![source.to_owned(), wit(), xtask.join("guests.rs"), xtask.join("tools.rs")];
     if matches!(language, Language::C | Language::Go) {
         inputs.push(sdk.join("component/src"));
+    }
+    if language == Language::JavaScript {
+        inputs.extend(["build.js", "package.json", "src"].map(|own| sdk.join("javascript").join(own)));
     }
     if language == Language::Go {
         // The builder of all guests in Go is beside the first.

@@ -14,8 +14,8 @@ pub(crate) type Result<T = ()> = std::result::Result<T, Box<dyn Error>>;
 /// What plugins are compiled for; `wasm-component-ld` makes a component of the result.
 pub(crate) const WASM_TARGET: &str = "wasm32-unknown-unknown";
 
-/// What `npm` installs: the JavaScript toolchain, and a peer of the tests.
-const NODE_PACKAGES: &[&str] = &["componentize-qjs@0.4.5", "ws@8.18.3"];
+/// What `npm` installs: the JavaScript toolchain, what checks the types of its SDK, and a peer of the tests.
+const NODE_PACKAGES: &[&str] = &["componentize-qjs@0.4.5", "esbuild@0.28.2", "typescript@5.9.3", "ws@8.18.3"];
 /// What `pip` installs: the Python toolchain, the C compiler, and a peer of the tests.
 const PYTHON_PACKAGES: &[&str] = &["componentize-py==0.25.1", "ziglang==0.17.1", "websockets==15.0.1"];
 

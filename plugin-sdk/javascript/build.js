@@ -1,0 +1,107 @@
+#!/usr/bin/env node
+// Makes a plugin of JavaScript or TypeScript files: `build.js MAIN -o OUT.wasm`.
+//
+// esbuild bundles them with the SDK, and componentize-qjs makes a component of the bundle, in the smallest world that
+// has what the bundle imports of the host. Both packages are looked for beside MAIN, and in `--tools DIR`.
+
+import { readFileSync, writeFileSync } from "node:fs";
+import { createRequire } from "node:module";
+import { dirname, join, relative, resolve } from "node:path";
+import { fileURLToPath, pathToFileURL } from "node:url";
+import { parseArgs } from "node:util";
+import { originsOf } from "./src/build/sources.js";
+import { worldOf } from "./src/build/world.js";
+
+const HERE = dirname(fileURLToPath(import.meta.url));
+const PACKAGE = JSON.parse(readFileSync(join(HERE, "package.json"), "utf8"));
+
+/** What cannot be built, in words for the person who builds it. */
+class BuildError extends Error {}
+
+async function build() {
+  const options = { output: { type: "string", short: "o" }, tools: { type: "string" } };
+  const { values, positionals } = parseArgs({ options, allowPositionals: true });
+  const [main] = positionals;
+  if (main === undefined || values.output === undefined || positionals.length > 1) {
+    throw new BuildError("usage: build.js MAIN -o OUT.wasm [--tools DIR]");
+  }
+  const folders = [dirname(resolve(main)), ...(values.tools ? [resolve(values.tools)] : []), HERE];
+  const { code, world } = await bundled(await tool("esbuild", folders), main);
+  const { componentize } = await tool("componentize-qjs", folders);
+  const { component } = await componentize({
+    jsSource: code,
+    witPath: join(HERE, "wit"),
+    world,
+    stubWasi: true,
+    sync: true,
+  });
+  writeFileSync(values.output, component);
+}
+
+/** One module of all that MAIN imports, with the table by which errors find their files and lines. */
+async function bundled(esbuild, main) {
+  const folder = process.cwd();
+  let result;
+  try {
+    result = await esbuild.build({
+      entryPoints: [main],
+      bundle: true,
+      write: false,
+      metafile: true,
+      sourcemap: "external",
+      sourcesContent: false,
+      outdir: folder,
+      format: "esm",
+      target: "es2023",
+      conditions: ["tidemill"],
+      external: ["tidemill:*"],
+      plugins: [ownPackage],
+      logLevel: "warning",
+    });
+  } catch (error) {
+    // esbuild has told what is wrong, and where.
+    throw new BuildError(`${main} cannot be bundled: ${error.errors?.[0]?.text ?? error.message}`);
+  }
+  const file = (end) => result.outputFiles.find(({ path }) => path.endsWith(end));
+  const [output] = Object.entries(result.metafile.outputs).filter(([path]) => path.endsWith(".js"));
+  const { imports, exports } = output[1];
+  const world = worldOf(imports.map(({ path }) => path), exports);
+  if (world === undefined) {
+    throw new BuildError(`${main} exports neither \`transformer = transform(...)\` nor \`dialler = connector(...)\``);
+  }
+  const map = JSON.parse(file(".js.map").text);
+  const isOwn = (source) => !source.startsWith(relative(folder, join(HERE, "src")));
+  const origins = JSON.stringify(originsOf(map, (source) => isOwn(source) && !source.includes("node_modules")));
+  // Behind the bundle, where it moves no line.
+  return { code: `${file(".js").text}\nglobalThis.tidemillSources = ${origins};\n`, world };
+}
+
+/** The SDK that builds is the one that the plugin imports. */
+const ownPackage = {
+  name: PACKAGE.name,
+  setup(esbuild) {
+    esbuild.onResolve({ filter: new RegExp(`^${PACKAGE.name}$`) }, () => ({
+      path: join(HERE, PACKAGE.exports["."].default),
+      sideEffects: false,
+    }));
+  },
+};
+
+async function tool(name, folders) {
+  for (const folder of folders) {
+    try {
+      const module = await import(pathToFileURL(createRequire(join(folder, "_")).resolve(name)));
+      return module.default ?? module;
+    } catch (error) {
+      if (error.code !== "MODULE_NOT_FOUND" && error.code !== "ERR_MODULE_NOT_FOUND") throw error;
+    }
+  }
+  throw new BuildError(`${name} is not installed: npm install --save-dev ${name}@${PACKAGE.peerDependencies[name]}`);
+}
+
+try {
+  await build();
+} catch (error) {
+  console.error(error instanceof BuildError ? `error: ${error.message}` : error);
+  process.exitCode = 1;
+}

@@ -1,0 +1,98 @@
+// Connectors: plugins that have the last word on what an endpoint dials, and may fetch a fresh token first.
+
+import { readConfig } from "./config.js";
+import { faultText, guarded, refusing, settled } from "./failure.js";
+
+/** An error of `beforeConnect` that says when to try again: not before `afterMs` milliseconds. */
+export class Later extends Error {
+  name = "Later";
+
+  constructor(reason, afterMs) {
+    super(reason);
+    this.afterMs = afterMs;
+  }
+}
+
+/** What is dialled. */
+export class Dial {
+  constructor({ url, headers = [], subprotocols = [], firstMessages = [], options = [] }) {
+    this.url = url;
+    this.headers = headers;
+    this.subprotocols = subprotocols;
+    this.firstMessages = firstMessages;
+    this.options = options;
+  }
+
+  /** The value of a header, whose name has any case. */
+  header(name) {
+    return this.headers.find(([header]) => header.toLowerCase() === name.toLowerCase())?.[1];
+  }
+
+  /** Sets a header, in the place of one of this name. */
+  setHeader(name, value) {
+    this.headers = this.headers.filter(([header]) => header.toLowerCase() !== name.toLowerCase());
+    this.headers.push([name, String(value)]);
+  }
+
+  /** Sets a value of the url's query, in the place of one of this name; both are percent-encoded. */
+  setQuery(name, value) {
+    const [base, query = ""] = split(this.url, "?");
+    const encoded = percent(name);
+    const others = query.split("&").filter((pair) => pair !== "" && split(pair, "=")[0] !== encoded);
+    this.url = `${base}?${[...others, `${encoded}=${percent(value)}`].join("&")}`;
+  }
+
+  /** Adds a message that is sent as soon as the connection is there: a text, bytes, or anything else as JSON. */
+  sendFirst(value) {
+    if (value instanceof Uint8Array) this.firstMessages.push({ tag: "binary", val: value });
+    else this.firstMessages.push({ tag: "text", val: typeof value === "string" ? value : JSON.stringify(value) });
+  }
+}
+
+function split(text, at) {
+  const place = text.indexOf(at);
+  return place < 0 ? [text] : [text.slice(0, place), text.slice(place + at.length)];
+}
+
+/** Percent-encodes all but the characters that RFC 3986 leaves alone everywhere. */
+function percent(value) {
+  return encodeURIComponent(value).replace(/[!'()*]/g, (char) => `%${char.charCodeAt(0).toString(16).toUpperCase()}`);
+}
+
+/**
+ * Makes a connector: `export const dialler = connector(plugin)`, or `connector({ config }, (config, facts) => plugin)`
+ * of one that has a configuration.
+ */
+export function connector(given, make) {
+  const keys = make === undefined ? {} : given.config;
+  let plugin;
+  return {
+    init: (config, facts) =>
+      refusing(() => {
+        const read = readConfig(keys, config);
+        plugin = make === undefined ? given : settled(make(read, Object.fromEntries(facts)));
+        if (typeof plugin.beforeConnect !== "function") {
+          throw new TypeError("the connector has no function beforeConnect(dial, attempt)");
+        }
+        const { tickEvery = 0 } = plugin;
+        return { tickMs: tickEvery === 0 ? 0 : Math.max(1, Math.round(tickEvery)), options: [] };
+      }),
+
+    beforeConnect: ({ dial: given, number, last, facts }) => {
+      try {
+        const dial = new Dial(given);
+        const attempt = { number, last: last ?? undefined, facts: Object.fromEntries(facts) };
+        settled(plugin.beforeConnect(dial, attempt));
+        const { url, headers, subprotocols, firstMessages, options } = dial;
+        return { url, headers, subprotocols, firstMessages, options };
+      } catch (error) {
+        // A refusal is an error of the plugin's own; a mistake of its code says where it is.
+        if (error instanceof Later) throw { reason: error.message, retryAfterMs: Math.max(0, Math.ceil(error.afterMs)) };
+        const isOwn = error instanceof Error && (error.constructor === Error || error.name === "HttpError");
+        throw { reason: isOwn ? error.message : faultText(error), retryAfterMs: null };
+      }
+    },
+
+    tick: (nowUs) => guarded(() => void settled(plugin.tick?.(nowUs))),
+  };
+}

@@ -1,0 +1,3 @@
+import { fake } from "./fake.js";
+
+export default { nowUs: () => fake.nowUs };

@@ -1,0 +1,3 @@
+import { fake } from "./fake.js";
+
+export default { write: (level, text) => void fake.lines.push([level, text]) };

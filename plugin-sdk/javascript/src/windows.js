@@ -1,0 +1,257 @@
+// Windows in event time, of each key: tumbling, sliding, sessions. They are half-open and exist from their first value
+// on; those of a size are aligned to the epoch. Nothing here knows messages or JSON.
+
+import { milliseconds } from "./duration.js";
+import { named } from "./json.js";
+
+/** Times lie this close to the epoch, in milliseconds: exact as a number. */
+const MOST_MS = Number.MAX_SAFE_INTEGER;
+const MOST_KEYS = 100_000;
+
+/** Windows of one size, one after the other. */
+export const tumbling = (options) => new Windows(options, new Sized(span("size", options.size)));
+
+/** Windows of one size, of which one begins every `slide`: a value counts in several. */
+export const sliding = (options) =>
+  new Windows(options, new Sized(span("size", options.size), span("slide", options.slide)));
+
+/** Windows that last as long as no `gap` is between two values: `[first, last + gap)`. */
+export const sessions = (options) => {
+  if (typeof options.merge !== "function") {
+    throw new TypeError("sessions need merge(one, other): a late value may join two of them");
+  }
+  return new Windows(options, new Gapped(span("gap", options.gap), options.merge));
+};
+
+/** The windows of all keys. */
+class Windows {
+  #kind;
+  #initial;
+  #add;
+  #latenessMs;
+  #idleCloseUs;
+  #maxKeys;
+  /** Keys with open windows, and those without, each by when it was heard of, the longest ago first. */
+  #active = new Map();
+  #quiet = new Map();
+  #turn = 0;
+
+  constructor(options, kind) {
+    const { initial, add, allowedLateness = 0, idleClose = 0, maxKeys = MOST_KEYS } = options;
+    if (typeof initial !== "function" || typeof add !== "function") {
+      throw new TypeError("windows need initial() and add(total, value)");
+    }
+    if (!(maxKeys >= 1)) throw new TypeError(`maxKeys is ${named(maxKeys)}, and must be a number from 1 on`);
+    this.#kind = kind;
+    this.#initial = initial;
+    this.#add = add;
+    this.#latenessMs = span("allowedLateness", allowedLateness, 0);
+    this.#idleCloseUs = 1000 * span("idleClose", idleClose, 0);
+    this.#maxKeys = maxKeys;
+    /** How many values came too late to count. */
+    this.late = 0;
+    /** How many keys were forgotten because there were too many. */
+    this.forgotten = 0;
+  }
+
+  /** How many keys are known. */
+  get size() {
+    return this.#active.size + this.#quiet.size;
+  }
+
+  /**
+   * Counts a value of a key at a time, in milliseconds, and gives the windows that are closed now: `{ key, start, end,
+   * value, final }`. With `idleClose` it also takes when the message was received, in microseconds.
+   */
+  add(key, timeMs, value, receivedUs = 0) {
+    if (!(Math.abs(timeMs) <= MOST_MS)) throw new RangeError(`the time ${timeMs} is out of range`);
+    const closed = [];
+    const series = this.#hear(key, closed);
+    if (this.#idleCloseUs > 0 && series.open.length > 0 && receivedUs - series.receivedUs >= this.#idleCloseUs) {
+      this.#close(key, series, () => true, closed);
+    }
+    series.receivedUs = receivedUs;
+    const time = Math.floor(timeMs);
+    const places = this.#kind.places(time, series);
+    if (places.length === 0) {
+      this.late++;
+    } else {
+      this.#close(key, series, (window) => time >= window.end + this.#latenessMs, closed);
+      for (const [start, end] of this.#kind.places(time, series)) {
+        const window = this.#kind.window(series.open, start, end, this.#initial);
+        const total = this.#add(window.value, value);
+        if (total !== undefined) window.value = total;
+      }
+    }
+    (series.open.length > 0 ? this.#active : this.#quiet).set(key, series);
+    return closed;
+  }
+
+  /** Closes the windows of keys of which nothing came for `idleClose`; for `tick`. */
+  closeIdle(nowUs) {
+    const closed = [];
+    if (this.#idleCloseUs === 0) return closed;
+    for (const [key, series] of this.#active) {
+      if (nowUs - series.receivedUs < this.#idleCloseUs) continue;
+      this.#close(key, series, () => true, closed);
+      this.#active.delete(key);
+      this.#quiet.set(key, series);
+    }
+    return closed;
+  }
+
+  /** Closes all windows, which are not final, by key and time; for `finish`. */
+  closeAll() {
+    const closed = [];
+    for (const key of [...this.#active.keys()].sort()) {
+      for (const { start, end, value } of this.#active.get(key).open) closed.push({ key, start, end, value, final: false });
+    }
+    this.#active.clear();
+    return closed;
+  }
+
+  /** The state, as JSON has it. */
+  snapshot() {
+    const series = [...this.#active, ...this.#quiet].map(([key, { open, closedUntil, receivedUs, turn }]) => [
+      key,
+      open.map(({ start, end, value }) => [start, end, value]),
+      closedUntil === -Infinity ? null : closedUntil,
+      receivedUs,
+      turn,
+    ]);
+    return { late: this.late, forgotten: this.forgotten, series };
+  }
+
+  /** Goes on from the state of this or another instance. */
+  restore(state) {
+    this.#restore([state], () => true);
+  }
+
+  /** Goes on from the snapshots of all instances there were, with the keys that belong to this part. */
+  restorePart(snapshots, part) {
+    this.#restore(snapshots.map((snapshot) => snapshot.json()), (key) => part.has(key));
+  }
+
+  #restore(states, isKept) {
+    this.#active.clear();
+    this.#quiet.clear();
+    const all = [];
+    for (const state of states) {
+      if (!Array.isArray(state?.series)) throw new Error("the state is not that of windows");
+      all.push(...state.series.filter(([key]) => isKept(key)));
+    }
+    all.sort((one, other) => one[4] - other[4]);
+    for (const [key, open, closedUntil, receivedUs, turn] of all) {
+      const windows = open.map(([start, end, value]) => ({ start, end, value }));
+      const series = { open: windows, closedUntil: closedUntil ?? -Infinity, receivedUs, turn };
+      (windows.length > 0 ? this.#active : this.#quiet).set(key, series);
+      this.#turn = Math.max(this.#turn, turn);
+    }
+  }
+
+  /** Takes a key out of its place, for it is to stand behind all others; of a new one makes room first. */
+  #hear(key, closed) {
+    let series = this.#active.get(key) ?? this.#quiet.get(key);
+    if (series === undefined) {
+      while (this.size >= this.#maxKeys) this.#forget(closed);
+      series = { open: [], closedUntil: -Infinity, receivedUs: 0, turn: 0 };
+    } else {
+      this.#active.delete(key);
+      this.#quiet.delete(key);
+    }
+    series.turn = ++this.#turn;
+    return series;
+  }
+
+  /** Forgets the key that was silent longest; its windows are closed before their time. */
+  #forget(closed) {
+    const [active] = this.#active;
+    const [quiet] = this.#quiet;
+    const isActive = active !== undefined && (quiet === undefined || active[1].turn < quiet[1].turn);
+    const [key, { open }] = isActive ? active : quiet;
+    for (const { start, end, value } of open) closed.push({ key, start, end, value, final: false });
+    (isActive ? this.#active : this.#quiet).delete(key);
+    this.forgotten++;
+  }
+
+  #close(key, series, closes, closed) {
+    const open = [];
+    for (const window of series.open) {
+      if (!closes(window)) {
+        open.push(window);
+        continue;
+      }
+      const { start, end, value } = window;
+      series.closedUntil = Math.max(series.closedUntil, end);
+      closed.push({ key, start, end, value, final: true });
+    }
+    series.open = open;
+  }
+}
+
+/** Windows of a size, of which one begins every so often. */
+class Sized {
+  constructor(size, slide = size) {
+    if (slide > size) throw new TypeError("slide is longer than size: some values would count nowhere");
+    this.size = size;
+    this.slide = slide;
+  }
+
+  /** The windows of a time that are not closed yet, as `[start, end]`. */
+  places(time, { closedUntil }) {
+    const places = [];
+    for (let start = Math.floor(time / this.slide) * this.slide; start > time - this.size; start -= this.slide) {
+      if (start + this.size > closedUntil) places.unshift([start, start + this.size]);
+    }
+    return places;
+  }
+
+  window(open, start, end, initial) {
+    let place = open.length;
+    while (place > 0 && open[place - 1].start > start) place--;
+    if (place > 0 && open[place - 1].start === start && open[place - 1].end === end) return open[place - 1];
+    const window = { start, end, value: initial() };
+    open.splice(place, 0, window);
+    return window;
+  }
+}
+
+/** Sessions. */
+class Gapped {
+  constructor(gap, merge) {
+    this.gap = gap;
+    this.merge = merge;
+  }
+
+  places(time, { closedUntil }) {
+    return time >= closedUntil ? [[time, time + this.gap]] : [];
+  }
+
+  /** The session that this one joins, which may be several that are one from now on. */
+  window(open, start, end, initial) {
+    const joined = open.filter((window) => window.start < end && start < window.end);
+    const place = open.findIndex((window) => window.end > start);
+    const [first, ...others] = joined;
+    if (first === undefined) {
+      const window = { start, end, value: initial() };
+      open.splice(place < 0 ? open.length : place, 0, window);
+      return window;
+    }
+    for (const other of others) {
+      first.value = this.merge(first.value, other.value);
+      open.splice(open.indexOf(other), 1);
+    }
+    first.start = Math.min(first.start, start);
+    first.end = Math.max(first.end, end, ...others.map((other) => other.end));
+    return first;
+  }
+}
+
+/** A time in whole milliseconds, given as such or as a duration. */
+function span(name, given, least = 1) {
+  const ms = typeof given === "string" ? milliseconds(given) : given;
+  if (!(Number.isFinite(ms) && ms >= least)) {
+    throw new TypeError(`${name} is ${named(given)}, and must be a duration such as "1m", or milliseconds`);
+  }
+  return Math.floor(ms);
+}

@@ -1,0 +1,135 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { Part, json, sessions, sliding, tumbling } from "tidemill-plugin";
+import { Snapshot } from "../src/snapshot.js";
+
+const sum = { initial: () => 0, add: (total, value) => total + value, merge: (one, other) => one + other };
+const shown = (closed) =>
+  closed.map(({ key, start, end, value, final }) => `${key} ${start}..${end} ${value}${final ? "" : " open"}`);
+
+test("tumbling windows are half-open, aligned to the epoch, and closed by the time of their key", () => {
+  const windows = tumbling({ ...sum, size: "10ms" });
+  assert.deepEqual(windows.add("a", 10, 1), []);
+  assert.deepEqual(windows.add("a", 19.9, 2), []);
+  assert.deepEqual(windows.add("b", 25, 5), []);
+  assert.deepEqual(shown(windows.add("a", 20, 4)), ["a 10..20 3"]);
+  assert.deepEqual(windows.add("a", -1, 9), []);
+  assert.equal(windows.late, 1);
+  assert.deepEqual(shown(windows.closeAll()), ["a 20..30 4 open", "b 20..30 5 open"]);
+  assert.deepEqual(windows.closeAll(), []);
+});
+
+test("windows before the epoch are aligned, too", () => {
+  const windows = tumbling({ ...sum, size: 10 });
+  windows.add("a", -1, 1);
+  assert.deepEqual(shown(windows.closeAll()), ["a -10..0 1 open"]);
+});
+
+test("with lateness, windows wait for what comes late", () => {
+  const windows = tumbling({ ...sum, size: 10, allowedLateness: 5 });
+  windows.add("a", 9, 1);
+  assert.deepEqual(windows.add("a", 14, 2), []);
+  windows.add("a", 3, 4);
+  assert.deepEqual(shown(windows.add("a", 15, 8)), ["a 0..10 5"]);
+  windows.add("a", 9, 16);
+  assert.deepEqual([windows.late, shown(windows.closeAll())], [1, ["a 10..20 10 open"]]);
+});
+
+test("sliding windows each count a value that lies in them", () => {
+  const windows = sliding({ ...sum, size: 10, slide: 5 });
+  windows.add("a", 7, 1);
+  assert.deepEqual(shown(windows.add("a", 12, 2)), ["a 0..10 1"]);
+  // Too late for the one, in time for the other.
+  windows.add("a", 8, 4);
+  assert.equal(windows.late, 0);
+  assert.deepEqual(shown(windows.add("a", 20, 8)), ["a 5..15 7", "a 10..20 2"]);
+  windows.add("a", 9, 1);
+  assert.equal(windows.late, 1);
+  assert.deepEqual(shown(windows.closeAll()), ["a 15..25 8 open", "a 20..30 8 open"]);
+  assert.throws(() => sliding({ ...sum, size: 5, slide: 10 }), /slide is longer than size/);
+});
+
+test("sessions last until there is a gap, and grow together", () => {
+  const windows = sessions({ ...sum, gap: 10, allowedLateness: 30 });
+  windows.add("a", 0, 1);
+  windows.add("a", 5, 2);
+  windows.add("a", 20, 4);
+  windows.add("a", 38, 8);
+  assert.deepEqual(shown(windows.closeAll()), ["a 0..15 3 open", "a 20..30 4 open", "a 38..48 8 open"]);
+  windows.add("b", 0, 1);
+  windows.add("b", 16, 2);
+  windows.add("b", 8, 4);
+  assert.deepEqual(shown(windows.add("b", 56, 8)), ["b 0..26 7"]);
+  windows.add("b", 25, 1);
+  assert.equal(windows.late, 1);
+  windows.add("c", 10, 1);
+  windows.add("c", 5, 1);
+  assert.deepEqual(shown(windows.closeAll()), ["b 56..66 8 open", "c 5..20 2 open"]);
+  assert.throws(() => sessions({ initial: () => 0, add: () => 0, gap: 1 }), /sessions need merge/);
+});
+
+test("the end of a session is not part of it", () => {
+  const windows = sessions({ ...sum, gap: 10 });
+  windows.add("a", 0, 1);
+  assert.deepEqual(shown(windows.add("a", 10, 2)), ["a 0..10 1"]);
+});
+
+test("a key that is silent is closed, by the timer and by its next message", () => {
+  const windows = tumbling({ ...sum, size: 10, idleClose: "1s" });
+  windows.add("a", 1, 1, 0);
+  windows.add("b", 1, 1, 500_000);
+  assert.deepEqual(windows.closeIdle(999_999), []);
+  assert.deepEqual(shown(windows.closeIdle(1_000_000)), ["a 0..10 1"]);
+  assert.deepEqual(windows.closeIdle(1_000_000), []);
+  // What comes for a closed window is late, all the same.
+  windows.add("a", 2, 1, 1_100_000);
+  assert.equal(windows.late, 1);
+  assert.deepEqual(shown(windows.add("b", 3, 1, 1_500_000)), ["b 0..10 1"]);
+});
+
+test("the key that was silent longest makes room for a new one", () => {
+  const windows = tumbling({ ...sum, size: 10, maxKeys: 2, idleClose: 1 });
+  windows.add("a", 1, 1, 0);
+  windows.add("b", 1, 2, 0);
+  windows.add("a", 2, 4, 0);
+  assert.deepEqual(shown(windows.add("c", 1, 8, 0)), ["b 0..10 2 open"]);
+  windows.closeIdle(1_000_000);
+  windows.add("c", 21, 8, 1_000_000);
+  assert.deepEqual(shown(windows.add("d", 1, 8, 1_000_000)), []);
+  assert.deepEqual([windows.size, windows.forgotten], [2, 2]);
+});
+
+test("windows go on from a snapshot, or from their share of several", () => {
+  const make = () => tumbling({ ...sum, size: 10 });
+  const old = [make(), make()];
+  ["a", "b", "c", "d"].forEach((key, n) => old[n % 2].add(key, 11, n + 0.1));
+  old[0].add("a", 25, 1);
+  const fresh = make();
+  const bytes = old.map((windows) => new Snapshot(json.encode(windows.snapshot())));
+  fresh.restore(bytes[0].json());
+  fresh.add("a", 12, 1);
+  assert.equal(fresh.late, 1);
+  assert.deepEqual(shown(fresh.closeAll()), ["a 20..30 1 open", "c 10..20 2.1 open"]);
+  const shares = [0, 1, 2].map((number) => {
+    const windows = make();
+    windows.restorePart(bytes, new Part(number, 3));
+    return shown(windows.closeAll());
+  });
+  assert.deepEqual(shares.flat().sort(), ["a 20..30 1 open", "b 10..20 1.1 open", "c 10..20 2.1 open", "d 10..20 3.1 open"]);
+  assert.throws(() => fresh.restore({}), /not that of windows/);
+});
+
+test("totals may be objects that are added to in place", () => {
+  const windows = tumbling({ size: 10, initial: () => ({ count: 0 }), add: (total) => void total.count++ });
+  windows.add("a", 1);
+  windows.add("a", 2);
+  assert.deepEqual(windows.closeAll()[0].value, { count: 2 });
+});
+
+test("what makes no windows is refused", () => {
+  assert.throws(() => tumbling({ ...sum, size: "1 m" }), /size is "1 m", and must be a duration/);
+  assert.throws(() => tumbling({ ...sum }), /size is nothing/);
+  assert.throws(() => tumbling({ size: 1 }), /windows need initial\(\) and add/);
+  assert.throws(() => tumbling({ ...sum, size: 1, maxKeys: 0 }), /maxKeys is 0/);
+  assert.throws(() => tumbling({ ...sum, size: 1 }).add("a", NaN, 1), /out of range/);
+});
