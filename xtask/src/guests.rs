@@ -32,7 +32,7 @@ pub(crate) enum Language {
     /// With the SDK, `esbuild` and `componentize-qjs`.
     #[value(name = "javascript")]
     JavaScript,
-    /// With `componentize-py`.
+    /// With the SDK, and `componentize-py`.
     Python,
     /// With the SDK, and what Go itself compiles.
     Go,
@@ -193,10 +193,10 @@ fn javascript(tools: &Path, source: &Path, guest: &Path) -> Command {
 }
 
 fn python(tools: &Path, source: &Path, guest: &Path) -> Command {
-    let mut componentize = Command::new(tools.join("componentize-py"));
-    componentize.arg("--wit-path").arg(wit()).args(["--world", "transform", "componentize"]);
-    componentize.arg("--python-path").arg(source).arg("--output").arg(guest).arg("guest");
-    componentize
+    let mut build = Command::new(tools.join("python"));
+    build.current_dir(root()).env("PYTHONPATH", "plugin-sdk/python/src").env("PYTHONDONTWRITEBYTECODE", "1");
+    build.args(["-m", "tidemill_plugin.build"]).arg(source.join("guest.py")).arg("--output").arg(guest);
+    build
 }
 
 /// The file of a guest.
@@ -220,6 +220,9 @@ fn is_current(guest: &Path, language: Language, source: &Path) -> Result<bool> {
     }
     if language == Language::JavaScript {
         inputs.extend(["build.js", "package.json", "src"].map(|own| sdk.join("javascript").join(own)));
+    }
+    if language == Language::Python {
+        inputs.push(sdk.join("python/src"));
     }
     if language == Language::Go {
         // The builder of all guests in Go is beside the first.

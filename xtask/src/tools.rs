@@ -16,8 +16,9 @@ pub(crate) const WASM_TARGET: &str = "wasm32-unknown-unknown";
 
 /// What `npm` installs: the JavaScript toolchain, what checks the types of its SDK, and a peer of the tests.
 const NODE_PACKAGES: &[&str] = &["componentize-qjs@0.4.5", "esbuild@0.28.2", "typescript@5.9.3", "ws@8.18.3"];
-/// What `pip` installs: the Python toolchain, the C compiler, and a peer of the tests.
-const PYTHON_PACKAGES: &[&str] = &["componentize-py==0.25.1", "ziglang==0.17.1", "websockets==15.0.1"];
+/// What `pip` installs: the Python toolchain, what checks the types of its SDK, the C compiler, and a peer of the tests.
+const PYTHON_PACKAGES: &[&str] =
+    &["componentize-py==0.25.1", "mypy==2.4.1", "ziglang==0.17.1", "websockets==15.0.1"];
 
 /// What `pip` installs to build the static binary: a C compiler and linker that bring musl, and what has
 /// cargo use them.

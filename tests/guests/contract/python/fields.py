@@ -1,74 +1,72 @@
 """What the JSON fields of a message say is to become of it."""
 
-import math
-from typing import List, Optional
+from dataclasses import dataclass, field
+from typing import Callable, Dict, Optional
 
-from columns import Emitted
-from wit_world.imports import types
-
-NUMBER, TEXT, JSON = types.Kind.NUMBER, types.Kind.TEXT, types.Kind.JSON
-
-# The fields and the edits that each mode describes.
-MODES = {
-    "fields": (
-        [("/price", NUMBER), ("/do", TEXT), ("/a~1b", TEXT), ("/set/0", JSON), ("/set/1", JSON)],
-        ["/price", "/note", "/deep/note"],
-    ),
-    "filter": ([("/p", NUMBER), ("/s", TEXT)], []),
-    "notional": ([("/p", NUMBER), ("/q", NUMBER)], ["/notional"]),
-    "symbol": ([("/s", TEXT)], []),
-}
-
-ABOVE = 100.0
-SYMBOL = "BTCUSDT"
+from tidemill_plugin import Field, Message, Out, json, number, text
 
 
-def decide(mode: str, batch: types.Batch) -> types.Outcome:
-    # No metadata is read in these modes.
-    columns = [column.value.value for column in batch.columns]
-    if mode == "filter":
-        pairs = enumerate(zip(*columns))
-        return forwarding(batch, [n for n, (price, symbol) in pairs if price > ABOVE and symbol == SYMBOL])
-    if mode == "notional":
-        worth = [price * quantity for price, quantity in zip(*columns)]
-        return types.Outcome(types.Forward_All(), [], [], [types.Values_Numbers(worth)], None, [], None)
-    emitted = Emitted()
-    if mode == "symbol":
-        for index, symbol in enumerate(columns[0]):
-            emitted.add(index, 0, types.Payload_Text("-" if symbol is None else symbol))
-        return types.Outcome(types.Forward_Nothing(), [], [], [], emitted.columns(), [], None)
+@dataclass
+class Mode:
+    """What a mode declares, and how it decides on a message."""
 
-    forwarded: List[int] = []
-    prices: List[float] = []
-    notes: List[Optional[str]] = []
-    deep_notes: List[Optional[str]] = []
-    for index, (price, order, text, first, second) in enumerate(zip(*columns)):
-        if order == "drop":
-            continue
-        if order == "show":
-            cents = None if math.isnan(price) else str(round(100 * price))
-            shown = "|".join("-" if value is None else value for value in (cents, text, first, second))
-            emitted.add(index, 0, types.Payload_Text(shown))
-            continue
-        edit = order == "edit"
-        forwarded.append(index)
-        prices.append(2 * price if edit else math.nan)
-        notes.append(note(first) if edit else None)
-        deep_notes.append(note(second) if edit else None)
-    outcome = forwarding(batch, forwarded)
-    if forwarded:
-        outcome.edits = [types.Values_Numbers(prices), types.Values_Each(notes), types.Values_Each(deep_notes)]
-    outcome.emissions = emitted.columns()
-    return outcome
+    decide: Callable[[Message, Out], None]
+    fields: Dict[str, Field]
+    edits: Dict[str, str] = field(default_factory=dict)
 
 
-def note(value: Optional[str]) -> Optional[str]:
+def show_or_edit(message: Message, out: Out) -> None:
+    order = message.order
+    if order == "drop":
+        return
+    if order == "show":
+        cents = None if message.price is None else round(100 * message.price)
+        shown = [cents, message.words, message.raw("first"), message.raw("second")]
+        out.emit("|".join("-" if value is None else str(value) for value in shown))
+        return
+    out.forward()
+    if order == "edit":
+        if message.price is not None:
+            out.set("price", 2 * message.price)
+        note(out, "note", message.raw("first"))
+        note(out, "deep_note", message.raw("second"))
+
+
+def note(out: Out, edit: str, value: Optional[str]) -> None:
     """An empty string stands for removal."""
-    return "" if value == '""' else value
+    if value == '""':
+        out.remove(edit)
+    elif value is not None:
+        out.set_json(edit, value)
 
 
-def forwarding(batch: types.Batch, forwarded: List[int]) -> types.Outcome:
-    forward: types.Forward = types.Forward_These(forwarded)
-    if len(forwarded) == batch.count:
-        forward = types.Forward_All()
-    return types.Outcome(forward, [], [], [], None, [], None)
+def filter(message: Message, out: Out) -> None:
+    if (message.price or 0) > 100 and message.symbol == "BTCUSDT":
+        out.forward()
+
+
+def notional(message: Message, out: Out) -> None:
+    out.forward()
+    out.set("notional", message.price * message.quantity)
+
+
+def symbol(message: Message, out: Out) -> None:
+    out.emit("-" if message.symbol is None else message.symbol)
+
+
+MODES = {
+    "fields": Mode(
+        show_or_edit,
+        {
+            "price": number("/price"),
+            "order": text("/do"),
+            "words": text("/a~1b"),
+            "first": json("/set/0"),
+            "second": json("/set/1"),
+        },
+        {"price": "/price", "note": "/note", "deep_note": "/deep/note"},
+    ),
+    "filter": Mode(filter, {"price": number("/p"), "symbol": text("/s")}),
+    "notional": Mode(notional, {"price": number("/p"), "quantity": number("/q")}, {"notional": "/notional"}),
+    "symbol": Mode(symbol, {"symbol": text("/s")}),
+}

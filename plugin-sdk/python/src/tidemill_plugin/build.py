@@ -1,0 +1,87 @@
+"""Makes a plugin of Python files: `python -m tidemill_plugin.build MAIN.py -o OUT.wasm`.
+
+componentize-py makes a component of them and the SDK, in the smallest world that has what they import of the host. It is
+looked for beside the Python that runs this, and then on the PATH.
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import List, Optional, Sequence
+
+_HERE = Path(__file__).resolve().parent
+_VERSION = "componentize-py==0.25.1"
+
+_PROBE = """
+import importlib, sys
+main = importlib.import_module(sys.argv[1])
+print(*[name for name in ("Transformer", "Dialler") if hasattr(main, name)])
+print(*[name for name in sys.modules if name.startswith("tidemill_plugin.")])
+"""
+"""Imports the plugin natively, and says what it exports and what it imports of the SDK."""
+
+
+class BuildError(Exception):
+    """What cannot be built, in words for the person who builds it."""
+
+
+def world(exports: Sequence[str], modules: Sequence[str]) -> str:
+    """The smallest world that has what the modules of the SDK import."""
+    used = {module.rpartition(".")[2] for module in modules}
+    uses_host = used & {"log", "state", "metrics", "clock", "random"}
+    if "Transformer" in exports:
+        return "transform-http" if "http" in used else "transform" if uses_host else "transform-pure"
+    if "Dialler" in exports:
+        return "connector-http" if "http" in used else "connector"
+    raise BuildError("the module has neither `Transformer = export(...)` nor `Dialler = export_connector(...)`")
+
+
+def build(main: Path, output: Path) -> None:
+    """Builds a plugin, whose other modules are beside its main one."""
+    tool = _tool()
+    folder = str(main.resolve().parent)
+    paths = [folder, str(_HERE.parent)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONDONTWRITEBYTECODE": "1"}
+    probe = subprocess.run(
+        [sys.executable, "-c", _PROBE, main.stem], env=environment, cwd=folder, capture_output=True, text=True
+    )
+    if probe.returncode != 0:
+        raise BuildError(f"{main} cannot be imported\n{probe.stderr}")
+    # What the plugin prints while it is imported comes first.
+    exports, modules = probe.stdout.rstrip("\n").split("\n")[-2:]
+    command: List[str] = [tool, "--wit-path", str(_HERE / "wit"), "--world", world(exports.split(), modules.split())]
+    command += ["componentize", "--output", str(output)]
+    for path in paths:
+        command += ["--python-path", path]
+    made = subprocess.run([*command, main.stem], capture_output=True, text=True)
+    if made.returncode != 0:
+        raise BuildError(f"componentize-py failed\n{made.stdout}{made.stderr}")
+
+
+def _tool() -> str:
+    beside = shutil.which("componentize-py", path=str(Path(sys.executable).parent))
+    tool = beside or shutil.which("componentize-py")
+    if tool is None:
+        raise BuildError(f"componentize-py is not installed: pip install {_VERSION}")
+    return tool
+
+
+def main(arguments: Optional[Sequence[str]] = None) -> int:
+    """The command."""
+    parser = argparse.ArgumentParser(prog="tidemill_plugin.build", description="Makes a plugin of Python files.")
+    parser.add_argument("main", type=Path, help="the main module, which has Transformer or Dialler")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="the plugin")
+    options = parser.parse_args(arguments)
+    try:
+        build(options.main, options.output)
+    except BuildError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,298 @@
+"""Windows in event time, of each key: tumbling, sliding, sessions.
+
+They are half-open and exist from their first value on; those of a size are aligned to the epoch. A window closes when a
+value of its key is as late as its end and `allowed_lateness`; with `idle_close` also when nothing comes for that long.
+Nothing here knows messages or JSON.
+"""
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Callable, Dict, Generic, Iterator, List, Optional, Protocol, Tuple, TypeVar, Union
+
+from tidemill_plugin.duration import milliseconds
+from tidemill_plugin.part import Part, Snapshot
+
+Duration = Union[timedelta, str, float]
+"""A `timedelta`, a text such as "1m", or seconds."""
+T = TypeVar("T")
+V = TypeVar("V")
+
+_MOST_MS = 2**53
+"""Times lie this close to the epoch, in milliseconds."""
+_MOST_KEYS = 100_000
+
+
+@dataclass
+class Closed(Generic[T]):
+    """A window that is closed. Times are in milliseconds, and the end is not part of it."""
+
+    key: str
+    start: int
+    end: int
+    value: T
+    final: bool
+    """False where it was closed before its time."""
+
+
+@dataclass
+class _Window(Generic[T]):
+    start: int
+    end: int
+    value: T
+
+
+@dataclass
+class _Series(Generic[T]):
+    """The windows of one key."""
+
+    open: List[_Window[T]]
+    closed_until: Optional[int] = None
+    received_us: int = 0
+    turn: int = 0
+
+    def is_closed(self, end: int) -> bool:
+        return self.closed_until is not None and end <= self.closed_until
+
+
+class _Kind(Protocol):
+    """Where values go."""
+
+    def places(self, time: int, series: _Series[Any]) -> List[Tuple[int, int]]:
+        """The windows of a time that are not closed yet."""
+
+    def window(self, open: List[_Window[Any]], start: int, end: int, initial: Callable[[], Any]) -> _Window[Any]:
+        """The window that a value goes to, which is made if it is not there."""
+
+
+class Windows(Generic[T, V]):
+    """The windows of all keys. `tumbling`, `sliding` and `sessions` make them."""
+
+    def __init__(
+        self,
+        kind: _Kind,
+        initial: Callable[[], T],
+        add: Callable[[T, V], Optional[T]],
+        allowed_lateness: Duration = 0,
+        idle_close: Duration = 0,
+        max_keys: int = _MOST_KEYS,
+    ) -> None:
+        if max_keys < 1:
+            raise ValueError("max_keys must be a number from 1 on")
+        self._kind = kind
+        self._initial = initial
+        self._add = add
+        self._lateness_ms = _span("allowed_lateness", allowed_lateness, 0)
+        self._idle_close_us = 1000 * _span("idle_close", idle_close, 0)
+        self._max_keys = max_keys
+        # Keys with open windows, and those without, each by when it was heard of, the longest ago first.
+        self._active: Dict[str, _Series[T]] = {}
+        self._quiet: Dict[str, _Series[T]] = {}
+        self._turn = 0
+        self.late = 0
+        """How many values came too late to count."""
+        self.forgotten = 0
+        """How many keys were forgotten because there were too many."""
+
+    def __len__(self) -> int:
+        """How many keys are known."""
+        return len(self._active) + len(self._quiet)
+
+    def add(self, key: str, time_ms: float, value: V, received_us: int = 0) -> List[Closed[T]]:
+        """Counts a value of a key at a time, and gives the windows that are closed now.
+
+        With `idle_close` it also takes when the message was received, in microseconds.
+        """
+        if not abs(time_ms) <= _MOST_MS:
+            raise ValueError(f"the time {time_ms} is out of range")
+        closed: List[Closed[T]] = []
+        series = self._hear(key, closed)
+        if self._idle_close_us and series.open and received_us - series.received_us >= self._idle_close_us:
+            self._close(key, series, lambda window: True, closed)
+        series.received_us = received_us
+        time = int(time_ms // 1)
+        if not self._kind.places(time, series):
+            self.late += 1
+        else:
+            self._close(key, series, lambda window: time >= window.end + self._lateness_ms, closed)
+            for start, end in self._kind.places(time, series):
+                window = self._kind.window(series.open, start, end, self._initial)
+                total = self._add(window.value, value)
+                if total is not None:
+                    window.value = total
+        (self._active if series.open else self._quiet)[key] = series
+        return closed
+
+    def close_idle(self, now_us: int) -> List[Closed[T]]:
+        """Closes the windows of keys of which nothing came for `idle_close`; for `tick`."""
+        closed: List[Closed[T]] = []
+        if self._idle_close_us:
+            silent = [
+                key
+                for key, series in self._active.items()
+                if now_us - series.received_us >= self._idle_close_us
+            ]
+            for key in silent:
+                series = self._quiet[key] = self._active.pop(key)
+                self._close(key, series, lambda window: True, closed)
+        return closed
+
+    def close_all(self) -> List[Closed[T]]:
+        """Closes all windows, which are not final, by key and time; for `finish`."""
+        closed = [one for key in sorted(self._active) for one in _early(key, self._active[key])]
+        self._active.clear()
+        return closed
+
+    def snapshot(self) -> Any:
+        """The state, as JSON has it; what totals are is kept as it is."""
+        series = [
+            [
+                key,
+                [[window.start, window.end, window.value] for window in series.open],
+                series.closed_until,
+                series.received_us,
+                series.turn,
+            ]
+            for keys in (self._active, self._quiet)
+            for key, series in keys.items()
+        ]
+        return {"late": self.late, "forgotten": self.forgotten, "series": series}
+
+    def restore(self, state: Any) -> None:
+        """Goes on from the state of this or another instance."""
+        self._restore([state], Part())
+
+    def restore_part(self, snapshots: List[Snapshot], part: Part) -> None:
+        """Goes on from the snapshots of all instances there were, with the keys that belong to this part."""
+        self._restore([snapshot.json() for snapshot in snapshots], part)
+
+    def _restore(self, states: List[Any], part: Part) -> None:
+        if any(not isinstance(state, dict) or not isinstance(state.get("series"), list) for state in states):
+            raise ValueError("the state is not that of windows")
+        self._active.clear()
+        self._quiet.clear()
+        found = [one for state in states for one in state["series"] if part.has(one[0])]
+        for key, open, closed_until, received_us, turn in sorted(found, key=lambda one: one[4]):
+            windows = [_Window(start, end, value) for start, end, value in open]
+            (self._active if windows else self._quiet)[key] = _Series(windows, closed_until, received_us, turn)
+            self._turn = max(self._turn, turn)
+
+    def _hear(self, key: str, closed: List[Closed[T]]) -> _Series[T]:
+        """Takes a key out of its place, for it is to stand behind all others; of a new one makes room first."""
+        series = self._active.pop(key, None) or self._quiet.pop(key, None)
+        if series is None:
+            while len(self) >= self._max_keys:
+                self._forget(closed)
+            series = _Series([])
+        self._turn += 1
+        series.turn = self._turn
+        return series
+
+    def _forget(self, closed: List[Closed[T]]) -> None:
+        """Forgets the key that was silent longest; its windows are closed before their time."""
+        of = min((keys for keys in (self._active, self._quiet) if keys), key=lambda keys: next(iter(keys.values())).turn)
+        key = next(iter(of))
+        closed.extend(_early(key, of.pop(key)))
+        self.forgotten += 1
+
+    def _close(
+        self, key: str, series: _Series[T], closes: Callable[[_Window[T]], bool], closed: List[Closed[T]]
+    ) -> None:
+        for window in series.open:
+            if closes(window):
+                closed.append(Closed(key, window.start, window.end, window.value, True))
+                series.closed_until = max(window.end, series.closed_until or window.end)
+        series.open = [window for window in series.open if not closes(window)]
+
+
+def tumbling(
+    size: Duration, initial: Callable[[], T], add: Callable[[T, V], Optional[T]], **options: Any
+) -> Windows[T, V]:
+    """Windows of one size, one after the other.
+
+    `initial` makes the total of a window without values, and `add` adds a value: it gives the new total, or changes the
+    one that it is given. Options are `allowed_lateness`, `idle_close` and `max_keys`.
+    """
+    return Windows(_Sized(_span("size", size), _span("size", size)), initial, add, **options)
+
+
+def sliding(
+    size: Duration, slide: Duration, initial: Callable[[], T], add: Callable[[T, V], Optional[T]], **options: Any
+) -> Windows[T, V]:
+    """Windows of one size, of which one begins every `slide`: a value counts in several."""
+    return Windows(_Sized(_span("size", size), _span("slide", slide)), initial, add, **options)
+
+
+def sessions(
+    gap: Duration,
+    initial: Callable[[], T],
+    add: Callable[[T, V], Optional[T]],
+    merge: Callable[[T, T], T],
+    **options: Any,
+) -> Windows[T, V]:
+    """Windows that last as long as no `gap` is between two values: `[first, last + gap)`.
+
+    `merge` joins the totals of two, for a late value may join two sessions.
+    """
+    return Windows(_Gapped(_span("gap", gap), merge), initial, add, **options)
+
+
+class _Sized:
+    """Windows of a size, of which one begins every so often."""
+
+    def __init__(self, size: int, slide: int) -> None:
+        if slide > size:
+            raise ValueError("slide is longer than size: some values would count nowhere")
+        self.size = size
+        self.slide = slide
+
+    def places(self, time: int, series: _Series[Any]) -> List[Tuple[int, int]]:
+        newest = time // self.slide * self.slide
+        starts = range(newest, time - self.size, -self.slide)
+        return [(start, start + self.size) for start in reversed(starts) if not series.is_closed(start + self.size)]
+
+    def window(self, open: List[_Window[Any]], start: int, end: int, initial: Callable[[], Any]) -> _Window[Any]:
+        place = len(open)
+        while place > 0 and open[place - 1].start > start:
+            place -= 1
+        if place > 0 and (open[place - 1].start, open[place - 1].end) == (start, end):
+            return open[place - 1]
+        window = _Window(start, end, initial())
+        open.insert(place, window)
+        return window
+
+
+class _Gapped:
+    """Sessions."""
+
+    def __init__(self, gap: int, merge: Callable[[Any, Any], Any]) -> None:
+        self.gap = gap
+        self.merge = merge
+
+    def places(self, time: int, series: _Series[Any]) -> List[Tuple[int, int]]:
+        return [] if series.is_closed(time + 1) else [(time, time + self.gap)]
+
+    def window(self, open: List[_Window[Any]], start: int, end: int, initial: Callable[[], Any]) -> _Window[Any]:
+        joined = [window for window in open if window.start < end and start < window.end]
+        if not joined:
+            window = _Window(start, end, initial())
+            open.insert(sum(other.end <= start for other in open), window)
+            return window
+        first, *others = joined
+        for other in others:
+            first.value = self.merge(first.value, other.value)
+            open.remove(other)
+        first.start = min(first.start, start)
+        first.end = max(end, first.end, *(other.end for other in others))
+        return first
+
+
+def _early(key: str, series: _Series[T]) -> Iterator[Closed[T]]:
+    return (Closed(key, window.start, window.end, window.value, False) for window in series.open)
+
+
+def _span(name: str, given: Duration, least: int = 1) -> int:
+    """A time in whole milliseconds."""
+    ms = milliseconds(given)
+    if ms < least:
+        raise ValueError(f"{name} is {given!r}, and must be a duration such as \"1m\"")
+    return int(ms)

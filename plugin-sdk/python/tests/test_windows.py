@@ -1,0 +1,141 @@
+import json
+import unittest
+from typing import Any, List
+
+from tidemill_plugin.part import Part, Snapshot
+from tidemill_plugin.windows import Closed, Windows, sessions, sliding, tumbling
+
+
+def shown(closed: List[Closed[Any]]) -> List[str]:
+    return [f"{one.key} {one.start}..{one.end} {one.value}{'' if one.final else ' open'}" for one in closed]
+
+
+def add(total: float, value: float) -> float:
+    return total + value
+
+
+def tens(**options: Any) -> Windows[float, float]:
+    return tumbling("10ms", lambda: 0, add, **options)
+
+
+class WindowsInEventTime(unittest.TestCase):
+    def test_tumbling_windows_are_half_open_aligned_and_closed_by_the_time_of_their_key(self) -> None:
+        windows = tens()
+        self.assertEqual(windows.add("a", 10, 1), [])
+        self.assertEqual(windows.add("a", 19.9, 2), [])
+        self.assertEqual(windows.add("b", 25, 5), [])
+        self.assertEqual(shown(windows.add("a", 20, 4)), ["a 10..20 3"])
+        self.assertEqual(windows.add("a", -1, 9), [])
+        self.assertEqual(windows.late, 1)
+        self.assertEqual(shown(windows.close_all()), ["a 20..30 4 open", "b 20..30 5 open"])
+        self.assertEqual(windows.close_all(), [])
+
+    def test_windows_before_the_epoch_are_aligned_too(self) -> None:
+        windows = tens()
+        windows.add("a", -0.5, 1)
+        windows.add("b", -10, 1)
+        self.assertEqual(shown(windows.close_all()), ["a -10..0 1 open", "b -10..0 1 open"])
+
+    def test_with_lateness_windows_wait_for_what_comes_late(self) -> None:
+        windows = tens(allowed_lateness="5ms")
+        windows.add("a", 9, 1)
+        self.assertEqual(windows.add("a", 14, 2), [])
+        windows.add("a", 3, 4)
+        self.assertEqual(shown(windows.add("a", 15, 8)), ["a 0..10 5"])
+        windows.add("a", 9, 16)
+        self.assertEqual((windows.late, shown(windows.close_all())), (1, ["a 10..20 10 open"]))
+
+    def test_sliding_windows_each_count_a_value_that_lies_in_them(self) -> None:
+        windows = sliding("10ms", "5ms", lambda: 0, add)
+        windows.add("a", 7, 1)
+        self.assertEqual(shown(windows.add("a", 12, 2)), ["a 0..10 1"])
+        # Too late for the one, in time for the other.
+        windows.add("a", 8, 4)
+        self.assertEqual(windows.late, 0)
+        self.assertEqual(shown(windows.add("a", 20, 8)), ["a 5..15 7", "a 10..20 2"])
+        windows.add("a", 9, 1)
+        self.assertEqual(windows.late, 1)
+        self.assertEqual(shown(windows.close_all()), ["a 15..25 8 open", "a 20..30 8 open"])
+        with self.assertRaisesRegex(ValueError, "slide is longer than size"):
+            sliding("5ms", "10ms", lambda: 0, add)
+
+    def test_sessions_last_until_there_is_a_gap_and_grow_together(self) -> None:
+        windows = sessions("10ms", lambda: 0, add, merge=add, allowed_lateness="30ms")
+        for time, value in [(0, 1), (5, 2), (20, 4), (38, 8)]:
+            windows.add("a", time, value)
+        self.assertEqual(shown(windows.close_all()), ["a 0..15 3 open", "a 20..30 4 open", "a 38..48 8 open"])
+        windows.add("b", 0, 1)
+        windows.add("b", 16, 2)
+        windows.add("b", 8, 4)
+        self.assertEqual(shown(windows.add("b", 56, 8)), ["b 0..26 7"])
+        windows.add("b", 25, 1)
+        self.assertEqual(windows.late, 1)
+        windows.add("c", 10, 1)
+        windows.add("c", 5, 1)
+        self.assertEqual(shown(windows.close_all()), ["b 56..66 8 open", "c 5..20 2 open"])
+
+    def test_the_end_of_a_session_is_not_part_of_it(self) -> None:
+        windows = sessions("10ms", lambda: 0, add, merge=add)
+        windows.add("a", 0, 1)
+        self.assertEqual(shown(windows.add("a", 10, 2)), ["a 0..10 1"])
+
+    def test_a_key_that_is_silent_is_closed_by_the_timer_and_by_its_next_message(self) -> None:
+        windows = tens(idle_close="1s")
+        windows.add("a", 1, 1, 0)
+        windows.add("b", 1, 1, 500_000)
+        self.assertEqual(windows.close_idle(999_999), [])
+        self.assertEqual(shown(windows.close_idle(1_000_000)), ["a 0..10 1"])
+        self.assertEqual(windows.close_idle(1_000_000), [])
+        # What comes for a closed window is late, all the same.
+        windows.add("a", 2, 1, 1_100_000)
+        self.assertEqual(windows.late, 1)
+        self.assertEqual(shown(windows.add("b", 3, 1, 1_500_000)), ["b 0..10 1"])
+
+    def test_the_key_that_was_silent_longest_makes_room_for_a_new_one(self) -> None:
+        windows = tens(max_keys=2, idle_close="1ms")
+        windows.add("a", 1, 1, 0)
+        windows.add("b", 1, 2, 0)
+        windows.add("a", 2, 4, 0)
+        self.assertEqual(shown(windows.add("c", 1, 8, 0)), ["b 0..10 2 open"])
+        windows.close_idle(1_000_000)
+        windows.add("c", 21, 8, 1_000_000)
+        self.assertEqual(windows.add("d", 1, 8, 1_000_000), [])
+        self.assertEqual((len(windows), windows.forgotten), (2, 2))
+
+    def test_windows_go_on_from_a_snapshot_or_from_their_share_of_several(self) -> None:
+        old = [tens(), tens()]
+        for n, key in enumerate("abcd"):
+            old[n % 2].add(key, 11, n + 0.1)
+        old[0].add("a", 25, 1)
+        snapshots = [Snapshot(json.dumps(windows.snapshot()).encode()) for windows in old]
+        fresh = tens()
+        fresh.restore(snapshots[0].json())
+        fresh.add("a", 12, 1)
+        self.assertEqual(fresh.late, 1)
+        self.assertEqual(shown(fresh.close_all()), ["a 20..30 1 open", "c 10..20 2.1 open"])
+        shares = []
+        for number in range(3):
+            windows = tens()
+            windows.restore_part(snapshots, Part(number, 3))
+            shares += shown(windows.close_all())
+        self.assertEqual(
+            sorted(shares), ["a 20..30 1 open", "b 10..20 1.1 open", "c 10..20 2.1 open", "d 10..20 3.1 open"]
+        )
+        with self.assertRaisesRegex(ValueError, "not that of windows"):
+            fresh.restore({})
+
+    def test_totals_may_be_objects_that_are_added_to_in_place(self) -> None:
+        windows: Windows[List[int], int] = tumbling("10ms", list, lambda total, value: total.append(value))
+        windows.add("a", 1, 5)
+        windows.add("a", 2, 6)
+        self.assertEqual(windows.close_all()[0].value, [5, 6])
+
+    def test_what_makes_no_windows_is_refused(self) -> None:
+        with self.assertRaisesRegex(ValueError, "'1 m' is not a duration"):
+            tumbling("1 m", lambda: 0, add)
+        with self.assertRaisesRegex(ValueError, "size is 0, and must be a duration"):
+            tumbling(0, lambda: 0, add)
+        with self.assertRaisesRegex(ValueError, "max_keys"):
+            tens(max_keys=0)
+        with self.assertRaisesRegex(ValueError, "out of range"):
+            tens().add("a", float("nan"), 1)
