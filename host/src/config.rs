@@ -47,6 +47,7 @@ mod server;
 mod server_tls;
 mod shape;
 mod shared_keys;
+mod swap;
 mod text;
 pub mod units;
 mod url;
@@ -86,6 +87,7 @@ pub use schema::schema;
 pub use server::Server;
 pub use server_tls::{ClientCertificates, Identity, ServerTls};
 pub use shape::nearest;
+pub use swap::SwapSettings;
 pub use text::{EndpointText, FilePath, Pem, SecretError, without_user_info};
 pub use url::{UrlError, WebSocketUrl};
 

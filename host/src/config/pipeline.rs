@@ -12,6 +12,7 @@ use super::plugin_use::{Limits, check_plugin_name, warn_of_http};
 use super::read::{self, Becomes, Form, Item, Read, TableReader};
 use super::report::{Report, Span};
 use super::shape::Kind;
+use super::swap::SwapSettings;
 use super::{DEAD_LETTER, EndpointText, FilePath, MAX_SINKS, Redacted, SOURCE};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -156,8 +157,10 @@ table! {
         http: HttpSettings = key(Sub<HttpSettings>, default(HttpSettings::default()));
         /// The plugin's state is kept here: what it sets, and its snapshots.
         state: StateStore = key(Word<StateStore>, default(StateStore::Memory));
+        /// This table says how a new version of the plugin takes over.
+        swap: SwapSettings = key(Sub<SwapSettings>, default(SwapSettings::default()));
     }
-    later ["direction", "swap"];
+    later ["direction"];
     check check_transform;
 }
 
