@@ -1,5 +1,5 @@
 //! A checker of accounts: a pipeline of two stages and three sinks under a schedule of load, pauses,
-//! faults, swaps, stops, and ends that stall, reset, leave and return. At every scrape, at whatever
+//! faults, swaps, versions on trial, stops, and ends that stall, reset, leave and return. At every scrape, at whatever
 //! moment, the accounting rule holds exactly; at the end every message is where it must be, once.
 //!
 //! The schedule is drawn from a seed: `TIDEMILL_ACCOUNTS_SEED=7 cargo test --test accounts`, and

@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use tidemill::config::Limits;
 use tidemill::message::metadata::{Metadata, Origin};
 use tidemill::message::{Message, Payload};
-use tidemill::plugin::{Engine, HostState, Instance, Plugin, PluginKind, Setup, StatePart};
+use tidemill::plugin::{Engine, FirstAnswers, HostState, Instance, Plugin, PluginKind, Setup, StatePart};
 use tidemill::telemetry::Metrics;
 use tokio::runtime::Runtime;
 
@@ -193,5 +193,7 @@ fn setup(config: &str) -> Setup {
         state: HostState::default(),
         http: None,
         metrics: Metrics::default().guest("bench", "guest"),
+        is_shadow: false,
+        first_answers: FirstAnswers::default(),
     }
 }

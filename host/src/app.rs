@@ -23,6 +23,8 @@ mod start;
 mod swap;
 mod takeover;
 mod task;
+mod trial;
+mod uses;
 
 pub(crate) use check::{CheckFinding, check, check_connections};
 pub use end_opener::OpenError;

@@ -7,7 +7,8 @@
 use crate::config::{self, Redacted};
 use crate::message::metadata::now_us;
 use crate::plugin::{
-    ConnectorInstance, DialAttempt, Fault, HostState, Http, PlannedDial, Plugin, PluginKind, Setup, StatePart,
+    ConnectorInstance, DialAttempt, Fault, FirstAnswers, HostState, Http, PlannedDial, Plugin, PluginKind,
+    Setup, StatePart,
 };
 use crate::telemetry::GuestMetrics;
 use crate::websocket::{BeforeConnect, NoPlan};
@@ -89,6 +90,8 @@ impl Connector {
             state: HostState::default(),
             http,
             metrics,
+            is_shadow: false,
+            first_answers: FirstAnswers::default(),
         };
         let (plugin, timeout) = (config.plugin.clone(), config.timeout);
         Self { desk: Arc::new(Desk { plugin, setup, timeout, plugins, state: Mutex::default() }) }

@@ -14,7 +14,10 @@ mod recovery;
 mod retries;
 mod stage;
 
-pub use control::{Control, Ended, Ending, Resume, Swap, Swapped};
+pub use control::{
+    Control, Ended, Ending, ProbationTerms, Resume, RolledBack, ShadowCounts, ShadowOffer, ShadowOutcome,
+    Shadowed, Swap, Swapped, VersionChange,
+};
 pub use line::{LAST_GOODBYE, Line};
 pub use recovery::Persistence;
 

@@ -55,7 +55,7 @@ pub struct UseVerdict {
 }
 
 /// A place in a pipeline that uses a plugin.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum UsePlace {
     /// The stage with this label runs it.
     Transform(String),

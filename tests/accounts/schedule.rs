@@ -119,6 +119,13 @@ impl Run {
         let when_full = ["block", "block", "drop_oldest", "drop_newest"][rng.usize(..4)];
         // The order of all is kept whatever their number.
         let instances = [(); 2].map(|()| rng.usize(1..=3));
+        // A version on trial: most are rejected in shadow, or put back, since messages trap in every version.
+        let trials = [(); 2].map(|()| {
+            let shadow = [0, 0, 5, 60][rng.usize(..4)];
+            let probation = ["0s", "50ms", "2s"][rng.usize(..3)];
+            let max_faults = if probation == "0s" { 0 } else { rng.usize(..4) };
+            format!(r#"{{ shadow = {shadow}, probation = "{probation}", max_faults = {max_faults} }}"#)
+        });
         let mut contents = Contents::read();
         let folder = Folder::default();
         folder.put("steered", contents.good());
@@ -140,6 +147,7 @@ impl Run {
             name = "a"
             config = {{ word = 1 }}
             instances = {}
+            swap = {}
             limits = {{ deadline = "50ms", output = "1MiB" }}
 
             [[pipelines.transforms]]
@@ -147,6 +155,7 @@ impl Run {
             name = "b"
             config = {{ word = 2 }}
             instances = {}
+            swap = {}
             on_error = "{}"
             limits = {{ deadline = "50ms", output = "1MiB" }}
 
@@ -177,13 +186,15 @@ impl Run {
             server.port(),
             producer.address,
             instances[0],
+            trials[0],
             instances[1],
+            trials[1],
             on_error.as_str(),
             collector.address,
         ));
         host.listening("websocket");
         let told = format!(
-            "instances {instances:?}, on_error {on_error:?}, slow_peer {slow_peer}, when_full {when_full}"
+            "instances {instances:?}, swap {trials:?}, on_error {on_error:?}, slow_peer {slow_peer}, when_full {when_full}"
         );
         let run = Self {
             seed,

@@ -325,12 +325,13 @@ fn differences<T: std::hash::Hash + Eq + std::fmt::Debug>(
 fn report(scrape: &Scrape<'_>, run: &Run) {
     let swaps = |outcome| scrape.sum("tidemill_plugin_swaps_total", &[("outcome", outcome)]);
     println!(
-        "seed {}, instances {:?}: {} messages, {} scrapes, {} swaps, {} refused",
+        "seed {}, instances {:?}: {} messages, {} scrapes, {} swaps, {} refused, {} put back",
         run.seed,
         run.instances,
         scrape.received(),
         run.scrapes,
         swaps("swapped"),
         swaps("rejected"),
+        swaps("rolled_back"),
     );
 }

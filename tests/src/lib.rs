@@ -20,11 +20,11 @@ use std::sync::{Arc, LazyLock};
 use tidemill::config::Limits;
 use tidemill::message::metadata::{Metadata, Origin};
 use tidemill::message::{Message, Payload};
-use tidemill::plugin::{Engine, HostState, Plugin, PluginKind, Setup, StatePart};
+use tidemill::plugin::{Engine, FirstAnswers, HostState, Plugin, PluginKind, Setup, StatePart};
 use tidemill::telemetry::Metrics;
 
 /// The file of a guest of `tests/guests`: `asking`, `contract-<language>`, `counter-v1`, `counter-v2`, `endings-go`,
-/// `gap`, `hostile`, `minting`, `moody`, `sleeper` or `steered`. `None` if it is skipped; why, xtask has said on standard error.
+/// `gap`, `hostile`, `minting`, `moody`, `sleeper`, `steered`, `tally`, `trial-v1` or `trial-v2`. `None` if it is skipped; why, xtask has said on standard error.
 ///
 /// # Panics
 /// If it does not build.
@@ -159,6 +159,8 @@ pub fn setup(config: &str) -> Setup {
         state: HostState::default(),
         http: None,
         metrics: Metrics::default().guest("test", "guest"),
+        is_shadow: false,
+        first_answers: FirstAnswers::default(),
     }
 }
 

@@ -6,8 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 use tidemill::config::{self, Limits, MessageKey, OnError, Outputs, Redacted};
 use tidemill::message::Message;
-use tidemill::pipeline::{self, Control, Ended, Parts, Persistence, Swap, Swapped};
-use tidemill::plugin::{HostState, Instance, Plugin, PluginKind, Setup, StatePart};
+use tidemill::pipeline::{
+    self, Control, Ended, Parts, Persistence, ProbationTerms, RolledBack, ShadowOffer, Shadowed, Swap,
+    Swapped, VersionChange,
+};
+use tidemill::plugin::{FirstAnswers, HostState, Instance, Plugin, PluginKind, Setup, StatePart};
 use tidemill::sink::{self, Receipt, Sink, Work};
 use tidemill::source::{self, Source, SourceChunk, SourceFeed};
 use tidemill::telemetry::{Counts, Metrics};
@@ -120,6 +123,8 @@ impl Scene {
                 state: HostState::default(),
                 http: None,
                 metrics: metrics.guest("p", &name),
+                is_shadow: false,
+                first_answers: FirstAnswers::default(),
             };
             let instances = instances(plugin, &setup).await;
             transforms.push((stage.transform(plugin, &name), setup, instances));
@@ -217,9 +222,61 @@ impl Scene {
         let setup = Setup { config: Redacted::plain(config), ..self.setup.clone() };
         let next = instances(&plugin, &setup).await;
         let (verdict, swapped) = oneshot::channel();
-        let swap = Swap { stage: 0, next, fresh: false, verdict };
-        self.control.send(Control::Swap(Box::new(swap))).await.expect("the pipeline lives");
+        let swap = Swap { stage: 0, next, fresh: false, probation: None, verdict };
+        self.change(VersionChange::Swap(Box::new(swap))).await;
         swapped
+    }
+
+    /// Lets another version of the plugin see the next messages of the first stage beside the one that runs, and says
+    /// how it fared.
+    ///
+    /// # Panics
+    /// If the plugin does not start, or the pipeline has ended.
+    pub async fn shadow(
+        &self,
+        plugin: Plugin,
+        messages: u64,
+        patience: Duration,
+    ) -> oneshot::Receiver<Shadowed> {
+        let setup = self.setup.beside();
+        let candidates = instances(&plugin, &setup).await;
+        let (verdict, shadowed) = oneshot::channel();
+        let (begun, has_begun) = oneshot::channel();
+        let offer =
+            ShadowOffer { stage: 0, candidates, setup, messages, fresh: false, patience, begun, verdict };
+        self.change(VersionChange::Shadow(Box::new(offer))).await;
+        has_begun.await.expect("the pipeline lives");
+        shadowed
+    }
+
+    /// Exchanges the plugin of the first stage for another, and keeps the one before for so long; says how the swap
+    /// went, and whether the one before was put back.
+    ///
+    /// # Panics
+    /// If the plugin does not start, the swap fails, or the pipeline has ended.
+    pub async fn swap_on_probation(
+        &self,
+        plugin: Plugin,
+        keeps: Duration,
+        max_faults: u64,
+    ) -> oneshot::Receiver<RolledBack> {
+        let next = instances(&plugin, &self.setup).await;
+        let (verdict, rolled_back) = oneshot::channel();
+        let probation = Some(ProbationTerms { keeps, counts: keeps, max_faults, verdict });
+        let (verdict, swapped) = oneshot::channel();
+        let swap = Swap { stage: 0, next, fresh: false, probation, verdict };
+        self.change(VersionChange::Swap(Box::new(swap))).await;
+        let Swapped { outcome, .. } = swapped.await.expect("the pipeline lives");
+        outcome.expect("the version takes over");
+        rolled_back
+    }
+
+    /// Changes something about the version of the plugin.
+    ///
+    /// # Panics
+    /// If the pipeline has ended.
+    pub async fn change(&self, change: VersionChange) {
+        self.control.send(Control::Change(change)).await.expect("the pipeline lives");
     }
 
     /// Tells the pipeline to stop.

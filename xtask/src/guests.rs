@@ -1,6 +1,6 @@
 //! Builds the guests of the tests, `tests/guests`, into a folder of `.wasm` files, by default
 //! `target/guests`: `asking`, `contract-<language>`, `counter-v1`, `counter-v2`, `endings-go`, `gap`, `hostile`,
-//! `minting`, `moody`, `sleeper`, `steered` and `tally`.
+//! `minting`, `moody`, `sleeper`, `steered`, `tally`, `trial-v1` and `trial-v2`.
 //!
 //! What is up to date is left alone. A language whose tools are missing is skipped by name; with
 //! `CI=true` that is an error.
@@ -66,7 +66,7 @@ impl Language {
 }
 
 /// The guests in Rust. Their packages are named like their files, after `guest-`.
-const RUST: [&str; 11] = [
+const RUST: [&str; 13] = [
     "asking",
     "contract-rust",
     "counter-v1",
@@ -78,6 +78,8 @@ const RUST: [&str; 11] = [
     "sleeper",
     "steered",
     "tally",
+    "trial-v1",
+    "trial-v2",
 ];
 
 /// `cargo xtask guests`

@@ -3,7 +3,10 @@
 
 use super::attempt::SwapAttempt;
 use super::task::Task;
-use crate::verdict::{CarriedState, SwapOutcome, UsePlace, UseVerdict, Verdict, now_ms};
+use crate::verdict::{
+    CarriedState, ShadowVerdict, SwapOutcome, UsePlace, UseVerdict, Verdict, VerdictId, now_ms,
+};
+use std::collections::BTreeMap;
 
 /// What became of an attempt.
 #[derive(Debug)]
@@ -23,7 +26,7 @@ impl Task {
         version: Option<&str>,
         attempt: &SwapAttempt,
         Decision { outcome, previous, error, uses }: Decision,
-    ) {
+    ) -> VerdictId {
         let &SwapAttempt { asked_by, started_ms, compile_ms, .. } = attempt;
         let verdict = Verdict {
             plugin: name.to_owned(),
@@ -41,7 +44,32 @@ impl Task {
             self.metrics.swapped(name, outcome);
         }
         tell(&verdict);
-        self.swaps.record(verdict);
+        self.swaps.record(verdict)
+    }
+
+    /// A version that had taken over is gone again, at these places; what each had to say of it.
+    pub(super) fn went_back(
+        &mut self,
+        name: &str,
+        verdict: VerdictId,
+        reason: &str,
+        places: &BTreeMap<(String, UsePlace), Option<String>>,
+    ) {
+        let outcome = SwapOutcome::RolledBack;
+        self.metrics.swapped(name, outcome);
+        let amended = self.swaps.amend(verdict, |verdict| {
+            (verdict.outcome, verdict.decided_ms) = (outcome, now_ms());
+            verdict.error = Some(reason.to_owned());
+            for each in &mut verdict.uses {
+                if let Some(why) = places.get(&(each.pipeline.clone(), each.place.clone())) {
+                    (each.outcome, each.error) = (outcome, why.clone());
+                }
+            }
+        });
+        match amended {
+            Some(verdict) => tell(&verdict),
+            None => tracing::error!(plugin = name, error = reason, "plugin rolled back"),
+        }
     }
 }
 
@@ -76,7 +104,25 @@ fn tell(verdict: &Verdict) {
 /// Tells the log what became of it at one place.
 fn tell_of(verdict: &Verdict, each: &UseVerdict) {
     let (plugin, version) = (&verdict.plugin, &verdict.version);
-    let UseVerdict { pipeline, place, state, swap_us, error, .. } = each;
+    let UseVerdict { pipeline, place, state, swap_us, error, shadow, .. } = each;
+    if let (Some(shadow), UsePlace::Transform(transform)) = (shadow, place)
+        && verdict.outcome != SwapOutcome::RolledBack
+    {
+        let ShadowVerdict { same, different, faulted, first } = shadow;
+        let (old, new) = first.as_ref().map(|first| (&first.old, &first.new)).unzip();
+        tracing::info!(
+            plugin,
+            version,
+            pipeline,
+            transform,
+            same,
+            different,
+            faulted,
+            old,
+            new,
+            "plugin was in shadow"
+        );
+    }
     match (place, each.outcome) {
         (UsePlace::Transform(transform), SwapOutcome::Swapped) => tracing::info!(
             plugin,

@@ -6,7 +6,9 @@
 use super::plugin_registry::{PluginRefusal, check_outputs};
 use crate::config;
 use crate::http_client::http_of;
-use crate::plugin::{Fault, FaultKind, HostState, Instance, Plugin, PluginKind, Setup, StatePart};
+use crate::plugin::{
+    Fault, FaultKind, FirstAnswers, HostState, Instance, Plugin, PluginKind, Setup, StatePart,
+};
 use crate::telemetry::Metrics;
 use bytes::Bytes;
 use futures_util::future::try_join_all;
@@ -148,6 +150,8 @@ pub(super) fn setup(
         state,
         http: http_of(pipeline, transform),
         metrics: metrics.guest(&pipeline.name, &transform.name),
+        is_shadow: false,
+        first_answers: FirstAnswers::default(),
     }
 }
 

@@ -8,7 +8,9 @@ use super::instances::{MadeStages, Ready};
 use super::kept::Kept;
 use super::start::StartError;
 use super::swap::FinishedSwap;
+use super::trial::RolledBackSwap;
 use crate::plugin::Plugin;
+use crate::verdict::VerdictId;
 use std::sync::Arc;
 
 /// What a job of a pipeline came to.
@@ -60,6 +62,15 @@ pub(super) enum PluginJob {
     },
     /// A version was offered to all that use its plugin.
     Swapped(Box<FinishedSwap>),
+    /// A version has faulted too often in its probation, and the one before runs again.
+    RolledBack {
+        /// The version that is gone.
+        plugin: Plugin,
+        /// The verdict that is to be amended.
+        verdict: VerdictId,
+        /// The one before, and where it runs.
+        rolled_back: Box<RolledBackSwap>,
+    },
     /// What has no result, such as a compiler that is free again.
     Other,
 }

@@ -8,11 +8,15 @@ use super::compile::{self, Compiler, Compiling};
 use super::intake::Intake;
 use super::job::PluginJob;
 use super::plugin_registry::PluginRegistry;
-use super::swap::{self, Offer, StageUse, SwapTargets};
+use super::swap::{self, Offer, SwapTargets};
+use super::trial::SwapProbation;
+use super::uses::StageUse;
 use crate::plugin::{Engine, Plugin};
 use crate::plugin_folder::{Candidate, Change, Folder};
-use crate::verdict::{AskedBy, SwapOptions};
+use crate::telemetry::Metrics;
+use crate::verdict::{AskedBy, SwapOptions, VerdictId};
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use tokio::task::JoinSet;
 
 /// The plugins of a host.
@@ -21,6 +25,7 @@ pub(super) struct ManagedPlugins {
     /// What the folder has brought and does not run yet.
     pub(super) intake: Intake,
     pub(super) folder: Folder,
+    metrics: Arc<Metrics>,
     compiler: Compiler,
     /// Plugins that run and whose code is not optimised yet.
     unoptimised: Vec<Plugin>,
@@ -38,11 +43,17 @@ pub(super) enum PluginEvent {
 }
 
 impl ManagedPlugins {
-    pub(super) fn new(engine: Engine, folder: Folder, registry: PluginRegistry) -> Self {
+    pub(super) fn new(
+        engine: Engine,
+        folder: Folder,
+        registry: PluginRegistry,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         Self {
             registry,
             intake: Intake::default(),
             folder,
+            metrics,
             compiler: Compiler::new(engine),
             unoptimised: Vec::new(),
             jobs: JoinSet::new(),
@@ -170,7 +181,20 @@ impl ManagedPlugins {
     }
 
     fn offer(&mut self, offer: Offer) {
-        self.jobs.spawn(async move { PluginJob::Swapped(Box::new(swap::swap(offer).await)) });
+        let metrics = self.metrics.clone();
+        self.jobs.spawn(async move { PluginJob::Swapped(Box::new(swap::swap(offer, &metrics).await)) });
+    }
+
+    /// Follows a version that has taken over, as long as the one before can be put back.
+    pub(super) fn put_on_probation(&mut self, plugin: Plugin, verdict: VerdictId, probation: SwapProbation) {
+        self.jobs.spawn(async move {
+            match probation.follow(plugin.version()).await {
+                Some(rolled_back) => {
+                    PluginJob::RolledBack { plugin, verdict, rolled_back: Box::new(rolled_back) }
+                }
+                None => PluginJob::Other,
+            }
+        });
     }
 
     /// Gives up what is under way.

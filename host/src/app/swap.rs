@@ -2,58 +2,28 @@
 //!
 //! First every use is prepared: instantiated and given its configuration; one failure rejects the
 //! version for all. Stages of pipelines that do not run are tried out with it, so that none is left with a
-//! version that it cannot start. Then the uses swap side by side, each as soon as its pipeline can. A use whose
+//! version that it cannot start. Where that is asked for, it is shown in shadow next what the uses get (`trial.rs`),
+//! and again one failure rejects it for all. Then the uses swap side by side, each as soon as its pipeline can. A use whose
 //! pipeline has ended meanwhile, or is about to, is no use any more.
 
 use super::bounded::{Failure, bounded};
 use super::connectors;
-use super::instances::{self, instantiate, retire};
-use super::plugin_registry::{PluginRefusal, check_outputs};
-use crate::config;
-use crate::connector::Connector;
-use crate::pipeline::{Control, Swap, Swapped};
-use crate::plugin::{Instance, Plugin, Setup};
+use super::instances::{instantiate, retire};
+use super::plugin_registry::PluginRefusal;
+use super::trial::{self, SwapProbation, UnfitInShadow, shadow_all};
+use super::uses::{ConnectorUse, EXCHANGE_DEADLINE, IdleStage, StageUse, check_stage, try_out};
+use crate::pipeline::{Control, ProbationTerms, Swap, Swapped, VersionChange};
+use crate::plugin::{Instance, Plugin};
+use crate::telemetry::Metrics;
 use crate::verdict::{CarriedState, SwapOptions, SwapOutcome, UsePlace, UseVerdict};
 use futures_util::future::join_all;
-use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 /// Longest that preparing all uses of a version may take; as at a start, a guest's own time is limited far
 /// below.
 const PREPARE_DEADLINE: Duration = Duration::from_secs(120);
-/// Longest that one use may take to swap. A pipeline looks up from its work between two pieces of a batch,
-/// and carrying the state has 1 s each way.
-const EXCHANGE_DEADLINE: Duration = Duration::from_secs(30);
-
-/// One stage that runs the plugin.
-#[derive(Clone, Debug)]
-pub(super) struct StageUse {
-    pub(super) pipeline: Arc<config::Pipeline>,
-    pub(super) stage: usize,
-    pub(super) setup: Setup,
-    /// The version that it runs now.
-    pub(super) version: Arc<str>,
-    pub(super) control: mpsc::Sender<Control>,
-}
-
-/// A stage of a pipeline that does not run now, and would run the plugin.
-#[derive(Clone, Debug)]
-pub(super) struct IdleStage {
-    pub(super) pipeline: Arc<config::Pipeline>,
-    pub(super) stage: usize,
-    pub(super) setup: Setup,
-}
-
-/// An endpoint that asks the plugin before it dials, whether its pipeline runs or not. It asks the version that is
-/// current, and is told of no swap.
-#[derive(Clone, Debug)]
-pub(super) struct ConnectorUse {
-    pub(super) pipeline: Arc<config::Pipeline>,
-    pub(super) connector: Connector,
-}
-
 /// Everything that a new version has to do with.
 #[derive(Debug)]
 pub(super) struct SwapTargets {
@@ -92,10 +62,12 @@ pub(super) struct FinishedSwap {
     pub(super) taken: Vec<StageUse>,
     /// The uses that stay on the version before, those included whose pipelines are about to end.
     pub(super) kept: Vec<StageUse>,
+    /// The uses that keep the version before for a while, if any does.
+    pub(super) probation: Option<SwapProbation>,
 }
 
 /// Swaps the plugin in all its uses.
-pub(super) async fn swap(offer: Offer) -> FinishedSwap {
+pub(super) async fn swap(offer: Offer, metrics: &Metrics) -> FinishedSwap {
     let Offer { plugin, previous, options, uses, idle, connectors, superseded } = offer;
     let prepared = join_all(uses.iter().map(|each| prepare(&plugin, each)));
     let spared = join_all(idle.iter().map(|each| spare(&plugin, previous.as_ref(), each)));
@@ -116,8 +88,7 @@ pub(super) async fn swap(offer: Offer) -> FinishedSwap {
                     (SwapOutcome::Rejected, error)
                 }
             };
-            let (error, taken) = (Some(error), Vec::new());
-            return FinishedSwap { plugin, outcome, error, uses: Vec::new(), taken, kept: uses };
+            return FinishedSwap::not_made(plugin, outcome, error, Vec::new(), uses);
         }
     };
     let refusals = prepared.iter().filter_map(|each| each.as_ref().err());
@@ -142,22 +113,35 @@ pub(super) async fn swap(offer: Offer) -> FinishedSwap {
             verdicts.push(UseVerdict::rejected(&pipeline.name, place, asked.err().as_ref().map(reason)));
         }
         retire(prepared.into_iter().flatten().flatten().flatten().collect()).await;
-        let (outcome, error) = (SwapOutcome::Rejected, Some(refusals.join("; ")));
-        return FinishedSwap { plugin, outcome, error, uses: verdicts, taken: Vec::new(), kept: uses };
+        return FinishedSwap::not_made(plugin, SwapOutcome::Rejected, refusals.join("; "), verdicts, uses);
     }
+    let shadows = match shadow_all(&plugin, &uses, &options, &superseded, metrics).await {
+        Ok(shadows) => shadows,
+        Err(unfit) => {
+            retire(prepared.into_iter().flatten().flatten().flatten().collect()).await;
+            let UnfitInShadow { outcome, error, verdicts } = unfit;
+            return FinishedSwap::not_made(plugin, outcome, error, verdicts, uses);
+        }
+    };
     let (mut verdicts, mut taken, mut kept, mut retired) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    let prepared = prepared.into_iter().map(Result::ok);
+    let (terms, mut probation) = trial::probations(&uses, &options, previous.as_ref());
+    let prepared = prepared.into_iter().map(Result::ok).zip(terms);
     let exchanges = uses.iter().zip(prepared);
-    let exchanges = exchanges.map(async |(each, next)| exchange(each, next??, &options).await);
-    for (each, answer) in uses.clone().into_iter().zip(join_all(exchanges).await) {
-        let Some((verdict, instances)) = answer else {
+    let exchanges =
+        exchanges.map(async |(each, (next, terms))| exchange(each, next??, options.state_fresh, terms).await);
+    for ((each, answer), shadow) in uses.clone().into_iter().zip(join_all(exchanges).await).zip(shadows) {
+        let Some((mut verdict, instances)) = answer else {
             kept.push(each);
             continue;
         };
+        verdict.shadow = shadow;
         let side = if verdict.outcome == SwapOutcome::Swapped { &mut taken } else { &mut kept };
         side.push(each);
         verdicts.push(verdict);
         retired.extend(instances);
+    }
+    if taken.is_empty() {
+        probation = None;
     }
     let is_swapped = verdicts.is_empty() || !taken.is_empty();
     let outcome = if is_swapped { SwapOutcome::Swapped } else { SwapOutcome::Rejected };
@@ -174,7 +158,7 @@ pub(super) async fn swap(offer: Offer) -> FinishedSwap {
         });
     }
     retire(retired).await;
-    FinishedSwap { plugin, outcome, error, uses: verdicts, taken, kept }
+    FinishedSwap { plugin, outcome, error, uses: verdicts, taken, kept, probation }
 }
 
 /// Why a version is not taken everywhere.
@@ -187,11 +171,17 @@ fn uses_that_refuse(verdicts: &[UseVerdict]) -> Option<String> {
     (!refusals.is_empty()).then(|| refusals.join("; "))
 }
 
-impl StageUse {
-    /// The version that it runs goes on.
-    fn rejected(&self, error: Option<String>) -> UseVerdict {
-        let place = UsePlace::Transform(self.setup.transform.to_string());
-        UseVerdict::rejected(&self.pipeline.name, place, error)
+impl FinishedSwap {
+    /// No use takes the version.
+    fn not_made(
+        plugin: Plugin,
+        outcome: SwapOutcome,
+        error: String,
+        verdicts: Vec<UseVerdict>,
+        uses: Vec<StageUse>,
+    ) -> Self {
+        let (error, taken) = (Some(error), Vec::new());
+        Self { plugin, outcome, error, uses: verdicts, taken, kept: uses, probation: None }
     }
 }
 
@@ -228,22 +218,6 @@ async fn spare_connector(
     }
 }
 
-/// Starts a stage as its next start will, and drops it.
-async fn try_out(
-    plugin: &Plugin,
-    pipeline: &config::Pipeline,
-    stage: usize,
-    setup: &Setup,
-) -> Result<(), PluginRefusal> {
-    // Its pipeline may be about to end: what that end alone changes is not what a start begins with.
-    let state = setup.state.clone();
-    let resumed = tokio::task::spawn_blocking(move || state.resumed()).await;
-    let setup = &Setup { state: resumed.expect("copying state does not panic"), ..setup.clone() };
-    let made = instances::instances(&pipeline.transforms[stage], plugin, setup).await?;
-    retire(check_stage(plugin, pipeline, stage, made.instances).await?).await;
-    Ok(())
-}
-
 /// Makes the instances of a use; none where its pipeline is about to end, and its next start can do with the version.
 async fn prepare(plugin: &Plugin, each: &StageUse) -> Result<Option<Vec<Instance>>, PluginRefusal> {
     let StageUse { pipeline, stage, setup, control, .. } = each;
@@ -259,33 +233,18 @@ async fn prepare(plugin: &Plugin, each: &StageUse) -> Result<Option<Vec<Instance
     }
 }
 
-/// Gives instances back that have the outputs which the sinks behind their stage take.
-async fn check_stage(
-    plugin: &Plugin,
-    pipeline: &config::Pipeline,
-    stage: usize,
-    instances: Vec<Instance>,
-) -> Result<Vec<Instance>, PluginRefusal> {
-    if stage + 1 == pipeline.transforms.len()
-        && let Err(refusal) = check_outputs(pipeline, plugin.name(), instances[0].description())
-    {
-        retire(instances).await;
-        return Err(refusal);
-    }
-    Ok(instances)
-}
-
 /// Offers a use its new instances. None: its pipeline has ended, or is about to.
 async fn exchange(
     each: &StageUse,
     next: Vec<Instance>,
-    options: &SwapOptions,
+    fresh: bool,
+    probation: Option<ProbationTerms>,
 ) -> Option<(UseVerdict, Vec<Instance>)> {
     let mut verdict = each.rejected(None);
     let (sender, answer) = oneshot::channel();
-    let swap = Box::new(Swap { stage: each.stage, next, fresh: options.state_fresh, verdict: sender });
+    let swap = Swap { stage: each.stage, next, fresh, probation, verdict: sender };
     let asked = async {
-        each.control.send(Control::Swap(swap)).await.ok()?;
+        each.control.send(Control::Change(VersionChange::Swap(Box::new(swap)))).await.ok()?;
         answer.await.ok()
     };
     let Ok(answered) = tokio::time::timeout(EXCHANGE_DEADLINE, asked).await else {

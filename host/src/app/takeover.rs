@@ -9,9 +9,10 @@ use super::decision::Decision;
 use super::intake::{Arrival, EndedSwap, Wanted};
 use super::swap::{FinishedSwap, SwapTargets};
 use super::task::Task;
+use super::trial::RolledBackSwap;
 use crate::plugin::Plugin;
 use crate::plugin_folder::{Candidate, Change};
-use crate::verdict::{AskedBy, CarriedState, SwapOutcome, UseVerdict};
+use crate::verdict::{AskedBy, CarriedState, SwapOptions, SwapOutcome, UsePlace, UseVerdict, VerdictId};
 
 impl Task {
     /// A file of the plugin folder has changed, or was found by the start of the host.
@@ -143,7 +144,7 @@ impl Task {
 
     /// It is decided who runs a version.
     pub(super) fn swapped(&mut self, finished: FinishedSwap) {
-        let FinishedSwap { plugin, outcome, error, uses, taken, kept, .. } = finished;
+        let FinishedSwap { plugin, outcome, error, uses, taken, kept, probation } = finished;
         let name = plugin.name().clone();
         let EndedSwap { attempt, next } = self.plugins.intake.end_swap(&name);
         let version = plugin.version().clone();
@@ -170,7 +171,10 @@ impl Task {
                     self.plugins.intake.refused(&name, error.as_deref().unwrap_or_default());
                 }
                 let decision = Decision { outcome, previous, error, uses };
-                self.decided(&name, Some(&version), &attempt, decision);
+                let verdict = self.decided(&name, Some(&version), &attempt, decision);
+                if let Some(probation) = probation {
+                    self.plugins.put_on_probation(plugin, verdict, probation);
+                }
             }
         }
         match (next, asked_by) {
@@ -181,6 +185,29 @@ impl Task {
             }
             (None, _) => {}
         }
+    }
+
+    /// A version has faulted too often in its probation, and the one before runs again.
+    pub(super) fn rolled_back(&mut self, plugin: &Plugin, verdict: VerdictId, rolled_back: RolledBackSwap) {
+        let name = plugin.name().clone();
+        let RolledBackSwap { previous, reason, uses } = rolled_back;
+        for (each, _) in &uses {
+            self.pipelines.note_offer(each, &previous, true);
+        }
+        let is_current = |known: Plugin| known.version() == plugin.version();
+        if self.plugins.registry.get(&name).is_some_and(is_current) {
+            self.plugins.put(previous);
+            // Its file is not looked at again until it changes.
+            self.plugins.intake.refused(&name, &reason);
+        }
+        let uses = uses.into_iter().map(|(each, why)| {
+            let place = UsePlace::Transform(each.setup.transform.to_string());
+            ((each.pipeline.name.clone(), place), why)
+        });
+        self.went_back(&name, verdict, &reason, &uses.collect());
+        let attempt = SwapAttempt { options: SwapOptions::at_once(), ..SwapAttempt::new(AskedBy::Rollback) };
+        self.catch_up(&name, attempt);
+        self.pipelines.revive(&mut self.plugins, &name);
     }
 
     /// Content that was on its way does not run, since something else came.

@@ -113,9 +113,9 @@ impl Task {
         );
         let admin = admin.map(|(admin, listener, host)| serve(admin, listener, host)).transpose()?;
         let mut task = Self {
+            plugins: ManagedPlugins::new(engine, folder, registry, metrics.clone()),
             metrics,
             pipelines,
-            plugins: ManagedPlugins::new(engine, folder, registry),
             swaps,
             status,
             ends,
@@ -178,6 +178,9 @@ impl Task {
                     }
                     PluginEvent::Done(PluginJob::Optimised { name, result }) => self.optimised(&name, result),
                     PluginEvent::Done(PluginJob::Swapped(finished)) => self.swapped(*finished),
+                    PluginEvent::Done(PluginJob::RolledBack { plugin, verdict, rolled_back }) => {
+                        self.rolled_back(&plugin, verdict, *rolled_back);
+                    }
                     PluginEvent::Done(PluginJob::Other) => {}
                 },
                 command = self.commands.recv(), if !self.is_alone => match command {

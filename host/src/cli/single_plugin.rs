@@ -9,7 +9,7 @@ use crate::config::{
 };
 use crate::http_client::{HttpClient, HttpPlayer, HttpRecorder, RecordingPlace};
 use crate::pipeline::{Ended, Ending, Parts, Persistence};
-use crate::plugin::{Engine, HostState, Http, Instance, PluginKind, Setup, StatePart};
+use crate::plugin::{Engine, FirstAnswers, HostState, Http, Instance, PluginKind, Setup, StatePart};
 use crate::recording::Exchange;
 use crate::sink;
 use crate::sink::lines::FatalWrite;
@@ -93,6 +93,8 @@ impl PluginOptions {
             state: HostState::default(),
             http: requests.http(&transform),
             metrics: metrics.guest(PIPELINE, &name),
+            is_shadow: false,
+            first_answers: FirstAnswers::default(),
         };
         let instance = plugin
             .instantiate(&setup)

@@ -6,6 +6,7 @@
 
 use super::reply::ReplyTo;
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -156,6 +157,23 @@ impl Metadata {
             return Cow::Owned((self.received_us / 1000).to_string());
         }
         Cow::Borrowed(self.origin.get(key))
+    }
+
+    /// Whether every key has the same value in both.
+    pub fn has_same_entries(&self, other: &Self) -> bool {
+        let is_same_layer = match (&self.changes, &other.changes) {
+            (None, None) => true,
+            (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+            _ => false,
+        };
+        if is_same_layer && self.received_us == other.received_us && Arc::ptr_eq(&self.origin, &other.origin)
+        {
+            return true;
+        }
+        let all = |metadata: &Self| -> BTreeMap<String, String> {
+            metadata.iter().map(|(key, value)| (key.to_owned(), value.into_owned())).collect()
+        };
+        all(self) == all(other)
     }
 
     /// Iterates over all keys that have a value, each once.

@@ -4,7 +4,7 @@
 //! held, and swaps and stops are seen at any moment. When the grace period of a stop runs out, every
 //! wait ends with [`GraceOver`].
 
-use super::control::{Control, Swap};
+use super::control::{Control, VersionChange};
 use super::dead_letters::Place;
 use super::outlets::Outlets;
 use super::retries::RetryOrders;
@@ -32,8 +32,8 @@ pub(super) struct Ends {
     pub(super) source: Source,
     pub(super) source_place: Place,
     pub(super) outlets: Outlets,
-    /// Swaps that were asked for, and wait until no plugin works.
-    pub(super) swaps: VecDeque<Swap>,
+    /// Swaps and the like that were asked for, and wait until no plugin works.
+    pub(super) changes: VecDeque<VersionChange>,
     /// Dead letters that are to enter again.
     pub(super) retries: RetryOrders,
     /// No plugin is called any more: a swap that comes is dropped unanswered.
@@ -59,7 +59,7 @@ impl Ends {
             source,
             source_place,
             outlets,
-            swaps: VecDeque::new(),
+            changes: VecDeque::new(),
             retries: RetryOrders::default(),
             is_past_plugins: false,
             control,
@@ -81,7 +81,7 @@ impl Ends {
     pub(super) fn poll_control(&mut self, cx: &mut Context<'_>) {
         while self.deadline.is_none() {
             match self.control.poll_recv(cx) {
-                Poll::Ready(Some(Control::Swap(swap))) => self.take_swap(*swap),
+                Poll::Ready(Some(Control::Change(change))) => self.take_change(change),
                 Poll::Ready(Some(Control::Retry(order))) => self.retries.take(*order),
                 Poll::Ready(Some(Control::Stop { deadline })) => self.deadline = Some(deadline),
                 Poll::Ready(None) => self.deadline = Some(Instant::now()),
@@ -93,8 +93,8 @@ impl Ends {
         }
         // A swap may still repair what keeps the pipeline from its end; what was to be retried goes back.
         while let Poll::Ready(Some(control)) = self.control.poll_recv(cx) {
-            if let Control::Swap(swap) = control {
-                self.take_swap(*swap);
+            if let Control::Change(change) = control {
+                self.take_change(change);
             }
         }
     }
@@ -102,12 +102,14 @@ impl Ends {
     /// Every plugin has finished: whoever offers another version is told at once that it comes too late.
     pub(super) fn pass_plugins(&mut self) {
         self.is_past_plugins = true;
-        self.swaps.clear();
+        self.changes.clear();
     }
 
-    fn take_swap(&mut self, swap: Swap) {
-        if !self.is_past_plugins {
-            self.swaps.push_back(swap);
+    fn take_change(&mut self, change: VersionChange) {
+        // At a stop nothing comes that could be compared.
+        let is_too_late = self.deadline.is_some() && matches!(change, VersionChange::Shadow(_));
+        if !self.is_past_plugins && !is_too_late {
+            self.changes.push_back(change);
         }
     }
 

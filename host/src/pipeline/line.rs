@@ -5,11 +5,12 @@
 //! stages call by call, the last stage that has any first; between two calls, and while one lasts, the
 //! pipeline sees what it is told.
 
+mod changing;
 mod closing;
 mod durable;
 mod retrying;
 
-use super::control::{Ended, Ending, Resume, Swap, Swapped};
+use super::control::{Ended, Ending, Resume};
 use super::ends::{Ends, GraceOver, Timer};
 use super::generations::Generations;
 use super::outlets::Routed;
@@ -173,6 +174,8 @@ impl Line {
         tracing::debug!(pipeline = %self.name, ending = ?close.ending, "draining");
         *ending = close.ending;
         self.ends.retries.close();
+        // What comes now is for the end.
+        self.stages.iter_mut().for_each(Stage::end_shadow);
         if matches!(ending, Ending::Failed(_)) {
             // A version that comes now is the chance of the next start.
             self.ends.pass_plugins();
@@ -212,7 +215,7 @@ impl Line {
         loop {
             let connected = self.ends.until(|ends, cx| {
                 ends.poll_control(cx);
-                if !ends.swaps.is_empty() || ends.stop().is_some() {
+                if !ends.changes.is_empty() || ends.stop().is_some() {
                     return Poll::Ready(None);
                 }
                 // The source comes last: nothing is received that has nowhere to go.
@@ -227,7 +230,7 @@ impl Line {
                 Some(Err(error)) => return Ok(Some(Close::unconnected(error))),
                 None => {}
             }
-            self.swap_all().await?;
+            self.change_all().await?;
             if self.ends.stop().is_some() {
                 return Ok(Some(Close::stopped()));
             }
@@ -280,7 +283,7 @@ impl Line {
         ends.until(move |ends, cx| {
             *is_clear = ends.outlets.poll_drive(cx).is_ready();
             ends.poll_control(cx);
-            if !ends.swaps.is_empty() || ends.stop().is_some() {
+            if !ends.changes.is_empty() || ends.stop().is_some() {
                 return Poll::Ready(Turn::Look);
             }
             if let Some(error) = ends.outlets.failure() {
@@ -399,7 +402,7 @@ impl Line {
     async fn work(&mut self, reading: Reading) -> Result<WorkOutcome, GraceOver> {
         let mut verdict = WorkOutcome::GoOn;
         loop {
-            self.swap_all().await?;
+            self.change_all().await?;
             let Some(number) = self.stages.iter().rposition(Stage::has_work) else { break };
             let stage = &mut self.stages[number];
             let is_stopping = reading == Reading::On && self.ends.stop().is_some();
@@ -410,6 +413,9 @@ impl Line {
                 verdict = WorkOutcome::Stop;
             }
             self.hand_over(number);
+            if self.stages[number].is_to_go_back() {
+                self.roll_back(number);
+            }
             // Calls that return at once never wait: other tasks on the thread run in between.
             tokio::task::consume_budget().await;
         }
@@ -424,6 +430,13 @@ impl Line {
                 let now_us = self.time_us.unwrap_or_else(now_us);
                 self.ends.during(stage.tick(self.time_us, now_us, &mut self.given)).await?;
                 self.hand_over(number);
+                if self.stages[number].is_to_go_back() {
+                    self.roll_back(number);
+                }
+                Ok(())
+            }
+            Due::Verdict => {
+                stage.decide_what_is_due();
                 Ok(())
             }
         }
@@ -458,37 +471,6 @@ impl Line {
         }
     }
 
-    async fn swap_all(&mut self) -> Result<(), GraceOver> {
-        while let Some(swap) = self.ends.swaps.pop_front() {
-            self.swap(swap).await?;
-        }
-        Ok(())
-    }
-
-    async fn swap(&mut self, swap: Swap) -> Result<(), GraceOver> {
-        let Swap { stage: number, next, fresh, verdict } = swap;
-        if verdict.is_closed() {
-            // Whoever offered it has waited too long, and takes it that the version before runs on.
-            return Ok(());
-        }
-        let started = Instant::now();
-        let result = self.ends.during(self.stages[number].swap(next, fresh)).await?;
-        let pause = started.elapsed();
-        let swapped = match result {
-            Ok((retired, state)) => {
-                self.generations.iter_mut().for_each(Generations::want);
-                if number + 1 == self.stages.len() {
-                    self.ends.outlets.set_outputs(self.stages[number].outputs());
-                }
-                Swapped { outcome: Ok(state), pause, retired }
-            }
-            Err((refused, fault)) => Swapped { outcome: Err(fault), pause, retired: refused },
-        };
-        // Whoever asked may have given up just now; the swap stands all the same.
-        let _ = verdict.send(swapped);
-        Ok(())
-    }
-
     /// Stops the source and puts through what it had received before.
     async fn read_rest(&mut self, code: u16, ending: &mut Ending) -> Result<(), GraceOver> {
         loop {
@@ -499,7 +481,7 @@ impl Line {
                 let clear = ends.outlets.poll_drive(cx).is_ready();
                 ends.source.poll_stop(cx, code);
                 ends.poll_control(cx);
-                if !ends.swaps.is_empty() {
+                if !ends.changes.is_empty() {
                     return Poll::Ready(None);
                 }
                 if !clear {
@@ -508,7 +490,7 @@ impl Line {
                 ends.source.poll_fill(cx, batch, room, &mut given.failed).map(Some)
             });
             let Some(fill) = fill.await? else {
-                self.swap_all().await?;
+                self.change_all().await?;
                 continue;
             };
             self.take_batch();
@@ -544,7 +526,7 @@ impl Line {
             *is_clear = ends.outlets.poll_drive(cx).is_ready();
             ends.poll_held(cx);
             ends.poll_control(cx);
-            let is_told = !ends.swaps.is_empty() || ends.stop().is_some() != was_stopped;
+            let is_told = !ends.changes.is_empty() || ends.stop().is_some() != was_stopped;
             let is_over = pause.is_none_or(|pause| timer.poll(cx, Some(pause)).is_ready());
             if is_told || (*is_clear && is_over) { Poll::Ready(()) } else { Poll::Pending }
         })

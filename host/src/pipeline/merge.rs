@@ -4,53 +4,37 @@ use super::outlets::Routed;
 use crate::config::OnError;
 use crate::message::metadata::{Metadata, now_us};
 use crate::message::{Failed, Message, Payload};
-use crate::plugin::{Edited, Emissions, Forward, Outcome, Writings};
+use crate::plugin::{Emissions, Forward, Outcome, Writings};
 use crate::reason::Reason;
 use crate::telemetry::Settled;
+use std::ops::Range;
 
 /// Appends what goes on to `routed`, by origin; of one origin the forwarded message first. What was
 /// rejected, or cannot be edited, goes where `on_error` says. Says what became of the messages, and how
 /// many were rejected.
 pub(super) fn outcome(
     messages: impl ExactSizeIterator<Item = Message>,
-    outcome: Outcome,
+    outcome: &Outcome,
     on_error: OnError,
     routed: &mut Vec<Routed>,
     failed: &mut Vec<Failed>,
 ) -> (Settled, u64) {
     let received = messages.len() as u64;
-    let Outcome { forward, forward_outputs, forward_metadata, edited, emissions, mut rejections, .. } =
-        outcome;
-    if matches!(forward, Forward::All)
-        && emissions.is_empty()
-        && forward_outputs.is_empty()
-        && forward_metadata.is_empty()
-        && edited.is_empty()
-    {
+    if outcome.forwards_all_as_they_are() {
         routed.extend(messages.map(|message| Routed { output: 0, message }));
         return (Settled { forwarded: received, passed: received, ..Settled::default() }, 0);
     }
-    rejections.sort_unstable_by_key(|rejection| rejection.message);
-    let mut rejections = rejections.into_iter().peekable();
-    let mut forwards =
-        Forwards { forward, outputs: forward_outputs, metadata: forward_metadata, edited, next: 0 };
-    let mut emission = 0;
+    let emissions = &outcome.emissions;
+    let mut decisions = MessageDecisions::new(outcome);
     let mut settled = Settled { emitted: emissions.len() as u64, ..Settled::default() };
     let mut rejected = 0;
-    for (index, message) in messages.enumerate() {
-        let first = emission;
-        while emission < emissions.len() && emissions.origin(emission) == Some(index) {
-            emission += 1;
-        }
-        let reason = match rejections.next_if(|rejection| rejection.message as usize == index) {
-            Some(rejection) => Err(rejection.reason),
-            None => forwards.take(index, &message).map_err(str::to_owned),
-        };
-        let forwarded = match reason {
+    for message in messages {
+        let MessageDecision { forwarded, emitted } = decisions.next(&message);
+        let forwarded = match forwarded {
             Ok(forwarded) => forwarded,
-            Err(detail) => {
+            Err(reason) => {
                 // What was emitted beside a message that cannot be edited goes with it.
-                settled.emitted -= (emission - first) as u64;
+                settled.emitted -= emitted.len() as u64;
                 rejected += 1;
                 match on_error {
                     OnError::Pass => {
@@ -58,21 +42,21 @@ pub(super) fn outcome(
                         settled.passed += 1;
                         routed.push(Routed { output: 0, message });
                     }
-                    _ => failed.push(Failed { message, reason: Reason::Rejected, detail }),
+                    _ => failed.push(Failed { message, reason: Reason::Rejected, detail: reason.to_owned() }),
                 }
                 continue;
             }
         };
         settled.forwarded += u64::from(forwarded.is_some());
-        settled.passed += u64::from(forwarded.is_some() || emission > first);
-        settled.filtered += u64::from(forwarded.is_none() && emission == first);
-        if emission == first {
+        settled.passed += u64::from(forwarded.is_some() || !emitted.is_empty());
+        settled.filtered += u64::from(forwarded.is_none() && emitted.is_empty());
+        if emitted.is_empty() {
             routed.extend(forwarded.map(|forwarded| forwarded.of(message)));
             continue;
         }
         let metadata = message.metadata.clone();
         routed.extend(forwarded.map(|forwarded| forwarded.of(message)));
-        routed.extend((first..emission).map(|n| emitted(&emissions, n, metadata.clone())));
+        routed.extend(emitted.map(|n| emission(emissions, n, metadata.clone())));
     }
     (settled, rejected)
 }
@@ -80,57 +64,94 @@ pub(super) fn outcome(
 /// Appends emissions that have no origin, those of a timer or of the end.
 pub(super) fn without_origin(emissions: &Emissions, routed: &mut Vec<Routed>) {
     let now_us = now_us();
-    routed.extend((0..emissions.len()).map(|n| emitted(emissions, n, Metadata::without_origin(now_us))));
+    routed.extend((0..emissions.len()).map(|n| emission(emissions, n, Metadata::without_origin(now_us))));
 }
 
-fn emitted(emissions: &Emissions, n: usize, mut metadata: Metadata) -> Routed {
+/// One emission, whose origin has this metadata.
+pub(super) fn emission(emissions: &Emissions, n: usize, mut metadata: Metadata) -> Routed {
     emissions.write_metadata(n, &mut metadata);
     Routed { output: emissions.output(n), message: Message { payload: emissions.payload(n), metadata } }
 }
 
-/// The forwarded messages of an outcome, asked for in ascending order.
-struct Forwards {
-    forward: Forward,
-    outputs: Vec<u16>,
-    metadata: Writings,
-    edited: Edited,
-    next: usize,
+/// What a call decided on the messages of its batch, asked for one after the other.
+pub(super) struct MessageDecisions<'a> {
+    outcome: &'a Outcome,
+    /// The number of the next message.
+    message: usize,
+    /// The places of what is next in the lists of the outcome.
+    forward: usize,
+    emission: usize,
+    rejection: usize,
+}
+
+/// What a call decided on one message.
+pub(super) struct MessageDecision<'a> {
+    /// What is forwarded of it, if it is; or why it is rejected.
+    pub(super) forwarded: Result<Option<Forwarded<'a>>, &'a str>,
+    /// What was emitted for it, by the numbers of the emissions. It goes with a message that is rejected.
+    pub(super) emitted: Range<usize>,
 }
 
 /// What is forwarded of a message.
-struct Forwarded<'a> {
+pub(super) struct Forwarded<'a> {
     output: u16,
     payload: Option<Payload>,
     metadata: &'a Writings,
     place: usize,
 }
 
-impl Forwards {
+impl<'a> MessageDecisions<'a> {
+    pub(super) fn new(outcome: &'a Outcome) -> Self {
+        Self { outcome, message: 0, forward: 0, emission: 0, rejection: 0 }
+    }
+
+    /// What was decided on the next message.
+    #[inline]
+    pub(super) fn next(&mut self, message: &Message) -> MessageDecision<'a> {
+        let Outcome { emissions, rejections, .. } = self.outcome;
+        let index = self.message;
+        self.message += 1;
+        let first = self.emission;
+        while self.emission < emissions.len() && emissions.origin(self.emission) == Some(index) {
+            self.emission += 1;
+        }
+        let forwarded = match rejections.get(self.rejection) {
+            Some(rejection) if rejection.message as usize == index => {
+                self.rejection += 1;
+                Err(&*rejection.reason)
+            }
+            _ => self.forwarded(index, message),
+        };
+        MessageDecision { forwarded, emitted: first..self.emission }
+    }
+
     /// What is forwarded of a message, if it is.
     ///
     /// # Errors
     /// It cannot be edited, for this reason.
     #[inline]
-    fn take(&mut self, index: usize, message: &Message) -> Result<Option<Forwarded<'_>>, &str> {
-        let is_forwarded = match &self.forward {
+    fn forwarded(&mut self, index: usize, message: &Message) -> Result<Option<Forwarded<'a>>, &'a str> {
+        let Outcome { forward, forward_outputs, forward_metadata, edited, .. } = self.outcome;
+        let is_forwarded = match forward {
             Forward::Nothing => false,
             Forward::All => true,
-            Forward::These(indices) => indices.get(self.next).is_some_and(|next| *next as usize == index),
+            Forward::These(indices) => indices.get(self.forward).is_some_and(|next| *next as usize == index),
         };
         if !is_forwarded {
             return Ok(None);
         }
-        let place = self.next;
-        self.next += 1;
-        let output = self.outputs.get(place).copied().unwrap_or(0);
-        let payload = self.edited.payload(place, &message.payload)?;
-        Ok(Some(Forwarded { output, payload, metadata: &self.metadata, place }))
+        let place = self.forward;
+        self.forward += 1;
+        let output = forward_outputs.get(place).copied().unwrap_or(0);
+        let payload = edited.payload(place, &message.payload)?;
+        Ok(Some(Forwarded { output, payload, metadata: forward_metadata, place }))
     }
 }
 
 impl Forwarded<'_> {
+    /// The message, as it goes on.
     #[inline]
-    fn of(self, mut message: Message) -> Routed {
+    pub(super) fn of(self, mut message: Message) -> Routed {
         if let Some(payload) = self.payload {
             message.payload = payload;
         }

@@ -5,11 +5,16 @@
 //! all that were called have returned (`stage/sharing.rs`). So no call is in progress when a stage is told
 //! something, saved, swapped or handed over from, however many instances there are.
 
+mod beside;
+mod comparison;
 mod keys;
 mod parallel;
+mod probation;
+mod restarting;
 mod retries;
 mod room;
 mod saving;
+mod shadow;
 mod sharing;
 mod swapping;
 mod worker;
@@ -23,6 +28,8 @@ use crate::plugin::{Instance, Setup};
 use crate::source::Room;
 use crate::telemetry::{Account, Metrics, Settled, StageMetrics};
 use parallel::{in_parallel, one_by_one};
+use probation::{Probation, RunningVersion};
+use shadow::StageShadow;
 use sharing::{Sharing, is_worth_tasks};
 use std::sync::Arc;
 use std::time::Duration;
@@ -46,11 +53,13 @@ pub(super) struct Stage {
     sharing: Sharing,
     /// How often the timer is to be called, if the configuration says so.
     tick: Option<Duration>,
-    /// How often the version that runs asked for it.
-    asked_tick: Option<Duration>,
     next_tick: Option<Instant>,
-    /// The named outputs of the version that runs.
-    outputs: Vec<Arc<str>>,
+    /// The version that runs, in every worker.
+    version: RunningVersion,
+    /// The version that sees what this one gets, if there is one.
+    shadow: Option<Box<StageShadow>>,
+    /// The version before, while it can be put back.
+    probation: Option<Box<Probation>>,
     /// Its state is written to the disk.
     is_durable: bool,
     place: Place,
@@ -76,6 +85,8 @@ pub(super) enum Due {
     Tick,
     /// Saves the plugin's state.
     Snapshot,
+    /// A shadow or a probation has come to its end.
+    Verdict,
 }
 
 /// What calls give: messages on their way on, and messages that failed.
@@ -101,6 +112,9 @@ impl Stage {
             let metrics = metrics.stage(&setup.pipeline, &setup.transform, plugin, setup.instance());
             Box::new(Worker::new(transform, setup, instance, persistence, metrics))
         };
+        let version = RunningVersion::of(&instances[0]);
+        // A probation ends with its pipeline, however that does.
+        setup.state.forget_mark();
         let workers: Vec<_> = setup.of_each().zip(instances).map(worker).collect();
         let metrics = workers[0].metrics.clone();
         let mut this = Self {
@@ -109,23 +123,21 @@ impl Stage {
             sharing: Sharing::new(transform, workers.len()),
             workers,
             tick: transform.tick,
-            asked_tick: None,
             next_tick: None,
-            outputs: Vec::new(),
+            version: version.clone(),
+            shadow: None,
+            probation: None,
             is_durable: transform.state == StateStore::Durable,
             metrics,
         };
-        this.installed();
+        this.installed(version);
         this
     }
 
-    /// The instances of another version run.
-    fn installed(&mut self) {
-        let Some(instance) = &self.workers[0].instance else { return };
-        let plugin = instance.plugin();
-        self.place.plugin = Some((plugin.name().clone(), plugin.version().clone()));
-        self.asked_tick = instance.description().tick;
-        self.outputs.clone_from(&instance.description().outputs);
+    /// All workers run this version.
+    fn installed(&mut self, version: RunningVersion) {
+        self.place.plugin = Some((version.plugin.name().clone(), version.plugin.version().clone()));
+        self.version = version;
         let due = self.interval().map(|interval| Instant::now() + interval);
         self.next_tick = self.next_tick.min(due).or(due);
     }
@@ -142,7 +154,7 @@ impl Stage {
 
     /// The named outputs of the version that runs.
     pub(super) fn outputs(&self) -> &[Arc<str>] {
-        &self.outputs
+        &self.version.outputs
     }
 
     /// How much a source may put into a batch for this stage.
@@ -208,7 +220,17 @@ impl Stage {
         let tick = self.next_tick.filter(ticks).map(|due| (due, Due::Tick));
         let snapshot = self.workers.iter().filter_map(|worker| worker.save_due()).min();
         let snapshot = snapshot.map(|due| (due, Due::Snapshot));
-        [tick, snapshot].into_iter().flatten().min_by_key(|(due, _)| *due)
+        let silence = self.shadow.as_ref().map(|shadow| shadow.due());
+        let verdict = silence.into_iter().chain(self.probation_due()).min().map(|due| (due, Due::Verdict));
+        [tick, snapshot, verdict].into_iter().flatten().min_by_key(|(due, _)| *due)
+    }
+
+    /// Ends the shadow or the probation whose time has come.
+    pub(super) fn decide_what_is_due(&mut self) {
+        self.look_at_shadow();
+        if self.probation_due().is_some_and(|due| due <= Instant::now()) {
+            self.end_probation();
+        }
     }
 
     /// The pipeline stops. What waits because the plugin could not decide is offered once more at once; what
@@ -224,10 +246,14 @@ impl Stage {
     /// # Cancel safety
     /// Nothing is to be asked of the stage any more if the future is dropped.
     pub(super) async fn work(&mut self, time_us: Option<u64>, given: &mut Given) -> WorkOutcome {
-        match &mut self.workers[..] {
+        let outcome = match &mut self.workers[..] {
             [worker] => worker.work(time_us, given).await,
             _ => Box::pin(self.work_in_parallel(time_us, given)).await,
+        };
+        if self.shadow.is_some() {
+            self.look_at_shadow();
         }
+        outcome
     }
 
     async fn work_in_parallel(&mut self, time_us: Option<u64>, given: &mut Given) -> WorkOutcome {
@@ -278,6 +304,7 @@ impl Stage {
         };
         self.each(|worker| !worker.is_trial(), true, job).await;
         self.sharing.collect(&mut self.workers, given);
+        self.look_at_shadow();
         self.next_tick = self.interval().map(|interval| Instant::now() + interval);
     }
 
@@ -300,6 +327,6 @@ impl Stage {
     }
 
     fn interval(&self) -> Option<Duration> {
-        self.tick.or(self.asked_tick).filter(|interval| !interval.is_zero())
+        self.tick.or(self.version.tick).filter(|interval| !interval.is_zero())
     }
 }

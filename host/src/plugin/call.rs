@@ -93,6 +93,7 @@ impl<G> Callee<G> {
         .await;
         drop(running);
         let (functions, answer) = settle("init", deadline, &mut store, returned)?;
+        setup.first_answers.keep(store.data_mut().requests.take_notes());
         let description = answer.map_err(|text| {
             let detail = format!("init refused its configuration: {text}");
             Fault { is_refusal: true, ..Fault::new(FaultKind::Init, detail) }

@@ -6,6 +6,7 @@ use super::bindings::tidemill::plugin::{clock, http, log, metrics, random, state
 use super::limits::Meter;
 use super::log::GuestLog;
 use super::memory::MemoryLimiter;
+use super::notes::{CallNotes, Times};
 use super::replay::InstanceReplay;
 use super::requests::Requests;
 use super::setup::Setup;
@@ -72,6 +73,10 @@ pub(super) struct StoreData {
     state: StateView,
     metrics: MetricChanges,
     random: fastrand::Rng,
+    /// What the import `clock` says.
+    clock: Times,
+    /// The random numbers of the call that is noted, from its beginning.
+    numbers: Option<(fastrand::Rng, Option<[u8; 32]>)>,
     wasi: Wasi,
 }
 
@@ -86,6 +91,8 @@ impl StoreData {
             state: StateView::new(setup.state.clone()),
             metrics: MetricChanges::new(setup.metrics.of_instance(setup.instance())),
             random: replay.as_ref().map_or_else(fastrand::Rng::new, InstanceReplay::numbers),
+            clock: Times::default(),
+            numbers: None,
             wasi: Wasi::new(&log, replay.as_ref()),
             replay,
             requests: Requests::new(setup, meter),
@@ -105,6 +112,30 @@ impl StoreData {
             }
             (Some(_), None) => {}
         }
+    }
+
+    /// What the next call is told is noted.
+    pub(super) fn note(&mut self) {
+        self.clock = Times::noting();
+        self.numbers = Some((self.random.clone(), self.wasi.note()));
+        self.requests.note();
+    }
+
+    /// What was noted, if anything was.
+    pub(super) fn take_notes(&mut self) -> Option<CallNotes> {
+        let (numbers, wasi_seed) = self.numbers.take()?;
+        let times_us = std::mem::take(&mut self.clock);
+        let (wall_ns, exchanges) = (self.wasi.take_notes(), self.requests.take_notes());
+        Some(CallNotes { times_us, wall_ns, numbers, wasi_seed, exchanges })
+    }
+
+    /// The next call is told what was noted of another.
+    pub(super) fn follow(&mut self, notes: CallNotes) {
+        let CallNotes { times_us, wall_ns, numbers, wasi_seed, exchanges } = notes;
+        self.clock = times_us.repeating();
+        self.random = numbers;
+        self.wasi.follow(wall_ns, wasi_seed);
+        self.requests.follow(exchanges);
     }
 
     /// A call begins.
@@ -210,7 +241,8 @@ impl metrics::Host for StoreData {
 
 impl clock::Host for StoreData {
     fn now_us(&mut self) -> u64 {
-        StoreData::now_us(self)
+        let time_us = self.time_us;
+        self.clock.say(|| time_us.unwrap_or_else(metadata::now_us))
     }
 }
 

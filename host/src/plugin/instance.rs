@@ -15,6 +15,7 @@ use super::exported::Exported;
 use super::fault::{Fault, FaultKind};
 use super::fields::{JsonFields, Search};
 use super::limits::CallTime;
+use super::notes::CallNotes;
 use super::outcome::{Outcome, check, check_emissions};
 use super::part::StatePart;
 use super::process_export::ProcessExport;
@@ -105,6 +106,32 @@ impl Instance {
     #[inline]
     pub fn set_time(&mut self, time_us: Option<u64>) {
         self.callee.host_mut().set_time(time_us);
+    }
+
+    /// What the guest is told in the next call, of time, chance and over HTTP, is noted.
+    pub fn note(&mut self) {
+        self.callee.host_mut().note();
+    }
+
+    /// What was noted, if anything was; nothing is from now on.
+    pub fn take_notes(&mut self) -> Option<CallNotes> {
+        self.callee.host_mut().take_notes()
+    }
+
+    /// In the next call the guest is told what was noted of a call of another instance. It sends no request from now
+    /// on, and is answered what the other was.
+    pub fn follow(&mut self, notes: CallNotes) {
+        self.callee.host_mut().follow(notes);
+    }
+
+    /// The first request since then that the other did not send.
+    pub fn take_stranger(&mut self) -> Option<String> {
+        self.callee.host_mut().requests.take_stranger()
+    }
+
+    /// A text about the guest as it may be told: without what is secret in its configuration.
+    pub fn told(&self, text: &str) -> String {
+        self.config().told(text)
     }
 
     /// Gives the guest a batch.

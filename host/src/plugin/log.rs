@@ -77,6 +77,8 @@ pub(super) struct GuestPlace {
     /// The label of the stage, or the name of the endpoint.
     pub(super) name: Arc<str>,
     pub(super) plugin: Arc<str>,
+    /// Whether it runs beside another version: its lines say so.
+    pub(super) is_shadow: bool,
 }
 
 /// What was said in the current call that tells why it fails.
@@ -151,21 +153,24 @@ impl GuestLog {
         }
         let taken = self.budget.lock().expect("nothing panics while it is held").take(Instant::now());
         let Some(held_back) = taken else { return };
-        let GuestPlace { pipeline, kind, name, plugin } = &self.place;
+        let GuestPlace { pipeline, kind, name, plugin, is_shadow } = &self.place;
         let (pipeline, plugin) = (&**pipeline, &**plugin);
         let transform = (*kind == PluginKind::Transform).then_some(&**name);
         let endpoint = (*kind == PluginKind::Connector).then_some(&**name);
+        let shadow = is_shadow.then_some(true);
         if held_back > 0 {
             tracing::warn!(
                 target: "guest",
-                pipeline, transform, endpoint, plugin, held_back,
+                pipeline, transform, endpoint, plugin, shadow, held_back,
                 "lines held back: the plugin writes too many"
             );
         }
         let line = self.told(text);
         macro_rules! line {
             ($level:ident) => {
-                tracing::event!(target: "guest", Level::$level, pipeline, transform, endpoint, plugin, "{line}")
+                tracing::event!(
+                    target: "guest", Level::$level, pipeline, transform, endpoint, plugin, shadow, "{line}"
+                )
             };
         }
         match level {
@@ -226,6 +231,7 @@ mod tests {
                 kind: PluginKind::Transform,
                 name: "t".into(),
                 plugin: "t".into(),
+                is_shadow: false,
             },
             budget: budget.clone(),
             config: Arc::new("{}".into()),

@@ -49,7 +49,7 @@ pub struct Outcome {
     pub edited: Edited,
     /// New messages, in the order of their origins.
     pub emissions: Emissions,
-    /// The messages refused; none of them is forwarded, or the origin of an emission.
+    /// The messages refused, in their order; none of them is forwarded, or the origin of an emission.
     pub rejections: Vec<Rejection>,
     /// The message from which on all are to be offered again.
     pub retry: Option<Retry>,
@@ -72,6 +72,16 @@ impl Outcome {
         }
     }
 
+    /// Whether every message goes on as it came, and there is nothing else.
+    #[inline]
+    pub fn forwards_all_as_they_are(&self) -> bool {
+        matches!(self.forward, Forward::All)
+            && self.emissions.is_empty()
+            && self.forward_outputs.is_empty()
+            && self.forward_metadata.is_empty()
+            && self.edited.is_empty()
+    }
+
     /// The same for a larger batch: the messages have these indices in it, and the others are `refused`.
     pub(super) fn among(mut self, indices: &[u32], refused: Vec<(u32, String)>) -> Self {
         let in_batch = |index: &mut u32| *index = indices[*index as usize];
@@ -88,6 +98,7 @@ impl Outcome {
         let decided = self.retry.as_ref().map_or(u32::MAX, |retry| retry.message);
         let refused = refused.into_iter().filter(|(message, _)| *message < decided);
         self.rejections.extend(refused.map(|(message, reason)| Rejection { message, reason }));
+        self.rejections.sort_unstable_by_key(|rejection| rejection.message);
         self
     }
 }
@@ -193,6 +204,7 @@ fn check_rejections(
         }
         checked.push(Rejection { message, reason });
     }
+    checked.sort_unstable_by_key(|rejection| rejection.message);
     Ok(checked)
 }
 

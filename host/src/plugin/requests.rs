@@ -6,6 +6,7 @@
 use super::bindings::tidemill::plugin::http as wit;
 use super::http::{AnswerRoom, Http, HttpError, HttpRequest, HttpResponse};
 use super::limits::Meter;
+use super::notes::HttpExchange;
 use super::setup::Setup;
 use futures_util::future::join_all;
 use std::sync::Arc;
@@ -22,6 +23,8 @@ const MAX_WAITS: u32 = 6;
 pub(super) struct Requests {
     /// `None` where nothing is granted.
     http: Option<Arc<dyn Http>>,
+    /// Who answers.
+    answers: AnswerSource,
     meter: Arc<Meter>,
     max_bytes: usize,
     is_carrying: bool,
@@ -30,11 +33,35 @@ pub(super) struct Requests {
     room: AnswerRoom,
 }
 
+/// Who answers the requests of an instance.
+enum AnswerSource {
+    /// Whoever is asked.
+    Sent,
+    /// The same, and it is noted.
+    Noted(Vec<HttpExchange>),
+    /// Nobody is asked: the answers are those that the version got which this one runs beside.
+    Given {
+        /// Each is given once.
+        left: Vec<HttpExchange>,
+        /// The first request that was not answered then.
+        stranger: Option<String>,
+    },
+}
+
 impl Requests {
     pub(super) fn new(setup: &Setup, meter: Arc<Meter>) -> Self {
         let max_bytes = setup.limits.memory_bytes;
+        let answers = if setup.is_shadow {
+            AnswerSource::Given { left: setup.first_answers.all(), stranger: None }
+        } else if setup.http.is_some() {
+            // Those of `init`.
+            AnswerSource::Noted(Vec::new())
+        } else {
+            AnswerSource::Sent
+        };
         Self {
             http: setup.http.clone(),
+            answers,
             meter,
             max_bytes,
             is_carrying: false,
@@ -53,6 +80,34 @@ impl Requests {
             self.waited = Duration::ZERO;
             self.room = AnswerRoom::new(self.max_bytes);
         }
+    }
+
+    /// From now on what is answered is noted.
+    pub(super) fn note(&mut self) {
+        self.answers = AnswerSource::Noted(Vec::new());
+    }
+
+    /// What was noted.
+    pub(super) fn take_notes(&mut self) -> Vec<HttpExchange> {
+        match std::mem::replace(&mut self.answers, AnswerSource::Sent) {
+            AnswerSource::Noted(noted) => noted,
+            given @ AnswerSource::Given { .. } => {
+                self.answers = given;
+                Vec::new()
+            }
+            AnswerSource::Sent => Vec::new(),
+        }
+    }
+
+    /// From now on these are the answers.
+    pub(super) fn follow(&mut self, answers: Vec<HttpExchange>) {
+        self.answers = AnswerSource::Given { left: answers, stranger: None };
+    }
+
+    /// The first request since then that has no answer among them.
+    pub(super) fn take_stranger(&mut self) -> Option<String> {
+        let AnswerSource::Given { stranger, .. } = &mut self.answers else { return None };
+        stranger.take()
     }
 
     /// Sends requests side by side; the answers are in the order of the requests.
@@ -75,19 +130,49 @@ impl Requests {
         let give_up = start + (http.timeout() * MAX_WAITS).saturating_sub(self.waited);
         let allowed = MAX_REQUESTS - self.sent;
         self.sent += requests.len().min(allowed);
+        let requests: Vec<_> = requests.into_iter().map(|request| of_guest(request, give_up)).collect();
+        if let AnswerSource::Given { left, stranger } = &mut self.answers {
+            let answers = requests.iter().enumerate().map(|(index, request)| {
+                if index >= allowed { too_many() } else { given(request, left, stranger) }
+            });
+            return answers.collect();
+        }
+        let noted =
+            if matches!(self.answers, AnswerSource::Noted(_)) { requests.clone() } else { Vec::new() };
         let room = &self.room;
         let answers = requests.into_iter().enumerate().map(async |(index, request)| {
-            if index >= allowed {
-                return refused(&format!("one call may send {MAX_REQUESTS} requests"));
-            }
-            http.send(of_guest(request, give_up), room).await
+            if index >= allowed { too_many() } else { http.send(request, room).await }
         });
         self.meter.pause();
         let answers = join_all(answers).await;
         self.meter.resume();
         self.waited += start.elapsed();
+        if let AnswerSource::Noted(notes) = &mut self.answers {
+            let exchanges = noted.into_iter().zip(answers.iter().cloned()).take(allowed);
+            notes.extend(exchanges.map(|(request, answer)| HttpExchange { request, answer }));
+        }
         answers
     }
+}
+
+/// What was answered to the same request.
+fn given(
+    request: &HttpRequest,
+    left: &mut Vec<HttpExchange>,
+    stranger: &mut Option<String>,
+) -> Result<HttpResponse, HttpError> {
+    if let Some(known) = left.iter().position(|known| known.answers(request)) {
+        return left.remove(known).answer;
+    }
+    stranger.get_or_insert_with(|| format!("{} {}", request.method, request.url));
+    refused(
+        "a version in shadow is answered what the version that runs was answered, and that one did not send this \
+         request",
+    )
+}
+
+fn too_many<T>() -> Result<T, HttpError> {
+    refused(&format!("one call may send {MAX_REQUESTS} requests"))
 }
 
 fn refused<T>(why: &str) -> Result<T, HttpError> {

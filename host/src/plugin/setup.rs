@@ -4,6 +4,7 @@ use super::CONTRACT_VERSION;
 use super::http::Http;
 use super::kind::PluginKind;
 use super::log::{GuestLog, GuestPlace};
+use super::notes::FirstAnswers;
 use super::part::StatePart;
 use super::state::HostState;
 use crate::config::{Limits, Redacted};
@@ -35,6 +36,10 @@ pub struct Setup {
     pub http: Option<Arc<dyn Http>>,
     /// Where its own metrics go.
     pub metrics: GuestMetrics,
+    /// Whether it runs beside another version, is told what that one is told, and what it answers goes nowhere.
+    pub is_shadow: bool,
+    /// What `init` was answered to its requests.
+    pub first_answers: FirstAnswers,
 }
 
 impl std::fmt::Debug for Setup {
@@ -51,6 +56,14 @@ impl Setup {
     pub fn of_each(&self) -> impl Iterator<Item = Self> {
         let of = self.part.of;
         (0..of).map(move |number| Self { part: StatePart { number, of }, ..self.clone() })
+    }
+
+    /// The same for instances of another version that runs beside these: they see a copy of what the host keeps, and
+    /// what they count is not told.
+    #[must_use]
+    pub fn beside(&self) -> Self {
+        let (state, metrics) = (self.state.beside(), GuestMetrics::default());
+        Self { state, metrics, is_shadow: true, ..self.clone() }
     }
 
     /// The number of the instance, where there are several.
@@ -71,8 +84,7 @@ impl Setup {
                 ("transform", self.transform.to_string()),
                 ("instance", self.part.number.to_string()),
                 ("instances", self.part.of.to_string()),
-                // None beside that runs.
-                ("shadow", "false".to_owned()),
+                ("shadow", self.is_shadow.to_string()),
             ]),
             PluginKind::Connector => facts.push(("endpoint", self.transform.to_string())),
         }
@@ -86,6 +98,7 @@ impl Setup {
             kind: self.kind,
             name: self.transform.clone(),
             plugin: plugin.clone(),
+            is_shadow: self.is_shadow,
         };
         GuestLog::new(place, self.config.clone(), self.state.log())
     }

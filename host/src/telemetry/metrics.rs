@@ -62,6 +62,7 @@ pub struct Metrics {
     plugin_paused: PipelineFamily<Gauge>,
     state_writes_failed: PipelineFamily<Counter>,
     state_unwritten: PipelineFamily<Gauge>,
+    shadow_messages: PipelineFamily<Counter>,
     swaps: Family<Labels, Counter>,
     swap_duration: HistogramFamily,
     pipelines: Family<Labels, Gauge>,
@@ -145,6 +146,11 @@ impl Default for Metrics {
                 "state_unwritten",
                 "1 while the disk lacks state, since it did not take the newest generation",
             ),
+            shadow_messages: of_pipelines(
+                r,
+                "plugin_shadow_messages",
+                "Messages that a new version of a plugin saw beside the one that runs",
+            ),
             swaps: family(r, "plugin_swaps", "Swaps of a plugin"),
             swap_duration: histograms(r, "plugin_swap_duration_seconds", "Pause of a pipeline at a swap"),
             pipelines: family(r, "pipelines", "1 for the state that a pipeline is in"),
@@ -220,6 +226,8 @@ impl Metrics {
             swap_duration: self.swap_duration.get_or_create_owned(&with_plugin),
             faults: self.faults.clone(),
             of_faults: with_plugin,
+            shadow_messages: self.shadow_messages.clone(),
+            of_shadow: labels([("pipeline", pipeline), ("transform", transform)]),
         }
     }
 
@@ -321,6 +329,7 @@ impl Metrics {
             &self.faults,
             &self.state_lost,
             &self.state_writes_failed,
+            &self.shadow_messages,
             &self.connects,
             &self.bytes_received,
             &self.bytes_sent,
@@ -384,6 +393,8 @@ pub struct StageMetrics {
     pub swap_duration: Histogram,
     faults: PipelineFamily<Counter>,
     of_faults: Labels,
+    shadow_messages: PipelineFamily<Counter>,
+    of_shadow: Labels,
 }
 
 impl StageMetrics {
@@ -392,6 +403,13 @@ impl StageMetrics {
         let mut of = self.of_faults.clone();
         of.push(("kind", kind.to_owned()));
         self.faults.get_or_create_owned(&of).inc_by(count);
+    }
+
+    /// Counts messages that a version saw in shadow: `same`, `different` or `faulted`.
+    pub fn shadowed(&self, outcome: &str, count: u64) {
+        let mut of = self.of_shadow.clone();
+        of.push(("outcome", outcome.to_owned()));
+        self.shadow_messages.get_or_create_owned(&of).inc_by(count);
     }
 }
 

@@ -3,7 +3,7 @@
 use super::Pipelines;
 use super::managed::{ManagedPipeline, PipelinePhase, Revival, RunningStage};
 use crate::app::instances;
-use crate::app::swap::{ConnectorUse, IdleStage, StageUse};
+use crate::app::uses::{ConnectorUse, IdleStage, StageUse};
 use crate::plugin::Plugin;
 use std::sync::Arc;
 

@@ -24,6 +24,7 @@ impl Stage {
     /// # Cancel safety
     /// As [`Stage::work`].
     pub(in crate::pipeline) async fn seal(&mut self) {
+        self.end_probation();
         self.save_those(|worker| worker.last_good.is_worth_keeping()).await;
         self.setup.state.seal();
     }

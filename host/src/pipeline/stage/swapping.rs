@@ -4,7 +4,9 @@
 
 use super::Stage;
 use super::parallel::in_parallel;
+use super::probation::RunningVersion;
 use super::worker::Worker;
+use crate::pipeline::control::ProbationTerms;
 use crate::pipeline::recovery::LastGood;
 use crate::plugin::{Fault, Instance, StatePart};
 use crate::verdict::CarriedState;
@@ -12,7 +14,7 @@ use tokio::time::Instant;
 
 impl Stage {
     /// Exchanges the running version for `next`, an initialised instance for each that runs. State is carried
-    /// over unless `fresh` is asked for. Gives back the instances that run no more, to be dropped elsewhere, and
+    /// over unless `fresh` is asked for, and the version before is kept for its `probation`. Gives back the instances that run no more, to be dropped elsewhere, and
     /// how the state fared; on an error, these are `next`, and the old version runs on.
     ///
     /// # Cancel safety
@@ -21,12 +23,19 @@ impl Stage {
         &mut self,
         next: Vec<Instance>,
         fresh: bool,
+        probation: Option<ProbationTerms>,
     ) -> Result<(Vec<Instance>, CarriedState), (Vec<Instance>, Fault)> {
         debug_assert_eq!(next.len(), self.workers.len(), "there is a new instance for each");
         let started = Instant::now();
+        self.end_shadow();
+        let is_kept = probation.is_some();
+        let is_same_version = next.first().is_some_and(|next| self.runs(next.plugin().version()));
         let jobs = std::mem::take(&mut self.workers).into_iter().zip(next);
         let jobs = jobs.map(|(mut worker, mut next)| async move {
             let carried = worker.carry_into(&mut next, fresh).await;
+            if fresh && is_kept {
+                worker.save().await;
+            }
             (worker, (next, carried))
         });
         let carried = in_parallel(jobs.collect()).await;
@@ -37,15 +46,23 @@ impl Stage {
             Ok(states) => states.into_iter().max().unwrap_or(CarriedState::None),
             Err(fault) => return Err((next, fault)),
         };
+        let previous = self.version.clone();
+        let snapshots = self.workers.iter().map(|worker| worker.last_good.snapshot().cloned()).collect();
         let exchanges = self.workers.iter_mut().zip(next);
         let old = exchanges.filter_map(|(worker, next)| {
             let snapshot = if fresh { None } else { worker.last_good.snapshot().cloned() };
             worker.exchange(next, LastGood::new(snapshot, Instant::now()))
         });
         let old = old.collect();
-        let outputs = self.outputs.clone();
-        self.installed();
-        self.sharing.rename(&mut self.workers, &outputs, &self.outputs);
+        let next = self.workers[0].instance.as_ref().map_or_else(|| previous.clone(), RunningVersion::of);
+        self.installed(next);
+        self.sharing.rename(&mut self.workers, &previous.outputs, &self.version.outputs);
+        if !is_same_version {
+            self.end_probation();
+            if let Some(terms) = probation {
+                self.begin_probation(terms, previous, snapshots);
+            }
+        }
         self.metrics.swap_duration.observe(started.elapsed().as_secs_f64());
         Ok((old, state))
     }
@@ -56,7 +73,11 @@ impl Worker {
     ///
     /// # Errors
     /// The old version refuses to give its state, or the new one to take it.
-    async fn carry_into(&mut self, next: &mut Instance, fresh: bool) -> Result<CarriedState, Fault> {
+    pub(super) async fn carry_into(
+        &mut self,
+        next: &mut Instance,
+        fresh: bool,
+    ) -> Result<CarriedState, Fault> {
         if fresh {
             return Ok(CarriedState::Fresh);
         }

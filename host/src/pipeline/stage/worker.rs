@@ -6,6 +6,8 @@
 //! gets its next chance, says `recovery.rs`. A message that the plugin cannot decide on yet stays at the
 //! front of the inbox until its time has come (`stage/retries.rs`).
 
+use super::beside::{Beside, SeenCall};
+use super::probation::{FaultCount, RunningVersion};
 use super::retries::Retries;
 use super::room::StageRoom;
 use super::{Broken, Given, WorkOutcome};
@@ -14,9 +16,10 @@ use crate::message::{Failed, Message};
 use crate::pipeline::merge;
 use crate::pipeline::outlets::Routed;
 use crate::pipeline::recovery::{Circuit, LastGood, Persistence};
-use crate::plugin::{Emissions, Fault, FaultKind, Instance, Plugin, Retry, Setup, StatePart};
+use crate::plugin::{Emissions, Fault, FaultKind, Instance, Outcome, Plugin, Retry, Setup};
 use crate::reason::Reason;
 use crate::telemetry::{RateLimit, StageMetrics};
+use bytes::Bytes;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,11 +38,11 @@ pub(super) struct Worker {
     /// None after a fault, until the next call.
     pub(super) instance: Option<Instance>,
     /// The named outputs of the version that runs.
-    outputs: Vec<Arc<str>>,
+    pub(super) outputs: Vec<Arc<str>>,
     /// Messages that came in and were not dealt with.
     pub(super) inbox: VecDeque<Message>,
     /// How long the pieces of the inbox are that were cut by a fault, the next one last.
-    pieces: Vec<usize>,
+    pub(super) pieces: Vec<usize>,
     /// What its calls gave and the stage did not, where there are other workers.
     pub(super) given: Given,
     /// What a message took in the last call, where there are other workers.
@@ -47,12 +50,16 @@ pub(super) struct Worker {
     pub(super) last_good: LastGood,
     /// There is state that no generation has.
     pub(super) is_unsaved: bool,
-    circuit: Circuit,
+    pub(super) circuit: Circuit,
     retries: Retries,
     /// The pipeline stops, and has given up what waited here: what comes later is given up too.
     is_given_up: bool,
     pub(super) metrics: StageMetrics,
-    log: RateLimit,
+    pub(super) log: RateLimit,
+    /// An instance of the version in shadow.
+    pub(super) beside: Option<Box<Beside>>,
+    /// The faults of the version in its probation.
+    pub(super) probation: Option<Arc<FaultCount>>,
 }
 
 impl Worker {
@@ -84,6 +91,8 @@ impl Worker {
             is_given_up: false,
             metrics,
             log: RateLimit::new(LOG_INTERVAL),
+            beside: None,
+            probation: None,
         };
         this.metrics.paused.set(0);
         this.install(instance);
@@ -177,6 +186,7 @@ impl Worker {
         let failed_before = given.failed.len();
         if let Err(no_start) = self.start_if_needed().await {
             if let Some(fault) = no_start
+                && !self.is_condemned()
                 && let Some(message) = self.inbox.pop_front()
             {
                 self.pieces.clear();
@@ -192,7 +202,13 @@ impl Worker {
         };
         let Some(instance) = &mut self.instance else { return WorkOutcome::GoOn };
         instance.set_time(time_us);
+        if self.beside.is_some() {
+            instance.note();
+        }
         let result = instance.process(&self.inbox.make_contiguous()[..piece]).await;
+        if self.beside.is_some() {
+            self.show(&result, piece, time_us).await;
+        }
         if !result.as_ref().is_ok_and(|outcome| !outcome.is_answer) {
             self.called(&result, piece);
         }
@@ -203,7 +219,7 @@ impl Worker {
                 let decided = retry.as_ref().map_or(piece, |retry| retry.message as usize);
                 let (settled, mut rejected) = merge::outcome(
                     self.inbox.drain(..decided),
-                    outcome,
+                    &outcome,
                     self.on_error,
                     &mut given.routed,
                     &mut given.failed,
@@ -237,6 +253,9 @@ impl Worker {
                 if piece > 1 {
                     self.pieces.push(piece - piece / 2);
                     self.pieces.push(piece / 2);
+                } else if self.is_condemned_by(&fault) {
+                    // The version before gets the message.
+                    self.pieces.clear();
                 } else if let Some(message) = self.inbox.pop_front() {
                     self.retries.forget();
                     self.fail(message, fault, given);
@@ -256,11 +275,20 @@ impl Worker {
             && let Some(instance) = &mut self.instance
         {
             instance.set_time(time_us);
+            if self.beside.is_some() {
+                instance.note();
+            }
             let result = instance.tick(now_us).await;
+            if let Some(beside) = &mut self.beside {
+                let call = SeenCall { outputs: &self.outputs, notes: instance.take_notes(), time_us };
+                Box::pin(beside.see_tick(now_us, &result, call)).await;
+            }
             self.called(&result, 0);
             if let Err(fault) = self.emit(result) {
                 self.faulted(&fault);
-                self.count_against();
+                if !self.is_condemned_by(&fault) {
+                    self.count_against();
+                }
             }
         }
     }
@@ -312,6 +340,32 @@ impl Worker {
         old
     }
 
+    /// Goes on with the version before, which has this state; an instance starts with the next call.
+    pub(super) fn return_to(&mut self, previous: &RunningVersion, snapshot: Option<Bytes>) {
+        self.instance = None;
+        self.plugin = previous.plugin.clone();
+        self.outputs.clone_from(&previous.outputs);
+        self.last_good = LastGood::new(snapshot, Instant::now());
+        self.is_unsaved = true;
+        self.keep();
+        self.close_circuit();
+        self.retries.forget();
+        self.pieces.clear();
+    }
+
+    /// Lets the version in shadow see a call, which had the first so many messages.
+    async fn show(&mut self, result: &Result<Outcome, Fault>, piece: usize, time_us: Option<u64>) {
+        let (Some(instance), Some(beside)) = (&mut self.instance, &mut self.beside) else { return };
+        let call = SeenCall { outputs: &self.outputs, notes: instance.take_notes(), time_us };
+        let batch = &self.inbox.make_contiguous()[..piece];
+        match (result, batch) {
+            (Ok(outcome), batch) => Box::pin(beside.see(batch, outcome, call)).await,
+            (Err(fault), [message]) => Box::pin(beside.see_fault(message, fault, call)).await,
+            // It is tried again in halves.
+            (Err(_), _) => {}
+        }
+    }
+
     /// What is done after each call with what has failed in it.
     fn end(&self, failed_before: usize, given: &mut Given) -> WorkOutcome {
         let has_failed = given.failed.len() > failed_before;
@@ -321,55 +375,6 @@ impl Worker {
             }
         }
         if has_failed && self.on_error == OnError::Stop { WorkOutcome::Stop } else { WorkOutcome::GoOn }
-    }
-
-    fn install(&mut self, instance: Instance) {
-        self.metrics.memory_bytes.set(instance.memory_bytes() as i64);
-        self.instance = Some(instance);
-    }
-
-    /// The same as [`Worker::start`]; where no instance starts, the messages wait, or there is a fault that the
-    /// next of them fails with.
-    async fn start_if_needed(&mut self) -> Result<(), Option<Fault>> {
-        let Err(fault) = self.start().await.map(drop) else { return Ok(()) };
-        let pause = self.circuit.does_not_start(Instant::now());
-        self.metrics.faulted(fault.kind.as_str(), 1);
-        let Some(pause) = pause else { return Err(Some(fault)) };
-        self.show_pause(pause, Some(&fault));
-        Err(None)
-    }
-
-    /// The running instance, or a new one after a fault, with the last good snapshot; if that is refused
-    /// now, without.
-    async fn start(&mut self) -> Result<&mut Instance, Fault> {
-        if self.instance.is_none() {
-            let mut instance = self.instantiate().await?;
-            if let Some(snapshot) = self.last_good.snapshot()
-                && let Err(fault) = instance.restore(std::slice::from_ref(snapshot), StatePart::WHOLE).await
-            {
-                tracing::error!(pipeline = %self.setup.pipeline, plugin = %self.plugin.name(),
-                transform = %self.setup.transform, instance = self.setup.instance(), %fault,
-                    "the plugin refuses its own snapshot after a fault and starts without state");
-                self.metrics.faulted(fault.kind.as_str(), 1);
-                self.metrics.state_lost.inc();
-                self.last_good.forget();
-                self.is_unsaved = true;
-                self.keep();
-                instance = self.instantiate().await?;
-            }
-            self.install(instance);
-        }
-        Ok(self.instance.as_mut().expect("it was just installed"))
-    }
-
-    /// A new instance of the version that runs. The sinks were told its outputs: it must have the same.
-    async fn instantiate(&mut self) -> Result<Instance, Fault> {
-        let instance = self.plugin.instantiate(&self.setup).await?;
-        if instance.description().outputs != self.outputs {
-            let detail = "init described other outputs than it did before, with the same configuration";
-            return Err(Fault::new(FaultKind::Init, detail));
-        }
-        Ok(instance)
     }
 
     /// Counts a call, which had so many messages.
@@ -398,52 +403,6 @@ impl Worker {
         }
     }
 
-    /// Throws the instance away.
-    fn faulted(&mut self, fault: &Fault) {
-        self.metrics.faulted(fault.kind.as_str(), 1);
-        let lost_state_ms = self.give_instance_up();
-        if let Some(held_back) = self.log.allow() {
-            tracing::warn!(pipeline = %self.setup.pipeline, plugin = %self.plugin.name(),
-                transform = %self.setup.transform, instance = self.setup.instance(), %fault,
-                lost_state_ms, held_back, "plugin fault");
-        }
-    }
-
-    /// The next instance starts with the last good snapshot. Says how old that is, if there was state
-    /// since, which is lost.
-    pub(super) fn give_instance_up(&mut self) -> Option<u64> {
-        self.instance = None;
-        if !self.last_good.lost() {
-            return None;
-        }
-        self.metrics.state_lost.inc();
-        Some(u64::try_from(self.last_good.age().as_millis()).unwrap_or(u64::MAX))
-    }
-
-    /// A fault for which there is nothing smaller to try.
-    fn count_against(&mut self) {
-        if let Some(pause) = self.circuit.faulted(Instant::now()) {
-            self.pieces.clear();
-            self.show_pause(pause, None);
-        }
-    }
-
-    fn show_pause(&self, pause: Duration, fault: Option<&Fault>) {
-        self.metrics.paused.set(1);
-        if !self.circuit.has_reopened() {
-            let fault = fault.map(tracing::field::display);
-            tracing::error!(pipeline = %self.setup.pipeline, plugin = %self.plugin.name(),
-                transform = %self.setup.transform, instance = self.setup.instance(), fault,
-                pause_s = pause.as_secs(),
-                "the plugin fails again and again; its messages wait, and one is tried from time to time");
-        }
-    }
-
-    fn close_circuit(&mut self) {
-        self.circuit.close();
-        self.metrics.paused.set(0);
-    }
-
     /// The plugin cannot decide yet on the message at the front, which is offered again, or after too many
     /// times counts as rejected. Says how many were rejected: this one or none.
     fn put_off(&mut self, retry: Retry, given: &mut Given) -> u64 {
@@ -457,6 +416,9 @@ impl Worker {
         }
         self.retries.forget();
         let Some(message) = self.inbox.pop_front() else { return 0 };
+        if let Some(beside) = &mut self.beside {
+            beside.see_given_up(&message, &reason);
+        }
         self.refuse(message, Reason::Rejected, reason, given);
         1
     }

@@ -18,6 +18,8 @@ pub(super) struct ChangeRecord {
     undo: Option<BTreeMap<Arc<str>, Option<Stored>>>,
     /// The keys that were changed since changes were last taken, where anyone takes them.
     dirty: Option<BTreeSet<Arc<str>>>,
+    /// What the keys had that were changed since the mark.
+    since_mark: Option<BTreeMap<Arc<str>, Option<Stored>>>,
     /// The newest snapshot of each instance, if it has one.
     snapshots: Vec<Option<Bytes>>,
 }
@@ -29,7 +31,7 @@ impl ChangeRecord {
         if let Some(dirty) = &mut self.dirty {
             dirty.insert(key.clone());
         }
-        if let Some(undo) = &mut self.undo {
+        for undo in [&mut self.undo, &mut self.since_mark].into_iter().flatten() {
             undo.entry(key.clone()).or_insert_with(|| before.cloned());
         }
     }
@@ -90,6 +92,44 @@ impl HostState {
         Self { values: Arc::new(Mutex::new(resumed)), log: self.log.clone() }
     }
 
+    /// A copy for instances beside, whose lines in the log are counted apart.
+    pub fn beside(&self) -> Self {
+        Self { values: self.resumed().values, log: Arc::default() }
+    }
+
+    /// Makes what is kept here a copy of what is kept there now.
+    pub fn copy_from(&self, other: &Self) {
+        let StateValues { map, expiries, bytes, .. } = {
+            let values = other.values();
+            StateValues {
+                map: values.map.clone(),
+                expiries: values.expiries.clone(),
+                bytes: values.bytes,
+                ..StateValues::default()
+            }
+        };
+        let mut values = self.values();
+        (values.map, values.expiries, values.bytes) = (map, expiries, bytes);
+    }
+
+    /// From now on it can be made again what it is now, by [`HostState::return_to_mark`].
+    pub fn mark(&self) {
+        self.values().record.since_mark = Some(BTreeMap::new());
+    }
+
+    /// Undoes what was changed since the mark, which is a change too.
+    pub fn return_to_mark(&self) {
+        let mut values = self.values();
+        for (key, before) in values.record.since_mark.take().into_iter().flatten() {
+            values.apply(key, before);
+        }
+    }
+
+    /// What was there at the mark is not needed any more.
+    pub fn forget_mark(&self) {
+        self.values().record.since_mark = None;
+    }
+
     /// Notes which keys change, for [`HostState::take_changes`].
     pub fn note_changes(&self) {
         self.values().record.dirty.get_or_insert_default();
@@ -123,7 +163,8 @@ impl HostState {
             let stored = value.map(|value| Stored { value: value.bytes, expires_us: value.expires_us });
             values.apply(key, stored);
         }
-        values.record = ChangeRecord { undo: None, dirty: Some(BTreeSet::new()), snapshots };
+        let dirty = Some(BTreeSet::new());
+        values.record = ChangeRecord { dirty, snapshots, ..ChangeRecord::default() };
     }
 
     /// Everything, under the label of the stage.
@@ -194,6 +235,46 @@ mod tests {
         set(&mut view, "a", Some("4"), Duration::ZERO);
         state.rewind();
         assert_eq!(shown(state.entries())[0], ("a".to_owned(), Some("4".to_owned())), "the seal is gone");
+    }
+
+    #[test]
+    fn what_was_changed_since_the_mark_is_undone_and_is_a_change_for_the_disk() {
+        let state = HostState::default();
+        let mut view = StateView::new(state.clone());
+        state.note_changes();
+        set(&mut view, "a", Some("1"), Duration::ZERO);
+        set(&mut view, "b", Some("1"), Duration::from_secs(1));
+        let (before, bytes) = (state.entries(), state.values().bytes);
+        state.mark();
+        state.take_changes();
+        set(&mut view, "a", Some("2 is longer"), Duration::ZERO);
+        set(&mut view, "b", None, Duration::ZERO);
+        set(&mut view, "c", Some("1"), Duration::ZERO);
+        state.take_changes();
+        state.return_to_mark();
+        assert_eq!((state.entries(), state.values().bytes), (before, bytes));
+        assert_eq!(state.values().expiries.len(), 1);
+        assert_eq!(shown(state.take_changes()), pairs(&[("a", Some("1")), ("b", Some("1")), ("c", None)]));
+        set(&mut view, "a", Some("3"), Duration::ZERO);
+        state.return_to_mark();
+        assert_eq!(shown(state.entries())[0], ("a".to_owned(), Some("3".to_owned())), "the mark is gone");
+    }
+
+    #[test]
+    fn a_copy_beside_has_what_there_is_and_changes_apart() {
+        let state = HostState::default();
+        let mut view = StateView::new(state.clone());
+        set(&mut view, "a", Some("1"), Duration::ZERO);
+        let beside = state.beside();
+        let mut other = StateView::new(beside.clone());
+        set(&mut view, "b", Some("1"), Duration::from_secs(1));
+        set(&mut other, "z", Some("1"), Duration::ZERO);
+        beside.copy_from(&state);
+        assert_eq!((beside.entries(), beside.values().bytes), (state.entries(), state.values().bytes));
+        set(&mut other, "b", None, Duration::ZERO);
+        set(&mut other, "a", Some("2"), Duration::ZERO);
+        assert_eq!(shown(beside.entries()), pairs(&[("a", Some("2"))]));
+        assert_eq!(shown(state.entries()), pairs(&[("a", Some("1")), ("b", Some("1"))]));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Asks over HTTP what each message says, and emits what it was answered.
 //!
 //! A message has a request a line: a method, a url, headers as `name:value` and, after ` # `, a body. Several lines
-//! are sent side by side. `again N` as the first line asks for the one that follows N times, one after the other.
+//! are sent side by side; one that begins with `beside` only where the plugin is in shadow. `again N` as the first line asks for the one that follows N times, one after the other.
 //! Each answer is a line: the status and the body, or why there is none.
 
 use tidemill_plugin::http::{Error, Request, Response, send_all};
@@ -23,6 +23,7 @@ struct Asking {
     first: Option<String>,
     snapshot: Option<String>,
     timeout_ms: u32,
+    is_shadow: bool,
 }
 
 export!(Asking);
@@ -30,9 +31,10 @@ export!(Asking);
 impl Plugin for Asking {
     type Config = Config;
 
-    fn new(config: Config, _: &mut Description) -> Result<Self> {
+    fn new(config: Config, description: &mut Description) -> Result<Self> {
         let first = config.init.map(|url| told(&Request::get(url).send()));
-        Ok(Self { first, snapshot: config.snapshot, timeout_ms: config.timeout_ms })
+        let is_shadow = description.fact("shadow") == Some("true");
+        Ok(Self { first, snapshot: config.snapshot, timeout_ms: config.timeout_ms, is_shadow })
     }
 
     fn process(&mut self, message: Message<'_>, out: &mut Out<'_>) -> Result {
@@ -46,7 +48,11 @@ impl Plugin for Asking {
                 }
             }
             None => {
-                let requests: Result<Vec<_>> = text.lines().map(|line| self.request(line)).collect();
+                let meant = text.lines().filter_map(|line| match line.strip_prefix("beside ") {
+                    Some(line) => self.is_shadow.then_some(line),
+                    None => Some(line),
+                });
+                let requests: Result<Vec<_>> = meant.map(|line| self.request(line)).collect();
                 lines.extend(match &requests?[..] {
                     [request] => vec![told(&request.send())],
                     requests => send_all(requests).iter().map(told).collect(),
