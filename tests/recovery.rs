@@ -320,16 +320,6 @@ async fn a_timer_that_runs_out_of_time_has_nothing_to_do_with_the_size_of_a_batc
 }
 
 #[tokio::test]
-async fn timer_and_clock_tell_the_time_of_the_messages_where_they_carry_one() {
-    let config = r#"{ "tick_ms": 1, "tells_time": true }"#;
-    let mut scene = scene(Stage { config, carries_time: true, ..Stage::default() }).await;
-    scene.send(&["after", "after", "after"]).await;
-    let all = scene.receive(4).await;
-    // Times are 1, 2 and 3 microseconds; no timer was called before the first message.
-    assert_eq!(all, ["after", "after", "after", "3 3"]);
-}
-
-#[tokio::test]
 async fn a_fault_at_the_end_is_tried_once_more_with_the_last_good_snapshot() {
     let mut scene = scene(Stage::default()).await;
     scene.send(&["count", "count"]).await;

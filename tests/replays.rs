@@ -10,9 +10,9 @@ use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Command, Output};
 use std::sync::{Arc, Mutex};
-use tidemill_tests::guest;
 use tidemill_tests::host::{Folder, Host, binary};
 use tidemill_tests::peers::{Feed, dial};
+use tidemill_tests::{guest, plugin};
 
 /// When the first message of a recording was received: years ago.
 const FIRST_NS: u64 = 1_723_100_000_000_000_000;
@@ -77,6 +77,54 @@ fn what_wasi_says_of_time_and_chance_is_the_same_in_each_replay_and_nobody_waits
     // Who is not in a replay waits for its time, and has it by the clocks of the machine.
     fs::write(folder.path("in.recording"), "a\nb\n").unwrap();
     assert_ne!(replay(&[]), replay(&[]));
+}
+
+#[test]
+fn timers_of_a_replay_are_called_between_the_messages_whatever_the_batches_are() {
+    let folder = Folder::default();
+    folder.install("vwap", &plugin("vwap"));
+    folder.install("forward", &plugin("forward"));
+    let trade = |ms: u64, symbol: &str, price: u64| {
+        let (ns, at_ms) = (FIRST_NS + ms * 1_000_000, FIRST_NS / 1_000_000 + ms);
+        format!(
+            "{ns} {{\"data\":{{\"e\":\"trade\",\"s\":\"{symbol}\",\"p\":{price},\"q\":1,\"T\":{at_ms}}}}}\n"
+        )
+    };
+    // The first windows are idle in the gap, and the second of A before the last message, whose window ends with it.
+    let lines =
+        [trade(0, "A", 1), trade(40, "B", 5), trade(90, "A", 3), trade(9_000, "A", 7), trade(9_900, "B", 9)];
+    fs::write(folder.path("in.recording"), lines.concat()).unwrap();
+    let transforms = |max_batch: usize| {
+        format!(
+            "plugin = \"forward\", max_batch = {max_batch} }}, {{ plugin = \"vwap\", max_batch = {max_batch}, \
+             config = {{ window = \"1s\", idle_close = \"500ms\" }}"
+        )
+    };
+    let first = played(&folder, "in.recording", "recording", &transforms(1));
+    let told = first.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    let told: Vec<_> =
+        told.map(|told| format!("{} {} {}", told["symbol"], told["vwap"], told["final"])).collect();
+    assert_eq!(told, ["\"A\" 2.0 true", "\"B\" 5.0 true", "\"A\" 7.0 true", "\"B\" 9.0 false"]);
+    for max_batch in [2, 3, 256] {
+        assert_eq!(
+            first,
+            played(&folder, "in.recording", "recording", &transforms(max_batch)),
+            "{max_batch}"
+        );
+    }
+}
+
+#[test]
+fn timer_and_clock_are_told_the_moment_in_the_recording_and_no_timer_comes_before_the_first_message() {
+    let folder = Folder::default();
+    folder.install("moody", &rust_guest("moody"));
+    let line = |ms: u64| format!("{} after\n", FIRST_NS + ms * 1_000_000);
+    fs::write(folder.path("in.recording"), [0, 999, 1_000, 4_700].map(line).concat()).unwrap();
+    let transform = "plugin = \"moody\", config = { tick_ms = 1000, tells_time = true }";
+    let moment = |ms: u64| format!("{0} {0}", FIRST_NS / 1_000 + ms * 1_000);
+    let expected = ["after", "after", &moment(1_000), "after", &moment(4_000), "after", "final 0"];
+    let told = played(&folder, "in.recording", "recording", transform);
+    assert_eq!(told.lines().collect::<Vec<_>>(), expected);
 }
 
 /// A server of this machine: says how often it was asked, and what; on `/echo` the header `authorization` too.

@@ -94,8 +94,9 @@ async fn a_plugin_that_does_not_share_its_state_out_starts_without_and_the_answe
         let warning = answer["warnings"][0].as_str().unwrap_or_default();
         assert_eq!(warning.contains("not to be shared out"), is_told, "{answer}");
         assert_eq!(counts(&feed, &mut collector, instances).await, [expected; KEYS as usize]);
-        assert_eq!(host.log().contains("starts without"), is_told, "{}", host.log());
-        assert!(tokio::task::block_in_place(|| host.stop()).status.success());
+        let ended = tokio::task::block_in_place(|| host.stop());
+        assert!(ended.status.success());
+        assert_eq!(ended.log.contains("starts without"), is_told, "{}", ended.log);
         until_closed(&mut collector).await;
     }
 }

@@ -48,8 +48,6 @@ pub struct Stage {
     pub max_batch: usize,
     pub instances: u32,
     pub key: Option<MessageKey>,
-    /// Whether messages carry a time of their own.
-    pub carries_time: bool,
     /// So many stages of the same kind.
     pub stages: usize,
 }
@@ -64,7 +62,6 @@ impl Default for Stage {
             max_batch: 256,
             instances: 1,
             key: None,
-            carries_time: false,
             stages: 1,
         }
     }
@@ -132,7 +129,7 @@ impl Scene {
         let setup = transforms[0].1.clone();
         let parts = Parts {
             name: "p".into(),
-            source: Source::Queue(if stage.carries_time { queue.carrying_time() } else { queue }),
+            source: Source::Queue(queue),
             transforms,
             sinks: vec![("out".into(), Outputs::All, Sink::Queue(sink))],
             dead_letter: None,

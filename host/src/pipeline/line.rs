@@ -16,7 +16,6 @@ use super::generations::Generations;
 use super::outlets::Routed;
 use super::stage::{Broken, Due, Given, Stage, WorkOutcome};
 use crate::message::Message;
-use crate::message::metadata::now_us;
 use crate::source::{Fill, Room};
 use crate::telemetry::{Ledger, Settled};
 use crate::websocket::close_code::{GOING_AWAY, INTERNAL_ERROR};
@@ -290,9 +289,10 @@ impl Line {
                 return Poll::Ready(Turn::Failed(error));
             }
             // The last stage that has messages is the next to work, once there is room behind it.
-            let waiting = stages.iter().rposition(Stage::has_work);
+            let waiting = stages.iter().rposition(Stage::is_next);
             let pause = waiting.and_then(|number| stages[number].held_until());
-            if waiting.is_some() && *is_clear && pause.is_none() {
+            let has_missed = time_us.is_some_and(|read_us| Stage::missed_tick(stages, read_us).is_some());
+            if *is_clear && (has_missed || waiting.is_some() && pause.is_none()) {
                 return Poll::Ready(Turn::Look);
             }
             let (awaits_rest, generation) = match poll_generation(generations.as_mut(), ends, stages, cx) {
@@ -301,7 +301,7 @@ impl Line {
                 GenerationTurn::Hold => (true, None),
                 GenerationTurn::Later(due) => (false, due),
             };
-            let is_held = !*is_clear || waiting.is_some() || awaits_rest;
+            let is_held = !*is_clear || waiting.is_some() || has_missed || awaits_rest;
             ends.count_pause(is_held);
             // A timer may be what a plugin that cannot decide yet waits for; what the stages before it emitted
             // would only wait behind it.
@@ -311,12 +311,8 @@ impl Line {
                 Some(number) if stages[number].is_working() => number,
                 Some(_) => stages.len(),
             };
-            // Plugins whose messages carry a time of their own have none before the first message.
-            let has_time = time_us.is_some() || !ends.source.carries_time();
-            let due = stages
-                .iter()
-                .enumerate()
-                .filter_map(|(n, stage)| Some((stage.due(has_time && n >= ticking)?, n)));
+            let due = stages.iter().enumerate();
+            let due = due.filter_map(|(n, stage)| Some((stage.due(n >= ticking)?, n)));
             let due = due.min_by_key(|((at, _), _)| *at);
             let retry = ends.retries.due();
             let has_retry = retry.is_some_and(|due| due <= Instant::now());
@@ -375,8 +371,12 @@ impl Line {
     fn take_batch(&mut self) {
         let Self { ends, stages, batch, given, time_us, .. } = self;
         if ends.source.carries_time()
+            && let [first, ..] = &batch[..]
             && let Some(last) = batch.last()
         {
+            if time_us.is_none() {
+                stages.iter_mut().for_each(|stage| stage.see_time(first.metadata.received_us()));
+            }
             *time_us = Some(last.metadata.received_us());
         }
         let taken = batch.len() as u64;
@@ -403,13 +403,20 @@ impl Line {
         let mut verdict = WorkOutcome::GoOn;
         loop {
             self.change_all().await?;
-            let Some(number) = self.stages.iter().rposition(Stage::has_work) else { break };
-            let stage = &mut self.stages[number];
             let is_stopping = reading == Reading::On && self.ends.stop().is_some();
-            if !self.is_clear || is_stopping || stage.is_held() {
+            if !self.is_clear || is_stopping {
                 break;
             }
-            if self.ends.during(stage.work(self.time_us, &mut self.given)).await? == WorkOutcome::Stop {
+            if let Some((number, at_us)) = self.missed_tick() {
+                self.tick(number, Some(at_us)).await?;
+                continue;
+            }
+            let Some(number) = self.stages.iter().rposition(Stage::is_next) else { break };
+            let stage = &mut self.stages[number];
+            if stage.is_held() {
+                break;
+            }
+            if self.ends.during(stage.work(&mut self.given)).await? == WorkOutcome::Stop {
                 verdict = WorkOutcome::Stop;
             }
             self.hand_over(number);
@@ -426,20 +433,27 @@ impl Line {
         let stage = &mut self.stages[number];
         match due {
             Due::Snapshot => self.ends.during(stage.save()).await,
-            Due::Tick => {
-                let now_us = self.time_us.unwrap_or_else(now_us);
-                self.ends.during(stage.tick(self.time_us, now_us, &mut self.given)).await?;
-                self.hand_over(number);
-                if self.stages[number].is_to_go_back() {
-                    self.roll_back(number);
-                }
-                Ok(())
-            }
+            Due::Tick => self.tick(number, None).await,
             Due::Verdict => {
                 stage.decide_what_is_due();
                 Ok(())
             }
         }
+    }
+
+    /// The stage whose timer is to be called before anything else, and when: in a replay alone.
+    fn missed_tick(&self) -> Option<(usize, u64)> {
+        Stage::missed_tick(&self.stages, self.time_us?)
+    }
+
+    /// Calls the timer of a stage: in a replay, at this moment.
+    async fn tick(&mut self, number: usize, at_us: Option<u64>) -> Result<(), GraceOver> {
+        self.ends.during(self.stages[number].tick(at_us, &mut self.given)).await?;
+        self.hand_over(number);
+        if self.stages[number].is_to_go_back() {
+            self.roll_back(number);
+        }
+        Ok(())
     }
 
     /// Gives the output of a stage to the next one, or to the sinks.
@@ -500,28 +514,32 @@ impl Line {
         }
     }
 
-    /// Waits until no stage has messages. Nothing is read meanwhile, and no timer called. Once a stop was
-    /// asked for, what waits for a plugin which fails again and again is given up.
+    /// Waits until no stage has messages. Nothing is read meanwhile, and no timer called but what a replay has missed.
+    /// Once a stop was asked for, what waits for a plugin which fails again and again is given up.
     async fn work_off(&mut self, ending: &mut Ending) -> Result<(), GraceOver> {
-        while self.stages.iter().any(Stage::has_work) {
+        while self.has_work() {
             if self.work(Reading::Over).await? == WorkOutcome::Stop && !matches!(ending, Ending::Failed(_)) {
                 *ending = Ending::Failed(STOPPED_BY_A_FAILURE.into());
             }
             if self.ends.stop().is_some() {
                 self.abandoned += self.stages.iter_mut().map(Stage::hurry).sum::<u64>();
             }
-            if self.stages.iter().any(Stage::has_work) {
+            if self.has_work() {
                 self.wait_for_room().await?;
             }
         }
         Ok(())
     }
 
+    fn has_work(&self) -> bool {
+        self.stages.iter().any(Stage::has_work) || self.missed_tick().is_some()
+    }
+
     /// Waits until the sinks have taken what waits for them, a pause is over, or something is told.
     async fn wait_for_room(&mut self) -> Result<(), GraceOver> {
         let Self { ends, stages, timer, is_clear, .. } = self;
         let was_stopped = ends.stop().is_some();
-        let pause = stages.iter().rev().find(|stage| stage.has_work()).and_then(Stage::held_until);
+        let pause = stages.iter().rev().find(|stage| stage.is_next()).and_then(Stage::held_until);
         ends.until(|ends, cx| {
             *is_clear = ends.outlets.poll_drive(cx).is_ready();
             ends.poll_held(cx);

@@ -2,7 +2,7 @@
 
 use super::outlets::Routed;
 use crate::config::OnError;
-use crate::message::metadata::{Metadata, now_us};
+use crate::message::metadata::Metadata;
 use crate::message::{Failed, Message, Payload};
 use crate::plugin::{Emissions, Forward, Outcome, Writings};
 use crate::reason::Reason;
@@ -61,10 +61,9 @@ pub(super) fn outcome(
     (settled, rejected)
 }
 
-/// Appends emissions that have no origin, those of a timer or of the end.
-pub(super) fn without_origin(emissions: &Emissions, routed: &mut Vec<Routed>) {
-    let now_us = now_us();
-    routed.extend((0..emissions.len()).map(|n| emission(emissions, n, Metadata::without_origin(now_us))));
+/// Appends emissions that have no origin, those of a timer or of the end, which was at this moment.
+pub(super) fn without_origin(emissions: &Emissions, at_us: u64, routed: &mut Vec<Routed>) {
+    routed.extend((0..emissions.len()).map(|n| emission(emissions, n, Metadata::without_origin(at_us))));
 }
 
 /// One emission, whose origin has this metadata.

@@ -17,6 +17,7 @@ mod saving;
 mod shadow;
 mod sharing;
 mod swapping;
+mod ticking;
 mod worker;
 
 use super::dead_letters::Place;
@@ -32,7 +33,7 @@ use probation::{Probation, RunningVersion};
 use shadow::StageShadow;
 use sharing::{Sharing, is_worth_tasks};
 use std::sync::Arc;
-use std::time::Duration;
+use ticking::Ticking;
 use tokio::time::Instant;
 use worker::Worker;
 
@@ -51,9 +52,7 @@ pub(super) struct Stage {
     )]
     workers: Vec<Box<Worker>>,
     sharing: Sharing,
-    /// How often the timer is to be called, if the configuration says so.
-    tick: Option<Duration>,
-    next_tick: Option<Instant>,
+    ticking: Ticking,
     /// The version that runs, in every worker.
     version: RunningVersion,
     /// The version that sees what this one gets, if there is one.
@@ -117,13 +116,13 @@ impl Stage {
         setup.state.forget_mark();
         let workers: Vec<_> = setup.of_each().zip(instances).map(worker).collect();
         let metrics = workers[0].metrics.clone();
+        let ticking = Ticking::new(transform.tick, setup.is_replay);
         let mut this = Self {
             place: Place { stage: setup.transform.clone(), account: metrics.account.clone(), plugin: None },
             setup,
             sharing: Sharing::new(transform, workers.len()),
             workers,
-            tick: transform.tick,
-            next_tick: None,
+            ticking,
             version: version.clone(),
             shadow: None,
             probation: None,
@@ -137,9 +136,8 @@ impl Stage {
     /// All workers run this version.
     fn installed(&mut self, version: RunningVersion) {
         self.place.plugin = Some((version.plugin.name().clone(), version.plugin.version().clone()));
+        self.ticking.ask(version.tick);
         self.version = version;
-        let due = self.interval().map(|interval| Instant::now() + interval);
-        self.next_tick = self.next_tick.min(due).or(due);
     }
 
     /// Where messages fail here.
@@ -188,10 +186,37 @@ impl Stage {
         self.workers.iter().any(|worker| worker.has_work()) || self.sharing.is_for_any()
     }
 
+    /// Whether messages wait that are not to wait for the plugin's timer, as in a replay they may.
+    pub(super) fn is_next(&self) -> bool {
+        self.next_workers().next().is_some()
+    }
+
     /// The workers that the next messages are for.
     fn next_workers(&self) -> impl Iterator<Item = &Worker> {
-        let is_any = self.sharing.is_for_any();
-        self.workers.iter().map(|worker| &**worker).filter(move |worker| is_any || worker.has_work())
+        let (is_any, due_us) = (self.sharing.is_for_any(), self.ticking.due_us());
+        let workers = self.workers.iter().map(|worker| &**worker);
+        workers.filter(move |worker| is_any || worker.has_work_before(due_us))
+    }
+
+    /// When the first of the messages that wait was received.
+    fn front_us(&self) -> Option<u64> {
+        let fronts = self.workers.iter().filter_map(|worker| worker.inbox.front());
+        let fronts = fronts.chain(self.sharing.front());
+        fronts.map(|message| message.metadata.received_us()).min()
+    }
+
+    /// A message of a replay was received then.
+    pub(super) fn see_time(&mut self, received_us: u64) {
+        self.ticking.see(received_us);
+    }
+
+    /// The stage of a replay whose timer is to be called before anything else, and at which moment: all that was
+    /// received before it is through. `read_us` is when the last message was received that was read.
+    pub(super) fn missed_tick(stages: &[Self], read_us: u64) -> Option<(usize, u64)> {
+        let reached_us = stages.iter().filter_map(Self::front_us).min().unwrap_or(read_us);
+        let missed = stages.iter().enumerate();
+        let missed = missed.filter_map(|(number, stage)| Some((stage.ticking.missed(reached_us)?, number)));
+        missed.min().map(|(at_us, number)| (number, at_us))
     }
 
     /// Until when all messages wait that do: since the plugin fails again and again, or cannot decide yet.
@@ -217,7 +242,7 @@ impl Stage {
     /// What it has to do next at a time of its own, and when.
     pub(super) fn due(&self, may_tick: bool) -> Option<(Instant, Due)> {
         let ticks = |_: &Instant| may_tick && self.workers.iter().any(|worker| !worker.is_trial());
-        let tick = self.next_tick.filter(ticks).map(|due| (due, Due::Tick));
+        let tick = self.ticking.due().filter(ticks).map(|due| (due, Due::Tick));
         let snapshot = self.workers.iter().filter_map(|worker| worker.save_due()).min();
         let snapshot = snapshot.map(|due| (due, Due::Snapshot));
         let silence = self.shadow.as_ref().map(|shadow| shadow.due());
@@ -240,15 +265,15 @@ impl Stage {
         self.sharing.hurry(&mut self.workers, &self.metrics.account)
     }
 
-    /// Gives the plugin the next of what waits, each instance one piece. `time_us` is the time it is told, if it is
-    /// not the wall's.
+    /// Gives the plugin the next of what waits, each instance one piece.
     ///
     /// # Cancel safety
     /// Nothing is to be asked of the stage any more if the future is dropped.
-    pub(super) async fn work(&mut self, time_us: Option<u64>, given: &mut Given) -> WorkOutcome {
+    pub(super) async fn work(&mut self, given: &mut Given) -> WorkOutcome {
+        let due_us = self.ticking.due_us();
         let outcome = match &mut self.workers[..] {
-            [worker] => worker.work(time_us, given).await,
-            _ => Box::pin(self.work_in_parallel(time_us, given)).await,
+            [worker] => worker.work(due_us, given).await,
+            _ => Box::pin(self.work_in_parallel(due_us, given)).await,
         };
         if self.shadow.is_some() {
             self.look_at_shadow();
@@ -256,13 +281,13 @@ impl Stage {
         outcome
     }
 
-    async fn work_in_parallel(&mut self, time_us: Option<u64>, given: &mut Given) -> WorkOutcome {
+    async fn work_in_parallel(&mut self, due_us: u64, given: &mut Given) -> WorkOutcome {
         self.sharing.share_out(&mut self.workers);
-        let can_work = |worker: &Worker| worker.has_work() && !worker.is_held();
+        let can_work = |worker: &Worker| worker.has_work_before(due_us) && !worker.is_held();
         let able = self.workers.iter().map(|worker| &**worker).filter(|worker| can_work(worker));
         let has_tasks = is_worth_tasks(able);
         let job = move |mut worker: Box<Worker>| async move {
-            let outcome = worker.work_apart(time_us).await;
+            let outcome = worker.work_apart(due_us).await;
             (worker, outcome)
         };
         let outcomes = self.each(can_work, has_tasks, job).await;
@@ -293,19 +318,19 @@ impl Stage {
         results
     }
 
-    /// Calls the plugin's timer, which was due, in each instance.
+    /// Calls the plugin's timer, which was due, in each instance: in a replay, at this moment.
     ///
     /// # Cancel safety
     /// As [`Stage::work`].
-    pub(super) async fn tick(&mut self, time_us: Option<u64>, now_us: u64, given: &mut Given) {
+    pub(super) async fn tick(&mut self, at_us: Option<u64>, given: &mut Given) {
         let job = move |mut worker: Box<Worker>| async move {
-            worker.tick(time_us, now_us).await;
+            worker.tick(at_us).await;
             (worker, ())
         };
         self.each(|worker| !worker.is_trial(), true, job).await;
         self.sharing.collect(&mut self.workers, given);
         self.look_at_shadow();
-        self.next_tick = self.interval().map(|interval| Instant::now() + interval);
+        self.ticking.ticked(at_us);
     }
 
     /// Tells each instance that no message will follow; one that faults once more anew.
@@ -316,7 +341,7 @@ impl Stage {
     /// # Cancel safety
     /// As [`Stage::work`].
     pub(super) async fn finish(&mut self, time_us: Option<u64>, given: &mut Given) -> Result<(), Broken> {
-        self.next_tick = None;
+        self.ticking.stop();
         let job = move |mut worker: Box<Worker>| async move {
             let finished = worker.finish(time_us).await;
             (worker, finished)
@@ -324,9 +349,5 @@ impl Stage {
         let finished = self.each(|_| true, true, job).await;
         self.sharing.collect(&mut self.workers, given);
         finished.into_iter().collect()
-    }
-
-    fn interval(&self) -> Option<Duration> {
-        self.tick.or(self.version.tick).filter(|interval| !interval.is_zero())
     }
 }

@@ -81,6 +81,14 @@ impl Sharing {
         matches!(self, Self::InOrder(Shares { waiting, turns, .. }) if turns.is_empty() && !waiting.is_empty())
     }
 
+    /// The first of the messages that nobody has a share of.
+    pub(super) fn front(&self) -> Option<&Message> {
+        match self {
+            Self::InOrder(Shares { waiting, .. }) => waiting.front(),
+            Self::Alone | Self::ByKey(_) => None,
+        }
+    }
+
     /// Cuts the next shares, if it is time. A worker whose plugin fails again and again gets none.
     pub(super) fn share_out(&mut self, workers: &mut [Box<Worker>]) {
         let Self::InOrder(Shares { waiting, turns, next }) = self else { return };

@@ -12,6 +12,7 @@ use super::retries::Retries;
 use super::room::StageRoom;
 use super::{Broken, Given, WorkOutcome};
 use crate::config::{self, OnError};
+use crate::message::metadata::now_us;
 use crate::message::{Failed, Message};
 use crate::pipeline::merge;
 use crate::pipeline::outlets::Routed;
@@ -110,6 +111,11 @@ impl Worker {
         !self.inbox.is_empty()
     }
 
+    /// Whether messages wait that are not to wait for the plugin's timer, which in a replay is due then.
+    pub(super) fn has_work_before(&self, due_us: u64) -> bool {
+        self.inbox.front().is_some_and(|front| due_us == u64::MAX || front.metadata.received_us() < due_us)
+    }
+
     /// How long the plugin takes for so many messages, as far as is known.
     pub(super) fn time_of(&self, messages: usize) -> Option<Duration> {
         Some(self.pace?.saturating_mul(u32::try_from(messages).unwrap_or(u32::MAX)))
@@ -170,19 +176,19 @@ impl Worker {
     }
 
     /// The same as [`Worker::work`], for a worker among others: what the call gives stays here.
-    pub(super) async fn work_apart(&mut self, time_us: Option<u64>) -> WorkOutcome {
+    pub(super) async fn work_apart(&mut self, due_us: u64) -> WorkOutcome {
         let mut given = std::mem::take(&mut self.given);
-        let outcome = self.work(time_us, &mut given).await;
+        let outcome = self.work(due_us, &mut given).await;
         self.given = given;
         outcome
     }
 
-    /// Gives the plugin the next piece of what waits. `time_us` is the time it is told, if it is not the
-    /// wall's.
+    /// Gives the plugin the next piece of what waits. In a replay the plugin's timer is due at `due_us`, and it is told
+    /// the time of the last message.
     ///
     /// # Cancel safety
     /// The instance is gone if the future is dropped, no message is.
-    pub(super) async fn work(&mut self, time_us: Option<u64>, given: &mut Given) -> WorkOutcome {
+    pub(super) async fn work(&mut self, due_us: u64, given: &mut Given) -> WorkOutcome {
         let failed_before = given.failed.len();
         if let Err(no_start) = self.start_if_needed().await {
             if let Some(fault) = no_start
@@ -195,11 +201,8 @@ impl Worker {
             }
             return self.end(failed_before, given);
         }
-        let piece = if self.circuit.is_trial() {
-            1
-        } else {
-            self.pieces.pop().unwrap_or_else(|| self.room.piece(&self.inbox))
-        };
+        let piece = self.next_piece(due_us);
+        let time_us = self.setup.is_replay.then(|| self.inbox[piece - 1].metadata.received_us());
         let Some(instance) = &mut self.instance else { return WorkOutcome::GoOn };
         instance.set_time(time_us);
         if self.beside.is_some() {
@@ -266,11 +269,30 @@ impl Worker {
         self.end(failed_before, given)
     }
 
-    /// Calls the plugin's timer, which was due.
+    /// How many messages go into the next call.
+    fn next_piece(&mut self, due_us: u64) -> usize {
+        if self.circuit.is_trial() {
+            return 1;
+        }
+        let piece = self.pieces.pop().unwrap_or_else(|| self.room.piece(&self.inbox));
+        if due_us == u64::MAX {
+            return piece;
+        }
+        let before =
+            self.inbox.iter().take(piece).take_while(|message| message.metadata.received_us() < due_us);
+        let before = before.count().max(1);
+        if before < piece && !self.pieces.is_empty() {
+            self.pieces.push(piece - before);
+        }
+        before
+    }
+
+    /// Calls the plugin's timer, which was due: in a replay, at this moment.
     ///
     /// # Cancel safety
     /// As [`Worker::work`].
-    pub(super) async fn tick(&mut self, time_us: Option<u64>, now_us: u64) {
+    pub(super) async fn tick(&mut self, time_us: Option<u64>) {
+        let now_us = time_us.unwrap_or_else(now_us);
         if let Ok(()) = self.start_if_needed().await
             && let Some(instance) = &mut self.instance
         {
@@ -284,7 +306,7 @@ impl Worker {
                 Box::pin(beside.see_tick(now_us, &result, call)).await;
             }
             self.called(&result, 0);
-            if let Err(fault) = self.emit(result) {
+            if let Err(fault) = self.emit(result, now_us) {
                 self.faulted(&fault);
                 if !self.is_condemned_by(&fault) {
                     self.count_against();
@@ -308,7 +330,7 @@ impl Worker {
                     instance.set_time(time_us);
                     let finished = instance.finish().await;
                     self.called(&finished, 0);
-                    self.emit(finished)
+                    self.emit(finished, time_us.unwrap_or_else(now_us))
                 }
                 Err(fault) => Err(fault),
             };
@@ -438,10 +460,10 @@ impl Worker {
         }
     }
 
-    fn emit(&mut self, result: Result<Emissions, Fault>) -> Result<(), Fault> {
+    fn emit(&mut self, result: Result<Emissions, Fault>, at_us: u64) -> Result<(), Fault> {
         let emissions = result?;
         self.given.settled.emitted += emissions.len() as u64;
-        merge::without_origin(&emissions, &mut self.given.routed);
+        merge::without_origin(&emissions, at_us, &mut self.given.routed);
         Ok(())
     }
 }
