@@ -27,7 +27,7 @@ pub(crate) struct Args {
 pub(crate) enum Language {
     /// With the SDK, and with bare bindings where lies are needed.
     Rust,
-    /// With bindings, and `zig cc`.
+    /// With the SDK, and `zig cc`.
     C,
     /// With the SDK, `esbuild` and `componentize-qjs`.
     #[value(name = "javascript")]
@@ -219,6 +219,9 @@ fn is_current(guest: &Path, language: Language, source: &Path) -> Result<bool> {
     let mut inputs = vec![source.to_owned(), wit(), xtask.join("guests.rs"), xtask.join("tools.rs")];
     if matches!(language, Language::C | Language::Go) {
         inputs.push(sdk.join("component/src"));
+    }
+    if language == Language::C {
+        inputs.push(sdk.join("c"));
     }
     if language == Language::JavaScript {
         inputs.extend(["build.js", "package.json", "src"].map(|own| sdk.join("javascript").join(own)));

@@ -7,6 +7,7 @@
 
 mod allocator;
 mod go;
+mod world;
 
 use wit_component::ComponentEncoder;
 
@@ -18,7 +19,7 @@ pub enum ComponentError {
     Module(#[from] wasmparser::BinaryReaderError),
     /// It does not export what makes a plugin.
     #[error(
-        "the module is no plugin: it exports neither tidemill:plugin/transformer@0.1.0 nor tidemill:plugin/dialler@0.1.0; import `tidemill.dev/plugin` and build with -buildmode=c-shared"
+        "the module is no plugin: it exports neither tidemill:plugin/transformer@0.1.0 nor tidemill:plugin/dialler@0.1.0; in Go, import `tidemill.dev/plugin` and build with -buildmode=c-shared, in C, write TIDEMILL_TRANSFORM(plugin)"
     )]
     NoPlugin,
     /// It was made by another toolchain than this crate knows.
@@ -29,13 +30,14 @@ pub enum ComponentError {
     Mismatch(String),
 }
 
-/// The component of a module whose bindings say for themselves what it imports and exports, as those of
-/// `wit-bindgen` do.
+/// The component of a module that imports and exports what the contract says, as those of `plugin-sdk/c` do. It
+/// imports no system.
 ///
 /// # Errors
-/// The module and its bindings do not go together.
+/// The module is no plugin, or imports what the contract does not have.
 pub fn of_module(module: &[u8]) -> Result<Vec<u8>, ComponentError> {
-    encode(ComponentEncoder::default().validate(true).module(module))
+    let module = world::with_metadata(module.to_vec())?;
+    encode(ComponentEncoder::default().validate(true).module(&module))
 }
 
 /// The component of a module that Go made: of a package main that imports `tidemill.dev/plugin`, with
@@ -44,7 +46,7 @@ pub fn of_module(module: &[u8]) -> Result<Vec<u8>, ComponentError> {
 /// # Errors
 /// The module is no plugin, or a version of Go made it that this crate does not know.
 pub fn of_go(module: &[u8]) -> Result<Vec<u8>, ComponentError> {
-    let module = go::with_metadata(allocator::added(module)?)?;
+    let module = world::with_metadata(allocator::added(module)?)?;
     let encoder = ComponentEncoder::default().validate(true).module(&module);
     encode(encoder.and_then(|encoder| encoder.adapter(go::WASI, &go::adapter()?)))
 }
@@ -70,6 +72,16 @@ mod tests {
             assert!(error.contains("import `tidemill.dev/plugin`"), "{error}");
         }
         assert!(matches!(of_go(b"no module"), Err(ComponentError::Module(_))));
+    }
+
+    #[test]
+    fn a_module_that_imports_a_system_is_refused_by_its_name() {
+        let module = wat::parse_str(
+            r#"(module (import "wasi_snapshot_preview1" "fd_write" (func (param i32 i32 i32 i32) (result i32)))
+                (func (export "tidemill:plugin/transformer@0.1.0#finish") (result i32) unreachable))"#,
+        );
+        let error = of_module(&module.expect("the text is a module")).expect_err("it is refused").to_string();
+        assert!(error.contains("wasi_snapshot_preview1"), "{error}");
     }
 
     #[test]

@@ -2,152 +2,114 @@
 
 #include "modes.h"
 
-#define NUMBER TIDEMILL_PLUGIN_TYPES_KIND_NUMBER
-#define TEXT TIDEMILL_PLUGIN_TYPES_KIND_TEXT
-#define JSON TIDEMILL_PLUGIN_TYPES_KIND_JSON
-#define LITERAL(literal) {(const uint8_t *)(literal), sizeof(literal) - 1}
+#include <math.h>
 
-static const double ABOVE = 100, NOT_A_NUMBER = __builtin_nan("");
+static tm_number price, quantity;
+static tm_text order, text, values[2], symbol;
+static tm_edit_number doubled, notional;
+static tm_edit_json notes[2];
 
-// No metadata is read in these modes: the first column is the first field.
-static const double *numbers(const batch_t *batch, size_t field) {
-  return batch->columns.val.ptr[field].val.field.val.numbers.ptr;
+static void init_fields(tm_setup *setup) {
+  price = tm_ask_number(setup, "/price");
+  order = tm_ask_text(setup, "/do");
+  text = tm_ask_text(setup, "/a~1b");
+  values[0] = tm_ask_json(setup, "/set/0");
+  values[1] = tm_ask_json(setup, "/set/1");
+  doubled = tm_ask_edit_number(setup, "/price");
+  notes[0] = tm_ask_edit_json(setup, "/note");
+  notes[1] = tm_ask_edit_json(setup, "/deep/note");
 }
 
-// What a message has of a field; nothing, not even an empty text, where it is absent.
-static slice_t value(const batch_t *batch, size_t field, size_t index) {
-  const tidemill_plugin_types_optional_texts_t *texts = &batch->columns.val.ptr[field].val.field.val.packed;
-  if (texts->absent.is_some && texts->absent.val.ptr[index]) return (slice_t){0};
-  uint32_t start = index == 0 ? 0 : texts->ends.ptr[index - 1];
-  return (slice_t){texts->data.ptr + start, texts->ends.ptr[index] - start};
-}
-
-// A column of texts of which some may be absent.
-typedef struct {
-  row_t row;
-  column_t absent;
-} texts_t;
-
-static void add(texts_t *texts, slice_t value) {
-  append(&texts->row, value);
-  finish_piece(&texts->row);
-  PUSH(&texts->absent, uint8_t, value.at == NULL);
-}
-
-static tidemill_plugin_types_values_t values_of(const texts_t *texts) {
-  tidemill_plugin_types_values_t values = {.tag = TIDEMILL_PLUGIN_TYPES_VALUES_PACKED};
-  values.val.packed.data = (transform_list_u8_t){texts->row.data.at, texts->row.data.len};
-  values.val.packed.ends = (transform_list_u32_t){texts->row.ends.at, texts->row.ends.len};
-  values.val.packed.absent.is_some = true;
-  values.val.packed.absent.val = (transform_list_u8_t){texts->absent.at, texts->absent.len};
-  return values;
-}
-
-static tidemill_plugin_types_values_t numbers_of(const column_t *column) {
-  tidemill_plugin_types_values_t values = {.tag = TIDEMILL_PLUGIN_TYPES_VALUES_NUMBERS};
-  values.val.numbers = (transform_list_f64_t){column->at, column->len};
-  return values;
-}
-
-static void show(const batch_t *batch, uint32_t index, emitted_t *emitted) {
-  double price = numbers(batch, 0)[index];
-  uint8_t digits[20];
-  row_t shown = {0};
-  append(&shown, price == price ? decimal((uint64_t)(100 * price + 0.5), digits) : SLICE("-"));
-  for (size_t field = 2; field < 5; field++) {
-    slice_t part = value(batch, field, index);
-    append(&shown, SLICE("|"));
-    append(&shown, part.at ? part : SLICE("-"));
+static void show(tm_message message, tm_out *out) {
+  tm_emission *emission = tm_emit(out, message);
+  double number = tm_get_number(message, price);
+  if (isnan(number)) {
+    tm_append(emission, TM("-"));
+  } else {
+    tm_append_int(emission, (int64_t)(100 * number + 0.5));
   }
-  emit_text(emitted, index, (slice_t){shown.data.at, shown.data.len});
-  free(shown.data.at);
+  tm_text fields[] = {text, values[0], values[1]};
+  for (size_t i = 0; i < 3; i++) {
+    tm_slice value = tm_get_text(message, fields[i]);
+    tm_append(emission, TM("|"));
+    tm_append(emission, value.at ? value : TM("-"));
+  }
 }
 
-// An empty JSON string stands for removal, which is an empty text.
-static slice_t note(slice_t value) { return equal(value, SLICE("\"\"")) ? SLICE("") : value; }
+static void edit(tm_message message, tm_out *out) {
+  tm_set_number(out, message, doubled, 2 * tm_get_number(message, price));
+  for (size_t i = 0; i < 2; i++) {
+    tm_slice value = tm_get_text(message, values[i]);
+    if (!value.at) continue;
+    // An empty JSON string stands for removal.
+    if (tm_equal(value, TM("\"\""))) {
+      tm_remove(out, message, notes[i]);
+    } else {
+      tm_set_json(out, message, notes[i], value);
+    }
+  }
+}
 
-static bool decide(const batch_t *batch, uint64_t *count, outcome_t *ret, transform_string_t *err) {
-  (void)err;
-  *count += batch->count;
-  emitted_t emitted = {0};
-  column_t forwarded = {0}, prices = {0};
-  texts_t notes = {0}, deep_notes = {0};
-  for (uint32_t i = 0; i < batch->count; i++) {
-    slice_t order = value(batch, 1, i);
-    if (order.at && equal(order, SLICE("drop"))) continue;
-    if (order.at && equal(order, SLICE("show"))) {
-      show(batch, i, &emitted);
+static void show_or_edit(const tm_batch *batch, tm_out *out) {
+  for (uint32_t i = 0; i < tm_count(batch); i++) {
+    tm_message message = tm_message_at(batch, i);
+    tm_slice what = tm_get_text(message, order);
+    if (tm_equal(what, TM("drop"))) continue;
+    if (tm_equal(what, TM("show"))) {
+      show(message, out);
       continue;
     }
-    bool edit = order.at && equal(order, SLICE("edit"));
-    PUSH(&forwarded, uint32_t, i);
-    PUSH(&prices, double, edit ? 2 * numbers(batch, 0)[i] : NOT_A_NUMBER);
-    add(&notes, edit ? note(value(batch, 3, i)) : (slice_t){0});
-    add(&deep_notes, edit ? note(value(batch, 4, i)) : (slice_t){0});
+    tm_forward(out, message);
+    if (tm_equal(what, TM("edit"))) edit(message, out);
   }
-  if (forwarded.len > 0) {
-    ret->edits.ptr = malloc(3 * sizeof *ret->edits.ptr);
-    if (!ret->edits.ptr) abort();
-    ret->edits.len = 3;
-    ret->edits.ptr[0] = numbers_of(&prices);
-    ret->edits.ptr[1] = values_of(&notes);
-    ret->edits.ptr[2] = values_of(&deep_notes);
+}
+
+static void init_filter(tm_setup *setup) {
+  price = tm_ask_number(setup, "/p");
+  symbol = tm_ask_text(setup, "/s");
+}
+
+static void filter(const tm_batch *batch, tm_out *out) {
+  const double *prices = tm_numbers(batch, price);
+  for (uint32_t i = 0; i < tm_count(batch); i++) {
+    tm_message message = {batch, i, TM("")};
+    if (prices[i] > 100 && tm_equal(tm_get_text(message, symbol), TM("BTCUSDT"))) tm_forward(out, message);
   }
-  ret->forward = forward_of(&forwarded, batch->count);
-  ret->emissions.is_some = emitted.origins.len > 0;
-  if (ret->emissions.is_some) ret->emissions.val = columns(&emitted);
-  return true;
 }
 
-static bool filter(const batch_t *batch, uint64_t *count, outcome_t *ret, transform_string_t *err) {
-  (void)err;
-  *count += batch->count;
-  column_t forwarded = {.room = batch->count};
-  for (uint32_t i = 0; i < batch->count; i++)
-    if (numbers(batch, 0)[i] > ABOVE && equal(value(batch, 1, i), SLICE("BTCUSDT")))
-      PUSH(&forwarded, uint32_t, i);
-  ret->forward = forward_of(&forwarded, batch->count);
-  return true;
+static void init_notional(tm_setup *setup) {
+  price = tm_ask_number(setup, "/p");
+  quantity = tm_ask_number(setup, "/q");
+  notional = tm_ask_edit_number(setup, "/notional");
 }
 
-static bool notional(const batch_t *batch, uint64_t *count, outcome_t *ret, transform_string_t *err) {
-  (void)err;
-  *count += batch->count;
-  column_t worth = {.room = batch->count};
-  for (uint32_t i = 0; i < batch->count; i++)
-    PUSH(&worth, double, numbers(batch, 0)[i] * numbers(batch, 1)[i]);
-  ret->forward.tag = TIDEMILL_PLUGIN_TYPES_FORWARD_ALL;
-  ret->edits.ptr = malloc(sizeof *ret->edits.ptr);
-  if (!ret->edits.ptr) abort();
-  ret->edits.len = 1;
-  ret->edits.ptr[0] = numbers_of(&worth);
-  return true;
-}
-
-static bool symbol(const batch_t *batch, uint64_t *count, outcome_t *ret, transform_string_t *err) {
-  (void)err;
-  *count += batch->count;
-  emitted_t emitted = expecting(batch->count, 8 * batch->count);
-  for (uint32_t i = 0; i < batch->count; i++) {
-    slice_t text = value(batch, 0, i);
-    emit_text(&emitted, i, text.at ? text : SLICE("-"));
+static void add_notional(const tm_batch *batch, tm_out *out) {
+  const double *prices = tm_numbers(batch, price), *quantities = tm_numbers(batch, quantity);
+  for (uint32_t i = 0; i < tm_count(batch); i++) {
+    tm_message message = {batch, i, TM("")};
+    tm_forward(out, message);
+    tm_set_number(out, message, notional, prices[i] * quantities[i]);
   }
-  ret->emissions.is_some = true;
-  ret->emissions.val = columns(&emitted);
-  return true;
 }
 
-static const field_t SHOWN[] = {{LITERAL("/price"), NUMBER}, {LITERAL("/do"), TEXT},
-                                {LITERAL("/a~1b"), TEXT},   {LITERAL("/set/0"), JSON},
-                                {LITERAL("/set/1"), JSON},  {0}};
-static const slice_t EDITED[] = {LITERAL("/price"), LITERAL("/note"), LITERAL("/deep/note"), {0}};
-static const field_t FILTERED[] = {{LITERAL("/p"), NUMBER}, {LITERAL("/s"), TEXT}, {0}};
-static const slice_t NOT_EDITED[] = {{0}};
-static const field_t TRADE[] = {{LITERAL("/p"), NUMBER}, {LITERAL("/q"), NUMBER}, {0}};
-static const slice_t WORTH[] = {LITERAL("/notional"), {0}};
-static const field_t NAMED[] = {{LITERAL("/s"), TEXT}, {0}};
+static void init_symbol(tm_setup *setup) { symbol = tm_ask_text(setup, "/s"); }
 
-const mode_t FIELDS = {SHOWN, EDITED, decide};
-const mode_t FILTER = {FILTERED, NOT_EDITED, filter};
-const mode_t NOTIONAL = {TRADE, WORTH, notional};
-const mode_t SYMBOL = {NAMED, NOT_EDITED, symbol};
+static void emit_symbol(const tm_batch *batch, tm_out *out) {
+  for (uint32_t i = 0; i < tm_count(batch); i++) {
+    tm_message message = {batch, i, TM("")};
+    tm_slice value = tm_get_text(message, symbol);
+    tm_append(tm_emit(out, message), value.at ? value : TM("-"));
+  }
+}
+
+static void init_nothing(tm_setup *setup) { (void)setup; }
+static void forward_all(const tm_batch *batch, tm_out *out) { tm_forward_all(out, batch); }
+
+const mode MODES[] = {
+    {"\"fields\"", init_fields, show_or_edit},
+    {"\"filter\"", init_filter, filter},
+    {"\"notional\"", init_notional, add_notional},
+    {"\"symbol\"", init_symbol, emit_symbol},
+    {"\"blind\"", init_nothing, forward_all},
+};
+const size_t MODE_COUNT = sizeof MODES / sizeof *MODES;

@@ -3,22 +3,26 @@
 #ifndef MODES_H
 #define MODES_H
 
-#include "columns.h"
+#include "tidemill.h"
+
+// Cuts `rest` at the first colon: answers what is before, and leaves what is after.
+tm_slice cut(tm_slice *rest);
 
 typedef struct {
-  slice_t pointer;
-  tidemill_plugin_types_kind_t kind;
-} field_t;
+  // The word of ../README.md; NULL where the text of a message decides.
+  const char *word;
+  void (*init)(tm_setup *setup);
+  void (*decide)(const tm_batch *batch, tm_out *out);
+} mode;
 
-typedef struct {
-  // What is described of them; what has no bytes ends the list.
-  const field_t *fields;
-  const slice_t *edits;
-  // Decides on a batch, which remains the caller's, and counts its messages.
-  bool (*decide)(const batch_t *batch, uint64_t *count, outcome_t *ret, transform_string_t *err);
-} mode_t;
+extern const mode MODES[];
+extern const size_t MODE_COUNT;
 
-// The text of each message; nothing, which is forwarded; JSON fields.
-extern const mode_t COMMANDS, BLIND, FIELDS, FILTER, NOTIONAL, SYMBOL;
+// The text of each message: `count` is how many there were before.
+void init_commands(tm_setup *setup, bool observe);
+void obey(const tm_batch *batch, tm_out *out, uint64_t *count);
+
+extern tm_output side;
+extern tm_write mark;
 
 #endif
