@@ -55,6 +55,8 @@ async function bundled(esbuild, main) {
       target: "es2023",
       conditions: ["tidemill"],
       external: ["tidemill:*"],
+      inject: [join(HERE, "src/build/globals.js")],
+      define: { "Math.random": "tidemillRandom" },
       plugins: [ownPackage],
       logLevel: "warning",
     });

@@ -24,7 +24,8 @@ use tidemill::plugin::{Engine, FirstAnswers, HostState, Plugin, PluginKind, Setu
 use tidemill::telemetry::Metrics;
 
 /// The file of a guest of `tests/guests`: `asking`, `contract-<language>`, `counter-v1`, `counter-v2`, `endings-go`,
-/// `gap`, `hostile`, `minting`, `moody`, `sleeper`, `steered`, `tally`, `trial-v1` or `trial-v2`. `None` if it is skipped; why, xtask has said on standard error.
+/// `endings-javascript`, `gap`, `hostile`, `minting`, `moody`, `sleeper`, `steered`, `tally`, `trial-v1` or `trial-v2`. `None`
+/// if it is skipped; why, xtask has said on standard error.
 ///
 /// # Panics
 /// If it does not build.

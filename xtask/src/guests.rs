@@ -1,6 +1,6 @@
 //! Builds the guests of the tests, `tests/guests`, into a folder of `.wasm` files, by default
-//! `target/guests`: `asking`, `contract-<language>`, `counter-v1`, `counter-v2`, `endings-go`, `gap`, `hostile`,
-//! `minting`, `moody`, `sleeper`, `steered`, `tally`, `trial-v1` and `trial-v2`.
+//! `target/guests`: `asking`, `contract-<language>`, `counter-v1`, `counter-v2`, `endings-go`, `endings-javascript`,
+//! `gap`, `hostile`, `minting`, `moody`, `sleeper`, `steered`, `tally`, `trial-v1` and `trial-v2`.
 //!
 //! What is up to date is left alone. A language whose tools are missing is skipped by name; with
 //! `CI=true` that is an error.
@@ -58,8 +58,9 @@ impl Language {
         let folder = root().join("tests/guests");
         let mut guests =
             vec![(format!("contract-{}", self.name()), folder.join("contract").join(self.name()))];
-        if self == Self::Go {
-            guests.push(("endings-go".to_owned(), folder.join("endings-go")));
+        if matches!(self, Self::Go | Self::JavaScript) {
+            let endings = format!("endings-{}", self.name());
+            guests.push((endings.clone(), folder.join(endings)));
         }
         guests
     }

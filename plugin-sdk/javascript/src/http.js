@@ -56,7 +56,7 @@ export class Response {
   }
 }
 
-/** A request as it crosses. A body that is neither text nor bytes is sent as JSON. */
+/** A request as it crosses. */
 function lowered({ method = "GET", url, headers = {}, body, json, timeoutMs = 0 }) {
   const pairs = Array.isArray(headers) ? headers : Object.entries(headers);
   const sent = json === undefined ? body : encodeJson(json);
