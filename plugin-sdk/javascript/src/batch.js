@@ -27,8 +27,8 @@ export class Batch {
   }
 
   /** The messages, in order. */
-  *[Symbol.iterator]() {
-    for (let index = 0; index < this.length; index++) yield this.at(index);
+  [Symbol.iterator]() {
+    return Array.from({ length: this.length }, (_, index) => this.at(index))[Symbol.iterator]();
   }
 
   /** The values of a field, one a message: NaN (of a number) or null where a message does not have it. */
@@ -95,7 +95,12 @@ export class Message {
 
 /** The class of messages that have these fields as properties. */
 export function messageWith(fields) {
-  class MessageWithFields extends Message {}
+  // As a class that extends Message would be, without the calls that make one.
+  function MessageWithFields(batch, index) {
+    this.batch = batch;
+    this.index = index;
+  }
+  MessageWithFields.prototype = Object.create(Message.prototype);
   Object.entries(fields).forEach(([name, { kind }], place) => {
     if (name in Message.prototype || name === "batch" || name === "index") {
       throw new TypeError(`a field cannot be named "${name}", which is a property of every message`);

@@ -27,7 +27,7 @@ class Column {
   spread(indices, absent) {
     if (this.covers(indices)) return this.values;
     let next = 0;
-    return indices.map((index) => {
+    return listOf(indices).map((index) => {
       while (next < this.indices.length && this.indices[next] < index) next++;
       return this.indices[next] === index ? this.values[next++] : absent;
     });
@@ -35,10 +35,14 @@ class Column {
 
   /** Whether it has a value for each of these indices, and no other. */
   covers(indices) {
-    if (this.indices.length !== indices.length) return false;
-    return this.indices.every((index, n) => index === indices[n]);
+    const count = this.indices.length;
+    if (typeof indices === "number") return count === indices && this.indices[count - 1] === count - 1;
+    return count === indices.length && this.indices.every((index, n) => index === indices[n]);
   }
 }
+
+/** Indices: a list, or a number, which stands for all below it. */
+const listOf = (indices) => (typeof indices === "number" ? Array.from({ length: indices }, (_, n) => n) : indices);
 
 /** What one place in the forwarded messages is changed to. */
 export class EditColumn extends Column {
@@ -109,9 +113,9 @@ export class MetadataColumn extends Column {
 
 const INHERIT = { tag: "inherit" };
 
-/** The columns of all keys or edits; none, if nothing was set. */
+/** The columns of all keys or edits; none, if nothing was set. Indices are a list, or a number that stands for all below. */
 export function lowered(columns, indices) {
-  if (columns === undefined || indices.length === 0) return [];
+  if (columns === undefined || indices === 0) return [];
   if (columns.every((column) => column.indices.length === 0)) return [];
   return columns.map((column) => column.lower(indices));
 }

@@ -55,7 +55,7 @@ export class Emissions {
       payloads: { tag: "each", val: this.#payloads },
       origins,
       outputs: this.#hasOutputs ? this.#outputs : [],
-      metadata: this.#metadata === undefined ? [] : lowered(this.#metadata, Array.from({ length: count }, (_, n) => n)),
+      metadata: this.#metadata === undefined ? [] : lowered(this.#metadata, count),
     };
   }
 }

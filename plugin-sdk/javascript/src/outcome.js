@@ -4,13 +4,19 @@ import { EditColumn, MetadataColumn, lowered } from "./columns.js";
 import { Emissions } from "./emissions.js";
 import { place } from "./names.js";
 
-/** What became of the messages of a batch, told one message after the other. Those it is told nothing of are filtered. */
+/**
+ * What became of the messages of a batch, told one message after the other. Those it is told nothing of are filtered.
+ *
+ * QuickJS takes a few dozen nanoseconds for each property, so what most batches do without is only made when it is needed:
+ * forwarded messages are counted as long as there is no gap, and outputs are listed from the first that is named.
+ */
 export class Outcome {
   #shape;
   #index = -1;
-  #forwarded = [];
-  #outputs = [];
-  #hasOutputs = false;
+  /** Messages 0 to `count` go on, while `listed` is undefined. */
+  #count = 0;
+  #listed;
+  #outputs;
   #edits;
   #metadata;
   #emissions;
@@ -28,7 +34,7 @@ export class Outcome {
   of(index) {
     if (this.#retry !== null) throw new Error("nothing is decided on behind a message that is to be offered again");
     if (index < this.#index) throw new Error("messages are decided on in their order");
-    this.#settle();
+    if (this.#rejected >= 0) this.#settle();
     this.#index = index;
     return this;
   }
@@ -40,19 +46,33 @@ export class Outcome {
 
   /** Lets the message go on, as a rule to the output "default". Of several calls the last counts. */
   forward(output) {
-    const forwarded = this.#forwarded;
-    const last = forwarded.length - 1;
-    const known = last >= 0 && forwarded[last] === this.#index;
-    if (!known) forwarded.push(this.#index);
-    const number = output === undefined ? 0 : place(this.#shape.outputs, output, "outputs");
-    if (known) this.#outputs[last] = number;
-    else this.#outputs.push(number);
-    if (number !== 0) this.#hasOutputs = true;
+    const index = this.#index;
+    if (this.#listed === undefined) {
+      if (index === this.#count) {
+        this.#count++;
+      } else if (index > this.#count) {
+        this.#listed = Array.from({ length: this.#count }, (_, n) => n);
+        this.#listed.push(index);
+      }
+    } else if (this.#listed[this.#listed.length - 1] !== index) {
+      this.#listed.push(index);
+    }
+    if (output !== undefined || this.#outputs !== undefined) {
+      const number = output === undefined ? 0 : place(this.#shape.outputs, output, "outputs");
+      this.#setOutput(number);
+    }
   }
 
   /** Lets all messages of a batch go on, those already told of aside. */
   forwardAll(batch) {
-    for (let index = this.#index + 1; index < batch.length; index++) this.of(index).forward();
+    const first = this.#index + 1;
+    if (first >= batch.length) return;
+    if (this.#listed === undefined && this.#count === first && this.#outputs === undefined) {
+      this.of(batch.length - 1);
+      this.#count = batch.length;
+    } else {
+      for (let index = first; index < batch.length; index++) this.of(index).forward();
+    }
   }
 
   /**
@@ -110,6 +130,19 @@ export class Outcome {
     this.#retry = { message: this.#index, reason: String(reason), afterMs: Math.min(Math.ceil(afterMs), 0xffffffff) };
   }
 
+  #forwarded() {
+    return this.#listed === undefined ? this.#count : this.#listed.length;
+  }
+
+  /** The output of the last forwarded message. */
+  #setOutput(number) {
+    if (number === 0 && this.#outputs === undefined) return;
+    const forwarded = this.#forwarded();
+    this.#outputs ??= [];
+    while (this.#outputs.length < forwarded) this.#outputs.push(0);
+    this.#outputs[forwarded - 1] = number;
+  }
+
   #edit(name) {
     const column = place(this.#shape.edits, name, "edits");
     this.#edits ??= this.#shape.editIsNumber.map((isNumber) => new EditColumn(isNumber));
@@ -123,11 +156,12 @@ export class Outcome {
 
   #takeBack() {
     const index = this.#index;
-    const forwarded = this.#forwarded;
-    if (forwarded.length > 0 && forwarded[forwarded.length - 1] === index) {
-      forwarded.pop();
-      this.#outputs.pop();
+    if (this.#listed === undefined) {
+      this.#count = Math.min(this.#count, index);
+    } else if (this.#listed[this.#listed.length - 1] === index) {
+      this.#listed.pop();
     }
+    if (this.#outputs !== undefined) this.#outputs.length = Math.min(this.#outputs.length, this.#forwarded());
     while (this.#origins.length > 0 && this.#origins[this.#origins.length - 1] === index) this.#origins.pop();
     this.#emissions.keep(this.#origins.length);
     this.#edits?.forEach((column) => column.keep(index));
@@ -137,17 +171,22 @@ export class Outcome {
   /** As the contract wants it. */
   lower(count) {
     this.#settle();
-    const forwarded = this.#forwarded;
-    const all = forwarded.length === count;
-    const none = forwarded.length === 0;
+    const forwarded = this.#forwarded();
+    const indices = this.#listed ?? forwarded;
     return {
-      forward: none ? { tag: "nothing" } : all ? { tag: "all" } : { tag: "these", val: forwarded },
-      forwardOutputs: this.#hasOutputs ? this.#outputs : [],
-      forwardMetadata: lowered(this.#metadata, forwarded),
-      edits: lowered(this.#edits, forwarded),
+      forward: this.#forward(forwarded, count),
+      forwardOutputs: this.#outputs ?? [],
+      forwardMetadata: lowered(this.#metadata, indices),
+      edits: lowered(this.#edits, indices),
       emissions: this.#emissions.lower(this.#origins),
       rejections: this.#rejections,
       retry: this.#retry,
     };
+  }
+
+  #forward(forwarded, count) {
+    if (forwarded === 0) return { tag: "nothing" };
+    if (forwarded === count) return { tag: "all" };
+    return { tag: "these", val: this.#listed ?? Array.from({ length: forwarded }, (_, n) => n) };
   }
 }
