@@ -13,6 +13,7 @@ mod auth;
 mod before_connect;
 mod body;
 mod client;
+mod comparison;
 mod compose;
 mod endpoint;
 pub mod error;
@@ -40,6 +41,7 @@ mod plugin_use;
 mod read;
 mod redacted;
 mod reference;
+mod reload_file;
 mod report;
 mod root;
 mod schema;
@@ -53,11 +55,12 @@ pub mod units;
 mod url;
 mod written;
 
-pub use agreements::{Agreements, Before, Disagreement};
+pub use agreements::{Agreements, Before, BeforeAll, Disagreement, Reconfigured};
 pub use auth::{Auth, BearerFrom};
 pub use before_connect::ConnectorSettings;
 pub use body::{BodyError, BodyReader, Mistake};
 pub use client::{Client, ClientTls, Heartbeat, Proxies, Reconnect, is_of_handshake};
+pub use comparison::{PipelineChanges, StageChange};
 pub use endpoint::{
     Batch, Buffer, Codec, Endpoint, MessageType, Mode, Packing, Peers, Ping, ReplySink, SlowPeer,
     WebSocketSink, WebSocketSource, WhenFull, WhenNoPeers,
@@ -82,6 +85,7 @@ pub use places::{Part, PipelinePart, Places};
 pub use plugin_use::Limits;
 pub use redacted::Redacted;
 pub use reference::reference;
+pub use reload_file::{ReloadFile, Reread};
 pub use root::{Admin, Config, Plugins, StateFolder};
 pub use schema::schema;
 pub use server::Server;

@@ -4,7 +4,7 @@ use super::{ConfigFile, Exit, answer, block_on, complain, is_terminal, load, tel
 use crate::app::{self, CheckFinding};
 use crate::config::{Config, ConfigError, Loaded};
 use crate::connector::CurrentPlugins;
-use serde_json::{Value, json};
+use serde_json::json;
 use std::path::Path;
 
 #[derive(Debug, clap::Args)]
@@ -80,8 +80,8 @@ impl CheckArgs {
         let Findings { errors, warnings, away } = findings;
         let errors: Vec<_> = errors.iter().chain(away).collect();
         let mut answer = if self.json {
-            let errors: Vec<_> = errors.into_iter().map(as_json).collect();
-            let warnings: Vec<_> = warnings.iter().map(as_json).collect();
+            let errors: Vec<_> = errors.into_iter().map(ConfigError::to_json).collect();
+            let warnings: Vec<_> = warnings.iter().map(ConfigError::to_json).collect();
             json!({ "ok": errors.is_empty(), "errors": errors, "warnings": warnings }).to_string()
         } else {
             let colour = is_terminal();
@@ -105,23 +105,7 @@ async fn away(file: &Path, config: &Config, plugins: CurrentPlugins) -> Vec<Conf
     let unreachable = app::check_connections(config, plugins).await.into_iter();
     let said = unreachable.map(|(pipeline, end, why)| ConfigError {
         hint: why.hint,
-        ..whole(file, format!("pipeline {pipeline}, {end}: {}", why.error))
+        ..ConfigError::whole(file, format!("pipeline {pipeline}, {end}: {}", why.error))
     });
     said.collect()
-}
-
-/// Something that is said of the file as a whole.
-fn whole(file: &Path, message: String) -> ConfigError {
-    ConfigError { file: file.to_owned(), place: None, message, hint: None }
-}
-
-fn as_json(error: &ConfigError) -> Value {
-    let place = error.place.as_ref();
-    json!({
-        "file": error.file.display().to_string(),
-        "line": place.map(|place| place.line),
-        "column": place.map(|place| place.column),
-        "message": error.message,
-        "hint": error.hint,
-    })
 }

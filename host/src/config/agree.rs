@@ -193,6 +193,13 @@ impl Endpoint {
     }
 }
 
+impl Endpoint {
+    /// Whether peers that were let in as one of two endpoints of a path says may stay as the other says.
+    pub fn lets_in_as(&self, there: &Self) -> bool {
+        SHARED.iter().all(|key| (key.is_same)(self, there))
+    }
+}
+
 impl Listen {
     /// The host and the port, as they are.
     pub fn address(&self) -> (&str, u16) {

@@ -30,6 +30,23 @@ struct Party {
 #[derive(Debug)]
 pub struct Before(Vec<Party>);
 
+/// What came of configuring several pipelines anew at once.
+#[derive(Debug)]
+pub struct Reconfigured {
+    /// What was noted of them before, to restore it.
+    pub before: BeforeAll,
+    /// The endpoints, each with its pipeline, that say otherwise than one of those before: they cannot be open at
+    /// the same time.
+    pub clashing: Vec<(String, String)>,
+}
+
+/// The agreements of several pipelines before they were configured anew, to restore them.
+#[derive(Debug)]
+pub struct BeforeAll {
+    pipelines: Vec<String>,
+    parties: Vec<Party>,
+}
+
 /// Two endpoints that say different things where they must say the same.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Disagreement {
@@ -68,6 +85,48 @@ impl Agreements {
     pub fn restore(&mut self, pipeline: &str, before: Before) {
         self.forget(pipeline);
         self.parties.extend(before.0);
+    }
+
+    /// Notes the server endpoints of several pipelines, in the place of what was noted of these and of those that
+    /// are `gone`.
+    ///
+    /// # Errors
+    /// The pipeline that has an endpoint which differs from one of another pipeline; nothing is changed then.
+    pub fn reconfigure(
+        &mut self,
+        gone: &[&str],
+        pipelines: &[&Pipeline],
+    ) -> Result<Reconfigured, (String, Disagreement)> {
+        let names = pipelines.iter().map(|pipeline| pipeline.name.as_str());
+        let names: Vec<String> = names.chain(gone.iter().copied()).map(str::to_owned).collect();
+        let parties: Vec<Party> =
+            self.parties.extract_if(.., |party| names.contains(&party.pipeline)).collect();
+        let before = BeforeAll { pipelines: names, parties };
+        let mut clashing = Vec::new();
+        for pipeline in pipelines {
+            for (end, endpoint) in pipeline.endpoints().filter(|(_, endpoint)| endpoint.listen().is_some()) {
+                let is_own = |party: &&Party| party.pipeline == pipeline.name && party.end == end;
+                let own = before.parties.iter().find(is_own);
+                let party = match self.agree(&pipeline.name, end, endpoint, own) {
+                    Ok(party) => party,
+                    Err(disagreement) => {
+                        self.restore_all(before);
+                        return Err((pipeline.name.clone(), disagreement));
+                    }
+                };
+                if before.parties.iter().any(|before| before.clashes_with(&party)) {
+                    clashing.push((pipeline.name.clone(), end.to_owned()));
+                }
+                self.parties.push(party);
+            }
+        }
+        Ok(Reconfigured { before, clashing })
+    }
+
+    /// Takes back what was noted of several pipelines.
+    pub fn restore_all(&mut self, before: BeforeAll) {
+        self.parties.retain(|party| !before.pipelines.contains(&party.pipeline));
+        self.parties.extend(before.parties);
     }
 
     /// A pipeline is configured no more. What others took from it stays theirs.
@@ -137,6 +196,13 @@ impl Party {
         let address = |party: &Self| party.written.listen().map(|listen| (listen.host.clone(), listen.port));
         let is_of_path = self.pattern.is_some() && self.pattern == other.pattern;
         address(self) == address(other) && (key.name == TLS.name || is_of_path)
+    }
+
+    /// Whether the two, as they are agreed on, cannot be open at once.
+    fn clashes_with(&self, other: &Self) -> bool {
+        let differs =
+            |key: &AgreedKey| self.shares(key, other) && !(key.is_same)(&self.agreed, &other.agreed);
+        SHARED.iter().chain([&TLS]).any(differs)
     }
 
     fn in_words(&self) -> String {

@@ -1,5 +1,6 @@
 //! What is wrong with a configuration file: every error with its place, the line, and a hint.
 
+use serde_json::{Value, json};
 use std::fmt::{self, Write as _};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -46,6 +47,11 @@ impl ConfigErrors {
         Self(vec![ConfigError { file: file.to_owned(), place: None, message: message.into(), hint }])
     }
 
+    /// These errors of a file that is right by itself, in its order: of what it names, say. `None` if there is none.
+    pub fn of(errors: Vec<ConfigError>) -> Option<Self> {
+        (!errors.is_empty()).then(|| Self::new(errors))
+    }
+
     /// The errors, in the order of the file.
     pub fn iter(&self) -> std::slice::Iter<'_, ConfigError> {
         self.0.iter()
@@ -87,6 +93,28 @@ impl fmt::Display for ConfigError {
 }
 
 impl ConfigError {
+    /// An error of a file as a whole.
+    pub fn whole(file: &Path, message: impl Into<String>) -> Self {
+        Self { file: file.to_owned(), place: None, message: message.into(), hint: None }
+    }
+
+    /// The error for programs: `file`, `line`, `column`, `message` and `hint`, which are null where there is none.
+    pub fn to_json(&self) -> Value {
+        json!({
+            "file": self.file.display().to_string(),
+            "line": self.place.as_ref().map(|place| place.line),
+            "column": self.place.as_ref().map(|place| place.column),
+            "message": self.message,
+            "hint": self.hint,
+        })
+    }
+
+    /// The error in one line: `file:line:column: message`.
+    pub fn in_a_line(&self) -> String {
+        let place = self.place.as_ref().map(|place| format!("{}:{}:", place.line, place.column));
+        format!("{}:{} {}", self.file.display(), place.unwrap_or_default(), self.message)
+    }
+
     /// The error as text that ends in a line break, in colour for a terminal.
     pub fn render_error(&self, colour: bool) -> String {
         self.render("", colour)

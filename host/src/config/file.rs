@@ -8,7 +8,7 @@ use super::error::{ConfigError, ConfigErrors};
 use super::read::TableReader;
 use super::report::Report;
 use super::root::{ConfigAt, home};
-use super::{Config, Environment, Places, written};
+use super::{Config, Environment, Places, Server, written};
 use std::path::Path;
 use toml::Spanned;
 use toml::de::DeTable;
@@ -33,15 +33,19 @@ pub struct Loaded {
 /// # Errors
 /// All errors of the file, or that it cannot be read.
 pub fn load(path: &Path, environment: &Environment) -> Result<Loaded, ConfigErrors> {
-    let bytes = std::fs::read(path).map_err(|error| match error.kind() {
+    parse(path, &read(path)?, environment)
+}
+
+/// The bytes of a configuration file.
+pub(super) fn read(path: &Path) -> Result<Vec<u8>, ConfigErrors> {
+    std::fs::read(path).map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound => ConfigErrors::whole(
             path,
             "there is no such configuration file",
             Some("`-c FILE` names another, and `tidemill init` writes a first one".into()),
         ),
         _ => ConfigErrors::whole(path, format!("failed to read the configuration file: {error}"), None),
-    })?;
-    parse(path, &bytes, environment)
+    })
 }
 
 /// Reads a configuration that was read from `path`, or stands for what would be there.
@@ -49,6 +53,16 @@ pub fn load(path: &Path, environment: &Environment) -> Result<Loaded, ConfigErro
 /// # Errors
 /// All errors of the configuration.
 pub fn parse(path: &Path, bytes: &[u8], environment: &Environment) -> Result<Loaded, ConfigErrors> {
+    parse_holding(None, path, bytes, environment)
+}
+
+/// The same for a host that runs: endpoints take what they leave out from this `[server]`, whatever the file says.
+pub(super) fn parse_holding(
+    server: Option<&Server>,
+    path: &Path,
+    bytes: &[u8],
+    environment: &Environment,
+) -> Result<Loaded, ConfigErrors> {
     // Columns are those of a text without a byte order mark, as editors count them.
     let bytes = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes);
     let text = String::from_utf8_lossy(bytes);
@@ -59,10 +73,14 @@ pub fn parse(path: &Path, bytes: &[u8], environment: &Environment) -> Result<Loa
         return Err(report.into_errors());
     }
     let Some(document) = syntax(&mut report, &text) else { return Err(report.into_errors()) };
-    let (mut config, at): (Config, ConfigAt) =
-        TableReader::new(&mut report, environment, home).table(document.get_ref(), &(0..0));
+    let (mut config, at): (Config, ConfigAt) = TableReader::new(&mut report, environment, home)
+        .holding(server.map(Server::inherited))
+        .table(document.get_ref(), &(0..0));
     if !report.errors.is_empty() {
         return Err(report.into_errors());
+    }
+    if let Some(server) = server {
+        config.hold(server, &at, &mut report);
     }
     let written = document.get_ref().get("pipelines").and_then(|value| value.get_ref().as_array());
     for (pipeline, table) in config.pipelines.iter_mut().zip(written.into_iter().flat_map(|all| all.iter())) {

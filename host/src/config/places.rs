@@ -36,6 +36,8 @@ pub enum Part {
 /// A part of a pipeline, by its number from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PipelinePart {
+    /// All of it.
+    Whole,
     /// The name of a transform's plugin.
     Plugin(usize),
     /// A transform's `config`; its plugin where that is left out.
@@ -135,6 +137,7 @@ fn connectors(at: &PipelineAt) -> Vec<(Span, Option<Span>)> {
 impl PipelinePlaces {
     fn span(&self, part: PipelinePart) -> &Span {
         let span = match part {
+            PipelinePart::Whole => None,
             PipelinePart::Plugin(transform) => self.transforms.get(transform).map(|(plugin, _)| plugin),
             PipelinePart::PluginConfig(transform) => {
                 self.transforms.get(transform).map(|(plugin, config)| config.as_ref().unwrap_or(plugin))

@@ -73,6 +73,8 @@ pub(super) struct TableReader<'r, 'f> {
     environment: &'r Environment,
     /// What endpoints in server mode may leave out.
     inherited: Inherited,
+    /// Whether that holds, whatever the file says under `[server]`.
+    is_held: bool,
     home: Home,
 }
 
@@ -112,7 +114,7 @@ pub(super) fn blank_with<T: Table>(inherited: Inherited) -> T {
 impl<'r, 'f> TableReader<'r, 'f> {
     /// Reads tables of a file whose keys are at `home` where they are not known.
     pub(super) fn new(report: &'r mut Report<'f>, environment: &'r Environment, home: Home) -> Self {
-        Self { report, environment, inherited: Inherited::default(), home }
+        Self { report, environment, inherited: Inherited::default(), is_held: false, home }
     }
 
     /// The same where `[server]` is known before.
@@ -121,8 +123,18 @@ impl<'r, 'f> TableReader<'r, 'f> {
         self
     }
 
-    pub(super) fn set_inherited(&mut self, inherited: Inherited) {
-        self.inherited = inherited;
+    /// The same for a host that runs, whose endpoints take this from `[server]`, whatever the file says there.
+    pub(super) fn holding(mut self, inherited: Option<Inherited>) -> Self {
+        self.is_held = inherited.is_some();
+        self.inherited = inherited.unwrap_or_default();
+        self
+    }
+
+    /// Endpoints take this where they leave it out, unless something else is held.
+    pub(super) fn inherit(&mut self, inherited: Inherited) {
+        if !self.is_held {
+            self.inherited = inherited;
+        }
     }
 
     pub(super) fn inherited(&self) -> &Inherited {

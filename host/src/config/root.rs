@@ -1,12 +1,12 @@
 //! The whole file, and its tables that are no pipelines.
 
-use super::agree;
+use super::agree::{self, Served};
 use super::files;
 use super::form::{Element, Flag, GIB, MIB, One, PathOf, Size, SomeDuration, Sub, Subs, TIB, Text};
 use super::pipeline::{Pipeline, PipelineAt, SinkConfig, SourceConfig, Transform, UniqueNames};
 use super::plugin_use::Limits;
 use super::read::{Table as _, TableReader};
-use super::report::Span;
+use super::report::{Report, Span};
 use super::server::{Server, ServerTable};
 use super::shape::{self, Shape};
 use super::{EndpointText, FilePath, Listen, Redacted};
@@ -68,12 +68,7 @@ fn check_config(config: &mut Config, at: &ConfigAt, reader: &mut TableReader<'_,
         }
     }
     files::report_shared(reader.report, config.pipelines.iter().zip(pipelines));
-    let mut served: Vec<_> = config
-        .pipelines
-        .iter_mut()
-        .zip(pipelines)
-        .flat_map(|(pipeline, at)| agree::served(pipeline, at))
-        .collect();
+    let mut served = served(&mut config.pipelines, at);
     agree::agree(reader.report, &config.server, &mut served);
     agree::warn_of_open_doors(reader.report, &served);
     if config.pipelines.is_empty() && config.admin.is_none() && reader.report.errors.is_empty() {
@@ -82,7 +77,19 @@ fn check_config(config: &mut Config, at: &ConfigAt, reader: &mut TableReader<'_,
     }
 }
 
+/// The server endpoints of all pipelines.
+fn served<'c>(pipelines: &'c mut [Pipeline], at: &'c ConfigAt) -> Vec<Served<'c>> {
+    let places = at.pipelines.as_ref().map_or(&[] as &[PipelineAt], |at| &at.each);
+    pipelines.iter_mut().zip(places).flat_map(|(pipeline, at)| agree::served(pipeline, at)).collect()
+}
+
 impl Config {
+    /// Has this `[server]` hold in the place of the one that the file has.
+    pub(super) fn hold(&mut self, server: &Server, at: &ConfigAt, report: &mut Report<'_>) {
+        self.server = server.clone();
+        agree::agree(report, server, &mut served(&mut self.pipelines, at));
+    }
+
     /// The addresses that its server endpoints are reached at, each once.
     pub fn listeners(&self) -> BTreeSet<(&str, u16)> {
         let endpoints = self.pipelines.iter().flat_map(Pipeline::endpoints);

@@ -38,7 +38,7 @@ impl Form for ServerTable {
 
     fn read(reader: &mut TableReader<'_, '_>, key: &str, value: &Item<'_>) -> Read<Self> {
         let (server, at) = Sub::<Server>::read(reader, key, value)?;
-        reader.set_inherited(server.inherited());
+        reader.inherit(server.inherited());
         Some((server, at))
     }
 

@@ -6,7 +6,8 @@
 use super::read::TableReader;
 use super::redacted::HIDDEN;
 use super::text::without_user_info;
-use super::{EndpointText, Mode, Pipeline, SinkKind, SourceConfig, json};
+use super::units::{show_duration, show_size};
+use super::{Admin, Config, EndpointText, Mode, Pem, Pipeline, ServerTls, SinkKind, SourceConfig, json};
 use serde_json::{Value, json};
 use toml::Spanned;
 use toml::de::DeValue;
@@ -83,6 +84,51 @@ impl Pipeline {
             shown["dead_letter"] = sink_kind(&dead_letter.kind);
         }
         shown
+    }
+}
+
+impl Config {
+    /// The tables beside the pipelines with the defaults filled in, without secrets.
+    pub fn settings_shown(&self) -> Value {
+        let Self { plugins, server, state, admin, .. } = self;
+        let tls = |tls: &ServerTls| {
+            let clients = tls.clients.as_ref().map(|clients| {
+                let auth = if clients.are_required { "required" } else { "optional" };
+                json!({ "client_ca": pem(&clients.ca), "client_auth": auth })
+            });
+            json!({ "cert": pem(&tls.identity.cert), "key": pem(&tls.identity.key), "clients": clients })
+        };
+        let admin = admin.as_ref().map(|Admin { listen, token }| {
+            json!({ "listen": listen.to_string(), "token": token.as_ref().map(|_| HIDDEN) })
+        });
+        json!({
+            "plugins": {
+                "dir": plugins.dir.to_string(),
+                "watch": plugins.watch,
+                "cache": plugins.cache.to_string(),
+                "max_size": show_size(plugins.max_size_bytes),
+            },
+            "server": {
+                "host": server.host.shown(),
+                "port": server.port,
+                "max_connections": server.max_connections,
+                "handshake_timeout": show_duration(server.handshake_timeout),
+                "tls": server.tls.as_ref().map(tls),
+            },
+            "state": {
+                "dir": state.dir.to_string(),
+                "interval": show_duration(state.interval),
+                "max_size": show_size(state.max_size_bytes),
+            },
+            "admin": admin,
+        })
+    }
+}
+
+fn pem(pem: &Pem) -> String {
+    match pem {
+        Pem::File(path) => path.to_string(),
+        Pem::Base64(_) => HIDDEN.to_owned(),
     }
 }
 
