@@ -168,6 +168,11 @@ impl Connections {
         self.table.drop_failed(|row| row.metrics.place().0 == pipeline);
     }
 
+    /// Whether an endpoint of this place is there, or a peer that has not left it yet.
+    pub fn has(&self, pipeline: &str, endpoint: &str) -> bool {
+        self.rows().iter().any(|row| row.metrics.place() == (pipeline, endpoint))
+    }
+
     /// Every endpoint, in the order in which they were opened.
     pub fn list(&self) -> Vec<EndpointView> {
         self.rows().iter().filter_map(|row| row.view()).collect()
@@ -226,7 +231,7 @@ impl OpenEndpoint {
     pub fn show(&self, state: EndpointState) {
         let mut inner = lock(&self.row.inner);
         if let Some((old, _)) = inner.state.replace((state, now_ms())) {
-            self.metrics.state(old.as_str()).dec();
+            self.metrics.left(old.as_str());
         }
         self.metrics.state(state.as_str()).inc();
         drop(inner);
@@ -267,7 +272,7 @@ impl OpenEndpoint {
     /// Takes a peer that has gone out of the table.
     pub fn farewell(&self, connected: &OpenConnection) {
         if self.remove(connected) {
-            self.metrics.state(EndpointState::Connected.as_str()).dec();
+            self.metrics.left(EndpointState::Connected.as_str());
         }
     }
 
@@ -297,7 +302,7 @@ impl EndpointRow {
 impl Drop for EndpointRow {
     fn drop(&mut self) {
         if let Some((state, _)) = lock(&self.inner).state.take() {
-            self.metrics.state(state.as_str()).dec();
+            self.metrics.left(state.as_str());
         }
         if let Some(table) = self.table.upgrade() {
             lock(&table.rows).remove(&self.number);

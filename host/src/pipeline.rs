@@ -13,6 +13,7 @@ mod outlets;
 mod recovery;
 mod retries;
 mod stage;
+mod update;
 
 pub use control::{
     Control, Ended, Ending, ProbationTerms, Resume, RolledBack, ShadowCounts, ShadowOffer, ShadowOutcome,
@@ -20,6 +21,11 @@ pub use control::{
 };
 pub use line::{LAST_GOODBYE, Line};
 pub use recovery::Persistence;
+pub use stage::share_out;
+pub use update::{
+    DeadLetterUpdate, Departure, NotRenewed, RenewedStage, SinkUpdate, StageParts, StageUpdate, Update,
+    Updated,
+};
 
 use crate::config::{self, DEAD_LETTER, SOURCE};
 use crate::dead_letters::KeptLetters;
@@ -86,5 +92,5 @@ pub fn build(parts: Parts, metrics: &Metrics) -> (Line, mpsc::Sender<Control>) {
     let ends = Ends::new(source, place, paused, outlets, control);
     let generations = durable
         .map(|(writer, interval)| Generations::new(name.clone(), writer, interval, metrics.state(&name)));
-    (Line::new(name.clone(), metrics.ledger(&name), ends, stages, generations), sender)
+    (Line::new(metrics.ledger(&name), ends, stages, generations, (name, persistence)), sender)
 }

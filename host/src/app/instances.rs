@@ -6,6 +6,7 @@
 use super::plugin_registry::{PluginRefusal, check_outputs};
 use crate::config;
 use crate::http_client::http_of;
+use crate::pipeline::share_out;
 use crate::plugin::{
     Fault, FaultKind, FirstAnswers, HostState, Instance, Plugin, PluginKind, Setup, StatePart,
 };
@@ -95,8 +96,7 @@ pub(super) async fn instances(
         try_join_all(restored).await.map_err(|fault| PluginRefusal::state(transform, setup, fault))?;
     } else {
         let kept: Vec<Bytes> = kept.into_iter().flatten().collect();
-        let shares = instances.iter_mut().zip(setup.of_each());
-        match try_join_all(shares.map(|(instance, setup)| take_share(instance, &kept, setup.part))).await {
+        match share_out(&mut instances, setup, &kept).await {
             Ok(snapshots) => shared_out = Some(snapshots),
             Err(fault) => {
                 (shared_out, refusal) = (Some(vec![None; instances.len()]), Some(fault));
@@ -105,16 +105,6 @@ pub(super) async fn instances(
         }
     }
     Ok(MadeInstances { instances, shared_out, refusal })
-}
-
-/// Gives an instance its share of the state of other instances, and its own snapshot back.
-async fn take_share(
-    instance: &mut Instance,
-    snapshots: &[Bytes],
-    part: StatePart,
-) -> Result<Option<Bytes>, Fault> {
-    instance.restore(snapshots, part).await?;
-    instance.snapshot().await
 }
 
 /// Makes the instances of a stage as `init` makes them.

@@ -154,7 +154,7 @@ impl Transform {
     pub fn change_since(&self, before: &Self) -> StageChange {
         // Each key belongs to one of the two groups.
         let Self { name: _, plugin, config, limits, allow, http, instances, key, state, .. } = self;
-        let Self { on_error, tick, max_batch, max_batch_bytes, retries, .. } = self;
+        let Self { on_error, tick, max_batch, max_batch_bytes, retries, swap, .. } = self;
         if *instances != before.instances || *key != before.key && *instances > 1 {
             return StageChange::SharedOut;
         }
@@ -164,8 +164,8 @@ impl Transform {
         if of_instances != before_of_instances {
             return StageChange::Renewed;
         }
-        let of_host: (OnError, _, _, _, _, _) =
-            (*on_error, *tick, *max_batch, *max_batch_bytes, *retries, key);
+        let of_host: (OnError, _, _, _, _, _, _) =
+            (*on_error, *tick, *max_batch, *max_batch_bytes, *retries, key, *swap);
         let before_of_host = (
             before.on_error,
             before.tick,
@@ -173,6 +173,7 @@ impl Transform {
             before.max_batch_bytes,
             before.retries,
             &before.key,
+            before.swap,
         );
         if of_host == before_of_host { StageChange::None } else { StageChange::Adjusted }
     }
@@ -293,7 +294,14 @@ mod tests {
             let now = pipeline(&BEFORE.replace("\"filter\"", &format!("\"filter\", {text}")));
             now.transforms[1].change_since(&before.transforms[1])
         };
-        for text in ["retries = 1", "on_error = \"drop\"", "max_batch = 1", "tick = \"1s\"", "key = \"/a\""] {
+        for text in [
+            "retries = 1",
+            "on_error = \"drop\"",
+            "max_batch = 1",
+            "tick = \"1s\"",
+            "key = \"/a\"",
+            "swap = { shadow = 3 }",
+        ] {
             assert_eq!(of(text), StageChange::Adjusted, "{text}");
         }
         for text in

@@ -1,5 +1,6 @@
 //! What a running pipeline is told, and how it answers.
 
+use super::update::Update;
 use crate::dead_letters::RetryOrder;
 use crate::generation::Position;
 use crate::plugin::{Fault, Instance, Setup};
@@ -17,6 +18,8 @@ pub enum Control {
     Change(VersionChange),
     /// Take dead letters in again, as the pipeline has room for them.
     Retry(Box<RetryOrder>),
+    /// Take over another configuration, before the next call of a plugin.
+    Update(Box<Update>),
     /// Stop reading, finish what is in flight until the deadline, close.
     Stop {
         /// When what is still in flight is given up.

@@ -5,6 +5,7 @@
 //! backpressure like any other: the pipeline reads nothing until there is room.
 
 use super::recovery::Persistence;
+use crate::config::DEAD_LETTER;
 use crate::dead_letters::{KeptLetters, Letter};
 use crate::foreign_text;
 use crate::message::metadata::{Metadata, now_us};
@@ -157,6 +158,31 @@ impl DeadLetters {
     /// Whether every letter is written or lost.
     pub(super) fn is_empty(&self) -> bool {
         self.waiting.is_empty() && self.taken.is_empty()
+    }
+
+    /// Whether no letter is with the sink: what waits for room may still go to another.
+    pub(super) fn is_sink_idle(&self) -> bool {
+        self.taken.is_empty()
+    }
+
+    /// Has another sink take the letters that wait and all that follow, or none: then those that wait are lost, and
+    /// so are those of which the sink before does not know yet whether they are written. Gives that back.
+    pub(super) fn exchange(&mut self, next: Option<DeadLetterSink>) -> Option<(Sink, Place)> {
+        let delivered_before = next.as_ref().map_or(0, |next| next.metrics.account.counts().delivered);
+        let old = std::mem::replace(&mut self.sink, next);
+        self.delivered_before = delivered_before;
+        let lost = self.taken.drain(..);
+        let waiting = if self.sink.is_none() { self.waiting.drain(..) } else { self.waiting.drain(..0) };
+        let lost = lost.chain(waiting.map(|(letter, counts)| {
+            self.backlog.remove(letter.payload.len());
+            counts
+        }));
+        let DeadLetterSink { sink, metrics } = old?;
+        for LetterCounts { account, reason } in lost {
+            account.dropped(reason, 1);
+            metrics.account.dropped(Reason::SinkUnavailable, 1);
+        }
+        Some((sink, Place { stage: DEAD_LETTER.into(), account: metrics.account, plugin: None }))
     }
 
     /// Ready once every letter is written or lost.

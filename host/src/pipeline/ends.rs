@@ -8,6 +8,7 @@ use super::control::{Control, VersionChange};
 use super::dead_letters::Place;
 use super::outlets::Outlets;
 use super::retries::RetryOrders;
+use super::update::Update;
 use crate::source::Source;
 use crate::telemetry::SecondsCounter;
 use crate::websocket::close_code::GOING_AWAY;
@@ -36,6 +37,10 @@ pub(super) struct Ends {
     pub(super) changes: VecDeque<VersionChange>,
     /// Dead letters that are to enter again.
     pub(super) retries: RetryOrders,
+    /// Another configuration that was asked for, likewise.
+    pub(super) updates: VecDeque<Update>,
+    /// The pipeline ends: an update that comes is dropped unanswered.
+    is_ending: bool,
     /// No plugin is called any more: a swap that comes is dropped unanswered.
     is_past_plugins: bool,
     control: mpsc::Receiver<Control>,
@@ -61,6 +66,8 @@ impl Ends {
             outlets,
             changes: VecDeque::new(),
             retries: RetryOrders::default(),
+            updates: VecDeque::new(),
+            is_ending: false,
             is_past_plugins: false,
             control,
             deadline: None,
@@ -83,6 +90,7 @@ impl Ends {
             match self.control.poll_recv(cx) {
                 Poll::Ready(Some(Control::Change(change))) => self.take_change(change),
                 Poll::Ready(Some(Control::Retry(order))) => self.retries.take(*order),
+                Poll::Ready(Some(Control::Update(update))) => self.take_update(*update),
                 Poll::Ready(Some(Control::Stop { deadline })) => self.deadline = Some(deadline),
                 Poll::Ready(None) => self.deadline = Some(Instant::now()),
                 Poll::Pending => return,
@@ -99,10 +107,27 @@ impl Ends {
         }
     }
 
+    /// Whether there is a swap, an update or a stop to look at.
+    pub(super) fn is_told(&self) -> bool {
+        !self.changes.is_empty() || !self.updates.is_empty() || self.deadline.is_some()
+    }
+
+    /// The pipeline comes to its end: whoever brings another configuration is told at once that it comes too late.
+    pub(super) fn begin_to_end(&mut self) {
+        self.is_ending = true;
+        self.updates.clear();
+    }
+
     /// Every plugin has finished: whoever offers another version is told at once that it comes too late.
     pub(super) fn pass_plugins(&mut self) {
         self.is_past_plugins = true;
         self.changes.clear();
+    }
+
+    fn take_update(&mut self, update: Update) {
+        if !self.is_ending {
+            self.updates.push_back(update);
+        }
     }
 
     fn take_change(&mut self, change: VersionChange) {

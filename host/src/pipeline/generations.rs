@@ -34,7 +34,7 @@ pub(super) struct Generations {
     failures: u32,
     not_before: Option<Instant>,
     /// The keys that are on their way to the disk, of each stage that has any.
-    on_the_way: Vec<(usize, Vec<Arc<str>>)>,
+    on_the_way: Vec<(Arc<str>, Vec<Arc<str>>)>,
 }
 
 impl Generations {
@@ -77,13 +77,13 @@ impl Generations {
     /// Puts a generation together, of what was saved just now.
     pub(super) fn take(&mut self, stages: &mut [Stage], position: Option<Position>) -> Generation {
         (self.taken, self.is_wanted) = (Instant::now(), false);
-        let durable = stages.iter_mut().enumerate().filter(|(_, stage)| stage.is_durable());
+        let durable = stages.iter_mut().filter(|stage| stage.is_durable());
         let mut transforms = Vec::new();
-        for (number, stage) in durable {
+        for stage in durable {
             let transform = stage.take_changes();
             let keys: Vec<_> = transform.values.iter().map(|(key, _)| key.clone()).collect();
             if !keys.is_empty() {
-                self.on_the_way.push((number, keys));
+                self.on_the_way.push((stage.name().clone(), keys));
             }
             transforms.push(transform);
         }
@@ -115,8 +115,11 @@ impl Generations {
             self.metrics.unwritten.set(0);
             return Poll::Ready(Ok(()));
         };
-        for (number, keys) in on_the_way {
-            stages[number].give_back(keys);
+        for (name, keys) in on_the_way {
+            // Meanwhile stages may have come and gone.
+            if let Some(stage) = stages.iter_mut().find(|stage| *stage.name() == name) {
+                stage.give_back(keys);
+            }
         }
         stages.iter_mut().for_each(Stage::unsave);
         self.failed(&error);

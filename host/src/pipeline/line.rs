@@ -9,11 +9,13 @@ mod changing;
 mod closing;
 mod durable;
 mod retrying;
+mod updating;
 
 use super::control::{Ended, Ending, Resume};
 use super::ends::{Ends, GraceOver, Timer};
 use super::generations::Generations;
 use super::outlets::Routed;
+use super::recovery::Persistence;
 use super::stage::{Broken, Due, Given, Stage, WorkOutcome};
 use crate::message::Message;
 use crate::source::{Fill, Room};
@@ -37,6 +39,8 @@ pub const LAST_GOODBYE: Duration = Duration::from_millis(200);
 #[derive(Debug)]
 pub struct Line {
     name: Arc<str>,
+    /// How it takes it that something fails again and again.
+    persistence: Persistence,
     ends: Ends,
     stages: Vec<Stage>,
     batch: Vec<Message>,
@@ -57,6 +61,8 @@ pub struct Line {
     resume: Resume,
     /// Messages that waited for a plugin which fails again and again when the stop came.
     abandoned: u64,
+    /// A message failed whose stage stops the pipeline then.
+    is_to_stop: bool,
     /// Nothing waits for a plugin any more, and the plugins have finished.
     has_worked_off: bool,
     /// Ends the accounts when everything else here is gone.
@@ -98,11 +104,11 @@ enum Reading {
 
 impl Line {
     pub(super) fn new(
-        name: Arc<str>,
         ledger: Ledger,
         ends: Ends,
         stages: Vec<Stage>,
         generations: Option<Generations>,
+        (name, persistence): (Arc<str>, Persistence),
     ) -> Self {
         // Whatever ends it before its stages are sealed leaves what is of no one moment.
         let resume = if generations.is_some() { Resume::Newest } else { Resume::Here(None) };
@@ -110,6 +116,7 @@ impl Line {
             generations,
             resume,
             name,
+            persistence,
             ends,
             stages,
             batch: Vec::new(),
@@ -120,6 +127,7 @@ impl Line {
             is_retries_turn: false,
             time_us: None,
             abandoned: 0,
+            is_to_stop: false,
             has_worked_off: false,
             ledger: OpenLedger(ledger),
         }
@@ -175,6 +183,7 @@ impl Line {
         self.ends.retries.close();
         // What comes now is for the end.
         self.stages.iter_mut().for_each(Stage::end_shadow);
+        self.ends.begin_to_end();
         if matches!(ending, Ending::Failed(_)) {
             // A version that comes now is the chance of the next start.
             self.ends.pass_plugins();
@@ -214,7 +223,7 @@ impl Line {
         loop {
             let connected = self.ends.until(|ends, cx| {
                 ends.poll_control(cx);
-                if !ends.changes.is_empty() || ends.stop().is_some() {
+                if ends.is_told() {
                     return Poll::Ready(None);
                 }
                 // The source comes last: nothing is received that has nowhere to go.
@@ -229,7 +238,7 @@ impl Line {
                 Some(Err(error)) => return Ok(Some(Close::unconnected(error))),
                 None => {}
             }
-            self.change_all().await?;
+            self.take_over_all().await?;
             if self.ends.stop().is_some() {
                 return Ok(Some(Close::stopped()));
             }
@@ -282,7 +291,7 @@ impl Line {
         ends.until(move |ends, cx| {
             *is_clear = ends.outlets.poll_drive(cx).is_ready();
             ends.poll_control(cx);
-            if !ends.changes.is_empty() || ends.stop().is_some() {
+            if ends.is_told() {
                 return Poll::Ready(Turn::Look);
             }
             if let Some(error) = ends.outlets.failure() {
@@ -400,33 +409,39 @@ impl Line {
     /// Works off what waits for the stages, call by call, while nothing waits behind them. Ends early for a
     /// swap it has made, a stop, or a stage whose plugin fails again and again.
     async fn work(&mut self, reading: Reading) -> Result<WorkOutcome, GraceOver> {
-        let mut verdict = WorkOutcome::GoOn;
         loop {
-            self.change_all().await?;
-            let is_stopping = reading == Reading::On && self.ends.stop().is_some();
-            if !self.is_clear || is_stopping {
+            self.take_over_all().await?;
+            if !self.call_next(reading).await? {
                 break;
             }
-            if let Some((number, at_us)) = self.missed_tick() {
-                self.tick(number, Some(at_us)).await?;
-                continue;
-            }
-            let Some(number) = self.stages.iter().rposition(Stage::is_next) else { break };
-            let stage = &mut self.stages[number];
-            if stage.is_held() {
-                break;
-            }
-            if self.ends.during(stage.work(&mut self.given)).await? == WorkOutcome::Stop {
-                verdict = WorkOutcome::Stop;
-            }
-            self.hand_over(number);
-            if self.stages[number].is_to_go_back() {
-                self.roll_back(number);
-            }
-            // Calls that return at once never wait: other tasks on the thread run in between.
-            tokio::task::consume_budget().await;
         }
-        Ok(verdict)
+        Ok(if std::mem::take(&mut self.is_to_stop) { WorkOutcome::Stop } else { WorkOutcome::GoOn })
+    }
+
+    /// Makes the next call. Says whether there was one to make.
+    async fn call_next(&mut self, reading: Reading) -> Result<bool, GraceOver> {
+        let is_stopping = reading == Reading::On && self.ends.stop().is_some();
+        if !self.is_clear || is_stopping {
+            return Ok(false);
+        }
+        if let Some((number, at_us)) = self.missed_tick() {
+            self.tick(number, Some(at_us)).await?;
+            return Ok(true);
+        }
+        let Some(number) = self.stages.iter().rposition(Stage::is_next) else { return Ok(false) };
+        let stage = &mut self.stages[number];
+        if stage.is_held() {
+            return Ok(false);
+        }
+        let outcome = self.ends.during(stage.work(&mut self.given)).await?;
+        self.is_to_stop |= outcome == WorkOutcome::Stop;
+        self.hand_over(number);
+        if self.stages[number].is_to_go_back() {
+            self.roll_back(number);
+        }
+        // Calls that return at once never wait: other tasks on the thread run in between.
+        tokio::task::consume_budget().await;
+        Ok(true)
     }
 
     async fn do_due(&mut self, number: usize, due: Due) -> Result<(), GraceOver> {
@@ -483,6 +498,16 @@ impl Line {
             *is_clear = false;
             ends.outlets.dead_letters.take(stages[number].place(), given.failed.drain(..));
         }
+    }
+
+    /// Lets what was offered take over: other versions of plugins, and other configurations.
+    async fn take_over_all(&mut self) -> Result<(), GraceOver> {
+        while let Some(update) = self.ends.updates.pop_front() {
+            self.change_all().await?;
+            // It is far larger than what is done at each turn.
+            Box::pin(self.update(update)).await?;
+        }
+        self.change_all().await
     }
 
     /// Stops the source and puts through what it had received before.
@@ -544,7 +569,8 @@ impl Line {
             *is_clear = ends.outlets.poll_drive(cx).is_ready();
             ends.poll_held(cx);
             ends.poll_control(cx);
-            let is_told = !ends.changes.is_empty() || ends.stop().is_some() != was_stopped;
+            let is_told =
+                !ends.changes.is_empty() || !ends.updates.is_empty() || ends.stop().is_some() != was_stopped;
             let is_over = pause.is_none_or(|pause| timer.poll(cx, Some(pause)).is_ready());
             if is_told || (*is_clear && is_over) { Poll::Ready(()) } else { Poll::Pending }
         })

@@ -5,21 +5,30 @@
 //! not hold the pipeline either, within a bound, and each sink closes as soon as it has got everything. An
 //! output that no sink takes ends here, counted.
 
-use super::dead_letters::{DeadLetters, Place};
+mod leaving;
+
+use super::dead_letters::{DeadLetterSink, DeadLetters, Place};
+use super::update::Departure;
 use crate::config::{MAX_SINKS, Outputs};
 use crate::message::{Failed, Message};
 use crate::sink::Sink;
 use crate::telemetry::{Account, Settled};
 use crate::wait_budget::WaitingBytes;
+use leaving::LeavingOutlet;
 use std::collections::VecDeque;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
+use tokio::sync::oneshot;
+use tokio::time::Sleep;
 
 /// After so many messages or bytes sinks flush, even if more are there: latency and memory under
 /// full load stay bounded.
 const FLUSH_MESSAGES: usize = 1024;
 const FLUSH_BYTES: usize = 128 << 10;
+/// A sink waits so long for the one whose place it takes to be through, so that what peers of both get is in order.
+const ORDER_PATIENCE: Duration = Duration::from_secs(1);
 /// Messages that are handed on in one go: other tasks on the thread run in between.
 const HAND_ON_MESSAGES: usize = 4096;
 
@@ -40,12 +49,27 @@ pub(super) struct Outlet {
     waiting: VecDeque<Message>,
     /// It has got everything, and is closed.
     is_closed: bool,
+    /// It takes the place of a sink that has not gone yet, and waits for that so long at most.
+    behind: Option<Pin<Box<Sleep>>>,
+}
+
+/// A sink of an update.
+#[derive(Debug)]
+pub(super) struct NextOutlet {
+    pub(super) place: Place,
+    pub(super) takes: Outputs,
+    /// `None` is the end of the sink of its name, which stays.
+    pub(super) end: Option<Sink>,
 }
 
 /// All sinks of a pipeline, and what waits for them.
 #[derive(Debug)]
 pub(super) struct Outlets {
     outlets: Vec<Outlet>,
+    /// Sinks that go.
+    departing: Vec<LeavingOutlet>,
+    /// Who is told once they have gone, and what is told.
+    departure: Option<(oneshot::Sender<Departure>, Departure)>,
     /// What was not yet handed on.
     outbox: VecDeque<Routed>,
     /// What waits for the sinks, of all of them.
@@ -80,6 +104,8 @@ impl Outlets {
         debug_assert!(outlets.len() <= MAX_SINKS, "the configuration has refused more");
         let mut this = Self {
             outlets,
+            departing: Vec::new(),
+            departure: None,
             outbox: VecDeque::new(),
             backlog: WaitingBytes::default(),
             takers: Vec::new(),
@@ -129,6 +155,89 @@ impl Outlets {
         self.outbox.push_back(Routed { output, message });
     }
 
+    /// Has these sinks take the place of those that are there, which go within `patience` unless they stay: what
+    /// was for them they get. `outputs` are those of the last transform.
+    pub(super) fn update(
+        &mut self,
+        sinks: Vec<NextOutlet>,
+        outputs: &[Arc<str>],
+        patience: Duration,
+        departure: oneshot::Sender<Departure>,
+    ) {
+        while let Some(Routed { output, message }) = self.outbox.pop_front() {
+            for n in bits(self.takers(output)) {
+                self.backlog.add(message.payload.len());
+                self.outlets[n].waiting.push_back(message.clone());
+            }
+        }
+        let mut before = std::mem::take(&mut self.outlets);
+        let successors: Vec<Arc<str>> = sinks.iter().map(|sink| sink.place.stage.clone()).collect();
+        for NextOutlet { place, takes, end } in sinks {
+            let old = before.iter().position(|outlet| outlet.place.stage == place.stage);
+            let outlet = match (end, old) {
+                (None, Some(old)) => Outlet { takes, ..before.remove(old) },
+                (Some(sink), old) => {
+                    let behind = old.map(|_| Box::pin(tokio::time::sleep(ORDER_PATIENCE)));
+                    Outlet { behind, ..Outlet::new(sink, takes, place) }
+                }
+                // Who has put the update together has looked.
+                (None, None) => continue,
+            };
+            self.outlets.push(outlet);
+        }
+        for outlet in before {
+            outlet.waiting.iter().for_each(|message| self.backlog.remove(message.payload.len()));
+            let has_successor = successors.contains(&outlet.place.stage);
+            self.departing.push(LeavingOutlet::new(outlet, has_successor, patience));
+        }
+        self.takers.clear();
+        self.set_outputs(outputs);
+        self.departure = Some((departure, Departure::default()));
+    }
+
+    /// Has another sink take the dead letters from now on, or none.
+    pub(super) fn exchange_dead_letters(&mut self, next: Option<DeadLetterSink>, patience: Duration) {
+        let has_successor = next.is_some();
+        if let Some((sink, place)) = self.dead_letters.exchange(next) {
+            let outlet = Outlet::new(sink, Outputs::Named(Vec::new()), place);
+            self.departing.push(LeavingOutlet::of_dead_letters(outlet, has_successor, patience));
+        }
+    }
+
+    /// Adds what an update has given up already to what is told once its sinks have gone.
+    pub(super) fn told_of(&mut self, given_up: Vec<(Arc<str>, u64)>) {
+        if let Some((_, departure)) = &mut self.departure {
+            departure.given_up.extend(given_up);
+        }
+    }
+
+    /// Drives the sinks that go. Ready once none is left.
+    fn poll_departing(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Self { departing, departure, failed, dead_letters, .. } = self;
+        departing.retain_mut(|each| {
+            let Poll::Ready(lost) = each.poll(cx, failed, dead_letters) else { return true };
+            if let (1.., Some((_, departure))) = (lost, departure.as_mut()) {
+                departure.given_up.push((each.name().clone(), lost));
+            }
+            false
+        });
+        for outlet in self.outlets.iter_mut() {
+            let Some(patience) = &mut outlet.behind else { continue };
+            let is_there = self.departing.iter().any(|each| *each.name() == outlet.place.stage);
+            if !is_there || patience.as_mut().poll(cx).is_ready() {
+                outlet.behind = None;
+            }
+        }
+        if !self.departing.is_empty() {
+            return Poll::Pending;
+        }
+        if let Some((teller, departure)) = self.departure.take() {
+            // Whoever asked may have gone.
+            let _ = teller.send(departure);
+        }
+        Poll::Ready(())
+    }
+
     fn takers(&self, output: u16) -> u64 {
         self.takers.get(usize::from(output)).copied().unwrap_or(0)
     }
@@ -172,6 +281,9 @@ impl Outlets {
     /// Drives the sinks and hands on what waits. Ready if what still waits, here or for the dead letters, does
     /// not hold the pipeline: before a stop, nothing may wait.
     pub(super) fn poll_drive(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.departure.is_some() || !self.departing.is_empty() {
+            let _ = self.poll_departing(cx);
+        }
         for outlet in self.outlets.iter_mut().filter(|outlet| !outlet.is_closed) {
             outlet.sink.poll_drive(cx, &mut self.failed);
             if !self.failed.is_empty() {
@@ -255,7 +367,8 @@ impl Outlets {
         }
         let flushed = self.poll_flush(cx);
         let written = self.dead_letters.poll_flush(cx);
-        if driven.is_ready() && flushed.is_ready() { written } else { Poll::Pending }
+        let is_drained = driven.is_ready() && flushed.is_ready() && self.departing.is_empty();
+        if is_drained { written } else { Poll::Pending }
     }
 
     /// Whether every reply is at its end, so that nobody needs the connections of the source any more.
@@ -266,6 +379,7 @@ impl Outlets {
     /// The time of a stop is over: what no sink has sent is given up.
     pub(super) fn give_up(&mut self) {
         self.outbox.clear();
+        self.departing.clear();
         for outlet in &mut self.outlets {
             outlet.waiting.clear();
             outlet.sink.give_up();
@@ -274,7 +388,7 @@ impl Outlets {
 
     /// Closes all sinks with the close code. Ready once all are closed.
     pub(super) fn poll_close(&mut self, cx: &mut Context<'_>, code: u16) -> Poll<()> {
-        let mut closed = true;
+        let mut closed = self.poll_departing(cx).is_ready();
         for outlet in self.outlets.iter_mut().filter(|outlet| !outlet.is_closed) {
             outlet.is_closed = outlet.sink.poll_close(cx, code, &mut self.failed).is_ready();
             closed &= outlet.is_closed;
@@ -309,7 +423,7 @@ impl Outlets {
     fn hand_on_waiting(&mut self, cx: &mut Context<'_>, n: usize) {
         let outlet = &mut self.outlets[n];
         for _ in 0..HAND_ON_MESSAGES {
-            if outlet.waiting.is_empty() || outlet.sink.poll_ready(cx).is_pending() {
+            if outlet.waiting.is_empty() || outlet.poll_ready(cx).is_pending() {
                 return;
             }
             let Some(message) = outlet.waiting.pop_front() else { return };
@@ -329,7 +443,7 @@ impl Outlets {
             flush.count(&message);
             Some(message)
         };
-        if outlet.waiting.is_empty() {
+        if outlet.waiting.is_empty() && outlet.behind.is_none() {
             let _ = outlet.sink.poll_take(cx, failed, &mut next);
             if !failed.is_empty() {
                 dead_letters.take(&outlet.place, failed.drain(..));
@@ -344,7 +458,7 @@ impl Outlets {
     /// Gives a message to a sink, behind what waits for that.
     fn give(&mut self, cx: &mut Context<'_>, n: usize, message: Message) {
         let outlet = &mut self.outlets[n];
-        if outlet.waiting.is_empty() && outlet.sink.poll_ready(cx).is_ready() {
+        if outlet.waiting.is_empty() && outlet.poll_ready(cx).is_ready() {
             outlet.push(message, &mut self.failed, &mut self.dead_letters);
         } else {
             self.backlog.add(message.payload.len());
@@ -355,7 +469,12 @@ impl Outlets {
 
 impl Outlet {
     pub(super) fn new(sink: Sink, takes: Outputs, place: Place) -> Self {
-        Self { sink, takes, place, waiting: VecDeque::new(), is_closed: false }
+        Self { sink, takes, place, waiting: VecDeque::new(), is_closed: false, behind: None }
+    }
+
+    #[inline]
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.behind.is_some() { Poll::Pending } else { self.sink.poll_ready(cx) }
     }
 
     #[inline]

@@ -18,7 +18,11 @@ mod shadow;
 mod sharing;
 mod swapping;
 mod ticking;
+mod updating;
 mod worker;
+
+pub(super) use updating::Carried;
+pub use updating::share_out;
 
 use super::dead_letters::Place;
 use super::outlets::Routed;
@@ -138,6 +142,11 @@ impl Stage {
         self.place.plugin = Some((version.plugin.name().clone(), version.plugin.version().clone()));
         self.ticking.ask(version.tick);
         self.version = version;
+    }
+
+    /// The label of the stage.
+    pub(super) fn name(&self) -> &Arc<str> {
+        &self.setup.transform
     }
 
     /// Where messages fail here.

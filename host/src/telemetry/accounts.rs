@@ -13,7 +13,7 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::ops::AddAssign;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -46,6 +46,8 @@ struct Book {
     lost_letters: u64,
     dropped: ByReason,
     dead_lettered: ByReason,
+    /// The place is gone: the book is shown no more, and takes only what was still on its way.
+    is_retired: bool,
 }
 
 /// What became of messages that a source or a transform has finished with, and what it gave.
@@ -110,6 +112,7 @@ impl Book {
             lost_letters: 0,
             dropped: [0; Reason::ALL.len()],
             dead_lettered: [0; Reason::ALL.len()],
+            is_retired: false,
         }
     }
 
@@ -153,10 +156,21 @@ impl Ledger {
 
     fn account(&self, place: &str, role: Role) -> Account {
         let mut books = self.lock();
-        let known = books.iter().position(|book| book.role == role && *book.place == *place);
+        let is_it = |book: &Book| !book.is_retired && book.role == role && *book.place == *place;
+        let known = books.iter().position(is_it);
         let index = known.unwrap_or_else(|| {
-            books.push(Book::new(place.into(), role));
-            books.len() - 1
+            let new = Book::new(place.into(), role);
+            // Of what is gone and has nothing on its way, nobody will write in the book again.
+            match books.iter().position(|book| book.is_retired && book.in_flight() == 0) {
+                Some(index) => {
+                    books[index] = new;
+                    index
+                }
+                None => {
+                    books.push(new);
+                    books.len() - 1
+                }
+            }
         });
         Account { ledger: self.clone(), index }
     }
@@ -250,6 +264,11 @@ impl Account {
         }
     }
 
+    /// The place is there no more: what it has counted is shown no longer, and another of its name begins anew.
+    pub fn retire(&self) {
+        self.ledger.lock()[self.index].is_retired = true;
+    }
+
     /// The counts of this place.
     pub fn counts(&self) -> Counts {
         self.ledger.lock()[self.index].counts()
@@ -293,6 +312,27 @@ impl Accounts {
         })
     }
 
+    /// The names of all places of a pipeline, those included that are gone.
+    pub(super) fn places(&self, pipeline: &str) -> BTreeSet<Arc<str>> {
+        let Some(ledger) = self.lock().get(pipeline).cloned() else { return BTreeSet::new() };
+        let books = ledger.lock();
+        books.iter().filter(|book| book.role != Role::Source).map(|book| book.place.clone()).collect()
+    }
+
+    /// Retires every other transform and sink of a pipeline, but for those that had to give up messages: these go
+    /// with the pipeline.
+    pub(super) fn keep_only(&self, pipeline: &str, transforms: &BTreeSet<&str>, sinks: &BTreeSet<&str>) {
+        let Some(ledger) = self.lock().get(pipeline).cloned() else { return };
+        for book in ledger.lock().iter_mut() {
+            let is_there = match book.role {
+                Role::Source => true,
+                Role::Transform => transforms.contains(&*book.place),
+                Role::Sink | Role::DeadLetter => sinks.contains(&*book.place),
+            };
+            book.is_retired |= !is_there && book.dropped[Reason::Shutdown as usize] == 0;
+        }
+    }
+
     /// Takes the accounts of a pipeline out.
     pub(super) fn forget(&self, pipeline: &str) {
         self.lock().remove(pipeline);
@@ -301,7 +341,8 @@ impl Accounts {
     fn read<T: Default>(&self, pipeline: &str, place: &str, of: impl FnOnce(&Book) -> T) -> T {
         let Some(ledger) = self.lock().get(pipeline).cloned() else { return T::default() };
         let books = ledger.lock();
-        books.iter().find(|book| *book.place == *place).map(of).unwrap_or_default()
+        let is_it = |book: &&Book| !book.is_retired && *book.place == *place;
+        books.iter().find(is_it).map(of).unwrap_or_default()
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Ledger>> {
@@ -390,7 +431,10 @@ impl Collector for Accounts {
         // Each pipeline's books are copied at one moment, so that its counters fit together.
         let pipelines: Vec<(String, Vec<Book>)> =
             ledgers.into_iter().map(|(name, ledger)| (name, ledger.lock().clone())).collect();
-        let books = || pipelines.iter().flat_map(|(name, books)| books.iter().map(move |book| (name, book)));
+        let books = || {
+            let all = pipelines.iter().flat_map(|(name, books)| books.iter().map(move |book| (name, book)));
+            all.filter(|(_, book)| !book.is_retired)
+        };
         for Shown { name, help, role, of } in SHOWN {
             let mut metric =
                 encoder.encode_descriptor(name, help, None, ConstCounter::new(0u64).metric_type())?;
@@ -559,6 +603,23 @@ mod tests {
         sink.dropped(Reason::NoOutput, 1);
         assert_eq!((stage.counts().in_flight, sink.counts().in_flight), (0, 0));
         assert_eq!(accounts.ledger("p").give_up(), 0);
+    }
+
+    #[test]
+    fn a_place_that_is_gone_is_not_shown_and_another_of_its_name_begins_anew() {
+        let accounts = Accounts::default();
+        let old = accounts.transform("p", "a");
+        old.entered(3);
+        old.retire();
+        let new = accounts.transform("p", "a");
+        new.entered(1);
+        assert_eq!(accounts.counts("p", "a").entered, 1);
+        old.dropped(Reason::Trap, 3);
+        assert_eq!((old.counts().in_flight, new.counts().in_flight), (0, 1));
+        let books = accounts.ledger("p").lock().len();
+        accounts.transform("p", "b").entered(1);
+        assert_eq!(accounts.ledger("p").lock().len(), books, "books of what is gone are used again");
+        assert_eq!(accounts.ledger("p").give_up(), 2);
     }
 
     #[test]

@@ -162,6 +162,20 @@ impl GuestRegistry {
         let mut transforms = self.transforms.lock().expect("nothing panics while it is held");
         transforms.retain(|(its, _), _| its != pipeline);
     }
+
+    /// Takes the gauges of one transform's plugin out: its instances are others.
+    pub(super) fn forget_gauges(&self, pipeline: &str, transform: &str) {
+        let transforms = self.transforms.lock().expect("nothing panics while it is held");
+        let Some(guest) = transforms.get(&(pipeline.to_owned(), transform.to_owned())) else { return };
+        let mut values = guest.values.lock().expect("nothing panics while it is held");
+        values.retain(|_, of_instances| of_instances.values().any(|value| value.kind() != MetricKind::Gauge));
+    }
+
+    /// Takes the metrics of one transform's plugin out.
+    pub(super) fn forget_transform(&self, pipeline: &str, transform: &str) {
+        let mut transforms = self.transforms.lock().expect("nothing panics while it is held");
+        transforms.remove(&(pipeline.to_owned(), transform.to_owned()));
+    }
 }
 
 /// The metrics of one transform, by their names; the gauges of several instances by their numbers too.

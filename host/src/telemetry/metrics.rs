@@ -19,6 +19,7 @@ use prometheus_client::metrics::family::{Family, MetricConstructor};
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Metric, Registry};
+use std::collections::BTreeSet;
 use std::sync::Mutex;
 use std::sync::atomic::AtomicU64;
 
@@ -29,6 +30,8 @@ pub type SecondsCounter = Counter<f64, AtomicU64>;
 const SECONDS_BUCKETS: [f64; 13] =
     [1e-6, 5e-6, 1e-5, 5e-5, 1e-4, 5e-4, 1e-3, 5e-3, 1e-2, 5e-2, 0.1, 0.5, 1.0];
 
+/// The label of what a transform has counted.
+const TRANSFORM: &str = "transform";
 /// The label of what instances have each for themselves, where a transform has several.
 const INSTANCE: &str = "instance";
 
@@ -347,6 +350,48 @@ impl Metrics {
         [&self.call_duration, &self.swap_duration].into_iter().for_each(|family| family.forget(pipeline));
     }
 
+    /// Of a pipeline that is configured anew, the series go of transforms and sinks that it does not have any more.
+    /// What one of them had to give up just now stays.
+    pub fn keep_only(&self, pipeline: &str, transforms: &BTreeSet<&str>, sinks: &BTreeSet<&str>) {
+        let known = self.accounts.places(pipeline);
+        self.accounts.keep_only(pipeline, transforms, sinks);
+        for place in known {
+            if !transforms.contains(&*place) {
+                self.forget_transform(pipeline, &place);
+            }
+            if !sinks.contains(&*place) {
+                self.forget_sink(pipeline, &place);
+            }
+        }
+    }
+
+    /// A transform is gone, and its series go with it.
+    pub fn forget_transform(&self, pipeline: &str, transform: &str) {
+        self.guests.forget_transform(pipeline, transform);
+        self.forget_instances(pipeline, transform);
+        let counters = [&self.calls, &self.faults, &self.state_lost];
+        counters.into_iter().for_each(|family| family.forget_place(pipeline, TRANSFORM, transform));
+        self.cpu.forget_place(pipeline, TRANSFORM, transform);
+        let histograms = [&self.call_duration, &self.swap_duration];
+        histograms.into_iter().for_each(|family| family.forget_place(pipeline, TRANSFORM, transform));
+    }
+
+    /// The instances of a transform are gone, and what was shown of each.
+    pub fn forget_instances(&self, pipeline: &str, transform: &str) {
+        self.guests.forget_gauges(pipeline, transform);
+        let gauges = [&self.memory, &self.snapshot_bytes, &self.plugin_paused];
+        gauges.into_iter().for_each(|family| family.forget_place(pipeline, TRANSFORM, transform));
+    }
+
+    /// A sink is gone, and its series go with it.
+    pub fn forget_sink(&self, pipeline: &str, sink: &str) {
+        let of_peers = [&self.peer_dropped, &self.replayed];
+        of_peers.into_iter().for_each(|family| family.forget_place(pipeline, "sink", sink));
+        let of_endpoint = [&self.connects, &self.bytes_received, &self.bytes_sent];
+        of_endpoint.into_iter().for_each(|family| family.forget_place(pipeline, "endpoint", sink));
+        self.connections.forget_place(pipeline, "endpoint", sink);
+    }
+
     /// The states of pipelines.
     pub(super) fn pipelines(&self) -> &Family<Labels, Gauge> {
         &self.pipelines
@@ -484,9 +529,20 @@ impl EndpointMetrics {
 
     /// The number of its connections in a state; of itself, where it has none.
     pub fn state(&self, state: &str) -> Gauge {
+        self.states.get_or_create_owned(&self.of_state(state))
+    }
+
+    /// One of its connections, or itself, is in this state no more. Where the endpoint is gone, nobody counts.
+    pub fn left(&self, state: &str) {
+        if let Some(gauge) = self.states.get(&self.of_state(state)) {
+            gauge.dec();
+        }
+    }
+
+    fn of_state(&self, state: &str) -> Labels {
         let mut of = self.of.clone();
         of.push(("state", state.to_owned()));
-        self.states.get_or_create_owned(&of)
+        of
     }
 }
 

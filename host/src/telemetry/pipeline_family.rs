@@ -48,6 +48,15 @@ impl<M: Clone, C: MetricConstructor<M>> PipelineFamily<M, C> {
         }
     }
 
+    /// Takes the series of a place of a pipeline out: those that have this label.
+    pub(super) fn forget_place(&self, pipeline: &str, label: &str, place: &str) {
+        let mut known = self.lock();
+        let Some(all) = known.get_mut(pipeline) else { return };
+        for of in all.extract_if(.., |of| of.iter().any(|(name, value)| *name == label && *value == place)) {
+            self.family.remove(&of);
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Vec<Labels>>> {
         self.known.lock().expect("nothing panics while it is held")
     }

@@ -116,6 +116,13 @@ impl Status {
         }
     }
 
+    /// Another configuration of a pipeline is in force.
+    pub fn configure(&self, config: Arc<config::Pipeline>) {
+        if let Some(row) = self.lock().iter_mut().find(|row| row.config.name == config.name) {
+            row.config = config;
+        }
+    }
+
     /// Takes a pipeline out of the table, and its gauge out of the metrics.
     pub fn remove(&self, pipeline: &str) {
         let mut rows = self.lock();

@@ -18,10 +18,12 @@ impl Line {
                     let stage = &mut self.stages[offer.stage];
                     self.ends.during(stage.begin_shadow(*offer)).await?;
                 }
-                VersionChange::RollBack { stage, version } if self.stages[stage].runs(&version) => {
-                    self.roll_back(stage);
+                VersionChange::RollBack { stage, version } => {
+                    // Another configuration may have taken over meanwhile.
+                    if self.stages.get(stage).is_some_and(|stage| stage.runs(&version)) {
+                        self.roll_back(stage);
+                    }
                 }
-                VersionChange::RollBack { .. } => {}
             }
         }
         Ok(())

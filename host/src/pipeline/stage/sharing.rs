@@ -31,9 +31,9 @@ pub(super) enum Sharing {
 #[derive(Debug, Default)]
 pub(super) struct Shares {
     /// What was not shared out yet.
-    waiting: VecDeque<Message>,
+    pub(super) waiting: VecDeque<Message>,
     /// The workers that have a share or hold back what came of it, in the order of the shares.
-    turns: VecDeque<usize>,
+    pub(super) turns: VecDeque<usize>,
     /// The worker that is the first of the next shares.
     next: usize,
 }

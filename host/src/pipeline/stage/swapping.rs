@@ -25,26 +25,12 @@ impl Stage {
         fresh: bool,
         probation: Option<ProbationTerms>,
     ) -> Result<(Vec<Instance>, CarriedState), (Vec<Instance>, Fault)> {
-        debug_assert_eq!(next.len(), self.workers.len(), "there is a new instance for each");
         let started = Instant::now();
         self.end_shadow();
-        let is_kept = probation.is_some();
         let is_same_version = next.first().is_some_and(|next| self.runs(next.plugin().version()));
-        let jobs = std::mem::take(&mut self.workers).into_iter().zip(next);
-        let jobs = jobs.map(|(mut worker, mut next)| async move {
-            let carried = worker.carry_into(&mut next, fresh).await;
-            if fresh && is_kept {
-                worker.save().await;
-            }
-            (worker, (next, carried))
-        });
-        let carried = in_parallel(jobs.collect()).await;
-        let (workers, carried): (Vec<_>, Vec<_>) = carried.into_iter().unzip();
-        self.workers = workers;
-        let (next, carried): (Vec<_>, Vec<_>) = carried.into_iter().unzip();
-        let state = match carried.into_iter().collect::<Result<Vec<_>, _>>() {
-            Ok(states) => states.into_iter().max().unwrap_or(CarriedState::None),
-            Err(fault) => return Err((next, fault)),
+        let (next, state) = match self.carry_each(next, fresh, probation.is_some()).await {
+            (next, Ok(state)) => (next, state),
+            (next, Err(fault)) => return Err((next, fault)),
         };
         let previous = self.version.clone();
         let snapshots = self.workers.iter().map(|worker| worker.last_good.snapshot().cloned()).collect();
@@ -66,6 +52,31 @@ impl Stage {
         self.metrics.swap_duration.observe(started.elapsed().as_secs_f64());
         Ok((old, state))
     }
+
+    /// Brings what each instance knows into the one of `next` that is to take its place. Gives these back, and how
+    /// the state fared, or why one does not give or take it. Where the version before `is_kept` it is saved in any case.
+    pub(super) async fn carry_each(
+        &mut self,
+        next: Vec<Instance>,
+        fresh: bool,
+        is_kept: bool,
+    ) -> (Vec<Instance>, Result<CarriedState, Fault>) {
+        debug_assert_eq!(next.len(), self.workers.len(), "there is a new instance for each");
+        let jobs = std::mem::take(&mut self.workers).into_iter().zip(next);
+        let jobs = jobs.map(|(mut worker, mut next)| async move {
+            let carried = worker.carry_into(&mut next, fresh).await;
+            if fresh && is_kept {
+                worker.save().await;
+            }
+            (worker, (next, carried))
+        });
+        let carried = in_parallel(jobs.collect()).await;
+        let (workers, carried): (Vec<_>, Vec<_>) = carried.into_iter().unzip();
+        self.workers = workers;
+        let (next, carried): (Vec<_>, Vec<_>) = carried.into_iter().unzip();
+        let states = carried.into_iter().collect::<Result<Vec<_>, _>>();
+        (next, states.map(|states| states.into_iter().max().unwrap_or(CarriedState::None)))
+    }
 }
 
 impl Worker {
@@ -81,19 +92,7 @@ impl Worker {
         if fresh {
             return Ok(CarriedState::Fresh);
         }
-        let state = if self.instance.is_none() {
-            self.older()
-        } else {
-            match self.take_snapshot().await {
-                Ok(()) if self.last_good.snapshot().is_some() => CarriedState::Carried,
-                Ok(()) => CarriedState::None,
-                Err(fault) if fault.is_refusal => return Err(fault),
-                Err(_) => match self.older() {
-                    CarriedState::None => CarriedState::Fresh,
-                    older => older,
-                },
-            }
-        };
+        let state = self.tell().await?;
         if let Some(snapshot) = self.last_good.snapshot() {
             next.restore(std::slice::from_ref(snapshot), StatePart::WHOLE).await?;
         }
@@ -101,7 +100,7 @@ impl Worker {
     }
 
     /// How a new version fares that gets the last good snapshot.
-    fn older(&self) -> CarriedState {
+    pub(super) fn older(&self) -> CarriedState {
         if self.last_good.snapshot().is_some() { CarriedState::Older } else { CarriedState::None }
     }
 }

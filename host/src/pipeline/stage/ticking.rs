@@ -42,6 +42,18 @@ impl Ticking {
         }
     }
 
+    /// The configuration says anew how often it is called.
+    pub(super) fn configure(&mut self, configured: Option<Duration>) {
+        if self.configured == configured {
+            return;
+        }
+        self.configured = configured;
+        let due = self.interval().map(|interval| Instant::now() + interval);
+        if let NextTick::Wall(next) = &mut self.next {
+            *next = due;
+        }
+    }
+
     /// When it is due by the clock on the wall.
     pub(super) fn due(&self) -> Option<Instant> {
         match self.next {
@@ -118,6 +130,8 @@ mod tests {
         assert_eq!(ticking.due(), Some(first), "another version is not later than the one before");
         ticking.ticked(None);
         assert_eq!(ticking.due(), Some(Instant::now() + 9 * MS));
+        ticking.configure(Some(MS));
+        assert_eq!(ticking.due(), Some(Instant::now() + MS));
         ticking.stop();
         ticking.ticked(None);
         assert_eq!(ticking.due(), None);

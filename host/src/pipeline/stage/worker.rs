@@ -100,6 +100,20 @@ impl Worker {
         this
     }
 
+    /// Changes the keys that the host alone acts on.
+    pub(super) fn adjust(&mut self, transform: &config::Transform) {
+        self.on_error = transform.on_error;
+        self.room = StageRoom::new(transform.max_batch, transform.max_batch_bytes);
+        self.retries.allow(transform.retries);
+    }
+
+    /// Gives away the messages that wait here.
+    pub(super) fn yield_messages(&mut self) -> VecDeque<Message> {
+        self.pieces.clear();
+        self.retries.forget();
+        std::mem::take(&mut self.inbox)
+    }
+
     /// How much goes into one call.
     pub(super) fn room(&self) -> &StageRoom {
         &self.room
