@@ -21,8 +21,9 @@ use tokens::{Token, is_word, tokens};
 use types::namesakes;
 
 /// The modules of the host and their layers.
-const LAYERS: [(&str, u8); 31] = [
+const LAYERS: [(&str, u8); 32] = [
     ("builtin", 0),
+    ("file_watch", 0),
     ("foreign_text", 0),
     ("generation", 0),
     ("interrupt", 0),
@@ -70,7 +71,7 @@ const DOORS: [(&str, &[&str]); 20] = [
     ("rustls_native_certs", &["websocket"]),
     ("libc", &["websocket"]),
     ("axum", &["admin"]),
-    ("notify", &["plugin_folder"]),
+    ("notify", &["file_watch", "plugin_folder"]),
     ("prometheus_client", &["telemetry"]),
     ("clap", &["cli", "main"]),
     ("clap_complete", &["cli"]),

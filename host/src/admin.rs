@@ -11,6 +11,7 @@ mod dead_letters;
 mod guard;
 mod pipelines;
 mod query;
+mod reload;
 mod serve;
 mod state;
 mod swaps;
@@ -71,6 +72,8 @@ pub(crate) struct HostView {
     pub is_trusting: bool,
     /// The defaults of endpoints in server mode.
     pub server: Server,
+    /// The tables of the configuration beside the pipelines, as they may be shown.
+    pub settings: Value,
     /// The listeners of endpoints in server mode.
     pub listeners: Listeners,
     /// The current version of each plugin.
@@ -98,6 +101,8 @@ impl Api {
             .route("/api/v1/pipelines/{name}", pipeline)
             .route("/api/v1/pipelines/{name}/start", post(pipelines::start))
             .route("/api/v1/pipelines/{name}/stop", post(pipelines::stop))
+            .route("/api/v1/config", routing::get(reload::in_force))
+            .route("/api/v1/reload", post(reload::reload))
             .route("/api/v1/state", routing::get(state::list))
             .route("/api/v1/state/{pipeline}", kept())
             .route("/api/v1/state/{pipeline}/{transform}", kept())

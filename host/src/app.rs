@@ -19,6 +19,7 @@ mod kept;
 mod pipelines;
 mod plugin_registry;
 mod plugins;
+mod reload;
 mod start;
 mod swap;
 mod takeover;
@@ -31,7 +32,7 @@ pub use end_opener::OpenError;
 pub use plugin_registry::PluginRefusal;
 pub use start::StartError;
 
-use crate::config::{BodyReader, Config};
+use crate::config::{BodyReader, Config, ReloadFile};
 use crate::connections::Connections;
 use crate::control::Handle;
 use crate::plugin::EngineError;
@@ -41,7 +42,7 @@ use crate::telemetry::Metrics;
 use std::sync::Arc;
 use std::time::Duration;
 use task::Task;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 use tokio::task::{JoinError, JoinHandle};
 
 /// What is in flight may take so long to reach its end, if nothing else is said.
@@ -133,11 +134,16 @@ pub struct Settings {
     /// The reader for bodies of the HTTP API: variables and paths mean what they mean in the configuration
     /// file.
     pub reader: BodyReader,
+    /// The file that the configuration was read from, which a reload reads again.
+    pub file: Option<ReloadFile>,
+    /// Rings for a reload where nobody waits for what becomes of it, which the log tells.
+    pub reload: Arc<Notify>,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { metrics: Arc::default(), grace: GRACE, reader: BodyReader::default() }
+        let (metrics, reader, reload) = (Arc::default(), BodyReader::default(), Arc::default());
+        Self { metrics, grace: GRACE, reader, file: None, reload }
     }
 }
 

@@ -18,6 +18,7 @@ mod plugins;
 mod probe;
 mod readable;
 mod record;
+mod reload;
 mod replay;
 mod run;
 mod running_host;
@@ -43,8 +44,9 @@ use std::io::{self, IsTerminal as _, Write as _};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
+use tokio::sync::Notify;
 
 /// How long the end of the process waits for its last words to be read: not at all by those who have
 /// stopped reading.
@@ -113,6 +115,8 @@ enum CliCommand {
     Replay(replay::Replay),
     /// Replay a recorded exchange, run the host on it, show and serve live one-minute VWAP.
     Demo(demo::Demo),
+    /// Have a running host read its configuration file again: what has changed takes over while the rest goes on.
+    Reload(reload::ReloadArgs),
     /// Ask a running host whether it is well.
     Health(health::Health),
     /// Print a script that completes commands in a shell.
@@ -164,6 +168,7 @@ pub fn main() -> ExitCode {
         CliCommand::Record(record) => record.execute(),
         CliCommand::Replay(replay) => replay.execute(),
         CliCommand::Demo(demo) => demo.execute(),
+        CliCommand::Reload(reload) => reload.execute(),
         CliCommand::Health(health) => health.execute(),
         CliCommand::Completions(completions) => completions.execute(),
         CliCommand::Man(man) => man.execute(),
@@ -174,18 +179,20 @@ pub fn main() -> ExitCode {
 
 /// Runs the body of a command on a runtime, with a shutdown that signals request.
 fn block_on<F: Future<Output = Exit>>(body: impl FnOnce(Shutdown) -> F) -> Exit {
-    block_on_within(None, body)
+    block_on_within(None, None, body)
 }
 
-/// Likewise; if the shutdown has a grace period, the process ends soon after it, whatever hangs.
+/// Likewise; if the shutdown has a grace period, the process ends soon after it, whatever hangs. SIGHUP rings `reload`
+/// where there is one, and is a wish to stop elsewhere.
 fn block_on_within<F: Future<Output = Exit>>(
     grace: Option<Duration>,
+    reload: Option<Arc<Notify>>,
     body: impl FnOnce(Shutdown) -> F,
 ) -> Exit {
     let shutdown = Shutdown::default();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let (runtime, signals) = match runtime.and_then(|runtime| {
-        let signals = signals::SignalWatch::start(shutdown.clone(), grace)?;
+        let signals = signals::SignalWatch::start(shutdown.clone(), grace, reload)?;
         Ok((runtime, signals))
     }) {
         Ok(started) => started,
@@ -320,6 +327,8 @@ mod tests {
         let lines = [
             "tidemill run",
             "tidemill run -c other.toml --grace 10s -v --log-format json",
+            "tidemill run --watch",
+            "tidemill reload --dry-run --json --admin 127.0.0.1:10080 --token t",
             "tidemill check -c other.toml --json",
             "tidemill check --connect",
             "tidemill validate",

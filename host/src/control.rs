@@ -4,7 +4,11 @@
 //! the way back for its answer. Whoever asks waits, and a host that has ended says so. What there is,
 //! and how it does, is read from a table that is always current: that asks nobody.
 
-use crate::config;
+mod reload;
+
+pub use reload::{ReloadClass, ReloadReport, ReloadedPipeline};
+
+use crate::config::{self, ConfigErrors};
 use crate::dead_letters::RetryOrder;
 use crate::generation::Generation;
 use crate::telemetry::{Described, Status};
@@ -58,6 +62,15 @@ pub enum ControlError {
     /// Starting it took too long, or met a fault of the host.
     #[error("{0}")]
     Hung(String),
+    /// The configuration is not one that can be run; nothing was changed.
+    #[error("{}", lines(.0))]
+    Wrong(ConfigErrors),
+    /// The host has no configuration file that could be read again.
+    #[error("the host was not started with a configuration file")]
+    NoFile,
+    /// So many reloads wait for the one that goes on that no more can.
+    #[error("other reloads wait already")]
+    Reloading,
     /// The host has ended, or is about to.
     #[error("the host is shutting down")]
     Ended,
@@ -75,10 +88,27 @@ pub(crate) enum Command {
     Stop(String, Answer<Described>),
     /// Dead letters that a pipeline is to take in again.
     Retry(String, Box<RetryOrder>, Answer<()>),
+    Reload(ReloadCommand),
     /// Of one pipeline or all of them, what is kept in memory alone.
     ShowState(Option<String>, Answer<Vec<(String, Generation)>>),
     /// Of a pipeline, and of one of its transforms or all of them.
     ClearState(String, Option<String>, Answer<()>),
+}
+
+/// The configuration is to be compared with what runs, and to take over.
+#[derive(Debug)]
+pub(crate) struct ReloadCommand {
+    /// The configuration; `None` is the file that the host was started with, read again.
+    pub(crate) config: Option<Box<config::Config>>,
+    /// Whether it is only asked what would be done.
+    pub(crate) dry_run: bool,
+    /// `None` where nobody waits for what becomes of it.
+    pub(crate) answer: Option<Answer<ReloadReport>>,
+}
+
+fn lines(errors: &ConfigErrors) -> String {
+    let lines: Vec<_> = errors.iter().map(config::ConfigError::in_a_line).collect();
+    lines.join("\n")
 }
 
 /// A handle that reads these tables, and what the host reads.
@@ -165,6 +195,35 @@ impl Handle {
     /// If there is no such pipeline, or it does not run. None of the letters has entered then.
     pub(crate) async fn retry(&self, pipeline: &str, order: RetryOrder) -> Result<(), ControlError> {
         self.ask(|answer| Command::Retry(pipeline.to_owned(), Box::new(order), answer)).await
+    }
+
+    /// Reads the configuration file of the host again, and has what has changed in it take over: pipelines are
+    /// added, removed and changed, in place where that can be. Those that were added through a handle are left
+    /// alone. With `dry_run` nothing is changed. Reloads that come while one goes on wait for it.
+    ///
+    /// # Errors
+    /// If the file is wrong, a plugin refuses its configuration, or something cannot be opened: nothing is
+    /// changed then. What can only fail while a pipeline takes over is told in the report.
+    ///
+    /// # Cancel safety
+    /// It goes on if the future is dropped.
+    pub async fn reload(&self, dry_run: bool) -> Result<ReloadReport, ControlError> {
+        self.ask(|answer| Command::Reload(ReloadCommand { config: None, dry_run, answer: Some(answer) }))
+            .await
+    }
+
+    /// The same with this configuration in the place of a file: all pipelines that did not come through
+    /// [`Handle::add`] are to be those of it. The tables beside the pipelines count from the next start on.
+    ///
+    /// # Errors
+    /// As [`Handle::reload`].
+    pub async fn reload_with(
+        &self,
+        config: config::Config,
+        dry_run: bool,
+    ) -> Result<ReloadReport, ControlError> {
+        let config = Some(Box::new(config));
+        self.ask(|answer| Command::Reload(ReloadCommand { config, dry_run, answer: Some(answer) })).await
     }
 
     /// What is kept in memory alone of one pipeline, or of each: by transform, where that is anything.

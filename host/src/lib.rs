@@ -111,6 +111,7 @@ mod access;
 mod admin;
 mod backoff;
 mod builtin;
+mod file_watch;
 mod foreign_text;
 mod interrupt;
 mod plugin_folder;

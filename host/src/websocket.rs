@@ -37,7 +37,7 @@ pub use reply_queue::{ReplyConnection, ReplyWriter};
 pub use server::accept::{Accepted, Admission, AdmissionResult, HandshakeFailure, HandshakeRefusal, accept};
 pub use server::broadcast::{Broadcast, Published, Readiness};
 pub use server::listen_error::ListenError;
-pub use server::listener_registry::PendingAgreements;
+pub use server::listener_registry::{PendingAgreements, PendingReconfiguration};
 pub use server::listeners::Listeners;
 pub use server::registration::Registration;
 pub use server::request::Handshake;

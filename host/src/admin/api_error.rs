@@ -1,7 +1,7 @@
 //! What the API answers when it does not do what it was asked: a status, a code for programs, words
 //! and a hint for people.
 
-use crate::config::{BodyError, Mistake};
+use crate::config::{BodyError, ConfigError, Mistake};
 use crate::control::ControlError;
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Json, Response};
@@ -18,13 +18,15 @@ struct ErrorParts {
     message: String,
     hint: String,
     mistakes: Vec<Mistake>,
+    /// What is wrong with a file, as `tidemill check --json` tells it.
+    of_file: Vec<Value>,
     header: Option<(HeaderName, &'static str)>,
 }
 
 impl ApiError {
     pub(super) fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
-        let (hint, mistakes) = (String::new(), Vec::new());
-        Self(Box::new(ErrorParts { status, code, message: message.into(), hint, mistakes, header: None }))
+        let (hint, mistakes, of_file, header) = (String::new(), Vec::new(), Vec::new(), None);
+        Self(Box::new(ErrorParts { status, code, message: message.into(), hint, mistakes, of_file, header }))
     }
 
     pub(super) fn hint(mut self, hint: impl Into<String>) -> Self {
@@ -40,12 +42,16 @@ impl ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let ErrorParts { status, code, message, hint, mistakes, header } = *self.0;
+        let ErrorParts { status, code, message, hint, mistakes, of_file, header } = *self.0;
         let mut error = json!({ "code": code, "message": message, "hint": hint });
         if !mistakes.is_empty() {
             error["errors"] = mistakes.into_iter().map(as_json).collect();
         }
-        let mut response = (status, Json(json!({ "error": error }))).into_response();
+        let mut answer = json!({ "error": error });
+        if !of_file.is_empty() {
+            answer["errors"] = of_file.into();
+        }
+        let mut response = (status, Json(answer)).into_response();
         if let Some((name, value)) = header {
             response.headers_mut().insert(name, HeaderValue::from_static(value));
         }
@@ -84,9 +90,22 @@ impl From<ControlError> for ApiError {
             }
             ControlError::Open(_) => (StatusCode::CONFLICT, "not_opened", ""),
             ControlError::Hung(_) => (StatusCode::CONFLICT, "not_started", "try again, or look into the log"),
+            ControlError::Wrong(_) => (
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "invalid",
+                "nothing was changed; `tidemill check` shows the places",
+            ),
+            ControlError::NoFile => {
+                (StatusCode::CONFLICT, "no_file", "POST /api/v1/pipelines adds a pipeline")
+            }
+            ControlError::Reloading => (StatusCode::CONFLICT, "reloading", "try again when they are done"),
             ControlError::Ended => (StatusCode::SERVICE_UNAVAILABLE, "ended", ""),
         };
-        Self::new(status, code, error.to_string()).hint(hint)
+        let mut refusal = Self::new(status, code, error.to_string()).hint(hint);
+        if let ControlError::Wrong(errors) = &error {
+            refusal.0.of_file = errors.iter().map(ConfigError::to_json).collect();
+        }
+        refusal
     }
 }
 

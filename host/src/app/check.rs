@@ -40,6 +40,13 @@ pub(crate) struct CheckFinding {
     pub hint: Option<String>,
 }
 
+impl CheckFinding {
+    /// Something that is wrong with a part of a configuration.
+    pub(super) fn error(part: Part, message: impl std::fmt::Display) -> Self {
+        Self { part, message: message.to_string(), hint: None }
+    }
+}
+
 /// Dials every client endpoint once, several at a time, after one of these plugins was asked where one is to be.
 /// Answers with those that cannot be reached: the pipeline, the end's name, and why.
 pub(crate) async fn check_connections(

@@ -25,6 +25,24 @@ pub(super) fn of(
     connectors.collect()
 }
 
+/// Those of a pipeline that is configured anew: where an endpoint asks as before, the same one, with all it knows.
+/// `before` is what was configured, and whom its endpoints asked.
+pub(super) fn renewed(
+    pipeline: &config::Pipeline,
+    before: Option<(&config::Pipeline, &[Connector])>,
+    registry: &PluginRegistry,
+    metrics: &Metrics,
+) -> Arc<[Connector]> {
+    let Some((config, known)) = before else { return of(pipeline, registry, metrics) };
+    let asked_before: Vec<_> = config.connectors().zip(known).collect();
+    let new = of(pipeline, registry, metrics);
+    let connectors = pipeline.connectors().zip(&*new).map(|(asked, new)| {
+        let same = asked_before.iter().find(|(before, _)| *before == asked);
+        same.map_or(new, |(_, known)| *known).clone()
+    });
+    connectors.collect()
+}
+
 /// Who is asked before an endpoint dials.
 pub(super) fn find(connectors: &[Connector], endpoint: &str) -> Option<Arc<dyn websocket::BeforeConnect>> {
     let found = connectors.iter().find(|connector| connector.endpoint() == endpoint)?;

@@ -8,11 +8,12 @@ use crate::config::{
 use crate::connections::{Connections, EndpointState, OpenEndpoint};
 use crate::connector::Connector;
 use crate::generation::Position;
+use crate::pipeline::{DeadLetterUpdate, SinkUpdate};
 use crate::sink::lines::FatalWrite;
 use crate::sink::{self, Sink};
 use crate::source::{self, Source};
 use crate::telemetry::Metrics;
-use crate::websocket::{ListenError, Listeners, PendingAgreements};
+use crate::websocket::{ListenError, Listeners, PendingAgreements, PendingReconfiguration, Registration};
 use rustix::io::Errno;
 use std::fmt::Display;
 use std::io;
@@ -103,6 +104,127 @@ impl EndOpener {
     /// They say otherwise than those of another pipeline.
     pub(super) fn note(&self, pipeline: &config::Pipeline) -> Result<PendingAgreements, OpenError> {
         self.listeners.configure(pipeline).map_err(|(end, error)| OpenError::of_listener(&end, &error))
+    }
+
+    /// Notes the server endpoints of several pipelines at once, while others are configured no more.
+    ///
+    /// # Errors
+    /// The pipeline with an end that says otherwise than one of another pipeline.
+    pub(super) fn reconfigure(
+        &self,
+        gone: &[&str],
+        pipelines: &[&config::Pipeline],
+    ) -> Result<PendingReconfiguration, (String, OpenError)> {
+        let noted = self.listeners.reconfigure(gone, pipelines);
+        noted.map_err(|refused| {
+            let (pipeline, end, error) = *refused;
+            (pipeline, OpenError::of_listener(&end, &error))
+        })
+    }
+
+    /// Notes the server endpoints of a pipeline again that is what it was before, if they still agree with others.
+    pub(super) fn note_again(&self, pipeline: &config::Pipeline) {
+        match self.note(pipeline) {
+            Ok(noted) => noted.keep(),
+            Err(error) => tracing::warn!(pipeline = %pipeline.name, %error, "endpoints disagree"),
+        }
+    }
+
+    /// The table of open endpoints.
+    pub(super) fn connections(&self) -> &Connections {
+        &self.connections
+    }
+
+    /// Keeps the peers of the paths that this pipeline will have and that are open now, until what is given back is
+    /// dropped.
+    pub(super) fn hold_peers(&self, pipeline: &config::Pipeline) -> Vec<Registration> {
+        let served =
+            pipeline.endpoints().filter_map(|(end, endpoint)| Some((end, endpoint, endpoint.listen()?)));
+        let held = served.filter_map(|(end, endpoint, listen)| {
+            // It is nobody's endpoint, and is shown nowhere.
+            let unseen = Connections::default().open(Metrics::default().endpoint(&pipeline.name, end));
+            self.listeners.hold(endpoint, listen, &unseen)
+        });
+        held.collect()
+    }
+
+    /// Looks whether the ends of a pipeline could be opened that one before does not have, without opening any.
+    pub(super) async fn look_at(
+        &self,
+        pipeline: &config::Pipeline,
+        before: Option<&config::Pipeline>,
+    ) -> Result<(), OpenError> {
+        for (end, endpoint) in pipeline.endpoints() {
+            let Some(listen) = endpoint.listen() else { continue };
+            self.listeners.check(listen).await.map_err(|error| OpenError::of_listener(end, &error))?;
+        }
+        if let config::SourceConfig::File(FileSource { path, .. }) = &pipeline.source
+            && before.is_none_or(|before| before.source != pipeline.source)
+        {
+            let found = tokio::fs::metadata(&**path).await;
+            found.map_err(|error| OpenError::of_file(SOURCE, path, &error))?;
+        }
+        let sinks = pipeline.sinks.iter().map(|sink| (sink.name.as_str(), &sink.kind));
+        let dead_letter = pipeline.dead_letter.iter().map(|sink| (DEAD_LETTER, &sink.kind));
+        for (end, kind) in sinks.chain(dead_letter) {
+            let SinkKind::File(FileSink { path, .. }) = kind else { continue };
+            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+            if let Some(folder) = folder {
+                let found = tokio::fs::metadata(folder).await;
+                found.map_err(|error| OpenError::of_file(end, path, &error))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Opens the sinks of a pipeline that runs as `before` and does not have them, and waits for the connections
+    /// without which it is not to go on.
+    pub(super) async fn open_changed(
+        &self,
+        pipeline: &config::Pipeline,
+        before: &config::Pipeline,
+        asked: &[Connector],
+    ) -> Result<(Vec<SinkUpdate>, DeadLetterUpdate), OpenError> {
+        let mut sinks = Vec::with_capacity(pipeline.sinks.len());
+        for each in &pipeline.sinks {
+            let end = match (&each.kind, before.same_sink(each)) {
+                (_, Some(_)) => None,
+                (SinkKind::Reply(reply), None) => {
+                    Some(self.reply(&pipeline.name, &each.name, reply, &pipeline.source).await?)
+                }
+                (kind, None) => Some(self.connected(pipeline, &each.name, kind, asked).await?),
+            };
+            sinks.push(SinkUpdate { name: each.name.as_str().into(), takes: each.outputs.clone(), end });
+        }
+        let kind = |pipeline: &config::Pipeline| pipeline.dead_letter.as_ref().map(|sink| sink.kind.clone());
+        let dead_letter = match (kind(pipeline), kind(before)) {
+            (next, before) if next == before => DeadLetterUpdate::Kept,
+            (None, _) => DeadLetterUpdate::Exchanged(None),
+            (Some(next), _) => {
+                let opened = self.connected(pipeline, DEAD_LETTER, &next, asked).await?;
+                DeadLetterUpdate::Exchanged(Some(Box::new(opened)))
+            }
+        };
+        Ok((sinks, dead_letter))
+    }
+
+    async fn connected(
+        &self,
+        pipeline: &config::Pipeline,
+        name: &str,
+        kind: &SinkKind,
+        asked: &[Connector],
+    ) -> Result<Sink, OpenError> {
+        let mut sink = self.sink(pipeline, name, kind, asked).await?;
+        let mut failed = Vec::new();
+        let connected = std::future::poll_fn(|cx| {
+            sink.poll_drive(cx, &mut failed);
+            sink.poll_connected(cx)
+        });
+        connected
+            .await
+            .map_err(|error| OpenError { is_configuration: false, ..OpenError::wrong(name, error) })?;
+        Ok(sink)
     }
 
     /// A pipeline is configured no more.

@@ -3,12 +3,16 @@
 //! A job's result is a value that the task takes when it has nothing more urgent to do. How long a job may
 //! take is in `bounded.rs`.
 
+use super::CheckFinding;
 use super::end_opener::OpenedEnds;
 use super::instances::{MadeStages, Ready};
 use super::kept::Kept;
+use super::reload::{PreparedReload, ReadAgain};
 use super::start::StartError;
 use super::swap::FinishedSwap;
 use super::trial::RolledBackSwap;
+use crate::control::ControlError;
+use crate::pipeline::{Departure, Updated};
 use crate::plugin::Plugin;
 use crate::verdict::VerdictId;
 use std::sync::Arc;
@@ -40,6 +44,28 @@ pub(super) enum PipelineJob {
     },
     /// What has no result, such as dropping instances.
     Other,
+}
+
+/// What a job of a reload came to.
+pub(super) enum ReloadJob {
+    /// The configuration was read.
+    Read(Box<Result<ReadAgain, ControlError>>),
+    /// Everything that can be refused is prepared, or something was refused.
+    Prepared(Box<Result<PreparedReload, Vec<CheckFinding>>>),
+    /// A pipeline was told what it is from now on.
+    Updated {
+        /// The name of the pipeline.
+        pipeline: String,
+        /// What became of it; `None` if the pipeline has ended, or is about to.
+        result: Option<Updated>,
+    },
+    /// The sinks have gone that a pipeline does not have any more.
+    Departed {
+        /// The name of the pipeline.
+        pipeline: String,
+        /// What they had to give up.
+        departure: Departure,
+    },
 }
 
 /// What a job of a plugin came to.

@@ -5,6 +5,7 @@ use crate::generation::{Generation, Position, TransformState};
 use crate::pipeline::Resume;
 use crate::plugin::HostState;
 use crate::store::{Store, StoreError};
+use std::collections::BTreeSet;
 
 /// What the host keeps of a pipeline for as long as it is configured.
 #[derive(Clone, Debug)]
@@ -13,6 +14,10 @@ pub(super) struct Kept {
     pub(super) states: Vec<HostState>,
     /// How far its source was read when that was so, where it can go on from there.
     pub(super) position: Option<Position>,
+    /// Transforms that were in memory alone, and have nothing on the disk yet.
+    new_on_disk: BTreeSet<String>,
+    /// The source is another one: how far the one before was read says nothing of it.
+    is_new_source: bool,
     /// Durable state is that of the newest generation, or newer than what is on the disk, and of one moment.
     is_whole: bool,
 }
@@ -21,7 +26,7 @@ impl Kept {
     /// Of a pipeline that has never run.
     pub(super) fn new(pipeline: &config::Pipeline) -> Self {
         let states = pipeline.transforms.iter().map(|_| HostState::default()).collect();
-        Self { states, position: None, is_whole: false }
+        Self { states, position: None, new_on_disk: BTreeSet::new(), is_new_source: false, is_whole: false }
     }
 
     /// Makes sure that durable state is whole, and waits for the disk if it is not.
@@ -37,11 +42,17 @@ impl Kept {
         for (transform, state) in pipeline.transforms.iter().zip(&self.states) {
             if transform.state == StateStore::Durable {
                 let known = transforms.iter_mut().find(|known| *known.name == *transform.name);
+                if known.is_none() && self.new_on_disk.remove(&transform.name) {
+                    // The first generation is to have all of it.
+                    state.note_changes();
+                    state.give_back(state.entries().into_iter().map(|(key, _)| key));
+                    continue;
+                }
                 let TransformState { values, snapshots, .. } = known.map(std::mem::take).unwrap_or_default();
                 state.replace(values, snapshots.unwrap_or_default());
             }
         }
-        (self.position, self.is_whole) = (position, true);
+        (self.position, self.is_whole) = (position.filter(|_| !self.is_new_source), true);
         Ok(())
     }
 
@@ -70,9 +81,35 @@ impl Kept {
         true
     }
 
+    /// The pipeline is configured anew: what is kept of a transform is kept by its name.
+    pub(super) fn configure(&mut self, before: &config::Pipeline, next: &config::Pipeline) {
+        let known = std::mem::take(&mut self.states);
+        let known: Vec<_> = before.transforms.iter().zip(known).collect();
+        let find = |name: &str| known.iter().find(|(transform, _)| transform.name == name);
+        for transform in &next.transforms {
+            let state = match find(&transform.name) {
+                Some((before, state)) => {
+                    if before.state == StateStore::Memory && transform.state == StateStore::Durable {
+                        self.new_on_disk.insert(transform.name.clone());
+                        self.is_whole = false;
+                    }
+                    state.clone()
+                }
+                None => {
+                    self.is_whole &= transform.state == StateStore::Memory;
+                    HostState::default()
+                }
+            };
+            self.states.push(state);
+        }
+        if next.reads_elsewhere(before) {
+            (self.position, self.is_new_source) = (None, true);
+        }
+    }
+
     /// The pipeline runs: from now on what is kept changes.
     pub(super) fn begin(&mut self) {
-        self.is_whole = false;
+        (self.is_whole, self.is_new_source) = (false, false);
     }
 
     /// The pipeline has ended.

@@ -7,9 +7,12 @@ mod boot;
 mod commands;
 mod kept_state;
 mod managed;
+mod reconfiguring;
 mod stages;
 mod starting;
 mod waiting;
+
+pub(super) use reconfiguring::Reconfiguration;
 
 use super::end_opener::EndOpener;
 use super::instances::Ready;
@@ -267,7 +270,9 @@ impl Pipelines {
         let managed = &mut self.all[index];
         managed.phase = PipelinePhase::Down;
         let name = managed.config.name.clone();
-        self.ends.listeners().expect_no_more(&name);
+        if !managed.is_returning {
+            self.ends.listeners().expect_no_more(&name);
+        }
         let waiting = std::mem::take(&mut managed.waiting);
         if !matches!(state, PipelineState::Failed { .. }) {
             self.ends.ended_well(&name);

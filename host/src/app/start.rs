@@ -109,9 +109,7 @@ pub(super) async fn prepare(
     cancel: &CancellationToken,
 ) -> Result<(MadeStages, Kept), StartError> {
     let stages = async {
-        let connectors = asked.iter().zip(&plugins[pipeline.transforms.len()..]);
-        let tried = connectors.map(|(each, plugin)| connectors::try_out(&pipeline.name, each, plugin));
-        try_join_all(tried).await.map_err(StartError::Refused)?;
+        try_connectors(pipeline, plugins, asked).await.map_err(StartError::Refused)?;
         kept.load(pipeline, store).await?;
         let made = instances::stages(pipeline, plugins, &kept.states, metrics).await;
         Ok((made.map_err(StartError::Refused)?, kept))
@@ -122,6 +120,18 @@ pub(super) async fn prepare(
         Err(Failure::Cancelled) => Err(StartError::Cancelled),
         Err(Failure::Panicked) => Err(StartError::Panicked),
     }
+}
+
+/// Tries out the plugins that endpoints of a pipeline ask before they dial: of `plugins` those that follow the ones of
+/// its transforms.
+pub(super) async fn try_connectors(
+    pipeline: &config::Pipeline,
+    plugins: &[Plugin],
+    asked: &[Connector],
+) -> Result<(), PluginRefusal> {
+    let connectors = asked.iter().zip(&plugins[pipeline.transforms.len()..]);
+    let tried = connectors.map(|(each, plugin)| connectors::try_out(&pipeline.name, each, plugin));
+    try_join_all(tried).await.map(drop)
 }
 
 /// Opens the ends of a pipeline.

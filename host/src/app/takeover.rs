@@ -210,6 +210,14 @@ impl Task {
         self.pipelines.revive(&mut self.plugins, &name);
     }
 
+    /// Other versions of a plugin may be swapped in again: one that has come meanwhile is.
+    pub(super) fn end_hold(&mut self, name: &str) {
+        match self.plugins.intake.end_swap(name).next {
+            Some((next, attempt)) => self.offer(next, attempt),
+            None => self.catch_up(name, SwapAttempt::new(AskedBy::Reload)),
+        }
+    }
+
     /// Content that was on its way does not run, since something else came.
     fn superseded(&mut self, name: &str, Wanted { version, attempt }: Wanted, why: &str) {
         let previous = self.plugins.registry.get(name).map(|plugin| plugin.version().to_string());

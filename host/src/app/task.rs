@@ -10,6 +10,7 @@ use super::job::PluginJob;
 use super::pipelines::{Pipelines, STUCK};
 use super::plugin_registry::PluginRegistry;
 use super::plugins::{ManagedPlugins, PluginEvent};
+use super::reload::Reloads;
 use super::{AppError, Settings};
 use crate::admin::{self, Api};
 use crate::config::{self, Config};
@@ -40,7 +41,8 @@ pub(super) struct Task {
     pub(super) plugins: ManagedPlugins,
     pub(super) swaps: SwapLog,
     status: Arc<Status>,
-    ends: Arc<EndOpener>,
+    pub(super) ends: Arc<EndOpener>,
+    pub(super) reloads: Reloads,
     grace: Duration,
     commands: mpsc::Receiver<Command>,
     /// Nobody is left who could tell it anything.
@@ -62,7 +64,8 @@ impl Task {
         settings: Settings,
         connections: Connections,
     ) -> Result<(Self, Handle), AppError> {
-        let Settings { metrics, grace, reader } = settings;
+        let Settings { metrics, grace, reader, file, reload } = settings;
+        let reloads = Reloads::new(file, config.without_pipelines(), reload);
         let plugins = config.plugins.clone();
         let opened = tokio::task::spawn_blocking(move || {
             let engine = Engine::try_new(Some(&plugins.cache))?;
@@ -92,7 +95,8 @@ impl Task {
                     dead_letters: dead_letters.clone(),
                     reader,
                     is_trusting: admin.token.is_some(),
-                    server: config.server,
+                    server: config.server.clone(),
+                    settings: config.settings_shown(),
                     listeners: ends.listeners().clone(),
                     plugins: registry.current(),
                 };
@@ -119,6 +123,7 @@ impl Task {
             swaps,
             status,
             ends,
+            reloads,
             grace,
             commands,
             is_alone: false,
@@ -149,6 +154,7 @@ impl Task {
         self.pipelines.start_all(&mut self.plugins);
         loop {
             let gate = self.pipelines.advance_boot()?;
+            let gate = [gate, self.advance_reload()].into_iter().flatten().min();
             // What no pipeline needs has its turn once the first start is over.
             let has_booted = self.pipelines.has_booted();
             self.plugins.compile_next(|| self.pipelines.plugins(), has_booted);
@@ -158,7 +164,7 @@ impl Task {
             {
                 tracing::debug!("who started the host did not wait for that");
             }
-            if self.is_alone && !self.pipelines.are_awaited() {
+            if self.is_alone && !self.pipelines.are_awaited() && !self.reloads.goes_on() {
                 return Ok(());
             }
             tokio::select! {
@@ -184,9 +190,11 @@ impl Task {
                     PluginEvent::Done(PluginJob::Other) => {}
                 },
                 command = self.commands.recv(), if !self.is_alone => match command {
+                    Some(Command::Reload(order)) => self.order_reload(order),
                     Some(command) => self.pipelines.obey(&mut self.plugins, command),
                     None => self.is_alone = true,
                 },
+                event = self.reloads.next() => self.reload_happened(event),
                 () = sleep_until(gate.unwrap_or_else(Instant::now)), if gate.is_some() => {}
             }
         }
@@ -201,6 +209,7 @@ impl Task {
         let deadline = Instant::now() + self.grace;
         self.pipelines.stop_all(&mut self.plugins, deadline).await;
         self.plugins.abort();
+        self.reloads.abort();
         if timeout(FAREWELL, self.ends.listeners().closed()).await.is_err() {
             tracing::debug!("peers are left that did not take their close frame");
         }

@@ -2,8 +2,11 @@
 
 use super::{ConfigFile, Exit, block_on_within, complain, duration, environment, is_terminal, load, tell};
 use crate::app::{self, Settings};
-use crate::config::{BodyReader, Config};
+use crate::config::{BodyReader, Config, ReloadFile};
+use crate::file_watch::{self, FileWatch};
+use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::Notify;
 
 /// Open files beside connections: plugins, logs, listeners.
 const OTHER_FILES: u64 = 64;
@@ -15,10 +18,15 @@ pub(super) struct Run {
     /// At a signal, how long what is in flight may take to reach its end.
     #[arg(long, value_parser = duration, default_value = "10s", value_name = "DURATION")]
     grace: Duration,
+    /// Take over what changes in the configuration file, as soon as it is saved.
+    #[arg(long)]
+    watch: bool,
 }
 
 impl Run {
     pub(super) fn execute(self) -> Exit {
+        // Whatever comes after this is news.
+        let known = if self.watch { file_watch::content(&self.config.file) } else { None };
         let loaded = match load(&self.config.file) {
             Ok(loaded) => loaded,
             Err(errors) => {
@@ -32,9 +40,22 @@ impl Run {
             tracing::warn!(warning = warning.message, %file, line, hint, "odd configuration");
         }
         raise_open_files(&loaded.config);
-        block_on_within(Some(self.grace), |shutdown| async move {
+        let reload = Arc::<Notify>::default();
+        let watch = self.watch.then(|| {
+            let bell = reload.clone();
+            FileWatch::start(&self.config.file, known, move || bell.notify_one())
+        });
+        let _watch = match watch.transpose() {
+            Ok(watch) => watch,
+            Err(error) => {
+                complain(format!("failed to watch the configuration file: {error}"));
+                return Exit::Failure;
+            }
+        };
+        block_on_within(Some(self.grace), Some(reload.clone()), |shutdown| async move {
             let reader = BodyReader::new(&self.config.file, environment());
-            let settings = Settings { grace: self.grace, reader, ..Settings::default() };
+            let file = Some(ReloadFile::new(&self.config.file, environment()));
+            let settings = Settings { grace: self.grace, reader, file, reload, ..Settings::default() };
             match app::run(loaded.config, settings, shutdown).await {
                 Ok(()) => Exit::Success,
                 Err(error) => {

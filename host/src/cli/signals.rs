@@ -1,17 +1,21 @@
 //! Ctrl-C, SIGTERM and SIGHUP: the first asks for a shutdown, the second ends the process.
 //!
-//! SIGHUP, which comes when a terminal closes, is a wish to stop as the others are, unless whoever started the
-//! process had it ignored, as `nohup` does. They are waited for on a thread of their own: a signal is obeyed whatever the runtime's threads are
-//! stuck in, and if the shutdown does not end in time, the process does.
+//! SIGHUP comes when a terminal closes, and is a wish to stop then, unless whoever started the process had it ignored,
+//! as `nohup` does. A host that has a configuration to read again takes it for the wish to do so, while the terminal is
+//! there that it was started on, or where it was started on none. Signals are waited for on a thread of their own: one
+//! is obeyed whatever the runtime's threads are stuck in, and if the shutdown does not end in time, the process does.
 
 use super::Exit;
 use crate::shutdown::Shutdown;
 use crate::telemetry::flush_log;
+use std::fs::File;
 use std::io;
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::runtime::Builder;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::Notify;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
@@ -29,12 +33,17 @@ pub(super) struct SignalWatch {
 }
 
 impl SignalWatch {
-    /// Has the first signal request a shutdown; one with a grace period may take that long and no longer.
-    pub(super) fn start(shutdown: Shutdown, grace: Option<Duration>) -> io::Result<Self> {
+    /// Has the first signal request a shutdown; one with a grace period may take that long and no longer. SIGHUP
+    /// rings `reload` instead, where there is one.
+    pub(super) fn start(
+        shutdown: Shutdown,
+        grace: Option<Duration>,
+        reload: Option<Arc<Notify>>,
+    ) -> io::Result<Self> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let signals = {
             let _runtime = runtime.enter();
-            Signals::listen()?
+            Signals::listen(reload)?
         };
         let over = CancellationToken::new();
         let thread = std::thread::Builder::new().name("signals".into()).spawn({
@@ -69,33 +78,50 @@ struct Signals {
     terminate: Signal,
     /// None where it is ignored.
     hangup: Option<Signal>,
+    /// What SIGHUP rings for while the terminal is there.
+    reload: Option<Arc<Notify>>,
+    had_terminal: bool,
 }
 
 impl Signals {
     /// Within a runtime.
-    fn listen() -> io::Result<Self> {
+    fn listen(reload: Option<Arc<Notify>>) -> io::Result<Self> {
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
             hangup: if ignores_hangup() { None } else { Some(signal(SignalKind::hangup())?) },
+            reload,
+            had_terminal: has_terminal(),
         })
     }
 
-    /// Waits for the next of them.
+    /// Waits for the next wish to stop.
     async fn next(&mut self) {
-        let Self { interrupt, terminate, hangup } = self;
+        let Self { interrupt, terminate, hangup, reload, had_terminal } = self;
         let hung_up = async {
-            match hangup {
-                Some(hangup) => hangup.recv().await,
-                None => std::future::pending().await,
+            let Some(hangup) = hangup else { return std::future::pending().await };
+            loop {
+                hangup.recv().await;
+                match reload {
+                    Some(reload) if !*had_terminal || has_terminal() => {
+                        tracing::info!("told to read the configuration again");
+                        reload.notify_one();
+                    }
+                    _ => return,
+                }
             }
         };
         tokio::select! {
             _ = interrupt.recv() => {}
             _ = terminate.recv() => {}
-            _ = hung_up => {}
+            () = hung_up => {}
         }
     }
+}
+
+/// Whether this process has a terminal that could send signals.
+fn has_terminal() -> bool {
+    File::open("/dev/tty").is_ok()
 }
 
 /// Whether this process was started with SIGHUP ignored. Where the system does not tell, it was not.

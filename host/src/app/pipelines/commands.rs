@@ -25,6 +25,8 @@ impl Pipelines {
             Command::Stop(name, answer) => self.take_down(&name, AnswerTo::Stopped(answer)),
             Command::Retry(name, order, answer) => self.retry(name, order, answer),
             Command::Remove(name, answer) => self.take_down(&name, AnswerTo::Removed(answer)),
+            // A matter of the whole host.
+            Command::Reload(_) => {}
             Command::ShowState(name, answer) => self.show_state(name.as_deref(), answer),
             Command::ClearState(name, transform, answer) => self.clear_state(name, transform, answer),
         }
@@ -50,7 +52,7 @@ impl Pipelines {
         self.status.add(config.clone(), PipelineState::Starting);
         let cancel = CancellationToken::new();
         let mut managed = ManagedPipeline::new(config.clone());
-        managed.is_new = true;
+        (managed.is_new, managed.is_from_api) = (true, true);
         managed.phase = PipelinePhase::Checking { cancel: cancel.clone() };
         managed.waiting.push(AnswerTo::Started(answer));
         // One that is added meanwhile is compared with this one.
@@ -99,7 +101,7 @@ impl Pipelines {
     }
 
     /// Stops a pipeline, if it does anything; `then` is done once it does not.
-    fn take_down(&mut self, name: &str, then: AnswerTo) {
+    pub(super) fn take_down(&mut self, name: &str, then: AnswerTo) {
         let Some(index) = self.find(name) else {
             return answer_all(vec![then], &Err(ControlError::NotFound(name.to_owned())));
         };

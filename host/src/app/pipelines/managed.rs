@@ -6,7 +6,7 @@ use crate::config;
 use crate::connector::Connector;
 use crate::control::{Answer, ControlError};
 use crate::pipeline::Control;
-use crate::plugin::Setup;
+use crate::plugin::{Instance, Setup};
 use crate::telemetry::Described;
 use std::sync::Arc;
 use tokio::sync::mpsc;
@@ -23,6 +23,10 @@ pub(super) struct ManagedPipeline {
     pub(super) connectors: Option<Arc<[Connector]>>,
     /// It came through a handle, and it is not decided whether it starts: if not, it never was.
     pub(super) is_new: bool,
+    /// It came through a handle: no configuration file says what becomes of it.
+    pub(super) is_from_api: bool,
+    /// It stops, and starts again as another then.
+    pub(super) is_returning: bool,
     /// It came with the configuration, and it is not decided whether it starts.
     pub(super) is_booting: bool,
     /// What a new version of a plugin means for it while it is down.
@@ -59,6 +63,8 @@ pub(super) enum PipelinePhase {
 /// A stage of a pipeline that runs.
 #[derive(Debug)]
 pub(super) struct RunningStage {
+    /// The name of the plugin that it runs.
+    pub(super) plugin: String,
     /// What instances are made with.
     pub(super) setup: Setup,
     /// The version that it runs.
@@ -91,12 +97,37 @@ pub(super) enum AnswerTo {
     Removed(Answer<()>),
 }
 
+impl RunningStage {
+    /// A stage that starts with these instances.
+    pub(super) fn new(transform: &config::Transform, setup: &Setup, instances: &[Instance]) -> Self {
+        let plugin = instances[0].plugin();
+        Self {
+            plugin: transform.plugin.expose().to_owned(),
+            setup: setup.clone(),
+            version: plugin.version().clone(),
+            is_optimised: plugin.is_optimised(),
+            refused: None,
+        }
+    }
+}
+
 impl ManagedPipeline {
     pub(super) fn new(config: Arc<config::Pipeline>) -> Self {
         let kept = Kept::new(&config);
         let (phase, revival, waiting) = (PipelinePhase::Down, Revival::None, Vec::new());
         let connectors = None;
-        Self { config, phase, kept, connectors, is_new: false, is_booting: false, revival, waiting }
+        Self {
+            config,
+            phase,
+            kept,
+            connectors,
+            is_new: false,
+            is_from_api: false,
+            is_returning: false,
+            is_booting: false,
+            revival,
+            waiting,
+        }
     }
 
     /// Whether one of its transforms runs this plugin, or one of its endpoints asks it.

@@ -62,7 +62,7 @@ impl Pipelines {
         for managed in &self.all {
             let PipelinePhase::Up { control, stages } = &managed.phase else { continue };
             for (stage, running) in stages.iter().enumerate() {
-                if managed.config.transforms[stage].plugin.expose() == plugin && is_meant(running) {
+                if running.plugin == plugin && is_meant(running) {
                     uses.push(StageUse {
                         pipeline: managed.config.clone(),
                         stage,
@@ -81,7 +81,8 @@ impl Pipelines {
         for managed in &mut self.all {
             if let PipelinePhase::Up { control, stages } = &mut managed.phase
                 && control.same_channel(&each.control)
-                && let Some(running) = stages.get_mut(each.stage)
+                && let Some(running) =
+                    stages.iter_mut().find(|running| running.setup.transform == each.setup.transform)
             {
                 running.refused = (!is_taken).then(|| plugin.version().clone());
                 if is_taken {
@@ -96,11 +97,7 @@ impl Pipelines {
     pub(in crate::app) fn forgive(&mut self, plugin: &str) {
         for managed in &mut self.all {
             let PipelinePhase::Up { stages, .. } = &mut managed.phase else { continue };
-            for (running, transform) in stages.iter_mut().zip(&managed.config.transforms) {
-                if transform.plugin.expose() == plugin {
-                    running.refused = None;
-                }
-            }
+            stages.iter_mut().filter(|stage| stage.plugin == plugin).for_each(|stage| stage.refused = None);
         }
     }
 }

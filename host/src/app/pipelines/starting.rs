@@ -34,7 +34,7 @@ impl Pipelines {
     /// is waited for; if not, the pipeline waits, and that is an answer.
     pub(super) fn start(&mut self, plugins: &mut ManagedPlugins, index: usize) {
         let managed = &mut self.all[index];
-        managed.revival = Revival::None;
+        (managed.revival, managed.is_returning) = (Revival::None, false);
         // Who comes before its ends are open waits for them.
         let config = managed.config.clone();
         self.ends.listeners().expect(&config);
@@ -152,12 +152,7 @@ impl Pipelines {
         };
         let config = managed.config.clone();
         let name: Arc<str> = config.name.as_str().into();
-        let running = stages.iter().map(|(_, setup, instances)| RunningStage {
-            setup: setup.clone(),
-            version: instances[0].plugin().version().clone(),
-            is_optimised: instances[0].plugin().is_optimised(),
-            refused: None,
-        });
+        let running = stages.iter().map(|(transform, setup, made)| RunningStage::new(transform, setup, made));
         let running = running.collect();
         let persistence = Persistence::KeepsGoing;
         managed.kept.begin();

@@ -8,7 +8,7 @@ use super::expected::Expected;
 use super::listener::Listener;
 use super::route::Route;
 use super::route_member::{MemberRole, RouteMember};
-use crate::config::{Agreements, Before, Endpoint, Redacted};
+use crate::config::{Agreements, Before, BeforeAll, Endpoint, Redacted};
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -79,6 +79,32 @@ impl PendingAgreements {
     /// The pipeline is open.
     pub fn keep(mut self) {
         self.before = None;
+    }
+}
+
+/// What was noted of several pipelines that are about to be configured anew. It is taken back where that does not come
+/// to be: when this is dropped without [`PendingReconfiguration::keep`].
+#[derive(Debug)]
+pub struct PendingReconfiguration {
+    pub(super) registry: Arc<ListenerRegistry>,
+    /// What was noted before.
+    pub(super) before: Option<BeforeAll>,
+    /// The endpoints, each with its pipeline, that cannot be open while those before are.
+    pub clashing: Vec<(String, String)>,
+}
+
+impl PendingReconfiguration {
+    /// The pipelines are configured so from now on.
+    pub fn keep(mut self) {
+        self.before = None;
+    }
+}
+
+impl Drop for PendingReconfiguration {
+    fn drop(&mut self) {
+        if let Some(before) = self.before.take() {
+            self.registry.table().agreements.restore_all(before);
+        }
     }
 }
 

@@ -6,12 +6,15 @@ use super::listen_error::{Cause, ListenError, shown};
 use super::listener::{Listener, ListenerLimits};
 use super::listener_registry::{
     AddressClaim, AddressKey, AddressState, ListenerRegistry, OpenListener, PendingAgreements,
+    PendingReconfiguration,
 };
 use super::registration::Registration;
 use super::route::Route;
 use super::route_member::{MemberRole, ReceivedChunk, RouteMember};
 use super::uptake::Uptake;
-use crate::config::{Endpoint, FromHandshake, Listen, PathPattern, Pipeline, Server};
+use crate::config::{
+    Disagreement, Endpoint, FromHandshake, Listen, PathPattern, Pipeline, Reconfigured, Server,
+};
 use crate::connections::OpenEndpoint;
 use crate::telemetry::HandshakeMetrics;
 use crate::websocket::tls::ServerCertificates;
@@ -66,14 +69,45 @@ impl Listeners {
                 pipeline: pipeline.name.clone(),
                 before: Some(before),
             }),
-            Err(disagreement) => {
-                let end = disagreement.end.clone();
-                let mut endpoints = pipeline.endpoints();
-                let listen = endpoints.find_map(|(name, endpoint)| endpoint.listen().filter(|_| name == end));
-                let listen = listen.expect("it is one of its own");
-                Err((end, ListenError::differs(listen, disagreement)))
+            Err(disagreement) => Err(differs(pipeline, disagreement)),
+        }
+    }
+
+    /// The same for several pipelines at once, while others are configured no more.
+    ///
+    /// # Errors
+    /// An endpoint says otherwise than one of another pipeline that is configured: its pipeline, its name, and the
+    /// error.
+    pub fn reconfigure(
+        &self,
+        gone: &[&str],
+        pipelines: &[&Pipeline],
+    ) -> Result<PendingReconfiguration, Box<(String, String, ListenError)>> {
+        match self.registry.table().agreements.reconfigure(gone, pipelines) {
+            Ok(Reconfigured { before, clashing }) => {
+                Ok(PendingReconfiguration { registry: self.registry.clone(), before: Some(before), clashing })
+            }
+            Err((name, disagreement)) => {
+                let pipeline = pipelines.iter().find(|pipeline| pipeline.name == name);
+                let (end, error) = differs(pipeline.expect("it is one of them"), disagreement);
+                Err(Box::new((name, end, error)))
             }
         }
+    }
+
+    /// Keeps the peers of a path until what is given back is dropped, though no endpoint that they came for is there
+    /// meanwhile. `None` where the path is not open, or is open otherwise than this endpoint says.
+    pub fn hold(&self, endpoint: &Endpoint, listen: &Listen, metrics: &OpenEndpoint) -> Option<Registration> {
+        let pattern = PathPattern::parse(&listen.path).ok()?;
+        let table = self.registry.table();
+        let listener = table.slots.get(&address(listen))?.open()?.clone();
+        let (pipeline, end) = metrics.place();
+        let endpoint = table.agreements.agreed(pipeline, end).unwrap_or(endpoint);
+        let is_its = |route: &Arc<Route>| route.pattern == pattern && endpoint.lets_in_as(&route.endpoint);
+        let is_open = listener.listening.routes().iter().any(is_its);
+        let member = RouteMember::reply(endpoint, metrics.clone());
+        let opening = Opening { endpoint, listen, pattern, member };
+        is_open.then(|| opening.enter(&self.registry, listener).ok()).flatten()
     }
 
     /// What is odd about the server endpoints of a pipeline as they are agreed on: addresses where anybody may
@@ -349,6 +383,15 @@ fn warn_of_absent_metadata(member: &RouteMember, route: &Route, certificates: Op
             _ => {}
         }
     }
+}
+
+/// An endpoint of a pipeline that says otherwise than another.
+fn differs(pipeline: &Pipeline, disagreement: Disagreement) -> (String, ListenError) {
+    let end = disagreement.end.clone();
+    let mut endpoints = pipeline.endpoints();
+    let listen = endpoints.find_map(|(name, endpoint)| endpoint.listen().filter(|_| name == end));
+    let listen = listen.expect("it is one of its own");
+    (end, ListenError::differs(listen, disagreement))
 }
 
 /// A key on which an endpoint does not agree with those of its route, and one of them.
