@@ -21,7 +21,7 @@ use tokens::{Token, is_word, tokens};
 use types::namesakes;
 
 /// The modules of the host and their layers.
-const LAYERS: [(&str, u8); 32] = [
+const LAYERS: [(&str, u8); 33] = [
     ("builtin", 0),
     ("file_watch", 0),
     ("foreign_text", 0),
@@ -41,6 +41,7 @@ const LAYERS: [(&str, u8); 32] = [
     ("connections", 3),
     ("dead_letters", 3),
     ("plugin", 3),
+    ("plugin_history", 3),
     ("recording", 3),
     ("store", 3),
     ("control", 4),

@@ -5,6 +5,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "versions/api.rs"]
+mod api;
 #[path = "versions/folder.rs"]
 mod folder;
 

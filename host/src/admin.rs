@@ -5,11 +5,13 @@
 //! decided before any of them.
 
 mod api_error;
+mod body;
 mod client;
 mod connections;
 mod dead_letters;
 mod guard;
 mod pipelines;
+mod plugins;
 mod query;
 mod reload;
 mod serve;
@@ -25,16 +27,18 @@ use crate::connections::Connections;
 use crate::connector::CurrentPlugins;
 use crate::control::Handle;
 use crate::dead_letters::KeptLetters;
+use crate::plugin_history::PluginHistory;
 use crate::store::Store;
 use crate::telemetry::{Described, Metrics, Status};
 use crate::websocket::Listeners;
 use api_error::ApiError;
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{StatusCode, header};
 use axum::middleware;
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::{self, delete, post};
+use body::{BodyRule, whole_body};
 use guard::Guard;
 use serde_json::{Map, Value, json};
 use std::net::SocketAddr;
@@ -78,6 +82,10 @@ pub(crate) struct HostView {
     pub listeners: Listeners,
     /// The current version of each plugin.
     pub plugins: CurrentPlugins,
+    /// The versions of plugins that ran.
+    pub history: PluginHistory,
+    /// The largest component that can be a plugin.
+    pub max_component_bytes: usize,
 }
 
 impl Api {
@@ -93,6 +101,13 @@ impl Api {
     pub(crate) async fn serve(self, listener: TcpListener, stop: CancellationToken) -> std::io::Result<()> {
         let kept = || routing::get(state::export).delete(state::clear);
         let pipeline = routing::get(pipelines::get).delete(pipelines::remove).put(pipelines::replace);
+        let component = BodyRule::component(self.host.max_component_bytes);
+        let plugin = routing::get(plugins::get).put(plugins::put);
+        // What is sent there is no JSON, and far larger.
+        let components = Router::new()
+            .route("/api/v1/plugins/{name}", plugin)
+            .layer(DefaultBodyLimit::disable())
+            .layer(middleware::from_fn_with_state(component, whole_body));
         let router = Router::new()
             .route("/healthz", routing::get(|| async { Json(json!({ "status": "ok" })) }))
             .route("/readyz", routing::get(ready))
@@ -106,6 +121,8 @@ impl Api {
             .route("/api/v1/state", routing::get(state::list))
             .route("/api/v1/state/{pipeline}", kept())
             .route("/api/v1/state/{pipeline}/{transform}", kept())
+            .route("/api/v1/plugins", routing::get(plugins::list))
+            .route("/api/v1/plugins/{name}/rollback", post(plugins::roll_back))
             .route("/api/v1/swaps", routing::get(swaps::list))
             .route("/api/v1/deadletters", routing::get(dead_letters::list))
             .route("/api/v1/deadletters/{id}", routing::get(dead_letters::get))
@@ -113,12 +130,13 @@ impl Api {
             .route("/api/v1/connections", routing::get(connections::list))
             .route("/api/v1/connections/{id}", delete(connections::close))
             .route("/api/v1/connections/check", post(connections::check))
+            .layer(middleware::from_fn_with_state(BodyRule::json(), whole_body))
+            .merge(components)
             .fallback(|| async { ApiError::new(StatusCode::NOT_FOUND, "not_found", "no such path") })
             .method_not_allowed_fallback(|| async {
                 let message = "the path does not take this method";
                 ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method", message)
             })
-            .layer(middleware::from_fn(serve::whole_body))
             .layer(middleware::map_response(in_json))
             .layer(middleware::from_fn_with_state(self.guard, guard::guard))
             .with_state(self.host);

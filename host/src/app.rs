@@ -15,6 +15,7 @@ mod end_opener;
 mod instances;
 mod intake;
 mod job;
+mod keeping;
 mod kept;
 mod pipelines;
 mod plugin_registry;

@@ -59,6 +59,11 @@ impl CurrentPlugins {
         self.lock().get(name).cloned()
     }
 
+    /// The names of the plugins that are there.
+    pub fn names(&self) -> Vec<String> {
+        self.lock().keys().cloned().collect()
+    }
+
     /// Puts a version in the place of the one before.
     pub fn put(&self, plugin: Plugin) {
         self.lock().insert(plugin.name().to_string(), plugin);

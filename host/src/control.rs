@@ -1,4 +1,4 @@
-//! What a running host can be told about its pipelines, and what it answers.
+//! What a running host can be told about its pipelines and plugins, and what it answers.
 //!
 //! Commands go through one bounded channel to the one task that decides about pipelines; each carries
 //! the way back for its answer. Whoever asks waits, and a host that has ended says so. What there is,
@@ -10,9 +10,13 @@ pub use reload::{ReloadClass, ReloadReport, ReloadedPipeline};
 
 use crate::config::{self, ConfigErrors};
 use crate::dead_letters::RetryOrder;
+use crate::foreign_text;
 use crate::generation::Generation;
+use crate::plugin_folder::{Candidate, is_plugin_name};
+use crate::plugin_history::HistoryError;
 use crate::telemetry::{Described, Status};
-use crate::verdict::{SwapLog, Verdict};
+use crate::verdict::{SwapLog, SwapOptions, Verdict};
+use bytes::Bytes;
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 
@@ -71,6 +75,21 @@ pub enum ControlError {
     /// So many reloads wait for the one that goes on that no more can.
     #[error("other reloads wait already")]
     Reloading,
+    /// There is no plugin of this name.
+    #[error("there is no plugin \"{0}\"")]
+    NoPlugin(String),
+    /// No plugin can have this name.
+    #[error("a plugin cannot be called \"{}\"", foreign_text::shown(.0))]
+    BadName(String),
+    /// It is no component that can run here.
+    #[error("{0}")]
+    Unfit(String),
+    /// Nothing like this version is kept of a plugin.
+    #[error("{0}")]
+    NoVersion(String),
+    /// The version cannot be had back.
+    #[error("{0}")]
+    Version(String),
     /// The host has ended, or is about to.
     #[error("the host is shutting down")]
     Ended,
@@ -82,13 +101,24 @@ pub(crate) type Answer<T> = oneshot::Sender<Result<T, ControlError>>;
 /// One thing the host is told.
 #[derive(Debug)]
 pub(crate) enum Command {
+    /// What concerns a pipeline.
+    Pipeline(PipelineOrder),
+    /// A component that is to run in the place of the version that its plugin has.
+    Swap(Candidate, SwapOptions, Answer<Verdict>),
+    /// A plugin whose version before is to run again, or the one whose digest begins so.
+    RollBack(String, Option<String>, Answer<Verdict>),
+    Reload(ReloadCommand),
+}
+
+/// What the host is told about a pipeline.
+#[derive(Debug)]
+pub(crate) enum PipelineOrder {
     Add(Box<config::Pipeline>, Answer<Described>),
     Remove(String, Answer<()>),
     Start(String, Answer<Described>),
     Stop(String, Answer<Described>),
     /// Dead letters that a pipeline is to take in again.
     Retry(String, Box<RetryOrder>, Answer<()>),
-    Reload(ReloadCommand),
     /// Of one pipeline or all of them, what is kept in memory alone.
     ShowState(Option<String>, Answer<Vec<(String, Generation)>>),
     /// Of a pipeline, and of one of its transforms or all of them.
@@ -115,6 +145,18 @@ fn lines(errors: &ConfigErrors) -> String {
 pub(crate) fn channel(status: Arc<Status>, swaps: SwapLog) -> (Handle, mpsc::Receiver<Command>) {
     let (commands, receiver) = mpsc::channel(COMMANDS);
     (Handle { commands, status, swaps }, receiver)
+}
+
+impl From<HistoryError> for ControlError {
+    fn from(error: HistoryError) -> Self {
+        match error {
+            HistoryError::Unknown { .. } => Self::NoVersion(error.to_string()),
+            HistoryError::Ambiguous { .. }
+            | HistoryError::NothingBefore(_)
+            | HistoryError::Current { .. }
+            | HistoryError::Damaged { .. } => Self::Version(error.to_string()),
+        }
+    }
 }
 
 impl ControlError {
@@ -156,7 +198,7 @@ impl Handle {
     /// If the name is taken, a plugin refuses its configuration, or an end cannot be opened. Nothing is
     /// added then.
     pub async fn add(&self, pipeline: config::Pipeline) -> Result<Described, ControlError> {
-        self.ask(|answer| Command::Add(Box::new(pipeline), answer)).await
+        self.order(|answer| PipelineOrder::Add(Box::new(pipeline), answer)).await
     }
 
     /// Removes a pipeline, after it was stopped as [`Handle::stop`] does.
@@ -164,7 +206,7 @@ impl Handle {
     /// # Errors
     /// If there is none of this name, or the host has ended.
     pub async fn remove(&self, name: &str) -> Result<(), ControlError> {
-        self.ask(|answer| Command::Remove(name.to_owned(), answer)).await
+        self.order(|answer| PipelineOrder::Remove(name.to_owned(), answer)).await
     }
 
     /// Starts a pipeline that was stopped, has finished, or has failed. One that runs goes on. Answers once it
@@ -174,7 +216,7 @@ impl Handle {
     /// If there is none of this name, it is still stopping, a plugin refuses its configuration, or an
     /// end cannot be opened.
     pub async fn start(&self, name: &str) -> Result<Described, ControlError> {
-        self.ask(|answer| Command::Start(name.to_owned(), answer)).await
+        self.order(|answer| PipelineOrder::Start(name.to_owned(), answer)).await
     }
 
     /// Stops a pipeline: it reads no more, what is in flight reaches its end within the grace period,
@@ -186,7 +228,7 @@ impl Handle {
     /// # Cancel safety
     /// The pipeline stops all the same if the future is dropped.
     pub async fn stop(&self, name: &str) -> Result<Described, ControlError> {
-        self.ask(|answer| Command::Stop(name.to_owned(), answer)).await
+        self.order(|answer| PipelineOrder::Stop(name.to_owned(), answer)).await
     }
 
     /// Tells a pipeline to take dead letters in again. What becomes of them, the report of the order says.
@@ -194,7 +236,7 @@ impl Handle {
     /// # Errors
     /// If there is no such pipeline, or it does not run. None of the letters has entered then.
     pub(crate) async fn retry(&self, pipeline: &str, order: RetryOrder) -> Result<(), ControlError> {
-        self.ask(|answer| Command::Retry(pipeline.to_owned(), Box::new(order), answer)).await
+        self.order(|answer| PipelineOrder::Retry(pipeline.to_owned(), Box::new(order), answer)).await
     }
 
     /// Reads the configuration file of the host again, and has what has changed in it take over: pipelines are
@@ -231,7 +273,7 @@ impl Handle {
         &self,
         pipeline: Option<String>,
     ) -> Result<Vec<(String, Generation)>, ControlError> {
-        self.ask(|answer| Command::ShowState(pipeline, answer)).await
+        self.order(|answer| PipelineOrder::ShowState(pipeline, answer)).await
     }
 
     /// Forgets what the plugins of a pipeline knew, or that of one transform: in memory, and on the disk, where
@@ -241,7 +283,46 @@ impl Handle {
     /// If the pipeline is not stopped, nothing is kept, or the disk does not do it.
     pub async fn clear_state(&self, pipeline: &str, transform: Option<&str>) -> Result<(), ControlError> {
         let transform = transform.map(str::to_owned);
-        self.ask(|answer| Command::ClearState(pipeline.to_owned(), transform, answer)).await
+        self.order(|answer| PipelineOrder::ClearState(pipeline.to_owned(), transform, answer)).await
+    }
+
+    /// Has a plugin run in this component, as if its file had changed, and waits until that is decided. What runs is
+    /// written into the plugin folder.
+    ///
+    /// # Errors
+    /// The component cannot run here, or no plugin can have this name. One that a pipeline refuses has a verdict that
+    /// says so.
+    ///
+    /// # Cancel safety
+    /// The component is tried all the same if the future is dropped.
+    pub async fn swap(
+        &self,
+        plugin: &str,
+        component: Bytes,
+        options: SwapOptions,
+    ) -> Result<Verdict, ControlError> {
+        if !is_plugin_name(plugin) {
+            return Err(ControlError::BadName(plugin.to_owned()));
+        }
+        let plugin = plugin.to_owned();
+        // Its digest takes a moment.
+        let candidate = tokio::task::spawn_blocking(move || Candidate::sent(&plugin, component)).await;
+        let candidate = candidate.map_err(|error| ControlError::Hung(error.to_string()))?;
+        self.ask(|answer| Command::Swap(candidate, options, answer)).await
+    }
+
+    /// Has the version of a plugin run again that ran before, or the one whose digest begins with `to`. State is carried
+    /// where that version takes it. What runs is written into the plugin folder.
+    ///
+    /// # Errors
+    /// There is no such plugin or version, or it cannot be had back.
+    pub async fn roll_back(&self, plugin: &str, to: Option<&str>) -> Result<Verdict, ControlError> {
+        let to = to.map(str::to_owned);
+        self.ask(|answer| Command::RollBack(plugin.to_owned(), to, answer)).await
+    }
+
+    async fn order<T>(&self, order: impl FnOnce(Answer<T>) -> PipelineOrder) -> Result<T, ControlError> {
+        self.ask(|answer| Command::Pipeline(order(answer))).await
     }
 
     async fn ask<T>(&self, command: impl FnOnce(Answer<T>) -> Command) -> Result<T, ControlError> {

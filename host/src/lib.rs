@@ -115,6 +115,7 @@ mod file_watch;
 mod foreign_text;
 mod interrupt;
 mod plugin_folder;
+mod plugin_history;
 mod recording;
 mod shutdown;
 mod wait_budget;

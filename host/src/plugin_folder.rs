@@ -3,16 +3,26 @@
 //! One thread owns the folder. It looks when a notification rings its bell, and every two seconds
 //! for what notifications missed; what is true is what a look finds, never what a notification
 //! said. A file goes out, whole and read, as a [`Candidate`] once nobody has touched it for a
-//! moment; compiling and swapping it is for whoever takes it. Nothing here runs a plugin, and no
+//! moment; compiling and swapping it is for whoever takes it. What came by another way and runs is written
+//! here, and not told as a change. Nothing here runs a plugin, and no
 //! file is read on a thread of the async runtime.
 
 mod file;
+mod stamp;
 mod table;
 mod watch;
+mod write;
+
+pub(crate) use file::is_plugin_name;
+pub(crate) use write::FolderWriter;
 
 use crate::builtin;
 use crate::config::{self, FilePath};
+use bytes::Bytes;
+use file::PLUGIN_SUFFIX;
 use rustix::fs::{Access, access};
+use stamp::OwnFiles;
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -24,6 +34,7 @@ use std::time::{Duration, Instant, SystemTime};
 use table::FileTable;
 use tokio::sync::mpsc;
 use watch::{News, Watch};
+use write::Heard;
 
 /// Between two looks at the folder that nothing asked for.
 const SCAN: Duration = Duration::from_secs(2);
@@ -39,7 +50,7 @@ pub(crate) struct Candidate {
     /// The file; none of a plugin that is built into the host.
     pub path: Option<PathBuf>,
     /// What is in it.
-    pub wasm: Vec<u8>,
+    pub wasm: Bytes,
     /// `sha256:` and the digest of what is in it, in hexadecimal.
     pub version: String,
 }
@@ -48,8 +59,21 @@ impl Candidate {
     /// The plugin of this name that is built into the host, if there is one. It stands back for a file of
     /// its name in the folder.
     pub(crate) fn built_in(name: &str) -> Option<Self> {
-        let wasm = builtin::plugin(name)?.to_vec();
-        Some(Self { name: name.to_owned(), path: None, version: table::version(&wasm), wasm })
+        Some(Self::sent(name, Bytes::from_static(builtin::plugin(name)?)))
+    }
+
+    /// A plugin that comes from elsewhere than the folder.
+    pub(crate) fn sent(name: &str, wasm: Bytes) -> Self {
+        Self { name: name.to_owned(), path: None, version: stamp::version(&wasm), wasm }
+    }
+
+    /// The file of this plugin, if it has this version now. Blocks.
+    pub(crate) fn read(dir: &Path, name: &str, version: &str) -> io::Result<Option<Self>> {
+        let path = dir.join(format!("{name}{PLUGIN_SUFFIX}"));
+        let wasm = Bytes::from(fs::read(&path)?);
+        let is = stamp::version(&wasm);
+        let found = Self { name: name.to_owned(), path: Some(path), version: is, wasm };
+        Ok((found.version == version).then_some(found))
     }
 }
 
@@ -110,6 +134,10 @@ pub enum FolderError {
 #[derive(Debug)]
 pub(crate) struct Folder {
     path: FilePath,
+    max_size_bytes: u64,
+    own: Arc<OwnFiles>,
+    /// Of each file that was told of and is there.
+    heard: BTreeMap<String, Heard>,
     /// None: nothing is watched.
     watched: Option<Watched>,
 }
@@ -182,10 +210,11 @@ impl Folder {
 
         let (bell, rings) = Bell::new();
         let mut keeper = Keeper::new(settings, settings.watch.then_some(attach), bell.clone());
+        let own = keeper.table.own().clone();
         let mut found = keeper.first_look(&rings)?;
         if !settings.watch {
             keeper.table.refuse_unsettled(&mut |change| found.push(change));
-            return Ok((Self { path: path.clone(), watched: None }, found));
+            return Ok((Self::of(settings, own, None, &found), found));
         }
 
         let (sender, changes) = mpsc::channel(1);
@@ -194,7 +223,49 @@ impl Folder {
             .spawn(move || keeper.run(&rings, &sender))
             .map_err(|source| FolderError::Thread { path: path.clone(), source })?;
         let watched = Some(Watched { changes, bell, thread: Some(thread) });
-        Ok((Self { path: path.clone(), watched }, found))
+        Ok((Self::of(settings, own, watched, &found), found))
+    }
+
+    fn of(
+        settings: &config::Plugins,
+        own: Arc<OwnFiles>,
+        watched: Option<Watched>,
+        found: &[Change],
+    ) -> Self {
+        let (path, max_size_bytes) = (settings.dir.clone(), settings.max_size_bytes);
+        let mut this = Self { path, max_size_bytes, own, heard: BTreeMap::new(), watched };
+        found.iter().for_each(|change| this.hear(change));
+        this
+    }
+
+    /// Takes note of a change that is told.
+    fn hear(&mut self, change: &Change) {
+        let (name, heard) = match change {
+            Change::Found(Candidate { name, version, .. }) => (name, Heard::Version(version.clone())),
+            Change::Refused { name, .. } => (name, Heard::Refused),
+            Change::Gone { name } => {
+                self.heard.remove(name);
+                return;
+            }
+        };
+        self.heard.insert(name.clone(), heard);
+    }
+
+    /// Writes the file of a plugin, unless it changes between now and then.
+    pub(crate) fn writer(&self, name: &str) -> FolderWriter {
+        FolderWriter {
+            dir: self.path.clone(),
+            name: name.to_owned(),
+            heard: self.heard.get(name).cloned(),
+            is_watched: self.is_watched(),
+            max_size_bytes: self.max_size_bytes,
+            own: self.own.clone(),
+        }
+    }
+
+    /// Takes note that a writer has written a file: that is not told as a change.
+    pub(crate) fn wrote(&mut self, name: &str, version: &str) {
+        self.heard.insert(name.to_owned(), Heard::Version(version.to_owned()));
     }
 
     /// Where it is.
@@ -214,6 +285,7 @@ impl Folder {
     pub(crate) async fn next(&mut self) -> Change {
         if let Some(watched) = &mut self.watched {
             if let Some(change) = watched.changes.recv().await {
+                self.hear(&change);
                 return change;
             }
             tracing::error!("the thread of the plugin folder has ended: changes go unseen");

@@ -25,6 +25,8 @@ pub struct Verdict {
     pub compile_ms: Option<u64>,
     /// Why the version does not run, or not everywhere.
     pub error: Option<String>,
+    /// Why the content was not written into the plugin folder, if it was to be and the version runs all the same.
+    pub folder_error: Option<String>,
     /// Who asked for it.
     pub asked_by: AskedBy,
     /// When it began, in milliseconds since the Unix epoch.
@@ -131,6 +133,8 @@ pub enum AskedBy {
 pub struct SwapOptions {
     /// Whether it starts without the state of the version before.
     pub state_fresh: bool,
+    /// Whether it starts without that state where it does not take it.
+    pub fresh_if_refused: bool,
     /// The messages that it sees beside the version before it takes over; if `None`, what the transforms say.
     pub shadow: Option<u64>,
     /// The time in which the version before can be put back; if `None`, what the transforms say.
@@ -211,7 +215,12 @@ impl AskedBy {
 impl SwapOptions {
     /// Without a shadow and without a probation, whatever the transforms say.
     pub(crate) fn at_once() -> Self {
-        Self { state_fresh: false, shadow: Some(0), probation: Some(Duration::ZERO) }
+        Self { shadow: Some(0), probation: Some(Duration::ZERO), ..Self::default() }
+    }
+
+    /// Back to a version that ran before: at once, and whatever becomes of the state.
+    pub(crate) fn back() -> Self {
+        Self { fresh_if_refused: true, ..Self::at_once() }
     }
 }
 
@@ -266,6 +275,7 @@ mod tests {
             previous: None,
             compile_ms: None,
             error: None,
+            folder_error: None,
             asked_by: AskedBy::Folder,
             started_ms: 0,
             decided_ms: 0,

@@ -280,6 +280,14 @@ impl Host {
     /// # Panics
     /// If it does not answer.
     pub fn ask(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> (u16, String) {
+        self.send(method, path, headers, body.as_bytes())
+    }
+
+    /// The same with a body that may be anything; it is sent as JSON, unless a header says otherwise.
+    ///
+    /// # Panics
+    /// If it does not answer.
+    pub fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> (u16, String) {
         let admin = self.admin();
         let mut head = format!("{method} {path} HTTP/1.1\r\nConnection: close\r\n");
         let host = admin.to_string();
@@ -294,7 +302,8 @@ impl Host {
         }
         let mut stream = TcpStream::connect(admin).expect("the api listens");
         // It may answer before it has read all.
-        let _ = write!(stream, "{head}Content-Length: {}\r\n\r\n{body}", body.len());
+        let _ = write!(stream, "{head}Content-Length: {}\r\n\r\n", body.len());
+        let _ = stream.write_all(body);
         let mut answer = String::new();
         stream.read_to_string(&mut answer).expect("it answers with text");
         let (head, body) = answer.split_once("\r\n\r\n").expect("a head ends with an empty line");

@@ -13,14 +13,14 @@ async fn a_good_version_is_told_with_what_it_carried_and_a_first_load_is_no_swap
     scene.folder.put("x", &second);
     let there = json!({
         "plugin": "x", "outcome": "swapped", "version": version(&second), "previous": version(&first),
-        "asked_by": "folder", "error": null, "uses": [swapped("carried")],
+        "asked_by": "folder", "error": null, "folder_error": null, "uses": [swapped("carried")],
     });
     assert_eq!(blocking(|| decided(&host, 1))[0], there);
     scene.passes("b", "v2 2 b").await;
     scene.folder.put("x", &first);
     let back = json!({
         "plugin": "x", "outcome": "swapped", "version": version(&first), "previous": version(&second),
-        "asked_by": "folder", "error": null, "uses": [swapped("carried")],
+        "asked_by": "folder", "error": null, "folder_error": null, "uses": [swapped("carried")],
     });
     assert_eq!(blocking(|| decided(&host, 2)), [back, there], "the newest first");
     scene.passes("c", "v1 3 c").await;
@@ -54,7 +54,7 @@ async fn a_version_that_refuses_the_configuration_is_rejected_and_the_one_before
                `price`, `quantity`, `above`";
     let verdict = json!({
         "plugin": "x", "outcome": "rejected", "version": version(&notional), "previous": version(&filter),
-        "asked_by": "folder", "error": format!("pipeline p, transform x: {why}"), "uses": [rejected(Some(why))],
+        "asked_by": "folder", "error": format!("pipeline p, transform x: {why}"), "folder_error": null, "uses": [rejected(Some(why))],
     });
     assert_eq!(blocking(|| decided(&host, 1)), [verdict]);
     scene.passes("{\"n\":2}", "{\"n\":2}").await;
@@ -73,7 +73,7 @@ async fn a_version_that_lacks_an_output_which_a_sink_takes_is_rejected() {
     let why = "a sink takes the output \"side\", which plugin x does not have (it has: default)";
     let verdict = json!({
         "plugin": "x", "outcome": "rejected", "version": version(&second), "previous": version(&first),
-        "asked_by": "folder", "error": format!("pipeline p: {why}"), "uses": [rejected(Some(why))],
+        "asked_by": "folder", "error": format!("pipeline p: {why}"), "folder_error": null, "uses": [rejected(Some(why))],
     });
     assert_eq!(blocking(|| decided(&host, 1)), [verdict]);
     scene.passes("side", "side").await;
@@ -91,7 +91,7 @@ async fn a_version_that_refuses_the_state_stays_away_and_one_that_cannot_have_it
     let why = "restore failed: an error that was asked for";
     let verdict = json!({
         "plugin": "x", "outcome": "rejected", "version": version(&next), "previous": version(&hostile),
-        "asked_by": "folder", "error": format!("pipeline p, transform x: {why}"), "uses": [rejected(Some(why))],
+        "asked_by": "folder", "error": format!("pipeline p, transform x: {why}"), "folder_error": null, "uses": [rejected(Some(why))],
     });
     assert_eq!(blocking(|| decided(&host, 1)), [verdict]);
     scene.passes("2", "2").await;
@@ -104,7 +104,7 @@ async fn a_version_that_refuses_the_state_stays_away_and_one_that_cannot_have_it
     scene.folder.put("x", &after);
     let verdict = json!({
         "plugin": "x", "outcome": "swapped", "version": version(&after), "previous": version(&next),
-        "asked_by": "folder", "error": null, "uses": [swapped("fresh")],
+        "asked_by": "folder", "error": null, "folder_error": null, "uses": [swapped("fresh")],
     });
     assert_eq!(blocking(|| decided(&host, 1)), [verdict]);
     scene.passes("4", "4").await;
@@ -129,7 +129,7 @@ async fn where_the_version_before_fails_again_and_again_its_last_good_snapshot_i
     scene.folder.put("x", &next);
     let verdict = json!({
         "plugin": "x", "outcome": "swapped", "version": version(&next), "previous": version(&moody),
-        "asked_by": "folder", "error": null, "uses": [swapped("older")],
+        "asked_by": "folder", "error": null, "folder_error": null, "uses": [swapped("older")],
     });
     assert_eq!(blocking(|| decided(&host, 1)), [verdict]);
     assert_eq!(scene.collector.text().await, "trap");
@@ -159,7 +159,7 @@ async fn where_one_use_takes_a_version_and_another_does_not_each_says_so() {
     let verdict = json!({
         "plugin": "x", "outcome": "swapped", "version": version(&next), "previous": version(&hostile),
         "asked_by": "folder", "error": format!("pipeline q, transform y: {why}"),
-        "uses": [swapped("carried"), refuses],
+        "folder_error": null, "uses": [swapped("carried"), refuses],
     });
     assert_eq!(blocking(|| decided(&host, 1)), [verdict]);
 }
@@ -192,12 +192,12 @@ async fn of_content_that_is_replaced_twice_before_it_runs_the_newest_runs_and_th
         let superseded = |content: &[u8]| {
             json!({
                 "plugin": "x", "outcome": "superseded", "version": version(content), "previous": version(&hostile),
-                "asked_by": "folder", "error": "newer content came first", "uses": [],
+                "asked_by": "folder", "error": "newer content came first", "folder_error": null, "uses": [],
             })
         };
         let verdict = json!({
             "plugin": "x", "outcome": "swapped", "version": version(&versions[2]), "previous": version(&hostile),
-            "asked_by": "folder", "error": null, "uses": [swapped("carried")],
+            "asked_by": "folder", "error": null, "folder_error": null, "uses": [swapped("carried")],
         });
         assert_eq!(decided(&host, 3), [verdict, superseded(&versions[1]), superseded(&versions[0])]);
         let swaps = host.metrics().count("tidemill_plugin_swaps_total", &[]);
@@ -216,20 +216,20 @@ async fn a_bad_file_has_a_verdict_whether_a_pipeline_uses_it_or_not() {
     let no_component = |text: &str| format!("failed to load plugin {text}: the file is not WebAssembly");
     let at_start = json!({
         "plugin": "at-start", "outcome": "rejected", "version": version(b"garbage"), "previous": null,
-        "asked_by": "start", "error": no_component("at-start"), "uses": [],
+        "asked_by": "start", "error": no_component("at-start"), "folder_error": null, "uses": [],
     });
     assert_eq!(blocking(|| decided(&host, 1))[0], at_start);
     scene.folder.put("x", b"no component");
     let used = json!({
         "plugin": "x", "outcome": "rejected", "version": version(b"no component"), "previous": version(&first),
-        "asked_by": "folder", "error": no_component("x"), "uses": [],
+        "asked_by": "folder", "error": no_component("x"), "folder_error": null, "uses": [],
     });
     assert_eq!(blocking(|| decided(&host, 2)), [used.clone(), at_start.clone()]);
     scene.folder.put("x", &vec![0; (1 << 20) + 1]);
     let too_large = json!({
         "plugin": "x", "outcome": "rejected", "version": null, "previous": version(&first),
         "asked_by": "folder", "error": "it has 1048577 bytes, and `max_size` is 1048576: build it for release and \
-        without debug information, or raise `max_size` under [plugins]", "uses": [],
+        without debug information, or raise `max_size` under [plugins]", "folder_error": null, "uses": [],
     });
     assert_eq!(blocking(|| decided(&host, 3)), [too_large, used, at_start]);
     scene.passes("a", "v1 1 a").await;
@@ -253,7 +253,7 @@ async fn a_version_of_a_plugin_that_no_pipeline_uses_has_a_verdict_without_uses(
     scene.folder.put("unused", &second);
     let verdict = json!({
         "plugin": "unused", "outcome": "swapped", "version": version(&second), "previous": version(&first),
-        "asked_by": "folder", "error": null, "uses": [],
+        "asked_by": "folder", "error": null, "folder_error": null, "uses": [],
     });
     assert_eq!(blocking(|| decided(&host, 1)), [verdict]);
     assert_eq!(blocking(|| host.metrics()).count("tidemill_plugin_swaps_total", &[]), 0);

@@ -7,6 +7,9 @@ use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Json, Response};
 use serde_json::{Value, json};
 
+/// Where versions are.
+const VERSIONS: &str = "GET /api/v1/plugins/NAME lists the versions that are kept";
+
 /// An answer that says no.
 #[derive(Clone, Debug)]
 pub(super) struct ApiError(Box<ErrorParts>);
@@ -99,6 +102,19 @@ impl From<ControlError> for ApiError {
                 (StatusCode::CONFLICT, "no_file", "POST /api/v1/pipelines adds a pipeline")
             }
             ControlError::Reloading => (StatusCode::CONFLICT, "reloading", "try again when they are done"),
+            ControlError::NoPlugin(_) => {
+                (StatusCode::NOT_FOUND, "not_found", "GET /api/v1/plugins lists those that are there")
+            }
+            ControlError::BadName(_) => {
+                (StatusCode::UNPROCESSABLE_ENTITY, "invalid", "its name is that of a file, without `.wasm`")
+            }
+            ControlError::Unfit(_) => (
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "not_a_plugin",
+                "send a component that keeps the contract; `tidemill plugin inspect` says what one has",
+            ),
+            ControlError::NoVersion(_) => (StatusCode::NOT_FOUND, "not_found", VERSIONS),
+            ControlError::Version(_) => (StatusCode::CONFLICT, "version", VERSIONS),
             ControlError::Ended => (StatusCode::SERVICE_UNAVAILABLE, "ended", ""),
         };
         let mut refusal = Self::new(status, code, error.to_string()).hint(hint);

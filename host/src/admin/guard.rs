@@ -1,7 +1,7 @@
 //! Who may ask: any web page can reach a loopback port.
 //!
 //! A request must name this host in `Host`, and may come from no other origin; with a token set, all
-//! but health and readiness need it; a body must say that it is JSON, which a form cannot.
+//! but health and readiness need it. What a body may be is said in `body.rs`.
 
 use super::api_error::ApiError;
 use crate::access::{CredentialDigest, names_this_machine};
@@ -52,11 +52,6 @@ impl Guard {
                     .hint("send `Authorization: Bearer` with the token of [admin]");
             return Err(refusal.header(header::WWW_AUTHENTICATE, "Bearer"));
         }
-        if has_body(headers) && !is_json(headers) {
-            let message = "the body must be application/json";
-            let refusal = ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "media_type", message);
-            return Err(refusal.hint("send `Content-Type: application/json`"));
-        }
         Ok(())
     }
 
@@ -97,16 +92,6 @@ fn is_own_origin(headers: &HeaderMap) -> bool {
     // The API's page is served without TLS.
     let origin = origin.filter(|origin| origin.starts_with("http://"));
     origin.is_some_and(|origin| AllowedOrigins::default().allow(origin, host))
-}
-
-fn has_body(headers: &HeaderMap) -> bool {
-    let length = headers.get(header::CONTENT_LENGTH);
-    headers.contains_key(header::TRANSFER_ENCODING) || length.is_some_and(|length| length != "0")
-}
-
-fn is_json(headers: &HeaderMap) -> bool {
-    let given = headers.get(header::CONTENT_TYPE).and_then(|given| given.to_str().ok()).unwrap_or_default();
-    given.split(';').next().is_some_and(|given| given.trim().eq_ignore_ascii_case("application/json"))
 }
 
 #[cfg(test)]
@@ -166,16 +151,5 @@ mod tests {
         assert!(!is_own_origin(&own));
         own.insert(header::ORIGIN, HeaderValue::from_static("null"));
         assert!(!is_own_origin(&own));
-    }
-
-    #[test]
-    fn a_body_says_that_it_is_json() {
-        let mut form = headers(header::CONTENT_LENGTH, "5");
-        assert!(has_body(&form) && !is_json(&form));
-        form.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
-        assert!(!is_json(&form));
-        form.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json; charset=utf-8"));
-        assert!(is_json(&form));
-        assert!(!has_body(&headers(header::CONTENT_LENGTH, "0")));
     }
 }

@@ -4,13 +4,7 @@
 //! happens between requests; while a request is being answered its time is the host's matter. Half a
 //! request keeps nothing from ending.
 
-use super::api_error::ApiError;
 use axum::Router;
-use axum::body::{Body, to_bytes};
-use axum::extract::Request;
-use axum::http::StatusCode;
-use axum::middleware::Next;
-use axum::response::{IntoResponse, Response};
 use hyper::server::conn::http1;
 use hyper::service::Service as _;
 use hyper_util::rt::TokioIo;
@@ -31,16 +25,12 @@ use tokio_util::sync::CancellationToken;
 const MAX_CONNECTIONS: usize = 256;
 /// From a connection, or the first byte of a request, to the end of its headers.
 const HEADERS_TIMEOUT: Duration = Duration::from_secs(10);
-/// From the end of the headers to the end of the body.
-const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 /// In which nothing is asked, or nothing of an answer is taken.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// For what is left of answers when the API ends.
 const LAST_WORDS: Duration = Duration::from_millis(250);
 /// Between two attempts to accept when the system refuses: it has no more files, say.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// A pipeline as JSON is far smaller.
-const MAX_BODY_BYTES: usize = 1 << 20;
 
 /// Answers requests until `stop`; then what is asked already, for a moment.
 pub(super) async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) -> io::Result<()> {
@@ -123,29 +113,6 @@ async fn connection(stream: TcpStream, router: Router, stop: CancellationToken) 
                     return;
                 }
             }
-        }
-    }
-}
-
-/// Takes in the body of a request, which has a time and a size for it, before anyone works on it.
-pub(super) async fn whole_body(request: Request, next: Next) -> Response {
-    let (head, body) = request.into_parts();
-    match timeout(BODY_TIMEOUT, to_bytes(body, MAX_BODY_BYTES)).await {
-        Ok(Ok(body)) => next.run(Request::from_parts(head, Body::from(body))).await,
-        Ok(Err(error)) => {
-            let is_too_large = std::error::Error::source(&error)
-                .is_some_and(|cause| cause.is::<http_body_util::LengthLimitError>());
-            let refusal = if is_too_large {
-                let message = format!("the body is larger than {MAX_BODY_BYTES} bytes");
-                ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", message)
-            } else {
-                ApiError::new(StatusCode::BAD_REQUEST, "bad_request", "the body cannot be read")
-            };
-            refusal.into_response()
-        }
-        Err(_) => {
-            let message = format!("the body was not there after {} s", BODY_TIMEOUT.as_secs());
-            ApiError::new(StatusCode::REQUEST_TIMEOUT, "too_slow", message).into_response()
         }
     }
 }
@@ -243,6 +210,7 @@ impl AsyncWrite for Paced {
 
 #[cfg(test)]
 mod tests {
+    use super::super::body::{BODY_TIMEOUT, BodyRule, whole_body};
     use super::*;
     use axum::middleware;
     use axum::routing::{get, post};
@@ -260,7 +228,7 @@ mod tests {
         };
         let router = Router::new().route("/", get(|| async { "at once" })).route("/slow", get(slow));
         let router = router.route("/", post(|body: String| async { body }));
-        let router = router.layer(middleware::from_fn(whole_body));
+        let router = router.layer(middleware::from_fn_with_state(BodyRule::json(), whole_body));
         let stop = CancellationToken::new();
         let serving = tokio::spawn(serve(listener, router, stop.clone()));
         (address, stop, serving)
@@ -292,7 +260,8 @@ mod tests {
             let (text, took) = answer(&mut sent(address, half).await).await;
             assert!(text.is_empty() && is_about(took, HEADERS_TIMEOUT), "{half}: {text} after {took:?}");
         }
-        let half = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nabc";
+        let half =
+            "POST / HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\nabc";
         let (text, took) = answer(&mut sent(address, half).await).await;
         assert!(text.starts_with("HTTP/1.1 408 "), "{text}");
         assert!(took >= BODY_TIMEOUT, "{took:?}");

@@ -24,6 +24,7 @@ pub(super) fn verdict(verdict: &Verdict) -> Value {
         "decided": verdict.decided_ms,
         "compile_ms": verdict.compile_ms,
         "error": verdict.error,
+        "folder_error": verdict.folder_error,
         "uses": verdict.uses.iter().map(at_place).collect::<Vec<_>>(),
     })
 }

@@ -1,6 +1,7 @@
 //! Compiling plugins off the hot path: a few at a time, on threads that stand back behind those of pipelines.
 
 use crate::plugin::{Engine, LoadError, Plugin};
+use bytes::Bytes;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
@@ -47,7 +48,7 @@ pub(super) type Compiling = (oneshot::Receiver<Result<Plugin, String>>, oneshot:
 
 impl CompileSlot {
     /// Compiles a plugin, or loads its compiled code from the cache, on a thread of its own.
-    pub(super) fn compile(self, name: String, wasm: Vec<u8>) -> Compiling {
+    pub(super) fn compile(self, name: String, wasm: Bytes) -> Compiling {
         self.spawn(&name.clone(), move |engine| engine.load_standing_back(&name, &wasm))
     }
 
@@ -77,7 +78,7 @@ pub(super) async fn compiled(loaded: oneshot::Receiver<Result<Plugin, String>>) 
 }
 
 /// Compiles a plugin, or loads its compiled code from the cache.
-pub(super) async fn compile(engine: Engine, name: String, wasm: Vec<u8>) -> Result<Plugin, String> {
+pub(super) async fn compile(engine: Engine, name: String, wasm: Bytes) -> Result<Plugin, String> {
     let label = name.clone();
     compiled(spawn(engine, &label, move |engine| engine.load_standing_back(&name, &wasm), ())).await
 }

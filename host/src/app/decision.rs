@@ -15,6 +15,8 @@ pub(super) struct Decision {
     /// The version before, if there was one.
     pub(super) previous: Option<String>,
     pub(super) error: Option<String>,
+    /// Why the content was not written into the plugin folder, if it was to be.
+    pub(super) folder_error: Option<String>,
     pub(super) uses: Vec<UseVerdict>,
 }
 
@@ -24,10 +26,10 @@ impl Task {
         &mut self,
         name: &str,
         version: Option<&str>,
-        attempt: &SwapAttempt,
-        Decision { outcome, previous, error, uses }: Decision,
+        attempt: SwapAttempt,
+        Decision { outcome, previous, error, folder_error, uses }: Decision,
     ) -> VerdictId {
-        let &SwapAttempt { asked_by, started_ms, compile_ms, .. } = attempt;
+        let SwapAttempt { asked_by, started_ms, compile_ms, answers, .. } = attempt;
         let verdict = Verdict {
             plugin: name.to_owned(),
             outcome,
@@ -35,16 +37,23 @@ impl Task {
             previous,
             compile_ms,
             error,
+            folder_error,
             asked_by,
             started_ms,
             decided_ms: now_ms(),
             uses,
         };
-        if outcome != SwapOutcome::Superseded && self.pipelines.need(name) {
+        if self.pipelines.need(name) && is_counted(&verdict) {
             self.metrics.swapped(name, outcome);
         }
         tell(&verdict);
-        self.swaps.record(verdict)
+        let id = self.swaps.record(verdict.clone());
+        for answer in answers {
+            if answer.send(Ok(verdict.clone())).is_err() {
+                tracing::debug!(plugin = name, "who asked for a version did not wait for the verdict");
+            }
+        }
+        id
     }
 
     /// A version that had taken over is gone again, at these places; what each had to say of it.
@@ -73,6 +82,18 @@ impl Task {
     }
 }
 
+/// Whether it is a swap, or an attempt at one: a first load is none, nor is what changes nothing.
+fn is_counted(verdict: &Verdict) -> bool {
+    match verdict.outcome {
+        SwapOutcome::Superseded => false,
+        SwapOutcome::Swapped => {
+            let is_new = verdict.previous.is_some() && verdict.previous != verdict.version;
+            is_new || verdict.previous.is_some() && !verdict.uses.is_empty()
+        }
+        SwapOutcome::Rejected | SwapOutcome::RolledBack => true,
+    }
+}
+
 /// Tells the log.
 fn tell(verdict: &Verdict) {
     /// An event at a level that is known when this is compiled, with all that a verdict says of the whole.
@@ -88,6 +109,7 @@ fn tell(verdict: &Verdict) {
                 took_ms = verdict.decided_ms.saturating_sub(verdict.started_ms),
                 uses = verdict.uses.len(),
                 error = verdict.error,
+                folder_error = verdict.folder_error,
                 $message
             )
         };

@@ -75,7 +75,8 @@ impl Intake {
         if self.barred.contains(name) { None } else { Candidate::built_in(name) }
     }
 
-    /// A plugin has this content, which is to run; `running` is the version that runs now.
+    /// A plugin has this content, which is to run; `running` is the version that runs now. What somebody asked for is
+    /// on its way even if it runs already: there is a verdict to wait for.
     pub(super) fn found(
         &mut self,
         candidate: Candidate,
@@ -83,20 +84,30 @@ impl Intake {
         running: Option<&str>,
     ) -> Arrival {
         let Candidate { name, version, .. } = &candidate;
-        if self.wanted.get(name).is_some_and(|wanted| wanted.version == *version) {
+        if let Some(wanted) = self.wanted.get_mut(name)
+            && wanted.version == *version
+            && wanted.attempt.goes_as(&attempt)
+        {
+            wanted.attempt.join(attempt);
             return Arrival::default();
         }
         let skipped = self.forget(name);
         self.refused.remove(name);
-        let swapping = self.swapping.get(name);
-        // What a swap that goes on brings in.
-        let coming = swapping.map(|swapping| swapping.version.as_str()).or(running);
-        if coming == Some(version.as_str()) {
-            let needless = swapping.is_none().then_some(attempt);
-            return Arrival { needless, skipped };
-        }
-        if let Some(swapping) = swapping {
-            swapping.superseded.cancel();
+        match self.swapping.get_mut(name) {
+            // What a swap that goes on brings in.
+            Some(swapping) if swapping.version == *version => match &mut swapping.attempt {
+                Some(running) if running.goes_as(&attempt) => {
+                    running.join(attempt);
+                    return Arrival { needless: None, skipped };
+                }
+                None if !attempt.is_asked() => return Arrival { needless: None, skipped },
+                Some(_) | None => {}
+            },
+            Some(swapping) => swapping.superseded.cancel(),
+            None if running == Some(version.as_str()) && !attempt.is_asked() => {
+                return Arrival { needless: Some(attempt), skipped };
+            }
+            None => {}
         }
         self.wanted.insert(name.clone(), Wanted { version: version.clone(), attempt });
         if !self.compiling.contains(&(name.clone(), version.clone())) {
@@ -109,7 +120,9 @@ impl Intake {
     pub(super) fn gone(&mut self, name: &str) -> Option<Wanted> {
         self.refused.remove(name);
         self.barred.remove(name);
-        self.forget(name)
+        // What somebody sent is not that file's content.
+        let is_asked = self.wanted.get(name).is_some_and(|wanted| wanted.attempt.is_asked());
+        if is_asked { None } else { self.forget(name) }
     }
 
     /// The newest content of a plugin cannot run here.
@@ -202,6 +215,7 @@ impl Intake {
 mod tests {
     use super::*;
     use crate::verdict::AskedBy;
+    use bytes::Bytes;
 
     /// Content comes: says whether it runs already, and what is skipped for it.
     fn found(
@@ -212,7 +226,7 @@ mod tests {
         let candidate = Candidate {
             name: name.into(),
             path: Some(name.into()),
-            wasm: Vec::new(),
+            wasm: Bytes::new(),
             version: version.into(),
         };
         let Arrival { needless, skipped } =

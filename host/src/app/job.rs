@@ -6,15 +6,18 @@
 use super::CheckFinding;
 use super::end_opener::OpenedEnds;
 use super::instances::{MadeStages, Ready};
+use super::keeping::FolderWritten;
 use super::kept::Kept;
 use super::reload::{PreparedReload, ReadAgain};
 use super::start::StartError;
 use super::swap::FinishedSwap;
 use super::trial::RolledBackSwap;
-use crate::control::ControlError;
+use crate::control::{Answer, ControlError};
 use crate::pipeline::{Departure, Updated};
 use crate::plugin::Plugin;
-use crate::verdict::VerdictId;
+use crate::plugin_folder::Candidate;
+use crate::plugin_history::HistoryError;
+use crate::verdict::{Verdict, VerdictId};
 use std::sync::Arc;
 
 /// What a job of a pipeline came to.
@@ -86,8 +89,15 @@ pub(super) enum PluginJob {
         /// The plugin, or why there is none.
         result: Result<Plugin, String>,
     },
-    /// A version was offered to all that use its plugin.
-    Swapped(Box<FinishedSwap>),
+    /// A version was offered to all that use its plugin, and was written into the plugin folder if it was to be.
+    Swapped(Box<FinishedSwap>, FolderWritten),
+    /// A content that ran was read, for whoever wants it back.
+    Recalled {
+        /// The content, or why it cannot be had.
+        content: Result<Candidate, HistoryError>,
+        /// Who is to be answered.
+        answer: Answer<Verdict>,
+    },
     /// A version has faulted too often in its probation, and the one before runs again.
     RolledBack {
         /// The version that is gone.

@@ -270,6 +270,7 @@ impl Pipelines {
         let managed = &mut self.all[index];
         managed.phase = PipelinePhase::Down;
         let name = managed.config.name.clone();
+        self.status.runs(&name, Vec::new());
         if !managed.is_returning {
             self.ends.listeners().expect_no_more(&name);
         }

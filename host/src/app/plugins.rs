@@ -7,15 +7,18 @@ use super::attempt::SwapAttempt;
 use super::compile::{self, Compiler, Compiling};
 use super::intake::Intake;
 use super::job::PluginJob;
+use super::keeping::{self, Keeping};
 use super::plugin_registry::PluginRegistry;
 use super::swap::{self, Offer, SwapTargets};
 use super::trial::SwapProbation;
 use super::uses::StageUse;
+use crate::control::Answer;
 use crate::plugin::{Engine, Plugin};
 use crate::plugin_folder::{Candidate, Change, Folder};
+use crate::plugin_history::{KeptVersion, PluginHistory};
 use crate::telemetry::Metrics;
-use crate::verdict::{AskedBy, SwapOptions, VerdictId};
-use std::collections::BTreeSet;
+use crate::verdict::{AskedBy, SwapOptions, SwapOutcome, Verdict, VerdictId};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tokio::task::JoinSet;
 
@@ -26,12 +29,17 @@ pub(super) struct ManagedPlugins {
     pub(super) intake: Intake,
     pub(super) folder: Folder,
     metrics: Arc<Metrics>,
+    pub(super) history: PluginHistory,
+    /// Contents that are current, and that a pipeline needs and does not run yet.
+    unkept: BTreeMap<String, Candidate>,
     compiler: Compiler,
     /// Plugins that run and whose code is not optimised yet.
     unoptimised: Vec<Plugin>,
     jobs: JoinSet<PluginJob>,
     /// The cache of compiled code knows that all that is wanted for now has been loaded.
     is_cache_tidy: bool,
+    /// What is kept of earlier versions was looked at.
+    is_history_verified: bool,
 }
 
 /// Something that happened to a plugin beside the task that decides.
@@ -46,6 +54,7 @@ impl ManagedPlugins {
     pub(super) fn new(
         engine: Engine,
         folder: Folder,
+        history: PluginHistory,
         registry: PluginRegistry,
         metrics: Arc<Metrics>,
     ) -> Self {
@@ -54,10 +63,13 @@ impl ManagedPlugins {
             intake: Intake::default(),
             folder,
             metrics,
+            history,
+            unkept: BTreeMap::new(),
             compiler: Compiler::new(engine),
             unoptimised: Vec::new(),
             jobs: JoinSet::new(),
             is_cache_tidy: false,
+            is_history_verified: false,
         }
     }
 
@@ -107,8 +119,13 @@ impl ManagedPlugins {
         if takes_rest && !self.is_cache_tidy && self.intake.is_idle() {
             self.is_cache_tidy = true;
             let engine = self.compiler.engine().clone();
+            let history =
+                (!std::mem::replace(&mut self.is_history_verified, true)).then(|| self.history.clone());
             self.jobs.spawn_blocking(move || {
                 engine.loaded_all();
+                if let Some(history) = history {
+                    history.verify();
+                }
                 PluginJob::Other
             });
         }
@@ -133,6 +150,9 @@ impl ManagedPlugins {
         if !plugin.is_optimised() {
             self.unoptimised.push(plugin.clone());
         }
+        if self.unkept.get(&**plugin.name()).is_some_and(|content| content.version != **plugin.version()) {
+            self.unkept.remove(&**plugin.name());
+        }
         self.registry.put(plugin);
     }
 
@@ -145,31 +165,25 @@ impl ManagedPlugins {
         let Some(built_in) = self.intake.built_in(name) else { return false };
         tracing::info!(plugin = name, version = built_in.version, "built-in plugin taken");
         let running = self.registry.get(name).map(|plugin| plugin.version().clone());
-        let arrival = self.intake.found(built_in, SwapAttempt::new(AskedBy::Start), running.as_deref());
+        let content = Some(built_in.clone());
+        let attempt = SwapAttempt { content, ..SwapAttempt::new(AskedBy::Start) };
+        let arrival = self.intake.found(built_in, attempt, running.as_deref());
         arrival.needless.is_none()
     }
 
-    /// Begins to swap a version in everywhere.
+    /// Begins to swap a version in where it is to run.
     pub(super) fn swap(
         &mut self,
         plugin: Plugin,
         attempt: SwapAttempt,
-        previous: Plugin,
+        previous: Option<Plugin>,
         targets: SwapTargets,
     ) {
-        let options = attempt.options.clone();
+        let (options, keeping) =
+            (attempt.options.clone(), Keeping::of(&attempt, &self.folder, &self.history));
         let superseded = self.intake.begin_swap(plugin.name(), plugin.version(), Some(attempt));
         let SwapTargets { uses, idle, connectors } = targets;
-        let previous = Some(previous);
-        self.offer(Offer { plugin, previous, options, uses, idle, connectors, superseded });
-    }
-
-    /// Begins to swap the current version in where it does not run.
-    pub(super) fn catch_up(&mut self, plugin: Plugin, attempt: SwapAttempt, uses: Vec<StageUse>) {
-        let options = attempt.options.clone();
-        let superseded = self.intake.begin_swap(plugin.name(), plugin.version(), Some(attempt));
-        let (idle, connectors) = (Vec::new(), Vec::new());
-        self.offer(Offer { plugin, previous: None, options, uses, idle, connectors, superseded });
+        self.offer(Offer { plugin, previous, options, uses, idle, connectors, superseded }, keeping);
     }
 
     /// Begins to exchange the code of stages that run the current version without optimised code.
@@ -177,12 +191,67 @@ impl ManagedPlugins {
         let superseded = self.intake.begin_swap(plugin.name(), plugin.version(), None);
         let (idle, connectors) = (Vec::new(), Vec::new());
         let options = SwapOptions::at_once();
-        self.offer(Offer { plugin, previous: None, options, uses, idle, connectors, superseded });
+        self.offer(Offer { plugin, previous: None, options, uses, idle, connectors, superseded }, None);
     }
 
-    fn offer(&mut self, offer: Offer) {
+    fn offer(&mut self, offer: Offer, keeping: Option<Keeping>) {
         let metrics = self.metrics.clone();
-        self.jobs.spawn(async move { PluginJob::Swapped(Box::new(swap::swap(offer, &metrics).await)) });
+        self.jobs.spawn(async move {
+            let finished = swap::swap(offer, &metrics).await;
+            let written = match keeping {
+                Some(keeping) if finished.outcome == SwapOutcome::Swapped => {
+                    keeping.keep(!finished.uses.is_empty()).await
+                }
+                _ => None,
+            };
+            PluginJob::Swapped(Box::new(finished), written)
+        });
+    }
+
+    /// A content is current that no pipeline runs yet: it is at hand if one does.
+    pub(super) fn hold_content(&mut self, content: Candidate) {
+        self.unkept.insert(content.name.clone(), content);
+    }
+
+    /// A pipeline runs a plugin from here on: its content is kept among those that ran.
+    pub(super) fn has_begun(&mut self, name: &str) {
+        let Some(plugin) = self.registry.get(name) else { return };
+        let version = plugin.version().to_string();
+        let content = self.unkept.remove(name).filter(|content| content.version == version);
+        if self.history.is_newest(name, &version) {
+            return;
+        }
+        let (history, folder, name) = (self.history.clone(), self.folder.path().clone(), name.to_owned());
+        self.jobs.spawn_blocking(move || {
+            let built_in = || Candidate::built_in(&name).filter(|content| content.version == version);
+            let in_folder = || Candidate::read(&folder, &name, &version).ok().flatten();
+            match content.or_else(in_folder).or_else(built_in) {
+                Some(content) => keeping::keep(&history, &content),
+                None => tracing::warn!(plugin = name, version, "a version that runs is not there to be kept"),
+            }
+            PluginJob::Other
+        });
+    }
+
+    /// A version is gone again that has failed in its probation, and the one before runs.
+    pub(super) fn put_away(&mut self, plugin: &Plugin, previous: &Plugin) {
+        let (name, history) = (plugin.name().clone(), self.history.clone());
+        let (version, previous) = (plugin.version().clone(), previous.version().clone());
+        self.jobs.spawn_blocking(move || {
+            if let Err(error) = history.put_away(&name, &version, &previous) {
+                tracing::warn!(plugin = %name, %version, %error, "it cannot be noted which version was put away");
+            }
+            PluginJob::Other
+        });
+    }
+
+    /// Reads a content that ran, for whoever wants it back.
+    pub(super) fn recall(&mut self, name: String, kept: KeptVersion, answer: Answer<Verdict>) {
+        let history = self.history.clone();
+        self.jobs.spawn_blocking(move || {
+            let content = history.read(&name, &kept);
+            PluginJob::Recalled { content, answer }
+        });
     }
 
     /// Follows a version that has taken over, as long as the one before can be put back.

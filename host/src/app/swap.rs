@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 /// below.
 const PREPARE_DEADLINE: Duration = Duration::from_secs(120);
 /// Everything that a new version has to do with.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct SwapTargets {
     pub(super) uses: Vec<StageUse>,
     pub(super) idle: Vec<IdleStage>,
@@ -128,7 +128,7 @@ pub(super) async fn swap(offer: Offer, metrics: &Metrics) -> FinishedSwap {
     let prepared = prepared.into_iter().map(Result::ok).zip(terms);
     let exchanges = uses.iter().zip(prepared);
     let exchanges =
-        exchanges.map(async |(each, (next, terms))| exchange(each, next??, options.state_fresh, terms).await);
+        exchanges.map(async |(each, (next, terms))| exchange(&plugin, each, next??, &options, terms).await);
     for ((each, answer), shadow) in uses.clone().into_iter().zip(join_all(exchanges).await).zip(shadows) {
         let Some((mut verdict, instances)) = answer else {
             kept.push(each);
@@ -233,8 +233,31 @@ async fn prepare(plugin: &Plugin, each: &StageUse) -> Result<Option<Vec<Instance
     }
 }
 
-/// Offers a use its new instances. None: its pipeline has ended, or is about to.
+/// Offers a use its new instances, and other ones without the state where that is refused and may be given up. None:
+/// its pipeline has ended, or is about to.
 async fn exchange(
+    plugin: &Plugin,
+    each: &StageUse,
+    next: Vec<Instance>,
+    options: &SwapOptions,
+    probation: Option<ProbationTerms>,
+) -> Option<(UseVerdict, Vec<Instance>)> {
+    let (refused, mut retired) = exchange_once(each, next, options.state_fresh, probation).await?;
+    if !options.fresh_if_refused || refused.outcome == SwapOutcome::Swapped {
+        return Some((refused, retired));
+    }
+    let Ok(Some(next)) = prepare(plugin, each).await else { return Some((refused, retired)) };
+    let (mut verdict, more) = exchange_once(each, next, true, None).await?;
+    if verdict.outcome == SwapOutcome::Swapped {
+        // It runs, and this is why it begins anew.
+        verdict.error = refused.error;
+    }
+    retired.extend(more);
+    Some((verdict, retired))
+}
+
+/// Offers a use its new instances. None: its pipeline has ended, or is about to.
+async fn exchange_once(
     each: &StageUse,
     next: Vec<Instance>,
     fresh: bool,

@@ -7,12 +7,17 @@
 use super::attempt::SwapAttempt;
 use super::decision::Decision;
 use super::intake::{Arrival, EndedSwap, Wanted};
+use super::keeping::FolderWritten;
 use super::swap::{FinishedSwap, SwapTargets};
 use super::task::Task;
 use super::trial::RolledBackSwap;
+use crate::control::{Answer, ControlError};
 use crate::plugin::Plugin;
 use crate::plugin_folder::{Candidate, Change};
-use crate::verdict::{AskedBy, CarriedState, SwapOptions, SwapOutcome, UsePlace, UseVerdict, VerdictId};
+use crate::plugin_history::HistoryError;
+use crate::verdict::{
+    AskedBy, CarriedState, SwapOptions, SwapOutcome, UsePlace, UseVerdict, Verdict, VerdictId,
+};
 
 impl Task {
     /// A file of the plugin folder has changed, or was found by the start of the host.
@@ -27,7 +32,7 @@ impl Task {
                 if let Some(skipped) = self.plugins.intake.forget(&name) {
                     self.superseded(&name, skipped, "newer content came first");
                 }
-                self.refused(&name, None, &SwapAttempt::new(asked_by), error);
+                self.refused(&name, None, SwapAttempt::new(asked_by), error);
                 self.pipelines.start_waiting(&mut self.plugins, &name);
             }
             Change::Gone { name } => {
@@ -49,9 +54,37 @@ impl Task {
         }
     }
 
+    /// Somebody has sent a component that is to run.
+    pub(super) fn sent(&mut self, component: Candidate, options: SwapOptions, answer: Answer<Verdict>) {
+        self.found(component, SwapAttempt::asked(AskedBy::Api, options, answer));
+    }
+
+    /// Somebody wants a version back that ran before.
+    pub(super) fn roll_back(&mut self, name: String, to: Option<&str>, answer: Answer<Verdict>) {
+        let current = self.plugins.registry.get(&name).map(|plugin| plugin.version().clone());
+        if current.is_none() && self.plugins.history.versions(&name).is_empty() {
+            return refuse(answer, ControlError::NoPlugin(name));
+        }
+        match self.plugins.history.earlier(&name, current.as_deref(), to) {
+            Ok(kept) => self.plugins.recall(name, kept, answer),
+            Err(error) => refuse(answer, error.into()),
+        }
+    }
+
+    /// A version that somebody wants back was read.
+    pub(super) fn recalled(&mut self, content: Result<Candidate, HistoryError>, answer: Answer<Verdict>) {
+        match content {
+            Ok(content) => {
+                self.found(content, SwapAttempt::asked(AskedBy::Rollback, SwapOptions::back(), answer));
+            }
+            Err(error) => refuse(answer, error.into()),
+        }
+    }
+
     /// There is content of a plugin that is to run.
-    fn found(&mut self, candidate: Candidate, attempt: SwapAttempt) {
+    fn found(&mut self, candidate: Candidate, mut attempt: SwapAttempt) {
         let name = candidate.name.clone();
+        attempt.content = Some(candidate.clone());
         let running = self.plugins.registry.get(&name).map(|plugin| plugin.version().clone());
         let (version, asked_by) = (candidate.version.clone(), attempt.asked_by.as_str());
         let Arrival { needless, skipped } = self.plugins.intake.found(candidate, attempt, running.as_deref());
@@ -75,7 +108,7 @@ impl Task {
         match result {
             Err(error) => {
                 self.plugins.intake.bar_built_in(name);
-                self.refused(name, Some(version), &attempt, error);
+                self.refused(name, Some(version), attempt, error);
                 self.pipelines.start_waiting(&mut self.plugins, name);
             }
             Ok(plugin) => {
@@ -90,23 +123,47 @@ impl Task {
         let Some((plugin, attempt)) = self.plugins.intake.hold(plugin, attempt) else { return };
         let name = plugin.name().clone();
         let Some(previous) = self.plugins.registry.get(&name) else {
+            if attempt.is_asked() {
+                return self.plugins.swap(plugin, attempt, None, SwapTargets::default());
+            }
             // The first version of a plugin takes nobody's place: that is no swap.
             tracing::info!(
                 plugin = %name, version = %plugin.version(), cached = plugin.is_from_cache(),
                 compile_ms = attempt.compile_ms, optimised = plugin.is_optimised(),
                 asked_by = attempt.asked_by.as_str(), "plugin loaded"
             );
-            self.plugins.put(plugin);
-            return self.pipelines.start_waiting(&mut self.plugins, &name);
+            return self.loaded(plugin, attempt.content);
         };
-        if previous.version() != plugin.version() {
-            let targets = SwapTargets {
-                uses: self.pipelines.uses(&name),
-                idle: self.pipelines.idle(&name),
-                connectors: self.pipelines.connectors(&name),
+        if previous.version() == plugin.version() {
+            // It runs, and somebody asked for it all the same: whoever did not take it may look again.
+            self.pipelines.forgive(&name);
+            let is_fresh = attempt.options.state_fresh;
+            let uses = if is_fresh {
+                self.pipelines.uses(&name)
+            } else {
+                self.pipelines.behind(&name, plugin.version())
             };
-            self.plugins.swap(plugin, attempt, previous, targets);
+            let targets = SwapTargets { uses, ..SwapTargets::default() };
+            return self.plugins.swap(previous.clone(), attempt, Some(previous), targets);
         }
+        let targets = SwapTargets {
+            uses: self.pipelines.uses(&name),
+            idle: self.pipelines.idle(&name),
+            connectors: self.pipelines.connectors(&name),
+        };
+        self.plugins.swap(plugin, attempt, Some(previous), targets);
+    }
+
+    /// A version is current that no pipeline runs yet.
+    fn loaded(&mut self, plugin: Plugin, content: Option<Candidate>) {
+        let name = plugin.name().clone();
+        if let Some(content) = content
+            && self.pipelines.need(&name)
+        {
+            self.plugins.hold_content(content);
+        }
+        self.plugins.put(plugin);
+        self.pipelines.start_waiting(&mut self.plugins, &name);
     }
 
     /// There is optimised code for a plugin that runs without, or there will be none.
@@ -134,7 +191,8 @@ impl Task {
         let Some(plugin) = self.plugins.registry.get(name) else { return };
         let behind = self.pipelines.behind(name, plugin.version());
         if !behind.is_empty() {
-            return self.plugins.catch_up(plugin, attempt, behind);
+            let targets = SwapTargets { uses: behind, ..SwapTargets::default() };
+            return self.plugins.swap(plugin, attempt, None, targets);
         }
         let unoptimised = self.pipelines.unoptimised(name, plugin.version());
         if plugin.is_optimised() && !unoptimised.is_empty() {
@@ -143,7 +201,7 @@ impl Task {
     }
 
     /// It is decided who runs a version.
-    pub(super) fn swapped(&mut self, finished: FinishedSwap) {
+    pub(super) fn swapped(&mut self, finished: FinishedSwap, written: FolderWritten) {
         let FinishedSwap { plugin, outcome, error, uses, taken, kept, probation } = finished;
         let name = plugin.name().clone();
         let EndedSwap { attempt, next } = self.plugins.intake.end_swap(&name);
@@ -151,39 +209,57 @@ impl Task {
         let current = self.plugins.registry.get(&name).map(|known| known.version().clone());
         let is_current = current.as_ref() == Some(&version);
         let is_swapped = outcome == SwapOutcome::Swapped;
-        if is_swapped && attempt.is_some() {
-            self.plugins.put(plugin.clone());
+        let folder_error = self.noted(&name, &version, written);
+        if is_swapped && attempt.is_some() && !is_current {
+            if current.is_none() || uses.is_empty() {
+                let content = attempt.as_ref().and_then(|attempt| attempt.content.clone());
+                self.loaded(plugin.clone(), content);
+            } else {
+                self.plugins.put(plugin.clone());
+            }
         }
         if is_swapped || is_current {
             taken.iter().for_each(|each| self.pipelines.note_offer(each, &plugin, true));
             kept.iter().for_each(|each| self.pipelines.note_offer(each, &plugin, false));
         }
-        let asked_by = attempt.as_ref().map(|attempt| attempt.asked_by);
+        let is_new = is_swapped && attempt.is_some();
         match attempt {
             // One version is one swap, whatever code it runs.
             None => code_exchanged(&plugin, &uses, error.as_deref()),
             Some(attempt) => {
                 // A version that catches up takes the place of what those stages ran.
                 let ran = taken.iter().chain(&kept).map(|each| &each.version).find(|ran| **ran != version);
-                let previous = if is_current { ran } else { current.as_ref() };
+                let previous = if is_current { ran.or(current.as_ref()) } else { current.as_ref() };
                 let previous = previous.map(|previous| previous.to_string());
                 if outcome == SwapOutcome::Rejected {
                     self.plugins.intake.refused(&name, error.as_deref().unwrap_or_default());
                 }
-                let decision = Decision { outcome, previous, error, uses };
-                let verdict = self.decided(&name, Some(&version), &attempt, decision);
+                let decision = Decision { outcome, previous, error, folder_error, uses };
+                let verdict = self.decided(&name, Some(&version), attempt, decision);
                 if let Some(probation) = probation {
                     self.plugins.put_on_probation(plugin, verdict, probation);
                 }
             }
         }
-        match (next, asked_by) {
-            (Some((next, attempt)), _) => self.offer(next, attempt),
-            (None, Some(asked_by)) if is_swapped => {
-                self.catch_up(&name, SwapAttempt::new(asked_by));
+        match next {
+            Some((next, attempt)) => self.offer(next, attempt),
+            None if is_new => {
+                self.catch_up(&name, SwapAttempt::new(AskedBy::Start));
                 self.pipelines.revive(&mut self.plugins, &name);
             }
-            (None, _) => {}
+            None => {}
+        }
+    }
+
+    /// Takes note of what became of the plugin folder's file. Gives why it was not written, if so.
+    fn noted(&mut self, name: &str, version: &str, written: FolderWritten) -> Option<String> {
+        match written? {
+            Ok(()) => {
+                self.plugins.intake.bar_built_in(name);
+                self.plugins.folder.wrote(name, version);
+                None
+            }
+            Err(error) => Some(error),
         }
     }
 
@@ -196,6 +272,7 @@ impl Task {
         }
         let is_current = |known: Plugin| known.version() == plugin.version();
         if self.plugins.registry.get(&name).is_some_and(is_current) {
+            self.plugins.put_away(plugin, &previous);
             self.plugins.put(previous);
             // Its file is not looked at again until it changes.
             self.plugins.intake.refused(&name, &reason);
@@ -222,17 +299,29 @@ impl Task {
     fn superseded(&mut self, name: &str, Wanted { version, attempt }: Wanted, why: &str) {
         let previous = self.plugins.registry.get(name).map(|plugin| plugin.version().to_string());
         let outcome = SwapOutcome::Superseded;
-        let decision = Decision { outcome, previous, error: Some(why.to_owned()), uses: Vec::new() };
-        self.decided(name, Some(&version), &attempt, decision);
+        let error = Some(why.to_owned());
+        let decision = Decision { outcome, previous, error, folder_error: None, uses: Vec::new() };
+        self.decided(name, Some(&version), attempt, decision);
     }
 
-    /// Content does not run, or a file is not even one.
-    fn refused(&mut self, name: &str, version: Option<&str>, attempt: &SwapAttempt, error: String) {
+    /// Content does not run, or a file is not even one. Whoever sent it is told so, and no verdict.
+    fn refused(&mut self, name: &str, version: Option<&str>, mut attempt: SwapAttempt, error: String) {
         self.plugins.intake.refused(name, &error);
+        for answer in std::mem::take(&mut attempt.answers) {
+            refuse(answer, ControlError::Unfit(error.clone()));
+        }
         let previous = self.plugins.registry.get(name).map(|plugin| plugin.version().to_string());
         let outcome = SwapOutcome::Rejected;
-        let decision = Decision { outcome, previous, error: Some(error), uses: Vec::new() };
+        let error = Some(error);
+        let decision = Decision { outcome, previous, error, folder_error: None, uses: Vec::new() };
         self.decided(name, version, attempt, decision);
+    }
+}
+
+/// Tells somebody that nothing is tried.
+fn refuse(answer: Answer<Verdict>, error: ControlError) {
+    if answer.send(Err(error)).is_err() {
+        tracing::debug!("who asked for a version did not wait for the answer");
     }
 }
 

@@ -19,6 +19,7 @@ use crate::control::{self, Command, Handle};
 use crate::dead_letters::KeptLetters;
 use crate::plugin::Engine;
 use crate::plugin_folder::Folder;
+use crate::plugin_history::PluginHistory;
 use crate::shutdown::Shutdown;
 use crate::store::{Store, StoreFolder, StoreThread};
 use crate::telemetry::{Metrics, PipelineState, Status};
@@ -69,9 +70,10 @@ impl Task {
         let plugins = config.plugins.clone();
         let opened = tokio::task::spawn_blocking(move || {
             let engine = Engine::try_new(Some(&plugins.cache))?;
-            Ok::<_, AppError>((engine, Folder::open(&plugins)?))
+            let opened = Folder::open(&plugins)?;
+            Ok::<_, AppError>((engine, opened, PluginHistory::open(&plugins.cache, &plugins.dir)))
         });
-        let (engine, (folder, found)) =
+        let (engine, (folder, found), history) =
             opened.await.map_err(|error| AppError::Failed(error.to_string()))??;
         let config::StateFolder { dir, interval, max_size_bytes } = &config.state;
         let (store, store_thread) = Store::start(StoreFolder::new(dir, *max_size_bytes))
@@ -99,6 +101,8 @@ impl Task {
                     settings: config.settings_shown(),
                     listeners: ends.listeners().clone(),
                     plugins: registry.current(),
+                    history: history.clone(),
+                    max_component_bytes: usize::try_from(config.plugins.max_size_bytes).unwrap_or(usize::MAX),
                 };
                 // Before the API answers, it has to know that these pipelines are to run.
                 let listener = listen(admin).await?;
@@ -117,7 +121,7 @@ impl Task {
         );
         let admin = admin.map(|(admin, listener, host)| serve(admin, listener, host)).transpose()?;
         let mut task = Self {
-            plugins: ManagedPlugins::new(engine, folder, registry, metrics.clone()),
+            plugins: ManagedPlugins::new(engine, folder, history, registry, metrics.clone()),
             metrics,
             pipelines,
             swaps,
@@ -173,6 +177,9 @@ impl Task {
                 event = self.pipelines.next() => {
                     let begun = self.pipelines.happened(&mut self.plugins, event);
                     // A version that came while the ends of the pipeline were opened.
+                    for plugin in begun.iter().flat_map(|pipeline| pipeline.plugins()) {
+                        self.plugins.has_begun(plugin.expose());
+                    }
                     for transform in begun.iter().flat_map(|pipeline| &pipeline.transforms) {
                         self.catch_up(transform.plugin.expose(), SwapAttempt::new(AskedBy::Start));
                     }
@@ -183,15 +190,20 @@ impl Task {
                         self.compiled(&name, &version, result);
                     }
                     PluginEvent::Done(PluginJob::Optimised { name, result }) => self.optimised(&name, result),
-                    PluginEvent::Done(PluginJob::Swapped(finished)) => self.swapped(*finished),
                     PluginEvent::Done(PluginJob::RolledBack { plugin, verdict, rolled_back }) => {
                         self.rolled_back(&plugin, verdict, *rolled_back);
+                    }
+                    PluginEvent::Done(PluginJob::Swapped(finished, written)) => self.swapped(*finished, written),
+                    PluginEvent::Done(PluginJob::Recalled { content, answer }) => {
+                        self.recalled(content, answer);
                     }
                     PluginEvent::Done(PluginJob::Other) => {}
                 },
                 command = self.commands.recv(), if !self.is_alone => match command {
                     Some(Command::Reload(order)) => self.order_reload(order),
-                    Some(command) => self.pipelines.obey(&mut self.plugins, command),
+                    Some(Command::Swap(component, options, answer)) => self.sent(component, options, answer),
+                    Some(Command::RollBack(name, to, answer)) => self.roll_back(name, to.as_deref(), answer),
+                    Some(Command::Pipeline(order)) => self.pipelines.obey(&mut self.plugins, order),
                     None => self.is_alone = true,
                 },
                 event = self.reloads.next() => self.reload_happened(event),

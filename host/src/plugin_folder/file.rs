@@ -1,13 +1,27 @@
 //! A file of the plugin folder: whether it is a plugin, and the plugin's name.
 
+use super::stamp::OwnFiles;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
+
+/// Longest name of a plugin: with its ending, what file systems take.
+const MAX_NAME_BYTES: usize = 250;
+/// How the name of a plugin's file ends.
+pub(super) const PLUGIN_SUFFIX: &str = ".wasm";
+
+/// Whether a plugin can have this name: a file of the folder can.
+pub(crate) fn is_plugin_name(name: &str) -> bool {
+    let is_one_name = !name.contains(['/', '\\', '\0']) && name.len() <= MAX_NAME_BYTES;
+    is_one_name && is_plugin(OsStr::new(&format!("{name}{PLUGIN_SUFFIX}")))
+}
 
 /// Whether a file of this name is a plugin. Hidden files and those that editors put beside the one
 /// they write are none.
 pub(super) fn is_plugin(file: &OsStr) -> bool {
     let name = file.as_encoded_bytes();
-    name.len() > b".wasm".len() && name.ends_with(b".wasm") && !matches!(name[0], b'.' | b'~' | b'#')
+    name.len() > PLUGIN_SUFFIX.len()
+        && name.ends_with(PLUGIN_SUFFIX.as_bytes())
+        && !matches!(name[0], b'.' | b'~' | b'#')
 }
 
 /// A file of the folder, and how large it may be.
@@ -15,6 +29,7 @@ pub(super) struct PluginFile<'a> {
     pub(super) dir: &'a Path,
     pub(super) file: &'a OsStr,
     pub(super) max_size_bytes: u64,
+    pub(super) own: &'a OwnFiles,
 }
 
 impl PluginFile<'_> {

@@ -5,16 +5,15 @@
 //! was read counts only if the file was the same before and after. Time is given from outside.
 
 use super::file::{PluginFile, is_plugin};
+use super::stamp::{OwnFiles, Stamp, version};
 use super::watch::{News, Told};
 use super::{Candidate, Change, SCAN};
-use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
-use std::fmt::Write;
-use std::fs::{self, File, Metadata};
+use std::fs::{self, File};
 use std::io::{self, Read};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 /// Why a file is not read yet, and with it for how long it must be the same first.
@@ -55,6 +54,7 @@ impl From<Told> for SettleDelay {
 pub(super) struct FileTable {
     dir: PathBuf,
     max_size_bytes: u64,
+    own: Arc<OwnFiles>,
     rows: BTreeMap<OsString, FileRow>,
     /// Whether the folder was looked at before.
     looked: bool,
@@ -84,17 +84,6 @@ enum Seen {
     File(Stamp),
 }
 
-/// Differs after any change of a file. The time of the last status change is in it because no
-/// writer can set it back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Stamp {
-    device: u64,
-    inode: u64,
-    size_bytes: u64,
-    modified: (i64, i64),
-    changed: (i64, i64),
-}
-
 /// What reading a file came to.
 enum FileContent {
     Whole(Vec<u8>),
@@ -105,7 +94,13 @@ enum FileContent {
 
 impl FileTable {
     pub(super) fn new(dir: &Path, max_size_bytes: u64) -> Self {
-        Self { dir: dir.to_owned(), max_size_bytes, rows: BTreeMap::new(), looked: false }
+        let own = Arc::default();
+        Self { dir: dir.to_owned(), max_size_bytes, own, rows: BTreeMap::new(), looked: false }
+    }
+
+    /// The files that are written by us: they are no news.
+    pub(super) fn own(&self) -> &Arc<OwnFiles> {
+        &self.own
     }
 
     pub(super) fn dir(&self) -> &Path {
@@ -129,7 +124,7 @@ impl FileTable {
             if !row.settled && now.saturating_duration_since(row.since) >= row.wait.time() {
                 row.settled = true;
                 row.settle(
-                    &PluginFile { dir: &self.dir, file, max_size_bytes: self.max_size_bytes },
+                    &PluginFile { dir: &self.dir, file, max_size_bytes: self.max_size_bytes, own: &self.own },
                     news,
                     now,
                     emit,
@@ -144,7 +139,8 @@ impl FileTable {
     pub(super) fn refuse_unsettled(&mut self, emit: &mut dyn FnMut(Change)) {
         for (file, row) in &mut self.rows {
             if !row.settled && row.refused.is_none() && row.seen != Seen::Absent {
-                let place = PluginFile { dir: &self.dir, file, max_size_bytes: self.max_size_bytes };
+                let place =
+                    PluginFile { dir: &self.dir, file, max_size_bytes: self.max_size_bytes, own: &self.own };
                 let error = "it is still being written, and the folder is not watched: start again once it \
                              is whole, or set `watch = true` under [plugins]";
                 row.refuse(&place, error.into(), emit);
@@ -245,10 +241,20 @@ impl FileRow {
     fn offer(&mut self, place: &PluginFile<'_>, stamp: Stamp, wasm: Vec<u8>, emit: &mut dyn FnMut(Change)) {
         let found = (version(&wasm), stamp);
         self.refused = None;
+        if place.own.have(&place.path(), place.file, &stamp) {
+            // It runs already, or what does was written over it meanwhile.
+            self.found = Some(found);
+            return;
+        }
         if self.found.as_ref() != Some(&found) {
             let version = found.0.clone();
             self.found = Some(found);
-            emit(Change::Found(Candidate { name: place.name(), path: Some(place.path()), wasm, version }));
+            emit(Change::Found(Candidate {
+                name: place.name(),
+                path: Some(place.path()),
+                wasm: wasm.into(),
+                version,
+            }));
         }
     }
 
@@ -289,27 +295,6 @@ impl Seen {
         let changed = SystemTime::UNIX_EPOCH.checked_add(Duration::new(seconds, nanoseconds));
         changed.and_then(|changed| changed.elapsed().ok()).unwrap_or_default()
     }
-}
-
-impl Stamp {
-    fn of(is: &Metadata) -> Self {
-        Self {
-            device: is.dev(),
-            inode: is.ino(),
-            size_bytes: is.size(),
-            modified: (is.mtime(), is.mtime_nsec()),
-            changed: (is.ctime(), is.ctime_nsec()),
-        }
-    }
-}
-
-pub(super) fn version(wasm: &[u8]) -> String {
-    let mut version = String::from("sha256:");
-    for byte in Sha256::digest(wasm) {
-        // Writing to a string cannot fail.
-        let _ = write!(version, "{byte:02x}");
-    }
-    version
 }
 
 /// The plugin files of a folder, in no order. A folder that is not there has none.

@@ -29,7 +29,7 @@ fn settings(dir: &Path) -> Plugins {
 
 fn found(change: Change) -> (String, Vec<u8>) {
     match change {
-        Change::Found(Candidate { name, wasm, .. }) => (name, wasm),
+        Change::Found(Candidate { name, wasm, .. }) => (name, wasm.to_vec()),
         other => panic!("a file should have been found, not {other:?}"),
     }
 }

@@ -72,6 +72,8 @@ pub struct Described {
     pub since_ms: u64,
     /// What whoever started it should know.
     pub warnings: Vec<String>,
+    /// The version of the plugin of each transform, while the pipeline runs.
+    pub versions: Vec<Arc<str>>,
 }
 
 /// Every pipeline of a host and its state.
@@ -94,7 +96,8 @@ impl Status {
     pub fn add(&self, config: Arc<config::Pipeline>, state: PipelineState) {
         let mut rows = self.lock();
         self.show(&config.name, &state);
-        rows.push(Described { config, state, since_ms: now_ms(), warnings: Vec::new() });
+        let (warnings, versions) = (Vec::new(), Vec::new());
+        rows.push(Described { config, state, since_ms: now_ms(), warnings, versions });
     }
 
     /// Notes the state of a pipeline.
@@ -120,6 +123,13 @@ impl Status {
     pub fn configure(&self, config: Arc<config::Pipeline>) {
         if let Some(row) = self.lock().iter_mut().find(|row| row.config.name == config.name) {
             row.config = config;
+        }
+    }
+
+    /// Notes which versions of plugins the transforms of a pipeline run; none, where it does not run.
+    pub fn runs(&self, pipeline: &str, versions: Vec<Arc<str>>) {
+        if let Some(row) = self.lock().iter_mut().find(|row| row.config.name == pipeline) {
+            row.versions = versions;
         }
     }
 

@@ -7,7 +7,7 @@ use crate::app::job::PipelineJob;
 use crate::app::plugins::ManagedPlugins;
 use crate::app::start::{self, StartError};
 use crate::config;
-use crate::control::{Answer, Command, ControlError};
+use crate::control::{Answer, ControlError, PipelineOrder};
 use crate::dead_letters::RetryOrder;
 use crate::pipeline::Control;
 use crate::telemetry::{Described, PipelineState};
@@ -18,17 +18,15 @@ use tokio_util::sync::CancellationToken;
 
 impl Pipelines {
     /// Does what a handle says. Whoever asked may have gone since: it is done all the same.
-    pub(in crate::app) fn obey(&mut self, plugins: &mut ManagedPlugins, command: Command) {
-        match command {
-            Command::Add(config, answer) => self.add(Arc::new(*config), answer),
-            Command::Start(name, answer) => self.start_again(plugins, &name, answer),
-            Command::Stop(name, answer) => self.take_down(&name, AnswerTo::Stopped(answer)),
-            Command::Retry(name, order, answer) => self.retry(name, order, answer),
-            Command::Remove(name, answer) => self.take_down(&name, AnswerTo::Removed(answer)),
-            // A matter of the whole host.
-            Command::Reload(_) => {}
-            Command::ShowState(name, answer) => self.show_state(name.as_deref(), answer),
-            Command::ClearState(name, transform, answer) => self.clear_state(name, transform, answer),
+    pub(in crate::app) fn obey(&mut self, plugins: &mut ManagedPlugins, order: PipelineOrder) {
+        match order {
+            PipelineOrder::Add(config, answer) => self.add(Arc::new(*config), answer),
+            PipelineOrder::Start(name, answer) => self.start_again(plugins, &name, answer),
+            PipelineOrder::Stop(name, answer) => self.take_down(&name, AnswerTo::Stopped(answer)),
+            PipelineOrder::Retry(name, order, answer) => self.retry(name, order, answer),
+            PipelineOrder::Remove(name, answer) => self.take_down(&name, AnswerTo::Removed(answer)),
+            PipelineOrder::ShowState(name, answer) => self.show_state(name.as_deref(), answer),
+            PipelineOrder::ClearState(name, transform, answer) => self.clear_state(name, transform, answer),
         }
     }
 

@@ -78,8 +78,8 @@ impl Pipelines {
 
     /// Notes what a stage made of a version that it was offered, if it still runs.
     pub(in crate::app) fn note_offer(&mut self, each: &StageUse, plugin: &Plugin, is_taken: bool) {
-        for managed in &mut self.all {
-            if let PipelinePhase::Up { control, stages } = &mut managed.phase
+        for index in 0..self.all.len() {
+            if let PipelinePhase::Up { control, stages } = &mut self.all[index].phase
                 && control.same_channel(&each.control)
                 && let Some(running) =
                     stages.iter_mut().find(|running| running.setup.transform == each.setup.transform)
@@ -88,8 +88,18 @@ impl Pipelines {
                 if is_taken {
                     running.version = plugin.version().clone();
                     running.is_optimised = plugin.is_optimised();
+                    self.show_versions(index);
                 }
             }
+        }
+    }
+
+    /// Shows which versions the stages of a pipeline run.
+    pub(super) fn show_versions(&self, index: usize) {
+        let managed = &self.all[index];
+        if let PipelinePhase::Up { stages, .. } = &managed.phase {
+            let versions = stages.iter().map(|stage| stage.version.clone()).collect();
+            self.status.runs(&managed.config.name, versions);
         }
     }
 

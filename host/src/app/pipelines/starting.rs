@@ -171,6 +171,7 @@ impl Pipelines {
         };
         let (runner, control) = pipeline::build(parts, &self.metrics);
         managed.phase = PipelinePhase::Up { control, stages: running };
+        self.show_versions(index);
         let waits = config.endpoints().any(|(_, endpoint)| endpoint.check_connection.is_some());
         let started = {
             let (status, name) = (self.status.clone(), name.clone());

@@ -241,8 +241,8 @@ impl Task {
             let version = self.plugins.registry.get(plugin).map(|plugin| plugin.version().to_string());
             let error = uses.iter().find_map(|each| each.error.clone());
             let outcome = if error.is_none() { SwapOutcome::Swapped } else { SwapOutcome::Rejected };
-            let decision = Decision { outcome, previous: version.clone(), error, uses };
-            self.decided(plugin, version.as_deref(), &SwapAttempt::new(AskedBy::Reload), decision);
+            let decision = Decision { outcome, previous: version.clone(), error, folder_error: None, uses };
+            self.decided(plugin, version.as_deref(), SwapAttempt::new(AskedBy::Reload), decision);
         }
     }
 
