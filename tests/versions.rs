@@ -7,6 +7,8 @@
 
 #[path = "versions/api.rs"]
 mod api;
+#[path = "versions/commands.rs"]
+mod commands;
 #[path = "versions/folder.rs"]
 mod folder;
 

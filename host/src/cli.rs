@@ -28,6 +28,7 @@ mod single_plugin;
 mod speed;
 mod state;
 mod table;
+mod versions;
 
 pub use exit::Exit;
 pub(crate) use replay::{Recording, replay};
@@ -91,8 +92,12 @@ enum CliCommand {
     Init(init::Init),
     /// Print what the configuration file can have: its JSON Schema.
     Schema(schema::Schema),
-    /// List the plugins that a configuration can name: those of the folder, and those built in.
+    /// List plugins: those of a running host, or those that a configuration can name.
     Plugins(plugins::PluginsArgs),
+    /// Send a new version of a plugin to a running host, and say what became of it.
+    Swap(versions::SwapArgs),
+    /// Have an earlier version of a plugin run again in a running host.
+    Rollback(versions::RollbackArgs),
     /// Work with a plugin.
     #[command(subcommand)]
     Plugin(PluginCommand),
@@ -158,6 +163,8 @@ pub fn main() -> ExitCode {
         CliCommand::Init(init) => init.execute(),
         CliCommand::Schema(schema) => schema.execute(),
         CliCommand::Plugins(plugins) => plugins.execute(),
+        CliCommand::Swap(swap) => swap.execute(),
+        CliCommand::Rollback(rollback) => rollback.execute(),
         CliCommand::Plugin(PluginCommand::Run(run)) => run.execute(),
         CliCommand::Plugin(PluginCommand::Inspect(inspect)) => inspect.execute(),
         CliCommand::State(state) => state.execute(),
@@ -365,6 +372,9 @@ mod tests {
             "tidemill deadletter retry x-1 x-2",
             "tidemill deadletter retry --all --pipeline p --reason trap --rate 2.5 --dry-run --json",
             "tidemill deadletter retry --file dead.jsonl --rate 10",
+            "tidemill plugins --swaps --json",
+            "tidemill swap vwap.wasm --name v --state fresh --shadow 100 --probation 5m --json",
+            "tidemill rollback vwap --to sha256:12ab",
             "tidemill schema --markdown",
             "tidemill health --ready --admin 127.0.0.1:10080 --timeout 1s",
             "tidemill completions zsh",
@@ -377,6 +387,11 @@ mod tests {
             "tidemill",
             "tidemill run --grace 10",
             "tidemill state clear",
+            "tidemill swap",
+            "tidemill swap a.wasm --state old",
+            "tidemill swap a.wasm --probation 5",
+            "tidemill rollback",
+            "tidemill plugins --swaps -c tidemill.toml",
             "tidemill pipelines show",
             "tidemill deadletter list --reason ejected",
             "tidemill deadletter retry",

@@ -54,7 +54,6 @@ impl ApiRequest {
 
     /// The same with a component as its body.
     #[must_use]
-    #[cfg_attr(not(test), expect(dead_code, reason = "the commands that come next send one"))]
     pub(crate) fn component(self, body: impl Into<Bytes>) -> Self {
         Self { body: Some(("application/wasm", body.into())), ..self }
     }

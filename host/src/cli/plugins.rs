@@ -1,23 +1,34 @@
-//! `tidemill plugins`: the plugins that a configuration can name, and what uses them.
+//! `tidemill plugins`: the plugins of a running host with their versions, or those that a configuration can name.
 //!
-//! Those of the plugin folder and those that are built in; nothing is compiled, and no host is asked.
+//! A running host is asked. Where none answers, or a configuration is named, the plugins of its folder and those that
+//! are built in are listed; nothing is compiled then.
 
+use super::readable::text;
+use super::running_host::{HostAnswer, HostRefusal, RunningHost, asking};
 use super::table::table;
-use super::{ConfigFile, Exit, answer, complain, is_terminal, tell};
+use super::{CONFIG_FILE, ConfigFile, Exit, answer, block_on, complain, is_terminal, tell, versions};
+use crate::admin::ApiRequest;
 use crate::builtin;
 use crate::config::{Config, Limits, units};
 use crate::plugin::PluginKind;
 use crate::plugin_folder::{Candidate, Change, Folder};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct PluginsArgs {
-    #[command(flatten)]
-    config: ConfigFile,
+    /// List what this configuration can name, and ask no host.
+    #[arg(short = 'c', long, value_name = "FILE", conflicts_with = "swaps")]
+    config: Option<PathBuf>,
+    /// Show what became of new versions in a running host.
+    #[arg(long)]
+    swaps: bool,
     /// Answer in JSON.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    host: RunningHost,
 }
 
 /// One plugin: what there is of it, and the stages that run it.
@@ -44,33 +55,102 @@ struct Use {
 
 impl PluginsArgs {
     pub(super) fn execute(self) -> Exit {
-        // Without a configuration, the folder that one would have.
-        let config = match self.config.load_or_default() {
-            Ok(config) => config,
-            Err(errors) => {
-                tell(errors.render(is_terminal()));
-                return Exit::Configuration;
-            }
-        };
-        let rows = match rows(&config) {
-            Ok(rows) => rows,
-            Err(error) => {
-                complain(error);
-                return Exit::Failure;
-            }
-        };
-        let text = if self.json {
-            let plugins: Vec<_> = rows.iter().map(|(name, row)| row.as_json(name)).collect();
-            format!("{:#}\n", json!({ "plugins": plugins }))
-        } else {
-            as_table(&rows)
-        };
-        let exit = answer(&text, Exit::Success);
-        if let Some(hint) = builtin::hint().filter(|_| !self.json) {
-            tell(format!("note: {hint}\n"));
+        if self.swaps {
+            let swaps = async {
+                let swaps = self.host.demand(ApiRequest::new("GET", "/api/v1/swaps")).await?;
+                let text = if self.json { format!("{swaps:#}\n") } else { versions::as_rows(&swaps) };
+                Ok((text, Exit::Success))
+            };
+            return asking(swaps);
         }
-        exit
+        if let Some(file) = self.config {
+            return listed(&ConfigFile { file }, self.json);
+        }
+        block_on(|shutdown| async move {
+            let asked = self.host.ask(ApiRequest::new("GET", "/api/v1/plugins"));
+            let answered = tokio::select! {
+                answered = asked => answered,
+                () = shutdown.requested() => return Exit::Interrupted,
+            };
+            match answered {
+                HostAnswer::Done(plugins) if self.json => answer(&format!("{plugins:#}\n"), Exit::Success),
+                HostAnswer::Done(plugins) => answer(&of_host(&plugins), Exit::Success),
+                // Whatever listens where a host would is no host of ours, if it does not answer like one.
+                HostAnswer::Absent(_) | HostAnswer::Refused(HostRefusal { answer: None, .. })
+                    if self.host.is_default() =>
+                {
+                    listed(&ConfigFile { file: CONFIG_FILE.into() }, self.json)
+                }
+                HostAnswer::Absent(why) => {
+                    complain(why);
+                    Exit::Failure
+                }
+                HostAnswer::Refused(refusal) => {
+                    complain(refusal);
+                    Exit::Failure
+                }
+            }
+        })
     }
+}
+
+/// Lists what a configuration can name; without one, what the folder has that one would have.
+fn listed(config: &ConfigFile, is_json: bool) -> Exit {
+    let config = match config.load_or_default() {
+        Ok(config) => config,
+        Err(errors) => {
+            tell(errors.render(is_terminal()));
+            return Exit::Configuration;
+        }
+    };
+    let rows = match rows(&config) {
+        Ok(rows) => rows,
+        Err(error) => {
+            complain(error);
+            return Exit::Failure;
+        }
+    };
+    let text = if is_json {
+        let plugins: Vec<_> = rows.iter().map(|(name, row)| row.as_json(name)).collect();
+        format!("{:#}\n", json!({ "plugins": plugins }))
+    } else {
+        as_table(&rows)
+    };
+    let exit = answer(&text, Exit::Success);
+    if let Some(hint) = builtin::hint().filter(|_| !is_json) {
+        tell(format!("note: {hint}\n"));
+    }
+    exit
+}
+
+/// The plugins of a running host, for people.
+fn of_host(plugins: &Value) -> String {
+    let plugins = plugins["plugins"].as_array().into_iter().flatten();
+    let rows = plugins.map(|plugin| {
+        let earlier = plugin["versions"].as_array().into_iter().flatten();
+        let earlier = earlier.filter(|each| each["current"] != true).map(|each| {
+            let why_not = match (&each["available"], &each["rolled_back"]) {
+                (Value::Bool(false), _) => " (damaged)",
+                (_, Value::Bool(true)) => " (rolled back)",
+                _ => "",
+            };
+            format!("{}{why_not}", versions::version(&each["version"]))
+        });
+        let uses = plugin["uses"].as_array().into_iter().flatten().map(|each| {
+            let name = if each["transform"].is_string() { &each["transform"] } else { &each["endpoint"] };
+            let is_other = each["version"].is_string() && each["version"] != plugin["version"];
+            let runs =
+                if is_other { format!(", {}", versions::version(&each["version"])) } else { String::new() };
+            format!("{}/{} ({}{runs})", text(&each["pipeline"]), text(name), text(&each["state"]))
+        });
+        [
+            text(&plugin["name"]),
+            versions::version(&plugin["version"]),
+            uses.collect::<Vec<_>>().join(", "),
+            earlier.collect::<Vec<_>>().join(", "),
+        ]
+    });
+    table(["PLUGIN", "VERSION", "USED BY", "EARLIER"], rows)
 }
 
 fn rows(config: &Config) -> Result<BTreeMap<String, Row>, String> {
@@ -158,19 +238,12 @@ impl Row {
     }
 }
 
-/// Digits of a version that tell it from others well enough for a person.
-const SHOWN_DIGITS: usize = 12;
-
 fn as_table(rows: &BTreeMap<String, Row>) -> String {
     let cells = rows.iter().map(|(name, row)| {
         let (version, size) = match (&row.content, &row.error) {
             (_, Some(error)) => (format!("refused: {error}"), String::new()),
             (Some((version, bytes)), None) => {
-                let digits = version.trim_start_matches("sha256:");
-                (
-                    digits.get(..SHOWN_DIGITS).unwrap_or(digits).to_owned(),
-                    format!("{} KiB", bytes.div_ceil(1024)),
-                )
+                (versions::version(&version.as_str().into()), format!("{} KiB", bytes.div_ceil(1024)))
             }
             (None, None) => (String::new(), String::new()),
         };

@@ -5,8 +5,10 @@ use crate::admin::{self, ApiRequest, AskError};
 use serde_json::Value;
 use std::fmt;
 
+/// Where a host listens if nobody says otherwise.
+const DEFAULT_ADMIN: &str = "127.0.0.1:10080";
 /// Where a host says its address.
-const WHERE: &str = "`--admin`, or TIDEMILL_ADMIN, is the `listen` of its [admin]";
+const WHERE_HINT: &str = "\nhint: `--admin`, or TIDEMILL_ADMIN, is the `listen` of its [admin]";
 
 #[derive(Debug, clap::Args)]
 pub(super) struct RunningHost {
@@ -16,7 +18,7 @@ pub(super) struct RunningHost {
         value_name = "ADDR",
         value_parser = super::admin_address,
         env = "TIDEMILL_ADMIN",
-        default_value = "127.0.0.1:10080"
+        default_value = DEFAULT_ADMIN
     )]
     admin: String,
     /// The token of its HTTP API.
@@ -86,12 +88,45 @@ impl RunningHost {
 
     /// Asks a host, and takes what it answers for what a host of this version does.
     pub(super) async fn ask(&self, request: ApiRequest) -> HostAnswer {
+        match self.exchange(request).await {
+            Ok((status, body)) => self.taken(status, &body),
+            Err(error @ AskError::Absent(_)) => HostAnswer::Absent(self.silence(&error)),
+            Err(error) => HostAnswer::Refused(HostRefusal::silent(self.silence(&error))),
+        }
+    }
+
+    /// Whether it is the host that is asked if none is named.
+    pub(super) fn is_default(&self) -> bool {
+        self.admin == DEFAULT_ADMIN
+    }
+
+    /// Asks a host that has to be there for another version of a plugin, and gives the verdict: of one that does not
+    /// run as well, which a host answers as a conflict.
+    ///
+    /// # Errors
+    /// Nothing was tried, or nobody answers.
+    pub(super) async fn verdict(&self, request: ApiRequest) -> Result<Value, HostRefusal> {
         let (status, body) = match self.exchange(request).await {
             Ok(answer) => answer,
-            Err(error @ AskError::Absent(_)) => return HostAnswer::Absent(self.silence(&error)),
-            Err(error) => return HostAnswer::Refused(HostRefusal::silent(self.silence(&error))),
+            Err(error) => {
+                let hint = if matches!(error, AskError::Absent(_)) { WHERE_HINT } else { "" };
+                return Err(HostRefusal::silent(format!("{}{hint}", self.silence(&error))));
+            }
         };
-        let answer = serde_json::from_str(&body).ok().or_else(|| body.is_empty().then_some(Value::Null));
+        let verdict =
+            serde_json::from_str::<Value>(&body).ok().filter(|answer| answer["outcome"].is_string());
+        if let (200 | 409, Some(verdict)) = (status, verdict) {
+            return Ok(verdict);
+        }
+        match self.taken(status, &body) {
+            HostAnswer::Refused(refusal) => Err(refusal),
+            HostAnswer::Done(_) | HostAnswer::Absent(_) => Err(self.strange(status)),
+        }
+    }
+
+    /// What an answer means.
+    fn taken(&self, status: u16, body: &str) -> HostAnswer {
+        let answer = serde_json::from_str(body).ok().or_else(|| body.is_empty().then_some(Value::Null));
         match answer {
             Some(answer) if (200..300).contains(&status) => HostAnswer::Done(answer),
             Some(answer) if answer["error"]["message"].is_string() => {
@@ -104,11 +139,15 @@ impl RunningHost {
                 let text = format!("{}{hint}", text("message"));
                 HostAnswer::Refused(HostRefusal { answer: Some((status, answer)), text })
             }
-            _ => HostAnswer::Refused(HostRefusal::silent(format!(
-                "what listens at {} answers {status}, and not as a host of this version does",
-                self.admin
-            ))),
+            _ => HostAnswer::Refused(self.strange(status)),
         }
+    }
+
+    fn strange(&self, status: u16) -> HostRefusal {
+        let admin = &self.admin;
+        HostRefusal::silent(format!(
+            "what listens at {admin} answers {status}, and not as a host of this version does"
+        ))
     }
 
     /// Asks a host that has to be there.
@@ -119,7 +158,7 @@ impl RunningHost {
         match self.ask(request).await {
             HostAnswer::Done(answer) => Ok(answer),
             HostAnswer::Refused(refusal) => Err(refusal),
-            HostAnswer::Absent(why) => Err(HostRefusal::silent(format!("{why}\nhint: {WHERE}"))),
+            HostAnswer::Absent(why) => Err(HostRefusal::silent(format!("{why}{WHERE_HINT}"))),
         }
     }
 
