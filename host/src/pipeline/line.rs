@@ -383,9 +383,7 @@ impl Line {
             && let [first, ..] = &batch[..]
             && let Some(last) = batch.last()
         {
-            if time_us.is_none() {
-                stages.iter_mut().for_each(|stage| stage.see_time(first.metadata.received_us()));
-            }
+            stages.iter_mut().for_each(|stage| stage.see_time(first.metadata.received_us()));
             *time_us = Some(last.metadata.received_us());
         }
         let taken = batch.len() as u64;
@@ -418,7 +416,7 @@ impl Line {
         Ok(if std::mem::take(&mut self.is_to_stop) { WorkOutcome::Stop } else { WorkOutcome::GoOn })
     }
 
-    /// Makes the next call. Says whether there was one to make.
+    /// Makes the next call: of a timer that a replay has missed, or of messages. Says whether there was one to make.
     async fn call_next(&mut self, reading: Reading) -> Result<bool, GraceOver> {
         let is_stopping = reading == Reading::On && self.ends.stop().is_some();
         if !self.is_clear || is_stopping {
