@@ -2,10 +2,12 @@
 //!
 //! The plugin of these tests counts messages, in its memory and with the host, and its second version does what
 //! messages say that are for it alone. Here the ends of the pipeline are the test's; what a user sees of a host is in
-//! `trial/host.rs`.
+//! `trial/host.rs`. What a shadow costs says `trial/cost.rs`, by hand: `TIDEMILL_SHADOW_MESSAGES=2000000` in a release.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "trial/cost.rs"]
+mod cost;
 #[path = "trial/host.rs"]
 mod host;
 
