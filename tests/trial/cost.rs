@@ -57,16 +57,17 @@ async fn rate(name: &str, messages: usize, has_shadow: bool) -> f64 {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[expect(clippy::print_stdout, reason = "figures for whoever asks for the output")]
 async fn messages_flow_on_beside_a_version_in_shadow() {
     let messages = std::env::var("TIDEMILL_SHADOW_MESSAGES").map_or(MESSAGES, |text| text.parse().unwrap());
     for name in ["forward", "notional"] {
         for has_shadow in [false, true] {
             let rate = rate(name, messages, has_shadow).await;
-            println!(
-                "{name}, {}: {rate:.0} messages a second",
-                if has_shadow { "in shadow" } else { "alone" }
-            );
+            tell(name, has_shadow, rate);
         }
     }
+}
+
+#[expect(clippy::print_stdout, reason = "figures for whoever asks for the output")]
+fn tell(plugin: &str, has_shadow: bool, rate: f64) {
+    println!("{plugin}, {}: {rate:.0} messages a second", if has_shadow { "in shadow" } else { "alone" });
 }

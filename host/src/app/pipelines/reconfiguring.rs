@@ -262,6 +262,7 @@ impl Pipelines {
             });
             *stages = new.collect();
         }
+        self.show_versions(index);
     }
 
     /// Notes what whoever has configured a pipeline anew should know.

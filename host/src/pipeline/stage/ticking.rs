@@ -80,7 +80,8 @@ impl Ticking {
 
     /// In a replay, the moment at which it is to be called before what was received at `received_us`.
     pub(super) fn missed(&self, received_us: u64) -> Option<u64> {
-        let past_us = received_us.checked_sub(self.due_us())?;
+        let due_us = Some(self.due_us()).filter(|due_us| *due_us < u64::MAX)?;
+        let past_us = received_us.checked_sub(due_us)?;
         Some(received_us - past_us % self.interval_us()?)
     }
 
