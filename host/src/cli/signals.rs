@@ -2,8 +2,9 @@
 //!
 //! SIGHUP comes when a terminal closes, and is a wish to stop then, unless whoever started the process had it ignored,
 //! as `nohup` does. A host that has a configuration to read again takes it for the wish to do so, while the terminal is
-//! there that it was started on, or where it was started on none. Signals are waited for on a thread of their own: one
-//! is obeyed whatever the runtime's threads are stuck in, and if the shutdown does not end in time, the process does.
+//! there that it was started on, or where it was started on none, or by `nohup`. Signals are waited for on a thread of
+//! their own: one is obeyed whatever the runtime's threads are stuck in, and if the shutdown does not end in time, the
+//! process does.
 
 use super::Exit;
 use crate::shutdown::Shutdown;
@@ -81,29 +82,34 @@ struct Signals {
     /// What SIGHUP rings for while the terminal is there.
     reload: Option<Arc<Notify>>,
     had_terminal: bool,
+    /// Whoever started it wants it to outlive its terminal.
+    is_to_stay: bool,
 }
 
 impl Signals {
     /// Within a runtime.
     fn listen(reload: Option<Arc<Notify>>) -> io::Result<Self> {
+        let is_to_stay = ignores_hangup();
+        let listens = reload.is_some() || !is_to_stay;
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
-            hangup: if ignores_hangup() { None } else { Some(signal(SignalKind::hangup())?) },
+            hangup: listens.then(|| signal(SignalKind::hangup())).transpose()?,
             reload,
             had_terminal: has_terminal(),
+            is_to_stay,
         })
     }
 
     /// Waits for the next wish to stop.
     async fn next(&mut self) {
-        let Self { interrupt, terminate, hangup, reload, had_terminal } = self;
+        let Self { interrupt, terminate, hangup, reload, had_terminal, is_to_stay } = self;
         let hung_up = async {
             let Some(hangup) = hangup else { return std::future::pending().await };
             loop {
                 hangup.recv().await;
                 match reload {
-                    Some(reload) if !*had_terminal || has_terminal() => {
+                    Some(reload) if *is_to_stay || !*had_terminal || has_terminal() => {
                         tracing::info!("told to read the configuration again");
                         reload.notify_one();
                     }
