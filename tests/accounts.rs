@@ -1,5 +1,5 @@
 //! A checker of accounts: a pipeline of two stages and three sinks under a schedule of load, pauses,
-//! faults, swaps, versions on trial, stops, and ends that stall, reset, leave and return. At every scrape, at whatever
+//! faults, swaps, versions on trial, reloads, stops, and ends that stall, reset, leave and return. At every scrape, at whatever
 //! moment, the accounting rule holds exactly; at the end every message is where it must be, once.
 //!
 //! The schedule is drawn from a seed: `TIDEMILL_ACCOUNTS_SEED=7 cargo test --test accounts`, and
@@ -8,6 +8,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "accounts/configured.rs"]
+mod configured;
 #[path = "accounts/ends.rs"]
 mod ends;
 #[path = "accounts/plan.rs"]

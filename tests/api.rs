@@ -159,7 +159,7 @@ async fn what_is_wrong_with_a_pipeline_is_said_all_at_once_by_its_path() {
         assert_eq!((got, answer["error"]["code"].as_str()), (status, Some(code)), "{body}: {answer}");
         assert!(!answer["error"]["message"].as_str().unwrap().is_empty());
     }
-    assert_eq!(json(&host, "PUT", "/api/v1/pipelines/p", json!({})).await.0, 405);
+    assert_eq!(json(&host, "PUT", "/api/v1/pipelines/p", json!({})).await.0, 422);
     assert_eq!(json(&host, "POST", "/api/v1/pipelines/p/start", Value::Null).await.0, 404);
     let (status, answer) = json(&host, "PATCH", "/api/v1/pipelines/p", Value::Null).await;
     assert_eq!((status, &answer["error"]["code"]), (405, &json!("method")));

@@ -162,8 +162,8 @@ async fn each_dial_has_fresh_credentials_whatever_the_exchange_does_and_nothing_
     socket.send(Message::text("3")).await.unwrap();
     assert_eq!(exchange.collector.text().await, "3");
 
-    // It closes the connection with words that quote a token.
-    let reason = "t0ken-number-4 has expired".into();
+    // It closes the connection with words that quote two tokens, one of an earlier dial and one in escapes.
+    let reason = "t0ken-number-3 and t0ken\\u002dnumber-4 have expired".into();
     let close = tokio_tungstenite::tungstenite::protocol::CloseFrame { code: 4001.into(), reason };
     socket.close(Some(close)).await.unwrap();
     let told = exchange.mint("token t0ken-number-5").await;
@@ -190,7 +190,7 @@ async fn each_dial_has_fresh_credentials_whatever_the_exchange_does_and_nothing_
     assert!(ended.status.success(), "{}", ended.log);
     let everything = format!("{shown}{}{}", ended.log, ended.output);
     assert!(!everything.contains("t0ken"), "{everything}");
-    assert!(ended.log.contains("closed by the peer: 4001 *** has expired"), "{}", ended.log);
+    assert!(ended.log.contains("closed by the peer: 4001 *** and *** have expired"), "{}", ended.log);
     assert!(
         ended.log.contains("before_connect: plugin minting refused: the request failed: "),
         "{}",

@@ -9,6 +9,8 @@ mod asked;
 mod crowd;
 #[path = "reload/ends.rs"]
 mod ends;
+#[path = "reload/one.rs"]
+mod one;
 #[path = "reload/site.rs"]
 mod site;
 #[path = "reload/stages.rs"]

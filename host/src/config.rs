@@ -38,6 +38,7 @@ mod path;
 mod pipeline;
 mod places;
 mod plugin_use;
+mod quotation;
 mod read;
 mod redacted;
 mod reference;

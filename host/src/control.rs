@@ -128,12 +128,22 @@ pub(crate) enum PipelineOrder {
 /// The configuration is to be compared with what runs, and to take over.
 #[derive(Debug)]
 pub(crate) struct ReloadCommand {
-    /// The configuration; `None` is the file that the host was started with, read again.
-    pub(crate) config: Option<Box<config::Config>>,
+    pub(crate) input: ReloadInput,
     /// Whether it is only asked what would be done.
     pub(crate) dry_run: bool,
     /// `None` where nobody waits for what becomes of it.
     pub(crate) answer: Option<Answer<ReloadReport>>,
+}
+
+/// What is compared with what runs.
+#[derive(Clone, Debug)]
+pub(crate) enum ReloadInput {
+    /// The file that the host was started with, read again.
+    File,
+    /// This in its place.
+    Given(Box<config::Config>),
+    /// One pipeline, that is there already: all others stay as they are.
+    Pipeline(Box<config::Pipeline>),
 }
 
 fn lines(errors: &ConfigErrors) -> String {
@@ -250,8 +260,7 @@ impl Handle {
     /// # Cancel safety
     /// It goes on if the future is dropped.
     pub async fn reload(&self, dry_run: bool) -> Result<ReloadReport, ControlError> {
-        self.ask(|answer| Command::Reload(ReloadCommand { config: None, dry_run, answer: Some(answer) }))
-            .await
+        self.ask_to_reload(ReloadInput::File, dry_run).await
     }
 
     /// The same with this configuration in the place of a file: all pipelines that did not come through
@@ -264,8 +273,27 @@ impl Handle {
         config: config::Config,
         dry_run: bool,
     ) -> Result<ReloadReport, ControlError> {
-        let config = Some(Box::new(config));
-        self.ask(|answer| Command::Reload(ReloadCommand { config, dry_run, answer: Some(answer) })).await
+        self.ask_to_reload(ReloadInput::Given(Box::new(config)), dry_run).await
+    }
+
+    /// Has a pipeline, from wherever it came, be this one from now on: in place where that can be, as a reload does.
+    /// All others stay as they are.
+    ///
+    /// # Errors
+    /// There is no pipeline of this name, or else as [`Handle::reload`].
+    pub async fn replace(
+        &self,
+        pipeline: config::Pipeline,
+        dry_run: bool,
+    ) -> Result<ReloadedPipeline, ControlError> {
+        let name = pipeline.name.clone();
+        let report = self.ask_to_reload(ReloadInput::Pipeline(Box::new(pipeline)), dry_run).await?;
+        let told = report.pipelines.into_iter().find(|told| told.pipeline == name);
+        told.ok_or(ControlError::NotFound(name))
+    }
+
+    async fn ask_to_reload(&self, input: ReloadInput, dry_run: bool) -> Result<ReloadReport, ControlError> {
+        self.ask(|answer| Command::Reload(ReloadCommand { input, dry_run, answer: Some(answer) })).await
     }
 
     /// What is kept in memory alone of one pipeline, or of each: by transform, where that is anything.

@@ -25,6 +25,7 @@ use crate::config::{
 };
 use crate::foreign_text;
 use crate::plugin::{AnswerRoom, Http, HttpError, HttpRequest, HttpResponse};
+use crate::websocket::RememberedSecrets;
 use exchange::{ServerAnswer, exchange};
 use futures_util::future::BoxFuture;
 use network::{Internet, Network};
@@ -45,6 +46,8 @@ pub struct HttpClient {
     settings: HttpSettings,
     turns: Semaphore,
     network: Box<dyn Network>,
+    /// What servers were sent of what is never shown.
+    secrets: RememberedSecrets,
 }
 
 impl std::fmt::Debug for HttpClient {
@@ -77,7 +80,7 @@ impl HttpClient {
 
     fn new(grants: Vec<HttpGrant>, settings: HttpSettings, network: Box<dyn Network>) -> Self {
         let turns = Semaphore::new(settings.concurrency);
-        Self { grants, settings, turns, network }
+        Self { grants, settings, turns, network, secrets: RememberedSecrets::default() }
     }
 
     async fn answer(&self, request: HttpRequest, room: &AnswerRoom) -> Result<HttpResponse, HttpError> {
@@ -104,7 +107,7 @@ impl HttpClient {
     ) -> Result<HttpResponse, HttpError> {
         // Whether the request may be refused is known before files are read for it.
         self.grant(&request.url)?;
-        let secrets = HeaderSecrets::read(&self.settings.headers).await?;
+        let secrets = HeaderSecrets::read(&self.settings.headers, &self.secrets).await?;
         secrets.add_to(&mut request.headers);
         for _ in 0..=MAX_REDIRECTS {
             let answer = self.ask(&request, room).await.map_err(|error| secrets.conceal_error(error))?;

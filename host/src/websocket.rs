@@ -30,7 +30,7 @@ pub(crate) use client::tcp::connect_to;
 pub use client::url::{check_url, shown};
 pub(crate) use connection::Stream as ByteStream;
 pub use connection::{Connection, ConnectionEnd, Received, TlsFacts, Traffic, WriteError};
-pub(crate) use secret::{Secrets, resolved};
+pub(crate) use secret::{RememberedSecrets, Secrets, resolved};
 
 pub use reach::{Unreachable, reach};
 pub use reply_queue::{ReplyConnection, ReplyWriter};

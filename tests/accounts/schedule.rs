@@ -1,7 +1,8 @@
 //! What happens to the pipeline, step by step.
 
+use crate::configured::Configured;
 use crate::ends::{Collector, Mood, Peer, Producer, id, locked};
-use crate::plan::{OnError, Plan, Word};
+use crate::plan::{Plan, Word};
 use crate::rule::Scrape;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashSet, VecDeque};
@@ -46,15 +47,14 @@ pub(crate) struct Run {
     before: BTreeMap<String, i64>,
     /// What is undone at a later step.
     due: Vec<(u64, Undo)>,
-    /// Whether a peer that stalls holds the pipeline.
-    peers_block: bool,
     pipeline: Pipeline,
     contents: Contents,
-    /// Of each stage.
-    pub(crate) instances: [usize; 2],
+    pub(crate) configured: Configured,
     storms: u32,
     /// Dead letters that are being retried, and whether that goes on.
     retrying: Option<JoinHandle<u16>>,
+    /// The configuration is being read again, and whether that goes on.
+    reloading: Option<JoinHandle<(u16, String)>>,
     /// The messages of the dialled sink's dead letters that may have reached it after all.
     pub(crate) retried_to_sink: HashSet<String>,
     began: Instant,
@@ -114,108 +114,35 @@ fn with_section(component: &[u8], version: u8) -> Vec<u8> {
 impl Run {
     pub(crate) async fn start(seed: u64) -> Self {
         let mut rng = fastrand::Rng::with_seed(seed);
-        let on_error = [OnError::DeadLetter, OnError::Drop, OnError::Pass][rng.usize(..3)];
-        let slow_peer = ["drop_oldest", "drop_newest", "disconnect", "block"][rng.usize(..4)];
-        let when_full = ["block", "block", "drop_oldest", "drop_newest"][rng.usize(..4)];
-        // The order of all is kept whatever their number.
-        let instances = [(); 2].map(|()| rng.usize(1..=3));
-        // A version on trial: most are rejected in shadow, or put back, since messages trap in every version.
-        let trials = [(); 2].map(|()| {
-            let shadow = [0, 0, 5, 60][rng.usize(..4)];
-            let probation = ["0s", "50ms", "2s"][rng.usize(..3)];
-            let max_faults = if probation == "0s" { 0 } else { rng.usize(..4) };
-            format!(r#"{{ shadow = {shadow}, probation = "{probation}", max_faults = {max_faults} }}"#)
-        });
         let mut contents = Contents::read();
         let folder = Folder::default();
         folder.put("steered", contents.good());
         let (producer, collector) = (Producer::open().await, Collector::open().await);
         // The listener closes with the pipeline, and peers come back to where it was.
         let server = free_address().await;
-        let host = folder.run(&format!(
-            r#"
-            [server]
-            port = {}
-
-            [[pipelines]]
-            name = "p"
-            source = {{ type = "websocket", url = "ws://{}/feed", codec = "text", reconnect = {{ delay = "5ms", max_delay = "20ms" }} }}
-            dead_letter = {{ type = "file", path = "dead.jsonl", format = "jsonl" }}
-
-            [[pipelines.transforms]]
-            plugin = "steered"
-            name = "a"
-            config = {{ word = 1 }}
-            instances = {}
-            swap = {}
-            limits = {{ deadline = "50ms", output = "1MiB" }}
-
-            [[pipelines.transforms]]
-            plugin = "steered"
-            name = "b"
-            config = {{ word = 2 }}
-            instances = {}
-            swap = {}
-            on_error = "{}"
-            limits = {{ deadline = "50ms", output = "1MiB" }}
-
-            [[pipelines.sinks]]
-            type = "websocket"
-            name = "dialled"
-            url = "ws://{}/collect"
-            outputs = ["*"]
-            reconnect = {{ delay = "5ms", max_delay = "20ms", max_attempts = 5 }}
-            buffer = {{ type = "memory", capacity = 256, when_full = "{when_full}" }}
-
-            [[pipelines.sinks]]
-            type = "websocket"
-            name = "served"
-            mode = "server"
-            path = "/out"
-            outputs = ["*"]
-            peer_buffer = 2048
-            slow_peer = "{slow_peer}"
-
-            [[pipelines.sinks]]
-            type = "file"
-            name = "filed"
-            path = "out.jsonl"
-            format = "jsonl"
-            outputs = ["*"]
-            "#,
-            server.port(),
-            producer.address,
-            instances[0],
-            trials[0],
-            instances[1],
-            trials[1],
-            on_error.as_str(),
-            collector.address,
-        ));
+        let configured = Configured::draw(&mut rng, server, producer.address, collector.address);
+        let host = folder.run(&configured.text());
         host.listening("websocket");
-        let told = format!(
-            "instances {instances:?}, swap {trials:?}, on_error {on_error:?}, slow_peer {slow_peer}, when_full {when_full}"
-        );
         let run = Self {
             seed,
             folder,
             host: Arc::new(host),
-            plan: Plan::new(on_error),
+            plan: Plan::new(configured.on_error),
             producer,
             collector,
             steady: Peer::dial(server, Mood::Reads),
             wild: (0..WILD_PEERS).map(|_| Peer::dial(server, Mood::Reads)).collect(),
             rng,
             number: 0,
-            told: [told].into(),
+            told: [configured.to_string()].into(),
             before: BTreeMap::new(),
             due: Vec::new(),
-            peers_block: slow_peer == "block",
             pipeline: Pipeline::Runs,
             contents,
-            instances,
+            configured,
             storms: 0,
             retrying: None,
+            reloading: None,
             retried_to_sink: HashSet::new(),
             began: Instant::now(),
             scrapes: 0,
@@ -249,6 +176,7 @@ impl Run {
             9650..9665 => self.stop(),
             9665..9670 => self.storm(),
             9670..9720 => self.retry().await,
+            9720..9735 => self.reload().await,
             _ => tokio::task::yield_now().await,
         }
     }
@@ -272,7 +200,7 @@ impl Run {
         }
         self.storms += 1;
         self.tell("send a storm of traps");
-        for _ in 0..STORM * self.instances[0] {
+        for _ in 0..STORM * self.configured.instances[0] {
             let message = self.plan.next([Word::Trap, Word::Pass], 0);
             self.producer.send(message);
         }
@@ -300,6 +228,32 @@ impl Run {
         self.retrying = Some(tokio::task::spawn_blocking(move || {
             host.ask("POST", "/api/v1/deadletters/retry", &[], &body).0
         }));
+    }
+
+    /// Changes the configuration, and has the host read it again. That may be refused: a stop or a version that is
+    /// no good may have come first.
+    async fn reload(&mut self) {
+        if self.reloading.as_ref().is_some_and(|reloading| !reloading.is_finished()) {
+            return;
+        }
+        self.reloading_is_over().await;
+        self.configured.change(&mut self.rng);
+        self.folder.configure(&self.configured.text());
+        self.tell(&format!("reload: {}", self.configured));
+        let host = self.host.clone();
+        self.reloading =
+            Some(tokio::task::spawn_blocking(move || host.ask("POST", "/api/v1/reload", &[], "")));
+    }
+
+    /// Waits for the answer to the last reload.
+    async fn reloading_is_over(&mut self) {
+        if let Some(reloading) = self.reloading.take() {
+            let (status, answer) = reloading.await.expect("asking does not panic");
+            self.tell(&format!("reloaded: {status} {answer}"));
+            if ![200, 409, 422].contains(&status) {
+                self.fail("reloading failed");
+            }
+        }
     }
 
     /// The dead letters that the host keeps for one reason, the newest first.
@@ -345,7 +299,7 @@ impl Run {
     fn disturb_peer(&mut self) {
         let peer = self.rng.usize(..self.wild.len());
         let mood = [Mood::Stalls, Mood::Resets, Mood::Leaves, Mood::Away][self.rng.usize(..4)];
-        let most = if mood == Mood::Stalls && !self.peers_block { 1500 } else { 80 };
+        let most = if mood == Mood::Stalls && !self.configured.peers_block() { 1500 } else { 80 };
         let steps = self.rng.u64(10..most);
         self.tell(&format!("peer {peer} {mood:?} for {steps} steps"));
         self.wild[peer].set(mood);
@@ -460,9 +414,10 @@ impl Run {
         }
     }
 
-    /// Ends all disturbances, and lets the pipeline run.
+    /// Ends all disturbances, and lets the pipeline run, as it was configured last.
     pub(crate) async fn calm_down(&mut self) {
         self.tell("calm down");
+        self.reloading_is_over().await;
         self.collector.set(Mood::Reads);
         self.wild.iter().for_each(|peer| peer.set(Mood::Reads));
         self.folder.put("steered", self.contents.good());
@@ -472,6 +427,27 @@ impl Run {
                 self.start_again().await;
             }
             tokio::time::sleep(LOOK_INTERVAL).await;
+        }
+        self.have_good_version();
+        self.reload().await;
+        let answered = self.reloading.take().expect("it was just asked for").await;
+        let (status, answer) = answered.expect("asking does not panic");
+        if status != 200 {
+            self.fail(&format!("the last reload: {status} {answer}"));
+        }
+    }
+
+    /// Has another good version take over at once, without a trial: it closes the circuits that storms have opened.
+    pub(crate) fn have_good_version(&mut self) {
+        self.tell("a good version without a trial");
+        let headers = [("content-type", "application/wasm")];
+        let path = "/api/v1/plugins/steered?shadow=0&probation=0s";
+        let content = self.contents.good();
+        let put = || self.host.send("PUT", path, &headers, content);
+        let (status, answer) = tokio::task::block_in_place(put);
+        // Another that was put into the folder meanwhile may have come first.
+        if ![200, 409].contains(&status) {
+            self.fail(&format!("a good version is refused: {status} {answer}"));
         }
     }
 

@@ -77,6 +77,9 @@ impl Run {
             if collected && served && !moves {
                 break;
             }
+            if metrics.sum("tidemill_plugin_paused", &[]) > 0.0 {
+                self.have_good_version();
+            }
             if Instant::now() > deadline {
                 let what = format!("at the sink: {collected}, at the peer: {served}, in flight: {moves}");
                 self.fail(&format!("the last message does not arrive: {what}\n{}", metrics.text));
@@ -325,9 +328,9 @@ fn differences<T: std::hash::Hash + Eq + std::fmt::Debug>(
 fn report(scrape: &Scrape<'_>, run: &Run) {
     let swaps = |outcome| scrape.sum("tidemill_plugin_swaps_total", &[("outcome", outcome)]);
     println!(
-        "seed {}, instances {:?}: {} messages, {} scrapes, {} swaps, {} refused, {} put back",
+        "seed {}, {} instances at the end: {} messages, {} scrapes, {} swaps, {} refused, {} put back",
         run.seed,
-        run.instances,
+        run.configured.instances.iter().sum::<usize>(),
         scrape.received(),
         run.scrapes,
         swaps("swapped"),

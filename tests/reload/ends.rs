@@ -21,7 +21,7 @@ fn client(name: &str, collector: &Collector, keys: &str) -> String {
     format!("{{ name = \"{name}\", type = \"websocket\", url = \"{}\"{keys} }}", collector.url())
 }
 
-async fn text(peer: &mut Dialled) -> String {
+pub(crate) async fn text(peer: &mut Dialled) -> String {
     match timeout(PATIENCE, peer.next()).await.unwrap() {
         Some(Ok(Message::Text(text))) => text.to_string(),
         other => panic!("not a text: {other:?}"),

@@ -73,6 +73,14 @@ impl Site {
         self
     }
 
+    /// Runs a host with this configuration file as it is, its `[admin]` included.
+    pub(crate) fn run_file(mut self, variables: &[(&str, &str)], text: &str) -> Self {
+        let mut command = self.folder.command(GRACE, "");
+        self.write_file(text);
+        self.host = Some(Host::start(command.envs(variables.iter().copied())).with_admin());
+        self
+    }
+
     pub(crate) fn host(&self) -> &Host {
         self.host.as_ref().unwrap()
     }
@@ -87,8 +95,12 @@ impl Site {
     }
 
     pub(crate) fn write_admin(&self, admin: &str, config: &str) {
+        self.write_file(&whole(admin, config));
+    }
+
+    pub(crate) fn write_file(&self, text: &str) {
         // Whoever reads it meanwhile reads all of it.
-        std::fs::write(self.path("tidemill.new"), whole(admin, config)).unwrap();
+        std::fs::write(self.path("tidemill.new"), text).unwrap();
         std::fs::rename(self.path("tidemill.new"), self.path("tidemill.toml")).unwrap();
     }
 

@@ -98,6 +98,18 @@ impl Folder {
         self.install(name, &next);
     }
 
+    /// Writes the configuration file, with an HTTP API on a free port: all at once, since a host may read it. `config`
+    /// is the rest of the file.
+    ///
+    /// # Panics
+    /// If it cannot be written.
+    pub fn configure(&self, config: &str) {
+        let whole = self.path(".tidemill.toml.new");
+        std::fs::write(&whole, format!("[admin]\nlisten = \"127.0.0.1:0\"\n\n{config}"))
+            .expect("the folder can be written");
+        std::fs::rename(whole, self.path("tidemill.toml")).expect("in one folder");
+    }
+
     /// Runs a host here, with an HTTP API on a free port. `config` is the rest of the file.
     ///
     /// # Panics
@@ -129,8 +141,7 @@ impl Folder {
     /// # Panics
     /// If it cannot be written.
     pub fn command(&self, grace: Duration, config: &str) -> Command {
-        let config = format!("[admin]\nlisten = \"127.0.0.1:0\"\n\n{config}");
-        std::fs::write(self.path("tidemill.toml"), config).expect("the folder can be written");
+        self.configure(config);
         let grace = format!("{}ms", grace.as_millis());
         let mut command = Command::new(binary());
         command.args(["run", "--log-format", "json", "--grace", &grace]).current_dir(self.dir.path());

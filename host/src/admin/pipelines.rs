@@ -4,12 +4,14 @@
 
 use super::HostView;
 use super::api_error::ApiError;
+use super::query::Query;
+use super::reload;
 use crate::config;
 use crate::control::ControlError;
 use crate::reason::Reason;
 use crate::telemetry::{Described, Metrics, PipelineState};
 use axum::body::Bytes;
-use axum::extract::{Path, State};
+use axum::extract::{Path, RawQuery, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Json, Response};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
@@ -31,13 +33,7 @@ pub(super) async fn get(
 }
 
 pub(super) async fn add(State(host): State<Arc<HostView>>, body: Bytes) -> Result<Response, ApiError> {
-    host.check_trust(&body)?;
-    let reading = tokio::task::spawn_blocking({
-        // It looks at files, which may take its time where they lie on a network.
-        let host = host.clone();
-        move || host.reader.pipeline(&body, &host.server)
-    });
-    let pipeline = reading.await.map_err(|error| ControlError::Hung(error.to_string()))??;
+    let pipeline = read(&host, body).await?;
     let added = host.handle.add(pipeline).await?;
     let location = format!("/api/v1/pipelines/{}", utf8_percent_encode(&added.config.name, NON_ALPHANUMERIC));
     Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(host.describe(&added))).into_response())
@@ -70,11 +66,33 @@ pub(super) async fn stop(
     Ok(Json(host.describe(&stopped)).into_response())
 }
 
-pub(super) async fn replace() -> ApiError {
-    let message = "changing a pipeline in place is not supported yet";
-    ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "not_supported_yet", message)
-        .hint("DELETE it, and POST it to /api/v1/pipelines anew")
-        .header(header::ALLOW, "GET, DELETE")
+/// The pipeline is as the body says from now on: in place where that can be, as at a reload.
+pub(super) async fn replace(
+    State(host): State<Arc<HostView>>,
+    Path(name): Path<String>,
+    RawQuery(query): RawQuery,
+    body: Bytes,
+) -> Result<Json<Value>, ApiError> {
+    let query = Query::parse(query.as_deref(), &["dry_run"])?;
+    let dry_run = query.parsed("dry_run")?.unwrap_or(false);
+    let pipeline = read(&host, body).await?;
+    if pipeline.name != name {
+        let message = format!("this is pipeline \"{name}\", and the body has the name \"{}\"", pipeline.name);
+        return Err(ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "other_name", message)
+            .hint("a pipeline keeps its name: DELETE it, and POST one with another to /api/v1/pipelines"));
+    }
+    Ok(Json(reload::as_json(host.handle.replace(pipeline, dry_run).await?)))
+}
+
+/// Reads a pipeline of a body.
+async fn read(host: &Arc<HostView>, body: Bytes) -> Result<config::Pipeline, ApiError> {
+    host.check_trust(&body)?;
+    let reading = tokio::task::spawn_blocking({
+        // It looks at files, which may take its time where they lie on a network.
+        let host = host.clone();
+        move || host.reader.pipeline(&body, &host.server)
+    });
+    Ok(reading.await.map_err(|error| ControlError::Hung(error.to_string()))??)
 }
 
 impl HostView {

@@ -29,7 +29,8 @@ pub(super) async fn reload(
     Ok(Json(json!({ "dry_run": dry_run, "pipelines": pipelines, "restart_required": restart_required })))
 }
 
-fn as_json(told: ReloadedPipeline) -> Value {
+/// What became of one pipeline, in the words of the API.
+pub(super) fn as_json(told: ReloadedPipeline) -> Value {
     let ReloadedPipeline { pipeline, class, reasons, warnings, error } = told;
     let mut answer = json!({ "pipeline": pipeline, "class": class.as_str(), "reasons": reasons });
     if !warnings.is_empty() {

@@ -19,7 +19,7 @@ pub(super) use read_again::ReadAgain;
 use super::job::ReloadJob;
 use super::task::Task;
 use crate::config::{Part, PipelinePart};
-use crate::control::{ControlError, ReloadClass, ReloadCommand, ReloadReport};
+use crate::control::{ControlError, ReloadClass, ReloadCommand, ReloadInput, ReloadReport};
 use crate::websocket::PendingReconfiguration;
 use prepare::Preparation;
 use read_again::ReadOrder;
@@ -63,7 +63,7 @@ impl Task {
     pub(super) fn reload_happened(&mut self, event: ReloadEvent) {
         match event {
             ReloadEvent::Rung => {
-                self.order_reload(ReloadCommand { config: None, dry_run: false, answer: None });
+                self.order_reload(ReloadCommand { input: ReloadInput::File, dry_run: false, answer: None });
             }
             ReloadEvent::Done(ReloadJob::Read(read)) => {
                 let Some(Reload { order, step: ReloadStep::Reading }) = self.reloads.current.take() else {
@@ -160,11 +160,11 @@ impl Task {
 
     /// Reads the configuration.
     fn begin(&mut self, order: &ReloadCommand) -> ReloadStep {
-        let (given, file) = (order.config.clone(), self.reloads.file.clone());
+        let (input, file) = (order.input.clone(), self.reloads.file.clone());
         let (in_force, plugin_dir) =
             (self.reloads.in_force.clone(), self.plugins.folder.path().to_path_buf());
         self.reloads.jobs.spawn_blocking(move || {
-            let order = ReadOrder { given, file, in_force, plugin_dir };
+            let order = ReadOrder { input, file, in_force, plugin_dir };
             let read = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| order.read()));
             let panicked =
                 || ControlError::Hung("reading it met a fault of the host; the log has the panic".to_owned());
@@ -280,7 +280,7 @@ impl Task {
         }
         let preparation = Preparation {
             pipelines,
-            others: self.pipelines.of_the_api(),
+            others: self.pipelines.left_alone(plan),
             staying: self.pipelines.unchanged(plan),
             going: self.pipelines.going(plan),
             dry_run: order.dry_run,

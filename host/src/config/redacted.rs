@@ -1,21 +1,23 @@
 //! Strings of the configuration that must not be shown as they are.
 
+use super::quotation::quotations;
 use crate::foreign_text;
 use std::borrow::Cow;
 
 /// What stands for a value that is not shown.
 pub(super) const HIDDEN: &str = "***";
 
-/// Shorter values are taken for secrets only where they stand as a word of their own: a `1` is in many
-/// numbers.
-const MIN_PART_CHARS: usize = 4;
+/// How many bytes of a text one byte of a secret may take, however it is written, twice encoded as a rule.
+const MOST_BYTES_FOR_ONE: usize = 12;
+/// Shorter lines of a value are not taken for secrets.
+const MIN_LINE_BYTES: usize = 4;
 
 /// A string of the configuration, some of which may have come from `${}` and is never shown.
 #[derive(Clone, Default)]
 pub struct Redacted {
     pub(super) value: String,
     pub(super) shown: String,
-    /// What came from `${}`, one by one; where JSON writes it otherwise, so too.
+    /// What came from `${}`, one by one.
     pub(super) secrets: Vec<String>,
 }
 
@@ -56,43 +58,27 @@ impl Redacted {
     }
 
     /// A text of someone who was given the string, such as a plugin that quotes its configuration, with
-    /// `***` for each value of it that came from `${}`. Values of less than four characters are found as
-    /// whole words only. A text must be looked at before it is cut short, which may cut through a secret.
+    /// `***` for each value of it that came from `${}`, in whatever form it is written. Values of less than four
+    /// characters are found as whole words only. A text must be looked at before it is cut short, which may cut through a secret.
     pub fn conceal<'t>(&self, text: &'t str) -> Cow<'t, str> {
-        let is_secret = |secret: &&String| !secret.is_empty() && text.contains(secret.as_str());
-        let mut secrets: Vec<&String> = self.secrets.iter().filter(is_secret).collect();
-        if secrets.is_empty() {
+        let found = quotations(&self.secrets, text);
+        if found.is_empty() {
             return Cow::Borrowed(text);
         }
-        // The longest first, since one may be the start of another.
-        secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
         let mut concealed = String::with_capacity(text.len());
-        let mut rest = text;
-        while let Some(next) = rest.chars().next() {
-            let stands_here = |secret: &&&String| {
-                let before = text[..text.len() - rest.len()].chars().next_back();
-                let after = rest.strip_prefix(secret.as_str()).map(|after| after.chars().next());
-                let is_of_a_word = |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || c == '_');
-                let is_long = secret.chars().count() >= MIN_PART_CHARS;
-                after.is_some_and(|after| is_long || !is_of_a_word(before) && !is_of_a_word(after))
-            };
-            match secrets.iter().find(stands_here) {
-                Some(secret) => {
-                    concealed.push_str(HIDDEN);
-                    rest = &rest[secret.len()..];
-                }
-                None => {
-                    concealed.push(next);
-                    rest = &rest[next.len_utf8()..];
-                }
-            }
+        let mut rest = 0;
+        for quotation in found {
+            concealed.push_str(&text[rest..quotation.start]);
+            concealed.push_str(HIDDEN);
+            rest = quotation.end;
         }
+        concealed.push_str(&text[rest..]);
         Cow::Owned(concealed)
     }
 
     /// The same as it may be told: one line, of bounded length, as [`foreign_text::shown`] has it.
     pub fn told(&self, text: &str) -> String {
-        let longest = self.secrets.iter().map(String::len).max().unwrap_or(0);
+        let longest = self.secrets.iter().map(String::len).max().unwrap_or(0) * MOST_BYTES_FOR_ONE;
         let searched = &text[..text.floor_char_boundary(foreign_text::MAX_SHOWN_BYTES + longest)];
         let concealed = self.conceal(searched);
         if searched.len() == text.len() {
@@ -114,7 +100,7 @@ impl Redacted {
         self.secrets.push(value.to_owned());
         // Lines of a text may be told one by one.
         let lines = value.lines().map(str::trim).filter(|line| line.len() < value.trim().len());
-        self.secrets.extend(lines.filter(|line| line.len() > MIN_PART_CHARS).map(str::to_owned));
+        self.secrets.extend(lines.filter(|line| line.len() > MIN_LINE_BYTES).map(str::to_owned));
     }
 }
 

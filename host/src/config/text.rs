@@ -151,11 +151,7 @@ impl EndpointText {
         self.known.value.push_str(&quoted(&value[rest..]));
         self.known.value.push('"');
         self.known.shown.push_str(&format!("\"{}\"", quoted(other.shown())));
-        for secret in &other.known.secrets {
-            let as_json = quoted(secret);
-            self.known.secrets.extend((as_json != *secret).then_some(as_json));
-            self.known.secrets.push(secret.clone());
-        }
+        self.known.secrets.extend(other.known.secrets.iter().cloned());
     }
 }
 

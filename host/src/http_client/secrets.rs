@@ -5,7 +5,7 @@
 
 use crate::config::{EndpointText, Redacted};
 use crate::plugin::{HttpError, HttpResponse};
-use crate::websocket::{Secrets, resolved};
+use crate::websocket::{RememberedSecrets, Secrets, resolved};
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 
 /// Headers of the configuration as they are now.
@@ -15,12 +15,15 @@ pub(super) struct HeaderSecrets {
 }
 
 impl HeaderSecrets {
-    /// Reads them.
+    /// Reads them. A server may also say back what it was sent before.
     ///
     /// # Errors
     /// A header cannot be had. Which file it would come from is not for the guest.
-    pub(super) async fn read(configured: &[(String, EndpointText)]) -> Result<Self, HttpError> {
-        let mut read = Self { headers: Vec::new(), secrets: Secrets::default() };
+    pub(super) async fn read(
+        configured: &[(String, EndpointText)],
+        remembered: &RememberedSecrets,
+    ) -> Result<Self, HttpError> {
+        let mut read = Self { headers: Vec::new(), secrets: remembered.next() };
         for (name, text) in configured {
             let unusable = |why: String| {
                 tracing::warn!(header = name, why, "a header of `http.headers` cannot be had");
@@ -40,6 +43,7 @@ impl HeaderSecrets {
             header.set_sensitive(true);
             read.headers.push((header_name, header));
         }
+        remembered.remember(&read.secrets);
         Ok(read)
     }
 

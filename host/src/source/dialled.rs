@@ -180,7 +180,7 @@ impl DialledSource {
         if let (Some(replies), Some(connection)) = (&mut self.replies, self.session.connection())
             && let Poll::Ready(Err(ending)) = replies.poll_write(cx, connection)
         {
-            if matches!(ending, ConnectionEnd::TooSlow | ConnectionEnd::Steered(_)) {
+            if matches!(ending, ConnectionEnd::TooSlow | ConnectionEnd::Steered { .. }) {
                 connection.end(ending.clone());
             }
             self.close_replies(&ending);

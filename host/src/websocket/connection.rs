@@ -17,6 +17,7 @@ mod read_ahead;
 mod stream;
 mod tcp_progress;
 
+pub(super) use closing::TIMEOUT as CLOSING_TIMEOUT;
 pub use ending::ConnectionEnd;
 pub use io::{Traffic, WriteError};
 pub use stream::TlsFacts;

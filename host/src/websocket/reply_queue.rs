@@ -6,9 +6,10 @@
 //! of a reply is told to its sink: delivered once a flush that holds it is done, or failed with the
 //! connection. Once a pipeline stops, more may wait for a connection, so that nobody waits behind another's
 //! replies, and a peer that takes nothing is given up: its replies are, and nobody else's.
-//! A reply that is to close the connection always has room, and no other comes behind it.
+//! A reply that is to close the connection always has room, and no other comes behind it. It waits for what is
+//! before it, but not for longer than a closing handshake may take: a peer that reads nothing is closed all the same.
 
-use super::connection::{Connection, ConnectionEnd, WriteError};
+use super::connection::{CLOSING_TIMEOUT, Connection, ConnectionEnd, WriteError};
 use super::drain::StallTimer;
 use crate::config::SlowPeer;
 use crate::message::Payload;
@@ -18,10 +19,12 @@ use crate::reason::Reason;
 use crate::wait_budget::StallLimit;
 use futures_util::task::AtomicWaker;
 use std::collections::VecDeque;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
+use tokio::time::Sleep;
 
 /// Replies that are written at once.
 const TAKEN_AT_ONCE: usize = 64;
@@ -121,6 +124,8 @@ pub struct ReplyWriter {
     /// With a connection that takes nothing while a pipeline stops that has replies for it.
     stall: Option<Box<StallTimer>>,
     has_given_up: bool,
+    /// Until when the reply that closes the connection waits for those before it, once there is one.
+    patience: Option<Pin<Box<Sleep>>>,
     /// How the connection is to be closed, once all that was sent is flushed.
     closing: Option<Closing>,
 }
@@ -216,6 +221,11 @@ impl ReplyQueue {
         state.queue.len() == 1 && state.queue.front().is_some_and(|(reply, _)| reply.is_bare_closing())
     }
 
+    /// How the connection is to be closed by what still waits.
+    fn closing(&self) -> Option<Closing> {
+        self.lock().queue.back().and_then(|(reply, _)| reply.closing.clone())
+    }
+
     /// The connection takes nothing more now, of which so much was sent.
     fn write_blocked(&self, sent_bytes: u64) {
         let mut state = self.lock();
@@ -267,7 +277,14 @@ impl SinkShare {
 impl ReplyWriter {
     /// A new queue, and its end.
     pub fn new() -> Self {
-        Self { queue: Arc::default(), sent: VecDeque::new(), stall: None, has_given_up: false, closing: None }
+        Self {
+            queue: Arc::default(),
+            sent: VecDeque::new(),
+            stall: None,
+            has_given_up: false,
+            patience: None,
+            closing: None,
+        }
     }
 
     /// The origin of the connection's messages, with the queue as where replies to them go.
@@ -291,7 +308,10 @@ impl ReplyWriter {
         if self.queue.is_too_slow.load(Ordering::Acquire) {
             return Poll::Ready(Err(ConnectionEnd::TooSlow));
         }
-        let written = self.poll_all(cx, connection);
+        let written = match self.poll_all(cx, connection) {
+            Poll::Pending => self.poll_overdue(cx),
+            written => written,
+        };
         // One that waits for its `send_interval` is not blocked.
         let connection = connection.connection();
         if written.is_pending() && connection.is_blocked() {
@@ -382,9 +402,26 @@ impl ReplyWriter {
         }
         // All that came before it is out, and nothing comes behind it.
         match self.closing.take() {
-            Some(closing) => Poll::Ready(Err(ConnectionEnd::Steered(closing))),
+            Some(closing) => Poll::Ready(Err(self.steered(closing))),
             None => Poll::Ready(Ok(())),
         }
+    }
+
+    /// Not all could be written now: ready once the reply that closes the connection has waited for long enough.
+    fn poll_overdue(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ConnectionEnd>> {
+        if !self.queue.is_closing.load(Ordering::Acquire) {
+            return Poll::Pending;
+        }
+        let patience = self.patience.get_or_insert_with(|| Box::pin(tokio::time::sleep(CLOSING_TIMEOUT)));
+        ready!(patience.as_mut().poll(cx));
+        let closing = self.closing.take().or_else(|| self.queue.closing());
+        closing.map_or(Poll::Pending, |closing| Poll::Ready(Err(self.steered(closing))))
+    }
+
+    /// The end of a connection that is closed so.
+    fn steered(&self, closing: Closing) -> ConnectionEnd {
+        let since = self.patience.as_ref().map(|patience| patience.deadline() - CLOSING_TIMEOUT);
+        ConnectionEnd::Steered { closing, since: since.unwrap_or_else(tokio::time::Instant::now) }
     }
 
     /// Closes the queue: what is in it, and what comes, has failed.

@@ -1,47 +1,72 @@
 //! Strings of an endpoint with their files read, away from the threads that serve sockets.
 
 use crate::config::{EndpointText, Redacted, SecretError};
-use percent_encoding::percent_decode_str;
-use std::borrow::Cow;
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Stands for a text that quotes a secret in another form.
-const HIDDEN: &str = "***";
+/// How many dials of an endpoint, or requests of a plugin, are remembered, of those that gave something new: a
+/// server may name the token of the one before, to say that it is not taken any more.
+const REMEMBERED_TIMES: usize = 4;
 
 /// What a peer was given of what is never shown. It may quote it: in the reason of its close frame, or
 /// where it redirects to.
-#[derive(Debug, Default)]
-pub(crate) struct Secrets(Vec<Redacted>);
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Secrets {
+    given: Vec<Redacted>,
+    /// What was given before.
+    earlier: Vec<Redacted>,
+}
 
 impl Secrets {
     /// The peer is given this text: what of it is not shown, it may quote.
     pub(crate) fn add(&mut self, text: &Redacted) {
         if !text.is_open() {
-            self.0.push(text.clone());
+            self.given.push(text.clone());
         }
     }
 
     /// All of this text is secret.
     pub(crate) fn add_hidden(&mut self, text: &str) {
         if !text.is_empty() {
-            self.0.push(Redacted::new(text, HIDDEN));
+            self.given.push(Redacted::new(text, "***"));
         }
     }
 
     /// All secrets together, for whoever else is to take them out of its texts.
     pub(crate) fn all(&self) -> Redacted {
-        Redacted::secrets_of(&self.0)
+        Redacted::secrets_of(self.given.iter().chain(&self.earlier))
     }
 
-    /// A text of the peer, with `***` for each secret, or for all of it where one is percent-encoded.
+    /// A text of the peer, with `***` for each secret.
     pub(crate) fn conceal(&self, text: &str) -> String {
-        let conceal = |text: &str| {
-            self.0.iter().fold(text.to_owned(), |text, secret| secret.conceal(&text).into_owned())
-        };
-        let decoded = percent_decode_str(text).decode_utf8_lossy();
-        match decoded {
-            Cow::Owned(decoded) if conceal(&decoded) != decoded => HIDDEN.to_owned(),
-            _ => conceal(text),
+        self.all().conceal(text).into_owned()
+    }
+}
+
+/// What peers were given the last times.
+#[derive(Debug, Default)]
+pub(crate) struct RememberedSecrets(Mutex<VecDeque<Vec<Redacted>>>);
+
+impl RememberedSecrets {
+    /// For the next time, where nothing is given yet.
+    pub(crate) fn next(&self) -> Secrets {
+        Secrets { given: Vec::new(), earlier: self.lock().iter().flatten().cloned().collect() }
+    }
+
+    /// This was given.
+    pub(crate) fn remember(&self, secrets: &Secrets) {
+        let mut times = self.lock();
+        if secrets.given.is_empty() || times.back() == Some(&secrets.given) {
+            return;
         }
+        if times.len() == REMEMBERED_TIMES {
+            times.pop_front();
+        }
+        times.push_back(secrets.given.clone());
+    }
+
+    fn lock(&self) -> MutexGuard<'_, VecDeque<Vec<Redacted>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -77,12 +102,31 @@ async fn read(
 mod tests {
     use super::*;
 
+    fn given(text: &str, mut secrets: Secrets) -> Secrets {
+        secrets.add(&Redacted::new(text, "***"));
+        secrets
+    }
+
     #[test]
     fn what_a_peer_quotes_of_what_it_was_given_is_hidden_in_whatever_form() {
-        let url = Redacted::new("ws://host/?token=s3cr3t value", "ws://host/?token=***");
-        let secrets = Secrets(vec![url]);
+        let mut secrets = Secrets::default();
+        secrets.add(&Redacted::new("ws://host/?token=s3cr3t value", "ws://host/?token=***"));
         assert_eq!(secrets.conceal("bye, s3cr3t value"), "bye, ***");
-        assert_eq!(secrets.conceal("GET /?token=s3cr3t%20value"), "***");
+        assert_eq!(secrets.conceal("GET /?token=s3cr3t%20value"), "GET /?token=***");
         assert_eq!(secrets.conceal("100%20 plain"), "100%20 plain");
+    }
+
+    #[test]
+    fn what_was_given_the_last_times_is_remembered() {
+        let remembered = RememberedSecrets::default();
+        for dial in 0..10 {
+            let secrets = given(&format!("token-{dial}"), given("always", remembered.next()));
+            remembered.remember(&secrets);
+            remembered.remember(&secrets);
+        }
+        let secrets = remembered.next();
+        let told = secrets.conceal("token-9 replaces token-8, token-6 and token-5");
+        assert_eq!(told, "*** replaces ***, *** and token-5");
+        assert_eq!(secrets.earlier.len(), REMEMBERED_TIMES * 2);
     }
 }

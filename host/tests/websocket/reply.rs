@@ -11,6 +11,7 @@ use std::net::SocketAddr;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 use tidemill::config::{Endpoint, Mode, Packing, Peers, ReplySink, SlowPeer};
+use tidemill::message::metadata::CLOSE;
 use tidemill::message::{Failed, Message, Payload};
 use tidemill::reason::Reason;
 use tidemill::sink::{self, Sink};
@@ -228,6 +229,8 @@ async fn what_came_on_no_connection_has_no_way_back() {
 
 /// More than two sockets hold.
 const FLOOD: usize = 400;
+/// How long what is before a close frame may take.
+const CLOSING_TIMEOUT: Duration = Duration::from_secs(5);
 
 fn flood(index: usize) -> String {
     format!("{index:08} {}", "x".repeat(64 << 10))
@@ -276,6 +279,27 @@ async fn a_slow_peer_can_be_disconnected() {
     assert_eq!(close_code(&mut peer).await, 1013);
     let delivered = service.counted(&["tidemill_messages_delivered_total{"]);
     assert_eq!(delivered + service.failed.len(), FLOOD);
+}
+
+#[tokio::test]
+async fn a_peer_that_does_not_read_is_closed_by_its_pipeline_all_the_same() {
+    let (mut service, mut peer) = flooded(SlowPeer::DropOldest).await;
+    let mut closing = service.answer(0, "");
+    closing.metadata.set(&CLOSE.into(), "1008 enough");
+    let since = Instant::now();
+    service.push_in_turn(closing).await;
+    // It goes on sending, and is read until it is closed.
+    let cut = async {
+        while peer.send(tungstenite::Message::text("more")).await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+    };
+    service.with(cut).await;
+    assert!(since.elapsed() >= CLOSING_TIMEOUT, "what was before the close frame had no time");
+    assert!(since.elapsed() < CLOSING_TIMEOUT * 3 / 2, "it took {:?}", since.elapsed());
+    service.flush().await;
+    assert!(service.reasons().iter().all(|reason| *reason == Reason::SinkUnavailable));
+    assert!(!service.failed.is_empty());
 }
 
 #[tokio::test]

@@ -32,23 +32,31 @@ impl Pipelines {
     /// What another configuration makes of the pipelines that did not come through the API.
     ///
     /// # Errors
-    /// A pipeline of the API has the name of one of these.
+    /// A pipeline of the API has the name of one of these, or none has the name of the one that is to change.
     pub(in crate::app) fn plan(&self, read: ReadAgain) -> Result<Plan, ControlError> {
-        let ReadAgain { config, places, restart_required, in_folder } = read;
+        let ReadAgain { pipelines: nexts, are_all, places, restart_required, in_folder } = read;
         let mut pipelines = Vec::new();
         let mut names = BTreeSet::new();
-        for next in config.pipelines {
+        for next in nexts {
             names.insert(next.name.clone());
             let managed = self.find(&next.name).map(|index| &self.all[index]);
-            if managed.is_some_and(|managed| managed.is_from_api) {
-                return Err(ControlError::Taken(next.name));
+            match managed {
+                Some(managed) if are_all && managed.is_from_api => {
+                    return Err(ControlError::Taken(next.name));
+                }
+                None if !are_all => return Err(ControlError::NotFound(next.name)),
+                _ => {}
             }
             let before = managed.map(|managed| managed.config.clone());
             pipelines.extend(PlannedPipeline::compare(before, Some(Arc::new(next))));
         }
-        let gone =
-            self.all.iter().filter(|managed| !managed.is_from_api && !names.contains(&managed.config.name));
-        pipelines.extend(gone.filter_map(|gone| PlannedPipeline::compare(Some(gone.config.clone()), None)));
+        let others = self.all.iter().filter(|managed| !names.contains(&managed.config.name));
+        for other in others.filter(|other| !other.is_from_api) {
+            let before = other.config.clone();
+            // Where one is to change, all others stay.
+            let next = (!are_all).then(|| before.clone());
+            pipelines.extend(PlannedPipeline::compare(Some(before), next));
+        }
         Ok(Plan { pipelines, restart_required, places, in_folder })
     }
 
@@ -72,10 +80,11 @@ impl Pipelines {
         PipelinePreparation { before: planned.before.clone(), way, clashes, plugins, kept, connectors, next }
     }
 
-    /// The pipelines that came through the API.
-    pub(in crate::app) fn of_the_api(&self) -> Vec<Arc<config::Pipeline>> {
-        let all = self.all.iter().filter(|managed| managed.is_from_api);
-        all.map(|managed| managed.config.clone()).collect()
+    /// The pipelines that a plan says nothing of: those of the API, as a rule.
+    pub(in crate::app) fn left_alone(&self, plan: &Plan) -> Vec<Arc<config::Pipeline>> {
+        let is_planned = |name: &str| plan.pipelines.iter().any(|planned| planned.name == name);
+        let others = self.all.iter().filter(|managed| !is_planned(&managed.config.name));
+        others.map(|managed| managed.config.clone()).collect()
     }
 
     /// The pipelines that stay as they are.

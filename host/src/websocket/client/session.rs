@@ -18,6 +18,7 @@ use crate::message::metadata::{CONNECTION, Origin, SOURCE};
 use crate::plugin::DialEnding;
 use crate::telemetry::ConnectOutcome;
 use crate::websocket::connection::{Connection, ConnectionEnd};
+use crate::websocket::secret::RememberedSecrets;
 use dial::{Attempt, SessionSettings, dial};
 use futures_util::future::BoxFuture;
 use futures_util::task::AtomicWaker;
@@ -102,8 +103,13 @@ impl Session {
         when_exhausted: WhenExhausted,
         metrics: OpenEndpoint,
     ) -> Self {
-        let settings =
-            SessionSettings { endpoint: endpoint.clone(), client: client.clone(), packing, connector };
+        let settings = SessionSettings {
+            endpoint: endpoint.clone(),
+            client: client.clone(),
+            packing,
+            connector,
+            secrets: RememberedSecrets::default(),
+        };
         Self::dialling_by(settings, when_exhausted, metrics, |settings, attempt| {
             Box::pin(dial(settings, attempt))
         })

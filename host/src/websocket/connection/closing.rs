@@ -16,7 +16,7 @@ use tokio_tungstenite::tungstenite::protocol::Role;
 use tokio_tungstenite::tungstenite::{Error, WebSocket};
 
 /// Longest time an end may take.
-const TIMEOUT: Duration = Duration::from_secs(5);
+pub(in super::super) const TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a peer may take to hang up once both close frames are through.
 const LINGER: Duration = Duration::from_secs(1);
 /// Most bytes of the peer that are read in vain.
@@ -71,7 +71,11 @@ impl ClosingHandshake {
             }
             _ => PeerClose::Awaited,
         };
-        let deadline = Box::pin(tokio::time::sleep(TIMEOUT));
+        let since = match ending {
+            ConnectionEnd::Steered { since, .. } => *since,
+            _ => Instant::now(),
+        };
+        let deadline = Box::pin(tokio::time::sleep_until(since + TIMEOUT));
         Self { deadline, step: ClosingStep::Flush, role, peer_close, received_bytes }
     }
 

@@ -10,6 +10,7 @@ use crate::reason::Reason;
 use crate::websocket::close_code;
 use bytes::Bytes;
 use std::sync::Arc;
+use tokio::time::Instant;
 
 /// How a connection ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,8 +48,14 @@ pub enum ConnectionEnd {
     TooSlow,
     /// Somebody wanted it closed, with this close frame.
     Dismissed(Dismissal),
-    /// A plugin of its pipeline wanted it closed, with this close frame.
-    Steered(Closing),
+    /// A plugin of its pipeline wanted it closed.
+    Steered {
+        /// With this close frame.
+        closing: Closing,
+        /// Since then, which bounds the closing handshake: what came before the close frame may have taken
+        /// its time.
+        since: Instant,
+    },
     /// Our endpoint stops; the peer is closed with this code.
     Stopped {
         /// Usually 1001.
@@ -81,9 +88,8 @@ impl ConnectionEnd {
             Self::NoReply => Some((close_code::INTERNAL_ERROR, "no answer to a heartbeat".to_owned())),
             Self::Idle => Some((close_code::NORMAL, "idle".to_owned())),
             Self::TooSlow => Some((close_code::TRY_AGAIN_LATER, "reads too slowly".to_owned())),
-            Self::Dismissed(Dismissal { code, reason }) | Self::Steered(Closing { code, reason }) => {
-                Some((*code, reason.clone()))
-            }
+            Self::Dismissed(Dismissal { code, reason })
+            | Self::Steered { closing: Closing { code, reason }, .. } => Some((*code, reason.clone())),
             Self::Stopped { code } => Some((*code, String::new())),
         }
     }
@@ -116,7 +122,7 @@ impl std::fmt::Display for ConnectionEnd {
             Self::TooSlow => f.write_str("the peer reads too slowly"),
             Self::Dismissed(Dismissal { reason, .. }) => f.write_str(reason),
             // The reason is for the peer: it is the plugin's text, which may quote its configuration.
-            Self::Steered(Closing { code, .. }) => write!(f, "closed by its pipeline: {code}"),
+            Self::Steered { closing, .. } => write!(f, "closed by its pipeline: {}", closing.code),
             Self::Stopped { .. } => f.write_str("stopped"),
         }
     }

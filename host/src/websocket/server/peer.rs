@@ -180,7 +180,7 @@ impl Peer {
             self.is_blocked = written.is_pending();
             self.is_given_up &= self.is_blocked;
             if let Poll::Ready(Err(ending)) = written {
-                if matches!(ending, ConnectionEnd::TooSlow | ConnectionEnd::Steered(_)) {
+                if matches!(ending, ConnectionEnd::TooSlow | ConnectionEnd::Steered { .. }) {
                     return Poll::Ready(ending);
                 }
                 self.stop_writing(&ending);
@@ -229,7 +229,7 @@ impl Peer {
             ConnectionEnd::Closed { .. }
                 | ConnectionEnd::Stopped { .. }
                 | ConnectionEnd::Dismissed(_)
-                | ConnectionEnd::Steered(_)
+                | ConnectionEnd::Steered { .. }
                 | ConnectionEnd::Idle
         );
         for membership in &mut self.members {

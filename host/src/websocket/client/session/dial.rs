@@ -10,7 +10,7 @@ use crate::websocket::client::dialled_connection::Dialled;
 use crate::websocket::client::heartbeat::{ExpectedReply, HeartbeatTimer};
 use crate::websocket::client::pace::SendPace;
 use crate::websocket::client::url::shown;
-use crate::websocket::secret::{Secrets, resolved};
+use crate::websocket::secret::{RememberedSecrets, Secrets, resolved};
 use std::sync::Arc;
 
 /// What a session is dialled with, again and again.
@@ -21,6 +21,8 @@ pub(super) struct SessionSettings {
     pub(super) packing: Option<Packing>,
     /// Whoever is asked before each dial.
     pub(super) connector: Option<Arc<dyn BeforeConnect>>,
+    /// What the peer was given before.
+    pub(super) secrets: RememberedSecrets,
 }
 
 /// Which dial it is.
@@ -37,26 +39,35 @@ pub(super) struct Attempt {
 /// Reads what the configuration leaves in files, dials, and makes the connection as it is to be. Where there is
 /// somebody to be asked before, asks.
 pub(super) async fn dial(settings: Arc<SessionSettings>, attempt: Attempt) -> Result<Dialled, ConnectError> {
-    let SessionSettings { endpoint, client, connector, .. } = &*settings;
+    let mut secrets = settings.secrets.next();
+    let dialled = dial_with(&settings, attempt, &mut secrets).await;
+    settings.secrets.remember(&secrets);
+    dialled.map_err(|error| error.concealing(&secrets))
+}
+
+/// The same; `secrets` has what the peer was given then.
+async fn dial_with(
+    settings: &SessionSettings,
+    attempt: Attempt,
+    secrets: &mut Secrets,
+) -> Result<Dialled, ConnectError> {
+    let SessionSettings { endpoint, client, connector, .. } = settings;
     let none = EndpointText::plain("");
     let url = client.urls.get(attempt.url).unwrap_or(&none);
     let dial = Dial::of(endpoint, client, url);
-    let mut secrets = Secrets::default();
     let Some(connector) = connector else {
-        let work = connection(&settings, dial, None, &mut secrets);
-        return dial.within(Box::pin(work)).await.map_err(|error| error.concealing(&secrets));
+        return dial.within(Box::pin(connection(settings, dial, None, secrets))).await;
     };
     let Attempt { number, last, .. } = attempt;
     let question = Question { endpoint, client, url, number, last };
-    let fresh = ask(&**connector, question, &mut secrets).await;
+    let fresh = ask(&**connector, question, secrets).await;
     let fresh = fresh.map_err(|problem| ConnectError::new(url, problem).planned())?;
     let dial = dial.with(&fresh);
-    let work = connection(&settings, dial, Some(&fresh), &mut secrets);
-    let dialled = dial.within(Box::pin(work)).await;
-    dialled.map_err(|error| error.concealing(&secrets).planned())
+    let dialled = dial.within(Box::pin(connection(settings, dial, Some(&fresh), secrets))).await;
+    dialled.map_err(ConnectError::planned)
 }
 
-/// The connection, with what the peer was given; `secrets` has that of a dial that fails.
+/// The connection. What the peer is given is added to `secrets`.
 async fn connection(
     settings: &SessionSettings,
     dial: Dial<'_>,
@@ -87,6 +98,6 @@ async fn connection(
     }
     let connection = dial.upgrade(secrets).await?;
     let pace = SendPace::new(first, client.send_interval);
-    let (url, secrets) = (shown(dial.url), std::mem::take(secrets));
+    let (url, secrets) = (shown(dial.url), secrets.clone());
     Ok(Dialled { url, connection, pace, expected, heartbeat, secrets })
 }

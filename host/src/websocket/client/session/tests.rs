@@ -45,7 +45,13 @@ fn session_by(
     client.reconnect.jitter = 0.0;
     change(&mut client.reconnect);
     let metrics = Metrics::default();
-    let settings = SessionSettings { endpoint, client, packing: None, connector: None };
+    let settings = SessionSettings {
+        endpoint,
+        client,
+        packing: None,
+        connector: None,
+        secrets: RememberedSecrets::default(),
+    };
     let session = Session::dialling_by(
         settings,
         when_exhausted,
