@@ -134,6 +134,14 @@ impl Source {
         }
     }
 
+    /// What is read next ends at a position as soon as it comes to one, though a batch had room for more.
+    pub fn seek_position(&mut self) {
+        match self {
+            Self::Queue(queue) => queue.seek_position(),
+            Self::Dialled(_) | Self::Accepted(_) => {}
+        }
+    }
+
     /// Messages that were received and that no pipeline took. Nothing more is received afterwards.
     pub fn remaining(&mut self) -> u64 {
         match self {

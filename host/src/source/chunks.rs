@@ -15,6 +15,8 @@ pub(super) struct Chunks {
     decoded: Option<Result<Message, Failed>>,
     /// No batch has messages of two chunks.
     are_apart: bool,
+    /// The next batch has none.
+    is_next_apart: bool,
 }
 
 /// Where messages go.
@@ -39,6 +41,11 @@ impl Chunks {
         self.are_apart = true;
     }
 
+    /// The next batch has no messages of two chunks.
+    pub(super) fn keep_next_apart(&mut self) {
+        self.is_next_apart = true;
+    }
+
     /// Fills the batch from `next`, each message as `decode` makes it, as far as there is room: what fails
     /// takes its part of the room, and a message counts with the bytes that it has once it is decoded.
     pub(super) fn poll_fill(
@@ -49,6 +56,7 @@ impl Chunks {
     ) -> Poll<Fill> {
         let Filling { batch, room, failed } = filling;
         let (mut messages, mut bytes) = (0, 0);
+        let ends_with_chunk = std::mem::take(&mut self.is_next_apart) || self.are_apart;
         loop {
             while let Some(decoded) = self.pop(&mut decode) {
                 let length = match &decoded {
@@ -66,7 +74,7 @@ impl Chunks {
                     Err(undecoded) => failed.push(undecoded),
                 }
             }
-            if self.are_apart && messages > 0 {
+            if ends_with_chunk && messages > 0 {
                 return Poll::Ready(Fill::More);
             }
             match next() {

@@ -210,6 +210,11 @@ impl SourceQueue {
         self.position.as_deref().filter(|_| self.chunks.remaining() == 0)
     }
 
+    /// What is taken next ends at a place from which it can go on, if it comes to one.
+    pub(super) fn seek_position(&mut self) {
+        self.chunks.keep_next_apart();
+    }
+
     pub(super) fn carries_time(&self) -> bool {
         self.carries_time
     }
@@ -282,6 +287,27 @@ mod tests {
         let room = Room { messages: 1, bytes: 1 << 20 };
         poll_fn(|cx| queue.poll_fill(cx, &mut batch, room, &mut failed)).await;
         feed.push(chunk(1)).await.expect("there is room again");
+    }
+
+    #[tokio::test]
+    async fn a_position_is_come_to_however_fast_messages_come_and_whatever_batches_hold() {
+        let (feed, queue) = queue();
+        let mut queue = queue.going_on(None);
+        let most = Room { messages: 4, bytes: 1 << 20 };
+        for offset in 1..=2 {
+            let messages = (0..5).flat_map(|_| chunk(1).messages).collect();
+            let position = Position { offset, head_bytes: 0, head: [0; 32] };
+            let chunk = SourceChunk { messages, position: Some(position), ..SourceChunk::default() };
+            feed.push(chunk).await.expect("there is room");
+        }
+        let mut offsets = Vec::new();
+        for _ in 0..2 {
+            let (mut batch, mut failed) = (Vec::new(), Vec::new());
+            queue.seek_position();
+            poll_fn(|cx| queue.poll_fill(cx, &mut batch, most, &mut failed)).await;
+            offsets.push((batch.len(), queue.position().map(|position| position.offset)));
+        }
+        assert_eq!(offsets, [(4, None), (1, Some(1))]);
     }
 
     #[tokio::test]

@@ -41,7 +41,8 @@ pub(super) fn poll_generation(
         return GenerationTurn::Now;
     }
     if ends.source.position().is_none() {
-        // It is read on to a place from which it can go on.
+        // It is read on to a place from which it can go on, and not past it.
+        ends.source.seek_position();
         return GenerationTurn::Later(None);
     }
     let is_at_rest = !stages.iter().any(Stage::has_work) && ends.outlets.poll_settled(cx).is_ready();
