@@ -10,6 +10,7 @@ use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -35,17 +36,17 @@ enum Ring {
 }
 
 impl FileWatch {
-    /// Watches a file, whose content is known as it is now; `changed` is called for each other one.
+    /// Watches a file; `changed` is called for each content that is not the one that was read last.
     ///
     /// # Errors
     /// The system has no thread to give.
     pub(crate) fn start(
         path: &Path,
-        known: Option<Vec<u8>>,
+        read: LastRead,
         changed: impl Fn() + Send + 'static,
     ) -> io::Result<Self> {
         let (rings, rung) = sync_channel(1);
-        let file = WatchedFile { path: path.to_owned(), known };
+        let file = WatchedFile { path: path.to_owned(), read };
         let bell = rings.clone();
         let thread = std::thread::Builder::new()
             .name("config-watch".into())
@@ -65,6 +66,21 @@ impl Drop for FileWatch {
     }
 }
 
+/// The content that was read last, by whoever acts on it: for the watch, or because somebody asked for it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct LastRead(Arc<Mutex<Option<Vec<u8>>>>);
+
+impl LastRead {
+    /// This was read just now.
+    pub(crate) fn note(&self, content: Option<Vec<u8>>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = content;
+    }
+
+    fn is(&self, content: &[u8]) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).as_deref() == Some(content)
+    }
+}
+
 /// The content of a file; `None` where it is not there, empty, or no file.
 pub(crate) fn content(path: &Path) -> Option<Vec<u8>> {
     let found = std::fs::metadata(path).ok()?;
@@ -76,12 +92,11 @@ pub(crate) fn content(path: &Path) -> Option<Vec<u8>> {
 
 struct WatchedFile {
     path: PathBuf,
-    /// The content that was told last.
-    known: Option<Vec<u8>>,
+    read: LastRead,
 }
 
 impl WatchedFile {
-    fn watch(mut self, rung: &Receiver<Ring>, notifier: &Notifier, changed: &impl Fn()) {
+    fn watch(self, rung: &Receiver<Ring>, notifier: &Notifier, changed: &impl Fn()) {
         let mut watched = notifier.attach(&self.path);
         // What has changed since it was known.
         let mut wait = Duration::ZERO;
@@ -92,7 +107,7 @@ impl WatchedFile {
             }
             wait = LOOK_INTERVAL;
             let mut found = content(&self.path);
-            while found.is_some() && found != self.known {
+            while found.as_deref().is_some_and(|found| !self.read.is(found)) {
                 match rung.recv_timeout(SETTLED) {
                     Ok(Ring::End) | Err(RecvTimeoutError::Disconnected) => return,
                     Ok(Ring::Look) => continue,
@@ -100,7 +115,8 @@ impl WatchedFile {
                 }
                 let again = content(&self.path);
                 if again == found {
-                    self.known = again;
+                    // It is read because of this, and told once.
+                    self.read.note(again);
                     changed();
                 } else {
                     found = again;
@@ -181,8 +197,10 @@ mod tests {
         let path = folder.path().join("tidemill.toml");
         fs::write(&path, "0").expect("it is ours");
         let (sender, told) = channel();
-        let seen = path.clone();
-        let _watch = FileWatch::start(&path, content(&path), move || {
+        let (read, seen) = (LastRead::default(), path.clone());
+        read.note(content(&path));
+        let reader = read.clone();
+        let _watch = FileWatch::start(&path, read, move || {
             let _ = sender.send(content(&seen));
         })
         .expect("there is a thread");
@@ -203,6 +221,10 @@ mod tests {
         fs::write(&path, "").expect("it is ours");
         fs::write(&path, "gone and back").expect("it is ours");
         told("gone and back");
+        // Somebody else had another content read meanwhile.
+        reader.note(Some(b"not for long".to_vec()));
+        fs::write(&path, "gone and back").expect("it is ours");
+        told("gone and back");
     }
 
     #[test]
@@ -217,8 +239,9 @@ mod tests {
         symlink("..data/tidemill.toml", in_folder("tidemill.toml")).expect("it is ours");
         let path = in_folder("tidemill.toml");
         let (sender, told) = channel();
-        let seen = path.clone();
-        let _watch = FileWatch::start(&path, content(&path), move || {
+        let (read, seen) = (LastRead::default(), path.clone());
+        read.note(content(&path));
+        let _watch = FileWatch::start(&path, read, move || {
             let _ = sender.send(content(&seen));
         })
         .expect("there is a thread");

@@ -26,7 +26,10 @@ pub(super) struct Run {
 impl Run {
     pub(super) fn execute(self) -> Exit {
         // Whatever comes after this is news.
-        let known = if self.watch { file_watch::content(&self.config.file) } else { None };
+        let file = ReloadFile::new(&self.config.file, environment());
+        if self.watch {
+            file.last_read().note(file_watch::content(&self.config.file));
+        }
         let loaded = match load(&self.config.file) {
             Ok(loaded) => loaded,
             Err(errors) => {
@@ -43,7 +46,7 @@ impl Run {
         let reload = Arc::<Notify>::default();
         let watch = self.watch.then(|| {
             let bell = reload.clone();
-            FileWatch::start(&self.config.file, known, move || bell.notify_one())
+            FileWatch::start(&self.config.file, file.last_read().clone(), move || bell.notify_one())
         });
         let _watch = match watch.transpose() {
             Ok(watch) => watch,
@@ -54,8 +57,8 @@ impl Run {
         };
         block_on_within(Some(self.grace), Some(reload.clone()), |shutdown| async move {
             let reader = BodyReader::new(&self.config.file, environment());
-            let file = Some(ReloadFile::new(&self.config.file, environment()));
-            let settings = Settings { grace: self.grace, reader, file, reload, ..Settings::default() };
+            let settings =
+                Settings { grace: self.grace, reader, file: Some(file), reload, ..Settings::default() };
             match app::run(loaded.config, settings, shutdown).await {
                 Ok(()) => Exit::Success,
                 Err(error) => {

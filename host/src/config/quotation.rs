@@ -37,7 +37,7 @@ pub(super) fn quotations(secrets: &[String], text: &str) -> Vec<Range<usize>> {
     secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
     let encoded: Vec<String> = secrets.iter().flat_map(|secret| encodings(secret)).collect();
     let mut found = Vec::new();
-    let original = Reading { text: text.into(), places: Vec::new() };
+    let original = DecodedText { text: text.into(), places: Vec::new() };
     original.search(&secrets, &encoded, MOST_DECODERS, &mut found);
     found.sort_by_key(|range| range.start);
     let mut merged: Vec<Range<usize>> = Vec::with_capacity(found.len());
@@ -51,13 +51,13 @@ pub(super) fn quotations(secrets: &[String], text: &str) -> Vec<Range<usize>> {
 }
 
 /// A text as some decoders read it.
-struct Reading<'t> {
+struct DecodedText<'t> {
     text: Cow<'t, str>,
     /// Where each byte of it stands in the original, and where that ends; empty for the original itself.
     places: Vec<usize>,
 }
 
-impl Reading<'_> {
+impl DecodedText<'_> {
     /// Adds the places of secrets in it, and in what this many decoders more make of it.
     fn search(&self, secrets: &[&str], encoded: &[String], decoders: usize, found: &mut Vec<Range<usize>>) {
         let place = |at: usize| self.places.get(at).copied().unwrap_or(at);
@@ -74,7 +74,7 @@ impl Reading<'_> {
     }
 
     /// What a decoder makes of it, if it makes anything else of it.
-    fn decoded(&self, sign: char, decoder: Decoder) -> Option<Reading<'static>> {
+    fn decoded(&self, sign: char, decoder: Decoder) -> Option<DecodedText<'static>> {
         let first = self.text.match_indices(sign).find(|(at, _)| decoder(&self.text[*at..]).is_some())?.0;
         let (mut text, mut places) =
             (String::with_capacity(self.text.len()), Vec::with_capacity(self.text.len() + 1));
@@ -88,7 +88,7 @@ impl Reading<'_> {
             at += length;
         }
         places.push(self.places.get(at).copied().unwrap_or(at));
-        Some(Reading { text: text.into(), places })
+        Some(DecodedText { text: text.into(), places })
     }
 }
 

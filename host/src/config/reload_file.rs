@@ -3,6 +3,7 @@
 use super::error::ConfigErrors;
 use super::file::{parse, parse_holding, read};
 use super::{Config, Environment, Loaded};
+use crate::file_watch::LastRead;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -11,6 +12,7 @@ use std::path::{Path, PathBuf};
 pub struct ReloadFile {
     path: PathBuf,
     environment: Environment,
+    last_read: LastRead,
 }
 
 /// What a configuration file says that was read again.
@@ -25,7 +27,12 @@ pub struct Reread {
 impl ReloadFile {
     /// The file of this name, read as [`super::load`] reads it.
     pub fn new(path: impl Into<PathBuf>, environment: Environment) -> Self {
-        Self { path: path.into(), environment }
+        Self { path: path.into(), environment, last_read: LastRead::default() }
+    }
+
+    /// What was read of it last, for whoever watches it.
+    pub(crate) fn last_read(&self) -> &LastRead {
+        &self.last_read
     }
 
     /// The path of the file, as it is named.
@@ -37,9 +44,27 @@ impl ReloadFile {
     /// a changed one counts from the next start on.
     ///
     /// # Errors
-    /// All errors of the file, or that it cannot be read.
+    /// All errors of the file, or that it cannot be read. One that is empty was just made, or is a pipe that was read
+    /// before: nobody means to remove all pipelines by it.
     pub fn read_again(&self, in_force: &Config) -> Result<Reread, ConfigErrors> {
+        if std::fs::metadata(&self.path).is_ok_and(|found| !found.is_file()) {
+            // Reading it might wait for whoever writes it, and holds up all that comes behind.
+            return Err(ConfigErrors::whole(
+                &self.path,
+                "the configuration file is no file that can be read again",
+                None,
+            ));
+        }
         let bytes = read(&self.path)?;
+        self.last_read.note(Some(bytes.clone()));
+        if bytes.trim_ascii().is_empty() {
+            let hint = "a file that has a comment and no pipeline removes all of them";
+            return Err(ConfigErrors::whole(
+                &self.path,
+                "the configuration file is empty",
+                Some(hint.into()),
+            ));
+        }
         let mut loaded = parse(&self.path, &bytes, &self.environment)?;
         let restart_required = loaded.config.needs_restart(in_force);
         if loaded.config.server != in_force.server {
@@ -91,6 +116,11 @@ mod tests {
         let in_force = super::super::load(&path, &Environment::new()).expect("it is right").config;
         let again = file.read_again(&in_force).expect("it is right");
         assert_eq!((&again.loaded.config, &again.restart_required[..]), (&in_force, &[][..]));
+        for empty in ["", " \n"] {
+            std::fs::write(&path, empty).expect("it is ours");
+            let errors = file.read_again(&in_force).expect_err("it is empty").to_string();
+            assert!(errors.contains("the configuration file is empty"), "{errors}");
+        }
         for changed in
             ["[server]\nport = 8\n", "", "[server]\nmax_connections = 9\n[plugins]\nwatch = false\n"]
         {
