@@ -9,11 +9,12 @@ use crate::foreign_text;
 use crate::plugin_folder::Candidate;
 use crate::verdict::now_ms;
 use bytes::Bytes;
+use rustix::fs::OFlags;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs::{self, DirBuilder, OpenOptions};
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -203,7 +204,7 @@ impl PluginHistory {
     /// It is damaged, which is noted.
     pub(crate) fn read(&self, plugin: &str, kept: &KeptVersion) -> Result<Candidate, HistoryError> {
         let _disk = self.disk();
-        let read = fs::read(self.path(plugin, kept)).map_err(|error| error.to_string());
+        let read = read_file(&self.path(plugin, kept), kept.bytes).map_err(|error| error.to_string());
         let read = read.and_then(|wasm| {
             let content = Candidate::sent(plugin, Bytes::from(wasm));
             let is_whole = content.version == kept.version;
@@ -214,6 +215,35 @@ impl PluginHistory {
             let (plugin, version) = (plugin.to_owned(), kept.version.clone());
             HistoryError::Damaged { plugin, version, reason }
         })
+    }
+
+    /// What is to run at the start in the place of this content, if that failed in its probation and was put away: the
+    /// version before. Blocks.
+    pub(crate) fn stand_in(&self, content: &Candidate) -> Option<Candidate> {
+        let Candidate { name, version, .. } = content;
+        let is_this = |kept: &KeptVersion| kept.version == *version && kept.is_put_away;
+        if !self.versions(name).iter().any(is_this) {
+            return None;
+        }
+        let before = self.earlier(name, Some(version), None).and_then(|before| self.read(name, &before));
+        match before {
+            Ok(before) => {
+                tracing::warn!(
+                    plugin = name,
+                    version,
+                    previous = before.version,
+                    "the version in the plugin folder failed in its probation: the one before runs until the file changes"
+                );
+                Some(before)
+            }
+            Err(error) => {
+                tracing::warn!(
+                    plugin = name, version, %error,
+                    "the version in the plugin folder failed in its probation, and runs again, for want of another"
+                );
+                None
+            }
+        }
     }
 
     /// Looks at every content, and tells what is damaged. Blocks for as long as reading all takes.
@@ -335,6 +365,23 @@ impl PluginHistory {
     fn disk(&self) -> MutexGuard<'_, ()> {
         self.parts.disk.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Reads a file of this size, and nothing that is something else: not even for a moment.
+fn read_file(path: &Path, bytes: u64) -> io::Result<Vec<u8>> {
+    // Opening a FIFO would wait for whoever writes it.
+    let at_once = OFlags::NONBLOCK.bits().cast_signed();
+    let file = OpenOptions::new().read(true).custom_flags(at_once).open(path)?;
+    let found = file.metadata()?;
+    if !found.is_file() {
+        return Err(io::Error::other("it is not a file"));
+    }
+    if found.len() != bytes {
+        return Err(io::Error::other("its file is damaged"));
+    }
+    let mut content = Vec::new();
+    file.take(bytes).read_to_end(&mut content)?;
+    Ok(content)
 }
 
 /// Puts content into a file, whole or not at all.

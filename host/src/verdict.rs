@@ -124,6 +124,9 @@ pub enum AskedBy {
     Api,
     /// Somebody wanted an earlier version back.
     Rollback,
+    /// A version has failed in its probation somewhere: a place that runs it, and took no part in its swap, gets the one
+    /// before as well.
+    Probation,
     /// The configuration was read again.
     Reload,
 }
@@ -207,6 +210,7 @@ impl AskedBy {
             Self::Folder => "folder",
             Self::Api => "api",
             Self::Rollback => "rollback",
+            Self::Probation => "probation",
             Self::Reload => "reload",
         }
     }

@@ -13,6 +13,7 @@ use tokio::net::TcpListener;
 struct Trial {
     folder: Folder,
     host: Host,
+    config: String,
     ends: Vec<(Feed, Collector)>,
 }
 
@@ -51,7 +52,18 @@ impl Trial {
             });
             host
         });
-        Self { folder, host, ends }
+        Self { folder, host, config, ends }
+    }
+
+    /// Has the host read its configuration again, with this in the place of that: its answer for the first pipeline.
+    fn reload(&mut self, that: &str, this: &str, query: &str) -> Value {
+        let changed = self.config.replace(that, this);
+        self.folder.configure(&changed);
+        let path = format!("/api/v1/reload{query}");
+        let (status, answer) = tokio::task::block_in_place(|| self.host.json("POST", &path, &Value::Null));
+        assert_eq!(status, 200, "{answer}");
+        self.config = changed;
+        answer["pipelines"][0].clone()
     }
 
     fn install(&self, version: u32) {
@@ -197,6 +209,39 @@ async fn newer_content_ends_a_shadow_and_so_does_a_stop_after_which_the_new_vers
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn neither_a_reload_nor_the_same_content_asked_for_in_another_way_waits_for_a_shadow() {
+    let mut trial = Trial::of(&["swap = { shadow = 100 }, retries = 5"]).await;
+    trial.say("count").await;
+    trial.install(2);
+    trial.in_shadow(1);
+    let told = trial.reload("retries = 5", "retries = 6", "?dry_run=true");
+    assert_eq!(told["class"], "updated", "{told}");
+    assert_eq!(trial.say("count").await, "a 2 2", "it is in shadow still");
+    let told = trial.reload("retries = 6", "retries = 7", "");
+    assert_eq!((&told["class"], &told["error"]), (&json!("updated"), &Value::Null), "{told}");
+    let verdict = trial.verdict(1);
+    let why = json!("a change of the configuration came first");
+    assert_eq!((&verdict["outcome"], &verdict["error"]), (&json!("superseded"), &why));
+    trial.in_shadow(2);
+    assert_eq!(trial.say("count").await, "a 3 3");
+    let component = std::fs::read(guest("trial-v2").unwrap()).unwrap();
+    let headers = [("content-type", "application/wasm")];
+    let put = || trial.host.send("PUT", "/api/v1/plugins/x?shadow=0", &headers, &component);
+    let (status, answer) = tokio::task::block_in_place(put);
+    assert_eq!(status, 200, "{answer}");
+    assert_eq!(trial.say("new-say").await, "as nobody else");
+    assert_eq!(trial.say("count").await, "a 4 4", "the state was carried");
+    let put = || trial.host.send("PUT", "/api/v1/plugins/x", &headers, &component);
+    let (status, answer) = tokio::task::block_in_place(put);
+    let again: Value = serde_json::from_str(&answer).unwrap();
+    let used = json!({
+        "pipeline": "p0", "transform": "t", "outcome": "swapped", "state": null, "swap_us": null, "error": null,
+    });
+    assert_eq!((status, &again["uses"]), (200, &json!([used])), "it ran there before");
+    trial.swaps("swapped", 1);
+}
+
 /// A server that counts what it is asked, and answers with the count.
 async fn counting_server() -> (String, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -324,11 +369,28 @@ async fn what_is_put_back_is_what_the_disk_has_next() {
     trial.say("count").await;
     assert_eq!(trial.say("new-trap").await, super::told("new-trap"));
     trial.swaps("rolled_back", 1);
-    let Trial { folder, host, ends } = trial;
+    let Trial { folder, host, ends, .. } = trial;
     let ended = tokio::task::block_in_place(|| host.stop());
     assert!(ended.status.success(), "{}", ended.log);
     drop(ends);
-    folder.install("x", &guest("trial-v1").unwrap());
+    // The folder has the version that was put away.
     let mut trial = Trial::with(folder, &[r#"state = "durable""#]).await;
     assert_eq!(trial.say("count").await, "a 2 2");
+    assert_eq!(trial.say("new-trap").await, super::told("new-trap"), "the version before runs");
+    assert!(trial.host.log().contains("failed in its probation: the one before runs until the file changes"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reload_that_makes_new_instances_says_that_it_ends_a_probation() {
+    let mut trial =
+        Trial::of(&[r#"swap = { probation = "10m" }, limits = { memory = "64MiB" }, retries = 5"#]).await;
+    trial.install(2);
+    trial.swaps("swapped", 1);
+    let told = trial.reload("retries = 5", "retries = 6", "");
+    assert_eq!((&told["class"], &told["warnings"]), (&json!("updated"), &Value::Null), "{told}");
+    let told = trial.reload("64MiB", "65MiB", "");
+    let warning = told["warnings"][0].as_str().unwrap_or_default();
+    assert!(warning.contains("transform t: this change ends its probation"), "{told}");
+    let told = trial.reload("65MiB", "66MiB", "");
+    assert_eq!((&told["class"], &told["warnings"]), (&json!("updated"), &Value::Null), "{told}");
 }

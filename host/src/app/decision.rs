@@ -88,7 +88,7 @@ fn is_counted(verdict: &Verdict) -> bool {
         SwapOutcome::Superseded => false,
         SwapOutcome::Swapped => {
             let is_new = verdict.previous.is_some() && verdict.previous != verdict.version;
-            is_new || verdict.previous.is_some() && !verdict.uses.is_empty()
+            is_new || verdict.previous.is_some() && verdict.uses.iter().any(|each| each.swap_us.is_some())
         }
         SwapOutcome::Rejected | SwapOutcome::RolledBack => true,
     }

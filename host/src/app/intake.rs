@@ -43,6 +43,31 @@ struct Swapping {
     /// `None` where the uses run the version already, and get other code of it.
     attempt: Option<SwapAttempt>,
     superseded: CancellationToken,
+    /// What has come before it was decided, if something has.
+    by: Option<SupersededBy>,
+    /// It goes on for as long as messages take to come.
+    has_shadow: bool,
+}
+
+/// What comes before a swap is decided, and takes its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum SupersededBy {
+    Newer,
+    /// The same content is to take over in another way.
+    OtherWay,
+    /// The configuration changes: it is tried again afterwards.
+    Reload,
+}
+
+impl SupersededBy {
+    /// It in words.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Newer => "newer content came first",
+            Self::OtherWay => "the same content was asked for in another way",
+            Self::Reload => "a change of the configuration came first",
+        }
+    }
 }
 
 /// What content means that has come.
@@ -59,6 +84,8 @@ pub(super) struct Arrival {
 pub(super) struct EndedSwap {
     /// What was tried.
     pub(super) attempt: Option<SwapAttempt>,
+    /// What came before it was decided, if something did.
+    pub(super) superseded_by: Option<SupersededBy>,
     /// The content that waited for that.
     pub(super) next: Option<(Plugin, SwapAttempt)>,
 }
@@ -101,9 +128,10 @@ impl Intake {
                     return Arrival { needless: None, skipped };
                 }
                 None if !attempt.is_asked() => return Arrival { needless: None, skipped },
+                Some(_) | None if swapping.has_shadow => swapping.supersede(SupersededBy::OtherWay),
                 Some(_) | None => {}
             },
-            Some(swapping) => swapping.superseded.cancel(),
+            Some(swapping) => swapping.supersede(SupersededBy::Newer),
             None if running == Some(version.as_str()) && !attempt.is_asked() => {
                 return Arrival { needless: Some(attempt), skipped };
             }
@@ -179,25 +207,34 @@ impl Intake {
         None
     }
 
-    /// A swap begins. What it gives back says when newer content came first.
+    /// A swap begins, one with a shadow or without. What it gives back says when something else came first.
     pub(super) fn begin_swap(
         &mut self,
         name: &str,
         version: &str,
         attempt: Option<SwapAttempt>,
+        has_shadow: bool,
     ) -> CancellationToken {
-        let superseded = CancellationToken::new();
-        let swapping = Swapping { version: version.to_owned(), attempt, superseded: superseded.clone() };
+        let (version, superseded) = (version.to_owned(), CancellationToken::new());
+        let swapping = Swapping { version, attempt, superseded: superseded.clone(), by: None, has_shadow };
         self.swapping.insert(name.to_owned(), swapping);
         superseded
     }
 
+    /// The configuration is to change: a shadow, which may last, is not waited for.
+    pub(super) fn end_shadow(&mut self, name: &str) {
+        if let Some(swapping) = self.swapping.get_mut(name).filter(|swapping| swapping.has_shadow) {
+            swapping.supersede(SupersededBy::Reload);
+        }
+    }
+
     /// The swap of a plugin is decided.
     pub(super) fn end_swap(&mut self, name: &str) -> EndedSwap {
-        let attempt = self.swapping.remove(name).and_then(|swapping| swapping.attempt);
+        let (attempt, superseded_by) =
+            self.swapping.remove(name).map_or((None, None), |swapping| (swapping.attempt, swapping.by));
         let next = self.ready.remove(name);
         let next = next.and_then(|plugin| Some((plugin, self.wanted.remove(name)?.attempt)));
-        EndedSwap { attempt, next }
+        EndedSwap { attempt, superseded_by, next }
     }
 
     /// Whether a swap of this plugin goes on.
@@ -208,6 +245,13 @@ impl Intake {
     /// Whether content of this plugin is on its way.
     pub(super) fn is_coming(&self, name: &str) -> bool {
         self.wanted.contains_key(name)
+    }
+}
+
+impl Swapping {
+    fn supersede(&mut self, by: SupersededBy) {
+        self.by.get_or_insert(by);
+        self.superseded.cancel();
     }
 }
 
@@ -271,7 +315,7 @@ mod tests {
         assert_eq!(found(&mut intake, ("a", "1"), Some("1")), (true, Some("2".to_owned())), "it runs");
         assert_eq!(next(&mut intake), None);
         // While the swap to 2 goes on, 1 is news again, and 2 is not.
-        let superseded = intake.begin_swap("a", "2", Some(SwapAttempt::new(AskedBy::Folder)));
+        let superseded = intake.begin_swap("a", "2", Some(SwapAttempt::new(AskedBy::Folder)), false);
         assert_eq!(found(&mut intake, ("a", "2"), Some("1")), NEWS);
         assert!(!superseded.is_cancelled());
         assert_eq!(found(&mut intake, ("a", "1"), Some("1")), NEWS);

@@ -10,7 +10,7 @@ use super::job::PluginJob;
 use super::keeping::{self, Keeping};
 use super::plugin_registry::PluginRegistry;
 use super::swap::{self, Offer, SwapTargets};
-use super::trial::SwapProbation;
+use super::trial::{self, SwapProbation};
 use super::uses::StageUse;
 use crate::control::Answer;
 use crate::plugin::{Engine, Plugin};
@@ -181,14 +181,15 @@ impl ManagedPlugins {
     ) {
         let (options, keeping) =
             (attempt.options.clone(), Keeping::of(&attempt, &self.folder, &self.history));
-        let superseded = self.intake.begin_swap(plugin.name(), plugin.version(), Some(attempt));
         let SwapTargets { uses, idle, connectors } = targets;
+        let has_shadow = trial::has_shadow(&uses, &options);
+        let superseded = self.intake.begin_swap(plugin.name(), plugin.version(), Some(attempt), has_shadow);
         self.offer(Offer { plugin, previous, options, uses, idle, connectors, superseded }, keeping);
     }
 
     /// Begins to exchange the code of stages that run the current version without optimised code.
     pub(super) fn exchange_code(&mut self, plugin: Plugin, uses: Vec<StageUse>) {
-        let superseded = self.intake.begin_swap(plugin.name(), plugin.version(), None);
+        let superseded = self.intake.begin_swap(plugin.name(), plugin.version(), None, false);
         let (idle, connectors) = (Vec::new(), Vec::new());
         let options = SwapOptions::at_once();
         self.offer(Offer { plugin, previous: None, options, uses, idle, connectors, superseded }, None);

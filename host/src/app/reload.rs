@@ -185,8 +185,12 @@ impl Task {
             return wait(self, order, plan, None);
         }
         let plugins = plan.plugins();
-        if plugins.iter().any(|plugin| self.plugins.intake.is_swapping(plugin)) {
-            return wait(self, order, plan, None);
+        // Where nothing is changed, nothing has to be waited for.
+        if !order.dry_run {
+            plugins.iter().for_each(|plugin| self.plugins.intake.end_shadow(plugin));
+            if plugins.iter().any(|plugin| self.plugins.intake.is_swapping(plugin)) {
+                return wait(self, order, plan, None);
+            }
         }
         let needed: BTreeSet<String> = plan.needed();
         let missing = needed.into_iter().filter(|plugin| self.plugins.registry.get(plugin).is_none());
@@ -210,7 +214,7 @@ impl Task {
         }
         match self.ends.reconfigure(&plan.gone(), &plan.nexts()) {
             Ok(agreed) => {
-                let held = self.hold(plugins);
+                let held = if order.dry_run { Vec::new() } else { self.hold(plugins) };
                 self.prepare(&order, &plan, &agreed);
                 let step = ReloadStep::Preparing { plan, agreed, held };
                 self.reloads.current = Some(Reload { order, step });
@@ -253,7 +257,7 @@ impl Task {
         let current: Vec<_> = current.collect();
         for plugin in &current {
             // It is not skipped for newer content, which waits.
-            drop(self.plugins.intake.begin_swap(plugin.name(), plugin.version(), None));
+            drop(self.plugins.intake.begin_swap(plugin.name(), plugin.version(), None, false));
         }
         current.into_iter().map(|plugin| plugin.name().to_string()).collect()
     }

@@ -13,7 +13,7 @@ use super::plugin_registry::PluginRefusal;
 use super::trial::{self, SwapProbation, UnfitInShadow, shadow_all};
 use super::uses::{ConnectorUse, EXCHANGE_DEADLINE, IdleStage, StageUse, check_stage, try_out};
 use crate::pipeline::{Control, ProbationTerms, Swap, Swapped, VersionChange};
-use crate::plugin::{Instance, Plugin};
+use crate::plugin::{Instance, Plugin, Setup};
 use crate::telemetry::Metrics;
 use crate::verdict::{CarriedState, SwapOptions, SwapOutcome, UsePlace, UseVerdict};
 use futures_util::future::join_all;
@@ -69,7 +69,7 @@ pub(super) struct FinishedSwap {
 /// Swaps the plugin in all its uses.
 pub(super) async fn swap(offer: Offer, metrics: &Metrics) -> FinishedSwap {
     let Offer { plugin, previous, options, uses, idle, connectors, superseded } = offer;
-    let prepared = join_all(uses.iter().map(|each| prepare(&plugin, each)));
+    let prepared = join_all(uses.iter().map(|each| prepare(&plugin, each, options.state_fresh)));
     let spared = join_all(idle.iter().map(|each| spare(&plugin, previous.as_ref(), each)));
     let asked = join_all(connectors.iter().map(|each| spare_connector(&plugin, previous.as_ref(), each)));
     let prepared = async { tokio::join!(prepared, spared, asked) };
@@ -218,17 +218,23 @@ async fn spare_connector(
     }
 }
 
-/// Makes the instances of a use; none where its pipeline is about to end, and its next start can do with the version.
-async fn prepare(plugin: &Plugin, each: &StageUse) -> Result<Option<Vec<Instance>>, PluginRefusal> {
+/// Makes the instances of a use, which see nothing of its state where they are to begin anew; none where its pipeline is
+/// about to end, and its next start can do with the version.
+async fn prepare(
+    plugin: &Plugin,
+    each: &StageUse,
+    fresh: bool,
+) -> Result<Option<Vec<Instance>>, PluginRefusal> {
     let StageUse { pipeline, stage, setup, control, .. } = each;
+    let state = if fresh { setup.state.blank() } else { setup.state.clone() };
+    let is_over = || setup.state.is_sealed() || control.is_closed();
+    let setup = &Setup { state, ..setup.clone() };
     let made = match instantiate(plugin, setup).await {
         Ok(instances) => check_stage(plugin, pipeline, *stage, instances).await,
         Err(fault) => Err(PluginRefusal::init(&pipeline.transforms[*stage], setup, fault)),
     };
     match made {
-        Err(_) if setup.state.is_sealed() || control.is_closed() => {
-            try_out(plugin, pipeline, *stage, setup).await.map(|()| None)
-        }
+        Err(_) if is_over() => try_out(plugin, pipeline, *stage, setup).await.map(|()| None),
         made => made.map(Some),
     }
 }
@@ -246,7 +252,7 @@ async fn exchange(
     if !options.fresh_if_refused || refused.outcome == SwapOutcome::Swapped {
         return Some((refused, retired));
     }
-    let Ok(Some(next)) = prepare(plugin, each).await else { return Some((refused, retired)) };
+    let Ok(Some(next)) = prepare(plugin, each, true).await else { return Some((refused, retired)) };
     let (mut verdict, more) = exchange_once(each, next, true, None).await?;
     if verdict.outcome == SwapOutcome::Swapped {
         // It runs, and this is why it begins anew.

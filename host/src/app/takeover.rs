@@ -6,7 +6,7 @@
 
 use super::attempt::SwapAttempt;
 use super::decision::Decision;
-use super::intake::{Arrival, EndedSwap, Wanted};
+use super::intake::{Arrival, EndedSwap, SupersededBy, Wanted};
 use super::keeping::FolderWritten;
 use super::swap::{FinishedSwap, SwapTargets};
 use super::task::Task;
@@ -204,7 +204,9 @@ impl Task {
     pub(super) fn swapped(&mut self, finished: FinishedSwap, written: FolderWritten) {
         let FinishedSwap { plugin, outcome, error, uses, taken, kept, probation } = finished;
         let name = plugin.name().clone();
-        let EndedSwap { attempt, next } = self.plugins.intake.end_swap(&name);
+        let EndedSwap { attempt, superseded_by, next } = self.plugins.intake.end_swap(&name);
+        let superseded_by = superseded_by.filter(|_| outcome == SwapOutcome::Superseded);
+        let error = superseded_by.map(|by| by.as_str().to_owned()).or(error);
         let version = plugin.version().clone();
         let current = self.plugins.registry.get(&name).map(|known| known.version().clone());
         let is_current = current.as_ref() == Some(&version);
@@ -223,6 +225,11 @@ impl Task {
             kept.iter().for_each(|each| self.pipelines.note_offer(each, &plugin, false));
         }
         let is_new = is_swapped && attempt.is_some();
+        // What the folder has is tried again once the configuration has changed.
+        let again = attempt.as_ref().filter(|attempt| {
+            superseded_by == Some(SupersededBy::Reload) && !attempt.is_asked() && next.is_none()
+        });
+        let again = again.and_then(|attempt| Some((attempt.content.clone()?, attempt.asked_by)));
         match attempt {
             // One version is one swap, whatever code it runs.
             None => code_exchanged(&plugin, &uses, error.as_deref()),
@@ -233,6 +240,10 @@ impl Task {
                 let previous = previous.map(|previous| previous.to_string());
                 if outcome == SwapOutcome::Rejected {
                     self.plugins.intake.refused(&name, error.as_deref().unwrap_or_default());
+                }
+                let mut uses = uses;
+                if is_current && is_swapped {
+                    self.pipelines.add_running(&name, &version, &mut uses);
                 }
                 let decision = Decision { outcome, previous, error, folder_error, uses };
                 let verdict = self.decided(&name, Some(&version), attempt, decision);
@@ -248,6 +259,11 @@ impl Task {
                 self.pipelines.revive(&mut self.plugins, &name);
             }
             None => {}
+        }
+        if let Some((content, asked_by)) = again
+            && !self.plugins.intake.is_coming(&name)
+        {
+            self.found(content, SwapAttempt::new(asked_by));
         }
     }
 
@@ -282,7 +298,7 @@ impl Task {
             ((each.pipeline.name.clone(), place), why)
         });
         self.went_back(&name, verdict, &reason, &uses.collect());
-        let attempt = SwapAttempt { options: SwapOptions::at_once(), ..SwapAttempt::new(AskedBy::Rollback) };
+        let attempt = SwapAttempt { options: SwapOptions::at_once(), ..SwapAttempt::new(AskedBy::Probation) };
         self.catch_up(&name, attempt);
         self.pipelines.revive(&mut self.plugins, &name);
     }

@@ -18,7 +18,7 @@ use crate::connections::Connections;
 use crate::control::{self, Command, Handle};
 use crate::dead_letters::KeptLetters;
 use crate::plugin::Engine;
-use crate::plugin_folder::Folder;
+use crate::plugin_folder::{Change, Folder};
 use crate::plugin_history::PluginHistory;
 use crate::shutdown::Shutdown;
 use crate::store::{Store, StoreFolder, StoreThread};
@@ -70,8 +70,16 @@ impl Task {
         let plugins = config.plugins.clone();
         let opened = tokio::task::spawn_blocking(move || {
             let engine = Engine::try_new(Some(&plugins.cache))?;
-            let opened = Folder::open(&plugins)?;
-            Ok::<_, AppError>((engine, opened, PluginHistory::open(&plugins.cache, &plugins.dir)))
+            let (folder, mut found) = Folder::open(&plugins)?;
+            let history = PluginHistory::open(&plugins.cache, &plugins.dir);
+            for change in &mut found {
+                if let Change::Found(content) = change
+                    && let Some(before) = history.stand_in(content)
+                {
+                    *content = before;
+                }
+            }
+            Ok::<_, AppError>((engine, (folder, found), history))
         });
         let (engine, (folder, found), history) =
             opened.await.map_err(|error| AppError::Failed(error.to_string()))??;

@@ -68,6 +68,11 @@ fn settings(each: &StageUse, options: &SwapOptions) -> SwapSettings {
     SwapSettings { shadow, probation, max_faults }
 }
 
+/// Whether a version is in shadow somewhere before it takes over.
+pub(super) fn has_shadow(uses: &[StageUse], options: &SwapOptions) -> bool {
+    uses.iter().any(|each| settings(each, options).shadow > 0)
+}
+
 /// Shows a version what the uses get, each as many messages as it is to see there, and gives what was compared.
 ///
 /// # Errors
@@ -80,7 +85,7 @@ pub(super) async fn shadow_all(
     metrics: &Metrics,
 ) -> Result<Vec<Option<ShadowVerdict>>, UnfitInShadow> {
     let mut verdicts = vec![None; uses.len()];
-    if uses.iter().all(|each| settings(each, options).shadow == 0) {
+    if !has_shadow(uses, options) {
         return Ok(verdicts);
     }
     // The others are not waited for once one has failed: they see that nobody waits.
@@ -152,7 +157,10 @@ async fn shadow(plugin: &Plugin, each: &StageUse, options: &SwapOptions) -> UseS
     let StageUse { pipeline, stage, setup, control, .. } = each;
     let running = setup.clone();
     let setup = tokio::task::spawn_blocking(move || running.beside()).await;
-    let setup = setup.expect("copying state does not panic");
+    let mut setup = setup.expect("copying state does not panic");
+    if options.state_fresh {
+        setup.state = setup.state.blank();
+    }
     let candidates = match instantiate(plugin, &setup).await {
         Ok(candidates) => candidates,
         Err(fault) => return UseShadow::Unfit(None, format!("in shadow: {fault}")),

@@ -73,6 +73,8 @@ pub enum DeadLetterUpdate {
 pub struct Updated {
     /// Each stage with new instances, or why the pipeline goes on as it was.
     pub outcome: Result<Vec<RenewedStage>, NotRenewed>,
+    /// The labels of the stages whose version is not on probation any more.
+    pub ended_probations: Vec<Arc<str>>,
     /// How long the pipeline stood still.
     pub pause: Duration,
     /// The instances that are not needed any more; dropping them takes time.

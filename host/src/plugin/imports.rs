@@ -10,7 +10,7 @@ use super::notes::{CallNotes, Times};
 use super::replay::InstanceReplay;
 use super::requests::Requests;
 use super::setup::Setup;
-use super::state::{KeyChange, StateView};
+use super::state::{HostState, KeyChange, StateView};
 use super::wasi::Wasi;
 use crate::message::metadata;
 use crate::telemetry::MetricChanges;
@@ -143,6 +143,11 @@ impl StoreData {
         self.limiter.begin(is_carrying);
         self.log.begin_call();
         self.requests.begin(is_carrying);
+    }
+
+    /// From now on it changes this state: what it has changed so far, too.
+    pub(super) fn adopt_state(&mut self, state: HostState) {
+        self.state.adopt(state);
     }
 
     /// The outcome of a call was accepted: what it changed counts.

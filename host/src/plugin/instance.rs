@@ -3,7 +3,6 @@
 //! What a call returned is checked, and only then does what it changed count. Any fault ends the
 //! instance.
 
-use super::Plugin;
 use super::bindings::exports::tidemill::plugin::transformer::Guest;
 use super::bindings::tidemill::plugin::types as wit;
 use super::call::{Callee, Purpose};
@@ -20,6 +19,7 @@ use super::outcome::{Outcome, check, check_emissions};
 use super::part::StatePart;
 use super::process_export::ProcessExport;
 use super::setup::Setup;
+use super::{HostState, Plugin};
 use crate::config::Redacted;
 use crate::message::Message;
 use bytes::Bytes;
@@ -106,6 +106,11 @@ impl Instance {
     #[inline]
     pub fn set_time(&mut self, time_us: Option<u64>) {
         self.callee.host_mut().set_time(time_us);
+    }
+
+    /// It takes over, having begun anew beside: what it has changed of a blank state counts for this one.
+    pub fn adopt_state(&mut self, state: HostState) {
+        self.callee.host_mut().adopt_state(state);
     }
 
     /// What the guest is told in the next call, of time, chance and over HTTP, is noted.

@@ -161,6 +161,21 @@ impl StateView {
         Self { shared, changes: BTreeMap::new(), growth_bytes: 0, has_expiries }
     }
 
+    /// From now on these are its changes of another state.
+    pub(super) fn adopt(&mut self, shared: HostState) {
+        let mut adopted = Self::new(shared);
+        adopted.has_expiries |= self.has_expiries;
+        let changes = std::mem::take(&mut self.changes);
+        let growth = changes.iter().map(|(key, change)| {
+            let bytes = change.as_ref().map_or(0, |stored| stored.bytes(key));
+            signed(bytes) - signed(adopted.entry_bytes(key))
+        });
+        let growth = growth.sum();
+        adopted.grow(growth);
+        adopted.changes = changes;
+        *self = adopted;
+    }
+
     pub(super) fn get(&self, key: &str, now_us: u64) -> Option<Vec<u8>> {
         let there = |stored: &&Stored| stored.is_there(now_us);
         match self.changes.get(key) {
@@ -472,6 +487,39 @@ mod tests {
             assert_eq!(shared.len(), left * SWEPT_AT_COMMIT);
         }
         assert_eq!(shared.values().bytes, 0);
+    }
+
+    #[test]
+    fn what_an_instance_has_changed_of_a_blank_state_it_changes_of_the_real_one_which_is_cleared() {
+        let shared = HostState::default();
+        let change = |key: &str, value: &str| KeyChange {
+            key: key.into(),
+            value: Some(value.as_bytes().to_vec()),
+            ttl: Duration::ZERO,
+        };
+        let mut old = StateView::new(shared.clone());
+        old.change(vec![change("a", "old"), change("b", "old")], 0).expect("there is room");
+        old.commit(|| 0);
+        let mut new = StateView::new(shared.blank());
+        assert_eq!(new.get("a", 0), None);
+        new.change(vec![change("a", "newer"), change("c", "new")], 0).expect("there is room");
+        assert_eq!(shared.len(), 2, "nobody else sees it");
+        shared.note_changes();
+        shared.mark();
+        shared.clear();
+        new.adopt(shared.clone());
+        assert_eq!(new.get("a", 0).as_deref(), Some(&b"newer"[..]));
+        new.commit(|| 0);
+        let values = shared.values();
+        assert_eq!((values.map.len(), values.growth_bytes), (2, 0));
+        assert_eq!(values.bytes, entry_bytes("a", 5, false) + entry_bytes("c", 3, false));
+        drop(values);
+        let mut changed: Vec<_> = shared.take_changes().into_iter().map(|(key, _)| key.to_string()).collect();
+        changed.sort();
+        assert_eq!(changed, ["a", "b", "c"]);
+        shared.return_to_mark();
+        assert_eq!(StateView::new(shared.clone()).get("b", 0).as_deref(), Some(&b"old"[..]));
+        assert_eq!(StateView::new(shared).get("c", 0), None);
     }
 
     /// A pending change is counted against what it replaces, also if that goes before it is committed.

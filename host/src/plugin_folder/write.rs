@@ -110,6 +110,10 @@ impl FolderWriter {
         };
         // One that is gone is no content; of one that cannot be read, replacing it says what is wrong.
         let Ok(content) = read() else { return false };
+        // An empty file is no content yet.
+        if content.is_empty() {
+            return false;
+        }
         let is = version(&content);
         heard != Some(&is) && is != version(wasm)
     }

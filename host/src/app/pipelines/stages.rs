@@ -5,6 +5,7 @@ use super::managed::{ManagedPipeline, PipelinePhase, Revival, RunningStage};
 use crate::app::instances;
 use crate::app::uses::{ConnectorUse, IdleStage, StageUse};
 use crate::plugin::Plugin;
+use crate::verdict::{SwapOutcome, UsePlace, UseVerdict};
 use std::sync::Arc;
 
 impl Pipelines {
@@ -55,6 +56,24 @@ impl Pipelines {
         self.stages_with(plugin, |stage| {
             !stage.is_optimised && stage.version == *version && stage.refused.as_ref() != Some(version)
         })
+    }
+
+    /// Adds the stages that run this version of a plugin already, and are not among these uses: nothing became of it
+    /// there.
+    pub(in crate::app) fn add_running(
+        &self,
+        plugin: &str,
+        version: &Arc<str>,
+        verdicts: &mut Vec<UseVerdict>,
+    ) {
+        for each in self.stages_with(plugin, |stage| stage.version == *version) {
+            let place = UsePlace::Transform(each.setup.transform.to_string());
+            let is_this = |told: &UseVerdict| told.pipeline == each.pipeline.name && told.place == place;
+            if !verdicts.iter().any(is_this) {
+                let running = UseVerdict::rejected(&each.pipeline.name, place, None);
+                verdicts.push(UseVerdict { outcome: SwapOutcome::Swapped, ..running });
+            }
+        }
     }
 
     fn stages_with(&self, plugin: &str, is_meant: impl Fn(&RunningStage) -> bool) -> Vec<StageUse> {

@@ -146,9 +146,9 @@ impl Task {
                 Err(_) => None,
             };
             let result = match result {
-                Some(Updated { outcome, pause, retired, departure }) => {
-                    retire(retired).await;
-                    Some(Updated { outcome, pause, retired: Vec::new(), departure })
+                Some(mut updated) => {
+                    retire(std::mem::take(&mut updated.retired)).await;
+                    Some(updated)
                 }
                 None => None,
             };
@@ -159,7 +159,7 @@ impl Task {
     /// A pipeline has changed in place, or has not.
     pub(super) fn updated(&mut self, takeover: &mut Takeover, pipeline: &str, result: Option<Updated>) {
         let Some(Updating { next, before, prepared }) = takeover.updating.remove(pipeline) else { return };
-        let Some(Updated { outcome, pause, departure, .. }) = result else {
+        let Some(Updated { outcome, ended_probations, pause, departure, .. }) = result else {
             // It ends, and goes on as it is configured then.
             self.pipelines.configure(&self.plugins.registry, &next);
             return;
@@ -186,6 +186,10 @@ impl Task {
                         (None, CarriedState::Carried | CarriedState::None) => continue,
                     };
                     warnings.push(format!("transform {}: its plugin {lost}", stage.transform));
+                }
+                for transform in ended_probations {
+                    let over = "the version before is not put back any more if its plugin faults";
+                    warnings.push(format!("transform {transform}: this change ends its probation; {over}"));
                 }
                 self.pipelines.warn(pipeline, warnings.clone());
                 takeover.tell(pipeline, |told| told.warnings.extend(warnings));

@@ -46,12 +46,15 @@ impl Line {
             Err(error) => {
                 let (outcome, pause) = (Err(error), started.elapsed());
                 let retired = stages.into_iter().flat_map(StageUpdate::into_instances).collect();
-                let _ = verdict.send(Updated { outcome, pause, retired, departure });
+                let ended_probations = Vec::new();
+                let _ = verdict.send(Updated { outcome, ended_probations, pause, retired, departure });
                 return Ok(());
             }
         };
         let mut retired = Vec::new();
-        let (renewed, given_up) = self.exchange_stages(stages, carried, &metrics, &mut retired);
+        let mut ended_probations = Vec::new();
+        let (renewed, given_up) =
+            self.exchange_stages(stages, carried, &metrics, &mut retired, &mut ended_probations);
         let sinks = sinks.into_iter().map(|SinkUpdate { name, takes, end }| {
             let account = metrics.sink(&self.name, &name).account;
             NextOutlet { place: Place { stage: name, account, plugin: None }, takes, end }
@@ -68,7 +71,8 @@ impl Line {
         self.is_clear = false;
         self.generations.iter_mut().for_each(Generations::want);
         // Whoever asked may have given up just now; it stands all the same.
-        let _ = verdict.send(Updated { outcome: Ok(renewed), pause: started.elapsed(), retired, departure });
+        let (outcome, pause) = (Ok(renewed), started.elapsed());
+        let _ = verdict.send(Updated { outcome, ended_probations, pause, retired, departure });
         Ok(())
     }
 
@@ -158,13 +162,14 @@ impl Line {
     }
 
     /// Puts the stages of the update into the place of those that are there. Says how the state of each fared that
-    /// has new instances, and what those that go had to give up.
+    /// has new instances, and what those that go had to give up; adds the stages whose probation ends by it.
     fn exchange_stages(
         &mut self,
         updates: Vec<StageUpdate>,
         mut carried: CarriedStates,
         metrics: &Arc<crate::telemetry::Metrics>,
         retired: &mut Vec<Instance>,
+        ended_probations: &mut Vec<Arc<str>>,
     ) -> (Vec<RenewedStage>, Vec<(Arc<str>, u64)>) {
         let mut before = std::mem::take(&mut self.stages);
         let numbers: BTreeMap<Arc<str>, usize> =
@@ -196,6 +201,7 @@ impl Line {
                     retired.extend(instances.drain(..tried));
                     let waiting = take(&name).map(|mut old| {
                         let waiting = old.yield_messages();
+                        ended_probations.extend(old.is_on_probation().then(|| name.clone()));
                         if !old.is_of(&transform.plugin) {
                             metrics.forget_transform(&self.name, &name);
                         } else if old.instances() != instances.len() {
@@ -212,8 +218,8 @@ impl Line {
             self.stages.extend(stage);
         }
         for (number, stage) in self.stages.iter_mut().enumerate() {
-            if numbers.get(stage.name()) != Some(&number) {
-                stage.moved();
+            if numbers.get(stage.name()) != Some(&number) && stage.moved() {
+                ended_probations.push(stage.name().clone());
             }
         }
         let mut given_up = Vec::new();

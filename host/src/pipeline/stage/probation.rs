@@ -111,6 +111,11 @@ impl Stage {
         }
     }
 
+    /// Whether the version before is kept.
+    pub(in crate::pipeline) fn is_on_probation(&self) -> bool {
+        self.probation.is_some()
+    }
+
     /// When it ends, if there is one.
     pub(super) fn probation_due(&self) -> Option<Instant> {
         self.probation.as_ref().map(|probation| probation.until)

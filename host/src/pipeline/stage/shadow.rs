@@ -49,9 +49,11 @@ impl Stage {
             // Whoever offered it has waited too long.
             return;
         }
-        let (from, to) = (self.setup.state.clone(), setup.state.clone());
-        let copied = tokio::task::spawn_blocking(move || to.copy_from(&from)).await;
-        copied.expect("copying state does not panic");
+        if !fresh {
+            let (from, to) = (self.setup.state.clone(), setup.state.clone());
+            let copied = tokio::task::spawn_blocking(move || to.copy_from(&from)).await;
+            copied.expect("copying state does not panic");
+        }
         let jobs = std::mem::take(&mut self.workers).into_iter().zip(candidates);
         let jobs = jobs.map(|(mut worker, mut next)| async move {
             let carried = worker.carry_into(&mut next, fresh).await;

@@ -13,8 +13,9 @@ use crate::verdict::CarriedState;
 use tokio::time::Instant;
 
 impl Stage {
-    /// Exchanges the running version for `next`, an initialised instance for each that runs. State is carried
-    /// over unless `fresh` is asked for, and the version before is kept for its `probation`. Gives back the instances that run no more, to be dropped elsewhere, and
+    /// Exchanges the running version for `next`, an initialised instance for each that runs. State is carried over
+    /// unless `fresh` is asked for: then what the host keeps goes too, which `next` have not seen. The version before is
+    /// kept for its `probation`. Gives back the instances that run no more, to be dropped elsewhere, and
     /// how the state fared; on an error, these are `next`, and the old version runs on.
     ///
     /// # Cancel safety
@@ -48,6 +49,12 @@ impl Stage {
             if let Some(terms) = probation {
                 self.begin_probation(terms, previous, snapshots);
             }
+        }
+        if fresh {
+            let state = &self.setup.state;
+            state.clear();
+            let begun = self.workers.iter_mut().filter_map(|worker| worker.instance.as_mut());
+            begun.for_each(|instance| instance.adopt_state(state.clone()));
         }
         self.metrics.swap_duration.observe(started.elapsed().as_secs_f64());
         Ok((old, state))

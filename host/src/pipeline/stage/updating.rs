@@ -145,8 +145,11 @@ impl Stage {
     }
 
     /// It has another number from now on: the version before, which would be put back by that, is not kept any more.
-    pub(in crate::pipeline) fn moved(&mut self) {
+    /// Says whether it was.
+    pub(in crate::pipeline) fn moved(&mut self) -> bool {
+        let was_on_probation = self.is_on_probation();
         self.end_probation();
+        was_on_probation
     }
 
     /// Whether it runs this plugin.

@@ -97,6 +97,18 @@ impl HostState {
         Self { values: self.resumed().values, log: Arc::default() }
     }
 
+    /// Nothing, for instances that begin anew: until they take over, they see none of this.
+    pub fn blank(&self) -> Self {
+        Self { values: Arc::default(), log: self.log.clone() }
+    }
+
+    /// Takes away every key, which is a change of each.
+    pub fn clear(&self) {
+        let mut values = self.values();
+        let keys: Vec<_> = values.map.keys().cloned().collect();
+        keys.into_iter().for_each(|key| values.apply(key, None));
+    }
+
     /// Makes what is kept here a copy of what is kept there now.
     pub fn copy_from(&self, other: &Self) {
         let StateValues { map, expiries, bytes, .. } = {
