@@ -12,6 +12,7 @@ use super::report::{Report, Span};
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -52,7 +53,8 @@ impl PartFile {
         let bytes = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes);
         let text = std::str::from_utf8(bytes)
             .map_err(|_| ConfigErrors::whole(path, "the file is not UTF-8", None))?;
-        match path.extension().and_then(|extension| extension.to_str()) {
+        let ending = path.extension().map(OsStr::to_ascii_lowercase);
+        match ending.as_ref().and_then(|ending| ending.to_str()) {
             Some("toml") => Self::of_toml(path, text),
             Some("json") => Self::of_json(path, text),
             _ => {
@@ -233,6 +235,8 @@ mod tests {
         assert_eq!(parsed("p.toml", bare).expect("it is right").json(), json);
         assert_eq!(parsed("p.toml", &listed).expect("it is right").json(), json);
         assert_eq!(parsed("p.json", json).expect("it is right").json(), json);
+        assert_eq!(parsed("P.TOML", bare).expect("it is right").json(), json);
+        assert_eq!(parsed("P.Json", json).expect("it is right").json(), json);
         assert_eq!(
             parsed("p.json", &format!("{{\"pipelines\": [{json}]}}")).expect("it is right").json(),
             json

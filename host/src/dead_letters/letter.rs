@@ -58,6 +58,7 @@ struct WrittenLetter<'a> {
 
 /// A letter as it is read. What else stands there says nothing that counts.
 #[derive(Deserialize)]
+#[serde(expecting = "an object with what a letter has")]
 struct ReadLetter {
     pipeline: String,
     stage: String,
@@ -239,7 +240,7 @@ mod tests {
         let line = letter(Payload::text("x")).to_line();
         let cases = [
             ("{".to_owned(), "EOF while parsing"),
-            ("7".to_owned(), "invalid type"),
+            ("7".to_owned(), "invalid type: integer `7`, expected an object with what a letter has"),
             (line.replace("\"stage\"", "\"stagf\""), "missing field `stage`"),
             (line.replace("rejected", "ejected"), "there is no reason `ejected`"),
             (line.replace("\"payload\"", "\"payloaf\""), "missing field `payload`"),

@@ -12,6 +12,7 @@ use std::io::{self, Read, Write as _};
 
 /// What was asked, and what came of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(expecting = "an object with `request` and `answer`")]
 pub(crate) struct Exchange {
     /// What the plugin asked.
     pub request: RecordedRequest,
@@ -21,6 +22,7 @@ pub(crate) struct Exchange {
 
 /// What a plugin asked, without the headers.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(expecting = "an object with what was asked")]
 pub(crate) struct RecordedRequest {
     /// `GET`, `POST` and so on.
     pub method: String,
@@ -33,7 +35,7 @@ pub(crate) struct RecordedRequest {
 
 /// What a plugin was answered.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "snake_case", expecting = "an object with a `response` or an `error`")]
 pub(crate) enum RecordedAnswer {
     /// The answer of a server.
     Response(RecordedResponse),
@@ -43,6 +45,7 @@ pub(crate) enum RecordedAnswer {
 
 /// The answer of a server.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(expecting = "an object with what was answered")]
 pub(crate) struct RecordedResponse {
     /// The status, such as 200.
     pub status: u16,
@@ -56,7 +59,7 @@ pub(crate) struct RecordedResponse {
 
 /// Why there was no answer, as the plugin was told.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "snake_case", expecting = "why there was no answer")]
 pub(crate) enum RecordedError {
     /// The request was none.
     Invalid(String),
