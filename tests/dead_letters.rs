@@ -3,12 +3,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use flate2::Compression;
-use flate2::write::GzEncoder;
+#[path = "dead_letters/files.rs"]
+mod files;
+
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
-use std::io::Write as _;
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 use tidemill_tests::host::{Counted, Folder, Host, binary};
@@ -352,12 +352,16 @@ async fn a_flood_of_failures_keeps_the_newest_thousand_and_the_list_has_pages_an
     let next = format!("?pipeline=flood&limit=2&before={}", page[2]["id"].as_str().unwrap());
     assert_eq!(listed(&host, &next).0[0]["payload"], "line 49996");
     assert_eq!(listed(&host, "").0.len(), 100);
-    assert_eq!(listed(&host, "?limit=100000").0.len(), 1000);
+    assert_eq!(listed(&host, "?limit=1000").0.len(), 1000);
+    assert_eq!(listed(&host, "?limit=1").0.len(), 1);
     assert_eq!(listed(&host, "?reason=trap"), (Vec::new(), 0));
-    assert_eq!(listed(&host, "?pipeline=none").1, 0);
     for (query, told) in [
         ("?reason=ejected", "there is no reason `ejected`"),
-        ("?limit=many", "`limit=many`"),
+        ("?limit=many", "`limit=many` cannot be: it is a number from 1 to 1000"),
+        ("?limit=0", "`limit=0` cannot be: it is a number from 1 to 1000"),
+        ("?limit=1001", "`limit=1001` cannot be: it is a number from 1 to 1000"),
+        ("?limit=-1", "it is a number from 1 to 1000"),
+        ("?limit=100000000000000000000", "it is a number from 1 to 1000"),
         ("?page=2", "`page` is no parameter"),
         ("?limit=1&limit=2", "`limit` is there twice"),
     ] {
@@ -367,7 +371,12 @@ async fn a_flood_of_failures_keeps_the_newest_thousand_and_the_list_has_pages_an
     }
     let (status, answer) = asked(&host, "GET", &format!("{LETTERS}?reason=reject"), &Value::Null);
     assert_eq!((status, &answer["error"]["hint"]), (400, &json!("did you mean `rejected`?")));
+    let (status, answer) = asked(&host, "GET", &format!("{LETTERS}?pipeline=floot"), &Value::Null);
+    let hint = "did you mean \"flood\"? GET /api/v1/pipelines lists them";
+    assert_eq!((status, &answer["error"]["hint"]), (404, &json!(hint)), "{answer}");
     for (body, status, told) in [
+        (json!(7), 422, "invalid type: integer `7`, expected an object that says which letters are meant"),
+        (json!({ "all": true, "pipeline": "none" }), 404, "there is no pipeline \"none\""),
         (json!({}), 422, "one of `ids`, `all` and `letters`"),
         (json!({ "ids": [], "all": true }), 422, "one of `ids`, `all` and `letters`"),
         (json!({ "all": true, "rate": 0 }), 422, "`rate` must be between"),
@@ -390,6 +399,14 @@ async fn a_flood_of_failures_keeps_the_newest_thousand_and_the_list_has_pages_an
         "{table}"
     );
     assert!(lines[3].starts_with("2 of "), "{table}");
+    for command in [&["list", "--pipeline", "floot"][..], &["retry", "--all", "--pipeline", "floot"]] {
+        let (code, told, errors) = deadletter(&host, &folder, command);
+        let expected = "error: there is no pipeline \"floot\"\n\
+                        hint: did you mean \"flood\"? `tidemill pipelines list` lists them\n";
+        assert_eq!((code, &*told, &*errors), (Some(1), "", expected));
+    }
+    let (code, _, errors) = deadletter(&host, &folder, &["show", "none"]);
+    assert!(code == Some(1) && errors.contains("\nhint: `tidemill deadletter list` lists"), "{errors}");
     let (_, printed, _) =
         deadletter(&host, &folder, &["list", "--reason", "rejected", "--json", "--limit", "3"]);
     let (_, answer) = asked(&host, "GET", &format!("{LETTERS}?reason=rejected&limit=3"), &Value::Null);
@@ -438,64 +455,6 @@ async fn what_is_kept_has_a_bound_in_bytes_and_what_is_larger_is_kept_with_its_b
     assert!(all[0]["not_retryable"].as_str().unwrap().contains("too large to be kept whole"), "{}", all[0]);
     let answer = retry(&host, &json!({ "ids": [all[0]["id"]] }));
     assert!(answer["refused"][0]["error"].as_str().unwrap().contains("too large"), "{answer}");
-    assert!(host.stop().status.success());
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn letters_of_a_file_are_retried_and_what_is_none_is_told_with_its_line() {
-    let folder = folder();
-    let (feed, mut collector) = (Feed::open().await, Collector::open().await);
-    let dead = "dead_letter = { type = \"file\", path = \"dead.jsonl\", format = \"jsonl\" }\n";
-    let config = relay("p", &feed, &collector) + dead;
-    let host = folder.run(&config);
-    const LETTERS_OF_FILE: usize = 250;
-    for n in 0..LETTERS_OF_FILE {
-        feed.text(format!("letter {n}")).await;
-    }
-    until(&host, "they are written", |now| {
-        now.count("tidemill_messages_dead_lettered_total", &[]) == LETTERS_OF_FILE as u64
-    });
-    assert!(tokio::task::block_in_place(|| host.stop()).status.success());
-    assert!(matches!(collector.received.recv().await, Some(Received::Closed(_))));
-
-    // Another life of the host, which has no letters, and a plugin that takes them.
-    folder.install("notional", &plugin("forward"));
-    let host = folder.run(&config);
-    host.logged("it runs", |fields| (fields["message"] == "pipeline running").then_some(()));
-    assert_eq!(listed(&host, "").1, 0);
-    let mut text = std::fs::read_to_string(folder.path("dead.jsonl")).unwrap();
-    let first = text.lines().next().unwrap().to_owned();
-    text.insert_str(0, "no letter\n\n");
-    text.push_str(&first.replace("\"pipeline\":\"p\"", "\"pipeline\":\"q\""));
-    text.push('\n');
-    std::fs::write(folder.path("mended.jsonl"), &text).unwrap();
-    let (code, told, errors) = deadletter(&host, &folder, &["retry", "--file", "mended.jsonl", "--dry-run"]);
-    assert_eq!((code, &*told), (Some(1), "250 dead letters would be retried\n"), "{errors}");
-    let (code, told, errors) = deadletter(&host, &folder, &["retry", "--file", "mended.jsonl"]);
-    assert_eq!((code, &*told), (Some(1), "250 dead letters retried\n"), "{errors}");
-    let lines: Vec<_> = errors.lines().collect();
-    assert!(lines[0].starts_with("mended.jsonl:1: no dead letter: "), "{errors}");
-    assert_eq!(lines[1..], ["mended.jsonl:253: there is no pipeline \"q\""], "{errors}");
-    for n in 0..LETTERS_OF_FILE {
-        assert_eq!(collector.text().await, format!("letter {n}"));
-    }
-    assert_eq!(counted(&host, "tidemill_messages_retried_total", &["stage=\"notional\""]), 250);
-    assert_eq!(listed(&host, "").1, 0);
-
-    let mut packed = GzEncoder::new(Vec::new(), Compression::fast());
-    packed.write_all(format!("{first}\n").as_bytes()).unwrap();
-    std::fs::write(folder.path("dead.jsonl.gz"), packed.finish().unwrap()).unwrap();
-    let args = ["retry", "--file", "dead.jsonl.gz", "--reason", "rejected", "--rate", "10", "--json"];
-    let (code, told, errors) = deadletter(&host, &folder, &args);
-    assert_eq!(code, Some(0), "{errors}");
-    let told: Value = serde_json::from_str(&told).unwrap();
-    assert_eq!(told, json!({ "dry_run": false, "retried": 1, "refused": [] }));
-    assert_eq!(collector.text().await, "letter 0");
-    let (code, told, _) =
-        deadletter(&host, &folder, &["retry", "--file", "dead.jsonl.gz", "--reason", "trap"]);
-    assert_eq!((code, &*told), (Some(0), "0 dead letters retried\n"));
-    let (code, _, errors) = deadletter(&host, &folder, &["retry", "--file", "none.jsonl"]);
-    assert!(code == Some(1) && errors.contains("failed to read none.jsonl: "), "{errors}");
     assert!(host.stop().status.success());
 }
 

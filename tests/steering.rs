@@ -6,6 +6,7 @@
 use serde_json::{Value, json};
 use std::process::{Command, Output};
 use tidemill_tests::host::{Folder, Host, binary};
+use tidemill_tests::impostor::{answer, impostor};
 use tidemill_tests::peers::{Collector, Feed, Received, dial};
 use tidemill_tests::{guest, plugin};
 
@@ -137,7 +138,7 @@ async fn a_pipeline_is_added_from_a_file_stopped_started_and_removed() {
         "transforms": [{ "plugin": "absent" }],
         "sinks": [{ "type": "websocket", "url": collector.url() }],
     });
-    std::fs::write(folder.path("d.json"), json.to_string()).unwrap();
+    std::fs::write(folder.path("d.JSON"), json.to_string()).unwrap();
 
     assert_eq!(said(&host, &folder, &["pipelines", "add", "listed.toml"]), "pipeline \"a b\" is running\n");
     feed.text("1").await;
@@ -149,7 +150,7 @@ async fn a_pipeline_is_added_from_a_file_stopped_started_and_removed() {
     assert!(matches!(collector.received.recv().await, Some(Received::Closed(_))));
     let added = said(&host, &folder, &["pipelines", "add", "bare.toml", "--json"]);
     assert_eq!(serde_json::from_str::<Value>(&added).unwrap()["state"], "running");
-    let waits = said(&host, &folder, &["pipelines", "add", "d.json"]);
+    let waits = said(&host, &folder, &["pipelines", "add", "d.JSON"]);
     assert_eq!(waits, "pipeline \"d\" is waiting: waits for absent\n");
     assert_eq!(said(&host, &folder, &["pipelines", "remove", "c"]), "removed: pipeline \"c\"\n");
     assert!(matches!(collector.received.recv().await, Some(Received::Closed(_))));
@@ -160,9 +161,15 @@ async fn a_pipeline_is_added_from_a_file_stopped_started_and_removed() {
     for what in ["show", "start", "stop", "remove"] {
         let (code, _, errors) = tidemill(&host, &folder, &["pipelines", what, "d"]);
         assert!(
-            code == Some(1) && errors.starts_with("error: there is no pipeline \"d\"\n"),
+            code == Some(1) && errors.starts_with("error: there is no pipeline \"d\"\nhint: "),
             "{what}: {errors}"
         );
+        assert!(errors.ends_with("`tidemill pipelines list` lists them\n"), "{errors}");
+    }
+    for what in ["show", "start", "stop", "remove"] {
+        let (_, _, errors) = tidemill(&host, &folder, &["pipelines", what, "a c"]);
+        let hint = "\nhint: did you mean \"a b\"? `tidemill pipelines list` lists them\n";
+        assert!(errors.ends_with(hint), "{what}: {errors}");
     }
     let all = asked(&host, "GET", "/api/v1/pipelines");
     assert_eq!(all["pipelines"].as_array().unwrap().len(), 1, "{all}");
@@ -177,7 +184,7 @@ async fn what_is_wrong_with_the_file_of_a_pipeline_is_told_where_it_stands() {
     let add = |name: &str, text: &str| {
         std::fs::write(folder.path(name), text).unwrap();
         let (code, told, errors) = tidemill(&host, &folder, &["pipelines", "add", name]);
-        assert_eq!((code, &*told), (Some(1), ""), "{errors}");
+        assert_eq!((code, &*told), (Some(78), ""), "{errors}");
         errors
     };
     let text = "name = \"p\"\n\n[source]\ntype = \"websocket\"\nurl = \"ws://127.0.0.1:1/\"\ncodex = \"json\"\n\n[[sinks]]\ntype = \"stdout\"\nformat = \"xml\"\n";
@@ -217,7 +224,7 @@ async fn what_is_wrong_with_the_file_of_a_pipeline_is_told_where_it_stands() {
         assert!(errors.contains(told), "{name}: {errors}");
     }
     let (code, _, errors) = tidemill(&host, &folder, &["pipelines", "add", "none.toml"]);
-    assert!(code == Some(1) && errors.starts_with("none.toml: failed to read the file: "), "{errors}");
+    assert!(code == Some(78) && errors.starts_with("none.toml: failed to read the file: "), "{errors}");
     assert_eq!(asked(&host, "GET", "/api/v1/pipelines"), json!({ "pipelines": [] }));
     assert!(host.stop().status.success());
 }
@@ -291,7 +298,7 @@ async fn connections_are_listed_closed_and_tried() {
     assert_eq!((code, &told["reachable"]), (Some(1), &json!(false)), "{told}");
     let (code, _, errors) = tidemill(&host, &folder, &["connections", "check", "wrong.toml"]);
     assert!(
-        code == Some(1) && errors.starts_with("wrong.toml:2:7: websocket url must start with"),
+        code == Some(78) && errors.starts_with("wrong.toml:2:7: websocket url must start with"),
         "{errors}"
     );
     assert!(tokio::task::block_in_place(|| host.stop()).status.success());
@@ -329,5 +336,133 @@ fn where_no_host_answers_every_command_says_where_and_what_to_do() {
     {
         let output = Command::new(binary()).args(args).output().unwrap();
         assert_eq!(output.status.code(), Some(2), "{args:?}");
+    }
+}
+
+/// Every command that speaks to a running host, in a folder with the files that they send.
+const COMMANDS: [&[&str]; 25] = [
+    &["pipelines", "list"],
+    &["pipelines", "show", "p"],
+    &["pipelines", "add", "p.toml"],
+    &["pipelines", "remove", "p"],
+    &["pipelines", "start", "p"],
+    &["pipelines", "stop", "p", "--json"],
+    &["connections"],
+    &["connections", "close", "c"],
+    &["connections", "check", "p.toml"],
+    &["deadletter", "list"],
+    &["deadletter", "show", "x-1"],
+    &["deadletter", "retry", "x-1"],
+    &["deadletter", "retry", "--all", "--json"],
+    &["deadletter", "retry", "--file", "dead.jsonl"],
+    &["state", "list"],
+    &["state", "list", "p"],
+    &["state", "export", "p"],
+    &["state", "clear", "p"],
+    &["plugins"],
+    &["plugins", "--swaps"],
+    &["swap", "p.wasm"],
+    &["rollback", "p"],
+    &["reload"],
+    &["health"],
+    &["health", "--ready"],
+];
+
+/// What a command says to this address: its exit code, its output, and what went wrong.
+fn told_by(folder: &Folder, args: &[&str], address: &str) -> Told {
+    let mut command = Command::new(binary());
+    command.args(args).args(["--admin", address]).current_dir(folder.path(""));
+    let Output { status, stdout, stderr } = command.env_remove("TIDEMILL_TOKEN").output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (status.code(), text(stdout), text(stderr))
+}
+
+fn with_files() -> Folder {
+    let folder = Folder::default();
+    std::fs::write(folder.path("p.toml"), "name = \"p\"\n").unwrap();
+    std::fs::write(folder.path("p.wasm"), "wasm").unwrap();
+    let letter = json!({ "pipeline": "p", "stage": "s", "reason": "trap", "payload": "x" });
+    std::fs::write(folder.path("dead.jsonl"), format!("{letter}\n")).unwrap();
+    folder
+}
+
+#[test]
+fn what_does_not_answer_as_a_host_is_none_whatever_it_says() {
+    let folder = with_files();
+    let list = r#"{"pipelines":[7],"endpoints":[7],"deadletters":[7],"plugins":[7],"swaps":[7],"total":0}"#;
+    let other_json = ["{}", "[]", "\"ok\"", "null", r#"{"pipelines": {}, "status": 200}"#, list];
+    let others = other_json.map(|body| answer(200, body)).into_iter().chain([
+        answer(200, "It works!"),
+        answer(200, ""),
+        answer(404, "<h1>Not found</h1>"),
+        answer(409, r#"{"error": "conflict"}"#),
+        answer(500, r#"{"message": "no"}"#),
+        answer(302, r#"{"error": {"code": "a", "message": "b"}}"#),
+        b"SSH-2.0-OpenSSH_9.6\r\n".to_vec(),
+    ]);
+    for said in others {
+        let shown = String::from_utf8_lossy(&said).into_owned();
+        let address = impostor(move |_, _| said.clone());
+        for args in COMMANDS {
+            let (code, told, errors) = told_by(&folder, args, &address);
+            let expected = format!("{address} does not answer as a Tidemill host: ");
+            assert_eq!(code, Some(1), "{args:?} to {shown}: {told}{errors}");
+            assert!(errors.contains(&expected), "{args:?} to {shown}: {told}{errors}");
+            assert!(
+                errors.ends_with("\nhint: `--admin`, or TIDEMILL_ADMIN, is the `listen` of its [admin]\n"),
+                "{args:?}: {errors}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_host_that_leaves_in_the_middle_was_there() {
+    let folder = with_files();
+    let whole = answer(200, r#"{"status": "ok"}"#);
+    for said in [Vec::new(), b"HTTP/1.1 200 OK\r\n".to_vec(), whole[..whole.len() - 3].to_vec()] {
+        let address = impostor(move |_, _| said.clone());
+        for args in COMMANDS {
+            let (code, _, errors) = told_by(&folder, args, &address);
+            let expected = format!("the connection to the host at {address} broke before it had answered: ");
+            assert!(code == Some(1) && errors.contains(&expected), "{args:?}: {errors}");
+            let only_asks = matches!(
+                args,
+                ["connections" | "plugins" | "health", ..] | [_, "list" | "show" | "export", ..]
+            );
+            let is_order = !only_asks || matches!(args, [_, "close" | "check", ..]);
+            assert_eq!(errors.contains("\nhint: whether it did what it was asked is not known"), is_order);
+        }
+    }
+}
+
+#[test]
+fn a_name_has_at_least_one_character() {
+    let folder = with_files();
+    for args in [
+        &["pipelines", "show", ""][..],
+        &["pipelines", "remove", ""],
+        &["connections", "close", ""],
+        &["deadletter", "show", ""],
+        &["deadletter", "retry", ""],
+        &["deadletter", "retry", "x-1", ""],
+        &["deadletter", "list", "--pipeline", ""],
+        &["state", "export", ""],
+        &["state", "clear", "p", ""],
+        &["state", "list", ""],
+        &["rollback", ""],
+        &["rollback", "x", "--to", ""],
+        &["swap", "p.wasm", "--name", ""],
+    ] {
+        let (code, _, errors) = told_by(&folder, args, "127.0.0.1:1");
+        assert!(code == Some(2) && errors.contains("it is empty"), "{args:?}: {errors}");
+    }
+    for args in [
+        &["deadletter", "list", "--limit", "0"][..],
+        &["deadletter", "list", "--limit", "1001"],
+        &["swap", "p.wasm", "--shadow", "1000000001"],
+    ] {
+        let (code, _, errors) = told_by(&folder, args, "127.0.0.1:1");
+        assert!(code == Some(2) && errors.contains("is not in "), "{args:?}: {errors}");
     }
 }

@@ -103,7 +103,11 @@ impl Api {
         let pipeline = routing::get(pipelines::get).delete(pipelines::remove).put(pipelines::replace);
         let component = BodyRule::component(self.host.max_component_bytes);
         let plugin = routing::get(plugins::get).put(plugins::put);
-        // What is sent there is no JSON, and far larger.
+        // What is sent there is far larger.
+        let letters = Router::new()
+            .route("/api/v1/deadletters/retry", post(dead_letters::retry))
+            .layer(DefaultBodyLimit::disable())
+            .layer(middleware::from_fn_with_state(BodyRule::letters(self.host.clone()), whole_body));
         let components = Router::new()
             .route("/api/v1/plugins/{name}", plugin)
             .layer(DefaultBodyLimit::disable())
@@ -126,11 +130,11 @@ impl Api {
             .route("/api/v1/swaps", routing::get(swaps::list))
             .route("/api/v1/deadletters", routing::get(dead_letters::list))
             .route("/api/v1/deadletters/{id}", routing::get(dead_letters::get))
-            .route("/api/v1/deadletters/retry", post(dead_letters::retry))
             .route("/api/v1/connections", routing::get(connections::list))
             .route("/api/v1/connections/{id}", delete(connections::close))
             .route("/api/v1/connections/check", post(connections::check))
             .layer(middleware::from_fn_with_state(BodyRule::json(), whole_body))
+            .merge(letters)
             .merge(components)
             .fallback(|| async { ApiError::new(StatusCode::NOT_FOUND, "not_found", "no such path") })
             .method_not_allowed_fallback(|| async {

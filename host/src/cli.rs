@@ -3,6 +3,7 @@
 //! Each command is a file that turns its arguments into calls of the layers below, and their result into
 //! an [`Exit`]. Only here anything is printed, and only here the process ends.
 
+mod arguments;
 mod check;
 mod connections;
 mod dead_letters;
@@ -11,6 +12,7 @@ mod exit;
 mod health;
 mod init;
 mod man;
+mod part;
 mod pipelines;
 mod plugin_inspect;
 mod plugin_run;
@@ -23,6 +25,7 @@ mod replay;
 mod run;
 mod running_host;
 mod schema;
+mod shape;
 mod signals;
 mod single_plugin;
 mod speed;
@@ -34,16 +37,14 @@ pub use exit::Exit;
 pub(crate) use replay::{Recording, replay};
 pub use speed::Speed;
 
-use crate::config::{self, Config, ConfigErrors, Environment, Loaded};
+use crate::config::{self, ConfigErrors, Environment, Loaded};
 use crate::plugin::{CONTRACT_VERSION, WASMTIME_VERSION};
 use crate::shutdown::Shutdown;
 use crate::telemetry::{LogFormat, flush_log, init_log, say};
-use crate::websocket;
 use clap::{Parser, Subcommand, ValueEnum};
 use std::fmt::Display;
 use std::io::{self, IsTerminal as _, Write as _};
-use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
@@ -52,9 +53,6 @@ use tokio::sync::Notify;
 /// How long the end of the process waits for its last words to be read: not at all by those who have
 /// stopped reading.
 const LOG_PATIENCE: Duration = Duration::from_millis(250);
-
-/// The configuration file, if none is named.
-const CONFIG_FILE: &str = "tidemill.toml";
 
 static VERSION: LazyLock<String> = LazyLock::new(|| {
     let version = env!("CARGO_PKG_VERSION");
@@ -228,12 +226,6 @@ fn environment() -> Environment {
     text.collect()
 }
 
-/// A url that can be dialled.
-fn url(text: &str) -> Result<String, String> {
-    websocket::check_url(text)?;
-    Ok(text.to_owned())
-}
-
 /// Writes the answer of a command to standard output, and says how the command ends that was to end so.
 fn answer(text: &str, exit: Exit) -> Exit {
     let mut stdout = io::stdout().lock();
@@ -269,47 +261,6 @@ fn tell(text: impl Display) {
 /// Whether standard error is a terminal, which understands colours.
 fn is_terminal() -> bool {
     io::stderr().is_terminal()
-}
-
-/// A duration on the command line, written as in the configuration.
-fn duration(text: &str) -> Result<Duration, String> {
-    config::units::parse_duration(text).ok_or_else(|| "write it as \"250ms\", \"10s\" or \"1m\"".into())
-}
-
-/// An address to listen on, on the command line.
-fn address(text: &str) -> Result<SocketAddr, String> {
-    text.parse().map_err(|_| "write it as \"127.0.0.1:9001\", or \"[::1]:9001\"".into())
-}
-
-/// The address of a running host's HTTP API on the command line, which may have a name.
-fn admin_address(text: &str) -> Result<String, String> {
-    let is_one = text
-        .rsplit_once(':')
-        .is_some_and(|(host, port)| !host.is_empty() && !host.contains('/') && port.parse::<u16>().is_ok());
-    if is_one { Ok(text.to_owned()) } else { Err("write it as \"127.0.0.1:10080\"".into()) }
-}
-
-/// The configuration file that a command reads.
-#[derive(Debug, clap::Args)]
-struct ConfigFile {
-    /// The configuration file.
-    #[arg(short = 'c', long = "config", value_name = "FILE", default_value = CONFIG_FILE)]
-    file: PathBuf,
-}
-
-impl ConfigFile {
-    /// Whether it is the file that is read if none is named.
-    fn is_default(&self) -> bool {
-        self.file == Path::new(CONFIG_FILE)
-    }
-
-    /// The configuration; where none is named and there is none, what holds without one.
-    fn load_or_default(&self) -> Result<Config, ConfigErrors> {
-        if self.is_default() && !self.file.exists() {
-            return Ok(Config::default());
-        }
-        load(&self.file).map(|loaded| loaded.config)
-    }
 }
 
 #[cfg(test)]

@@ -92,7 +92,7 @@ pub use schema::schema;
 pub use server::Server;
 pub use server_tls::{ClientCertificates, Identity, ServerTls};
 pub use shape::nearest;
-pub use swap::SwapSettings;
+pub use swap::{MOST_SHADOWED, SwapSettings};
 pub use text::{EndpointText, FilePath, Pem, SecretError, without_user_info};
 pub use url::{UrlError, WebSocketUrl};
 

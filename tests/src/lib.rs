@@ -7,6 +7,7 @@
 pub mod authority;
 pub mod exchange;
 pub mod host;
+pub mod impostor;
 mod log;
 pub mod peers;
 pub mod prometheus;

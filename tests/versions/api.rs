@@ -125,7 +125,15 @@ async fn what_is_no_component_or_comes_in_the_wrong_way_is_refused_and_changes_n
         }
         let path = "/api/v1/plugins/x";
         let wrong = [("Content-Type", "application/json")];
-        assert_eq!(host.send("PUT", path, &wrong, &first).0, 415);
+        let told = |headers: &[(&str, &str)]| {
+            let (status, answer) = host.send("PUT", path, headers, &first);
+            let answer: Value = serde_json::from_str(&answer).unwrap();
+            (status, answer["error"]["message"].as_str().unwrap().to_owned())
+        };
+        let says = "the body says that it is application/json, and this path takes application/wasm";
+        assert_eq!(told(&wrong), (415, says.to_owned()));
+        let silent = "the body does not say what it is, and this path takes application/wasm";
+        assert_eq!(told(&[]), (415, silent.to_owned()));
         let nobody = [COMPONENT[0], ("Authorization", "Bearer nobody")];
         assert_eq!(host.send("PUT", path, &nobody, &first).0, 401);
         let page = [COMPONENT[0], ("Origin", "http://evil.example")];

@@ -72,9 +72,11 @@ impl From<ControlError> for ApiError {
             ControlError::NotFound(_) => {
                 (StatusCode::NOT_FOUND, "not_found", "GET /api/v1/pipelines lists them")
             }
-            ControlError::Taken(_) => {
-                (StatusCode::CONFLICT, "taken", "choose another name, or DELETE the pipeline first")
-            }
+            ControlError::Taken(_) => (
+                StatusCode::CONFLICT,
+                "taken",
+                "choose another name, or remove the pipeline first: DELETE /api/v1/pipelines/NAME",
+            ),
             ControlError::Stopping(_) => {
                 (StatusCode::CONFLICT, "stopping", "try again when its state is `stopped`")
             }

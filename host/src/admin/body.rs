@@ -3,10 +3,12 @@
 //! It says what it is by a media type that a form of a web page cannot have, and is there whole before anyone works
 //! on it.
 
+use super::HostView;
 use super::api_error::ApiError;
+use crate::foreign_text;
 use axum::body::{Body, to_bytes};
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use std::sync::Arc;
@@ -18,43 +20,61 @@ use tokio::time::timeout;
 pub(super) const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 /// A pipeline as JSON is far smaller.
 const MAX_JSON_BYTES: usize = 1 << 20;
-/// Components that are taken in at once; the next ones wait, and their time goes on.
+/// Large bodies that are taken in at once; the next ones wait, and their time goes on.
 const COMPONENTS_AT_ONCE: usize = 4;
+const LETTERS_AT_ONCE: usize = 2;
 
 /// What the bodies of some paths have to be.
 #[derive(Clone, Debug)]
 pub(super) struct BodyRule {
     media_type: &'static str,
-    max_bytes: usize,
+    most: MostBytes,
     /// How many are taken in at once, where that is to be bounded.
     at_once: Option<Arc<Semaphore>>,
+}
+
+/// How large a body may be.
+#[derive(Clone, Debug)]
+enum MostBytes {
+    /// So large.
+    Always(usize),
+    /// As large as a dead letter of this host can be.
+    Letter(Arc<HostView>),
 }
 
 impl BodyRule {
     /// JSON.
     pub(super) fn json() -> Self {
-        Self { media_type: "application/json", max_bytes: MAX_JSON_BYTES, at_once: None }
+        Self { media_type: "application/json", most: MostBytes::Always(MAX_JSON_BYTES), at_once: None }
+    }
+
+    /// Dead letters of this host, as JSON.
+    pub(super) fn letters(host: Arc<HostView>) -> Self {
+        let at_once = Some(Arc::new(Semaphore::new(LETTERS_AT_ONCE)));
+        Self { media_type: "application/json", most: MostBytes::Letter(host), at_once }
     }
 
     /// A component of at most this size.
     pub(super) fn component(max_bytes: usize) -> Self {
         let at_once = Some(Arc::new(Semaphore::new(COMPONENTS_AT_ONCE)));
-        Self { media_type: "application/wasm", max_bytes, at_once }
+        Self { media_type: "application/wasm", most: MostBytes::Always(max_bytes), at_once }
     }
 }
 
 /// Takes in the body of a request before anyone works on it, if it is what it has to be.
 pub(super) async fn whole_body(State(rule): State<BodyRule>, request: Request, next: Next) -> Response {
-    let BodyRule { media_type, max_bytes, at_once } = rule;
+    let BodyRule { media_type, most, at_once } = rule;
     let (head, body) = request.into_parts();
     if !has_body(&head.headers) {
         return next.run(Request::from_parts(head, Body::empty())).await;
     }
     if !is_of_type(&head.headers, media_type) {
-        let message = format!("the body must be {media_type}");
-        let refusal = ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "media_type", message);
-        return refusal.hint(format!("send `Content-Type: {media_type}`")).into_response();
+        return other_type(&head.headers, media_type).into_response();
     }
+    let max_bytes = match most {
+        MostBytes::Always(bytes) => bytes,
+        MostBytes::Letter(host) => host.most_letter_bytes(),
+    };
     let taken = async {
         let _turn = match at_once {
             Some(at_once) => at_once.acquire_owned().await.ok(),
@@ -80,6 +100,18 @@ pub(super) async fn whole_body(State(rule): State<BodyRule>, request: Request, n
             ApiError::new(StatusCode::REQUEST_TIMEOUT, "too_slow", message).into_response()
         }
     }
+}
+
+fn other_type(headers: &HeaderMap, media_type: &str) -> ApiError {
+    let given = headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes).map(String::from_utf8_lossy);
+    let is = match given {
+        Some(given) => format!("says that it is {}", foreign_text::shown(&given)),
+        None => "does not say what it is".to_owned(),
+    };
+    let what = if media_type == "application/wasm" { "the component itself" } else { "JSON" };
+    let message = format!("the body {is}, and this path takes {media_type}");
+    let hint = format!("send {what} with the header `Content-Type: {media_type}`");
+    ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "media_type", message).hint(hint)
 }
 
 fn has_body(headers: &HeaderMap) -> bool {

@@ -34,6 +34,9 @@ pub(crate) enum AskError {
     Absent(io::Error),
     /// What listens there does not speak HTTP.
     #[error(transparent)]
+    Foreign(Box<dyn Error + Send + Sync>),
+    /// The connection ended before the answer did.
+    #[error(transparent)]
     Broken(Box<dyn Error + Send + Sync>),
     /// No whole answer came in time.
     #[error("no answer came after {0:?}")]
@@ -58,6 +61,11 @@ impl ApiRequest {
         Self { body: Some(("application/wasm", body.into())), ..self }
     }
 
+    /// Whether it asks for something to be done.
+    pub(crate) fn is_order(&self) -> bool {
+        self.method != "GET"
+    }
+
     /// The same with so much time for the whole answer.
     #[must_use]
     pub(crate) fn within(self, timeout: Duration) -> Self {
@@ -65,10 +73,20 @@ impl ApiRequest {
     }
 }
 
+impl AskError {
+    fn of_exchange(error: Box<dyn Error + Send + Sync>) -> Self {
+        let is_cut = error.downcast_ref::<hyper::Error>().is_some_and(|error| {
+            let is_of_system = error.source().is_some_and(|cause| cause.is::<io::Error>());
+            error.is_incomplete_message() || error.is_closed() || error.is_canceled() || is_of_system
+        });
+        if is_cut { Self::Broken(error) } else { Self::Foreign(error) }
+    }
+}
+
 /// What the API at this address answers to a request: the status, and the body as text.
 ///
 /// # Errors
-/// If nobody listens there, what listens does not speak HTTP, or the time is over.
+/// If nobody listens there, what listens does not speak HTTP, it leaves in the middle, or the time is over.
 pub(crate) async fn ask(
     address: &str,
     token: Option<&str>,
@@ -77,7 +95,7 @@ pub(crate) async fn ask(
     let time = request.timeout;
     let answered = async {
         let stream = TcpStream::connect(address).await.map_err(AskError::Absent)?;
-        exchange(stream, address, token, request).await.map_err(AskError::Broken)
+        exchange(stream, address, token, request).await.map_err(AskError::of_exchange)
     };
     timeout(time, answered).await.unwrap_or(Err(AskError::TimedOut(time)))
 }

@@ -6,7 +6,7 @@
 use super::HostView;
 use super::api_error::ApiError;
 use super::query::Query;
-use crate::config::{self, Outputs, SOURCE, nearest};
+use crate::config::{self, Outputs, SOURCE, SourceConfig, nearest};
 use crate::dead_letters::{Letter, LetterFilter, RetryOrder, RetryReport, ShownLetter};
 use crate::reason::Reason;
 use crate::telemetry::PipelineState;
@@ -18,6 +18,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -34,11 +35,17 @@ const KEPT_PATIENCE: Duration = Duration::from_secs(5);
 /// How long letters that come with a request may take to enter.
 const GIVEN_PATIENCE: Duration = Duration::from_secs(30);
 /// Least and most messages a second.
-const RATES: std::ops::RangeInclusive<f64> = 0.001..=1e6;
+const RATES: RangeInclusive<f64> = 0.001..=1e6;
+/// The largest message that a pipeline can have without being told so: a line of a file.
+const LARGEST_MESSAGE_BYTES: usize = 32 << 20;
+/// A byte of a text takes so many in JSON at most, where it is a control character.
+const BYTES_IN_JSON: usize = 6;
+/// What a letter takes beside its message.
+const LETTER_BYTES: usize = 1 << 20;
 
 /// What is to be retried, and how.
 #[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "an object that says which letters are meant")]
 struct RetryRequest {
     /// Letters that are kept, by name.
     ids: Option<Vec<String>>,
@@ -68,8 +75,8 @@ pub(super) async fn list(
     RawQuery(query): RawQuery,
 ) -> Result<Json<Value>, ApiError> {
     let query = Query::parse(query.as_deref(), &["pipeline", "reason", "limit", "before"])?;
-    let filter = filter(query.text("pipeline"), query.text("reason"))?;
-    let limit = query.parsed("limit")?.unwrap_or(PAGE).clamp(1, LARGEST_PAGE);
+    let filter = host.filter(query.text("pipeline"), query.text("reason"))?;
+    let limit = query.number("limit", 1..=LARGEST_PAGE)?.unwrap_or(PAGE);
     let before = query.text("before").map(|name| host.dead_letters.number(name).ok_or_else(|| absent(name)));
     let (page, total) = host.dead_letters.newest(&filter, before.transpose()?, limit);
     let page: Vec<_> = page.iter().map(|shown| host.shown(shown, SHORT_BYTES)).collect();
@@ -139,6 +146,14 @@ pub(super) async fn retry(State(host): State<Arc<HostView>>, body: Bytes) -> Res
 }
 
 impl HostView {
+    /// What a request with one letter of a pipeline may take: all that can have been written as a line of a file.
+    pub(super) fn most_letter_bytes(&self) -> usize {
+        let pipelines = self.handle.pipelines();
+        let largest = pipelines.iter().map(|pipeline| largest_message_bytes(&pipeline.config)).max();
+        let largest = largest.unwrap_or(0).max(LARGEST_MESSAGE_BYTES);
+        largest.saturating_mul(BYTES_IN_JSON).saturating_add(LETTER_BYTES)
+    }
+
     /// A letter as it is kept, and where it enters again.
     fn shown(&self, shown: &ShownLetter, most_bytes: usize) -> Value {
         let mut json = shown.letter.to_json(most_bytes);
@@ -160,13 +175,28 @@ impl HostView {
     /// There are none, and why.
     fn places(&self, letter: &Letter) -> Result<Vec<String>, String> {
         if letter.whole_bytes.is_some() {
-            return Err("its message was too large to be kept whole; a dead-letter file has it".to_owned());
+            let why = "its message was too large to be kept whole; if its pipeline writes dead letters to a file, \
+                       it can be retried from there";
+            return Err(why.to_owned());
         }
         let pipeline = self.handle.pipeline(&letter.pipeline);
         let pipeline = pipeline.ok_or_else(|| format!("there is no pipeline \"{}\"", letter.pipeline))?;
         let stages = stages(&pipeline.config, &letter.stage);
         let none = || format!("pipeline \"{}\" has no stage \"{}\" any more", letter.pipeline, letter.stage);
         if stages.is_empty() { Err(none()) } else { Ok(stages) }
+    }
+
+    /// The letters that are meant. A pipeline that was removed may have left some.
+    fn filter(&self, pipeline: Option<&str>, reason: Option<&str>) -> Result<LetterFilter, ApiError> {
+        let reason = reason.map(|name| Reason::of_name(name).ok_or_else(|| no_reason(name))).transpose()?;
+        let of_pipeline = LetterFilter { pipeline: pipeline.map(str::to_owned), reason: None };
+        if let Some(name) = pipeline
+            && self.handle.pipeline(name).is_none()
+            && self.dead_letters.newest(&of_pipeline, None, 0).1 == 0
+        {
+            return Err(self.no_pipeline(name));
+        }
+        Ok(LetterFilter { reason, ..of_pipeline })
     }
 
     /// Why a letter cannot be retried now, if it cannot.
@@ -182,7 +212,7 @@ impl HostView {
 
     fn sorted(&self, request: RetryRequest) -> Result<Sorted, ApiError> {
         let RetryRequest { ids, all, letters, pipeline, reason, .. } = request;
-        let filter = filter(pipeline.as_deref(), reason.as_deref())?;
+        let filter = self.filter(pipeline.as_deref(), reason.as_deref())?;
         let mut sorted = Sorted::default();
         match (ids, all, letters) {
             (Some(ids), false, None) if ids.len() <= MOST_LETTERS => {
@@ -280,19 +310,22 @@ fn stages(pipeline: &config::Pipeline, stage: &str) -> Vec<String> {
     sinks().filter(|sink| takes_default(&sink.outputs)).map(|sink| sink.name.clone()).collect()
 }
 
-fn filter(pipeline: Option<&str>, reason: Option<&str>) -> Result<LetterFilter, ApiError> {
-    let reason = reason.map(|name| {
-        Reason::of_name(name).ok_or_else(|| {
-            let known = Reason::ALL.map(Reason::as_str);
-            let hint = match nearest(name, known.into_iter()) {
-                Some(near) => format!("did you mean `{near}`?"),
-                None => format!("a reason is one of {}", known.join(", ")),
-            };
-            ApiError::new(StatusCode::BAD_REQUEST, "bad_request", format!("there is no reason `{name}`"))
-                .hint(hint)
-        })
-    });
-    Ok(LetterFilter { pipeline: pipeline.map(str::to_owned), reason: reason.transpose()? })
+/// The largest message that a pipeline may be given, or make.
+fn largest_message_bytes(pipeline: &config::Pipeline) -> usize {
+    let received = match &pipeline.source {
+        SourceConfig::WebSocket(source) => source.endpoint.max_message_size_bytes,
+        _ => 0,
+    };
+    pipeline.transforms.iter().map(|transform| transform.limits.output_bytes).fold(received, usize::max)
+}
+
+fn no_reason(name: &str) -> ApiError {
+    let known = Reason::ALL.map(Reason::as_str);
+    let hint = match nearest(name, known.into_iter()) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None => format!("a reason is one of {}", known.join(", ")),
+    };
+    ApiError::new(StatusCode::BAD_REQUEST, "bad_request", format!("there is no reason `{name}`")).hint(hint)
 }
 
 fn invalid(message: &str) -> ApiError {

@@ -6,7 +6,7 @@ use super::HostView;
 use super::api_error::ApiError;
 use super::query::Query;
 use super::reload;
-use crate::config;
+use crate::config::{self, nearest};
 use crate::control::ControlError;
 use crate::reason::Reason;
 use crate::telemetry::{Described, Metrics, PipelineState};
@@ -28,7 +28,7 @@ pub(super) async fn get(
     State(host): State<Arc<HostView>>,
     Path(name): Path<String>,
 ) -> Result<Response, ApiError> {
-    let pipeline = host.handle.pipeline(&name).ok_or(ControlError::NotFound(name))?;
+    let pipeline = host.handle.pipeline(&name).ok_or_else(|| host.no_pipeline(&name))?;
     Ok(Json(host.describe(&pipeline)).into_response())
 }
 
@@ -43,7 +43,7 @@ pub(super) async fn remove(
     State(host): State<Arc<HostView>>,
     Path(name): Path<String>,
 ) -> Result<StatusCode, ApiError> {
-    host.handle.remove(&name).await?;
+    host.handle.remove(&name).await.map_err(|error| host.told(error))?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -52,7 +52,7 @@ pub(super) async fn start(
     State(host): State<Arc<HostView>>,
     Path(name): Path<String>,
 ) -> Result<Response, ApiError> {
-    let started = host.handle.start(&name).await?;
+    let started = host.handle.start(&name).await.map_err(|error| host.told(error))?;
     let runs = started.state == PipelineState::Running;
     let status = if runs { StatusCode::OK } else { StatusCode::ACCEPTED };
     Ok((status, Json(host.describe(&started))).into_response())
@@ -62,7 +62,7 @@ pub(super) async fn stop(
     State(host): State<Arc<HostView>>,
     Path(name): Path<String>,
 ) -> Result<Response, ApiError> {
-    let stopped = host.handle.stop(&name).await?;
+    let stopped = host.handle.stop(&name).await.map_err(|error| host.told(error))?;
     Ok(Json(host.describe(&stopped)).into_response())
 }
 
@@ -79,7 +79,7 @@ pub(super) async fn replace(
     if pipeline.name != name {
         let message = format!("this is pipeline \"{name}\", and the body has the name \"{}\"", pipeline.name);
         return Err(ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "other_name", message)
-            .hint("a pipeline keeps its name: DELETE it, and POST one with another to /api/v1/pipelines"));
+            .hint("a pipeline keeps its name: remove this one, and add one with the other name"));
     }
     Ok(Json(reload::as_json(host.handle.replace(pipeline, dry_run).await?)))
 }
@@ -96,6 +96,26 @@ async fn read(host: &Arc<HostView>, body: Bytes) -> Result<config::Pipeline, Api
 }
 
 impl HostView {
+    /// That there is no pipeline of this name.
+    pub(super) fn no_pipeline(&self, name: &str) -> ApiError {
+        self.told(ControlError::NotFound(name.to_owned()))
+    }
+
+    /// Why a pipeline did not do what it was told; with the nearest name, where there is none of this one.
+    fn told(&self, error: ControlError) -> ApiError {
+        let pipelines = self.handle.pipelines();
+        let near = match &error {
+            ControlError::NotFound(name) => nearest(name, pipelines.iter().map(|each| &*each.config.name)),
+            _ => None,
+        };
+        let hint = near.map(|near| format!("did you mean \"{near}\"? GET /api/v1/pipelines lists them"));
+        let refusal = ApiError::from(error);
+        match hint {
+            Some(hint) => refusal.hint(hint),
+            None => refusal,
+        }
+    }
+
     /// A pipeline as it is configured, its state, and what it has counted.
     fn describe(&self, pipeline: &Described) -> Value {
         let mut answer = pipeline.config.shown();

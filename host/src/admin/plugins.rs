@@ -4,7 +4,7 @@ use super::HostView;
 use super::api_error::ApiError;
 use super::query::Query;
 use super::swaps::verdict;
-use crate::config::{Limits, units};
+use crate::config::{Limits, MOST_SHADOWED, units};
 use crate::control::ControlError;
 use crate::plugin_history::KeptVersion;
 use crate::telemetry::Described;
@@ -80,7 +80,7 @@ fn options(query: Option<&str>) -> Result<SwapOptions, ApiError> {
         let wrong = || wrong(format!("`probation={text}` is no duration")).hint("write it as 30s or 5m");
         units::parse_duration(text).ok_or_else(wrong)
     });
-    let (shadow, probation) = (query.parsed("shadow")?, probation.transpose()?);
+    let (shadow, probation) = (query.number("shadow", 0..=MOST_SHADOWED)?, probation.transpose()?);
     Ok(SwapOptions { state_fresh, shadow, probation, ..SwapOptions::default() })
 }
 

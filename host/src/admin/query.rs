@@ -4,6 +4,7 @@ use super::api_error::ApiError;
 use axum::http::StatusCode;
 use std::borrow::Cow;
 use std::fmt::Display;
+use std::ops::RangeInclusive;
 use std::str::FromStr;
 use url::form_urlencoded;
 
@@ -37,15 +38,33 @@ impl<'q> Query<'q> {
         self.0.iter().find(|(other, _)| other == name).map(|(_, value)| &**value)
     }
 
-    /// The value of a name as something else, if it is there.
+    /// The value of a name as a number of this range, if it is there.
     ///
     /// # Errors
-    /// It is nothing of that kind.
-    pub(super) fn parsed<T: FromStr<Err: Display>>(&self, name: &str) -> Result<Option<T>, ApiError> {
-        let parsed = self
-            .text(name)
-            .map(|text| text.parse().map_err(|error| wrong(format!("`{name}={text}` cannot be: {error}"))));
-        parsed.transpose()
+    /// It is none.
+    pub(super) fn number<T>(&self, name: &str, range: RangeInclusive<T>) -> Result<Option<T>, ApiError>
+    where
+        T: FromStr + PartialOrd + Display,
+    {
+        let number = self.text(name).map(|text| {
+            text.parse().ok().filter(|number| range.contains(number)).ok_or_else(|| {
+                let (least, most) = (range.start(), range.end());
+                wrong(format!("`{name}={text}` cannot be: it is a number from {least} to {most}"))
+            })
+        });
+        number.transpose()
+    }
+
+    /// Whether a name is there and its value is true.
+    ///
+    /// # Errors
+    /// It is neither true nor false.
+    pub(super) fn flag(&self, name: &str) -> Result<bool, ApiError> {
+        match self.text(name) {
+            None | Some("false") => Ok(false),
+            Some("true") => Ok(true),
+            Some(text) => Err(wrong(format!("`{name}={text}` cannot be: it is true or false"))),
+        }
     }
 }
 
@@ -62,9 +81,11 @@ mod tests {
         let query = Query::parse(Some("pipeline=the%20first+one&limit=5"), &["pipeline", "limit"]);
         let query = query.expect("it is right");
         assert_eq!(query.text("pipeline"), Some("the first one"));
-        assert_eq!(query.parsed::<usize>("limit").expect("a number"), Some(5));
-        assert_eq!(query.parsed::<usize>("before").expect("absent"), None);
-        assert!(query.parsed::<usize>("pipeline").is_err());
+        assert_eq!(query.number("limit", 1..=5).expect("a number"), Some(5));
+        assert_eq!(query.number("before", 1..=5).expect("absent"), None);
+        assert!(query.number("pipeline", 1..=5).is_err());
+        assert!(query.number("limit", 6..=9).is_err() && query.number("limit", 1..=4).is_err());
+        assert!(!query.flag("dry_run").expect("absent") && query.flag("limit").is_err());
         assert!(Query::parse(None, &[]).is_ok());
         for wrong in ["a=1", "limit=1&limit=2", "limit=1&LIMIT=2"] {
             assert!(Query::parse(Some(wrong), &["limit"]).is_err(), "{wrong}");

@@ -23,7 +23,7 @@ pub(super) async fn reload(
     RawQuery(query): RawQuery,
 ) -> Result<Json<Value>, ApiError> {
     let query = Query::parse(query.as_deref(), &["dry_run"])?;
-    let dry_run = query.parsed("dry_run")?.unwrap_or(false);
+    let dry_run = query.flag("dry_run")?;
     let ReloadReport { dry_run, pipelines, restart_required } = host.handle.reload(dry_run).await?;
     let pipelines: Vec<_> = pipelines.into_iter().map(as_json).collect();
     Ok(Json(json!({ "dry_run": dry_run, "pipelines": pipelines, "restart_required": restart_required })))

@@ -5,12 +5,14 @@
 //! request keeps nothing from ending.
 
 use axum::Router;
+use hyper::body::Body as _;
 use hyper::server::conn::http1;
 use hyper::service::Service as _;
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
 use std::io;
 use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -18,7 +20,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 /// Most connections; whoever comes then waits in the queue of the system.
@@ -27,6 +29,11 @@ const MAX_CONNECTIONS: usize = 256;
 const HEADERS_TIMEOUT: Duration = Duration::from_secs(10);
 /// In which nothing is asked, or nothing of an answer is taken.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a peer that was refused may say nothing before it is left. One that still sends its body would not see the
+/// answer if nobody read on: the system resets a connection that is closed with something unread.
+const FAREWELL: Duration = Duration::from_secs(2);
+/// What is read at once, and thrown away, at the end.
+const UNREAD_BYTES: usize = 64 << 10;
 /// For what is left of answers when the API ends.
 const LAST_WORDS: Duration = Duration::from_millis(250);
 /// Between two attempts to accept when the system refuses: it has no more files, say.
@@ -81,16 +88,20 @@ async fn connection(stream: TcpStream, router: Router, stop: CancellationToken) 
         let pace = pace.clone();
         move |request: hyper::Request<hyper::body::Incoming>| {
             pace.set(Doing::Answer);
+            let has_body = !request.body().is_end_stream();
             let answered = service.call(request);
             let pace = pace.clone();
             async move {
                 let answer = answered.await;
                 pace.set(Doing::Nothing(Instant::now()));
+                if has_body && answer.as_ref().is_ok_and(|answer| answer.status().is_client_error()) {
+                    pace.leaves_unread.store(true, Ordering::Relaxed);
+                }
                 answer
             }
         }
     });
-    let io = TokioIo::new(Paced { stream, pace: pace.clone() });
+    let io = TokioIo::new(Paced { stream, pace: pace.clone(), farewell: None });
     let mut connection = pin!(http1::Builder::new().serve_connection(io, service));
     let mut is_stopping = false;
     loop {
@@ -130,11 +141,16 @@ enum Doing {
 
 /// What a connection does now; clones are one and the same.
 #[derive(Clone, Debug)]
-struct BodyPace(Arc<Mutex<Doing>>);
+struct BodyPace {
+    doing: Arc<Mutex<Doing>>,
+    /// A request was refused, maybe before its body was read.
+    leaves_unread: Arc<AtomicBool>,
+}
 
 impl Default for BodyPace {
     fn default() -> Self {
-        Self(Arc::new(Mutex::new(Doing::Headers(Instant::now()))))
+        let doing = Arc::new(Mutex::new(Doing::Headers(Instant::now())));
+        Self { doing, leaves_unread: Arc::default() }
     }
 }
 
@@ -169,7 +185,7 @@ impl BodyPace {
     }
 
     fn lock(&self) -> MutexGuard<'_, Doing> {
-        self.0.lock().expect("nothing panics while it is held")
+        self.doing.lock().expect("nothing panics while it is held")
     }
 }
 
@@ -177,6 +193,8 @@ impl BodyPace {
 struct Paced {
     stream: TcpStream,
     pace: BodyPace,
+    /// When a peer is left that was refused.
+    farewell: Option<Pin<Box<Sleep>>>,
 }
 
 impl AsyncRead for Paced {
@@ -203,8 +221,28 @@ impl AsyncWrite for Paced {
         Pin::new(&mut self.get_mut().stream).poll_flush(cx)
     }
 
+    /// Says that no more comes, and reads what a peer that was refused still sends.
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+        let this = self.get_mut();
+        if this.farewell.is_none() {
+            ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
+        }
+        if !this.pace.leaves_unread.load(Ordering::Relaxed) {
+            return Poll::Ready(Ok(()));
+        }
+        let farewell = this.farewell.get_or_insert_with(|| Box::pin(sleep(FAREWELL)));
+        let mut unread = vec![0; UNREAD_BYTES];
+        loop {
+            let mut buffer = ReadBuf::new(&mut unread);
+            match Pin::new(&mut this.stream).poll_read(cx, &mut buffer) {
+                Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {
+                    farewell.as_mut().reset(Instant::now() + FAREWELL);
+                }
+                // It has left, or is left.
+                Poll::Ready(_) => return Poll::Ready(Ok(())),
+                Poll::Pending => return farewell.as_mut().poll(cx).map(Ok),
+            }
+        }
     }
 }
 
@@ -268,6 +306,22 @@ mod tests {
         let whole = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
         let (text, took) = answer(&mut sent(address, whole).await).await;
         assert!(text.ends_with("at once") && is_about(took, IDLE_TIMEOUT), "{text} after {took:?}");
+    }
+
+    #[tokio::test]
+    async fn whoever_sends_a_body_that_is_refused_can_send_all_of_it_and_sees_the_answer() {
+        let (address, _stop, _serving) = api().await;
+        let body = vec![b' '; 70 << 20];
+        for (media_type, status) in [("application/json", 413), ("text/plain", 415)] {
+            let length = body.len();
+            let head = format!(
+                "POST / HTTP/1.1\r\nHost: a\r\nContent-Type: {media_type}\r\nContent-Length: {length}\r\n\r\n"
+            );
+            let mut stream = sent(address, &head).await;
+            stream.write_all(&body).await.expect("it is read to its end");
+            let (text, _) = answer(&mut stream).await;
+            assert!(text.starts_with(&format!("HTTP/1.1 {status} ")), "{text}");
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,6 +1,7 @@
 //! `tidemill check`: what is wrong with a configuration, and with the plugins it names.
 
-use super::{ConfigFile, Exit, answer, block_on, complain, is_terminal, load, tell};
+use super::arguments::ConfigFile;
+use super::{Exit, answer, block_on, complain, is_terminal, load, tell};
 use crate::app::{self, CheckFinding};
 use crate::config::{Config, ConfigError, Loaded};
 use crate::connector::CurrentPlugins;

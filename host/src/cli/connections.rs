@@ -1,10 +1,12 @@
 //! `tidemill connections`: who is connected to a running host, closing a connection, and trying an endpoint.
 
-use super::pipelines::mistakes;
+use super::arguments::name;
+use super::part::sending;
 use super::readable::{beginning, since, text};
-use super::running_host::{HostRefusal, RunningHost, asking};
+use super::running_host::{HostArgs, HostRefusal, asking};
+use super::shape::AnswerShape;
 use super::table::table;
-use super::{Exit, complain, is_terminal, tell};
+use super::{Exit, complain};
 use crate::admin::ApiRequest;
 use crate::config::{PartFile, units};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
@@ -18,6 +20,15 @@ const CHECK_TIMEOUT: Duration = Duration::from_mins(10);
 const ERROR_CHARACTERS: usize = 80;
 /// Metadata of a connection that has a column of its own, or is in another row.
 const SHOWN_APART: [&str; 3] = ["__meta_connection", "__meta_peer", "__meta_source"];
+/// What a host tells of its endpoints, and of one that it has tried.
+const ENDPOINTS: AnswerShape = AnswerShape::Object(&[("endpoints", AnswerShape::List(&ENDPOINT))]);
+const ENDPOINT: AnswerShape = AnswerShape::Object(&[
+    ("pipeline", AnswerShape::Text),
+    ("endpoint", AnswerShape::Text),
+    ("state", AnswerShape::Text),
+    ("connections", AnswerShape::List(&AnswerShape::Object(&[("id", AnswerShape::Text)]))),
+]);
+const REACHED: AnswerShape = AnswerShape::Object(&[("reachable", AnswerShape::Flag)]);
 
 #[derive(Debug, clap::Args)]
 #[command(args_conflicts_with_subcommands = true)]
@@ -40,22 +51,17 @@ enum ConnectionsCommand {
 
 #[derive(Debug, clap::Args)]
 struct ConnectionList {
-    /// Answer in JSON.
-    #[arg(long)]
-    json: bool,
     #[command(flatten)]
-    host: RunningHost,
+    host: HostArgs,
 }
 
 #[derive(Debug, clap::Args)]
 struct ConnectionClose {
     /// The id of the connection, as the list has it.
+    #[arg(value_parser = name)]
     id: String,
-    /// Answer in JSON.
-    #[arg(long)]
-    json: bool,
     #[command(flatten)]
-    host: RunningHost,
+    host: HostArgs,
 }
 
 #[derive(Debug, clap::Args)]
@@ -63,11 +69,8 @@ struct ConnectionCheck {
     /// The table of a source or a sink as TOML or JSON, by the file's ending.
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// Answer in JSON.
-    #[arg(long)]
-    json: bool,
     #[command(flatten)]
-    host: RunningHost,
+    host: HostArgs,
 }
 
 impl ConnectionsArgs {
@@ -83,58 +86,35 @@ impl ConnectionsArgs {
 
 impl ConnectionList {
     async fn answer(self) -> Result<(String, Exit), HostRefusal> {
-        let all = self.host.demand(ApiRequest::new("GET", "/api/v1/connections")).await?;
-        let text = if self.json { format!("{all:#}\n") } else { as_tables(&all) };
-        Ok((text, Exit::Success))
+        let all = self.host.ask(ApiRequest::new("GET", "/api/v1/connections"), ENDPOINTS).await?;
+        Ok((self.host.shown(&all, as_tables), Exit::Success))
     }
 }
 
 impl ConnectionClose {
     async fn answer(self) -> Result<(String, Exit), HostRefusal> {
         let path = format!("/api/v1/connections/{}", utf8_percent_encode(&self.id, NON_ALPHANUMERIC));
-        let answer = self.host.demand(ApiRequest::new("DELETE", path)).await?;
-        let text = if self.json { format!("{answer:#}\n") } else { format!("closed: {}\n", self.id) };
-        Ok((text, Exit::Success))
+        let answer = self.host.ask(ApiRequest::new("DELETE", path), AnswerShape::Nothing).await?;
+        let closed = |_: &Value| format!("closed: {}\n", self.id);
+        Ok((self.host.shown(&answer, closed), Exit::Success))
     }
 }
 
 impl ConnectionCheck {
     fn execute(self) -> Exit {
-        let file = match PartFile::load(&self.file) {
-            Ok(file) => file,
-            Err(errors) => {
-                tell(errors.render(is_terminal()));
-                return Exit::Failure;
+        let request = ApiRequest::new("POST", "/api/v1/connections/check").within(CHECK_TIMEOUT);
+        let reached = |answer: &Value| {
+            if answer["reachable"] == true {
+                return ("reachable\n".to_owned(), Exit::Success);
             }
-        };
-        asking(self.answer(file))
-    }
-
-    async fn answer(self, file: PartFile) -> Result<(String, Exit), HostRefusal> {
-        let request = ApiRequest::new("POST", "/api/v1/connections/check").json(file.json().to_owned());
-        let answer = match self.host.demand(request.within(CHECK_TIMEOUT)).await {
-            Ok(answer) => answer,
-            Err(refusal) => {
-                let told = refusal.answer.as_ref().map(|(_, answer)| mistakes(answer)).unwrap_or_default();
-                if told.is_empty() {
-                    return Err(refusal);
-                }
-                tell(file.errors(told).render(is_terminal()));
-                return Ok((String::new(), Exit::Failure));
+            if !self.host.json {
+                let hint = answer["hint"].as_str().filter(|hint| !hint.is_empty());
+                let hint = hint.map_or(String::new(), |hint| format!("\nhint: {hint}"));
+                complain(format!("{}{hint}", text(&answer["error"])));
             }
+            (String::new(), Exit::Failure)
         };
-        let is_reachable = answer["reachable"] == true;
-        let exit = if is_reachable { Exit::Success } else { Exit::Failure };
-        if self.json {
-            return Ok((format!("{answer:#}\n"), exit));
-        }
-        if is_reachable {
-            return Ok(("reachable\n".to_owned(), exit));
-        }
-        let hint = answer["hint"].as_str().filter(|hint| !hint.is_empty());
-        let hint = hint.map_or(String::new(), |hint| format!("\nhint: {hint}"));
-        complain(format!("{}{hint}", text(&answer["error"])));
-        Ok((String::new(), exit))
+        sending(PartFile::load(&self.file), request, REACHED, &self.host, reached)
     }
 }
 

@@ -1,12 +1,17 @@
 //! `tidemill health`: whether a running host is well, for health checks where there is no `curl`.
 
-use super::running_host::RunningHost;
-use super::{Exit, answer, block_on, complain};
-use crate::admin::{ApiRequest, AskError};
+use super::Exit;
+use super::arguments::duration;
+use super::running_host::{RunningHost, asking};
+use super::shape::AnswerShape;
+use crate::admin::ApiRequest;
 use std::time::Duration;
 
 /// Longest that an answer may take, unless `--timeout` says otherwise.
 const TIMEOUT: &str = "5s";
+/// What a host says of itself, and of its pipelines.
+const HEALTH: AnswerShape = AnswerShape::Object(&[("status", AnswerShape::Text)]);
+const READINESS: AnswerShape = AnswerShape::Object(&[("ready", AnswerShape::Flag)]);
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Health {
@@ -14,7 +19,7 @@ pub(super) struct Health {
     #[arg(long)]
     ready: bool,
     /// The longest time that the answer may take.
-    #[arg(long, value_parser = super::duration, value_name = "DURATION", default_value = TIMEOUT)]
+    #[arg(long, value_parser = duration, value_name = "DURATION", default_value = TIMEOUT)]
     timeout: Duration,
     #[command(flatten)]
     host: RunningHost,
@@ -22,26 +27,12 @@ pub(super) struct Health {
 
 impl Health {
     pub(super) fn execute(self) -> Exit {
-        block_on(|shutdown| async move {
-            let path = if self.ready { "/readyz" } else { "/healthz" };
-            let asked = self.host.exchange(ApiRequest::new("GET", path).within(self.timeout));
-            let answered = tokio::select! {
-                answered = asked => answered,
-                () = shutdown.requested() => return Exit::Failure,
-            };
-            let error = match answered {
-                Ok((status, body)) => {
-                    let exit = if status == 200 { Exit::Success } else { Exit::Failure };
-                    return answer(&format!("{}\n", body.trim_end()), exit);
-                }
-                Err(error) => error,
-            };
-            let hint = match error {
-                AskError::TimedOut(_) => "",
-                _ => "\nhint: `listen` under [admin] says where one does",
-            };
-            complain(format!("{}{hint}", self.host.silence(&error)));
-            Exit::Failure
+        asking(async move {
+            let (path, shape) = if self.ready { ("/readyz", READINESS) } else { ("/healthz", HEALTH) };
+            let request = ApiRequest::new("GET", path).within(self.timeout);
+            let (status, answer) = self.host.ask_either(request, shape, [200, 503]).await?;
+            let exit = if status == 200 { Exit::Success } else { Exit::Failure };
+            Ok((format!("{answer}\n"), exit))
         })
     }
 }

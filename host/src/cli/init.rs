@@ -1,6 +1,7 @@
 //! `tidemill init`: a first configuration, which runs as it is.
 
-use super::{ConfigFile, Exit, answer, complain};
+use super::arguments::ConfigFile;
+use super::{Exit, answer, complain};
 use crate::builtin;
 use std::fs::OpenOptions;
 use std::io::{self, Write as _};

@@ -1,11 +1,14 @@
 //! `tidemill pipelines`: the pipelines of a running host, listed, shown, added, removed, started and stopped.
 
+use super::Exit;
+use super::arguments::name;
+use super::part::sending;
 use super::readable::{since, text};
-use super::running_host::{HostRefusal, RunningHost, asking};
+use super::running_host::{HostArgs, HostRefusal, asking};
+use super::shape::AnswerShape;
 use super::table::table;
-use super::{Exit, is_terminal, tell};
 use crate::admin::ApiRequest;
-use crate::config::{Mistake, PartFile};
+use crate::config::PartFile;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Map, Value};
 use std::fmt::Write as _;
@@ -14,6 +17,19 @@ use std::time::Duration;
 
 /// Longest that a pipeline may take to start, or to stop within the grace period of its host.
 const CHANGE_TIMEOUT: Duration = Duration::from_mins(10);
+
+/// What a host tells of a pipeline, and of all of them.
+pub(super) const PIPELINE: AnswerShape = AnswerShape::Object(&[
+    ("name", AnswerShape::Text),
+    ("state", AnswerShape::Text),
+    (
+        "counters",
+        AnswerShape::Object(&[("received", AnswerShape::Count), ("transforms", STAGES), ("sinks", STAGES)]),
+    ),
+]);
+const STAGES: AnswerShape =
+    AnswerShape::Each(&AnswerShape::Object(&[("in", AnswerShape::Count), ("in_flight", AnswerShape::Count)]));
+const PIPELINES: AnswerShape = AnswerShape::Object(&[("pipelines", AnswerShape::List(&PIPELINE))]);
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum PipelinesCommand {
@@ -33,22 +49,17 @@ pub(super) enum PipelinesCommand {
 
 #[derive(Debug, clap::Args)]
 pub(super) struct PipelineList {
-    /// Answer in JSON.
-    #[arg(long)]
-    json: bool,
     #[command(flatten)]
-    host: RunningHost,
+    host: HostArgs,
 }
 
 #[derive(Debug, clap::Args)]
 pub(super) struct PipelineNamed {
     /// The name of the pipeline.
+    #[arg(value_parser = name)]
     name: String,
-    /// Answer in JSON.
-    #[arg(long)]
-    json: bool,
     #[command(flatten)]
-    host: RunningHost,
+    host: HostArgs,
 }
 
 #[derive(Debug, clap::Args)]
@@ -57,11 +68,8 @@ pub(super) struct PipelineAdd {
     /// variables are those of the host.
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// Answer in JSON.
-    #[arg(long)]
-    json: bool,
     #[command(flatten)]
-    host: RunningHost,
+    host: HostArgs,
 }
 
 impl PipelinesCommand {
@@ -79,9 +87,8 @@ impl PipelinesCommand {
 
 impl PipelineList {
     async fn answer(self) -> Result<(String, Exit), HostRefusal> {
-        let all = self.host.demand(ApiRequest::new("GET", "/api/v1/pipelines")).await?;
-        let text = if self.json { format!("{all:#}\n") } else { as_table(&all) };
-        Ok((text, Exit::Success))
+        let all = self.host.ask(ApiRequest::new("GET", "/api/v1/pipelines"), PIPELINES).await?;
+        Ok((self.host.shown(&all, as_table), Exit::Success))
     }
 }
 
@@ -93,20 +100,15 @@ impl PipelineNamed {
         shown: impl Fn(&Value) -> String,
     ) -> Result<(String, Exit), HostRefusal> {
         let request = ApiRequest::new(method, self.path(what)).within(CHANGE_TIMEOUT);
-        let answer = self.host.demand(request).await?;
-        let text = if self.json { format!("{answer:#}\n") } else { shown(&answer) };
-        Ok((text, Exit::Success))
+        let answer = self.host.ask(request, PIPELINE).await?;
+        Ok((self.host.shown(&answer, shown), Exit::Success))
     }
 
     async fn remove(self) -> Result<(String, Exit), HostRefusal> {
         let request = ApiRequest::new("DELETE", self.path("")).within(CHANGE_TIMEOUT);
-        let answer = self.host.demand(request).await?;
-        let text = if self.json {
-            format!("{answer:#}\n")
-        } else {
-            format!("removed: pipeline \"{}\"\n", self.name)
-        };
-        Ok((text, Exit::Success))
+        let answer = self.host.ask(request, AnswerShape::Nothing).await?;
+        let removed = |_: &Value| format!("removed: pipeline \"{}\"\n", self.name);
+        Ok((self.host.shown(&answer, removed), Exit::Success))
     }
 
     fn path(&self, what: &str) -> String {
@@ -116,42 +118,10 @@ impl PipelineNamed {
 
 impl PipelineAdd {
     fn execute(self) -> Exit {
-        let file = match PartFile::load_pipeline(&self.file) {
-            Ok(file) => file,
-            Err(errors) => {
-                tell(errors.render(is_terminal()));
-                return Exit::Failure;
-            }
-        };
-        asking(self.answer(file))
+        let request = ApiRequest::new("POST", "/api/v1/pipelines").within(CHANGE_TIMEOUT);
+        let added = |added: &Value| (state_line(added), Exit::Success);
+        sending(PartFile::load_pipeline(&self.file), request, PIPELINE, &self.host, added)
     }
-
-    async fn answer(self, file: PartFile) -> Result<(String, Exit), HostRefusal> {
-        let request = ApiRequest::new("POST", "/api/v1/pipelines").json(file.json().to_owned());
-        match self.host.demand(request.within(CHANGE_TIMEOUT)).await {
-            Ok(added) if self.json => Ok((format!("{added:#}\n"), Exit::Success)),
-            Ok(added) => Ok((state_line(&added), Exit::Success)),
-            Err(refusal) => {
-                let told = refusal.answer.as_ref().map(|(_, answer)| mistakes(answer)).unwrap_or_default();
-                if told.is_empty() {
-                    return Err(refusal);
-                }
-                tell(file.errors(told).render(is_terminal()));
-                Ok((String::new(), Exit::Failure))
-            }
-        }
-    }
-}
-
-/// What a host found wrong with a file, by the places in what it was given.
-pub(super) fn mistakes(answer: &Value) -> Vec<Mistake> {
-    let all = answer["error"]["errors"].as_array().into_iter().flatten();
-    let mistake = |each: &Value| Mistake {
-        pointer: text(&each["path"]),
-        message: text(&each["message"]),
-        hint: each["hint"].as_str().filter(|hint| !hint.is_empty()).map(str::to_owned),
-    };
-    all.map(mistake).collect()
 }
 
 fn as_table(all: &Value) -> String {
@@ -194,7 +164,7 @@ fn state_line(pipeline: &Value) -> String {
 }
 
 /// Why it does not do what it is to do, if so.
-fn note(pipeline: &Value) -> String {
+pub(super) fn note(pipeline: &Value) -> String {
     let missing =
         pipeline["plugins"].as_array().into_iter().flatten().map(text).collect::<Vec<_>>().join(", ");
     let waits = if missing.is_empty() { missing } else { format!("waits for {missing}") };

@@ -3,10 +3,12 @@
 //! A running host is asked. Where none answers, or a configuration is named, the plugins of its folder and those that
 //! are built in are listed; nothing is compiled then.
 
+use super::arguments::{CONFIG_FILE, ConfigFile};
 use super::readable::text;
-use super::running_host::{HostAnswer, HostRefusal, RunningHost, asking};
+use super::running_host::{HostArgs, RefusalCause, asking};
+use super::shape::AnswerShape;
 use super::table::table;
-use super::{CONFIG_FILE, ConfigFile, Exit, answer, block_on, complain, is_terminal, tell, versions};
+use super::{Exit, answer, block_on, complain, is_terminal, tell, versions};
 use crate::admin::ApiRequest;
 use crate::builtin;
 use crate::config::{Config, Limits, units};
@@ -24,12 +26,15 @@ pub(super) struct PluginsArgs {
     /// Show what became of new versions in a running host.
     #[arg(long)]
     swaps: bool,
-    /// Answer in JSON.
-    #[arg(long)]
-    json: bool,
     #[command(flatten)]
-    host: RunningHost,
+    host: HostArgs,
 }
+
+/// The plugins of a host.
+const PLUGINS: AnswerShape = AnswerShape::Object(&[("plugins", AnswerShape::List(&PLUGIN))]);
+const PLUGIN: AnswerShape =
+    AnswerShape::Object(&[("name", AnswerShape::Text), ("versions", OBJECTS), ("uses", OBJECTS)]);
+const OBJECTS: AnswerShape = AnswerShape::List(&AnswerShape::Object(&[]));
 
 /// One plugin: what there is of it, and the stages that run it.
 #[derive(Debug, Default)]
@@ -57,35 +62,31 @@ impl PluginsArgs {
     pub(super) fn execute(self) -> Exit {
         if self.swaps {
             let swaps = async {
-                let swaps = self.host.demand(ApiRequest::new("GET", "/api/v1/swaps")).await?;
-                let text = if self.json { format!("{swaps:#}\n") } else { versions::as_rows(&swaps) };
-                Ok((text, Exit::Success))
+                let request = ApiRequest::new("GET", "/api/v1/swaps");
+                let swaps = self.host.ask(request, versions::VERDICTS).await?;
+                Ok((self.host.shown(&swaps, versions::as_rows), Exit::Success))
             };
             return asking(swaps);
         }
         if let Some(file) = self.config {
-            return listed(&ConfigFile { file }, self.json);
+            return listed(&ConfigFile { file }, self.host.json);
         }
         block_on(|shutdown| async move {
-            let asked = self.host.ask(ApiRequest::new("GET", "/api/v1/plugins"));
+            let asked = self.host.ask(ApiRequest::new("GET", "/api/v1/plugins"), PLUGINS);
             let answered = tokio::select! {
                 answered = asked => answered,
                 () = shutdown.requested() => return Exit::Interrupted,
             };
             match answered {
-                HostAnswer::Done(plugins) if self.json => answer(&format!("{plugins:#}\n"), Exit::Success),
-                HostAnswer::Done(plugins) => answer(&of_host(&plugins), Exit::Success),
-                // Whatever listens where a host would is no host of ours, if it does not answer like one.
-                HostAnswer::Absent(_) | HostAnswer::Refused(HostRefusal { answer: None, .. })
-                    if self.host.is_default() =>
+                Ok(plugins) => answer(&self.host.shown(&plugins, of_host), Exit::Success),
+                // Where nobody named a host, there may be none.
+                Err(refusal)
+                    if self.host.running.is_default()
+                        && matches!(refusal.cause, RefusalCause::Absent | RefusalCause::Foreign) =>
                 {
-                    listed(&ConfigFile { file: CONFIG_FILE.into() }, self.json)
+                    listed(&ConfigFile { file: CONFIG_FILE.into() }, self.host.json)
                 }
-                HostAnswer::Absent(why) => {
-                    complain(why);
-                    Exit::Failure
-                }
-                HostAnswer::Refused(refusal) => {
+                Err(refusal) => {
                     complain(refusal);
                     Exit::Failure
                 }

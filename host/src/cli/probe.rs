@@ -1,6 +1,7 @@
 //! `tidemill probe`: dial a WebSocket server once, and say what happened.
 
-use super::{Exit, answer, block_on, complain, environment, url};
+use super::arguments::url;
+use super::{Exit, answer, block_on, complain, environment};
 use crate::config::{Endpoint, EndpointText, Mode, Proxies, Redacted};
 use crate::foreign_text;
 use crate::websocket::{ConnectError, ProbeError, Probed, TlsFacts};

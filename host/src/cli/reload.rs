@@ -1,6 +1,8 @@
 //! `tidemill reload`: a running host reads its configuration file again.
 
-use super::running_host::{HostRefusal, RunningHost};
+use super::readable::text;
+use super::running_host::{HostArgs, HostRefusal, RefusalCause};
+use super::shape::AnswerShape;
 use super::table::table;
 use super::{Exit, answer, block_on, complain, tell};
 use crate::admin::ApiRequest;
@@ -10,23 +12,32 @@ use std::time::Duration;
 /// Longest that a reload may take: pipelines that are replaced or removed drain, and plugins are compiled.
 const TIMEOUT: Duration = Duration::from_mins(15);
 
+/// What a host tells of a reload.
+const REPORT: AnswerShape = AnswerShape::Object(&[
+    (
+        "pipelines",
+        AnswerShape::List(&AnswerShape::Object(&[
+            ("pipeline", AnswerShape::Text),
+            ("class", AnswerShape::Text),
+        ])),
+    ),
+    ("restart_required", AnswerShape::List(&AnswerShape::Text)),
+]);
+
 #[derive(Debug, clap::Args)]
 pub(super) struct ReloadArgs {
     /// Say what would be done, and change nothing.
     #[arg(long)]
     dry_run: bool,
-    /// Answer in JSON.
-    #[arg(long)]
-    json: bool,
     #[command(flatten)]
-    host: RunningHost,
+    host: HostArgs,
 }
 
 impl ReloadArgs {
     pub(super) fn execute(self) -> Exit {
         block_on(|shutdown| async move {
             let path = if self.dry_run { "/api/v1/reload?dry_run=true" } else { "/api/v1/reload" };
-            let asked = self.host.demand(ApiRequest::new("POST", path).within(TIMEOUT));
+            let asked = self.host.ask(ApiRequest::new("POST", path).within(TIMEOUT), REPORT);
             let answered = tokio::select! {
                 biased;
                 () = shutdown.requested() => return Exit::Interrupted,
@@ -45,10 +56,9 @@ impl ReloadArgs {
         let failed = pipelines.iter().filter_map(|told| Some((told, told["error"].as_str()?)));
         let failed: Vec<_> = failed.collect();
         let exit = if failed.is_empty() { Exit::Success } else { Exit::Failure };
-        if self.json {
+        if self.host.json {
             return answer(&format!("{report}\n"), exit);
         }
-        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let list = |value: &Value| {
             let all = value.as_array().into_iter().flatten().map(text);
             all.collect::<Vec<_>>().join("; ")
@@ -77,11 +87,11 @@ impl ReloadArgs {
 
     /// Says why nothing was done. A configuration that is wrong is told apart.
     fn refused(&self, refusal: &HostRefusal) -> Exit {
-        let exit = match &refusal.answer {
-            Some((422, _)) => Exit::Configuration,
+        let exit = match &refusal.cause {
+            RefusalCause::Said(422, _) => Exit::Configuration,
             _ => Exit::Failure,
         };
-        if let (true, Some((_, said))) = (self.json, &refusal.answer) {
+        if let (true, RefusalCause::Said(_, said)) = (self.host.json, &refusal.cause) {
             return answer(&format!("{said}\n"), exit);
         }
         complain(refusal);

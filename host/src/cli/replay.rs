@@ -34,7 +34,7 @@ pub(super) struct Replay {
     /// The recording, or a file of JSON lines; `.gz` is understood.
     file: PathBuf,
     /// The address to listen on.
-    #[arg(long, value_name = "ADDR", value_parser = super::address, default_value = "127.0.0.1:10082")]
+    #[arg(long, value_name = "ADDR", value_parser = super::arguments::address, default_value = "127.0.0.1:10082")]
     listen: SocketAddr,
     /// How many times as fast as it was received, or `max`.
     #[arg(long, value_name = "N|max", default_value = "1")]

@@ -1,6 +1,7 @@
 //! `tidemill run`: the pipelines of a configuration, until they end or a signal comes.
 
-use super::{ConfigFile, Exit, block_on_within, complain, duration, environment, is_terminal, load, tell};
+use super::arguments::{ConfigFile, duration};
+use super::{Exit, block_on_within, complain, environment, is_terminal, load, tell};
 use crate::app::{self, Settings};
 use crate::config::{BodyReader, Config, ReloadFile};
 use crate::file_watch::{self, FileWatch};

@@ -3,16 +3,33 @@
 //! A running host is asked, since it has the files open and knows what is in memory alone. Where none answers, or a
 //! configuration is named, its folder of state is read.
 
+use super::arguments::{CONFIG_FILE, ConfigFile, name};
 use super::readable::{since, text};
-use super::running_host::{HostAnswer, RunningHost};
+use super::running_host::{RefusalCause, RunningHost};
+use super::shape::AnswerShape;
 use super::table::table;
-use super::{CONFIG_FILE, ConfigFile, Exit, answer, block_on, complain, is_terminal, tell};
+use super::{Exit, answer, block_on, complain, is_terminal, tell};
 use crate::admin::{ApiRequest, exported, listed};
 use crate::config::units;
 use crate::store::StoreFolder;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 use std::path::PathBuf;
+
+/// What a host tells of all that is kept, and of what one pipeline knows.
+const LISTED: AnswerShape = AnswerShape::Object(&[("pipelines", AnswerShape::List(&LISTED_PIPELINE))]);
+const LISTED_PIPELINE: AnswerShape = AnswerShape::Object(&[
+    ("pipeline", AnswerShape::Text),
+    (
+        "transforms",
+        AnswerShape::List(&AnswerShape::Object(&[
+            ("transform", AnswerShape::Text),
+            ("keys", AnswerShape::Count),
+        ])),
+    ),
+]);
+const EXPORTED: AnswerShape =
+    AnswerShape::Object(&[("transforms", AnswerShape::Each(&AnswerShape::Object(&[])))]);
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum StateCommand {
@@ -27,6 +44,7 @@ pub(super) enum StateCommand {
 #[derive(Debug, clap::Args)]
 pub(super) struct StateList {
     /// The pipeline; all of them if none is named.
+    #[arg(value_parser = name)]
     pipeline: Option<String>,
     /// Answer in JSON.
     #[arg(long)]
@@ -38,8 +56,10 @@ pub(super) struct StateList {
 #[derive(Debug, clap::Args)]
 pub(super) struct StateOf {
     /// The pipeline.
+    #[arg(value_parser = name)]
     pipeline: String,
     /// The label of one of its transforms; all of them if none is named.
+    #[arg(value_parser = name)]
     transform: Option<String>,
     #[command(flatten)]
     place: StatePlace,
@@ -78,13 +98,14 @@ impl StateCommand {
 
 impl StateList {
     async fn answer(&self) -> Result<String, StateFailure> {
-        let mut all = match self.place.asked("GET", "/api/v1/state").await? {
+        let mut all = match self.place.asked("GET", "/api/v1/state", LISTED).await? {
             Asked::Host(all) => all,
             Asked::Folder(folder) => {
                 folder.with(|folder| folder.list().map(|on_disk| listed(&on_disk, &[]))).await?
             }
         };
-        if let (Some(name), Value::Array(pipelines)) = (&self.pipeline, &mut all["pipelines"]) {
+        let pipelines = all.get_mut("pipelines").and_then(Value::as_array_mut);
+        if let (Some(name), Some(pipelines)) = (&self.pipeline, pipelines) {
             pipelines.retain(|each| each["pipeline"] == **name);
             if pipelines.is_empty() {
                 return Err(StateFailure::Otherwise(format!("nothing is kept of pipeline \"{name}\"")));
@@ -96,7 +117,7 @@ impl StateList {
 
 impl StateOf {
     async fn export(&self) -> Result<String, StateFailure> {
-        let exported = match self.place.asked("GET", &self.path()).await? {
+        let exported = match self.place.asked("GET", &self.path(), EXPORTED).await? {
             Asked::Host(exported) => exported,
             Asked::Folder(folder) => {
                 let (pipeline, transform) = (self.pipeline.clone(), self.transform.clone());
@@ -110,7 +131,7 @@ impl StateOf {
     }
 
     async fn clear(&self) -> Result<String, StateFailure> {
-        if let Asked::Folder(folder) = self.place.asked("DELETE", &self.path()).await? {
+        if let Asked::Folder(folder) = self.place.asked("DELETE", &self.path(), AnswerShape::Nothing).await? {
             let (pipeline, transform) = (self.pipeline.clone(), self.transform.clone());
             let clear = move |folder: &mut StoreFolder| folder.clear(&pipeline, transform.as_deref());
             if !folder.with(clear).await? {
@@ -175,16 +196,21 @@ struct StateFolderOf(StoreFolder);
 
 impl StatePlace {
     /// Asks the host, and falls back on the folder.
-    async fn asked(&self, method: &'static str, path: &str) -> Result<Asked, StateFailure> {
+    async fn asked(
+        &self,
+        method: &'static str,
+        path: &str,
+        shape: AnswerShape,
+    ) -> Result<Asked, StateFailure> {
         let file = match &self.config {
             Some(file) => file.clone(),
-            None => match self.host.ask(ApiRequest::new(method, path)).await {
-                HostAnswer::Done(answer) => return Ok(Asked::Host(answer)),
-                HostAnswer::Refused(why) => return Err(StateFailure::Otherwise(why.to_string())),
-                HostAnswer::Absent(why) => {
-                    tell(format!("note: {why}; the folder of state is read\n"));
+            None => match self.host.ask(ApiRequest::new(method, path), shape).await {
+                Ok(answer) => return Ok(Asked::Host(answer)),
+                Err(refusal) if matches!(refusal.cause, RefusalCause::Absent) => {
+                    tell(format!("note: {}; the folder of state is read\n", refusal.text));
                     CONFIG_FILE.into()
                 }
+                Err(refusal) => return Err(StateFailure::Otherwise(refusal.to_string())),
             },
         };
         let config = ConfigFile { file }.load_or_default();

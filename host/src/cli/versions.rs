@@ -1,10 +1,13 @@
 //! `tidemill swap` and `tidemill rollback`: another version of a plugin of a running host, and what became of it.
 
+use super::arguments::{duration, name};
 use super::readable::{since, text};
-use super::running_host::{HostRefusal, RunningHost, asking};
+use super::running_host::{HostArgs, HostRefusal, asking};
+use super::shape::AnswerShape;
 use super::table::table;
 use super::{Exit, complain};
 use crate::admin::ApiRequest;
+use crate::config::MOST_SHADOWED;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 use std::fmt::Write as _;
@@ -15,47 +18,56 @@ use std::time::Duration;
 const TIMEOUT: Duration = Duration::from_hours(1);
 /// Digits of a version that tell it from others well enough for a person.
 const SHOWN_DIGITS: usize = 12;
+/// What became of a version.
+const VERDICT: AnswerShape = AnswerShape::Object(&[
+    ("plugin", AnswerShape::Text),
+    ("outcome", AnswerShape::Text),
+    (
+        "uses",
+        AnswerShape::List(&AnswerShape::Object(&[
+            ("pipeline", AnswerShape::Text),
+            ("outcome", AnswerShape::Text),
+        ])),
+    ),
+]);
+/// What became of several.
+pub(super) const VERDICTS: AnswerShape = AnswerShape::Object(&[("swaps", AnswerShape::List(&VERDICT))]);
 
 #[derive(Debug, clap::Args)]
 pub(super) struct SwapArgs {
     /// The component.
     file: PathBuf,
     /// The name of the plugin; if it is left out, that of the file without `.wasm`.
-    #[arg(long)]
+    #[arg(long, value_parser = name)]
     name: Option<String>,
     /// What the version begins with, in the place of the state of the one before.
     #[arg(long, value_parser = ["fresh"], value_name = "STATE")]
     state: Option<String>,
     /// Messages that it sees beside the version before it takes over.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(0..=MOST_SHADOWED))]
     shadow: Option<u64>,
     /// The time in which its faults put the version before back.
     #[arg(long, value_name = "DURATION", value_parser = some_duration)]
     probation: Option<String>,
-    /// Answer in JSON.
-    #[arg(long)]
-    json: bool,
     #[command(flatten)]
-    host: RunningHost,
+    host: HostArgs,
 }
 
 #[derive(Debug, clap::Args)]
 pub(super) struct RollbackArgs {
     /// The name of the plugin.
+    #[arg(value_parser = name)]
     name: String,
     /// The version to go back to, or the beginning of its digest; if it is left out, the one that ran before.
-    #[arg(long, value_name = "VERSION")]
+    #[arg(long, value_name = "VERSION", value_parser = name)]
     to: Option<String>,
-    /// Answer in JSON.
-    #[arg(long)]
-    json: bool,
     #[command(flatten)]
-    host: RunningHost,
+    host: HostArgs,
 }
 
 /// A duration that goes on as it was typed.
 fn some_duration(text: &str) -> Result<String, String> {
-    super::duration(text).map(|_| text.to_owned())
+    duration(text).map(|_| text.to_owned())
 }
 
 impl SwapArgs {
@@ -74,14 +86,14 @@ impl SwapArgs {
         let shadow = self.shadow.map(|messages| messages.to_string());
         let options = [("state", &self.state), ("shadow", &shadow), ("probation", &self.probation)];
         let path = path(name, "", options);
-        asking(decided(&self.host, ApiRequest::new("PUT", path).component(component), self.json))
+        asking(decided(&self.host, ApiRequest::new("PUT", path).component(component)))
     }
 }
 
 impl RollbackArgs {
     pub(super) fn execute(self) -> Exit {
         let path = path(&self.name, "/rollback", [("to", &self.to)]);
-        asking(decided(&self.host, ApiRequest::new("POST", path), self.json))
+        asking(decided(&self.host, ApiRequest::new("POST", path)))
     }
 }
 
@@ -94,14 +106,11 @@ fn path<const N: usize>(name: &str, what: &str, options: [(&str, &Option<String>
 }
 
 /// What became of a version, and how the command ends.
-async fn decided(
-    host: &RunningHost,
-    request: ApiRequest,
-    is_json: bool,
-) -> Result<(String, Exit), HostRefusal> {
-    let verdict = host.verdict(request.within(TIMEOUT)).await?;
+async fn decided(host: &HostArgs, request: ApiRequest) -> Result<(String, Exit), HostRefusal> {
+    // A version that does not run as well is answered as a conflict.
+    let (_, verdict) = host.running.ask_either(request.within(TIMEOUT), VERDICT, [200, 409]).await?;
     let exit = if verdict["outcome"] == "swapped" { Exit::Success } else { Exit::Failure };
-    Ok((if is_json { format!("{verdict:#}\n") } else { as_text(&verdict) }, exit))
+    Ok((host.shown(&verdict, as_text), exit))
 }
 
 fn as_text(verdict: &Value) -> String {

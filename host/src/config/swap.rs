@@ -6,6 +6,8 @@ use std::time::Duration;
 
 /// At a thousand messages a second, a fortnight.
 const MOST_MESSAGES: i64 = 1_000_000_000;
+/// The most messages that a version can be made to see before it takes over.
+pub const MOST_SHADOWED: u64 = MOST_MESSAGES.unsigned_abs();
 const MOST_FAULTS: i64 = 1_000_000;
 
 table! {

@@ -14,7 +14,7 @@ const CATCH_UP: Duration = Duration::from_millis(10);
 const LONGEST_INTERVAL: Duration = Duration::from_hours(24);
 /// Why a letter has not entered that waited for its turn.
 const ENDED: &str = "its pipeline stopped before the message had its turn";
-const CANCELLED: &str = "its pipeline took no more messages for too long";
+const CANCELLED: &str = "its pipeline did not take it in time, or the rate did not allow it";
 
 /// Letters that are to enter one pipeline again, in order. Wherever the order is when it goes, what has not entered
 /// then is told, and in the list again if it came from there.
