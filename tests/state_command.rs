@@ -255,6 +255,38 @@ fn the_state_of_a_pipeline_that_was_removed_stays_until_it_is_cleared() {
     assert_eq!(host.json("GET", "/api/v1/state", &Value::Null).1, json!({ "pipelines": [] }));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn where_nothing_is_kept_nothing_is_said_to_be_cleared() {
+    let folder = folder();
+    let mut pipelines = Pipelines::open().await;
+    let host = folder.run(&pipelines.config());
+    pipelines.count(1).await;
+    tokio::task::block_in_place(|| {
+        until_written(&host);
+        let admin = host.listening("http api").to_string();
+        for pipeline in ["the durable one", "the memory one"] {
+            tell(&host, &pipeline.replace(' ', "%20"), "stop");
+            for (args, what) in [
+                (
+                    vec!["clear", pipeline, "counter"],
+                    format!("transform \"counter\" of pipeline \"{pipeline}\""),
+                ),
+                (vec!["clear", pipeline], format!("pipeline \"{pipeline}\"")),
+            ] {
+                let ask = || said(&state(&folder, &[&args[..], &["--admin", &admin]].concat()));
+                // The file of the durable one is there without its transform.
+                if args.len() == 3 || pipeline == "the durable one" {
+                    assert_eq!(ask(), (Some(0), format!("cleared: {what}\n"), String::new()));
+                }
+                let error =
+                    format!("error: nothing is kept of {what}\nhint: `tidemill state list` lists what is\n");
+                assert_eq!(ask(), (Some(1), String::new(), error));
+            }
+        }
+        assert!(host.stop().status.success());
+    });
+}
+
 #[test]
 fn a_damaged_file_is_listed_as_such_and_can_be_cleared() {
     let folder = Folder::default();

@@ -63,12 +63,14 @@ impl Kept {
         in_memory.map(|(transform, state)| (transform.name.clone(), state.clone())).collect()
     }
 
-    /// Forgets what is kept of a pipeline that does not run, or of one of its transforms. Says whether there is
-    /// such a transform.
+    /// Forgets what is kept of a pipeline that does not run, or of one of its transforms. Says whether anything was.
     pub(super) fn clear(&mut self, pipeline: &config::Pipeline, transform: Option<&str>) -> bool {
+        let all = pipeline.transforms.iter().zip(&self.states);
+        let mut meant = all.filter(|(known, _)| transform.is_none_or(|name| known.name == name));
+        let was_there = meant.any(|(known, state)| !state.shown(&known.name).is_empty());
         let Some(transform) = transform else {
             *self = Self::new(pipeline);
-            return true;
+            return was_there;
         };
         let Some(index) = pipeline.transforms.iter().position(|known| known.name == transform) else {
             return false;
@@ -78,7 +80,7 @@ impl Kept {
             // As the disk has it from now on.
             self.states[index].replace(Vec::new(), Vec::new());
         }
-        true
+        was_there
     }
 
     /// The pipeline is configured anew: what is kept of a transform is kept by its name.

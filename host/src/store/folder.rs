@@ -148,7 +148,7 @@ impl StoreFolder {
         }
         if let Some(transform) = transform {
             let generation = self.load(pipeline)?;
-            if !generation.transforms.iter().any(|known| *known.name == *transform) {
+            if !generation.transforms.iter().any(|known| *known.name == *transform && !known.is_empty()) {
                 return Ok(false);
             }
             let cleared = self.open.get(pipeline).expect("it was just opened").clear(transform);

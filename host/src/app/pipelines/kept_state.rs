@@ -49,13 +49,13 @@ impl Pipelines {
             // What it lacked is not wanted any more.
             self.metrics.state(&name).unwritten.set(0);
         }
-        let is_known = found.is_some_and(|index| {
+        let was_in_memory = found.is_some_and(|index| {
             let managed = &mut self.all[index];
             managed.kept.clear(&managed.config, transform.as_deref())
         });
         self.jobs.spawn(async move {
             answered(match on_disk.await {
-                Ok(was_there) if was_there || is_known => {
+                Ok(was_there) if was_there || was_in_memory => {
                     tracing::info!(pipeline = %name, transform, "state cleared");
                     Ok(())
                 }
