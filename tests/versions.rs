@@ -70,6 +70,21 @@ impl Scene {
         blocking(|| self.folder.run(&self.pipeline(keys)))
     }
 
+    /// Runs a host whose plugin panics at each message, beside a pipeline that does not run. That one is tried out with
+    /// each version, too, and takes its time to fail with any: meanwhile nothing is decided.
+    fn run_beside_slow(&self, hostile: &[u8]) -> Host {
+        self.folder.put("x", hostile);
+        let slow = self.pipeline(r#"config = { behaviour = "endless_loop", where = "init" }"#);
+        let config = self.pipeline(r#"config = { behaviour = "panic", where = "process" }"#)
+            + &slow.replace("\"p\"", "\"slow\"");
+        let host = self.folder.run(&config);
+        host.wait_until("it has failed", |now| {
+            now.count("tidemill_pipelines", &["pipeline=\"slow\"", "state=\"failed\""]) == 1
+        });
+        assert_eq!(host.json("POST", "/api/v1/pipelines/slow/stop", &Value::Null).0, 200);
+        host
+    }
+
     /// Sends a message, and compares what comes out.
     async fn passes(&mut self, text: &str, expected: &str) {
         self.feed.text(text).await;

@@ -195,20 +195,9 @@ async fn a_folder_that_cannot_be_written_is_told_and_the_version_runs_all_the_sa
 async fn of_two_that_are_sent_the_newer_runs_and_whoever_sent_the_other_is_told() {
     let scene = Scene::new().await;
     let hostile = content("hostile");
-    scene.folder.put("x", &hostile);
-    let other = Scene::new().await;
-    // A pipeline that does not run is tried out with each version, and this one takes its time to fail with any.
-    let config = scene.pipeline(r#"config = { behaviour = "panic", where = "process" }"#)
-        + &other
-            .pipeline(r#"config = { behaviour = "endless_loop", where = "init" }"#)
-            .replace("\"p\"", "\"slow\"");
     let [older, same, newer] = [1, 1, 2].map(|number| another(&hostile, number));
     blocking(|| {
-        let host = scene.folder.run(&config);
-        host.wait_until("it has failed", |now| {
-            now.count("tidemill_pipelines", &["pipeline=\"slow\"", "state=\"failed\""]) == 1
-        });
-        assert_eq!(host.json("POST", "/api/v1/pipelines/slow/stop", &Value::Null).0, 200);
+        let host = scene.run_beside_slow(&hostile);
         thread::scope(|threads| {
             let found = |count: usize| {
                 host.wait_until("it is found", |_| {

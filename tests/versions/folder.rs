@@ -168,20 +168,9 @@ async fn where_one_use_takes_a_version_and_another_does_not_each_says_so() {
 async fn of_content_that_is_replaced_twice_before_it_runs_the_newest_runs_and_the_rest_is_superseded() {
     let scene = Scene::new().await;
     let hostile = content("hostile");
-    scene.folder.put("x", &hostile);
-    let other = Scene::new().await;
-    // A pipeline that does not run is tried out with each version, and this one takes its time to fail with any.
-    let config = scene.pipeline(r#"config = { behaviour = "panic", where = "process" }"#)
-        + &other
-            .pipeline(r#"config = { behaviour = "endless_loop", where = "init" }"#)
-            .replace("\"p\"", "\"slow\"");
     let versions = [1, 2, 3].map(|number| another(&hostile, number));
     blocking(|| {
-        let host = scene.folder.run(&config);
-        host.wait_until("it has failed", |now| {
-            now.count("tidemill_pipelines", &["pipeline=\"slow\"", "state=\"failed\""]) == 1
-        });
-        assert_eq!(host.json("POST", "/api/v1/pipelines/slow/stop", &Value::Null).0, 200);
+        let host = scene.run_beside_slow(&hostile);
         for next in &versions {
             scene.folder.put("x", next);
             host.logged("it is found", |fields| {
