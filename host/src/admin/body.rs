@@ -104,7 +104,7 @@ pub(super) async fn whole_body(State(rule): State<BodyRule>, request: Request, n
 
 fn other_type(headers: &HeaderMap, media_type: &str) -> ApiError {
     let given = headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes).map(String::from_utf8_lossy);
-    let is = match given {
+    let is = match given.filter(|given| !given.is_empty()) {
         Some(given) => format!("says that it is {}", foreign_text::shown(&given)),
         None => "does not say what it is".to_owned(),
     };
