@@ -42,6 +42,25 @@ pub(crate) fn elements(value: &[u8]) -> impl Iterator<Item = Range<usize>> {
     })
 }
 
+/// Where the members of an object stand that was checked: names, with their quotes, and values; none in anything else.
+pub(crate) fn members(value: &[u8]) -> impl Iterator<Item = (Range<usize>, Range<usize>)> {
+    let mut scanner = Scanner { bytes: value, at: 0, max_depth: MAX_DEPTH };
+    let open = scanner.peek() == b'{';
+    scanner.advance();
+    std::iter::from_fn(move || {
+        if !open || matches!(scanner.peek(), b'}' | 0) {
+            return None;
+        }
+        let name = scanner.name().ok()?;
+        let start = scanner.at;
+        let end = scanner.skip_value(0).ok()?;
+        if scanner.peek() == b',' {
+            scanner.advance();
+        }
+        Some((name.start - 1..name.end + 1, start..end))
+    })
+}
+
 /// Where the number or literal ends that has a byte of the document in it; none if it is none.
 pub(crate) fn token_around(document: &[u8], at: usize) -> Option<usize> {
     let length = document[..at].iter().rev().take_while(|&&byte| !ends_token(byte)).count();

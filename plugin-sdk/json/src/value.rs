@@ -105,6 +105,12 @@ impl<'a> Value<'a> {
         plain::elements(self.raw).map(|range| Value::new(&self.raw[range]))
     }
 
+    /// The members of an object, each a name, which is a string, and a value; none of anything else.
+    pub fn members(self) -> impl Iterator<Item = (Value<'a>, Value<'a>)> {
+        plain::members(self.raw)
+            .map(|(name, value)| (Value::new(&self.raw[name]), Value::new(&self.raw[value])))
+    }
+
     #[inline]
     fn between_quotes(self) -> Option<&'a [u8]> {
         self.raw.strip_prefix(b"\"")?.strip_suffix(b"\"")

@@ -6,7 +6,7 @@ use proptest::strategy::ValueTree;
 use serde_json::Value;
 use serde_json::value::RawValue;
 use std::io::Read;
-use tidemill_json::{Document, Fields, Invalid, MAX_DEPTH, Span};
+use tidemill_json::{Document, Fields, Invalid, Kind, MAX_DEPTH, Span};
 
 const POINTERS: [&str; 12] =
     ["", "/a", "/b", "/a/a", "/a/b", "/0", "/1/a", "/a/0", "/a~1~0", "/a/b/a", "/a longer name", "/a/1/1"];
@@ -33,6 +33,24 @@ proptest! {
                 prop_assert_eq!(value.raw().trim_ascii(), value.raw());
             }
         }
+    }
+
+    #[test]
+    fn members_and_elements_are_all_there_is(json in document()) {
+        fn rebuilt(value: tidemill_json::Value<'_>) -> String {
+            let members = value.members().map(|(name, value)| format!("{name:?}:{}", rebuilt(value)));
+            match value.kind() {
+                Kind::Object => format!("{{{}}}", members.collect::<Vec<_>>().join(",")),
+                Kind::Array => format!("[{}]", value.elements().map(rebuilt).collect::<Vec<_>>().join(",")),
+                _ => {
+                    assert_eq!((members.count(), value.elements().count()), (0, 0));
+                    format!("{value:?}")
+                }
+            }
+        }
+        let again = rebuilt(tidemill_json::Value::of_checked(json.trim().as_bytes()));
+        let (again, tree): (Value, Value) = (serde_json::from_str(&again).unwrap(), serde_json::from_str(&json).unwrap());
+        prop_assert_eq!(again, tree);
     }
 
     #[test]
