@@ -2,18 +2,22 @@
 //!
 #![doc = include_str!("../README.md")]
 
+pub mod binary;
 pub mod clock;
 pub mod condition;
 pub mod connector;
 pub mod duration;
+pub mod event_time;
 pub mod http;
 pub mod json;
+pub mod keyed;
 pub mod log;
 pub mod metrics;
 pub mod random;
 pub mod state;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod testing;
+pub mod windows;
 
 // Public for the code that `export!` puts into the plugin's crate, and for nobody else.
 #[doc(hidden)]

@@ -1,0 +1,421 @@
+//! Windows in event time: tumbling, sliding, or sessions, a series of them for each key.
+//!
+//! Windows are half-open, aligned to the epoch where they have a size, and exist from their first message on. A window
+//! is closed for good when a message of its key has a time at its end or later, the allowed lateness added; or when no
+//! message of the key was received for long enough, which the next one sees as well as the timer, so that what a
+//! recording gives does not depend on how fast it is read. What is older than the end of the newest closed window of its
+//! key is late. What a window has seen is the plugin's own type; nothing here knows messages or JSON.
+
+use crate::keyed::Keyed;
+use crate::{Description, Part, Result, binary};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+/// Most pieces that the open windows of a key may have where nothing is out of the ordinary: each takes memory, and is
+/// looked at when a window closes.
+const MOST_PANES: i64 = 10_000;
+/// The form of snapshots.
+const FORM: u8 = 1;
+
+/// Which windows a message belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WindowKind {
+    /// One of a row without gaps.
+    Tumbling {
+        /// How long each is.
+        size: Duration,
+    },
+    /// All that there are of this size; one begins at each multiple of `slide`.
+    Sliding {
+        /// How long each is.
+        size: Duration,
+        /// From the beginning of one to that of the next.
+        slide: Duration,
+    },
+    /// The one that goes on as long as no gap between its messages is as long as this: from the first message to the
+    /// last and the gap.
+    Session {
+        /// A pause that ends it.
+        gap: Duration,
+    },
+}
+
+/// When windows are closed, and how many keys have some.
+#[derive(Clone, Copy, Debug)]
+pub struct WindowRules {
+    /// Which windows there are.
+    pub kind: WindowKind,
+    /// So much later than its end a window is closed.
+    pub allowed_lateness: Duration,
+    /// Without a message of its key for so long, a window is closed as well; 0 is never.
+    pub idle_close: Duration,
+    /// Of so many keys at most windows are known; those that were silent longest make room.
+    pub max_keys: usize,
+}
+
+/// What becomes of the messages of a window.
+pub trait Aggregation {
+    /// What a window has seen.
+    type Contents: Clone;
+    /// What is read of a message.
+    type Reading;
+
+    /// What a window has seen that has seen nothing.
+    fn empty(&self) -> Self::Contents;
+
+    /// Takes in a message.
+    fn add(&self, contents: &mut Self::Contents, reading: &Self::Reading);
+
+    /// Takes in what a later piece of the same window has seen.
+    fn merge(&self, contents: &mut Self::Contents, later: &Self::Contents);
+}
+
+/// A window with what it has seen.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Window<C> {
+    /// Where it begins, in milliseconds since the epoch.
+    pub start_ms: i64,
+    /// The first moment behind it.
+    pub end_ms: i64,
+    /// What it has seen.
+    pub contents: C,
+}
+
+/// The windows of all keys.
+#[derive(Clone, Debug)]
+pub struct Windows<A: Aggregation> {
+    shape: Shape,
+    lateness_ms: i64,
+    idle_close_us: Option<u64>,
+    aggregation: A,
+    series: Keyed<Series<A::Contents>>,
+}
+
+/// The same in milliseconds.
+#[derive(Clone, Copy, Debug)]
+enum Shape {
+    /// Tumbling windows slide by their size. Panes are what the windows that overlap have in common.
+    Aligned {
+        size_ms: i64,
+        slide_ms: i64,
+        pane_ms: i64,
+    },
+    Session {
+        gap_ms: i64,
+    },
+}
+
+/// The windows of one key.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Series<C> {
+    /// The panes of open windows, or open sessions, in the order of their time.
+    open: Vec<Window<C>>,
+    /// The end of the newest closed window.
+    closed_until_ms: Option<i64>,
+    /// When the last message was received.
+    received_us: u64,
+}
+
+impl<A: Aggregation> Windows<A> {
+    /// No windows yet. With `idle_close`, the description asks for the times of receipt and for the
+    /// timer that [`close_idle`](Self::close_idle) needs.
+    ///
+    /// # Errors
+    /// The rules cannot be kept; the text names the key of the configuration.
+    pub fn try_new(rules: &WindowRules, aggregation: A, description: &mut Description) -> Result<Self> {
+        let lateness_ms = milliseconds(rules.allowed_lateness);
+        let shape = Shape::try_of(rules.kind, lateness_ms)?;
+        if rules.max_keys == 0 {
+            return Err("`max_keys` must be more than 0".into());
+        }
+        let idle_close_us = u64::try_from(rules.idle_close.as_micros()).unwrap_or(u64::MAX);
+        if idle_close_us > 0 {
+            description.times();
+            // A window is closed by a tenth of the time too late at most, and an idle host stays idle.
+            let interval = rules.idle_close / 10;
+            description.tick_every(interval.clamp(Duration::from_millis(10), Duration::from_secs(1)));
+        }
+        let idle_close_us = (idle_close_us > 0).then_some(idle_close_us);
+        Ok(Self { shape, lateness_ms, idle_close_us, aggregation, series: Keyed::new(rules.max_keys) })
+    }
+
+    /// Takes in what was read of a message of a key, and gives the windows that it closes to `close`. Says whether it was late,
+    /// and was not counted.
+    ///
+    /// # Errors
+    /// What `close` returned.
+    pub fn add(
+        &mut self,
+        key: &str,
+        time_ms: i64,
+        received_us: u64,
+        reading: &A::Reading,
+        mut close: impl FnMut(&Window<A::Contents>) -> Result,
+    ) -> Result<bool> {
+        let Self { shape, aggregation, .. } = self;
+        let series = self.series.get_or_insert_with(key, Series::new);
+        let idle_us = received_us.saturating_sub(std::mem::replace(&mut series.received_us, received_us));
+        if self.idle_close_us.is_some_and(|idle_close_us| idle_us >= idle_close_us) {
+            series.close_all(*shape, aggregation, &mut close)?;
+        }
+        if series.closed_until_ms.is_some_and(|end_ms| time_ms < end_ms) {
+            return Ok(true);
+        }
+        series.close_until(time_ms.saturating_sub(self.lateness_ms), *shape, aggregation, &mut close)?;
+        let place = series.place(time_ms, *shape, aggregation);
+        aggregation.add(&mut series.open[place].contents, reading);
+        Ok(false)
+    }
+
+    /// Forgets keys that were silent longest where there are too many, as is to be done after each
+    /// [`add`](Self::add), and gives their open windows to `close`. Says how many keys that were.
+    ///
+    /// # Errors
+    /// What `close` returned.
+    pub fn push_out(&mut self, mut close: impl FnMut(&str, &Window<A::Contents>) -> Result) -> Result<usize> {
+        let mut keys = 0;
+        for (key, mut series) in self.series.take_surplus() {
+            keys += 1;
+            series.close_all(self.shape, &self.aggregation, &mut |window| close(&key, window))?;
+        }
+        Ok(keys)
+    }
+
+    /// Closes the windows of keys of which no message was received for long enough.
+    ///
+    /// # Errors
+    /// What `close` returned.
+    pub fn close_idle(
+        &mut self,
+        now_us: u64,
+        mut close: impl FnMut(&str, &Window<A::Contents>) -> Result,
+    ) -> Result {
+        let Some(idle_close_us) = self.idle_close_us else { return Ok(()) };
+        let (shape, aggregation) = (self.shape, &self.aggregation);
+        // Those that were silent longest come first.
+        self.series.for_each_while(|key, series| {
+            let is_idle = now_us.saturating_sub(series.received_us) >= idle_close_us;
+            if is_idle {
+                series.close_all(shape, aggregation, &mut |window| close(key, window))?;
+            }
+            Ok(is_idle)
+        })
+    }
+
+    /// Closes all windows, in the order of their keys.
+    ///
+    /// # Errors
+    /// What `close` returned.
+    pub fn close_all(&mut self, mut close: impl FnMut(&str, &Window<A::Contents>) -> Result) -> Result {
+        let mut keys = Vec::with_capacity(self.series.len());
+        while let Some(entry) = self.series.take_oldest() {
+            keys.push(entry);
+        }
+        keys.sort_by(|(a, _), (b, _)| a.cmp(b));
+        for (key, mut series) in keys {
+            series.close_all(self.shape, &self.aggregation, &mut |window| close(&key, window))?;
+        }
+        Ok(())
+    }
+}
+
+impl<A: Aggregation<Contents: Serialize + DeserializeOwned>> Windows<A> {
+    /// What is known, for a snapshot. `meaning` says how the contents are to be read.
+    ///
+    /// # Errors
+    /// The contents cannot be written.
+    pub fn snapshot(&self, meaning: &str) -> Result<Vec<u8>> {
+        binary::encode(FORM, &(meaning, &self.series))
+    }
+
+    /// Goes on from the snapshots of the instances before, as far as their keys are those of this part.
+    ///
+    /// # Errors
+    /// They are none of these windows, or have another meaning.
+    pub fn restore(&mut self, snapshots: &[Vec<u8>], part: Part, meaning: &str) -> Result {
+        for snapshot in snapshots {
+            let (theirs, series): (String, Keyed<Series<A::Contents>>) = binary::decode(FORM, snapshot)?;
+            if theirs != meaning {
+                return Err(format!(
+                    "the state has windows of {theirs}, and the configuration says {meaning}; a transform of \
+                     another `name` begins without state"
+                )
+                .into());
+            }
+            self.series.restore([series], part);
+        }
+        Ok(())
+    }
+}
+
+impl Shape {
+    fn try_of(kind: WindowKind, lateness_ms: i64) -> Result<Self> {
+        let not_zero = |key: &str, duration: Duration| match duration.is_zero() {
+            true => Err(format!("`{key}` must be longer than 0")),
+            false => Ok(milliseconds(duration).max(1)),
+        };
+        let held_open = |piece_ms: i64| match lateness_ms / piece_ms {
+            open if open > MOST_PANES => Err(format!(
+                "`allowed_lateness` holds {open} windows open, and {MOST_PANES} are the most: let it be shorter"
+            )),
+            _ => Ok(()),
+        };
+        let (size_ms, slide_ms) = match kind {
+            WindowKind::Session { gap } => {
+                let gap_ms = not_zero("gap", gap)?;
+                held_open(gap_ms)?;
+                return Ok(Self::Session { gap_ms });
+            }
+            WindowKind::Tumbling { size } => (not_zero("size", size)?, not_zero("size", size)?),
+            WindowKind::Sliding { size, slide } => (not_zero("size", size)?, not_zero("slide", slide)?),
+        };
+        if slide_ms > size_ms {
+            return Err("`slide` must not be longer than `size`: there would be messages in no window".into());
+        }
+        let pane_ms = greatest_common_divisor(size_ms, slide_ms);
+        if size_ms / pane_ms > MOST_PANES {
+            return Err(format!(
+                "`slide` cuts windows into {} pieces of {pane_ms} ms, and {MOST_PANES} are the most: let `size` be \
+                 a multiple of a longer `slide`",
+                size_ms / pane_ms
+            )
+            .into());
+        }
+        held_open(pane_ms)?;
+        Ok(Self::Aligned { size_ms, slide_ms, pane_ms })
+    }
+}
+
+impl<C: Clone> Series<C> {
+    fn new() -> Self {
+        Self { open: Vec::new(), closed_until_ms: None, received_us: 0 }
+    }
+
+    fn close_all(
+        &mut self,
+        shape: Shape,
+        aggregation: &impl Aggregation<Contents = C>,
+        close: &mut impl FnMut(&Window<C>) -> Result,
+    ) -> Result {
+        self.close_until(i64::MAX, shape, aggregation, close)
+    }
+
+    /// Closes the windows that end at this time or before, the oldest first.
+    #[inline]
+    fn close_until(
+        &mut self,
+        time_ms: i64,
+        shape: Shape,
+        aggregation: &impl Aggregation<Contents = C>,
+        close: &mut impl FnMut(&Window<C>) -> Result,
+    ) -> Result {
+        match shape {
+            Shape::Aligned { size_ms, slide_ms, .. } => {
+                while let Some(first) = self.open.first() {
+                    let last_start_ms = aligned(first.start_ms, slide_ms);
+                    let start_ms = self.next_start_ms(first.start_ms, size_ms, slide_ms);
+                    if start_ms > last_start_ms {
+                        // Windows of another size were closed behind it, before a change of the configuration.
+                        self.open.remove(0);
+                        continue;
+                    }
+                    let end_ms = start_ms.saturating_add(size_ms);
+                    if end_ms > time_ms {
+                        break;
+                    }
+                    let mut window = Window { start_ms, end_ms, contents: first.contents.clone() };
+                    let others = self.open[1..].iter().take_while(|pane| pane.start_ms < end_ms);
+                    others.for_each(|pane| aggregation.merge(&mut window.contents, &pane.contents));
+                    let over = self.open.partition_point(|pane| aligned(pane.start_ms, slide_ms) <= start_ms);
+                    self.open.drain(..over);
+                    self.closed_until_ms = Some(end_ms);
+                    close(&window)?;
+                }
+            }
+            Shape::Session { .. } => {
+                while self.open.first().is_some_and(|session| session.end_ms <= time_ms) {
+                    let session = self.open.remove(0);
+                    self.closed_until_ms = self.closed_until_ms.max(Some(session.end_ms));
+                    close(&session)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The beginning of the oldest window with this pane that was not closed.
+    fn next_start_ms(&self, pane_ms: i64, size_ms: i64, slide_ms: i64) -> i64 {
+        let first_ms = aligned(pane_ms.saturating_sub(size_ms), slide_ms).saturating_add(slide_ms);
+        match self.closed_until_ms {
+            // The next one ends one slide later.
+            Some(end_ms) => first_ms.max(aligned(end_ms.saturating_sub(size_ms), slide_ms) + slide_ms),
+            None => first_ms,
+        }
+    }
+
+    /// Where a message of this time is counted.
+    #[inline]
+    fn place(&mut self, time_ms: i64, shape: Shape, aggregation: &impl Aggregation<Contents = C>) -> usize {
+        match shape {
+            Shape::Aligned { pane_ms, .. } => self.pane(time_ms, pane_ms, aggregation),
+            Shape::Session { gap_ms } => self.session(time_ms, gap_ms, aggregation),
+        }
+    }
+
+    #[inline]
+    fn pane(&mut self, time_ms: i64, pane_ms: i64, aggregation: &impl Aggregation<Contents = C>) -> usize {
+        let start_ms = aligned(time_ms, pane_ms);
+        let place = match self.open.last() {
+            Some(last) if last.start_ms == start_ms => return self.open.len() - 1,
+            _ => self.open.partition_point(|pane| pane.start_ms < start_ms),
+        };
+        if self.open.get(place).is_none_or(|pane| pane.start_ms != start_ms) {
+            if self.open.is_empty() {
+                // Most series have one pane at most times, and there may be many series.
+                self.open.reserve_exact(1);
+            }
+            let end_ms = start_ms.saturating_add(pane_ms);
+            self.open.insert(place, Window { start_ms, end_ms, contents: aggregation.empty() });
+        }
+        place
+    }
+
+    /// A message between two sessions may make one of them.
+    fn session(&mut self, time_ms: i64, gap_ms: i64, aggregation: &impl Aggregation<Contents = C>) -> usize {
+        let end_ms = time_ms.saturating_add(gap_ms);
+        let first = self.open.partition_point(|session| session.end_ms <= time_ms);
+        let behind = self.open.partition_point(|session| session.start_ms < end_ms);
+        if first == behind {
+            self.open.insert(first, Window { start_ms: time_ms, end_ms, contents: aggregation.empty() });
+            return first;
+        }
+        for _ in first + 1..behind {
+            let later = self.open.remove(first + 1);
+            let session = &mut self.open[first];
+            aggregation.merge(&mut session.contents, &later.contents);
+            session.end_ms = later.end_ms;
+        }
+        let session = &mut self.open[first];
+        session.start_ms = session.start_ms.min(time_ms);
+        session.end_ms = session.end_ms.max(end_ms);
+        first
+    }
+}
+
+/// The multiple of a step at this time or before.
+#[inline]
+fn aligned(time_ms: i64, step_ms: i64) -> i64 {
+    time_ms.div_euclid(step_ms).saturating_mul(step_ms)
+}
+
+fn greatest_common_divisor(a: i64, b: i64) -> i64 {
+    if b == 0 { a } else { greatest_common_divisor(b, a % b) }
+}
+
+fn milliseconds(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests;
