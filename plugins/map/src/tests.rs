@@ -1,0 +1,292 @@
+//! The plugin as the host sees it, and beside `serde_json`.
+
+use super::*;
+use proptest::prelude::*;
+use serde_json::{Value as Tree, json};
+use tidemill_plugin::testing::{Harness, Processed};
+
+fn map(config: &Tree) -> Harness<Map> {
+    Harness::try_new(&config.to_string()).unwrap_or_else(|error| panic!("{config}: {error}"))
+}
+
+fn mapped(config: &Tree, message: &str) -> Processed {
+    map(config).process([message])
+}
+
+#[test]
+fn members_are_set_by_the_host_and_other_bytes_stay() {
+    let config = json!({
+        "let": { "price": "/p", "qty": "/q" },
+        "compute": { "/notional": "price * qty", "/large": "qty > 10" },
+        "set": { "/venue": { "name": "x" } },
+        "drop": ["/e"],
+    });
+    let processed = mapped(&config, r#"{ "e" : 1, "p":"2.50", "q":3 }"#);
+    assert!(processed.sent[0].forwarded);
+    assert_eq!(
+        processed.texts(),
+        [r#"{ "p":"2.50", "q":3 ,"large":false,"notional":7.5,"venue":{"name":"x"}}"#]
+    );
+}
+
+#[test]
+fn steps_are_made_in_their_order() {
+    let config = json!({
+        "unwrap": "/data",
+        "let": { "p": "/p" },
+        "compute": { "/double": "p * 2" },
+        "set": { "/s": "BTC", "/x": {} },
+        "rename": { "/s": "/symbol", "/double": "/x/twice" },
+        "pick": ["/symbol", "/x", "/list/1", "/t"],
+        "drop": ["/t/gone"],
+        "omit_empty": true,
+    });
+    let message = r#"{"stream":1,"data":{"p": "1.5","list":[1,{"a" : 1.0e0},3],"t":{"gone":1},"u":null}}"#;
+    assert_eq!(
+        mapped(&config, message).texts(),
+        [r#"{"list":[{"a":1.0e0}],"x":{"twice":3.0},"symbol":"BTC"}"#]
+    );
+}
+
+#[test]
+fn two_members_may_change_places() {
+    let config = json!({ "rename": { "/a": "/b", "/b": "/a" } });
+    assert_eq!(mapped(&config, r#"{"a":1,"b":[2 ],"c":3}"#).texts(), [r#"{"c":3,"b":1,"a":[2 ]}"#]);
+}
+
+#[test]
+fn what_is_absent_is_left_out_and_what_is_no_number_is_rejected() {
+    let compute = json!({ "let": { "p": "/p" }, "compute": { "/n": "p + 1" } });
+    let anew = json!({ "let": { "p": "/p" }, "compute": { "/n": "p + 1" }, "rename": { "/x": "/y" } });
+    for config in [compute, anew] {
+        assert_eq!(mapped(&config, r#"{"q":1}"#).texts(), [r#"{"q":1}"#]);
+        assert_eq!(mapped(&config, r#"{"p":"x"}"#).rejected, [(0, "`p` is no number".to_owned())]);
+        assert_eq!(mapped(&config, r#"{"p":1"#).rejected, [(0, "not JSON (at byte 6)".to_owned())]);
+        assert_eq!(
+            mapped(&json!({ "set": { "/a/b": 1 }, "omit_empty": config["rename"].is_object() }), "{}")
+                .rejected,
+            [(0, "the message has no object for /a/b".to_owned())]
+        );
+    }
+    let nothing = mapped(&json!({ "unwrap": "/data" }), r#"{"p":1}"#);
+    assert_eq!(nothing.rejected, [(0, "the message has nothing to unwrap".to_owned())]);
+    let infinite = json!({ "let": { "p": "/p" }, "compute": { "/n": "1 / p" } });
+    assert_eq!(mapped(&infinite, r#"{"p":0}"#).texts(), [r#"{"p":0,"n":null}"#]);
+}
+
+#[test]
+fn a_binary_message_stays_binary() {
+    for config in [json!({ "set": { "/a": 1 } }), json!({ "set": { "/a": 1 }, "omit_empty": true })] {
+        let processed = map(&config).process([&b" {} "[..]]);
+        assert!(processed.sent[0].binary);
+        assert!(processed.sent[0].bytes.trim_ascii() == br#"{"a":1}"#);
+    }
+}
+
+#[test]
+fn a_configuration_that_cannot_be_meant_is_refused() {
+    for (config, error) in [
+        (
+            json!({ "unwrap": "data" }),
+            "`unwrap`: \"data\" is not a JSON pointer: it must start with `/`, like \"/data\"",
+        ),
+        (
+            json!({ "let": { "p": "p" } }),
+            "`let.p`: \"p\" is not a JSON pointer: it must start with `/`, like \"/p\"",
+        ),
+        (
+            json!({ "let": { "last price": "/p" } }),
+            "`let`: \"last price\" is no name: it is made of letters, digits and `_`, and begins with no digit",
+        ),
+        (
+            json!({ "let": { "price": "/p" }, "compute": { "/n": "prize * 2" } }),
+            "`compute./n`: \"prize * 2\", at character 1: `let` does not say what `prize` is, but `price`",
+        ),
+        (
+            json!({ "compute": { "n": "1" } }),
+            "`compute`: \"n\" is not a JSON pointer: it must start with `/`, like \"/n\"",
+        ),
+        (json!({ "set": { "": 1 } }), "`set`: \"\" is the whole message, and a member is meant, like \"/x\""),
+        (json!({ "rename": { "/a": "/a/b" } }), "`rename`: one of \"/a\" and \"/a/b\" is inside the other"),
+        (
+            json!({ "drop": ["x"] }),
+            "`drop`: \"x\" is not a JSON pointer: it must start with `/`, like \"/x\"",
+        ),
+    ] {
+        assert_eq!(Harness::<Map>::try_new(&config.to_string()).err().as_deref(), Some(error));
+    }
+    let unknown = Harness::<Map>::try_new(r#"{"renam":{}}"#).err().unwrap();
+    assert!(unknown.starts_with("unknown field `renam`, expected one of `unwrap`, `let`"), "{unknown}");
+}
+
+/// The members of a pointer, made of an object.
+fn parent<'t>(tree: &'t mut Tree, pointer: &str) -> Option<(&'t mut serde_json::Map<String, Tree>, String)> {
+    let (within, name) = pointer.rsplit_once('/')?;
+    Some((tree.pointer_mut(within)?.as_object_mut()?, name.to_owned()))
+}
+
+fn set(tree: &mut Tree, pointer: &str, value: Tree) -> Result<(), ()> {
+    let (members, name) = parent(tree, pointer).ok_or(())?;
+    members.insert(name, value);
+    Ok(())
+}
+
+fn pick(tree: &Tree, at: &str, pointers: &[String]) -> Option<Tree> {
+    if pointers.iter().any(|pointer| pointer == at) {
+        return Some(tree.clone());
+    }
+    match tree {
+        Tree::Object(members) => {
+            let kept = members.iter().filter_map(|(name, value)| {
+                Some((name.clone(), pick(value, &format!("{at}/{name}"), pointers)?))
+            });
+            Some(kept.collect::<serde_json::Map<_, _>>()).filter(|kept| !kept.is_empty()).map(Tree::Object)
+        }
+        Tree::Array(elements) => {
+            let kept = elements.iter().enumerate();
+            let kept = kept.filter_map(|(number, value)| pick(value, &format!("{at}/{number}"), pointers));
+            Some(kept.collect::<Vec<_>>()).filter(|kept| !kept.is_empty()).map(Tree::Array)
+        }
+        _ => None,
+    }
+}
+
+fn omit(tree: Tree) -> Tree {
+    let is_something = |value: &Tree| ![json!(null), json!(""), json!([]), json!({})].contains(value);
+    match tree {
+        Tree::Object(members) => {
+            let members = members.into_iter().map(|(name, value)| (name, omit(value)));
+            members.filter(|(_, value)| is_something(value)).collect()
+        }
+        Tree::Array(elements) => elements.into_iter().map(omit).filter(is_something).collect(),
+        other => other,
+    }
+}
+
+/// What is to become of a message.
+fn model(config: &Tree, mut tree: Tree) -> Result<Tree, ()> {
+    let table = |key: &str| config[key].as_object().cloned().unwrap_or_default();
+    let list = |key: &str| -> Vec<String> { serde_json::from_value(config[key].clone()).unwrap_or_default() };
+    if let Some(pointer) = config["unwrap"].as_str() {
+        tree = tree.pointer(pointer).ok_or(())?.clone();
+    }
+    // There is one name, and one expression with it.
+    if let Some(pointer) = config["let"]["x"].as_str() {
+        let number = match tree.pointer(pointer) {
+            None => None,
+            Some(Tree::Number(number)) => number.as_f64(),
+            Some(Tree::String(text)) => Some(text.parse().map_err(drop)?),
+            Some(_) => return Err(()),
+        };
+        for (pointer, _) in table("compute") {
+            if let Some(number) = number {
+                set(&mut tree, &pointer, json!(number * 2.0 + 1.0))?;
+            }
+        }
+    }
+    for (pointer, value) in table("set") {
+        set(&mut tree, &pointer, value)?;
+    }
+    let taken: Vec<_> = table("rename")
+        .into_iter()
+        .map(|(from, to)| {
+            let taken = parent(&mut tree, &from).and_then(|(members, name)| members.remove(&name));
+            (to.as_str().unwrap().to_owned(), taken)
+        })
+        .collect();
+    for (to, taken) in taken {
+        taken.map_or(Ok(()), |taken| set(&mut tree, &to, taken))?;
+    }
+    let picked = list("pick");
+    if !picked.is_empty() {
+        let nothing = if tree.is_array() {
+            json!([])
+        } else if tree.is_object() {
+            json!({})
+        } else {
+            tree.clone()
+        };
+        tree = pick(&tree, "", &picked).unwrap_or(nothing);
+    }
+    for pointer in list("drop") {
+        parent(&mut tree, &pointer).map(|(members, name)| members.remove(&name));
+    }
+    Ok(if config["omit_empty"] == true { omit(tree) } else { tree })
+}
+
+fn message() -> impl Strategy<Value = Tree> {
+    let leaf = prop_oneof![
+        Just(json!(null)),
+        Just(json!("")),
+        Just(json!("2.5")),
+        Just(json!("text")),
+        (0..9i64).prop_map(|number| json!(number)),
+        Just(json!(true)),
+    ];
+    let inner = leaf.prop_recursive(3, 20, 4, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..3).prop_map(Tree::Array),
+            prop::collection::btree_map("[a-c]", inner, 0..4)
+                .prop_map(|members| members.into_iter().collect()),
+        ]
+    });
+    prop::collection::btree_map("[a-c]", inner, 0..4).prop_map(|members| members.into_iter().collect())
+}
+
+fn pointer() -> impl Strategy<Value = String> {
+    prop_oneof![3 => "/[a-c]", 2 => "/[a-c]/[a-c]", 1 => "/[a-c]/[01]", 1 => "/[a-c]/[01]/[a-c]"]
+}
+
+fn config() -> impl Strategy<Value = Tree> {
+    let pairs = prop::collection::btree_map(pointer(), pointer(), 0..3).prop_map(|mut pairs| {
+        pairs.retain(|from, to| {
+            from == to || !from.starts_with(to.as_str()) && !to.starts_with(from.as_str())
+        });
+        json!(pairs)
+    });
+    let list = || prop::collection::vec(pointer(), 0..3);
+    (
+        (prop::option::weighted(0.2, pointer()), pointer(), prop::collection::vec(pointer(), 0..2)),
+        prop::collection::btree_map(pointer(), message(), 0..2),
+        (
+            prop::option::weighted(0.3, pairs),
+            prop::option::weighted(0.3, list()),
+            list(),
+            prop::bool::weighted(0.3),
+        ),
+    )
+        .prop_map(|((unwrap, x, computed), set, (rename, pick, drop, omit_empty))| {
+            let compute: BTreeMap<_, _> =
+                computed.into_iter().map(|pointer| (pointer, "x * 2 + 1")).collect();
+            let mut config = json!({
+                "let": { "x": x }, "compute": compute, "set": set, "drop": drop, "omit_empty": omit_empty,
+            });
+            for (key, value) in [
+                ("unwrap", unwrap.map(Tree::from)),
+                ("rename", rename),
+                ("pick", pick.map(|list| json!(list))),
+            ] {
+                if let Some(value) = value {
+                    config[key] = value;
+                }
+            }
+            if config["compute"].as_object().unwrap().is_empty() {
+                config["let"] = json!({});
+            }
+            config
+        })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2_000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn messages_become_what_a_tree_of_serde_becomes(config in config(), messages in prop::collection::vec(message(), 1..4)) {
+        let mut plugin = map(&config);
+        for message in messages {
+            let processed = plugin.process([message.to_string()]);
+            let got = processed.texts().first().map(|text| serde_json::from_str::<Tree>(text).unwrap());
+            prop_assert_eq!(got, model(&config, message.clone()).ok(), "{} of {}", config, message);
+        }
+    }
+}
