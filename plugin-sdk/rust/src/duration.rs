@@ -37,6 +37,23 @@ pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duratio
     })
 }
 
+/// Durations that may be left out, for `#[serde(default, with = "tidemill_plugin::duration::optional")]`.
+pub mod optional {
+    use serde::{Deserialize, Deserializer};
+    use std::time::Duration;
+
+    #[derive(Deserialize)]
+    struct Given(#[serde(with = "super")] Duration);
+
+    /// Reads a duration that is there.
+    ///
+    /// # Errors
+    /// As for one that must be there.
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+        Option::<Given>::deserialize(deserializer).map(|given| given.map(|Given(duration)| duration))
+    }
+}
+
 /// The host's grammar; `tests/durations.txt` has the cases that both are held to.
 fn parse(text: &str) -> Option<Duration> {
     let mut rest = text;

@@ -6,6 +6,7 @@ pub mod binary;
 pub mod clock;
 pub mod condition;
 pub mod connector;
+pub mod csv;
 pub mod duration;
 pub mod event_time;
 pub mod http;

@@ -86,7 +86,7 @@ mod tests {
     fn a_configuration_that_cannot_be_meant_is_refused() {
         for (config, error) in [
             (r#"{"wehre":[]}"#, "unknown field `wehre`, expected `where` or `match`"),
-            (r#"{"match":"some"}"#, "unknown variant `some`, expected `all` or `any`"),
+            (r#"{"match":"some"}"#, "`match`: unknown variant `some`, expected `all` or `any`"),
             (
                 r#"{"where":[{"field":"p","op":"exists"}]}"#,
                 "where[0]: \"p\" is not a JSON pointer: it must start with `/`, like \"/p\"",

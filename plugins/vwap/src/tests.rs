@@ -174,7 +174,10 @@ fn a_configuration_that_cannot_be_meant_is_refused() {
     for (config, error) in [
         (r#"{"window":"0s"}"#, "`window` must be longer than 0"),
         (r#"{"max_symbols":0}"#, "`max_symbols` must be more than 0"),
-        (r#"{"window":"1 minute"}"#, r#""1 minute" is not a duration such as "250ms", "10s" or "1m30s""#),
+        (
+            r#"{"window":"1 minute"}"#,
+            r#"`window`: "1 minute" is not a duration such as "250ms", "10s" or "1m30s""#,
+        ),
         (r#"{"price":"p"}"#, r#""p" is not a JSON pointer: it must start with `/`, like "/p""#),
     ] {
         assert_eq!(Harness::<Vwap>::try_new(config).err().as_deref(), Some(error));
