@@ -1,23 +1,22 @@
 //! Volume-weighted average prices of tumbling windows in event time, one series a symbol.
 //!
-//! This file reads messages and writes results; `windows.rs` knows when a window is open, closed or
-//! late. A message that lacks one of the fields, or that `where` does not match, is filtered. What is
-//! not JSON is rejected, and so is a price, quantity or time that is no number.
+//! This file reads messages and writes results; when a window is open, closed or late, the SDK knows (`windows`). A
+//! message that lacks one of the fields, or that `where` does not match, is filtered. What is not JSON is rejected, and
+//! so is a price, quantity or time that is no number.
 //!
-//! At most `max_symbols` symbols (200,000) are remembered. A new one beyond that makes it forget those
-//! that were silent longest, the 64th part of all at once: their open windows are emitted with
-//! `"final": false`, and `tidemill_guest_symbols_forgotten_total` counts the symbols. One that comes back
-//! starts anew, and knows of no closed window for which a message could be late.
-
-mod windows;
+//! At most `max_symbols` symbols (200,000) are remembered. A new one beyond that makes it forget the one that was silent
+//! longest: its open windows are emitted with `"final": false`, and `tidemill_guest_symbols_forgotten_total` counts the
+//! symbols. One that comes back starts anew, and knows of no closed window for which a message could be late.
 
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 use tidemill_plugin::condition::{Conditions, Match, Op, Rule};
+use tidemill_plugin::event_time::EventTime;
+use tidemill_plugin::keyed::{Key, parts};
+use tidemill_plugin::windows::{Aggregation, Window, WindowKind, WindowRules, Windows};
 use tidemill_plugin::{
-    Description, Emission, Emissions, Json, Message, Out, Plugin, Result, export, json, metrics,
+    Description, Emission, Emissions, Json, Message, Out, Part, Plugin, Result, export, metrics,
 };
-use windows::{Arrival, Trade, Window, Windows};
 
 export!(Vwap);
 
@@ -25,6 +24,8 @@ export!(Vwap);
 const LATE: &str = "late";
 /// The counter of symbols that were forgotten to make room.
 const FORGOTTEN: &str = "symbols_forgotten";
+/// What the windows of a snapshot have.
+const MEANING: &str = "volume, turnover and count";
 /// Symbols that are remembered, if nothing else is said: with a window each they take two thirds of the
 /// memory that a plugin has by default.
 const MAX_SYMBOLS: usize = 200_000;
@@ -64,12 +65,50 @@ impl Default for Config {
 }
 
 struct Vwap {
-    symbol: Json,
+    symbol: Key,
     price: Json,
     quantity: Json,
-    time: Json,
+    time: EventTime,
     conditions: Conditions,
-    windows: Windows,
+    windows: Windows<Trades>,
+}
+
+/// What is computed of the trades of a window.
+struct Trades;
+
+/// One trade, its numbers checked.
+struct Trade {
+    quantity: f64,
+    turnover: f64,
+}
+
+/// What a window has seen.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+struct Traded {
+    volume: f64,
+    turnover: f64,
+    count: u64,
+}
+
+impl Aggregation for Trades {
+    type Contents = Traded;
+    type Reading = Trade;
+
+    fn empty(&self) -> Traded {
+        Traded::default()
+    }
+
+    fn add(&self, traded: &mut Traded, trade: &Trade) {
+        traded.volume += trade.quantity;
+        traded.turnover += trade.turnover;
+        traded.count += 1;
+    }
+
+    fn merge(&self, traded: &mut Traded, later: &Traded) {
+        traded.volume += later.volume;
+        traded.turnover += later.turnover;
+        traded.count += later.count;
+    }
 }
 
 impl Plugin for Vwap {
@@ -82,57 +121,51 @@ impl Plugin for Vwap {
         if config.max_symbols == 0 {
             return Err("`max_symbols` must be more than 0".into());
         }
-        if !config.idle_close.is_zero() {
-            description.times();
-            description.tick_every(tick(config.idle_close));
-        }
         description.only_json();
         description.without_payloads();
+        let rules = WindowRules {
+            kind: WindowKind::Tumbling { size: config.window },
+            allowed_lateness: config.allowed_lateness,
+            idle_close: config.idle_close,
+            max_keys: config.max_symbols,
+        };
         Ok(Self {
-            symbol: description.json(&config.symbol)?,
+            symbol: Key::compile("`symbol`", [&config.symbol], description)?,
             price: description.json(&config.price)?,
             quantity: description.json(&config.quantity)?,
-            time: description.json(&config.time)?,
+            time: EventTime::compile(&config.time, description)?,
             conditions: Conditions::compile(&config.rules, Match::All, description)?,
-            windows: Windows::new(
-                config.window,
-                config.allowed_lateness,
-                config.idle_close,
-                config.max_symbols,
-            ),
+            windows: Windows::try_new(&rules, Trades, description)?,
         })
     }
 
     fn process(&mut self, message: Message<'_>, out: &mut Out<'_>) -> Result {
-        let (Some(symbol), Some(price), Some(quantity), Some(time)) = (
-            message.get(self.symbol),
-            message.get(self.price),
-            message.get(self.quantity),
-            message.get(self.time),
-        ) else {
+        let (Some(symbol), Some(price), Some(quantity)) =
+            (self.symbol.of(message)?, message.get(self.price), message.get(self.quantity))
+        else {
             return Ok(());
         };
         if !self.conditions.hold(message) {
             return Ok(());
         }
+        let Some(time_ms) = self.time.of(message)? else { return Ok(()) };
         let price = price.number().ok_or("the price is no number")?;
         let quantity = quantity.number().ok_or("the quantity is no number")?;
-        let time_ms = time.number().ok_or("the time is no number")?;
-        let trade = Trade::try_new(price, quantity, time_ms)?;
-        let symbol = symbol.label();
-        let forgotten = self
-            .windows
-            .make_room(&symbol, |symbol, window| write(out.emit().binary(false), symbol, window, false))?;
-        if forgotten > 0 {
-            metrics::add(FORGOTTEN, forgotten as f64);
+        let trade = Trade { quantity, turnover: price * quantity };
+        if !trade.turnover.is_finite() {
+            return Err("price times quantity is too large".into());
         }
-        let Arrival { is_late, closed } =
-            self.windows.add(&symbol, &trade, message.received_us().unwrap_or(0));
+        let received_us = message.received_us().unwrap_or(0);
+        let is_late = self.windows.add(&symbol, time_ms, received_us, &trade, |window| {
+            write(out.emit().binary(false), &symbol, window, true)
+        })?;
         if is_late {
             metrics::add(LATE, 1.0);
         }
-        for window in &closed {
-            write(out.emit().binary(false), &symbol, window, true)?;
+        let forgotten =
+            self.windows.push_out(|symbol, window| write(out.emit().binary(false), symbol, window, false))?;
+        if forgotten > 0 {
+            metrics::add(FORGOTTEN, forgotten as f64);
         }
         Ok(())
     }
@@ -142,23 +175,16 @@ impl Plugin for Vwap {
     }
 
     fn finish(&mut self, out: &mut Emissions) -> Result {
-        self.windows.open().try_for_each(|(symbol, window)| write(out.emit(), symbol, window, false))
+        self.windows.close_all(|symbol, window| write(out.emit(), symbol, window, false))
     }
 
     fn snapshot(&self) -> Result<Option<Vec<u8>>> {
-        json::encode(self.windows.series()).map(Some)
+        self.windows.snapshot(MEANING).map(Some)
     }
 
-    fn restore(&mut self, snapshot: &[u8]) -> Result {
-        self.windows.set_series(json::decode(snapshot)?);
-        Ok(())
+    fn restore_part(&mut self, snapshots: &[Vec<u8>], part: Part) -> Result {
+        self.windows.restore(snapshots, part, MEANING)
     }
-}
-
-/// How often to look for windows to close: a tenth of the time that they may be idle, so that one closes
-/// at most that much late, within bounds that keep an idle host idle.
-fn tick(idle_close: Duration) -> Duration {
-    (idle_close / 10).clamp(Duration::from_millis(10), Duration::from_secs(1))
 }
 
 /// What is emitted of a window.
@@ -174,14 +200,15 @@ struct Price<'a> {
     is_final: bool,
 }
 
-fn write(emission: Emission<'_>, symbol: &str, window: &Window, is_final: bool) -> Result {
+fn write(emission: Emission<'_>, symbol: &str, window: &Window<Traded>, is_final: bool) -> Result {
+    let Traded { volume, turnover, count } = window.contents;
     emission.json(&Price {
-        symbol,
+        symbol: &parts(symbol).next().unwrap_or_default(),
         window_start: window.start_ms,
         window_end: window.end_ms,
-        vwap: window.vwap(),
-        volume: window.volume,
-        count: window.count,
+        vwap: (volume != 0.0).then(|| turnover / volume),
+        volume,
+        count,
         is_final,
     })?;
     Ok(())
