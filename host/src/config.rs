@@ -37,6 +37,7 @@ mod part_file;
 mod path;
 mod pipeline;
 mod places;
+mod plugin_config;
 mod plugin_use;
 mod quotation;
 mod read;
@@ -83,6 +84,7 @@ pub use pipeline::{
     StdinSource, StdoutSink, Transform,
 };
 pub use places::{Part, PipelinePart, Places};
+pub use plugin_config::PluginConfig;
 pub use plugin_use::Limits;
 pub use redacted::Redacted;
 pub use reference::reference;

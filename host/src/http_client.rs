@@ -66,7 +66,7 @@ pub(crate) fn http_of(pipeline: &Pipeline, transform: &Transform) -> Option<Arc<
         SourceConfig::File(FileSource { path, .. }) => RecordingPlace::File(path.clone()),
         _ => RecordingPlace::Stdin,
     };
-    Some(Arc::new(HttpPlayer::new(place, Some(transform.allow.clone()), transform.config.clone())))
+    Some(Arc::new(HttpPlayer::new(place, Some(transform.allow.clone()), transform.config.json().clone())))
 }
 
 impl HttpClient {

@@ -273,6 +273,9 @@ fn secrets_are_in_the_configuration_and_not_in_what_it_shows() {
         "#,
     );
     assert!(!format!("{pipeline:?}").contains("s3cr3t"));
-    assert_eq!(pipeline.transforms[0].config.expose(), r#"{"token":"s3cr3t","list":["s3cr3t",1,2.0,true]}"#);
-    assert_eq!(pipeline.transforms[0].config.shown(), r#"{"token":"***","list":["***",1,2.0,true]}"#);
+    assert_eq!(
+        pipeline.transforms[0].config.json().expose(),
+        r#"{"token":"s3cr3t","list":["s3cr3t",1,2.0,true]}"#
+    );
+    assert_eq!(pipeline.transforms[0].config.json().shown(), r#"{"token":"***","list":["***",1,2.0,true]}"#);
 }

@@ -4,7 +4,7 @@
 use crate::texts;
 use std::sync::Arc;
 use std::time::Duration;
-use tidemill::config::{self, Limits, MessageKey, OnError, Outputs, Redacted};
+use tidemill::config::{self, Limits, MessageKey, OnError, Outputs, PluginConfig, Redacted};
 use tidemill::message::Message;
 use tidemill::pipeline::{
     self, Control, Ended, Parts, Persistence, ProbationTerms, RolledBack, ShadowOffer, Shadowed, Swap,
@@ -71,7 +71,7 @@ impl Stage {
     fn transform(&self, plugin: &Plugin, name: &str) -> config::Transform {
         config::Transform {
             name: name.to_owned(),
-            config: Redacted::plain(self.config),
+            config: PluginConfig::plain(self.config),
             on_error: self.on_error,
             limits: self.limits,
             retries: self.retries,

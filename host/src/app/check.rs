@@ -237,7 +237,7 @@ impl PluginCheck<'_> {
         let Some(Some(known)) = outputs.get(last) else { return };
         let plugin = pipeline.transforms[last].plugin.shown();
         // A name may be what the plugin was told in confidence.
-        let config = &pipeline.transforms[last].config;
+        let config = pipeline.transforms[last].config.json();
         let with_default = || std::iter::once("default").chain(known.iter().map(String::as_str));
         for (sink, outputs_of_sink) in pipeline.sinks.iter().map(|sink| &sink.outputs).enumerate() {
             let Outputs::Named(names) = outputs_of_sink else { continue };

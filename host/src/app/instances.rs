@@ -4,7 +4,7 @@
 //! all snapshots go to each, which keeps what belongs to its part; a plugin that does not start without its state.
 
 use super::plugin_registry::{PluginRefusal, check_outputs};
-use crate::config;
+use crate::config::{self, Redacted};
 use crate::http_client::http_of;
 use crate::pipeline::share_out;
 use crate::plugin::{
@@ -46,7 +46,11 @@ pub(super) async fn stages(
 ) -> Result<MadeStages, PluginRefusal> {
     let all = pipeline.transforms.iter().zip(plugins).zip(states);
     let made = all.map(|((transform, plugin), state)| async move {
-        let setup = setup(pipeline, transform, state.clone(), metrics);
+        let mut setup = setup(pipeline, transform, state.clone(), metrics);
+        match config_now(transform).await {
+            Ok(config) => setup.config = config,
+            Err(fault) => return Err(PluginRefusal::init(transform, &setup, fault)),
+        }
         let made = instances(transform, plugin, &setup).await?;
         Ok((transform.clone(), setup, made))
     });
@@ -122,6 +126,20 @@ pub(super) async fn instantiate(plugin: &Plugin, setup: &Setup) -> Result<Vec<In
     Err(Fault::new(FaultKind::Init, detail))
 }
 
+/// What a plugin is given as its configuration, with the texts that the files in it have now.
+///
+/// # Errors
+/// One of them cannot be read.
+pub(super) async fn config_now(transform: &config::Transform) -> Result<Redacted, Fault> {
+    let config = transform.config.clone();
+    let read = match config.has_files() {
+        true => tokio::task::spawn_blocking(move || config.read_again()).await,
+        false => Ok(config.read_again()),
+    };
+    let read = read.expect("reading a file does not panic");
+    read.map_err(|error| Fault::new(FaultKind::Init, format!("`config`: {error}")))
+}
+
 /// What the instances of a transform are made with.
 pub(super) fn setup(
     pipeline: &config::Pipeline,
@@ -134,7 +152,7 @@ pub(super) fn setup(
         transform: Arc::from(transform.name.as_str()),
         kind: PluginKind::Transform,
         part: StatePart { number: 0, of: u32::try_from(transform.instances).expect("they are few") },
-        config: transform.config.clone(),
+        config: transform.config.json().clone(),
         limits: transform.limits,
         is_replay: pipeline.source.is_recording(),
         state,

@@ -168,7 +168,7 @@ pub(super) fn check_outputs(
                 let known = description.outputs.iter().map(|known| &**known);
                 let known = std::iter::once("default").chain(known).collect::<Vec<_>>().join(", ");
                 let last = pipeline.transforms.last();
-                last.map_or(known.clone(), |transform| transform.config.told(&known))
+                last.map_or(known.clone(), |transform| transform.config.json().told(&known))
             },
         }),
     }

@@ -8,7 +8,7 @@
 
 use super::bounded::{Failure, bounded};
 use super::connectors;
-use super::instances::{instantiate, retire};
+use super::instances::{config_now, instantiate, retire};
 use super::plugin_registry::PluginRefusal;
 use super::trial::{self, SwapProbation, UnfitInShadow, shadow_all};
 use super::uses::{ConnectorUse, EXCHANGE_DEADLINE, IdleStage, StageUse, check_stage, try_out};
@@ -69,12 +69,15 @@ pub(super) struct FinishedSwap {
 /// Swaps the plugin in all its uses.
 pub(super) async fn swap(offer: Offer, metrics: &Metrics) -> FinishedSwap {
     let Offer { plugin, previous, options, uses, idle, connectors, superseded } = offer;
-    let prepared = join_all(uses.iter().map(|each| prepare(&plugin, each, options.state_fresh)));
+    let prepared = join_all(uses.iter().map(|each| configure_and_prepare(&plugin, each, options.state_fresh)));
     let spared = join_all(idle.iter().map(|each| spare(&plugin, previous.as_ref(), each)));
     let asked = join_all(connectors.iter().map(|each| spare_connector(&plugin, previous.as_ref(), each)));
     let prepared = async { tokio::join!(prepared, spared, asked) };
-    let (prepared, spared, asked) = match bounded(PREPARE_DEADLINE, &superseded, prepared).await {
-        Ok(prepared) => prepared,
+    let (configured, prepared, spared, asked) = match bounded(PREPARE_DEADLINE, &superseded, prepared).await {
+        Ok((prepared, spared, asked)) => {
+            let (configured, prepared): (Vec<_>, Vec<_>) = prepared.into_iter().unzip();
+            (configured, prepared, spared, asked)
+        }
         Err(failure) => {
             let (outcome, error) = match failure {
                 Failure::Cancelled => (SwapOutcome::Superseded, "newer content came first".to_owned()),
@@ -115,7 +118,7 @@ pub(super) async fn swap(offer: Offer, metrics: &Metrics) -> FinishedSwap {
         retire(prepared.into_iter().flatten().flatten().flatten().collect()).await;
         return FinishedSwap::not_made(plugin, SwapOutcome::Rejected, refusals.join("; "), verdicts, uses);
     }
-    let shadows = match shadow_all(&plugin, &uses, &options, &superseded, metrics).await {
+    let shadows = match shadow_all(&plugin, &configured, &options, &superseded, metrics).await {
         Ok(shadows) => shadows,
         Err(unfit) => {
             retire(prepared.into_iter().flatten().flatten().flatten().collect()).await;
@@ -126,10 +129,11 @@ pub(super) async fn swap(offer: Offer, metrics: &Metrics) -> FinishedSwap {
     let (mut verdicts, mut taken, mut kept, mut retired) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let (terms, mut probation) = trial::probations(&uses, &options, previous.as_ref());
     let prepared = prepared.into_iter().map(Result::ok).zip(terms);
-    let exchanges = uses.iter().zip(prepared);
+    let exchanges = configured.iter().zip(prepared);
     let exchanges =
         exchanges.map(async |(each, (next, terms))| exchange(&plugin, each, next??, &options, terms).await);
-    for ((each, answer), shadow) in uses.clone().into_iter().zip(join_all(exchanges).await).zip(shadows) {
+    let answers = join_all(exchanges).await;
+    for ((each, answer), shadow) in configured.into_iter().zip(answers).zip(shadows) {
         let Some((mut verdict, instances)) = answer else {
             kept.push(each);
             continue;
@@ -192,9 +196,12 @@ impl FinishedSwap {
 /// Why it cannot, and could with the version before.
 async fn spare(plugin: &Plugin, previous: Option<&Plugin>, each: &IdleStage) -> Result<(), PluginRefusal> {
     let IdleStage { pipeline, stage, setup } = each;
-    let Err(refusal) = try_out(plugin, pipeline, *stage, setup).await else { return Ok(()) };
+    // Without its files no version can be started.
+    let Ok(config) = config_now(&pipeline.transforms[*stage]).await else { return Ok(()) };
+    let setup = Setup { config, ..setup.clone() };
+    let Err(refusal) = try_out(plugin, pipeline, *stage, &setup).await else { return Ok(()) };
     match previous {
-        Some(previous) if try_out(previous, pipeline, *stage, setup).await.is_ok() => Err(refusal),
+        Some(previous) if try_out(previous, pipeline, *stage, &setup).await.is_ok() => Err(refusal),
         _ => Ok(()),
     }
 }
@@ -216,6 +223,20 @@ async fn spare_connector(
         }
         _ => Ok(()),
     }
+}
+
+/// Gives a use the configuration that it has for a version, and makes its instances.
+async fn configure_and_prepare(
+    plugin: &Plugin,
+    each: &StageUse,
+    fresh: bool,
+) -> (StageUse, Result<Option<Vec<Instance>>, PluginRefusal>) {
+    let (each, read) = each.clone().configured_for(plugin).await;
+    let prepared = match read {
+        Ok(()) => prepare(plugin, &each, fresh).await,
+        Err(fault) => Err(PluginRefusal::init(&each.pipeline.transforms[each.stage], &each.setup, fault)),
+    };
+    (each, prepared)
 }
 
 /// Makes the instances of a use, which see nothing of its state where they are to begin anew; none where its pipeline is

@@ -5,7 +5,7 @@ use super::plugin_registry::{PluginRefusal, check_outputs};
 use crate::config;
 use crate::connector::Connector;
 use crate::pipeline::Control;
-use crate::plugin::{Instance, Plugin, Setup};
+use crate::plugin::{Fault, Instance, Plugin, Setup};
 use crate::verdict::{UsePlace, UseVerdict};
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,6 +43,17 @@ pub(super) struct ConnectorUse {
 }
 
 impl StageUse {
+    /// The same with the configuration that a version is to be given: that of the version which runs, or for another
+    /// one what its files have now. Or that they cannot be read.
+    pub(super) async fn configured_for(mut self, plugin: &Plugin) -> (Self, Result<(), Fault>) {
+        if self.version == *plugin.version() {
+            return (self, Ok(()));
+        }
+        let read = instances::config_now(&self.pipeline.transforms[self.stage]).await;
+        let read = read.map(|config| self.setup.config = config);
+        (self, read)
+    }
+
     /// The version that it runs goes on.
     pub(super) fn rejected(&self, error: Option<String>) -> UseVerdict {
         let place = UsePlace::Transform(self.setup.transform.to_string());

@@ -6,7 +6,7 @@
 use super::{Exit, Recording, Speed, block_on, complain, replay};
 use crate::app::{self, AppError, Settings};
 use crate::builtin;
-use crate::config::{self, Config, Endpoint, Pipeline, Redacted, Server, SlowPeer, WebSocketSink};
+use crate::config::{self, Config, Endpoint, Pipeline, Server, SlowPeer, WebSocketSink};
 use crate::shutdown::Shutdown;
 use crate::telemetry::Metrics;
 use crate::websocket::{Connection, Dial, Received, connect};
@@ -188,7 +188,7 @@ impl DemoParts {
     fn config(&self, url: &str) -> Config {
         let server = Server { port: self.port, ..Server::default() };
         let mut transform = config::Transform::new(PLUGIN);
-        transform.config = Redacted::plain(r#"{"window":"1m"}"#);
+        transform.config = config::PluginConfig::plain(r#"{"window":"1m"}"#);
         let mut sink = WebSocketSink::new(Endpoint::server(PATH, &server));
         sink.peers.slow = SlowPeer::Block;
         let pipeline = Pipeline::new(PIPELINE, Endpoint::client(url));

@@ -4,7 +4,7 @@
 use super::{Exit, environment};
 use crate::builtin;
 use crate::config::{
-    BodyError, BodyReader, DEAD_LETTER, Format, Mistake, Outputs, Plugins, Redacted, Server, Transform,
+    BodyError, BodyReader, DEAD_LETTER, Format, Mistake, Outputs, PluginConfig, Plugins, Server, Transform,
     nearest,
 };
 use crate::http_client::{HttpClient, HttpPlayer, HttpRecorder, RecordingPlace};
@@ -87,7 +87,7 @@ impl PluginOptions {
             transform: name.as_str().into(),
             kind: PluginKind::Transform,
             part: StatePart::WHOLE,
-            config: transform.config.clone(),
+            config: transform.config.json().clone(),
             limits: transform.limits,
             is_replay,
             state: HostState::default(),
@@ -120,7 +120,7 @@ impl PluginOptions {
                 BodyError::Wrong(mistakes) => mistakes.into_iter().map(told).collect::<Vec<_>>().join("\n"),
             });
         let read = read?.transforms.pop().expect("it has one");
-        let config = Redacted::plain(&*self.config);
+        let config = PluginConfig::plain(&*self.config);
         Ok(Transform { config, allow: read.allow, http: read.http, ..Transform::new(name) })
     }
 }
@@ -130,11 +130,11 @@ impl PluginRequests {
         match self {
             Self::Sent => HttpClient::of(&transform.allow, &transform.http),
             Self::Recorded(kept) => HttpClient::of(&transform.allow, &transform.http).map(|http| {
-                Arc::new(HttpRecorder::new(http, transform.config.clone(), kept)) as Arc<dyn Http>
+                Arc::new(HttpRecorder::new(http, transform.config.json().clone(), kept)) as Arc<dyn Http>
             }),
             Self::Played(place) => {
                 let grants = (!transform.allow.is_empty()).then(|| transform.allow.clone());
-                Some(Arc::new(HttpPlayer::new(place, grants, transform.config.clone())))
+                Some(Arc::new(HttpPlayer::new(place, grants, transform.config.json().clone())))
             }
         }
     }

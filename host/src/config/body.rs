@@ -61,7 +61,7 @@ impl BodyReader {
             agree::agree(reader.report, server, &mut agree::served(&mut pipeline, &at));
             Some(pipeline)
         })?;
-        pipeline.written = Some(shown);
+        pipeline.set_written(Some(shown));
         Ok(pipeline)
     }
 

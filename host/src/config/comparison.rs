@@ -76,7 +76,13 @@ impl Pipeline {
                 changes.reasons.push(format!("transform {name} is new"));
                 continue;
             };
-            if *transform != before.transforms[other] {
+            let old = &before.transforms[other];
+            let mut rest = transform.clone();
+            if transform.config.only_files_differ(&old.config) {
+                changes.reasons.push(format!("transform {name}: a file of `config` has changed"));
+                rest.config = old.config.clone();
+            }
+            if rest != *old {
                 changes.reasons.push(changed(&format!("transform {name}"), &then[other], &now[index]));
             }
         }

@@ -84,7 +84,7 @@ pub(super) fn parse_holding(
     }
     let written = document.get_ref().get("pipelines").and_then(|value| value.get_ref().as_array());
     for (pipeline, table) in config.pipelines.iter_mut().zip(written.into_iter().flat_map(|all| all.iter())) {
-        pipeline.written = written::shown(&mut TableReader::new(&mut report, environment, home), table);
+        pipeline.set_written(written::shown(&mut TableReader::new(&mut report, environment, home), table));
     }
     let places = Places::of(path, &text, &config, &at);
     Ok(Loaded { config, warnings: report.into_warnings(), places })

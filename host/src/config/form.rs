@@ -1,6 +1,7 @@
 //! What the value of a key may be: strings, numbers, durations, sizes, words, lists and tables. Those that
 //! one key alone has stand beside its table.
 
+use super::interpolate::Files;
 use super::json;
 use super::read::{
     Becomes, Form, Item, Read, Table, TableReader, Words, describe, in_file_order, integer, wide_integer,
@@ -8,7 +9,7 @@ use super::read::{
 use super::report::Span;
 use super::shape::Kind;
 use super::units::{parse_duration, parse_size, show_duration, show_size};
-use super::{EndpointText, FilePath, Redacted};
+use super::{EndpointText, FilePath, PluginConfig, Redacted};
 use std::marker::PhantomData;
 use std::time::Duration;
 use toml::de::DeValue;
@@ -359,6 +360,7 @@ impl<E: MapEntry> Form for Map<E> {
         let written = in_file_order(reader.entries(key, Self::KIND, value)?);
         let mut entries = Vec::new();
         let mut at = ListAt { whole: value.span(), each: Vec::new(), written: written.len() };
+        let files = if E::TAKES_FILES { Files::Secret } else { Files::Refused };
         for (name, value) in written {
             let place = value.span();
             let DeValue::String(text) = value.get_ref() else {
@@ -366,7 +368,7 @@ impl<E: MapEntry> Form for Map<E> {
                 reader.report.error(&place, format!("`{}` must be a string, got {got}", name.get_ref()));
                 continue;
             };
-            let Some(filled) = reader.fill(name.get_ref(), E::TAKES_FILES, text, &place) else { continue };
+            let Some(filled) = reader.fill(name.get_ref(), files, text, &place) else { continue };
             if let Some(value) = E::of(reader, name.get_ref(), filled.text, &name.span()) {
                 entries.push((name.get_ref().to_string(), value));
                 at.each.push(name.span());
@@ -377,6 +379,35 @@ impl<E: MapEntry> Form for Map<E> {
 
     fn show(_: &Self::Value) -> String {
         "{}".to_owned()
+    }
+}
+
+/// Any table, as JSON, in which files are data that is read for it.
+pub(super) struct JsonWithData;
+
+impl Form for JsonWithData {
+    type Value = PluginConfig;
+    type At = Span;
+    const TAKES_FILES: bool = true;
+    const KIND: Kind = Kind::Json;
+
+    fn read(reader: &mut TableReader<'_, '_>, key: &str, value: &Item<'_>) -> Read<Self> {
+        reader.entries(key, Self::KIND, value)?;
+        let mut json = EndpointText::plain("");
+        if !json::write(reader, Files::Data, key, value, &mut json) {
+            return None;
+        }
+        match PluginConfig::read(json) {
+            Ok(config) => Some((config, value.span())),
+            Err(error) => {
+                reader.report.error(&value.span(), format!("`{key}`: {error}"));
+                None
+            }
+        }
+    }
+
+    fn show(value: &PluginConfig) -> String {
+        value.to_string()
     }
 }
 
@@ -391,7 +422,7 @@ impl Form for Json {
     fn read(reader: &mut TableReader<'_, '_>, key: &str, value: &Item<'_>) -> Read<Self> {
         reader.entries(key, Self::KIND, value)?;
         let mut json = EndpointText::plain("");
-        let is_right = json::write(reader, false, key, value, &mut json);
+        let is_right = json::write(reader, Files::Refused, key, value, &mut json);
         is_right.then(|| (json.known().clone(), value.span()))
     }
 
@@ -413,7 +444,7 @@ impl Form for Messages {
         let messages = reader.array(key, Self::KIND, value)?.iter().map(|message| match message.get_ref() {
             DeValue::Table(_) => {
                 let mut json = EndpointText::plain("");
-                json::write(reader, true, key, message, &mut json).then_some(json)
+                json::write(reader, Files::Secret, key, message, &mut json).then_some(json)
             }
             _ => reader.text(key, Self::KIND, true, message),
         });

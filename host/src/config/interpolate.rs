@@ -16,6 +16,17 @@ pub(super) struct Interpolated {
     pub(super) is_one_variable: bool,
 }
 
+/// What a `${file:PATH}` in a string is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Files {
+    /// Nothing that may stand there.
+    Refused,
+    /// A secret, which is never shown.
+    Secret,
+    /// Data, which is shown by its path.
+    Data,
+}
+
 /// Why a string cannot be filled in.
 #[derive(Debug, PartialEq)]
 pub(super) enum InterpolationError<'a> {
@@ -34,6 +45,7 @@ pub(super) enum InterpolationError<'a> {
 /// Fills the variables of `text` in; paths in it are relative to `folder`.
 pub(super) fn fill<'a>(
     text: &'a str,
+    files: Files,
     environment: &'a Environment,
     folder: &Path,
 ) -> Result<Interpolated, Vec<InterpolationError<'a>>> {
@@ -63,7 +75,11 @@ pub(super) fn fill<'a>(
             _ if inner.contains("${") => problems.push(InterpolationError::Nested),
             Some(path) if path.trim().is_empty() => problems.push(InterpolationError::NoPath),
             Some(path) => {
-                filled.push_file(FilePath::relative_to(folder, &Redacted::plain(path.trim())), false);
+                let path = FilePath::relative_to(folder, &Redacted::plain(path.trim()));
+                match files {
+                    Files::Data => filled.push_data(path, &from[..=end]),
+                    Files::Secret | Files::Refused => filled.push_file(path, false),
+                }
             }
             None => match variable(inner, environment) {
                 Ok(found) => filled.push_hidden(found),
@@ -123,7 +139,7 @@ mod tests {
         ];
         let environment = environment();
         for (text, value, shown, is_one_variable) in cases {
-            let filled = fill(text, &environment, Path::new(""));
+            let filled = fill(text, Files::Secret, &environment, Path::new(""));
             let expected = Redacted::new(value, shown).into();
             assert_eq!(filled, Ok(Interpolated { text: expected, is_one_variable }), "{text:?}");
         }
@@ -133,7 +149,7 @@ mod tests {
     fn every_problem_of_a_string_is_found() {
         let environment = environment();
         assert_eq!(
-            fill("${NO} ${A} ${1} ${file: } ${", &environment, Path::new("")),
+            fill("${NO} ${A} ${1} ${file: } ${", Files::Secret, &environment, Path::new("")),
             Err(vec![
                 InterpolationError::Unset("NO"),
                 InterpolationError::Name("1"),
@@ -141,9 +157,15 @@ mod tests {
                 InterpolationError::Unclosed
             ])
         );
-        assert_eq!(fill("${}", &environment, Path::new("")), Err(vec![InterpolationError::Name("")]));
+        assert_eq!(
+            fill("${}", Files::Secret, &environment, Path::new("")),
+            Err(vec![InterpolationError::Name("")])
+        );
         for nested in ["${NO:-${A}}", "${A:-${B:-c}}", "${file:${A}}", "${NO:-$${A}"] {
-            assert_eq!(fill(nested, &environment, Path::new("")), Err(vec![InterpolationError::Nested]));
+            assert_eq!(
+                fill(nested, Files::Data, &environment, Path::new("")),
+                Err(vec![InterpolationError::Nested])
+            );
         }
     }
 
@@ -151,7 +173,7 @@ mod tests {
         #[test]
         fn a_secret_is_never_shown(before in "[a-z$ {}]{0,9}", after in "[a-z$ {}]{0,9}") {
             let environment = Environment::from([("S".to_owned(), "0123456789".to_owned())]);
-            if let Ok(filled) = fill(&format!("{before}${{S}}{after}"), &environment, Path::new("")) {
+            if let Ok(filled) = fill(&format!("{before}${{S}}{after}"), Files::Secret, &environment, Path::new("")) {
                 prop_assert!(!filled.text.shown().contains("0123456789"));
                 let said = format!("{:?} {}", filled.text, filled.text);
                 prop_assert!(!said.contains("0123456789"), "{said}");

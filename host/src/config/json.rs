@@ -4,7 +4,7 @@
 //! the second of the two texts.
 
 use super::EndpointText;
-use super::interpolate::Interpolated;
+use super::interpolate::{Files, Interpolated};
 use super::read::{TableReader, in_file_order, integer};
 use toml::Spanned;
 use toml::de::DeValue;
@@ -13,15 +13,23 @@ use toml::de::DeValue;
 /// it was reported.
 pub(super) fn write(
     reader: &mut TableReader<'_, '_>,
-    takes_files: bool,
+    files: Files,
     part: &str,
     value: &Spanned<DeValue<'_>>,
     json: &mut EndpointText,
 ) -> bool {
     match value.get_ref() {
         DeValue::String(text) => {
-            let filled = reader.fill(part, takes_files, text, &value.span());
+            let filled = reader.fill(part, files, text, &value.span());
             let Some(Interpolated { text, .. }) = filled else { return false };
+            // Data is read as a whole once all of it is known; where it cannot be, is told of the key that names it.
+            if files == Files::Data
+                && let Err(error) = text.with_data()
+            {
+                let hint = "it is data for the plugin, read whenever the plugin is loaded";
+                reader.report.error_with_hint(&value.span(), format!("`{part}`: {error}"), hint);
+                return false;
+            }
             json.push_quoted(&text);
         }
         DeValue::Integer(number) => match integer(number) {
@@ -49,7 +57,7 @@ pub(super) fn write(
             json.push("[");
             for (index, element) in elements.iter().enumerate() {
                 separate(index, json);
-                is_right &= write(reader, takes_files, part, element, json);
+                is_right &= write(reader, files, part, element, json);
             }
             json.push("]");
             return is_right;
@@ -61,7 +69,7 @@ pub(super) fn write(
                 separate(index, json);
                 let name_and_colon = quoted(name.get_ref()) + ":";
                 json.push(&name_and_colon);
-                is_right &= write(reader, takes_files, name.get_ref(), value, json);
+                is_right &= write(reader, files, name.get_ref(), value, json);
             }
             json.push("}");
             return is_right;

@@ -2,8 +2,8 @@
 
 use super::endpoint::{ReplySink, WebSocketSink, WebSocketSource};
 use super::form::{
-    AnyText, Bytes, Count, Element, Flag, Json, List, ListAt, One, PathOf, SomeDuration, Sub, SubAs, Subs,
-    Text, Word,
+    AnyText, Bytes, Count, Element, Flag, JsonWithData, List, ListAt, One, PathOf, SomeDuration, Sub, SubAs,
+    Subs, Text, Word,
 };
 use super::http::HttpSettings;
 use super::http_grant::{Granted, HttpGrant};
@@ -13,7 +13,7 @@ use super::read::{self, Becomes, Form, Item, Read, TableReader};
 use super::report::{Report, Span};
 use super::shape::Kind;
 use super::swap::SwapSettings;
-use super::{DEAD_LETTER, EndpointText, FilePath, MAX_SINKS, Redacted, SOURCE};
+use super::{DEAD_LETTER, EndpointText, FilePath, MAX_SINKS, PluginConfig, Redacted, SOURCE};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -129,8 +129,8 @@ table! {
         plugin: Redacted = key(Text, required);
         /// The stage has this label, which is unique in its pipeline; if left out, the plugin's name.
         name: String = key(One<Label>, settled());
-        /// The plugin gets this table as its configuration, as JSON.
-        config: Redacted = key(Json, default(Redacted::plain("{}")));
+        /// The plugin gets this table as its configuration, as JSON; its strings may take the texts of files.
+        config: PluginConfig = key(JsonWithData, default(PluginConfig::plain("{}")));
         /// This becomes of a message that the plugin rejects or fails on; pass forwards it unchanged, stop
         /// fails the pipeline.
         on_error: OnError = key(Word<OnError>, default(OnError::DeadLetter));

@@ -4,7 +4,7 @@
 //! Nothing stops at an error: it is reported, and the rest is still looked at.
 
 use super::inherited::Inherited;
-use super::interpolate::{Interpolated, InterpolationError, fill};
+use super::interpolate::{Files, Interpolated, InterpolationError, fill};
 use super::report::{Report, Span};
 use super::shape::{self, Absent, Case, CaseOf, Key, Kind, Known, Shape, ShapePart, nearest};
 use super::{EndpointText, Environment, FilePath, Redacted};
@@ -278,26 +278,21 @@ impl<'r, 'f> TableReader<'r, 'f> {
     ) -> Option<EndpointText> {
         match value.get_ref() {
             DeValue::String(text) => {
-                self.fill(key, takes_files, text, &value.span()).map(|filled| filled.text)
+                let files = if takes_files { Files::Secret } else { Files::Refused };
+                self.fill(key, files, text, &value.span()).map(|filled| filled.text)
             }
             _ => self.wrong_type(key, kind, value),
         }
     }
 
     /// A string with its variables filled in; `key` is what errors name.
-    pub(super) fn fill(
-        &mut self,
-        key: &str,
-        takes_files: bool,
-        text: &str,
-        at: &Span,
-    ) -> Option<Interpolated> {
-        let problems = match fill(text, self.environment, self.report.folder()) {
-            Ok(filled) if filled.text.has_files() && !takes_files => {
+    pub(super) fn fill(&mut self, key: &str, files: Files, text: &str, at: &Span) -> Option<Interpolated> {
+        let problems = match fill(text, files, self.environment, self.report.folder()) {
+            Ok(filled) if filled.text.has_files() && files == Files::Refused => {
                 self.report.error_with_hint(
                     at,
                     format!("`${{file:...}}` cannot be used in `{key}`"),
-                    "only strings that an endpoint needs to connect are read from files",
+                    "files belong into what an endpoint needs to connect, and into the `config` of a transform",
                 );
                 return None;
             }
@@ -345,7 +340,7 @@ impl<'r, 'f> TableReader<'r, 'f> {
         let DeValue::String(text) = value.get_ref() else {
             return written(value.get_ref()).or_else(|| self.wrong_type(key, kind, value));
         };
-        let filled = self.fill(key, false, text, &value.span())?;
+        let filled = self.fill(key, Files::Refused, text, &value.span())?;
         if !filled.is_one_variable {
             return self.wrong_type(key, kind, value);
         }

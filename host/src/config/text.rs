@@ -11,9 +11,12 @@ use std::path::{Path, PathBuf};
 
 /// Longer files are no secrets.
 const MAX_SECRET_BYTES: u64 = 1 << 20;
+/// As much as a plugin has room for, the configuration being there more than once while it is read.
+const MAX_DATA_BYTES: u64 = 16 << 20;
 
 /// A string of an endpoint, in which the trimmed texts of files may stand (`${file:PATH}`). They are read
-/// whenever the string is needed, at every (re)connect, and never shown.
+/// whenever the string is needed, at every (re)connect, and never shown. In the configuration of a plugin they are data
+/// (see [`super::PluginConfig`]).
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct EndpointText {
     known: Redacted,
@@ -62,7 +65,7 @@ impl EndpointText {
     /// # Errors
     /// The first of the files that cannot be read.
     pub fn resolve(&self) -> Result<Redacted, SecretError> {
-        self.filled(read)
+        Ok(Redacted::new(self.filled(secret)?, self.known.shown()))
     }
 
     /// The whole text of a credential that peers must show. An empty file is an error, like a missing one.
@@ -70,27 +73,30 @@ impl EndpointText {
     /// # Errors
     /// The first of the files that cannot be read, or are empty.
     pub fn resolve_credential(&self) -> Result<Redacted, SecretError> {
-        self.filled(|path| {
-            let text = read(path)?;
-            if text.trim().is_empty() { Err(io::Error::other("it is empty")) } else { Ok(text) }
-        })
+        let value = self.filled(|path| {
+            let text = secret(path)?;
+            if text.is_empty() { Err(io::Error::other("it is empty")) } else { Ok(text) }
+        });
+        Ok(Redacted::new(value?, self.known.shown()))
     }
 
-    fn filled(&self, read: impl Fn(&Path) -> io::Result<String>) -> Result<Redacted, SecretError> {
+    /// The whole string with its files read as data: not trimmed, and no secrets.
+    pub(super) fn with_data(&self) -> Result<Redacted, SecretError> {
+        let value = self.filled(|path| read(path, MAX_DATA_BYTES))?;
+        Ok(Redacted { value, ..self.known.clone() })
+    }
+
+    fn filled(&self, read: impl Fn(&Path) -> io::Result<String>) -> Result<String, SecretError> {
         let mut value = String::new();
         let mut rest = 0;
         for Inset { at, path, is_json } in &self.insets {
             value.push_str(&self.known.expose()[rest..*at]);
             rest = *at;
             let text = read(path).map_err(|source| SecretError { path: path.clone(), source })?;
-            if *is_json {
-                value.push_str(&quoted(text.trim()));
-            } else {
-                value.push_str(text.trim());
-            }
+            value.push_str(&if *is_json { quoted(&text) } else { text });
         }
         value.push_str(&self.known.expose()[rest..]);
-        Ok(Redacted::new(value, self.known.shown()))
+        Ok(value)
     }
 
     /// The part of the text that may be shown; the rest is `***`.
@@ -137,6 +143,12 @@ impl EndpointText {
         self.known.shown.push_str(HIDDEN);
     }
 
+    /// Adds a file of data, which is shown as it is written.
+    pub(super) fn push_data(&mut self, path: FilePath, written: &str) {
+        self.insets.push(Inset { at: self.known.value.len(), path, is_json: false });
+        self.known.shown.push_str(written);
+    }
+
     /// Adds `other` as a string of JSON.
     pub(super) fn push_quoted(&mut self, other: &Self) {
         let value = other.known.expose();
@@ -171,17 +183,25 @@ fn quoted(text: &str) -> String {
     quoted[1..quoted.len() - 1].to_owned()
 }
 
-/// The text of a file: no pipe or device, which might never end.
-fn read(path: &Path) -> io::Result<String> {
+/// The trimmed text of a file that is a secret.
+fn secret(path: &Path) -> io::Result<String> {
+    Ok(read(path, MAX_SECRET_BYTES)?.trim().to_owned())
+}
+
+/// The text of a file of at most so many bytes: no pipe or device, which might never end.
+fn read(path: &Path, most: u64) -> io::Result<String> {
     // Opening a pipe would wait for its writer.
     let at_once = OFlags::NONBLOCK.bits().cast_signed();
     let file = OpenOptions::new().read(true).custom_flags(at_once).open(path)?;
     if !file.metadata()?.is_file() {
         return Err(io::Error::other("it is not a file"));
     }
-    let mut text = String::new();
-    file.take(MAX_SECRET_BYTES).read_to_string(&mut text)?;
-    Ok(text)
+    let mut bytes = Vec::new();
+    file.take(most + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > most {
+        return Err(io::Error::other(format!("it has more than {} MiB", most >> 20)));
+    }
+    String::from_utf8(bytes).map_err(|_| io::Error::other("it is not UTF-8"))
 }
 
 impl From<Redacted> for EndpointText {
@@ -318,6 +338,12 @@ mod tests {
         assert_eq!(text.resolve().expect("it is there").expose(), "Bearer !");
         let error = text.resolve_credential().expect_err("it is empty").to_string();
         assert_eq!(error, format!("failed to read {}: it is empty", path.display()));
+        for (content, why) in
+            [(vec![b'x'; (1 << 20) + 1], "it has more than 1 MiB"), (vec![0xff], "it is not UTF-8")]
+        {
+            std::fs::write(&path, content).expect("it is ours");
+            assert!(text.resolve().expect_err("no secret").to_string().ends_with(why));
+        }
         let pipe = folder.path().join("pipe");
         assert!(std::process::Command::new("mkfifo").arg(&pipe).status().expect("it runs").success());
         for none in [EndpointText::file(&pipe), EndpointText::file(folder.path())] {

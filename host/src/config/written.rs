@@ -3,6 +3,7 @@
 //! What came from variables is `***`, and so is what is a secret by its nature, wherever it came
 //! from: values of headers, credentials, private keys, the user info of a url.
 
+use super::interpolate::Files;
 use super::read::TableReader;
 use super::redacted::HIDDEN;
 use super::text::without_user_info;
@@ -20,7 +21,7 @@ const SECRETS: [&str; 4] = ["headers", "bearer", "basic", "key_base64"];
 /// A checked value as it may be shown.
 pub(super) fn shown(reader: &mut TableReader<'_, '_>, value: &Spanned<DeValue<'_>>) -> Option<Value> {
     let mut text = EndpointText::plain("");
-    let is_right = json::write(reader, true, "pipelines", value, &mut text);
+    let is_right = json::write(reader, Files::Secret, "pipelines", value, &mut text);
     let mut shown = serde_json::from_str(text.shown()).ok().filter(|_| is_right)?;
     hide(&mut shown);
     Some(shown)
@@ -58,6 +59,17 @@ fn each_text(value: &mut Value, change: &mut dyn FnMut(&mut String)) {
 }
 
 impl Pipeline {
+    /// Notes how the tables may be shown that the pipeline was read from. Files of plugins are shown by their paths.
+    pub(super) fn set_written(&mut self, written: Option<Value>) {
+        self.written = written;
+        let transforms = self.written.as_mut().and_then(|written| written["transforms"].as_array_mut());
+        for (shown, transform) in transforms.into_iter().flatten().zip(&self.transforms) {
+            if let Some(shown) = shown.get_mut("config") {
+                *shown = serde_json::from_str(transform.config.json().shown()).unwrap_or_default();
+            }
+        }
+    }
+
     /// The pipeline as it was written, in the shape of the file, without secrets. One that was built in
     /// Rust is described by what its parts are.
     pub fn shown(&self) -> Value {
@@ -70,7 +82,7 @@ impl Pipeline {
             SourceConfig::Stdin(_) => json!({ "type": "stdin" }),
         };
         let transforms = self.transforms.iter().map(|transform| {
-            let config: Value = serde_json::from_str(transform.config.shown()).unwrap_or_default();
+            let config: Value = serde_json::from_str(transform.config.json().shown()).unwrap_or_default();
             json!({ "plugin": transform.plugin.shown(), "name": transform.name, "config": config })
         });
         let sinks = self.sinks.iter().map(|sink| with_name(sink_kind(&sink.kind), &sink.name));

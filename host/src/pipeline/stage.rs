@@ -141,6 +141,7 @@ impl Stage {
     fn installed(&mut self, version: RunningVersion) {
         self.place.plugin = Some((version.plugin.name().clone(), version.plugin.version().clone()));
         self.ticking.ask(version.tick);
+        self.setup.config.clone_from(&version.config);
         self.version = version;
     }
 

@@ -91,6 +91,11 @@ impl Instance {
         self.callee.plugin()
     }
 
+    /// What the guest was told, some of which it must not tell.
+    pub fn config(&self) -> &Redacted {
+        self.callee.host().log.config()
+    }
+
     /// Bytes of its memories and tables.
     pub fn memory_bytes(&self) -> usize {
         self.callee.host().limiter.used_bytes()
@@ -284,11 +289,6 @@ impl Instance {
         restored.await.map_err(|fault| fault.shown(self.config()).of_kind(FaultKind::Restore))?;
         self.callee.revive();
         Ok(())
-    }
-
-    /// What the guest was told, some of which it must not tell.
-    fn config(&self) -> &Redacted {
-        self.callee.host().log.config()
     }
 
     fn accept_emissions(&mut self, emissions: Option<wit::Emissions>) -> Result<Emissions, Fault> {

@@ -112,6 +112,21 @@ impl RunningStage {
 }
 
 impl ManagedPipeline {
+    /// Its configuration, with the texts of files that its stages were given where they run.
+    pub(super) fn in_force(&self) -> Arc<config::Pipeline> {
+        let PipelinePhase::Up { stages, .. } = &self.phase else { return self.config.clone() };
+        if !self.config.transforms.iter().any(|transform| transform.config.has_files()) {
+            return self.config.clone();
+        }
+        let mut in_force = (*self.config).clone();
+        for transform in &mut in_force.transforms {
+            if let Some(running) = stages.iter().find(|stage| *stage.setup.transform == *transform.name) {
+                transform.config = transform.config.as_given(&running.setup.config);
+            }
+        }
+        Arc::new(in_force)
+    }
+
     pub(super) fn new(config: Arc<config::Pipeline>) -> Self {
         let kept = Kept::new(&config);
         let (phase, revival, waiting) = (PipelinePhase::Down, Revival::None, Vec::new());

@@ -47,7 +47,7 @@ impl Pipelines {
                 None if !are_all => return Err(ControlError::NotFound(next.name)),
                 _ => {}
             }
-            let before = managed.map(|managed| managed.config.clone());
+            let before = managed.map(ManagedPipeline::in_force);
             pipelines.extend(PlannedPipeline::compare(before, Some(Arc::new(next))));
         }
         let others = self.all.iter().filter(|managed| !names.contains(&managed.config.name));

@@ -105,6 +105,7 @@ impl Pipelines {
             {
                 running.refused = (!is_taken).then(|| plugin.version().clone());
                 if is_taken {
+                    running.setup.config = each.setup.config.clone();
                     running.version = plugin.version().clone();
                     running.is_optimised = plugin.is_optimised();
                     self.show_versions(index);

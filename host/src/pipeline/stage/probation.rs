@@ -4,6 +4,7 @@
 //! swap, as far as that was changed since. A fault too many leaves its message where it was: the version before gets it.
 
 use super::Stage;
+use crate::config::Redacted;
 use crate::pipeline::control::{ProbationTerms, RolledBack};
 use crate::plugin::{Fault, HostState, Instance, Plugin};
 use bytes::Bytes;
@@ -32,6 +33,8 @@ pub(super) struct RunningVersion {
     pub(super) plugin: Plugin,
     pub(super) outputs: Vec<Arc<str>>,
     pub(super) tick: Option<Duration>,
+    /// What its instances are configured with: files may have other texts by the next version.
+    pub(super) config: Redacted,
 }
 
 /// The faults of a version in its probation, of all its instances.
@@ -49,7 +52,8 @@ impl RunningVersion {
     pub(super) fn of(instance: &Instance) -> Self {
         let description = instance.description();
         let (outputs, tick) = (description.outputs.clone(), description.tick);
-        Self { plugin: instance.plugin().clone(), outputs, tick }
+        let (plugin, config) = (instance.plugin().clone(), instance.config().clone());
+        Self { plugin, outputs, tick, config }
     }
 }
 

@@ -366,6 +366,7 @@ impl Worker {
     pub(super) fn exchange(&mut self, next: Instance, last_good: LastGood) -> Option<Instance> {
         let old = self.instance.take();
         self.plugin = next.plugin().clone();
+        self.setup.config = next.config().clone();
         self.outputs.clone_from(&next.description().outputs);
         self.last_good = last_good;
         self.is_unsaved = true;
@@ -380,6 +381,7 @@ impl Worker {
     pub(super) fn return_to(&mut self, previous: &RunningVersion, snapshot: Option<Bytes>) {
         self.instance = None;
         self.plugin = previous.plugin.clone();
+        self.setup.config = previous.config.clone();
         self.outputs.clone_from(&previous.outputs);
         self.last_good = LastGood::new(snapshot, Instant::now());
         self.is_unsaved = true;
