@@ -8,10 +8,10 @@ use serde_json::{Value, json};
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 use tidemill_tests::exchange::Door;
-use tidemill_tests::guest;
 use tidemill_tests::host::{Folder, Host, PATIENCE, binary};
 use tidemill_tests::peers::Collector;
 use tidemill_tests::sockets::{closed, soon, until};
+use tidemill_tests::{guest, plugin};
 use tokio::net::TcpStream;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
@@ -538,6 +538,47 @@ async fn a_gap_in_a_feed_leads_to_a_new_connection() {
     });
     let error = last_error(&host);
     assert!(error.ends_with("was given up: closed by its pipeline: 4000"), "{error}");
+    let stopped = tokio::task::spawn_blocking(|| host.stop());
+    while let Some(Ok(_)) = socket.next().await {}
+    assert!(stopped.await.unwrap().status.success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_shipped_gap_has_a_feed_dialled_anew_and_says_what_is_missing() {
+    let (folder, feed, mut collector) = (Folder::default(), Door::open().await, Collector::open().await);
+    folder.install("gap", &plugin("gap"));
+    let config = format!(
+        r#"
+        [[pipelines]]
+        name = "p"
+        source = {{ type = "websocket", url = "ws://{}/", {RECONNECT} }}
+        transforms = [{{ plugin = "gap", config = {{ reconnect = true, mark = "/missing" }} }}]
+        sinks = [{{ type = "reply", outputs = ["control"] }}, {{ type = "websocket", url = "{}" }}]
+        "#,
+        feed.address,
+        collector.url()
+    );
+    let host = blocking(|| folder.run(&config));
+    let mut socket = feed.caller().await.accept().await;
+    for (sent, marked) in
+        [(r#"{"u":1}"#, r#"{"u":1}"#), (r#"{"u":2}"#, r#"{"u":2}"#), (r#"{"u":5}"#, r#"{"u":5,"missing":2}"#)]
+    {
+        socket.send(Message::text(sent)).await.unwrap();
+        assert_eq!(collector.text().await, marked);
+    }
+    assert_eq!(closed(&mut socket).await, (4000, "2 missing before 5".to_owned()));
+    while let Some(Ok(_)) = socket.next().await {}
+    let mut socket = feed.caller().await.accept().await;
+    // What was missed meanwhile is a gap, and no reason to dial once more.
+    socket.send(Message::text(r#"{"u":9}"#)).await.unwrap();
+    assert_eq!(collector.text().await, r#"{"u":9,"missing":3}"#);
+    socket.send(Message::text(r#"{"u":10}"#)).await.unwrap();
+    assert_eq!(collector.text().await, r#"{"u":10}"#);
+    blocking(|| {
+        host.wait_until("what is missing is counted", |now| {
+            now.count("tidemill_guest_gap_messages_total", &[]) == 5
+        });
+    });
     let stopped = tokio::task::spawn_blocking(|| host.stop());
     while let Some(Ok(_)) = socket.next().await {}
     assert!(stopped.await.unwrap().status.success());

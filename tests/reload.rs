@@ -15,6 +15,8 @@ mod one;
 mod site;
 #[path = "reload/stages.rs"]
 mod stages;
+#[path = "reload/tables.rs"]
+mod tables;
 
 use serde_json::{Value, json};
 use site::{Site, class, relay};
