@@ -6,7 +6,7 @@ use super::bindings::tidemill::plugin::{clock, http, log, metrics, random, state
 use super::limits::Meter;
 use super::log::GuestLog;
 use super::memory::MemoryLimiter;
-use super::notes::{CallNotes, Times};
+use super::notes::{CallNotes, Times, begin_anew};
 use super::replay::InstanceReplay;
 use super::requests::Requests;
 use super::setup::Setup;
@@ -14,6 +14,8 @@ use super::state::{HostState, KeyChange, StateView};
 use super::wasi::Wasi;
 use crate::message::metadata;
 use crate::telemetry::MetricChanges;
+use rand::rngs::StdRng;
+use rand::{Rng as _, SeedableRng as _};
 use std::sync::Arc;
 use std::time::Duration;
 use tracing::Level;
@@ -72,11 +74,13 @@ pub(super) struct StoreData {
     pub(super) requests: Requests,
     state: StateView,
     metrics: MetricChanges,
-    random: fastrand::Rng,
+    /// What nobody can foresee, but in a replay: plugins make nonces of it.
+    random: StdRng,
     /// What the import `clock` says.
     clock: Times,
-    /// The random numbers of the call that is noted, from its beginning.
-    numbers: Option<(fastrand::Rng, Option<[u8; 32]>)>,
+    /// The seeds of the random numbers of the call that is noted, from its beginning: those of the import, and
+    /// those of WASI.
+    seeds: Option<([u8; 32], Option<[u8; 32]>)>,
     wasi: Wasi,
 }
 
@@ -90,9 +94,9 @@ impl StoreData {
             time_us: replay.is_some().then_some(0),
             state: StateView::new(setup.state.clone()),
             metrics: MetricChanges::new(setup.metrics.of_instance(setup.instance())),
-            random: replay.as_ref().map_or_else(fastrand::Rng::new, InstanceReplay::numbers),
+            random: replay.as_ref().map_or_else(rand::make_rng, InstanceReplay::numbers),
             clock: Times::default(),
-            numbers: None,
+            seeds: None,
             wasi: Wasi::new(&log, replay.as_ref()),
             replay,
             requests: Requests::new(setup, meter),
@@ -117,23 +121,23 @@ impl StoreData {
     /// What the next call is told is noted.
     pub(super) fn note(&mut self) {
         self.clock = Times::noting();
-        self.numbers = Some((self.random.clone(), self.wasi.note()));
+        self.seeds = Some((begin_anew(&mut self.random), self.wasi.note()));
         self.requests.note();
     }
 
     /// What was noted, if anything was.
     pub(super) fn take_notes(&mut self) -> Option<CallNotes> {
-        let (numbers, wasi_seed) = self.numbers.take()?;
+        let (seed, wasi_seed) = self.seeds.take()?;
         let times_us = std::mem::take(&mut self.clock);
         let (wall_ns, exchanges) = (self.wasi.take_notes(), self.requests.take_notes());
-        Some(CallNotes { times_us, wall_ns, numbers, wasi_seed, exchanges })
+        Some(CallNotes { times_us, wall_ns, seed, wasi_seed, exchanges })
     }
 
     /// The next call is told what was noted of another.
     pub(super) fn follow(&mut self, notes: CallNotes) {
-        let CallNotes { times_us, wall_ns, numbers, wasi_seed, exchanges } = notes;
+        let CallNotes { times_us, wall_ns, seed, wasi_seed, exchanges } = notes;
         self.clock = times_us.repeating();
-        self.random = numbers;
+        self.random = StdRng::from_seed(seed);
         self.wasi.follow(wall_ns, wasi_seed);
         self.requests.follow(exchanges);
     }
@@ -253,7 +257,8 @@ impl clock::Host for StoreData {
 
 impl random::Host for StoreData {
     fn next(&mut self) -> f64 {
-        self.random.f64()
+        // The 53 bits that an `f64` between 0 and 1 holds.
+        (self.random.next_u64() >> 11) as f64 / (1u64 << 53) as f64
     }
 }
 

@@ -4,6 +4,8 @@
 //! Of an instance that nobody is to follow nothing is noted.
 
 use super::http::{HttpError, HttpRequest, HttpResponse};
+use rand::rngs::StdRng;
+use rand::{Rng as _, SeedableRng as _};
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -18,7 +20,7 @@ const MAX_FIRST_BYTES: usize = 1 << 20;
 pub struct CallNotes {
     pub(super) times_us: Times,
     pub(super) wall_ns: Times,
-    pub(super) numbers: fastrand::Rng,
+    pub(super) seed: [u8; 32],
     pub(super) wasi_seed: Option<[u8; 32]>,
     pub(super) exchanges: Vec<HttpExchange>,
 }
@@ -67,6 +69,14 @@ impl Times {
             Self::Repeated(times) => times.pop_front().unwrap_or_else(now),
         }
     }
+}
+
+/// Lets random numbers go on from a seed that they give themselves. Who has the seed is given the same.
+pub(super) fn begin_anew(numbers: &mut StdRng) -> [u8; 32] {
+    let mut seed = [0; 32];
+    numbers.fill_bytes(&mut seed);
+    *numbers = StdRng::from_seed(seed);
+    seed
 }
 
 /// What the instances of a stage were answered in `init`, for that of a version in shadow: of the newest that asked.

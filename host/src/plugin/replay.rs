@@ -46,23 +46,23 @@ impl InstanceReplay {
     }
 
     /// The random numbers of the import `random`.
-    pub(super) fn numbers(&self) -> fastrand::Rng {
-        let seed = self.seed.first_chunk().expect("a digest is longer");
-        fastrand::Rng::with_seed(u64::from_le_bytes(*seed))
+    pub(super) fn numbers(&self) -> StdRng {
+        self.stream(b"random")
     }
 
     /// Gives WASI these clocks, and random numbers that repeat.
     pub(super) fn prepare(&self, wasi: &mut WasiCtxBuilder) {
-        let stream = |name: &[u8]| {
-            let seed = Sha256::new().chain_update(self.seed).chain_update(name).finalize();
-            StdRng::from_seed(seed.into())
-        };
         let seed = self.seed.last_chunk().expect("a digest is longer");
         wasi.wall_clock(ReplayClock(self.time.clone()))
             .monotonic_clock(ReplayClock(self.time.clone()))
-            .secure_random(stream(b"secure"))
-            .insecure_random(stream(b"insecure"))
+            .secure_random(self.stream(b"secure"))
+            .insecure_random(self.stream(b"insecure"))
             .insecure_random_seed(u128::from_le_bytes(*seed));
+    }
+
+    fn stream(&self, name: &[u8]) -> StdRng {
+        let seed = Sha256::new().chain_update(self.seed).chain_update(name).finalize();
+        StdRng::from_seed(seed.into())
     }
 
     /// The time of the messages is this now, in microseconds since the Unix epoch.

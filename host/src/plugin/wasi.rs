@@ -4,7 +4,7 @@
 //! the log, line by line. In a replay its clocks and random numbers are those of the replay.
 
 use super::log::GuestLog;
-use super::notes::Times;
+use super::notes::{Times, begin_anew};
 use super::replay::InstanceReplay;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _, TryRng};
@@ -89,11 +89,7 @@ impl Wasi {
     pub(super) fn note(&mut self) -> Option<[u8; 32]> {
         let live = self.live.as_ref()?;
         live.set_clock(Times::noting());
-        let mut numbers = locked(&live.numbers);
-        let mut seed = [0; 32];
-        numbers.fill_bytes(&mut seed);
-        *numbers = StdRng::from_seed(seed);
-        Some(seed)
+        Some(begin_anew(&mut locked(&live.numbers)))
     }
 
     /// What the clock has said.
