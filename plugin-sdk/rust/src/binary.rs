@@ -30,6 +30,14 @@ pub fn decode<T: DeserializeOwned>(form: u8, bytes: &[u8]) -> Result<T> {
     }
 }
 
+/// The values of several [snapshots](crate::Plugin::restore_part).
+///
+/// # Errors
+/// As [`decode`].
+pub fn decode_all<T: DeserializeOwned>(form: u8, snapshots: &[Vec<u8>]) -> Result<Vec<T>> {
+    snapshots.iter().map(|snapshot| decode(form, snapshot)).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

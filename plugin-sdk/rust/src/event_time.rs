@@ -33,3 +33,41 @@ impl EventTime {
         Ok(Some(time_ms.floor() as i64))
     }
 }
+
+/// The time of a message where a plugin can do without a field of it.
+#[derive(Clone, Copy, Debug)]
+pub enum MessageTime {
+    /// What a field says.
+    Event(EventTime),
+    /// When the message was received.
+    Receipt,
+}
+
+impl MessageTime {
+    /// Asks for the field that a configuration has as `time`; where it has none, for the times of receipt.
+    ///
+    /// # Errors
+    /// It is not a JSON pointer.
+    pub fn compile(time: Option<&str>, description: &mut Description) -> Result<Self> {
+        let Some(pointer) = time else {
+            description.times();
+            return Ok(Self::Receipt);
+        };
+        let time = EventTime::compile(pointer, description);
+        Ok(Self::Event(time.map_err(|error| format!("`time`: {error}"))?))
+    }
+
+    /// The time of a message, in microseconds since the Unix epoch.
+    ///
+    /// # Errors
+    /// The field is not there, or no time.
+    #[inline]
+    pub fn of(self, message: Message<'_>) -> Result<i64> {
+        match self {
+            Self::Event(time) => Ok(time.of(message)?.ok_or("the message has no time")?.saturating_mul(1000)),
+            Self::Receipt => Ok(message
+                .received_us()
+                .map_or(0, |received_us| i64::try_from(received_us).unwrap_or(i64::MAX))),
+        }
+    }
+}

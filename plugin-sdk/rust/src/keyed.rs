@@ -15,7 +15,7 @@
 //! ```
 
 use crate::json::Value;
-use crate::{Description, Json, Message, Part, Read, Result};
+use crate::{Description, Json, Message, Part, Read, Result, metrics};
 use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::borrow::Cow;
@@ -35,6 +35,8 @@ const MAX_KEY_BYTES: usize = 1 << 10;
 /// So many keys at most go at once: a call that gets a message of a new key makes room for it, and a little more where
 /// a snapshot brought too many.
 const SURPLUS_AT_ONCE: usize = 2;
+/// The counter of keys that were forgotten.
+const FORGOTTEN: &str = "keys_forgotten";
 /// No place: before the oldest and behind the latest.
 const NONE: usize = usize::MAX;
 
@@ -206,6 +208,15 @@ impl<T> Keyed<T> {
     pub fn take_surplus(&mut self) -> impl Iterator<Item = (Rc<str>, T)> {
         let surplus = self.len().saturating_sub(self.most).min(SURPLUS_AT_ONCE);
         (0..surplus).filter_map(|_| self.take_oldest())
+    }
+
+    /// Forgets them, which the metric `keys_forgotten` counts.
+    #[inline]
+    pub fn forget_surplus(&mut self) {
+        let forgotten = self.take_surplus().count();
+        if forgotten > 0 {
+            metrics::add(FORGOTTEN, forgotten as f64);
+        }
     }
 
     /// The key that was not used for longest, and what is known of it.

@@ -19,8 +19,6 @@ export!(Gap);
 
 /// The counter of missing messages.
 const MISSING: &str = "gap_messages";
-/// The counter of keys that were forgotten to make room.
-const FORGOTTEN: &str = "keys_forgotten";
 /// Keys that are remembered, if nothing else is said.
 const MAX_KEYS: usize = 100_000;
 /// The close code of a connection with a gap: of those that anybody may use.
@@ -191,10 +189,7 @@ impl Gap {
         let now = Last { number, connection };
         let Some(last) = self.last.get_mut(key) else {
             self.last.get_or_insert_with(key, || now);
-            let forgotten = self.last.take_surplus().count();
-            if forgotten > 0 {
-                metrics::add(FORGOTTEN, forgotten as f64);
-            }
+            self.last.forget_surplus();
             return Arrival::Next { missing: 0, is_same_connection: true };
         };
         let is_same_connection = last.connection == connection;

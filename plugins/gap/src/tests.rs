@@ -120,7 +120,7 @@ fn keys_beyond_the_most_are_forgotten_and_counted() {
     let processed =
         plugin.process([message("a", 1), message("b", 1), message("c", 1), message("a", 9), message("c", 9)]);
     assert_eq!(processed.texts()[3..], [message("a", 9), r#"{"s":"c","u":9,"missing":7}"#.to_owned()]);
-    assert_eq!(plugin.host.counters[FORGOTTEN], 2.0);
+    assert_eq!(plugin.host.counters["keys_forgotten"], 2.0);
 }
 
 #[test]

@@ -1,0 +1,267 @@
+//! Filters messages whose key was forwarded before, for ever or less than `within` ago.
+//!
+//! A key is what a message has at the pointers of `by`, or the whole payload. A message that has none of the
+//! fields has no key and goes on. The keys of `max_keys` messages are remembered, long ones as their SHA-256;
+//! those that were seen longest ago are forgotten, which `tidemill_guest_keys_forgotten_total` counts. What is not
+//! JSON is rejected.
+
+use serde::Deserialize;
+use sha2::{Digest as _, Sha256};
+use std::fmt::Write as _;
+use std::num::NonZeroUsize;
+use std::time::Duration;
+use tidemill_plugin::event_time::MessageTime;
+use tidemill_plugin::keyed::Keyed;
+use tidemill_plugin::{Description, Json, Message, Out, Part, Plugin, Result, binary, export};
+
+export!(Dedupe);
+
+/// Keys that are remembered, if nothing is said.
+const MAX_KEYS: NonZeroUsize = NonZeroUsize::new(100_000).unwrap();
+/// Longer keys, in bytes, are remembered as their digest, which is as long in hexadecimal digits.
+const MAX_KEY_BYTES: usize = 64;
+/// The form of snapshots.
+const FORM: u8 = 1;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Config {
+    #[serde(default)]
+    by: Vec<String>,
+    #[serde(default, with = "tidemill_plugin::duration::optional")]
+    within: Option<Duration>,
+    time: Option<String>,
+    #[serde(default = "max_keys")]
+    max_keys: NonZeroUsize,
+}
+
+fn max_keys() -> NonZeroUsize {
+    MAX_KEYS
+}
+
+struct Dedupe {
+    /// None: the whole payload.
+    by: Vec<Json>,
+    within: Option<Within>,
+    /// When each key was forwarded last, in microseconds since the Unix epoch; 0 where that does not matter.
+    forwarded_us: Keyed<Option<i64>>,
+    /// The key of the message in hand.
+    key: String,
+}
+
+/// For how long a key is remembered.
+struct Within {
+    us: i64,
+    time: MessageTime,
+}
+
+impl Plugin for Dedupe {
+    type Config = Config;
+
+    fn new(config: Config, description: &mut Description) -> Result<Self> {
+        description.only_json();
+        if !config.by.is_empty() {
+            description.without_payloads();
+        }
+        let pointers = config.by.iter().enumerate();
+        let by = pointers
+            .map(|(nth, pointer)| description.json(pointer).map_err(|error| format!("`by[{nth}]`: {error}")));
+        let by = by.collect::<Result<_, _>>()?;
+        let within = match config.within {
+            None => None,
+            Some(Duration::ZERO) => {
+                return Err("`within`: \"0s\" makes no message a duplicate: leave it out for ever".into());
+            }
+            Some(within) => Some(Within {
+                us: i64::try_from(within.as_micros()).unwrap_or(i64::MAX),
+                time: MessageTime::compile(config.time.as_deref(), description)?,
+            }),
+        };
+        Ok(Self { by, within, forwarded_us: Keyed::new(config.max_keys.get()), key: String::new() })
+    }
+
+    fn process(&mut self, message: Message<'_>, out: &mut Out<'_>) -> Result {
+        if !self.read_key(message) {
+            out.forward();
+            return Ok(());
+        }
+        let (now_us, within_us) = match &self.within {
+            None => (0, i64::MAX),
+            Some(within) => (within.time.of(message)?, within.us),
+        };
+        let forwarded_us = self.forwarded_us.get_or_insert_with(&self.key, || None);
+        if forwarded_us.is_none_or(|forwarded_us| now_us.saturating_sub(forwarded_us) >= within_us) {
+            *forwarded_us = Some(now_us);
+            out.forward();
+        }
+        self.forwarded_us.forget_surplus();
+        Ok(())
+    }
+
+    fn snapshot(&self) -> Result<Option<Vec<u8>>> {
+        binary::encode(FORM, &self.forwarded_us).map(Some)
+    }
+
+    /// Each instance remembers what all have forwarded: whatever messages are shared out by, its own are among it.
+    fn restore_part(&mut self, snapshots: &[Vec<u8>], _: Part) -> Result {
+        self.forwarded_us.restore(binary::decode_all(FORM, snapshots)?, Part { number: 0, of: 1 });
+        Ok(())
+    }
+}
+
+impl Dedupe {
+    /// Reads the key of a message. False if it has none.
+    fn read_key(&mut self, message: Message<'_>) -> bool {
+        self.key.clear();
+        let mut has_one = self.by.is_empty();
+        if has_one {
+            self.key.push_str(message.as_text().unwrap_or_default());
+        }
+        for &field in &self.by {
+            let value = message.get(field);
+            has_one |= value.is_some();
+            // With their lengths, so that no two lists of values make one key.
+            match (value, value.and_then(|value| value.string())) {
+                (None, _) => self.key.push('-'),
+                (Some(_), Some(text)) => {
+                    write!(self.key, "{}\"{text}", text.len()).expect("a string takes what is written");
+                }
+                (Some(value), None) => {
+                    let json = String::from_utf8_lossy(value.raw());
+                    write!(self.key, "{}:{json}", json.len()).expect("a string takes what is written");
+                }
+            }
+        }
+        if self.key.len() > MAX_KEY_BYTES {
+            self.key = Sha256::digest(&self.key).iter().map(|byte| format!("{byte:02x}")).collect();
+        }
+        has_one
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+    use tidemill_plugin::testing::{Harness, Input};
+
+    fn dedupe(config: &str) -> Harness<Dedupe> {
+        Harness::try_new(config).unwrap()
+    }
+
+    #[test]
+    fn without_a_configuration_a_payload_goes_on_once() {
+        let mut plugin = dedupe("{}");
+        assert_eq!(plugin.process(["1", "2", "1", "1 ", "2"]).texts(), ["1", "2", "1 "]);
+        let long = format!("[{}]", "1,".repeat(1000) + "1");
+        let longer = format!("[{}]", "1,".repeat(1000) + "2");
+        assert_eq!(plugin.process([long.as_str(), &longer, &long]).texts(), [&long, &longer]);
+    }
+
+    #[test]
+    fn keys_are_compared_by_what_they_say_and_by_their_kind() {
+        let messages = [
+            r#"{"a":"x","b":1}"#,
+            r#"{"b":1,"a":"\u0078","more":true}"#,
+            r#"{"a":"x","b":"1"}"#,
+            r#"{"a":"x"}"#,
+            r#"{"a":"x","b":null}"#,
+            r#"{"b":1}"#,
+            r#"{"a":"x1","b":""}"#,
+            r#"{"a":"x","b":"1"}"#,
+        ];
+        let sent = dedupe(r#"{"by":["/a","/b"]}"#).process(messages);
+        let expected: Vec<&str> = [0, 2, 3, 4, 5, 6].map(|nth| messages[nth]).into();
+        assert_eq!(sent.texts(), expected);
+    }
+
+    #[test]
+    fn what_has_no_key_goes_on() {
+        let sent = dedupe(r#"{"by":["/a","/b"]}"#).process(["{}", "{}", "[]", "7"]);
+        assert!(sent.forwarded_all);
+    }
+
+    #[test]
+    fn a_key_goes_on_again_once_the_time_is_over() {
+        let mut plugin = dedupe(r#"{"by":["/a"],"within":"1s","time":"/T"}"#);
+        let at = |time: &str| format!(r#"{{"a":1,"T":{time}}}"#);
+        let messages = ["5000", "5999.9", "\"6000\"", "5500", "6999", "7000"].map(at);
+        assert_eq!(plugin.process(messages.clone()).texts(), [&messages[0], &messages[2], &messages[5]]);
+        let rejected = plugin.process([r#"{"a":1}"#, r#"{"a":1,"T":"x"}"#]).rejected;
+        let reasons: Vec<&str> = rejected.iter().map(|(_, reason)| reason.as_str()).collect();
+        assert_eq!(reasons, ["the message has no time", "the time is no number"]);
+        let mut plugin = dedupe(r#"{"within":"1s"}"#);
+        let at = |received_us| Input::from("1").received_us(received_us);
+        assert_eq!(plugin.process([at(7), at(1_000_006), at(1_000_007)]).sent[1].origin, Some(2));
+    }
+
+    #[test]
+    fn keys_are_forgotten_when_there_are_too_many() {
+        let mut plugin = dedupe(r#"{"max_keys":2}"#);
+        assert_eq!(plugin.process(["1", "2", "1", "3", "2", "1"]).texts(), ["1", "2", "3", "2", "1"]);
+        assert_eq!(plugin.host.counters["keys_forgotten"], 3.0);
+    }
+
+    #[test]
+    fn every_instance_goes_on_with_what_all_have_forwarded() {
+        let snapshots = ["1", "2"].map(|message| {
+            let mut plugin = dedupe("{}");
+            let _ = plugin.process([message]);
+            plugin.snapshot().unwrap().unwrap()
+        });
+        for number in 0..3 {
+            let mut plugin = dedupe("{}");
+            plugin.restore_part(&snapshots, Part { number, of: 3 }).unwrap();
+            assert_eq!(plugin.process(["1", "2", "3"]).texts(), ["3"]);
+        }
+    }
+
+    #[test]
+    fn what_is_not_json_is_rejected() {
+        assert_eq!(dedupe("{}").process(["ping"]).rejected, [(0, "not JSON (at byte 0)".to_owned())]);
+    }
+
+    #[test]
+    fn a_configuration_that_cannot_be_meant_is_refused() {
+        for (config, error) in [
+            (
+                r#"{"within":"soon"}"#,
+                "`within`: \"soon\" is not a duration such as \"250ms\", \"10s\" or \"1m30s\"",
+            ),
+            (r#"{"within":"0s"}"#, "`within`: \"0s\" makes no message a duplicate: leave it out for ever"),
+            (
+                r#"{"by":["/a","b"]}"#,
+                "`by[1]`: \"b\" is not a JSON pointer: it must start with `/`, like \"/b\"",
+            ),
+            (
+                r#"{"within":"1s","time":"T"}"#,
+                "`time`: \"T\" is not a JSON pointer: it must start with `/`, like \"/T\"",
+            ),
+            (r#"{"by":"/a"}"#, "`by`: invalid type: string \"/a\", expected a sequence"),
+        ] {
+            assert_eq!(Harness::<Dedupe>::try_new(config).err().as_deref(), Some(error));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn it_does_what_a_list_of_all_that_was_forwarded_does(
+            messages in prop::collection::vec((0..5u8, 0..40i64), 1..80),
+            within in 1..20i64,
+        ) {
+            let mut plugin = dedupe(&format!(r#"{{"by":["/a"],"time":"/T","within":"{within}ms"}}"#));
+            let sent = plugin.process(messages.iter().map(|(key, time)| format!(r#"{{"a":{key},"T":{time}}}"#)));
+            let mut last = BTreeMap::new();
+            let expected = messages.iter().enumerate().filter(|(_, (key, time))| {
+                let is_new = last.get(key).is_none_or(|last| time - last >= within);
+                if is_new {
+                    last.insert(*key, *time);
+                }
+                is_new
+            });
+            let expected: Vec<_> = expected.map(|(at, _)| Some(at)).collect();
+            prop_assert_eq!(sent.sent.iter().map(|sent| sent.origin).collect::<Vec<_>>(), expected);
+        }
+    }
+}
