@@ -8,14 +8,18 @@ mod check;
 mod connections;
 mod dead_letters;
 mod demo;
+mod dev;
 mod exit;
 mod health;
 mod init;
 mod man;
 mod part;
 mod pipelines;
+mod plugin_build;
 mod plugin_inspect;
+mod plugin_new;
 mod plugin_run;
+mod plugin_test;
 mod plugins;
 mod probe;
 mod readable;
@@ -26,6 +30,7 @@ mod run;
 mod running_host;
 mod schema;
 mod shape;
+mod scratch;
 mod signals;
 mod single_plugin;
 mod speed;
@@ -48,6 +53,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
+use tokio::net::TcpListener;
 use tokio::sync::Notify;
 
 /// How long the end of the process waits for its last words to be read: not at all by those who have
@@ -118,6 +124,9 @@ enum CliCommand {
     Replay(replay::Replay),
     /// Replay a recorded exchange, run the host on it, show and serve live one-minute VWAP.
     Demo(demo::Demo),
+    /// Run a plugin on a feed while it is written: what is saved is built and swapped in, and messages are shown
+    /// before and after.
+    Dev(dev::Dev),
     /// Have a running host read its configuration file again: what has changed takes over while the rest goes on.
     Reload(reload::ReloadArgs),
     /// Ask a running host whether it is well.
@@ -130,6 +139,12 @@ enum CliCommand {
 
 #[derive(Debug, Subcommand)]
 enum PluginCommand {
+    /// Make the folder of a new plugin, which works as it is.
+    New(plugin_new::PluginNew),
+    /// Compile the plugin of a folder; what its language needs is fetched.
+    Build(plugin_build::PluginBuild),
+    /// Run the tests of a plugin and its recorded cases.
+    Test(plugin_test::PluginTest),
     /// Run a plugin on lines of standard input, to standard output; messages that fail go to standard
     /// error.
     Run(plugin_run::PluginRun),
@@ -163,6 +178,9 @@ pub fn main() -> ExitCode {
         CliCommand::Plugins(plugins) => plugins.execute(),
         CliCommand::Swap(swap) => swap.execute(),
         CliCommand::Rollback(rollback) => rollback.execute(),
+        CliCommand::Plugin(PluginCommand::New(new)) => new.execute(),
+        CliCommand::Plugin(PluginCommand::Build(build)) => build.execute(cli.verbose),
+        CliCommand::Plugin(PluginCommand::Test(test)) => test.execute(cli.verbose),
         CliCommand::Plugin(PluginCommand::Run(run)) => run.execute(),
         CliCommand::Plugin(PluginCommand::Inspect(inspect)) => inspect.execute(),
         CliCommand::State(state) => state.execute(),
@@ -173,6 +191,7 @@ pub fn main() -> ExitCode {
         CliCommand::Record(record) => record.execute(),
         CliCommand::Replay(replay) => replay.execute(),
         CliCommand::Demo(demo) => demo.execute(),
+        CliCommand::Dev(dev) => dev.execute(cli.verbose),
         CliCommand::Reload(reload) => reload.execute(),
         CliCommand::Health(health) => health.execute(),
         CliCommand::Completions(completions) => completions.execute(),
@@ -263,6 +282,15 @@ fn is_terminal() -> bool {
     io::stderr().is_terminal()
 }
 
+/// This port of the loopback address, or another if it is taken.
+async fn free_port(wanted: u16) -> io::Result<u16> {
+    let listener = match TcpListener::bind(("127.0.0.1", wanted)).await {
+        Ok(listener) => listener,
+        Err(_) => TcpListener::bind(("127.0.0.1", 0)).await?,
+    };
+    Ok(listener.local_addr()?.port())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -290,6 +318,13 @@ mod tests {
             "tidemill check -c other.toml --json",
             "tidemill check --connect",
             "tidemill validate",
+            "tidemill plugin new fee --lang python",
+            "tidemill plugin new fee --lang c --kind connector",
+            "tidemill plugin build fee -o fee.wasm",
+            "tidemill dev fee",
+            "tidemill dev --feed wss://example.com/stream --config {\"above\":1}",
+            "tidemill dev --feed in.jsonl --speed max --allow https://a.example",
+            "tidemill plugin test --update",
             "tidemill plugin run vwap.wasm --config {\"window\":\"1s\"}",
             "tidemill plugin run x.wasm --allow https://a.example --allow https://b.example --http {\"timeout\":\"1s\"}",
             "tidemill plugin run x.wasm --format recording",
@@ -354,6 +389,8 @@ mod tests {
             "tidemill probe ws://example.com --header nameless",
             "tidemill replay x --speed 0",
             "tidemill plugin run x --config {",
+            "tidemill plugin new fee",
+            "tidemill plugin new fee --lang cobol",
         ] {
             assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line}");
         }

@@ -55,6 +55,7 @@ func exportInit(configData, configLen, factsData, factsLen uint32) unsafe.Pointe
 		result.Fail(errorText(err))
 		return unsafe.Pointer(result)
 	}
+	noteGoroutines()
 	result.Tag.Value = boundary.OK
 	describe(&result.Value)
 	return unsafe.Pointer(result)
@@ -79,7 +80,11 @@ func exportProcess(
 		len(asked.reads),
 	)
 	outcome.reset(&asked)
-	if err := instance.Process(&batch, &outcome); err != nil {
+	err := instance.Process(&batch, &outcome)
+	if err == nil {
+		err = leftRunning("Process")
+	}
+	if err != nil {
 		processed.Fail(errorText(err))
 	} else {
 		processed.Tag.Value = boundary.OK

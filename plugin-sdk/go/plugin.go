@@ -19,7 +19,8 @@
 //
 // One instance is only ever called by one caller at a time. A panic that nobody recovers is a fault:
 // its text goes to the host's log, the instance is thrown away, and the host looks for the message at
-// fault. Goroutines run while a call is in progress and rest between two calls.
+// fault. Goroutines run while a call is in progress and rest between two calls. One that Process starts has to end before
+// it returns: what it did later would be done in another call.
 //
 // There are no files, no network and no environment. What is printed to standard output and standard
 // error goes to the host's log, line by line. The time and the seed of math/rand are the host's, which

@@ -58,11 +58,10 @@ async function bundled(esbuild, main) {
       inject: [join(HERE, "src/build/globals.js")],
       define: { "Math.random": "tidemillRandom" },
       plugins: [ownPackage],
-      logLevel: "warning",
+      logLevel: "silent",
     });
   } catch (error) {
-    // esbuild has told what is wrong, and where.
-    throw new BuildError(`${main} cannot be bundled: ${error.errors?.[0]?.text ?? error.message}`);
+    throw await unbundled(esbuild, main, error);
   }
   const file = (end) => result.outputFiles.find(({ path }) => path.endsWith(end));
   const [output] = Object.entries(result.metafile.outputs).filter(([path]) => path.endsWith(".js"));
@@ -76,6 +75,16 @@ async function bundled(esbuild, main) {
   const origins = JSON.stringify(originsOf(map, (source) => isOwn(source) && !source.includes("node_modules")));
   // Behind the bundle, where it moves no line.
   return { code: `${file(".js").text}\nglobalThis.tidemillSources = ${origins};\n`, world };
+}
+
+/** The first mistake with its place, and all that esbuild says. */
+async function unbundled(esbuild, main, error) {
+  const [first] = error.errors ?? [];
+  if (first === undefined) return new BuildError(`${main} cannot be bundled: ${error.message}`);
+  const { file, line, column } = first.location ?? {};
+  const place = file === undefined ? "" : `${file}:${line}:${column + 1}: `;
+  const said = await esbuild.formatMessages(error.errors, { kind: "error", color: false });
+  return new BuildError(`${place}${first.text}\n${said.join("")}`);
 }
 
 /** The SDK that builds is the one that the plugin imports. */

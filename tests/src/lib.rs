@@ -70,18 +70,23 @@ pub enum Tool {
 /// # Panics
 /// If they are not installed and `CI=true`: there nothing is skipped.
 pub fn tool(tool: Tool) -> Option<PathBuf> {
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
     let (name, folder) = match tool {
         Tool::Python => ("python", "bin"),
         Tool::Node => ("node", ""),
         Tool::Browser => ("browser", ""),
     };
-    let tools = target.join("tools").join(name);
+    let tools = tools().join(name);
     if tools.join("installed").exists() {
         return Some(tools.join(folder));
     }
     is_to_skip(&format!("the tools of {name} are not installed; `cargo xtask test` does it"));
     None
+}
+
+/// The folder of all tools, each in one of its own.
+pub fn tools() -> PathBuf {
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
+    target.join("tools")
 }
 
 /// Says that a test is skipped, and why.

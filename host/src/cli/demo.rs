@@ -3,7 +3,8 @@
 //! Nothing is faked: the recording is served as a WebSocket server, the host dials it, runs the plugin
 //! and serves the result, and what is shown here came over that last connection.
 
-use super::{Exit, Recording, Speed, block_on, complain, replay};
+use super::scratch::Scratch;
+use super::{Exit, Recording, Speed, block_on, complain, free_port, replay};
 use crate::app::{self, AppError, Settings};
 use crate::builtin;
 use crate::config::{self, Config, Endpoint, Pipeline, Server, SlowPeer, WebSocketSink};
@@ -14,7 +15,6 @@ use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 use serde::Deserialize;
 use std::future::poll_fn;
 use std::io::{self, IsTerminal as _, Write as _};
-use std::os::unix::fs::DirBuilderExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -51,9 +51,6 @@ pub(super) struct Demo {
     plugins: Option<PathBuf>,
 }
 
-/// Where one demo keeps what it needs as files: a folder of its own, which goes when it ends.
-struct Scratch(PathBuf);
-
 /// What the rounds are played with.
 struct DemoParts {
     recording: Recording,
@@ -84,7 +81,7 @@ impl Demo {
     }
 
     async fn rounds(&self, shutdown: &Shutdown) -> Result<(), String> {
-        let scratch = Scratch::try_new()?;
+        let scratch = Scratch::try_new("demo")?;
         let parts = self.parts(&scratch).await?;
         let mut show = Show::new(self.speed, parts.port);
         loop {
@@ -108,7 +105,7 @@ impl Demo {
         let recording = match &self.recording {
             Some(file) => file.clone(),
             None => {
-                let file = scratch.0.join("recording.jsonl.gz");
+                let file = scratch.path().join("recording.jsonl.gz");
                 let packed = builtin::recording().ok_or_else(|| missing("recording"))?;
                 std::fs::write(&file, packed)
                     .map_err(|error| format!("failed to write {}: {error}", file.display()))?;
@@ -121,7 +118,7 @@ impl Demo {
             }
             Some(folder) => folder.clone(),
             // An empty folder, in which nothing stands before the built-in one.
-            None if builtin::plugin(PLUGIN).is_some() => scratch.0.join("plugins"),
+            None if builtin::plugin(PLUGIN).is_some() => scratch.path().join("plugins"),
             None => return Err(missing("plugin")),
         };
         let opened = Recording::open(&recording).await;
@@ -129,7 +126,7 @@ impl Demo {
             recording: opened
                 .map_err(|error| format!("failed to read the recording {}: {error}", recording.display()))?,
             plugins,
-            cache: scratch.0.join("cache"),
+            cache: scratch.path().join("cache"),
             port: free_port(PORT).await.map_err(|error| format!("failed to find a free port: {error}"))?,
         })
     }
@@ -205,43 +202,12 @@ impl DemoParts {
     }
 }
 
-impl Scratch {
-    fn try_new() -> Result<Self, String> {
-        let name = format!("tidemill-demo-{}-{:08x}", std::process::id(), fastrand::u32(..));
-        let folder = std::env::temp_dir().join(name);
-        // Of this user alone: the code of the plugin is read from it.
-        match std::fs::DirBuilder::new().mode(0o700).create(&folder) {
-            Ok(()) => Ok(Self(folder)),
-            Err(error) => Err(format!(
-                "failed to make the folder {}: {error}\nhint: TMPDIR says where temporary folders are made",
-                folder.display()
-            )),
-        }
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        // What cannot be removed is left to whoever cleans the temporary folder.
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
 fn ended_early(ended: Result<Result<(), AppError>, tokio::task::JoinError>) -> String {
     match ended {
         Ok(Ok(())) => "the host ended before it began".to_owned(),
         Ok(Err(error)) => error.to_string(),
         Err(error) => format!("the host panicked: {error}"),
     }
-}
-
-/// This port, or another if it is taken.
-async fn free_port(wanted: u16) -> io::Result<u16> {
-    let listener = match TcpListener::bind(("127.0.0.1", wanted)).await {
-        Ok(listener) => listener,
-        Err(_) => TcpListener::bind(("127.0.0.1", 0)).await?,
-    };
-    Ok(listener.local_addr()?.port())
 }
 
 /// A connection to what the host serves, as soon as it does.

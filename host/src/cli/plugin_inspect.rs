@@ -57,7 +57,7 @@ const NO_PLUGIN: &str =
     "it is no plugin: it exports no tidemill:plugin/transformer and no tidemill:plugin/dialler";
 
 /// Why no host of this version can run it, if that can be told from its names.
-fn problem(inspection: &Inspection) -> Option<String> {
+pub(super) fn problem(inspection: &Inspection) -> Option<String> {
     let Some(contract) = &inspection.contract else {
         return Some(NO_PLUGIN.to_owned());
     };

@@ -9,7 +9,9 @@ use crate::config::{
 };
 use crate::http_client::{HttpClient, HttpPlayer, HttpRecorder, RecordingPlace};
 use crate::pipeline::{Ended, Ending, Parts, Persistence};
-use crate::plugin::{Engine, FirstAnswers, HostState, Http, Instance, PluginKind, Setup, StatePart};
+use crate::plugin::{
+    Engine, EngineError, FirstAnswers, HostState, Http, Instance, Plugin, PluginKind, Setup, StatePart,
+};
 use crate::recording::Exchange;
 use crate::sink;
 use crate::sink::lines::FatalWrite;
@@ -69,22 +71,26 @@ impl PluginOptions {
     ) -> Result<ReadyPlugin, (Exit, String)> {
         let failed = |error: String| (Exit::Failure, error);
         let name = file.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
-        let transform = self.transform(&name).map_err(|error| (Exit::Usage, error))?;
         let wasm = read(file).await.map_err(failed)?;
         // The cache of a host that runs here; without one it only takes longer.
         let engine = Engine::try_new(Some(&Plugins::default().cache)).or_else(|_| Engine::try_new(None));
-        let engine = engine.map_err(|error| failed(error.to_string()))?;
-        // Compiling cannot be interrupted: it has a thread of its own, which a signal does not wait for.
-        let loading = tokio::task::spawn_blocking({
-            let name = name.clone();
-            move || engine.load(&name, &wasm)
-        });
-        let plugin = loading.await.map_err(|error| failed(error.to_string()))?;
-        let plugin = plugin.map_err(|error| failed(error.to_string()))?;
+        let plugin = load(engine, &name, wasm).await.map_err(failed)?;
+        self.start(&plugin, requests, metrics).await
+    }
+
+    /// Gives a plugin that was loaded its configuration.
+    async fn start(
+        &self,
+        plugin: &Plugin,
+        requests: PluginRequests,
+        metrics: &Metrics,
+    ) -> Result<ReadyPlugin, (Exit, String)> {
+        let name = plugin.name();
+        let transform = self.transform(name).map_err(|error| (Exit::Usage, error))?;
         let is_replay = matches!(requests, PluginRequests::Played(_));
         let setup = Setup {
             pipeline: PIPELINE.into(),
-            transform: name.as_str().into(),
+            transform: name.clone(),
             kind: PluginKind::Transform,
             part: StatePart::WHOLE,
             config: transform.config.json().clone(),
@@ -92,19 +98,19 @@ impl PluginOptions {
             is_replay,
             state: HostState::default(),
             http: requests.http(&transform),
-            metrics: metrics.guest(PIPELINE, &name),
+            metrics: metrics.guest(PIPELINE, name),
             is_shadow: false,
             first_answers: FirstAnswers::default(),
         };
         let instance = plugin
             .instantiate(&setup)
             .await
-            .map_err(|fault| (Exit::Configuration, format!("failed to start {}: {fault}", file.display())))?;
+            .map_err(|fault| (Exit::Configuration, format!("failed to start {name}: {fault}")))?;
         Ok((transform, setup, vec![instance]))
     }
 
     /// The transform that a configuration with these options would have.
-    fn transform(&self, name: &str) -> Result<Transform, String> {
+    pub(super) fn transform(&self, name: &str) -> Result<Transform, String> {
         let mut transform = json!({ "plugin": "plugin", "allow": self.allow });
         if let Some(http) = &self.http {
             transform["http"] = http.clone();
@@ -170,6 +176,48 @@ pub(super) fn outcome(ended: Ended) -> Result<(), String> {
         }
         Ended { ending: Ending::Finished | Ending::Stopped, given_up: None, .. } => Ok(()),
     }
+}
+
+/// A plugin that was built, and what its cases may use.
+pub(super) struct CasePlugin {
+    pub(super) name: String,
+    pub(super) wasm: Vec<u8>,
+    pub(super) allow: Vec<String>,
+}
+
+/// The same, compiled once for all its cases.
+pub(super) struct LoadedCase {
+    plugin: Plugin,
+    allow: Vec<String>,
+}
+
+impl CasePlugin {
+    /// Compiles it.
+    pub(super) async fn load(self) -> Result<LoadedCase, String> {
+        let plugin = load(Engine::try_new(None), &self.name, self.wasm).await?;
+        Ok(LoadedCase { plugin, allow: self.allow })
+    }
+}
+
+impl LoadedCase {
+    /// An instance with this configuration.
+    pub(super) async fn start(&self, config: &str, metrics: &Metrics) -> Result<ReadyPlugin, String> {
+        let options = PluginOptions { config: config.to_owned(), allow: self.allow.clone(), http: None };
+        let started = options.start(&self.plugin, PluginRequests::Sent, metrics).await;
+        started.map_err(|(_, error)| error)
+    }
+}
+
+/// Compiles a plugin.
+async fn load(engine: Result<Engine, EngineError>, name: &str, wasm: Vec<u8>) -> Result<Plugin, String> {
+    let engine = engine.map_err(|error| error.to_string())?;
+    let name = name.to_owned();
+    // Compiling cannot be interrupted: it has a thread of its own, which a signal does not wait for.
+    let loading = tokio::task::spawn_blocking(move || engine.load(&name, &wasm));
+    loading.await.map_err(|error| error.to_string())?.map_err(|error| match error.hint() {
+        Some(hint) => format!("{error}\nhint: {hint}"),
+        None => error.to_string(),
+    })
 }
 
 async fn read(file: &Path) -> Result<Vec<u8>, String> {

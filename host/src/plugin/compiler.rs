@@ -157,7 +157,13 @@ pub(super) fn config() -> Config {
 /// What is wrong with bytes that cannot be compiled.
 fn malformed(error: &wasmtime::Error) -> LoadProblem {
     let text = format!("{:#}", error.root_cause());
-    if text.contains("unexpected end") { LoadProblem::Truncated(text) } else { LoadProblem::Malformed(text) }
+    if text.contains("component model async feature") {
+        LoadProblem::Async
+    } else if text.contains("unexpected end") {
+        LoadProblem::Truncated(text)
+    } else {
+        LoadProblem::Malformed(text)
+    }
 }
 
 impl Priority {

@@ -415,6 +415,20 @@ mod tests {
     }
 
     #[test]
+    fn what_is_async_is_refused_by_that_word() {
+        let text = r#"(component
+            (core module $m (func (export "f")) (func (export "c") (param i32 i32 i32) (result i32) i32.const 0))
+            (core instance $i (instantiate $m))
+            (func $f async (canon lift (core func $i "f")))
+            (instance $x (export "process" (func $f)))
+            (export "tidemill:plugin/transformer@0.1.0" (instance $x)))"#;
+        let wasm = wat::parse_str(text).unwrap();
+        assert_eq!(problem(&wasm), LoadProblem::Async);
+        let inspected = crate::plugin::inspect("p", &wasm).unwrap_err();
+        assert_eq!(inspected.problem, LoadProblem::Async);
+    }
+
+    #[test]
     fn only_who_asks_for_it_loses_priority() {
         let niceness = || {
             let thread = Some(rustix::thread::gettid());

@@ -167,6 +167,9 @@ pub enum LoadProblem {
     /// WebAssembly, but not valid.
     #[error("the component is not valid: {0}")]
     Malformed(String),
+    /// Its functions are async.
+    #[error("the component has functions that are async, and nothing in a plugin is")]
+    Async,
     /// It made the compiler fail.
     #[error("the compiler failed on the component: {0}")]
     Uncompilable(String),
@@ -188,7 +191,7 @@ impl LoadProblem {
     /// The same, as it may be shown: much of it are names that the file has.
     pub(super) fn shown(mut self) -> Self {
         match &mut self {
-            Self::Empty | Self::NotWasm | Self::CoreModule => {}
+            Self::Empty | Self::NotWasm | Self::CoreModule | Self::Async => {}
             Self::Truncated(text)
             | Self::Malformed(text)
             | Self::Uncompilable(text)
@@ -210,8 +213,11 @@ impl LoadError {
             }
             LoadProblem::NotWasm => Some("a plugin is a WebAssembly component, a `.wasm` file"),
             LoadProblem::CoreModule => Some(
-                "link it with wasm-component-ld, or make a component of it with `wasm-tools component new`",
+                "`tidemill plugin build` makes a component; so do wasm-component-ld and `wasm-tools component new`",
             ),
+            LoadProblem::Async => {
+                Some("make them synchronous: what a plugin asks of the host is there when the call returns")
+            }
             LoadProblem::Malformed(_) | LoadProblem::Uncompilable(_) => {
                 Some("build it again with a released toolchain")
             }

@@ -7,7 +7,7 @@ use super::fault::{LoadError, LoadProblem};
 use super::imports::is_offered;
 use super::kind::PluginKind;
 use crate::foreign_text;
-use wasmparser::{Parser, Payload};
+use wasmparser::{CanonicalFunction, CanonicalOption, ComponentType, Parser, Payload};
 
 /// What a component exports and imports. Names are as they may be shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,7 +67,7 @@ pub fn inspect(name: &str, wasm: &[u8]) -> Result<Inspection, LoadError> {
     let refused =
         |problem: LoadProblem| LoadError { plugin: foreign_text::shown(name), problem: problem.shown() };
     check_start(wasm).map_err(refused)?;
-    let (exports, imports) = names(wasm).map_err(|error| {
+    let Names { exports, imports, is_async } = names(wasm).map_err(|error| {
         let text = error.message().to_owned();
         refused(if text.contains("unexpected end") {
             LoadProblem::Truncated(text)
@@ -75,6 +75,9 @@ pub fn inspect(name: &str, wasm: &[u8]) -> Result<Inspection, LoadError> {
             LoadProblem::Malformed(text)
         })
     })?;
+    if is_async {
+        return Err(refused(LoadProblem::Async));
+    }
     let keeps =
         |interface: &str| find_interface(&exports, interface)?.strip_prefix(interface).map(str::to_owned);
     let (kind, contract) = match (keeps(TRANSFORMER), keeps(DIALLER)) {
@@ -104,9 +107,17 @@ fn need(import: &str) -> Need {
     }
 }
 
-/// The names of what the outermost component exports and imports.
-fn names(wasm: &[u8]) -> wasmparser::Result<(Vec<String>, Vec<String>)> {
-    let (mut exports, mut imports) = (Vec::new(), Vec::new());
+/// What the outermost component says of itself.
+#[derive(Default)]
+struct Names {
+    exports: Vec<String>,
+    imports: Vec<String>,
+    /// Whether any of its functions is async.
+    is_async: bool,
+}
+
+fn names(wasm: &[u8]) -> wasmparser::Result<Names> {
+    let mut names = Names::default();
     let mut depth = 0_usize;
     for payload in Parser::new(0).parse_all(wasm) {
         match payload? {
@@ -114,16 +125,27 @@ fn names(wasm: &[u8]) -> wasmparser::Result<(Vec<String>, Vec<String>)> {
             Payload::End(_) => depth = depth.saturating_sub(1),
             Payload::ComponentImportSection(section) if depth == 0 => {
                 for import in section {
-                    imports.push(import?.name.name.to_owned());
+                    names.imports.push(import?.name.name.to_owned());
                 }
             }
             Payload::ComponentExportSection(section) if depth == 0 => {
                 for export in section {
-                    exports.push(export?.name.name.to_owned());
+                    names.exports.push(export?.name.name.to_owned());
+                }
+            }
+            Payload::ComponentTypeSection(section) if depth == 0 => {
+                for ty in section {
+                    names.is_async |= matches!(ty?, ComponentType::Func(function) if function.async_);
+                }
+            }
+            Payload::ComponentCanonicalSection(section) if depth == 0 => {
+                for function in section {
+                    let CanonicalFunction::Lift { options, .. } = function? else { continue };
+                    names.is_async |= options.contains(&CanonicalOption::Async);
                 }
             }
             _ => {}
         }
     }
-    Ok((exports, imports))
+    Ok(names)
 }

@@ -9,6 +9,7 @@ mod allocator;
 mod go;
 mod world;
 
+use wasmparser::{Parser, Payload};
 use wit_component::ComponentEncoder;
 
 /// Why a module does not become a component.
@@ -25,6 +26,16 @@ pub enum ComponentError {
     /// It was made by another toolchain than this crate knows.
     #[error("the module is not what Go 1.26 makes for wasip1: {0}")]
     Toolchain(String),
+    /// It calls a system, which plugins do not have.
+    #[error(
+        "the module imports {module} ({names}), and a plugin has no system: it does not print, open files or ask for the time by the C library, but by tm_log, tm_now_us and tm_random of tidemill.h"
+    )]
+    System {
+        /// The system.
+        module: String,
+        /// What it calls.
+        names: String,
+    },
     /// Its imports and exports do not go with the contract.
     #[error("the module does not match the plugin contract: {0}")]
     Mismatch(String),
@@ -36,6 +47,7 @@ pub enum ComponentError {
 /// # Errors
 /// The module is no plugin, or imports what the contract does not have.
 pub fn of_module(module: &[u8]) -> Result<Vec<u8>, ComponentError> {
+    refuse_system(module)?;
     let module = world::with_metadata(module.to_vec())?;
     encode(ComponentEncoder::default().validate(true).module(&module))
 }
@@ -49,6 +61,26 @@ pub fn of_go(module: &[u8]) -> Result<Vec<u8>, ComponentError> {
     let module = world::with_metadata(allocator::added(module)?)?;
     let encoder = ComponentEncoder::default().validate(true).module(&module);
     encode(encoder.and_then(|encoder| encoder.adapter(go::WASI, &go::adapter()?)))
+}
+
+/// Names what a module calls of a system.
+fn refuse_system(module: &[u8]) -> Result<(), ComponentError> {
+    let (mut system, mut names) = (None, Vec::new());
+    for payload in Parser::new(0).parse_all(module) {
+        if let Payload::ImportSection(imports) = payload? {
+            for import in imports.into_imports() {
+                let import = import?;
+                if import.module.starts_with("wasi_") {
+                    system = Some(import.module.to_owned());
+                    names.push(import.name);
+                }
+            }
+        }
+    }
+    match system {
+        Some(module) => Err(ComponentError::System { module, names: names.join(", ") }),
+        None => Ok(()),
+    }
 }
 
 fn encode(encoder: anyhow::Result<ComponentEncoder>) -> Result<Vec<u8>, ComponentError> {
@@ -81,7 +113,7 @@ mod tests {
                 (func (export "tidemill:plugin/transformer@0.1.0#finish") (result i32) unreachable))"#,
         );
         let error = of_module(&module.expect("the text is a module")).expect_err("it is refused").to_string();
-        assert!(error.contains("wasi_snapshot_preview1"), "{error}");
+        assert!(error.contains("wasi_snapshot_preview1 (fd_write)") && error.contains("tm_log"), "{error}");
     }
 
     #[test]

@@ -35,7 +35,13 @@ export function settled(result) {
 export function faultText(error) {
   if (!(error instanceof Error)) return typeof error === "string" ? error : describe(error);
   const frames = stack(error.stack ?? "");
-  return frames.length === 0 ? `${error}` : `${error} (${frames.join(", ")})`;
+  const said = isOfBigInt(error) ? `${error}: a BigInt goes with no number and into no JSON, so write Number(x)` : `${error}`;
+  return frames.length === 0 ? said : `${said} (${frames.join(", ")})`;
+}
+
+/** Whether a BigInt was used where a number or JSON is wanted, in the words of the engines. */
+function isOfBigInt(error) {
+  return error instanceof TypeError && /big ?int/i.test(error.message);
 }
 
 /** Whether it was thrown to refuse something, and not by a mistake of the code. */

@@ -1,6 +1,8 @@
+import tempfile
 import unittest
+from pathlib import Path
 
-from tidemill_plugin.build import BuildError, world
+from tidemill_plugin.build import BuildError, late_imports, world
 
 
 class Worlds(unittest.TestCase):
@@ -16,3 +18,32 @@ class Worlds(unittest.TestCase):
             self.assertEqual(world(exports, modules), expected)
         with self.assertRaisesRegex(BuildError, "neither `Transformer"):
             world([], [])
+
+
+_LATE = """
+import json
+
+def early():
+    import json
+    import os.path
+    from . import sibling
+
+class Plugin:
+    def process(self):
+        from decimal import Decimal
+        if self:
+            import re
+        try:
+            import zlib
+        except ImportError:
+            zlib = None
+"""
+
+
+class LateImports(unittest.TestCase):
+    def test_what_is_imported_first_within_a_function_is_found_by_its_line(self) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder, "plugin.py")
+            file.write_text(_LATE)
+            found = list(late_imports(file, ["json", "os.path"]))
+        self.assertEqual(found, [(11, "decimal", "process"), (13, "re", "process")])

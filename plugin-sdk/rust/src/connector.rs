@@ -41,7 +41,7 @@
 
 use crate::bindings::connector::exports::tidemill::plugin::dialler as wit;
 #[cfg(target_arch = "wasm32")]
-use crate::log;
+use crate::panics::log_panics;
 use crate::{Error, Result};
 use serde::de::DeserializeOwned;
 use std::fmt;
@@ -258,7 +258,7 @@ pub trait Component {
 #[cfg(target_arch = "wasm32")]
 impl<C: Component> wit::Guest for C {
     fn init(config: String, facts: Vec<(String, String)>) -> Result<wit::ConnectorDescription, String> {
-        std::panic::set_hook(Box::new(|panic| log::write(log::Level::Error, &panic.to_string())));
+        log_panics();
         let instance = Instance::init(&config, facts)?;
         let description = instance.description();
         Self::place().set(Some(instance));

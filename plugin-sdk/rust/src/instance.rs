@@ -3,7 +3,8 @@
 use crate::bindings::exports::tidemill::plugin::transformer::Guest;
 use crate::bindings::tidemill::plugin::types;
 use crate::emissions::Room;
-use crate::{Batch, Description, Emissions, Error, Outcome, Part, Plugin, log};
+use crate::panics::log_panics;
+use crate::{Batch, Description, Emissions, Error, Outcome, Part, Plugin};
 use std::cell::RefCell;
 use std::thread::LocalKey;
 
@@ -87,7 +88,7 @@ pub trait Component {
 
 impl<C: Component> Guest for C {
     fn init(config: String, facts: Vec<(String, String)>) -> Result<types::Description, String> {
-        std::panic::set_hook(Box::new(|panic| log::write(log::Level::Error, &panic.to_string())));
+        log_panics();
         let instance = Instance::init(&config, facts)?;
         let description = instance.description();
         Self::place().set(Some(instance));

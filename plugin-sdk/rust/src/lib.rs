@@ -31,6 +31,7 @@ mod emissions;
 mod fields;
 mod message;
 mod outcome;
+mod panics;
 mod part;
 mod plugin;
 mod writing;

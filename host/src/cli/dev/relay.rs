@@ -1,0 +1,231 @@
+//! The way of messages between the two pipelines of `tidemill dev`, and what came of some of them.
+//!
+//! All messages of the feed go on to the plugin. Now and then one goes alone: once the host has it nowhere in flight any
+//! more, what has come out since is what it became.
+
+use crate::config::{self, DEAD_LETTER, Endpoint, SOURCE};
+use crate::message::Payload;
+use crate::telemetry::Metrics;
+use crate::websocket::{ConnectError, Connection, Dial, Received, connect};
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep, sleep_until};
+
+/// The pipeline with the plugin, and the path on which it takes messages.
+pub(super) const PIPELINE: &str = "dev";
+/// The sink that has the feed, and the two that have what becomes of it.
+pub(super) const BEFORE: &str = "before";
+pub(super) const AFTER: &str = "after";
+pub(super) const FAILED: &str = "failed";
+
+/// Between two messages that are shown.
+const SHOWN_INTERVAL: Duration = Duration::from_millis(200);
+/// Between two looks at whether a message is at its end.
+const LOOK_INTERVAL: Duration = Duration::from_millis(1);
+/// A message that is not at its end for so long is shown without.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Between two attempts to reach the host.
+const DIAL_INTERVAL: Duration = Duration::from_millis(100);
+
+/// A message, and what became of it.
+#[derive(Debug)]
+pub(super) struct Pair {
+    pub(super) before: Payload,
+    pub(super) after: Vec<Payload>,
+    /// Dead letters, as JSON.
+    pub(super) failed: Vec<Payload>,
+    /// Whether more may come of it.
+    pub(super) is_waiting: bool,
+}
+
+/// A connection has ended.
+struct Gone;
+
+/// Carries messages from the feed to the plugin.
+pub(super) struct Relay {
+    port: u16,
+    transform: String,
+    metrics: Arc<Metrics>,
+}
+
+/// The connections to the host, and what came on them.
+struct RelayEnds {
+    before: Connection,
+    given: Connection,
+    after: RelayEnd,
+    failed: RelayEnd,
+    /// Messages that the pipeline has when all that was given has reached it.
+    given_count: u64,
+}
+
+/// What comes out of one sink.
+struct RelayEnd {
+    connection: Connection,
+    received: VecDeque<Payload>,
+    /// Messages that were delivered when all have come that were.
+    count: u64,
+}
+
+/// The path of an end.
+pub(super) fn path(end: &str) -> String {
+    format!("/{end}")
+}
+
+impl Relay {
+    pub(super) fn new(port: u16, transform: String, metrics: Arc<Metrics>) -> Self {
+        Self { port, transform, metrics }
+    }
+
+    /// Carries messages until nobody wants to see any.
+    pub(super) async fn run(self, pairs: mpsc::Sender<Pair>) {
+        while !pairs.is_closed() {
+            // The host may not be there yet, or its pipeline has failed.
+            if let Ok(mut ends) = self.dial().await {
+                while let Ok(pair) = self.next(&mut ends).await {
+                    if pairs.send(pair).await.is_err() {
+                        return;
+                    }
+                    if self.carry(&mut ends, Instant::now() + SHOWN_INTERVAL).await.is_err() {
+                        break;
+                    }
+                }
+            }
+            sleep(DIAL_INTERVAL).await;
+        }
+    }
+
+    async fn dial(&self) -> Result<RelayEnds, ConnectError> {
+        let after = RelayEnd::new(self.connect(AFTER).await?, self.metrics.delivered_count(PIPELINE, AFTER));
+        let failed =
+            RelayEnd::new(self.connect(FAILED).await?, self.metrics.delivered_count(PIPELINE, DEAD_LETTER));
+        let (given, given_count) = (self.connect(PIPELINE).await?, self.metrics.received_count(PIPELINE));
+        Ok(RelayEnds { before: self.connect(BEFORE).await?, given, after, failed, given_count })
+    }
+
+    async fn connect(&self, end: &str) -> Result<Connection, ConnectError> {
+        let endpoint = Endpoint::client(format!("ws://127.0.0.1:{}{}", self.port, path(end)));
+        let config::Mode::Client(client) = &endpoint.mode else { unreachable!("a viewer dials") };
+        connect(Dial::of(&endpoint, client, &client.urls[0])).await
+    }
+
+    /// The next message of the feed, alone.
+    async fn next(&self, ends: &mut RelayEnds) -> Result<Pair, Gone> {
+        let before = poll_fn(|cx| ends.poll_before(cx)).await?;
+        // What others before have left in flight is not this one's.
+        self.settle(ends).await?;
+        ends.after.received.clear();
+        ends.failed.received.clear();
+        ends.give(&before).await?;
+        let is_waiting = !self.settle(ends).await?;
+        let (after, failed) =
+            (ends.after.received.drain(..).collect(), ends.failed.received.drain(..).collect());
+        Ok(Pair { before, after, failed, is_waiting })
+    }
+
+    /// Carries messages that nobody sees, until then.
+    async fn carry(&self, ends: &mut RelayEnds, until: Instant) -> Result<(), Gone> {
+        loop {
+            let before = tokio::select! {
+                before = poll_fn(|cx| ends.poll_before(cx)) => before?,
+                () = sleep_until(until) => return Ok(()),
+            };
+            ends.give(&before).await?;
+            ends.after.received.clear();
+            ends.failed.received.clear();
+        }
+    }
+
+    /// Waits until all that was given is at its end, and is here; not for ever. Says whether it is.
+    async fn settle(&self, ends: &mut RelayEnds) -> Result<bool, Gone> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            poll_fn(|cx| Poll::Ready(ends.collect(cx))).await?;
+            if self.is_settled(ends) {
+                return Ok(true);
+            }
+            if Instant::now() > deadline {
+                return Ok(false);
+            }
+            sleep(LOOK_INTERVAL).await;
+        }
+    }
+
+    /// Messages only go downwards: what is not in flight above when that is looked at cannot be missed below.
+    fn is_settled(&self, ends: &RelayEnds) -> bool {
+        let of = |place: &str| self.metrics.stage_counts(PIPELINE, place);
+        of(SOURCE).entered >= ends.given_count
+            && [SOURCE, &self.transform, AFTER, DEAD_LETTER].into_iter().all(|place| of(place).in_flight == 0)
+            && ends.after.count >= of(AFTER).delivered
+            && ends.failed.count >= of(DEAD_LETTER).delivered
+    }
+}
+
+impl RelayEnds {
+    /// A message of the feed; what comes of others is taken in meanwhile.
+    fn poll_before(&mut self, cx: &mut Context<'_>) -> Poll<Result<Payload, Gone>> {
+        self.collect(cx)?;
+        receive(&mut self.before, cx)
+    }
+
+    /// Takes in what there is. The connection to the plugin brings nothing but pings.
+    fn collect(&mut self, cx: &mut Context<'_>) -> Result<(), Gone> {
+        self.after.collect(cx)?;
+        self.failed.collect(cx)?;
+        while let Poll::Ready(received) = receive(&mut self.given, cx) {
+            received?;
+        }
+        Ok(())
+    }
+
+    /// Gives the plugin a message. A pipeline that waits for what comes of others is not held up by this one.
+    async fn give(&mut self, payload: &Payload) -> Result<(), Gone> {
+        poll_fn(|cx| {
+            self.collect(cx)?;
+            self.given.poll_ready(cx).map_err(|_| Gone)
+        })
+        .await?;
+        self.given.send(payload).map_err(|_| Gone)?;
+        self.given_count += 1;
+        poll_fn(|cx| {
+            self.collect(cx)?;
+            self.given.poll_flush(cx).map_err(|_| Gone)
+        })
+        .await
+    }
+}
+
+impl RelayEnd {
+    fn new(connection: Connection, count: u64) -> Self {
+        Self { connection, received: VecDeque::new(), count }
+    }
+
+    fn collect(&mut self, cx: &mut Context<'_>) -> Result<(), Gone> {
+        while let Poll::Ready(received) = receive(&mut self.connection, cx) {
+            self.received.push_back(received?);
+            self.count += 1;
+        }
+        Ok(())
+    }
+}
+
+/// The next message of a connection. Pings are answered on the way.
+fn receive(connection: &mut Connection, cx: &mut Context<'_>) -> Poll<Result<Payload, Gone>> {
+    loop {
+        match connection.poll_receive(cx) {
+            Poll::Ready(Received::Message(payload)) => return Poll::Ready(Ok(payload)),
+            Poll::Ready(Received::Control) => {}
+            Poll::Ready(Received::Ended(_)) => return Poll::Ready(Err(Gone)),
+            Poll::Pending => {
+                if connection.is_dirty() {
+                    // Where nothing can be written any more, reading finds out why.
+                    let _ = connection.poll_flush(cx);
+                }
+                return Poll::Pending;
+            }
+        }
+    }
+}

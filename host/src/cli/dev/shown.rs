@@ -1,0 +1,151 @@
+//! How `tidemill dev` shows messages: on a terminal side by side, before and after, and otherwise in lines of their own.
+
+use super::relay::Pair;
+use crate::foreign_text;
+use crate::message::Payload;
+use serde_json::Value;
+use std::io::{self, IsTerminal as _, Write as _};
+
+/// Columns of a terminal that does not say how many it has.
+const COLUMNS: usize = 80;
+/// Of what both have in common, so much is shown before what differs.
+const SHARED_BEFORE: usize = 8;
+
+const DIM: &str = "\x1b[2m";
+const GREEN: &str = "\x1b[32m";
+const RED: &str = "\x1b[31m";
+const PLAIN: &str = "\x1b[0m";
+
+/// Where messages are shown.
+pub(super) struct DevDisplay {
+    is_terminal: bool,
+}
+
+/// What became of a message, in one line.
+enum Became {
+    Sent(String),
+    Failed(String),
+    Nothing(&'static str),
+}
+
+impl DevDisplay {
+    pub(super) fn new() -> Self {
+        Self { is_terminal: io::stdout().is_terminal() }
+    }
+
+    /// Shows a message and what became of it.
+    pub(super) fn pair(&mut self, pair: &Pair) -> io::Result<()> {
+        let before = text(&pair.before);
+        let became = became(pair);
+        let mut out = io::stdout().lock();
+        if !self.is_terminal {
+            writeln!(out, "before  {before}")?;
+            for one in &became {
+                match one {
+                    Became::Sent(after) => writeln!(out, "after   {after}")?,
+                    Became::Failed(why) => writeln!(out, "failed  {why}")?,
+                    Became::Nothing(why) => writeln!(out, "        {why}")?,
+                }
+            }
+            return out.flush();
+        }
+        let columns = terminal_size::terminal_size().map_or(COLUMNS, |(width, _)| width.0.into());
+        let half = columns.saturating_sub(3) / 2;
+        let mut left = cut(&before, half);
+        for one in &became {
+            let (colour, right) = match one {
+                Became::Sent(after) => (GREEN, differing(&before, after, half)),
+                Became::Failed(why) => (RED, cut(why, half)),
+                Became::Nothing(why) => (DIM, (*why).to_owned()),
+            };
+            writeln!(out, "{left:<half$} {DIM}|{PLAIN} {colour}{right}{PLAIN}")?;
+            left.clear();
+        }
+        out.flush()
+    }
+}
+
+fn became(pair: &Pair) -> Vec<Became> {
+    let sent = pair.after.iter().map(|payload| Became::Sent(text(payload)));
+    let failed = pair.failed.iter().map(|letter| Became::Failed(why(letter)));
+    let mut all: Vec<_> = sent.chain(failed).collect();
+    if pair.is_waiting {
+        all.push(Became::Nothing("(waits)"));
+    } else if all.is_empty() {
+        all.push(Became::Nothing("(filtered)"));
+    }
+    all
+}
+
+/// A payload in one line that does nothing to a terminal.
+fn text(payload: &Payload) -> String {
+    payload.as_text().map_or_else(|| format!("({} bytes)", payload.len()), foreign_text::shown)
+}
+
+/// Why a dead letter is one.
+fn why(letter: &Payload) -> String {
+    let letter: Value = serde_json::from_slice(letter.as_bytes()).unwrap_or_default();
+    let of = |key: &str| foreign_text::shown(letter[key].as_str().unwrap_or_default());
+    format!("{}: {}", of("reason"), of("detail"))
+}
+
+fn cut(text: &str, width: usize) -> String {
+    if text.chars().count() <= width {
+        return text.to_owned();
+    }
+    let kept: String = text.chars().take(width.saturating_sub(1)).collect();
+    format!("{kept}…")
+}
+
+/// What came out, from shortly before where it differs on, if it is too long for the whole.
+fn differing(before: &str, after: &str, width: usize) -> String {
+    if after.chars().count() <= width {
+        return after.to_owned();
+    }
+    let shared = before.chars().zip(after.chars()).take_while(|(one, other)| one == other).count();
+    let skipped = shared.saturating_sub(SHARED_BEFORE);
+    if skipped == 0 {
+        return cut(after, width);
+    }
+    let rest: String = after.chars().skip(skipped).collect();
+    cut(&format!("…{rest}"), width)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_long_is_shown_from_where_it_differs() {
+        assert_eq!(differing("{\"a\":1}", "{\"a\":1,\"b\":2}", 20), "{\"a\":1,\"b\":2}");
+        let (before, after) = ("x".repeat(30) + "}", "x".repeat(30) + ",\"b\":2}");
+        assert_eq!(differing(&before, &after, 20), "…xxxxxxxx,\"b\":2}");
+        assert_eq!(differing(&before, &after, 12), "…xxxxxxxx,\"…");
+        assert_eq!(differing("y", &after, 5), "xxxx…");
+        assert_eq!(cut("żółw", 4), "żółw");
+        assert_eq!(cut("żółwie", 4), "żół…");
+    }
+
+    #[test]
+    fn a_message_is_sent_fails_or_comes_to_nothing() {
+        let letter = Payload::text(r#"{"reason":"rejected","detail":"no","payload":"x"}"#);
+        let pair = |after: Vec<Payload>, failed: Vec<Payload>, is_waiting| Pair {
+            before: Payload::text("a\u{1b}"),
+            after,
+            failed,
+            is_waiting,
+        };
+        let told = |pair: &Pair| {
+            let told = became(pair).into_iter().map(|one| match one {
+                Became::Sent(text) | Became::Failed(text) => text,
+                Became::Nothing(text) => text.to_owned(),
+            });
+            told.collect::<Vec<_>>()
+        };
+        assert_eq!(told(&pair(vec![Payload::text("b")], vec![letter], false)), ["b", "rejected: no"]);
+        assert_eq!(told(&pair(Vec::new(), Vec::new(), false)), ["(filtered)"]);
+        assert_eq!(told(&pair(Vec::new(), Vec::new(), true)), ["(waits)"]);
+        assert_eq!(told(&pair(vec![Payload::binary(vec![0; 3])], Vec::new(), false)), ["(3 bytes)"]);
+        assert!(!text(&pair(Vec::new(), Vec::new(), false).before).contains('\u{1b}'));
+    }
+}

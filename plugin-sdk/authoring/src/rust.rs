@@ -1,0 +1,127 @@
+//! Plugins in Rust: cargo, which makes components with the linker that comes with Rust.
+
+use crate::command::{Said, run};
+use crate::mistake::Mistake;
+use crate::project::Project;
+use crate::{BuildError, Progress, Tools};
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+const TARGET: &str = "wasm32-unknown-unknown";
+
+const MISSING: BuildError = BuildError::NoProgram {
+    program: "cargo",
+    language: "Rust",
+    install: "install Rust, of https://rustup.rs",
+};
+
+pub(crate) fn build(project: &Project, tools: &Tools, progress: Progress<'_>) -> Result<Vec<u8>, BuildError> {
+    add_target(progress)?;
+    progress(&format!("compiling {}", project.name));
+    let arguments =
+        ["build", "--release", "--target", TARGET, "--message-format=json-diagnostic-rendered-ansi"];
+    let arguments = [&arguments[..4], &["--message-format=json"]].concat();
+    let said = cargo(project, tools, &arguments, progress)?;
+    let messages = said.stdout.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let messages: Vec<Value> = messages.collect();
+    if !said.is_well {
+        return Err(BuildError::Mistake(mistake(&messages, &said.stderr)));
+    }
+    let component = component(&messages).ok_or_else(|| {
+        BuildError::Mistake(Mistake {
+            place: Some("Cargo.toml".to_owned()),
+            message: "the package makes no component: its library is to have crate-type = [\"cdylib\"]"
+                .to_owned(),
+            said: said.stderr.clone(),
+        })
+    })?;
+    std::fs::read(&component).map_err(BuildError::file("read", &component))
+}
+
+pub(crate) fn test(
+    project: &Project,
+    tools: &Tools,
+    progress: Progress<'_>,
+) -> Result<Option<Said>, BuildError> {
+    progress("running the tests in Rust");
+    cargo(project, tools, &["test", "--quiet"], progress).map(Some)
+}
+
+/// Runs cargo without a network, and once more if it misses something of the registry.
+fn cargo(
+    project: &Project,
+    tools: &Tools,
+    arguments: &[&str],
+    progress: Progress<'_>,
+) -> Result<Said, BuildError> {
+    let built = tools.kept("rust")?;
+    let said = run(&mut command(&project.folder, &built, arguments, true))?.ok_or(MISSING)?;
+    if said.is_well || !said.stderr.contains("offline") {
+        return Ok(said);
+    }
+    progress("fetching the crates that Cargo.toml names");
+    run(&mut command(&project.folder, &built, arguments, false))?.ok_or(MISSING)
+}
+
+fn command(folder: &Path, built: &Path, arguments: &[&str], is_offline: bool) -> Command {
+    let mut cargo = Command::new("cargo");
+    // Flags of the environment would stand before those of the plugin's `.cargo/config.toml`.
+    cargo.current_dir(folder).env_remove("RUSTFLAGS").env_remove("CARGO_ENCODED_RUSTFLAGS");
+    cargo.env_remove("CARGO_BUILD_TARGET").args(arguments).arg("--target-dir").arg(built);
+    if is_offline {
+        cargo.arg("--offline");
+    }
+    cargo
+}
+
+/// Sees to it that Rust can compile to WebAssembly.
+fn add_target(progress: Progress<'_>) -> Result<(), BuildError> {
+    let mut rustc = Command::new("rustc");
+    let said = run(rustc.args(["--print", "target-libdir", "--target", TARGET]))?.ok_or(MISSING)?;
+    if Path::new(said.stdout.trim()).is_dir() {
+        return Ok(());
+    }
+    progress(&format!("adding the Rust target {TARGET}, which plugins are compiled for"));
+    let missing = BuildError::NoProgram {
+        program: "rustup",
+        language: "Rust",
+        install: "install Rust with rustup, or the standard library of wasm32-unknown-unknown with your system",
+    };
+    let said = run(Command::new("rustup").args(["target", "add", TARGET]))?.ok_or(missing)?;
+    if said.is_well {
+        Ok(())
+    } else {
+        Err(BuildError::Fetch { what: format!("the target {TARGET}"), said: said.all() })
+    }
+}
+
+/// The first error that the compiler tells of, with all that it says.
+fn mistake(messages: &[Value], stderr: &str) -> Mistake {
+    let errors =
+        || messages.iter().map(|line| &line["message"]).filter(|message| message["level"] == "error");
+    let rendered: Vec<_> = errors().filter_map(|error| error["rendered"].as_str()).collect();
+    let Some(first) = errors().next() else {
+        return Mistake { place: None, message: last_words(stderr), said: stderr.trim_end().to_owned() };
+    };
+    let spans = first["spans"].as_array().into_iter().flatten();
+    let place = spans.filter(|span| span["is_primary"] == true).find_map(|span| {
+        Some(format!("{}:{}:{}", span["file_name"].as_str()?, span["line_start"], span["column_start"]))
+    });
+    let message = first["message"].as_str().unwrap_or_default().to_owned();
+    Mistake { place, message, said: rendered.concat().trim_end().to_owned() }
+}
+
+/// What cargo says where no source is at fault.
+fn last_words(stderr: &str) -> String {
+    let line = stderr.lines().find_map(|line| line.strip_prefix("error: "));
+    line.unwrap_or("cargo failed").to_owned()
+}
+
+/// The file of the component among what cargo says that it has made.
+fn component(messages: &[Value]) -> Option<PathBuf> {
+    let made = messages.iter().filter(|line| line["reason"] == "compiler-artifact");
+    let files = made.flat_map(|line| line["filenames"].as_array().into_iter().flatten());
+    let files = files.filter_map(|file| file.as_str()).filter(|file| file.ends_with(".wasm"));
+    files.last().map(PathBuf::from)
+}

@@ -1,0 +1,137 @@
+//! Tools that are fetched from the registry of their language, once, each in a folder of its own.
+//!
+//! A folder is complete once its stamp says so, and is made again when other versions are wanted. Several programs may
+//! want the same at once: a lock has one of them fetch it.
+
+use crate::command::{run, run_fetched};
+use crate::{BuildError, Progress};
+use std::fs::{self, File};
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// The variable that names the folder of the tools.
+const VARIABLE: &str = "TIDEMILL_TOOLS";
+
+/// Where tools are kept, and whether what is missing is fetched.
+#[derive(Clone, Debug)]
+pub struct Tools {
+    folder: PathBuf,
+    is_fetching: bool,
+}
+
+impl Tools {
+    /// Those of the user: in the folder that `TIDEMILL_TOOLS` names, or in the cache folder of the user.
+    ///
+    /// # Errors
+    /// The environment names neither.
+    pub fn of_user() -> Result<Self, BuildError> {
+        let named = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        let cache = || named("XDG_CACHE_HOME").or_else(|| Some(named("HOME")?.join(".cache")));
+        let folder = named(VARIABLE).or_else(|| Some(cache()?.join("tidemill/tools")));
+        let folder = folder.ok_or_else(|| BuildError::File {
+            what: "find the folder of tools",
+            path: format!("${VARIABLE}").into(),
+            error: ErrorKind::NotFound.into(),
+        })?;
+        let absolute = std::path::absolute(&folder).map_err(BuildError::file("find", &folder))?;
+        Ok(Self::fetching(absolute))
+    }
+
+    /// Those in a folder; what is missing is fetched.
+    pub fn fetching(folder: impl Into<PathBuf>) -> Self {
+        Self { folder: folder.into(), is_fetching: true }
+    }
+
+    /// Those in a folder, as they are.
+    pub fn installed(folder: impl Into<PathBuf>) -> Self {
+        Self { folder: folder.into(), is_fetching: false }
+    }
+
+    /// A folder of what is built, kept to build faster the next time.
+    pub(crate) fn kept(&self, name: &str) -> Result<PathBuf, BuildError> {
+        let folder = self.folder.join(name);
+        fs::create_dir_all(&folder).map_err(BuildError::file("create", &folder))?;
+        Ok(folder)
+    }
+
+    /// A folder in which npm has installed these packages.
+    pub(crate) fn npm(
+        &self,
+        name: &str,
+        packages: &[String],
+        language: &'static str,
+        progress: Progress<'_>,
+    ) -> Result<PathBuf, BuildError> {
+        self.install(name, packages, progress, |folder| {
+            let mut npm = Command::new("npm");
+            npm.args(["install", "--no-audit", "--no-fund", "--silent", "--prefix"])
+                .arg(folder)
+                .args(packages);
+            let install = "install Node.js 20 or later, of https://nodejs.org";
+            let said = run(&mut npm)?.ok_or(BuildError::NoProgram { program: "npm", language, install })?;
+            fetched(packages, said.is_well, said.all())
+        })
+    }
+
+    /// The folder of a virtual environment in which pip has installed these packages.
+    pub(crate) fn pip(
+        &self,
+        name: &str,
+        packages: &[String],
+        language: &'static str,
+        progress: Progress<'_>,
+    ) -> Result<PathBuf, BuildError> {
+        self.install(name, packages, progress, |folder| {
+            let mut make = Command::new("python3");
+            make.args(["-m", "venv"]).arg(folder);
+            let install = "install Python 3.11 or later, with venv";
+            let made =
+                run(&mut make)?.ok_or(BuildError::NoProgram { program: "python3", language, install })?;
+            made.tool("python3 -m venv")?;
+            let mut pip = Command::new(folder.join("bin/python"));
+            pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]).args(packages);
+            let said = run_fetched(&mut pip)?;
+            fetched(packages, said.is_well, said.all())
+        })
+    }
+
+    fn install(
+        &self,
+        name: &str,
+        packages: &[String],
+        progress: Progress<'_>,
+        install: impl FnOnce(&Path) -> Result<(), BuildError>,
+    ) -> Result<PathBuf, BuildError> {
+        let folder = self.folder.join(name);
+        let (stamp, wanted) = (folder.join("installed"), packages.join(" "));
+        let is_there = || fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted);
+        if is_there() {
+            return Ok(folder);
+        }
+        if !self.is_fetching {
+            return Err(BuildError::NotFetched(packages.join(", ")));
+        }
+        fs::create_dir_all(&self.folder).map_err(BuildError::file("create", &self.folder))?;
+        let path = self.folder.join(format!(".{name}.lock"));
+        let lock = File::create(&path).and_then(|file| file.lock().map(|()| file));
+        let _lock = lock.map_err(BuildError::file("lock", &path))?;
+        if is_there() {
+            return Ok(folder);
+        }
+        progress(&format!("fetching {} into {}, once", packages.join(" and "), folder.display()));
+        match fs::remove_dir_all(&folder) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                return Err(BuildError::File { what: "remove", path: folder, error });
+            }
+            _ => fs::create_dir_all(&folder).map_err(BuildError::file("create", &folder))?,
+        }
+        install(&folder)?;
+        fs::write(&stamp, wanted).map_err(BuildError::file("write", &stamp))?;
+        Ok(folder)
+    }
+}
+
+fn fetched(packages: &[String], is_well: bool, said: String) -> Result<(), BuildError> {
+    if is_well { Ok(()) } else { Err(BuildError::Fetch { what: packages.join(" and "), said }) }
+}
