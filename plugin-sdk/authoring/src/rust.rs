@@ -19,9 +19,7 @@ const MISSING: BuildError = BuildError::NoProgram {
 pub(crate) fn build(project: &Project, tools: &Tools, progress: Progress<'_>) -> Result<Vec<u8>, BuildError> {
     add_target(progress)?;
     progress(&format!("compiling {}", project.name));
-    let arguments =
-        ["build", "--release", "--target", TARGET, "--message-format=json-diagnostic-rendered-ansi"];
-    let arguments = [&arguments[..4], &["--message-format=json"]].concat();
+    let arguments = ["build", "--release", "--target", TARGET, "--message-format=json"];
     let said = cargo(project, tools, &arguments, progress)?;
     let messages = said.stdout.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     let messages: Vec<Value> = messages.collect();
