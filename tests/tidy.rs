@@ -118,6 +118,7 @@ fn what_is_published_needs_nothing_outside_of_its_package() {
     for (name, folder, own) in [
         ("tidemill", "host", &[WIT][..]),
         ("tidemill-json", "plugin-sdk/json", &[]),
+        ("tidemill-authoring", "plugin-sdk/authoring", &["sdk/workspace.toml", "sdk/rust/wit/transform.wit"]),
         ("tidemill-component", "plugin-sdk/component", &[WIT]),
         ("tidemill-plugin", "plugin-sdk/rust", &[WIT]),
     ] {
