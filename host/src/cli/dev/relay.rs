@@ -1,7 +1,7 @@
 //! The way of messages between the two pipelines of `tidemill dev`, and what came of some of them.
 //!
-//! All messages of the feed go on to the plugin. Now and then one goes alone: once the host has it nowhere in flight any
-//! more, what has come out since is what it became.
+//! All messages of the feed go on to the plugin, as a rule one by one: once the host has a message nowhere in flight any
+//! more, what has come out since is what it became. Where the feed is too fast for that, others go between them unseen.
 
 use crate::config::{self, DEAD_LETTER, Endpoint, SOURCE};
 use crate::message::Payload;
@@ -24,6 +24,10 @@ pub(super) const FAILED: &str = "failed";
 
 /// Between two messages that are shown.
 const SHOWN_INTERVAL: Duration = Duration::from_millis(200);
+/// The same before one that was filtered.
+const FILTERED_INTERVAL: Duration = Duration::from_secs(1);
+/// So many messages that were there at once say that the feed is too fast to follow each.
+const TOO_MANY: u32 = 64;
 /// Between two looks at whether a message is at its end.
 const LOOK_INTERVAL: Duration = Duration::from_millis(1);
 /// A message that is not at its end for so long is shown without.
@@ -34,7 +38,8 @@ const DIAL_INTERVAL: Duration = Duration::from_millis(100);
 /// A message, and what became of it.
 #[derive(Debug)]
 pub(super) struct Pair {
-    pub(super) before: Payload,
+    /// None: what came out is of no message, but of a timer.
+    pub(super) before: Option<Payload>,
     pub(super) after: Vec<Payload>,
     /// Dead letters, as JSON.
     pub(super) failed: Vec<Payload>,
@@ -85,16 +90,46 @@ impl Relay {
         while !pairs.is_closed() {
             // The host may not be there yet, or its pipeline has failed.
             if let Ok(mut ends) = self.dial().await {
-                while let Ok(pair) = self.next(&mut ends).await {
-                    if pairs.send(pair).await.is_err() {
-                        return;
-                    }
-                    if self.carry(&mut ends, Instant::now() + SHOWN_INTERVAL).await.is_err() {
-                        break;
-                    }
-                }
+                // It comes back when a connection has ended, and is dialled anew.
+                let _ = self.follow(&mut ends, &pairs).await;
             }
             sleep(DIAL_INTERVAL).await;
+        }
+    }
+
+    async fn follow(&self, ends: &mut RelayEnds, pairs: &mpsc::Sender<Pair>) -> Result<(), Gone> {
+        let (mut shown, mut at_once): (Option<Instant>, u32) = (None, 0);
+        loop {
+            let is_there = poll_fn(|cx| Poll::Ready(ends.poll_before(cx))).await;
+            let before = match is_there {
+                Poll::Ready(before) => {
+                    at_once += 1;
+                    before?
+                }
+                Poll::Pending => {
+                    at_once = 0;
+                    poll_fn(|cx| ends.poll_before(cx)).await?
+                }
+            };
+            // What is out before the next message is given came of a timer.
+            self.settle(ends).await?;
+            let of_timer = ends.take(None, false);
+            ends.give(&before).await?;
+            let is_waiting = !self.settle(ends).await?;
+            let of_message = ends.take(Some(before), is_waiting);
+            for pair in [of_timer, of_message] {
+                let is_filtered = pair.after.is_empty() && pair.failed.is_empty() && !pair.is_waiting;
+                let interval = if is_filtered { FILTERED_INTERVAL } else { SHOWN_INTERVAL };
+                let is_due = shown.is_none_or(|shown| shown.elapsed() >= interval);
+                if is_due && !(is_filtered && pair.before.is_none()) {
+                    shown = Some(Instant::now());
+                    pairs.send(pair).await.map_err(|_| Gone)?;
+                }
+            }
+            if at_once >= TOO_MANY {
+                at_once = 0;
+                self.carry(ends, Instant::now() + SHOWN_INTERVAL).await?;
+            }
         }
     }
 
@@ -112,31 +147,20 @@ impl Relay {
         connect(Dial::of(&endpoint, client, &client.urls[0])).await
     }
 
-    /// The next message of the feed, alone.
-    async fn next(&self, ends: &mut RelayEnds) -> Result<Pair, Gone> {
-        let before = poll_fn(|cx| ends.poll_before(cx)).await?;
-        // What others before have left in flight is not this one's.
-        self.settle(ends).await?;
-        ends.after.received.clear();
-        ends.failed.received.clear();
-        ends.give(&before).await?;
-        let is_waiting = !self.settle(ends).await?;
-        let (after, failed) =
-            (ends.after.received.drain(..).collect(), ends.failed.received.drain(..).collect());
-        Ok(Pair { before, after, failed, is_waiting })
-    }
-
     /// Carries messages that nobody sees, until then.
     async fn carry(&self, ends: &mut RelayEnds, until: Instant) -> Result<(), Gone> {
         loop {
             let before = tokio::select! {
                 before = poll_fn(|cx| ends.poll_before(cx)) => before?,
-                () = sleep_until(until) => return Ok(()),
+                () = sleep_until(until) => break,
             };
             ends.give(&before).await?;
-            ends.after.received.clear();
-            ends.failed.received.clear();
+            ends.take(None, false);
         }
+        // What is still on its way is nobody else's.
+        self.settle(ends).await?;
+        ends.take(None, false);
+        Ok(())
     }
 
     /// Waits until all that was given is at its end, and is here; not for ever. Says whether it is.
@@ -169,6 +193,12 @@ impl RelayEnds {
     fn poll_before(&mut self, cx: &mut Context<'_>) -> Poll<Result<Payload, Gone>> {
         self.collect(cx)?;
         receive(&mut self.before, cx)
+    }
+
+    /// What came out since this was asked last.
+    fn take(&mut self, before: Option<Payload>, is_waiting: bool) -> Pair {
+        let after = self.after.received.drain(..).collect();
+        Pair { before, after, failed: self.failed.received.drain(..).collect(), is_waiting }
     }
 
     /// Takes in what there is. The connection to the plugin brings nothing but pings.

@@ -35,7 +35,7 @@ impl DevDisplay {
 
     /// Shows a message and what became of it.
     pub(super) fn pair(&mut self, pair: &Pair) -> io::Result<()> {
-        let before = text(&pair.before);
+        let before = pair.before.as_ref().map_or_else(|| "(timer)".to_owned(), text);
         let became = became(pair);
         let mut out = io::stdout().lock();
         if !self.is_terminal {
@@ -130,7 +130,7 @@ mod tests {
     fn a_message_is_sent_fails_or_comes_to_nothing() {
         let letter = Payload::text(r#"{"reason":"rejected","detail":"no","payload":"x"}"#);
         let pair = |after: Vec<Payload>, failed: Vec<Payload>, is_waiting| Pair {
-            before: Payload::text("a\u{1b}"),
+            before: Some(Payload::text("a\u{1b}")),
             after,
             failed,
             is_waiting,
@@ -146,6 +146,6 @@ mod tests {
         assert_eq!(told(&pair(Vec::new(), Vec::new(), false)), ["(filtered)"]);
         assert_eq!(told(&pair(Vec::new(), Vec::new(), true)), ["(waits)"]);
         assert_eq!(told(&pair(vec![Payload::binary(vec![0; 3])], Vec::new(), false)), ["(3 bytes)"]);
-        assert!(!text(&pair(Vec::new(), Vec::new(), false).before).contains('\u{1b}'));
+        assert!(!text(&Payload::text("a\u{1b}")).contains('\u{1b}'));
     }
 }
