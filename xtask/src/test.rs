@@ -18,14 +18,8 @@ pub(crate) fn run_tests(arguments: &[String]) -> Result {
     let builtin = builtin::stage()?;
     say("building the guests of the tests");
     guests::build(&root().join("target/guests"), &Language::ALL, Fetch::Missing)?;
-    for (tested, tools) in [
-        ("browsers", tools::browser()?),
-        ("the SDK in JavaScript", tools::node(Fetch::Missing)?),
-        ("the SDK in Python", tools::python(Fetch::Missing)?),
-    ] {
-        if let Tools::Missing(why) = tools {
-            say(&format!("the tests of {tested} are skipped: {why}"));
-        }
+    if let Tools::Missing(why) = tools::browser()? {
+        say(&format!("the tests of browsers are skipped: {why}"));
     }
     say("running the tests");
     let mut cargo = cargo();

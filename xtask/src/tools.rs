@@ -1,4 +1,4 @@
-//! The tools of the tests and of packages, each in its own folder of `tools` in the target folder: nothing is
+//! The tools of other languages, each in its own folder of `tools` in the target folder: nothing is
 //! installed elsewhere, except for Rust's wasm target and the browser of the tests.
 //!
 //! A folder is complete once its stamp says so, and is made again when the versions here change.
@@ -14,14 +14,18 @@ pub(crate) type Result<T = ()> = std::result::Result<T, Box<dyn Error>>;
 /// What plugins are compiled for; `wasm-component-ld` makes a component of the result.
 pub(crate) const WASM_TARGET: &str = "wasm32-unknown-unknown";
 
-/// What `npm` installs for the tests: what checks the types of the SDK, and a peer.
-const NODE_PACKAGES: &[&str] = &["typescript@5.9.3", "ws@8.18.3"];
-/// What `pip` installs for the tests: the same.
-const PYTHON_PACKAGES: &[&str] = &["mypy==2.4.1", "websockets==15.0.1"];
+/// What `npm` installs: the JavaScript toolchain, what checks the types of its SDK, and a peer of the tests.
+const NODE_PACKAGES: &[&str] = &["componentize-qjs@0.4.5", "esbuild@0.28.2", "typescript@5.9.3", "ws@8.18.3"];
+/// What `pip` installs: the Python toolchain, what checks the types of its SDK, the C compiler, and a peer of the tests.
+const PYTHON_PACKAGES: &[&str] =
+    &["componentize-py==0.25.1", "mypy==2.4.1", "ziglang==0.17.1", "websockets==15.0.1"];
 
 /// What `pip` installs to build the static binary: a C compiler and linker that bring musl, and what has
 /// cargo use them.
 const PACKAGING_PACKAGES: &[&str] = &["cargo-zigbuild==0.24.0", "ziglang==0.17.1"];
+
+/// The oldest Go whose modules become components, which is not installed here.
+const GO: (u32, u32) = (1, 26);
 
 /// What checks the dependencies.
 const DENY: &str = "cargo-deny@0.20.2";
@@ -125,6 +129,23 @@ fn environment(name: &str, packages: &[&str], fetch: Fetch) -> Result<Tools> {
         run(pip.args(["install", "--quiet", "--disable-pip-version-check"]).args(packages))
     })?;
     Ok(Tools::In(folder.join("bin")))
+}
+
+/// The folder of Go's program.
+pub(crate) fn go() -> Tools {
+    let (major, minor) = GO;
+    let wanted = format!("go {major}.{minor} or later, of https://go.dev/dl");
+    let mut command = Command::new("go");
+    let output = command.args(["env", "GOROOT", "GOVERSION"]).env("GOTOOLCHAIN", "local").output();
+    let Ok(output) = output else { return Tools::Missing(format!("there is no {wanted}")) };
+    let said = String::from_utf8_lossy(&output.stdout);
+    let mut lines = said.lines();
+    let (folder, version) = (lines.next().unwrap_or_default(), lines.next().unwrap_or_default());
+    let mut numbers = version.trim_start_matches("go").split('.').map_while(|number| number.parse().ok());
+    if (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) < GO {
+        return Tools::Missing(format!("{version} is there, and not {wanted}"));
+    }
+    Tools::In(Path::new(folder).join("bin"))
 }
 
 /// The program that checks the dependencies.
@@ -266,7 +287,7 @@ fn missing(folder: &Path, packages: &[&str], interpreters: &[&str], fetch: Fetch
         return Some(format!("there is no {interpreter}"));
     }
     let refused = fetch == Fetch::Nothing && !is_installed(folder, packages);
-    refused.then(|| format!("{} not installed; `cargo xtask test` does it", packages.join(", ")))
+    refused.then(|| format!("{} not installed; `cargo xtask guests` does it", packages.join(", ")))
 }
 
 fn install(folder: &Path, packages: &[&str], install: impl FnOnce() -> Result) -> Result {
