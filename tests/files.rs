@@ -132,7 +132,8 @@ fn dead_letters_for_which_the_disk_is_too_full_are_counted_under_their_own_reaso
             && now.count("tidemill_messages_dead_lettered_total", &[]) == 0
             && now.count("tidemill_messages_in_flight", &[]) == 0
     });
-    assert!(host.log().contains("dead letter lost"), "{}", host.log());
+    // The log is written by a thread of its own.
+    host.wait_until("the log says so", |_| host.log().contains("dead letter lost"));
     assert!(host.stop().status.success());
 }
 

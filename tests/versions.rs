@@ -126,7 +126,7 @@ fn steady(mut verdict: Value) -> Value {
     assert!(compile_ms.is_u64() || compile_ms.is_null() && members["outcome"] != "swapped", "{compile_ms}");
     for each in members["uses"].as_array_mut().unwrap() {
         let swap_us = each.as_object_mut().unwrap().remove("swap_us").unwrap();
-        let has_swapped = each["outcome"] == "swapped" && each["transform"].is_string();
+        let has_swapped = !each["state"].is_null() && each["transform"].is_string();
         assert!(swap_us.is_u64() || swap_us.is_null() && !has_swapped, "{each}");
     }
     verdict

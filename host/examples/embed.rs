@@ -10,7 +10,7 @@
 
 use std::error::Error;
 use tidemill::app::Host;
-use tidemill::config::{Config, Endpoint, Format, Pipeline, Redacted, Server, SinkKind, Transform};
+use tidemill::config::{Config, Endpoint, Format, Pipeline, PluginConfig, Server, SinkKind, Transform};
 
 /// What the plugin is told, as it would be in `tidemill.toml`.
 const BUYS: &str = r#"{ "where": [{ "field": "/side", "op": "eq", "value": "buy" }] }"#;
@@ -20,7 +20,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let url = std::env::args().nth(1).ok_or("name the url of a feed")?;
     let server = Server::default();
     let mut filter = Transform::new("filter");
-    filter.config = Redacted::plain(BUYS);
+    filter.config = PluginConfig::plain(BUYS);
 
     let pipeline = Pipeline::new("buys", Endpoint::client(url))
         .through(filter)

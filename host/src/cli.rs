@@ -29,8 +29,9 @@ mod replay;
 mod run;
 mod running_host;
 mod schema;
-mod shape;
+
 mod scratch;
+mod shape;
 mod signals;
 mod single_plugin;
 mod speed;

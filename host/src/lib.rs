@@ -46,12 +46,12 @@
 //!
 //! ```no_run
 //! use tidemill::app::Host;
-//! use tidemill::config::{Config, Endpoint, OnError, Pipeline, Redacted, Server, Transform};
+//! use tidemill::config::{Config, Endpoint, OnError, Pipeline, PluginConfig, Server, Transform};
 //! use tidemill::config::{WebSocketSink, SlowPeer};
 //!
 //! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
 //! let mut vwap = Transform::new("vwap"); // plugins/vwap.wasm
-//! vwap.config = Redacted::plain(r#"{ "window": "1m" }"#);
+//! vwap.config = PluginConfig::plain(r#"{ "window": "1m" }"#);
 //! vwap.on_error = OnError::Drop;
 //!
 //! let mut served = WebSocketSink::new(Endpoint::server("/vwap", &Server::default()));

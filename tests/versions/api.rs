@@ -56,9 +56,11 @@ async fn a_component_that_is_sent_runs_is_written_into_the_folder_and_is_no_seco
     assert_eq!(blocking(|| tried(&host, "x?state=fresh", &first)), (200, verdict));
     scene.passes("c", "v1 1 c").await;
     // The same once more changes nothing, unless it is to begin anew.
+    let mut runs = swapped("none");
+    runs["state"] = Value::Null;
     let again = json!({
         "plugin": "x", "outcome": "swapped", "version": version(&first), "previous": version(&first),
-        "asked_by": "api", "error": null, "folder_error": null, "uses": [],
+        "asked_by": "api", "error": null, "folder_error": null, "uses": [runs],
     });
     assert_eq!(blocking(|| tried(&host, "x", &first)), (200, again));
     scene.passes("d", "v1 2 d").await;

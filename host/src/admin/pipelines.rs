@@ -74,7 +74,7 @@ pub(super) async fn replace(
     body: Bytes,
 ) -> Result<Json<Value>, ApiError> {
     let query = Query::parse(query.as_deref(), &["dry_run"])?;
-    let dry_run = query.parsed("dry_run")?.unwrap_or(false);
+    let dry_run = query.flag("dry_run")?;
     let pipeline = read(&host, body).await?;
     if pipeline.name != name {
         let message = format!("this is pipeline \"{name}\", and the body has the name \"{}\"", pipeline.name);

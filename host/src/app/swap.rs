@@ -69,7 +69,8 @@ pub(super) struct FinishedSwap {
 /// Swaps the plugin in all its uses.
 pub(super) async fn swap(offer: Offer, metrics: &Metrics) -> FinishedSwap {
     let Offer { plugin, previous, options, uses, idle, connectors, superseded } = offer;
-    let prepared = join_all(uses.iter().map(|each| configure_and_prepare(&plugin, each, options.state_fresh)));
+    let prepared =
+        join_all(uses.iter().map(|each| configure_and_prepare(&plugin, each, options.state_fresh)));
     let spared = join_all(idle.iter().map(|each| spare(&plugin, previous.as_ref(), each)));
     let asked = join_all(connectors.iter().map(|each| spare_connector(&plugin, previous.as_ref(), each)));
     let prepared = async { tokio::join!(prepared, spared, asked) };

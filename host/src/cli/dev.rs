@@ -207,7 +207,8 @@ async fn build_whenever_saved(project: Project, tools: Tools, builds: mpsc::Send
 
 async fn sources(project: &Arc<Project>) -> Vec<(PathBuf, SystemTime)> {
     let project = project.clone();
-    tokio::task::spawn_blocking(move || project.sources()).await.unwrap_or_default()
+    let looked = tokio::task::spawn_blocking(move || project.sources());
+    looked.await.unwrap_or_default()
 }
 
 async fn first_that_is_right(

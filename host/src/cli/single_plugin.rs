@@ -71,6 +71,8 @@ impl PluginOptions {
     ) -> Result<ReadyPlugin, (Exit, String)> {
         let failed = |error: String| (Exit::Failure, error);
         let name = file.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
+        // What is typed wrong is told before a file is looked for.
+        self.transform(&name).map_err(|error| (Exit::Usage, error))?;
         let wasm = read(file).await.map_err(failed)?;
         // The cache of a host that runs here; without one it only takes longer.
         let engine = Engine::try_new(Some(&Plugins::default().cache)).or_else(|_| Engine::try_new(None));

@@ -159,10 +159,8 @@ fn malformed(error: &wasmtime::Error) -> LoadProblem {
     let text = format!("{:#}", error.root_cause());
     if text.contains("component model async feature") {
         LoadProblem::Async
-    } else if text.contains("unexpected end") {
-        LoadProblem::Truncated(text)
     } else {
-        LoadProblem::Malformed(text)
+        LoadProblem::invalid(text)
     }
 }
 

@@ -188,6 +188,17 @@ pub enum LoadProblem {
 }
 
 impl LoadProblem {
+    /// What the words of a reader of WebAssembly come to that has found it invalid.
+    pub(super) fn invalid(text: String) -> Self {
+        // A section that says that it is longer than what is left is at the end of half a file.
+        let ends_in_a_section = text.contains("section range") && text.contains("out of bounds");
+        if ends_in_a_section || text.contains("unexpected end") {
+            Self::Truncated(text)
+        } else {
+            Self::Malformed(text)
+        }
+    }
+
     /// The same, as it may be shown: much of it are names that the file has.
     pub(super) fn shown(mut self) -> Self {
         match &mut self {

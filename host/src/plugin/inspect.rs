@@ -67,14 +67,8 @@ pub fn inspect(name: &str, wasm: &[u8]) -> Result<Inspection, LoadError> {
     let refused =
         |problem: LoadProblem| LoadError { plugin: foreign_text::shown(name), problem: problem.shown() };
     check_start(wasm).map_err(refused)?;
-    let Names { exports, imports, is_async } = names(wasm).map_err(|error| {
-        let text = error.message().to_owned();
-        refused(if text.contains("unexpected end") {
-            LoadProblem::Truncated(text)
-        } else {
-            LoadProblem::Malformed(text)
-        })
-    })?;
+    let Names { exports, imports, is_async } =
+        names(wasm).map_err(|error| refused(LoadProblem::invalid(error.message().to_owned())))?;
     if is_async {
         return Err(refused(LoadProblem::Async));
     }

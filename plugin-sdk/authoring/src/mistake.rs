@@ -68,14 +68,14 @@ fn placed(line: &str, folder: &Path) -> Option<(String, String)> {
 
 /// The innermost frame of a traceback of Python in the folder, and its last line.
 fn traced(said: &str, folder: &Path) -> Option<(String, String)> {
-    let frames = said.lines().filter_map(|line| {
+    let mut frames = said.lines().filter_map(|line| {
         let rest = line.trim_start().strip_prefix("File \"")?;
         let (file, rest) = rest.split_once("\", line ")?;
         let number: String = rest.chars().take_while(char::is_ascii_digit).collect();
         let is_own = Path::new(file).strip_prefix(folder).is_ok_and(|file| !file.starts_with("sdk"));
         is_own.then(|| format!("{}:{number}", relative(file, folder)))
     });
-    let place = frames.last()?;
+    let place = frames.next_back()?;
     let message = said.lines().rev().find(|line| !line.trim().is_empty() && !line.starts_with(' '))?;
     Some((place, message.trim().to_owned()))
 }

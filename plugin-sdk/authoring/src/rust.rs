@@ -120,6 +120,6 @@ fn last_words(stderr: &str) -> String {
 fn component(messages: &[Value]) -> Option<PathBuf> {
     let made = messages.iter().filter(|line| line["reason"] == "compiler-artifact");
     let files = made.flat_map(|line| line["filenames"].as_array().into_iter().flatten());
-    let files = files.filter_map(|file| file.as_str()).filter(|file| file.ends_with(".wasm"));
-    files.last().map(PathBuf::from)
+    let mut files = files.filter_map(|file| file.as_str()).filter(|file| file.ends_with(".wasm"));
+    files.next_back().map(PathBuf::from)
 }

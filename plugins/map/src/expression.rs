@@ -207,7 +207,7 @@ impl Parser<'_> {
             match (name, count) {
                 // What a second number and all that follow are put together with.
                 ("min" | "max", 2..) => {
-                    self.steps.push(Step::Two(if name == "min" { f64::min } else { f64::max }))
+                    self.steps.push(Step::Two(if name == "min" { f64::min } else { f64::max }));
                 }
                 ("round", 2) => self.places(before)?,
                 _ => {}

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize, Serializer};
 use std::collections::BTreeMap;
+use tidemill_plugin::{Part, keyed};
 
 /// Most bytes that wait, with their keys, so that a snapshot of them is no larger than snapshots may be.
 const MAX_BYTES: usize = 4 << 20;

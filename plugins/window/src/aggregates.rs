@@ -196,10 +196,10 @@ impl Aggregation for Aggregates {
                 Op::Max => numbers[0] = numbers[0].max(values[aggregate.field]),
                 // Of two of one time, the one that came earlier is the first.
                 Op::First if *time_ms < numbers[0] => {
-                    numbers[..2].copy_from_slice(&[*time_ms, values[aggregate.field]])
+                    numbers[..2].copy_from_slice(&[*time_ms, values[aggregate.field]]);
                 }
                 Op::Last if *time_ms >= numbers[0] => {
-                    numbers[..2].copy_from_slice(&[*time_ms, values[aggregate.field]])
+                    numbers[..2].copy_from_slice(&[*time_ms, values[aggregate.field]]);
                 }
                 Op::First | Op::Last => {}
                 Op::Vwap => {
