@@ -14,8 +14,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use tidemill_tests::host::{Folder, PATIENCE, binary};
-use tidemill_tests::peers::{Collector, Feed};
+use tidemill_tests::peers::{Collector, Feed, Received};
 use tidemill_tests::{guest, tools};
+use tokio::time::timeout;
 
 /// A message that each template keeps, with what it adds.
 const TRADE: &str = r#"{"data":{"e":"trade","p":"2.5","q":"3"}}"#;
@@ -103,8 +104,12 @@ async fn is_written_and_runs(language: &str, main: &'static str, right: &str, wr
         feed.url(),
         collector.url()
     ));
-    feed.text(TRADE).await;
-    assert_eq!(collector.text().await, r#"{"data":{"e":"trade","p":"2.5","q":"3"},"notional":7.5}"#);
+    let becomes = async |collector: &mut Collector, expected: &str| {
+        feed.text(TRADE).await;
+        let received = timeout(PATIENCE, collector.received.recv()).await;
+        assert_eq!(received, Ok(Some(Received::Text(expected.to_owned()))), "{}", host.log());
+    };
+    becomes(&mut collector, r#"{"data":{"e":"trade","p":"2.5","q":"3"},"notional":7.5}"#).await;
 
     author.edit(right, wrong);
     let error = author.fails(&["plugin", "build", "fee"]);
@@ -119,8 +124,7 @@ async fn is_written_and_runs(language: &str, main: &'static str, right: &str, wr
     author.succeeds(&["plugin", "build", "fee", "-o", other.to_str().unwrap()]);
     folder.install("fee", &other);
     host.logged("the swap", |fields| (fields["message"] == "plugin swapped").then_some(()));
-    feed.text(TRADE).await;
-    assert_eq!(collector.text().await, r#"{"data":{"e":"trade","p":"2.5","q":"3"},"worth":7.5}"#);
+    becomes(&mut collector, r#"{"data":{"e":"trade","p":"2.5","q":"3"},"worth":7.5}"#).await;
     let ended = host.stop();
     assert!(ended.status.success(), "{}", ended.log);
 }
@@ -263,7 +267,8 @@ impl Dev {
 
     fn stop(mut self) {
         kill_process(Pid::from_child(&self.child), Signal::INT).unwrap();
-        assert!(self.child.wait().unwrap().success());
+        let status = self.child.wait().unwrap();
+        assert!(status.success(), "{status}: {}", self.lines.iter().collect::<Vec<_>>().join("\n"));
     }
 }
 

@@ -74,6 +74,27 @@ fn until(host: &Host, what: &str, is_so: impl FnMut(&Counted) -> bool) {
     tokio::task::block_in_place(|| host.wait_until(what, is_so));
 }
 
+/// A host whose pipeline `p` has a plugin that fails again and again, so that its messages wait.
+async fn with_waiting_messages(folder: &Folder, feed: &Feed, collector: &Collector) -> Host {
+    folder.install("hostile", &guest("hostile").expect("guests in Rust are built"));
+    let host = folder.run(&format!(
+        r#"
+        [[pipelines]]
+        name = "p"
+        source = {{ type = "websocket", url = "{}" }}
+        transforms = [{{ plugin = "hostile", config = {{ behaviour = "panic" }} }}]
+        sinks = [{{ type = "websocket", url = "{}" }}]
+        "#,
+        feed.url(),
+        collector.url(),
+    ));
+    for _ in 0..16 {
+        feed.text("poison").await;
+    }
+    until(&host, "messages wait", |now| now.count("tidemill_plugin_paused", &["pipeline=\"p\""]) == 1);
+    host
+}
+
 /// What the command says: its exit code, its output, and what went wrong.
 fn deadletter(host: &Host, folder: &Folder, args: &[&str]) -> (Option<i32>, String, String) {
     let mut command = Command::new(binary());
@@ -321,6 +342,40 @@ async fn a_rate_is_kept_and_what_still_waits_at_a_stop_is_in_the_list_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_retry_goes_on_over_a_reload_that_makes_other_instances() {
+    const MANY: usize = 40;
+    let folder = folder();
+    let (feed, mut collector) = (Feed::open().await, Collector::open().await);
+    let config = relay("p", &feed, &collector);
+    let host = folder.run(&config);
+    for n in 0..MANY {
+        feed.text(format!("letter {n}")).await;
+    }
+    until_listed(&host, MANY as u64);
+    folder.install("notional", &plugin("forward"));
+    host.logged("swapped", |fields| (fields["message"] == "plugin swapped").then_some(()));
+    tokio::task::block_in_place(|| {
+        let body = json!({ "all": true, "rate": 20 });
+        std::thread::scope(|scope| {
+            let retried = scope.spawn(|| host.json("POST", &format!("{LETTERS}/retry"), &body).1);
+            let delivered = |now: &Counted| now.count("tidemill_messages_delivered_total", &["sink=\"out\""]);
+            host.wait_until("some have come", |now| delivered(now) >= 5);
+            folder
+                .configure(&config.replace("plugin = \"notional\"", "plugin = \"notional\", instances = 2"));
+            let (status, answer) = host.json("POST", "/api/v1/reload", &Value::Null);
+            assert_eq!((status, &answer["pipelines"][0]["class"]), (200, &json!("updated")), "{answer}");
+            assert!(delivered(&host.metrics()) < MANY as u64, "the reload came in the middle");
+            assert_eq!(retried.join().unwrap()["retried"], MANY);
+        });
+    });
+    for n in 0..MANY {
+        assert_eq!(collector.text().await, format!("letter {n}"));
+    }
+    assert_eq!(listed(&host, "").1, 0);
+    assert!(host.stop().status.success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_flood_of_failures_keeps_the_newest_thousand_and_the_list_has_pages_and_filters() {
     const LINES: usize = 50_000;
     let folder = folder();
@@ -382,7 +437,8 @@ async fn a_flood_of_failures_keeps_the_newest_thousand_and_the_list_has_pages_an
         (json!({ "all": true, "rate": 0 }), 422, "`rate` must be between"),
         (json!({ "all": true, "reason": "x" }), 400, "there is no reason `x`"),
         (json!({ "every": true }), 422, "unknown field `every`"),
-        (json!({ "ids": vec!["x"; 1001] }), 422, "at most 1000 letters"),
+        (json!({ "ids": vec!["x"; 1001] }), 422, "1 to 1000 letters"),
+        (json!({ "ids": [] }), 422, "1 to 1000 letters"),
     ] {
         let (got, answer) = asked(&host, "POST", &format!("{LETTERS}/retry"), &body);
         let message = answer["error"]["message"].as_str().unwrap();
@@ -461,24 +517,8 @@ async fn what_is_kept_has_a_bound_in_bytes_and_what_is_larger_is_kept_with_its_b
 #[tokio::test(flavor = "multi_thread")]
 async fn letters_wait_in_the_list_while_their_plugin_fails_again_and_again() {
     let folder = Folder::default();
-    folder.install("hostile", &guest("hostile").expect("guests in Rust are built"));
     let (feed, collector) = (Feed::open().await, Collector::open().await);
-    let host = folder.run(&format!(
-        r#"
-        [[pipelines]]
-        name = "p"
-        source = {{ type = "websocket", url = "{}" }}
-        transforms = [{{ plugin = "hostile", config = {{ behaviour = "panic" }} }}]
-        sinks = [{{ type = "websocket", url = "{}" }}]
-        "#,
-        feed.url(),
-        collector.url(),
-    ));
-    // The circuit opens, and messages wait.
-    for _ in 0..16 {
-        feed.text("poison").await;
-    }
-    until(&host, "messages wait", |now| now.count("tidemill_plugin_paused", &["pipeline=\"p\""]) == 1);
+    let host = with_waiting_messages(&folder, &feed, &collector).await;
     let (all, total) = listed(&host, "");
     assert!(total >= 5, "{all:?}");
     let ids: Vec<_> = all.iter().map(|letter| letter["id"].clone()).collect();

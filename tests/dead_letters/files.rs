@@ -197,23 +197,8 @@ async fn the_letters_of_a_file_keep_a_rate_from_piece_to_piece() {
 #[tokio::test(flavor = "multi_thread")]
 async fn while_letters_of_a_file_wait_it_is_told_what_for() {
     let folder = Folder::default();
-    folder.install("hostile", &guest("hostile").expect("guests in Rust are built"));
     let (feed, collector) = (Feed::open().await, Collector::open().await);
-    let host = folder.run(&format!(
-        r#"
-        [[pipelines]]
-        name = "p"
-        source = {{ type = "websocket", url = "{}" }}
-        transforms = [{{ plugin = "hostile", config = {{ behaviour = "panic" }} }}]
-        sinks = [{{ type = "websocket", url = "{}" }}]
-        "#,
-        feed.url(),
-        collector.url(),
-    ));
-    for _ in 0..16 {
-        feed.text("poison").await;
-    }
-    until(&host, "messages wait", |now| now.count("tidemill_plugin_paused", &["pipeline=\"p\""]) == 1);
+    let host = with_waiting_messages(&folder, &feed, &collector).await;
     let payloads = vec!["poison".to_owned(); 20];
     std::fs::write(folder.path("dead.jsonl"), lines_of("hostile", &payloads)).unwrap();
     let mut command = Command::new(binary());

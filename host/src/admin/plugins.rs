@@ -77,8 +77,10 @@ fn options(query: Option<&str>) -> Result<SwapOptions, ApiError> {
         Some(other) => return Err(wrong(format!("`state={other}` is not known; it can be `fresh`"))),
     };
     let probation = query.text("probation").map(|text| {
-        let wrong = || wrong(format!("`probation={text}` is no duration")).hint("write it as 30s or 5m");
-        units::parse_duration(text).ok_or_else(wrong)
+        units::parse_duration(text).ok_or_else(|| {
+            wrong(format!("`probation={text}` is no duration of less than 584 years"))
+                .hint("write it as 30s or 5m")
+        })
     });
     let (shadow, probation) = (query.number("shadow", 0..=MOST_SHADOWED)?, probation.transpose()?);
     Ok(SwapOptions { state_fresh, shadow, probation, ..SwapOptions::default() })

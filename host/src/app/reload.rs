@@ -296,8 +296,12 @@ impl Task {
     }
 
     fn refuse(&mut self, order: ReloadCommand, error: ControlError) {
-        if !order.dry_run {
-            tracing::error!(error = error.to_string(), "configuration not reloaded: nothing was changed");
+        match &order.input {
+            ReloadInput::File if !order.dry_run => {
+                tracing::error!(error = error.to_string(), "configuration not reloaded: nothing was changed");
+            }
+            // Whoever has asked is told.
+            _ => {}
         }
         answer(order, Err(error));
     }

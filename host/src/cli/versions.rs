@@ -135,6 +135,8 @@ fn as_text(verdict: &Value) -> String {
         .collect();
     if !rows.is_empty() {
         told.push_str(&table(["PIPELINE", "PLACE", "OUTCOME", "STATE", "PAUSE"], rows));
+    } else if verdict["outcome"] == "swapped" {
+        told.push_str("no pipeline uses it\n");
     }
     for key in ["error", "folder_error"] {
         if let Some(error) = verdict[key].as_str() {
