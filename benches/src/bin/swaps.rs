@@ -22,7 +22,7 @@ use tidemill_bench::machine::resident_kib;
 type Result<T = ()> = std::result::Result<T, Box<dyn Error>>;
 
 /// Between two looks at the API.
-const LOOK: Duration = Duration::from_millis(20);
+const LOOK: Duration = Duration::from_millis(10);
 /// A swap that is not decided by then never will be.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// How long the load generator may take to start the host, and to end.

@@ -193,9 +193,12 @@ impl Agreements {
 impl Party {
     /// Whether both have to say the same about this key.
     fn shares(&self, key: &AgreedKey, other: &Self) -> bool {
-        let address = |party: &Self| party.written.listen().map(|listen| (listen.host.clone(), listen.port));
-        let is_of_path = self.pattern.is_some() && self.pattern == other.pattern;
-        address(self) == address(other) && (key.name == TLS.name || is_of_path)
+        let is_of_path = || self.pattern.is_some() && self.pattern == other.pattern;
+        let is_of_address = match (self.written.listen(), other.written.listen()) {
+            (Some(one), Some(other)) => one.port == other.port && one.host == other.host,
+            _ => false,
+        };
+        is_of_address && (key.name == TLS.name || is_of_path())
     }
 
     /// Whether the two, as they are agreed on, cannot be open at once.

@@ -7,6 +7,7 @@
 use super::pipeline::{DeadLetterKindAt, PipelineAt, SinkKindAt, dead_letter_kind, sink_kind, source};
 use super::report::{Report, Span};
 use super::{DEAD_LETTER, FilePath, FileSink, Format, Pipeline, SOURCE, SinkKind, SourceConfig};
+use std::borrow::Borrow;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::os::unix::fs::MetadataExt as _;
@@ -151,7 +152,7 @@ impl Pipeline {
     /// The first of its ends whose file an end of these other pipelines names, too, and why that cannot be.
     pub fn shares_file_with<'c>(
         &'c self,
-        others: impl IntoIterator<Item = &'c Self>,
+        others: impl IntoIterator<Item = impl Borrow<Self>>,
     ) -> Option<(&'c str, String)> {
         let ends: Vec<_> =
             FileEnd::slots(self).flatten().filter_map(|end| Some((end.file()?, end))).collect();
@@ -159,6 +160,7 @@ impl Pipeline {
             return None;
         }
         others.into_iter().find_map(|pipeline| {
+            let pipeline = pipeline.borrow();
             FileEnd::slots(pipeline).flatten().find_map(|other| {
                 let file = other.file()?;
                 let (_, end) = ends.iter().find(|(its, end)| *its == file && !end.may_share_with(&other))?;

@@ -18,6 +18,7 @@ use crate::plugin::{HostState, Plugin, Setup};
 use crate::store::Store;
 use crate::telemetry::Metrics;
 use futures_util::future::join_all;
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -142,12 +143,11 @@ impl Preparation {
                 findings.push(of_open(&each.next, &OpenError::wrong(end, error)));
             }
             let going = self.going.iter().map(|going| match before {
-                Some(before) if going.name == before.name => only_new_ends(before, &each.next),
-                _ => (**going).clone(),
+                Some(before) if going.name == before.name => Cow::Owned(only_new_ends(before, &each.next)),
+                _ => Cow::Borrowed(&**going),
             });
-            let going: Vec<_> = going.collect();
             let mut reason = None;
-            if let Some((end, error)) = opens.shares_file_with(&going) {
+            if let Some((end, error)) = opens.shares_file_with(going) {
                 reason = Some(format!("{end}: {error}: that one has to be closed first"));
             } else if each.clashes && each.way != Way::Late {
                 reason = Some(
