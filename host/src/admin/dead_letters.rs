@@ -215,15 +215,15 @@ impl HostView {
         let filter = self.filter(pipeline.as_deref(), reason.as_deref())?;
         let mut sorted = Sorted::default();
         match (ids, all, letters) {
-            (Some(ids), false, None) if (1..=MOST_LETTERS).contains(&ids.len()) => {
+            (Some(ids), false, None) if ids.len() <= MOST_LETTERS => {
                 self.sort_ids(&ids, &filter, &mut sorted);
             }
             (None, true, None) => self.sort_all(&filter, &mut sorted),
-            (None, false, Some(letters)) if (1..=MOST_LETTERS).contains(&letters.len()) => {
+            (None, false, Some(letters)) if letters.len() <= MOST_LETTERS => {
                 self.sort_given(&letters, &filter, &mut sorted);
             }
             (Some(_), false, None) | (None, false, Some(_)) => {
-                return Err(invalid(&format!("one request takes 1 to {MOST_LETTERS} letters")));
+                return Err(invalid(&format!("one request takes at most {MOST_LETTERS} letters")));
             }
             _ => {
                 let hint = "such as {\"ids\": [\"ID\"]}, or {\"all\": true}";
