@@ -16,6 +16,7 @@ mod man;
 mod part;
 mod pipelines;
 mod plugin_build;
+mod plugin_diff;
 mod plugin_inspect;
 mod plugin_new;
 mod plugin_run;
@@ -29,7 +30,6 @@ mod replay;
 mod run;
 mod running_host;
 mod schema;
-
 mod scratch;
 mod shape;
 mod signals;
@@ -147,7 +147,7 @@ enum PluginCommand {
     /// Run the tests of a plugin and its recorded cases.
     Test(plugin_test::PluginTest),
     /// Run a plugin on lines of standard input, to standard output; messages that fail go to standard
-    /// error.
+    /// error. Or show where two differ.
     Run(plugin_run::PluginRun),
     /// Say what a plugin exports and imports, and what it needs of a configuration; nothing is run.
     Inspect(plugin_inspect::PluginInspect),
@@ -329,6 +329,8 @@ mod tests {
             "tidemill plugin run vwap.wasm --config {\"window\":\"1s\"}",
             "tidemill plugin run x.wasm --allow https://a.example --allow https://b.example --http {\"timeout\":\"1s\"}",
             "tidemill plugin run x.wasm --format recording",
+            "tidemill plugin run x.wasm --text {\"price\":1} --text -1",
+            "tidemill plugin run x.wasm --diff y.wasm",
             "tidemill plugin inspect vwap.wasm --json",
             "tidemill probe wss://example.com/x?y=z --header X-Key:1 --header a:b --subprotocol v1 --json",
             "tidemill record wss://example.com -o out.jsonl.gz --count 10 --for 10m",
@@ -390,6 +392,7 @@ mod tests {
             "tidemill probe ws://example.com --header nameless",
             "tidemill replay x --speed 0",
             "tidemill plugin run x --config {",
+            "tidemill plugin run x --text a --format recording",
             "tidemill plugin new fee",
             "tidemill plugin new fee --lang cobol",
         ] {

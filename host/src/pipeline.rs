@@ -21,7 +21,7 @@ pub use control::{
 };
 pub use line::{LAST_GOODBYE, Line};
 pub use recovery::Persistence;
-pub use stage::share_out;
+pub use stage::{Compared, ComparedInput, SideBySide, share_out};
 pub use update::{
     DeadLetterUpdate, Departure, NotRenewed, RenewedStage, SinkUpdate, StageParts, StageUpdate, Update,
     Updated,

@@ -1,12 +1,15 @@
 //! `tidemill plugin run`: one plugin between standard input and output, as in a pipeline.
 
+use super::plugin_diff::diff;
 use super::single_plugin::{PluginOptions, PluginRequests, ReadyPlugin, outcome, parts};
 use super::{Exit, block_on, complain};
 use crate::config::Format;
 use crate::http_client::RecordingPlace;
+use crate::message::metadata::{Metadata, Origin, SOURCE, now_us};
+use crate::message::{Message, Payload};
 use crate::pipeline::{self, Control};
 use crate::shutdown::Shutdown;
-use crate::source;
+use crate::source::{self, Source, SourceChunk};
 use crate::telemetry::Metrics;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -26,6 +29,13 @@ pub(super) struct PluginRun {
     /// recording alone.
     #[arg(long, value_enum, default_value = "jsonl", value_name = "FORMAT")]
     format: LineFormat,
+    /// A message, in the place of standard input; can be given again.
+    #[arg(long, value_name = "TEXT", conflicts_with = "format", allow_hyphen_values = true)]
+    text: Vec<String>,
+    /// Run this plugin on the same messages, a `.wasm` file or the name of one that is built in, and show where what the
+    /// two make of them differs, in the place of what comes out. Ends with 1 if anything does.
+    #[arg(long, value_name = "OTHER")]
+    diff: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -37,43 +47,53 @@ enum LineFormat {
 impl PluginRun {
     pub(super) fn execute(self) -> Exit {
         block_on(|shutdown| async move {
-            let metrics = Metrics::default();
-            let (format, requests) = match self.format {
-                LineFormat::Jsonl => (Format::Jsonl, PluginRequests::Sent),
-                LineFormat::Recording => (Format::Recording, PluginRequests::Played(RecordingPlace::Stdin)),
-            };
-            let prepared = tokio::select! {
-                biased;
-                // Nothing is in flight yet.
-                () = shutdown.requested() => return Exit::Interrupted,
-                prepared = self.options.prepare(&self.file, requests, &metrics) => prepared,
-            };
-            let plugin = match prepared {
-                Ok(ready) => ready,
+            match self.run(&shutdown).await {
+                Ok(exit) => exit,
                 Err((exit, error)) => {
                     complain(error);
-                    return exit;
-                }
-            };
-            match run(plugin, format, &metrics, &shutdown).await {
-                Ok(()) => Exit::Success,
-                Err(error) => {
-                    complain(error);
-                    Exit::Failure
+                    exit
                 }
             }
         })
+    }
+
+    async fn run(&self, shutdown: &Shutdown) -> Result<Exit, (Exit, String)> {
+        let failed = |error: String| (Exit::Failure, error);
+        let metrics = Metrics::default();
+        let (format, requests) = match self.format {
+            LineFormat::Jsonl => (Format::Jsonl, PluginRequests::Sent),
+            LineFormat::Recording => (Format::Recording, PluginRequests::Played(RecordingPlace::Stdin)),
+        };
+        let plugin = tokio::select! {
+            biased;
+            // Nothing is in flight yet.
+            () = shutdown.requested() => return Ok(Exit::Interrupted),
+            prepared = self.options.prepare(&self.file, requests, &metrics) => prepared?,
+        };
+        let source = if self.text.is_empty() {
+            let opened = source::lines::stdin(format);
+            opened.map_err(|error| failed(format!("failed to open the standard streams: {error}")))?
+        } else {
+            texts(&self.text).await
+        };
+        let Some(other) = &self.diff else {
+            return run(plugin, source, &metrics, shutdown).await.map(|()| Exit::Success).map_err(failed);
+        };
+        tokio::select! {
+            biased;
+            // Nothing goes out that could be cut short.
+            () = shutdown.requested() => Ok(Exit::Interrupted),
+            compared = diff((self.file.as_path(), plugin), other, source) => compared,
+        }
     }
 }
 
 async fn run(
     plugin: ReadyPlugin,
-    format: Format,
+    source: Source,
     metrics: &Metrics,
     shutdown: &Shutdown,
 ) -> Result<(), String> {
-    let source = source::lines::stdin(format)
-        .map_err(|error| format!("failed to open the standard streams: {error}"))?;
     let (line, control) = pipeline::build(parts(plugin, source, metrics)?, metrics);
     let mut running = std::pin::pin!(line.run(|| ()));
     let ended = tokio::select! {
@@ -85,4 +105,18 @@ async fn run(
         }
     };
     outcome(ended)
+}
+
+/// A source of these messages.
+async fn texts(texts: &[String]) -> Source {
+    let origin = Origin::new([(SOURCE, "text")]);
+    let message = |text: &String| Message {
+        payload: Payload::text(text),
+        metadata: Metadata::new(origin.clone(), now_us()),
+    };
+    let messages = texts.iter().map(message).collect();
+    let (feed, queue) = source::queue();
+    let fed = feed.push(SourceChunk { messages, ..SourceChunk::default() }).await;
+    fed.expect("nobody has closed the queue");
+    Source::Queue(queue)
 }

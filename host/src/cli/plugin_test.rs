@@ -3,7 +3,7 @@
 
 use super::plugin_build::{NotBuilt, PluginFolder, build, near, progress};
 use super::scratch::Scratch;
-use super::single_plugin::{CasePlugin, PIPELINE};
+use super::single_plugin::{AlonePlugin, PIPELINE, PluginOptions};
 use super::{Exit, answer, block_on, complain};
 use crate::config::{DEAD_LETTER, FilePath, Format, Outputs};
 use crate::pipeline::{self, Parts, Persistence};
@@ -39,8 +39,8 @@ struct RecordedCase {
     name: String,
     input: PathBuf,
     output: PathBuf,
-    /// As JSON.
-    config: String,
+    /// What the plugin is given.
+    options: PluginOptions,
 }
 
 /// What came of a case.
@@ -70,18 +70,17 @@ impl PluginTest {
             text.push_str("a connector sees no messages, and has no cases\n");
             return Ok((text, Exit::Success));
         }
-        let cases = cases(project.folder()).map_err(NotBuilt::of)?;
+        let cases = cases(project.folder(), &self.allow).map_err(NotBuilt::of)?;
         if cases.is_empty() {
             text.push_str("there are no cases: a file cases/NAME.in.jsonl has a message a line\n");
             return Ok((text, Exit::Success));
         }
-        let plugin =
-            CasePlugin { name: project.name().to_owned(), wasm: built.wasm, allow: self.allow.clone() };
+        let name = project.name();
         let mut exit = Exit::Failure;
         let is_update = self.update;
         // Only an error of the command itself ends it before all cases are told.
         let told = block_on(|_| async {
-            match try_all(plugin, &cases, is_update).await {
+            match try_all((name, built.wasm), &cases, is_update).await {
                 Ok((told, all)) => {
                     text.push_str(&told);
                     exit = all;
@@ -95,11 +94,11 @@ impl PluginTest {
 }
 
 async fn try_all(
-    plugin: CasePlugin,
+    (name, wasm): (&str, Vec<u8>),
     cases: &[RecordedCase],
     is_update: bool,
 ) -> Result<(String, Exit), String> {
-    let plugin = plugin.load().await?;
+    let plugin = AlonePlugin::load(name, wasm).await?;
     let scratch = Scratch::try_new("test")?;
     let (mut text, mut exit) = (String::new(), Exit::Success);
     for case in cases {
@@ -128,7 +127,7 @@ async fn try_all(
 }
 
 /// The cases of a plugin, by name.
-fn cases(folder: &Path) -> Result<Vec<RecordedCase>, String> {
+fn cases(folder: &Path, allow: &[String]) -> Result<Vec<RecordedCase>, String> {
     let folder = folder.join("cases");
     let failed = |path: &Path, error: std::io::Error| format!("failed to read {}: {error}", path.display());
     let listed = match fs::read_dir(&folder) {
@@ -147,7 +146,8 @@ fn cases(folder: &Path) -> Result<Vec<RecordedCase>, String> {
         serde_json::from_str::<Value>(&config)
             .map_err(|error| format!("{}: not JSON: {error}", path.display()))?;
         let (input, output) = (folder.join(&file), folder.join(format!("{name}.out.jsonl")));
-        cases.push(RecordedCase { name: name.to_owned(), input, output, config });
+        let options = PluginOptions::of_case(&config, allow);
+        cases.push(RecordedCase { name: name.to_owned(), input, output, options });
     }
     cases.sort_by(|one, other| one.name.cmp(&other.name));
     Ok(cases)
@@ -155,11 +155,7 @@ fn cases(folder: &Path) -> Result<Vec<RecordedCase>, String> {
 
 impl RecordedCase {
     /// What comes out for the input.
-    async fn run(
-        &self,
-        plugin: &super::single_plugin::LoadedCase,
-        folder: &Path,
-    ) -> Result<CaseOutcome, String> {
+    async fn run(&self, plugin: &AlonePlugin, folder: &Path) -> Result<CaseOutcome, String> {
         let metrics = Metrics::default();
         let (out, dead) = (folder.join("out.jsonl"), folder.join("dead.jsonl"));
         let failed = |error: std::io::Error| format!("failed to open the files of the case: {error}");
@@ -171,7 +167,7 @@ impl RecordedCase {
         let rejected = metrics.sink(PIPELINE, DEAD_LETTER);
         let rejected =
             line_sink::file(&FilePath::plain(&dead), Format::Jsonl, false, rejected).await.map_err(failed)?;
-        let transform = plugin.start(&self.config, &metrics).await?;
+        let transform = plugin.start(&self.options, &metrics).await.map_err(|(_, error)| error)?;
         let parts = Parts {
             name: PIPELINE.into(),
             source,

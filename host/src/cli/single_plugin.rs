@@ -27,7 +27,7 @@ use tokio::sync::mpsc;
 pub(super) const PIPELINE: &str = "plugin-run";
 
 /// What a plugin is given, on the command line.
-#[derive(Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 pub(super) struct PluginOptions {
     /// The plugin's configuration, as JSON.
     #[arg(long, value_name = "JSON", default_value = "{}", value_parser = json_as_typed)]
@@ -53,7 +53,18 @@ pub(super) enum PluginRequests {
 /// A plugin that has taken its configuration.
 pub(super) type ReadyPlugin = (Transform, Setup, Vec<Instance>);
 
+impl Default for PluginOptions {
+    fn default() -> Self {
+        Self { config: "{}".to_owned(), allow: Vec::new(), http: None }
+    }
+}
+
 impl PluginOptions {
+    /// Those of a case, which has a configuration of its own.
+    pub(super) fn of_case(config: &str, allow: &[String]) -> Self {
+        Self { config: config.to_owned(), allow: allow.to_vec(), http: None }
+    }
+
     /// Whether nothing was said.
     pub(super) fn are_defaults(&self) -> bool {
         self.config == "{}" && self.allow.is_empty() && self.http.is_none()
@@ -70,45 +81,11 @@ impl PluginOptions {
         metrics: &Metrics,
     ) -> Result<ReadyPlugin, (Exit, String)> {
         let failed = |error: String| (Exit::Failure, error);
-        let name = file.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
+        let name = stem(file);
         // What is typed wrong is told before a file is looked for.
-        self.transform(&name).map_err(|error| (Exit::Usage, error))?;
-        let wasm = read(file).await.map_err(failed)?;
-        // The cache of a host that runs here; without one it only takes longer.
-        let engine = Engine::try_new(Some(&Plugins::default().cache)).or_else(|_| Engine::try_new(None));
-        let plugin = load(engine, &name, wasm).await.map_err(failed)?;
-        self.start(&plugin, requests, metrics).await
-    }
-
-    /// Gives a plugin that was loaded its configuration.
-    async fn start(
-        &self,
-        plugin: &Plugin,
-        requests: PluginRequests,
-        metrics: &Metrics,
-    ) -> Result<ReadyPlugin, (Exit, String)> {
-        let name = plugin.name();
-        let transform = self.transform(name).map_err(|error| (Exit::Usage, error))?;
-        let is_replay = matches!(requests, PluginRequests::Played(_));
-        let setup = Setup {
-            pipeline: PIPELINE.into(),
-            transform: name.clone(),
-            kind: PluginKind::Transform,
-            part: StatePart::WHOLE,
-            config: transform.config.json().clone(),
-            limits: transform.limits,
-            is_replay,
-            state: HostState::default(),
-            http: requests.http(&transform),
-            metrics: metrics.guest(PIPELINE, name),
-            is_shadow: false,
-            first_answers: FirstAnswers::default(),
-        };
-        let instance = plugin
-            .instantiate(&setup)
-            .await
-            .map_err(|fault| (Exit::Configuration, format!("failed to start {name}: {fault}")))?;
-        Ok((transform, setup, vec![instance]))
+        let transform = self.transform(&name).map_err(|error| (Exit::Usage, error))?;
+        let plugin = load_file(file, &name).await.map_err(failed)?;
+        start(&plugin, transform, requests, metrics).await
     }
 
     /// The transform that a configuration with these options would have.
@@ -131,6 +108,52 @@ impl PluginOptions {
         let config = PluginConfig::plain(&*self.config);
         Ok(Transform { config, allow: read.allow, http: read.http, ..Transform::new(name) })
     }
+}
+
+/// Gives a plugin that was loaded its configuration.
+async fn start(
+    plugin: &Plugin,
+    transform: Transform,
+    requests: PluginRequests,
+    metrics: &Metrics,
+) -> Result<ReadyPlugin, (Exit, String)> {
+    let name = plugin.name();
+    let is_replay = matches!(requests, PluginRequests::Played(_));
+    let setup = Setup {
+        pipeline: PIPELINE.into(),
+        transform: name.clone(),
+        kind: PluginKind::Transform,
+        part: StatePart::WHOLE,
+        config: transform.config.json().clone(),
+        limits: transform.limits,
+        is_replay,
+        state: HostState::default(),
+        http: requests.http(&transform),
+        metrics: metrics.guest(PIPELINE, name),
+        is_shadow: false,
+        first_answers: FirstAnswers::default(),
+    };
+    let instance = instance(plugin, &setup).await?;
+    Ok((transform, setup, vec![instance]))
+}
+
+/// Another plugin, with all that the one which is ready was given.
+///
+/// # Errors
+/// How the command ends, and why.
+pub(super) async fn prepare_beside(
+    (_, setup, _): &ReadyPlugin,
+    file: &Path,
+) -> Result<(Setup, Instance), (Exit, String)> {
+    let plugin = load_file(file, &stem(file)).await.map_err(|error| (Exit::Failure, error))?;
+    let setup = setup.beside();
+    let instance = instance(&plugin, &setup).await?;
+    Ok((setup, instance))
+}
+
+async fn instance(plugin: &Plugin, setup: &Setup) -> Result<Instance, (Exit, String)> {
+    let started = plugin.instantiate(setup).await;
+    started.map_err(|fault| (Exit::Configuration, format!("failed to start {}: {fault}", plugin.name())))
 }
 
 impl PluginRequests {
@@ -180,34 +203,37 @@ pub(super) fn outcome(ended: Ended) -> Result<(), String> {
     }
 }
 
-/// A plugin that was built, and what its cases may use.
-pub(super) struct CasePlugin {
-    pub(super) name: String,
-    pub(super) wasm: Vec<u8>,
-    pub(super) allow: Vec<String>,
-}
+/// A plugin that is compiled anew, for as many instances as are wanted.
+pub(super) struct AlonePlugin(Plugin);
 
-/// The same, compiled once for all its cases.
-pub(super) struct LoadedCase {
-    plugin: Plugin,
-    allow: Vec<String>,
-}
-
-impl CasePlugin {
+impl AlonePlugin {
     /// Compiles it.
-    pub(super) async fn load(self) -> Result<LoadedCase, String> {
-        let plugin = load(Engine::try_new(None), &self.name, self.wasm).await?;
-        Ok(LoadedCase { plugin, allow: self.allow })
+    pub(super) async fn load(name: &str, wasm: Vec<u8>) -> Result<Self, String> {
+        load(Engine::try_new(None), name, wasm).await.map(Self)
+    }
+
+    /// An instance that is given this.
+    pub(super) async fn start(
+        &self,
+        options: &PluginOptions,
+        metrics: &Metrics,
+    ) -> Result<ReadyPlugin, (Exit, String)> {
+        let transform = options.transform(self.0.name()).map_err(|error| (Exit::Usage, error))?;
+        start(&self.0, transform, PluginRequests::Sent, metrics).await
     }
 }
 
-impl LoadedCase {
-    /// An instance with this configuration.
-    pub(super) async fn start(&self, config: &str, metrics: &Metrics) -> Result<ReadyPlugin, String> {
-        let options = PluginOptions { config: config.to_owned(), allow: self.allow.clone(), http: None };
-        let started = options.start(&self.plugin, PluginRequests::Sent, metrics).await;
-        started.map_err(|(_, error)| error)
-    }
+/// The name of the plugin in a file.
+pub(super) fn stem(file: &Path) -> String {
+    file.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned())
+}
+
+/// Reads and compiles a plugin.
+async fn load_file(file: &Path, name: &str) -> Result<Plugin, String> {
+    let wasm = read(file).await?;
+    // The cache of a host that runs here; without one it only takes longer.
+    let engine = Engine::try_new(Some(&Plugins::default().cache)).or_else(|_| Engine::try_new(None));
+    load(engine, name, wasm).await
 }
 
 /// Compiles a plugin.
@@ -222,7 +248,8 @@ async fn load(engine: Result<Engine, EngineError>, name: &str, wasm: Vec<u8>) ->
     })
 }
 
-async fn read(file: &Path) -> Result<Vec<u8>, String> {
+/// The component of a file, or of a plugin that is built in.
+pub(super) async fn read(file: &Path) -> Result<Vec<u8>, String> {
     match (tokio::fs::read(file).await, file.to_str().and_then(builtin::plugin)) {
         (Ok(wasm), _) => Ok(wasm),
         (Err(error), Some(built_in)) if error.kind() == ErrorKind::NotFound => Ok(built_in.to_vec()),

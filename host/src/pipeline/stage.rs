@@ -16,11 +16,13 @@ mod room;
 mod saving;
 mod shadow;
 mod sharing;
+mod side_by_side;
 mod swapping;
 mod ticking;
 mod updating;
 mod worker;
 
+pub use side_by_side::{Compared, ComparedInput, SideBySide};
 pub(super) use updating::Carried;
 pub use updating::share_out;
 

@@ -4,7 +4,7 @@
 //! over HTTP. So both see the same messages in the same order, those that were put off and offered again included, and
 //! where the running version begins anew after a fault, this one does. It never changes what becomes of a message.
 
-use super::comparison::Made;
+use super::comparison::{Made, request_difference};
 use crate::message::Message;
 use crate::message::metadata::Metadata;
 use crate::pipeline::control::ShadowCounts;
@@ -278,8 +278,7 @@ impl Beside {
     fn differ(&mut self, message: Option<&Message>, old: &Made, new: &Made) {
         self.counts.different += 1;
         if self.first.is_none() {
-            let told = |made: &Made| made.told(message, |text| self.setup.config.told(text));
-            self.first = Some(ShadowDifference { old: told(old), new: told(new) });
+            self.first = Some(old.difference(new, message, |text| self.setup.config.told(text)));
         }
     }
 
@@ -292,8 +291,7 @@ impl Beside {
             self.counts.same -= u64::from(self.counts.same > before.same);
         }
         if !had_first {
-            let new = self.setup.config.told(&format!("sent the request {request}"));
-            self.first = Some(ShadowDifference { old: "sent no such request".to_owned(), new });
+            self.first = Some(request_difference(&request, |text| self.setup.config.told(text)));
         }
     }
 }

@@ -9,6 +9,7 @@ use crate::message::{Message, Payload};
 use crate::pipeline::merge::{self, MessageDecision};
 use crate::pipeline::outlets::Routed;
 use crate::plugin::{Emissions, Fault};
+use crate::verdict::ShadowDifference;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -72,16 +73,41 @@ impl Made {
                 some.len() == others.len()
                     && some.iter().zip(others).all(|(one, other)| one.is_same_as(other))
             }
-            (Self::Rejected(why), Self::Rejected(other)) => why == other,
+            (Self::Rejected(why), Self::Rejected(other)) | (Self::Failed(why), Self::Failed(other)) => {
+                why == other
+            }
             // Neither has decided, and what they said of it goes nowhere.
             (Self::PutOff(_), Self::PutOff(_)) => true,
             _ => false,
         }
     }
 
-    /// The same in words, beside what came in, if anything did; `conceal` makes of a text what may be told.
-    pub(super) fn told(&self, origin: Option<&Message>, conceal: impl Fn(&str) -> String) -> String {
-        let text = match self {
+    /// What this and the other made of what came in, if anything did, where that is not the same; `conceal` makes of a
+    /// text what may be told.
+    pub(super) fn difference(
+        &self,
+        other: &Self,
+        origin: Option<&Message>,
+        conceal: impl Fn(&str) -> String,
+    ) -> ShadowDifference {
+        let (old, new) = (self.text(origin), other.text(origin));
+        let told = |text: &str| shortened(&conceal(text));
+        let mut difference = ShadowDifference { old: told(&old), new: told(&new) };
+        if difference.old == difference.new {
+            // What differs lies behind what is told.
+            let same = old.bytes().zip(new.bytes()).take_while(|(old, new)| old == new).count();
+            let is_found = same < old.len().min(new.len());
+            let place = if is_found { format!("at byte {same}") } else { "further on".to_owned() };
+            for side in [&mut difference.old, &mut difference.new] {
+                let _ = write!(side, " (they differ {place})");
+            }
+        }
+        difference
+    }
+
+    /// The same in words, beside what came in.
+    fn text(&self, origin: Option<&Message>) -> String {
+        match self {
             Self::Given(given) if given.is_empty() && origin.is_some() => "filtered".to_owned(),
             Self::Given(given) if given.is_empty() => "nothing".to_owned(),
             Self::Given(given) => {
@@ -99,9 +125,14 @@ impl Made {
             Self::Rejected(reason) => format!("rejected: {reason}"),
             Self::PutOff(reason) => format!("put off: {reason}"),
             Self::Failed(fault) => format!("failed: {fault}"),
-        };
-        shortened(&conceal(&text))
+        }
     }
+}
+
+/// A request that one version sent and the one before did not; `conceal` makes of a text what may be told.
+pub(super) fn request_difference(request: &str, conceal: impl Fn(&str) -> String) -> ShadowDifference {
+    let new = conceal(&format!("sent the request {request}"));
+    ShadowDifference { old: "sent no such request".to_owned(), new }
 }
 
 impl MadeMessage {
@@ -206,15 +237,18 @@ mod tests {
         assert!(!two("a", "b").is_same_as(&two("b", "a")), "the order counts");
         assert!(!Made::Rejected("a".into()).is_same_as(&Made::Rejected("b".into())));
         assert!(Made::PutOff("a".into()).is_same_as(&Made::PutOff("b".into())));
-        assert!(!Made::Failed("a".into()).is_same_as(&Made::Failed("a".into())), "nobody is to fail");
+        assert!(Made::Failed("a".into()).is_same_as(&Made::Failed("a".into())));
+        assert!(!Made::Failed("a".into()).is_same_as(&Made::Failed("b".into())));
     }
 
     #[test]
     fn what_was_made_is_told_in_one_short_line() {
-        let told = |made: &Made| made.told(Some(&origin()), foreign_text::shown);
+        let beside = |made: &Made, other: &Made| made.difference(other, Some(&origin()), foreign_text::shown);
+        let told = |made: &Made| beside(made, &Made::Failed("other".into())).old;
         assert_eq!(told(&text("a\nb")), "a\\nb");
         assert_eq!(told(&Made::Given(Vec::new())), "filtered");
-        assert_eq!(Made::Given(Vec::new()).told(None, foreign_text::shown), "nothing");
+        let nothing = Made::Given(Vec::new()).difference(&text("a"), None, foreign_text::shown);
+        assert_eq!((&*nothing.old, &*nothing.new), ("nothing", "a"));
         assert_eq!(told(&Made::Rejected("no price".into())), "rejected: no price");
         let two = vec![
             made(Some("side"), Payload::binary(&b"\x00\xff"[..]), &[]),
@@ -223,6 +257,9 @@ mod tests {
         assert_eq!(told(&Made::Given(two)), "to \"side\" 2 bytes: 00ff, {} with mark=\"1\" room removed");
         let long = told(&text(&"x".repeat(100_000)));
         assert!(long.len() < 1100 && long.ends_with("..."), "{}", long.len());
-        assert_eq!(text("say s3cret").told(None, |text| text.replace("s3cret", "***")), "say ***");
+        let late = beside(&text(&format!("{:2000}a", "")), &text(&format!("{:2000}b", "")));
+        assert!(late.new.ends_with("... (they differ at byte 2000)"), "{}", late.new);
+        let secret = text("say s3cret").difference(&text("a"), None, |text| text.replace("s3cret", "***"));
+        assert_eq!(secret.old, "say ***");
     }
 }

@@ -1,0 +1,138 @@
+//! `tidemill plugin run`: a plugin without a host, on messages of the command line, and beside another.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::fs::{self, File};
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+use tidemill_tests::host::{Folder, binary};
+use tidemill_tests::{guest, plugin};
+
+fn rust_guest(name: &str) -> PathBuf {
+    guest(name).expect("guests in Rust are built")
+}
+
+fn run(folder: &Folder) -> Command {
+    let mut command = Command::new(binary());
+    command.args(["plugin", "run"]).current_dir(folder.path("")).stdin(Stdio::null());
+    command
+}
+
+fn told(output: &Output) -> (Option<i32>, String, String) {
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+    (output.status.code(), text(&output.stdout), text(&output.stderr))
+}
+
+/// `plugin run --diff` of the two versions of a guest, on these messages.
+fn diff_of_trials(folder: &Folder, versions: [&str; 2], texts: &[&str]) -> (Option<i32>, String, String) {
+    for version in versions {
+        fs::copy(rust_guest(&format!("trial-{version}")), folder.path(&format!("{version}.wasm"))).unwrap();
+    }
+    let mut command = run(folder);
+    command.arg(format!("{}.wasm", versions[0])).arg("--diff").arg(format!("{}.wasm", versions[1]));
+    for text in texts {
+        command.args(["--text", text]);
+    }
+    told(&command.output().unwrap())
+}
+
+#[test]
+fn texts_of_the_command_line_are_messages_in_the_place_of_standard_input() {
+    let folder = Folder::default();
+    fs::write(folder.path("in.jsonl"), "from standard input\n").unwrap();
+    let mut command = run(&folder);
+    command.arg(plugin("forward")).args(["--text", r#"{"a":1}"#, "--text", "-1", "--text", "ż"]);
+    let output = command.stdin(File::open(folder.path("in.jsonl")).unwrap()).output().unwrap();
+    assert_eq!(told(&output), (Some(0), "{\"a\":1}\n-1\nż\n".to_owned(), String::new()));
+}
+
+#[test]
+fn where_two_versions_differ_is_shown_message_by_message_and_what_is_the_same_is_counted() {
+    let folder = Folder::default();
+    let texts = [
+        r#"{"k":"a"}"#,
+        r#"{"do":"new-say"}"#,
+        r#"{"do":"new-drop"}"#,
+        r#"{"do":"new-side"}"#,
+        r#"{"do":"side"}"#,
+        r#"{"do":"reject"}"#,
+        r#"{"do":"new-reject"}"#,
+        r#"{"do":"new-trap"}"#,
+        r#"{"k":"a"}"#,
+        r#"{"do":"wait"}"#,
+        r#"{"do":"tell"}"#,
+        r#"{"do":"new-wait"}"#,
+        r#"{"do":"spin"}"#,
+    ];
+    let (exit, shown, _) = diff_of_trials(&folder, ["v1", "v2"], &texts);
+    let lines: Vec<&str> = shown.lines().collect();
+    // Where the second has trapped, its own words follow.
+    let trapped = lines.iter().position(|line| line.starts_with("+ failed: trap: ")).unwrap();
+    assert!(lines[trapped].contains("as the message says"), "{shown}");
+    let expected = [
+        "--- v1.wasm",
+        "+++ v2.wasm",
+        r#"message 2: {"do":"new-say"}"#,
+        r#"- {"do":"new-say"}"#,
+        "+ as nobody else",
+        r#"message 3: {"do":"new-drop"}"#,
+        r#"- {"do":"new-drop"}"#,
+        "+ filtered",
+        r#"message 4: {"do":"new-side"}"#,
+        r#"- {"do":"new-side"}"#,
+        r#"+ to "side" {"do":"new-side"}"#,
+        r#"message 7: {"do":"new-reject"}"#,
+        r#"- {"do":"new-reject"}"#,
+        "+ rejected: as the message says",
+        r#"message 8: {"do":"new-trap"}"#,
+        r#"- {"do":"new-trap"}"#,
+        lines[trapped],
+        r#"message 12: {"do":"new-wait"}"#,
+        r#"- {"do":"new-wait"}"#,
+        "+ put off: not yet",
+        "13 messages: 7 the same, 6 different",
+    ];
+    assert_eq!((exit, &lines[..]), (Some(1), &expected[..]));
+
+    let (exit, shown, _) = diff_of_trials(&folder, ["v1", "v1"], &texts);
+    assert_eq!(
+        (exit, &*shown),
+        (Some(0), "--- v1.wasm\n+++ v1.wasm\n13 messages: 13 the same, 0 different\n")
+    );
+}
+
+#[test]
+fn timers_and_the_end_are_compared_too() {
+    let folder = Folder::default();
+    let first_ns = 1_723_100_000_000_000_000u64;
+    let line = |ms: u64| format!("{} {{\"do\":\"drop\"}}\n", first_ns + ms * 1_000_000);
+    fs::write(folder.path("in.recording"), [0, 40, 120].map(line).concat()).unwrap();
+    let mut command = run(&folder);
+    command.arg(rust_guest("trial-v1")).arg("--diff").arg(rust_guest("trial-v2"));
+    command.args(["--format", "recording", "--config", r#"{"tick_ms":50,"new_tick":"!"}"#]);
+    command.stdin(File::open(folder.path("in.recording")).unwrap());
+    let (exit, shown, _) = told(&command.output().unwrap());
+    let ends = "timer at 1723100000.100000\n- tick\n+ tick!\n3 messages: 3 the same, 0 different, and 1 beside messages\n";
+    assert!(exit == Some(1) && shown.ends_with(ends), "{shown}");
+
+    let mut command = run(&folder);
+    command.arg(rust_guest("contract-rust")).arg("--diff").arg(plugin("forward")).args(["--text", "a"]);
+    let (exit, shown, _) = told(&command.output().unwrap());
+    let ends = "end\n- to \"side\" finish:1\n+ nothing\n1 messages: 1 the same, 0 different, and 1 beside messages\n";
+    assert!(exit == Some(1) && shown.ends_with(ends), "{shown}");
+}
+
+#[test]
+fn another_that_is_none_or_does_not_start_is_told_by_its_name() {
+    let folder = Folder::default();
+    let of = |other: &str| {
+        let mut command = run(&folder);
+        command.arg(rust_guest("trial-v1")).args(["--text", "a", "--config", r#"{"tick_ms":1}"#]);
+        told(&command.args(["--diff", other]).output().unwrap())
+    };
+    let (exit, shown, error) = of("none.wasm");
+    assert!(exit == Some(1) && shown.is_empty() && error.contains("failed to read none.wasm"), "{error}");
+    let (exit, _, error) = of(plugin("forward").to_str().unwrap());
+    let why = "error: failed to start forward: init refused its configuration: unknown field `tick_ms`";
+    assert!(exit == Some(78) && error.starts_with(why), "{error}");
+}
