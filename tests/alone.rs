@@ -1,7 +1,9 @@
-//! `tidemill plugin run`: a plugin without a host, on messages of the command line, and beside another.
+//! `tidemill plugin run` and `tidemill plugin bench`: a plugin without a host, on messages of the command line, beside
+//! another, and against the clock.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use serde_json::Value;
 use std::fs::{self, File};
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
@@ -135,4 +137,80 @@ fn another_that_is_none_or_does_not_start_is_told_by_its_name() {
     let (exit, _, error) = of(plugin("forward").to_str().unwrap());
     let why = "error: failed to start forward: init refused its configuration: unknown field `tick_ms`";
     assert!(exit == Some(78) && error.starts_with(why), "{error}");
+}
+
+fn bench(folder: &Folder, args: &[&str]) -> (Option<i32>, String, String) {
+    let mut command = Command::new(binary());
+    command.args(["plugin", "bench"]).args(args).current_dir(folder.path(""));
+    told(&command.output().unwrap())
+}
+
+#[test]
+fn a_bench_measures_every_message_of_its_input_in_every_size_of_batches() {
+    let folder = Folder::default();
+    // Of each three messages one is forwarded, one emits and is not, one is rejected.
+    let texts = [r#"{"do":"pass"}"#, r#"{"do":"say"}"#, r#"{"do":"reject"}"#];
+    fs::write(folder.path("in.jsonl"), texts.map(|text| format!("{text}\n")).concat()).unwrap();
+    let trial = rust_guest("trial-v1");
+    let (exit, answer, error) = bench(&folder, &[trial.to_str().unwrap(), "--input", "in.jsonl", "--json"]);
+    assert_eq!(exit, Some(0), "{error}");
+    let answer: Value = serde_json::from_str(&answer).unwrap();
+    assert_eq!((&answer["input"]["messages"], &answer["input"]["cut"]), (&3.into(), &false.into()));
+    let plugins = answer["plugins"].as_array().unwrap();
+    // A build that has no plugins says so.
+    assert_eq!(plugins.len(), 1 + usize::from(!error.contains("there is no row `forward`")), "{error}");
+    for measured in plugins {
+        let number = |pointer: &str| measured.pointer(pointer).and_then(Value::as_f64).unwrap();
+        for positive in
+            ["/ns_per_message/1", "/ns_per_message/16", "/memory_bytes", "/compile_ms", "/instantiate_ms"]
+        {
+            assert!(number(positive) > 0.0, "{positive}: {measured}");
+        }
+        let (ns, a_second) = (number("/ns_per_message/256"), number("/messages_per_second"));
+        assert!((a_second * ns / 1e9 - 1.0).abs() < 0.01, "{measured}");
+        // A call of its own costs each message more than its share of one.
+        assert!(number("/ns_per_message/1") > ns, "{measured}");
+    }
+    let outcome = &plugins[0]["outcome"];
+    let count = |name: &str| outcome[name].as_u64().unwrap();
+    // Three messages are repeated until there are enough.
+    assert!(count("messages") >= 4096, "{outcome}");
+    let third = count("messages") / 3;
+    for name in ["forwarded", "emitted", "rejected"] {
+        assert!(count(name).abs_diff(third) <= 1, "{outcome}");
+    }
+
+    let (exit, table, error) = bench(&folder, &["forward", "--input", "in.jsonl"]);
+    let has_plugins = !error.contains("no built-in plugins");
+    assert_eq!(exit, Some(i32::from(!has_plugins)), "{error}");
+    if has_plugins {
+        let rows: Vec<&str> = table.lines().collect();
+        assert!(rows[0].starts_with("plugin ") && rows[0].contains("messages/s"), "{table}");
+        assert!(rows[1].starts_with("forward ") && rows[2].starts_with("forward (built in) "), "{table}");
+        assert!(
+            rows[4].starts_with("3 messages of in.jsonl; of ") && rows[4].contains("rejected 0"),
+            "{table}"
+        );
+    }
+}
+
+#[test]
+fn a_bench_plays_recordings_and_ends_where_the_plugin_fails() {
+    let folder = Folder::default();
+    let trial = rust_guest("trial-v1");
+    let trial = trial.to_str().unwrap();
+    let line = |n: u64| {
+        format!("{} {}\n", n * 1_000_000, if n == 300 { r#"{"do":"trap"}"# } else { r#"{"do":"drop"}"# })
+    };
+    fs::write(folder.path("in.recording"), (0..600).map(line).collect::<String>()).unwrap();
+    let (exit, shown, error) = bench(&folder, &[trial, "--input", "in.recording"]);
+    assert!(exit == Some(1) && shown.is_empty(), "{shown}");
+    let wanted = "trial-v1 failed on one of the messages 257 to 512: ";
+    assert!(error.contains(wanted) && error.contains("as the message says"), "{error}");
+
+    fs::write(folder.path("empty.jsonl"), "").unwrap();
+    let (exit, _, error) = bench(&folder, &[trial, "--input", "empty.jsonl"]);
+    assert!(exit == Some(1) && error.contains("there is no message in empty.jsonl"), "{error}");
+    let (exit, _, error) = bench(&folder, &[trial, "--input", "none.jsonl"]);
+    assert!(exit == Some(1) && error.contains("failed to read none.jsonl: No such file"), "{error}");
 }

@@ -15,6 +15,7 @@ mod init;
 mod man;
 mod part;
 mod pipelines;
+mod plugin_bench;
 mod plugin_build;
 mod plugin_diff;
 mod plugin_inspect;
@@ -149,6 +150,8 @@ enum PluginCommand {
     /// Run a plugin on lines of standard input, to standard output; messages that fail go to standard
     /// error. Or show where two differ.
     Run(plugin_run::PluginRun),
+    /// Measure what a plugin takes for the messages of a file, beside one that does nothing.
+    Bench(plugin_bench::PluginBench),
     /// Say what a plugin exports and imports, and what it needs of a configuration; nothing is run.
     Inspect(plugin_inspect::PluginInspect),
 }
@@ -183,6 +186,7 @@ pub fn main() -> ExitCode {
         CliCommand::Plugin(PluginCommand::Build(build)) => build.execute(cli.verbose),
         CliCommand::Plugin(PluginCommand::Test(test)) => test.execute(cli.verbose),
         CliCommand::Plugin(PluginCommand::Run(run)) => run.execute(),
+        CliCommand::Plugin(PluginCommand::Bench(bench)) => bench.execute(),
         CliCommand::Plugin(PluginCommand::Inspect(inspect)) => inspect.execute(),
         CliCommand::State(state) => state.execute(),
         CliCommand::Pipelines(pipelines) => pipelines.execute(),
@@ -331,6 +335,7 @@ mod tests {
             "tidemill plugin run x.wasm --format recording",
             "tidemill plugin run x.wasm --text {\"price\":1} --text -1",
             "tidemill plugin run x.wasm --diff y.wasm",
+            "tidemill plugin bench x.wasm --input in.jsonl.gz --config {\"above\":1} --json",
             "tidemill plugin inspect vwap.wasm --json",
             "tidemill probe wss://example.com/x?y=z --header X-Key:1 --header a:b --subprotocol v1 --json",
             "tidemill record wss://example.com -o out.jsonl.gz --count 10 --for 10m",
@@ -392,6 +397,7 @@ mod tests {
             "tidemill probe ws://example.com --header nameless",
             "tidemill replay x --speed 0",
             "tidemill plugin run x --config {",
+            "tidemill plugin bench x",
             "tidemill plugin run x --text a --format recording",
             "tidemill plugin new fee",
             "tidemill plugin new fee --lang cobol",

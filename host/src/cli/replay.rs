@@ -92,6 +92,19 @@ impl Recording {
         let format = if has_times { Format::Recording } else { Format::Jsonl };
         Ok(Self { path: FilePath::plain(path), format })
     }
+
+    /// Whether its messages have times.
+    pub(crate) fn has_times(&self) -> bool {
+        self.format == Format::Recording
+    }
+
+    /// A source of its messages, from the first one on.
+    ///
+    /// # Errors
+    /// If it cannot be opened any more.
+    pub(crate) async fn source(&self) -> io::Result<Source> {
+        lines::file(&self.path, self.format, None).await
+    }
 }
 
 /// Serves a recording until a shutdown, or with `once` until the first peer has had it all.
@@ -106,7 +119,7 @@ pub(crate) async fn replay(
     shutdown: &Shutdown,
 ) -> Result<(), String> {
     // Without times there is nothing to keep pace with.
-    let speed = if recording.format == Format::Jsonl { Speed::Max } else { speed };
+    let speed = if recording.has_times() { speed } else { Speed::Max };
     let stop = Shutdown::default();
     let mut peers = JoinSet::new();
     let result = loop {
@@ -158,7 +171,7 @@ async fn serve(
         () = stop.requested() => return None,
     };
     tracing::info!(%peer, path = handshake.path(), "playing");
-    let source = match lines::file(&recording.path, recording.format, None).await {
+    let source = match recording.source().await {
         Ok(source) => source,
         Err(error) => {
             tracing::error!(%error, "failed to open the recording");
