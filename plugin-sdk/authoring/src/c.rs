@@ -1,10 +1,9 @@
 //! Plugins in C: a core module by `zig cc`, which needs nothing of the system, and the component around it.
 
-use crate::command::{Said, run_fetched};
-use crate::mistake::Mistake;
+use crate::command::{Said, built, compiled, run_fetched, scratch};
 use crate::project::Project;
 use crate::{BuildError, Progress, Tools};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 /// Of PyPI, where zig is packed for every system.
@@ -17,14 +16,13 @@ const TESTS: &str = "_test.c";
 pub(crate) fn build(project: &Project, tools: &Tools, progress: Progress<'_>) -> Result<Vec<u8>, BuildError> {
     let mut zig = zig(project, tools, progress)?;
     progress(&format!("compiling {}", project.name));
-    let folder = scratch()?;
-    let module = folder.path().join("module.wasm");
     let sources = project.files(".c")?.into_iter().filter(|file| !file.to_string_lossy().ends_with(TESTS));
-    zig.args(["-target", "wasm32-wasi", "-mexec-model=reactor", "-O2", "-s", "-Wall", "-Wextra"]);
-    zig.arg(format!("-Wl,-z,stack-size={STACK_BYTES}")).arg("-I").arg(&project.sdk);
-    zig.args(sources).arg(project.sdk.join("tidemill.c")).arg("-o").arg(&module);
-    compiled(&run_fetched(&mut zig)?, project)?;
-    let module = std::fs::read(&module).map_err(BuildError::file("read", &module))?;
+    let module = built(project, None, |module| {
+        zig.args(["-target", "wasm32-wasi", "-mexec-model=reactor", "-O2", "-s", "-Wall", "-Wextra"]);
+        zig.arg(format!("-Wl,-z,stack-size={STACK_BYTES}")).arg("-I").arg(&project.sdk);
+        zig.args(sources).arg(project.sdk.join("tidemill.c")).arg("-o").arg(module);
+        zig
+    })?;
     Ok(tidemill_component::of_module(&module)?)
 }
 
@@ -54,22 +52,10 @@ pub(crate) fn test(
     Ok(last)
 }
 
-fn compiled(said: &Said, project: &Project) -> Result<(), BuildError> {
-    if said.is_well {
-        return Ok(());
-    }
-    Err(BuildError::Mistake(Mistake::read(&said.all(), &project.folder)))
-}
-
 fn zig(project: &Project, tools: &Tools, progress: Progress<'_>) -> Result<Command, BuildError> {
-    let folder = tools.pip("zig", &[PACKAGE.to_owned()], "C", progress)?;
+    let folder = tools.pip("zig", &[PACKAGE], "C", progress)?;
     let mut zig = Command::new(folder.join("bin/python"));
     zig.current_dir(&project.folder).env("ZIG_GLOBAL_CACHE_DIR", tools.kept("zig-cache")?);
     zig.args(["-m", "ziglang", "cc"]);
     Ok(zig)
-}
-
-fn scratch() -> Result<tempfile::TempDir, BuildError> {
-    let folder: &Path = &std::env::temp_dir();
-    tempfile::tempdir().map_err(BuildError::file("create a folder in", folder))
 }

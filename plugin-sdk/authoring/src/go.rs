@@ -1,8 +1,7 @@
 //! Plugins in Go: a core module by Go itself, which fetches a newer Go where the module wants one, and the component
 //! around it.
 
-use crate::command::{Said, run};
-use crate::mistake::Mistake;
+use crate::command::{Said, built, run};
 use crate::project::Project;
 use crate::{BuildError, Progress};
 use std::process::Command;
@@ -15,17 +14,15 @@ const MISSING: BuildError = BuildError::NoProgram {
 
 pub(crate) fn build(project: &Project, progress: Progress<'_>) -> Result<Vec<u8>, BuildError> {
     progress(&format!("compiling {}", project.name));
-    let folder =
-        tempfile::tempdir().map_err(BuildError::file("create a folder in", &std::env::temp_dir()))?;
-    let module = folder.path().join("module.wasm");
-    let mut build = go(project);
-    build.env("GOOS", "wasip1").env("GOARCH", "wasm");
-    build.args(["build", "-buildmode=c-shared", "-trimpath", "-ldflags=-s -w", "-o"]).arg(&module).arg(".");
-    let said = run(&mut build)?.ok_or(MISSING)?;
-    if !said.is_well {
-        return Err(BuildError::Mistake(Mistake::read(&said.all(), &project.folder)));
-    }
-    let module = std::fs::read(&module).map_err(BuildError::file("read", &module))?;
+    let module = built(project, Some(MISSING), |module| {
+        let mut build = go(project);
+        build.env("GOOS", "wasip1").env("GOARCH", "wasm");
+        build
+            .args(["build", "-buildmode=c-shared", "-trimpath", "-ldflags=-s -w", "-o"])
+            .arg(module)
+            .arg(".");
+        build
+    })?;
     Ok(tidemill_component::of_go(&module)?)
 }
 

@@ -1,8 +1,7 @@
 //! Plugins in JavaScript and TypeScript: the SDK's own build, with esbuild and componentize-qjs as the SDK wants them.
 
-use crate::command::{Said, run, run_fetched};
+use crate::command::{Said, built, compiled, run, run_fetched, scratch};
 use crate::language::Language;
-use crate::mistake::Mistake;
 use crate::project::Project;
 use crate::{BuildError, Progress, Tools};
 use std::path::{Path, PathBuf};
@@ -20,16 +19,12 @@ pub(crate) fn build(project: &Project, tools: &Tools, progress: Progress<'_>) ->
     }
     let packages = packages(project, tools, progress)?;
     progress(&format!("compiling {}", project.name));
-    let folder = scratch()?;
-    let component = folder.path().join("component.wasm");
-    let mut node = node(project);
-    node.arg(project.sdk.join("build.js")).arg(&project.main);
-    node.arg("--tools").arg(packages).arg("--output").arg(&component);
-    let said = run(&mut node)?.ok_or(no_node(project))?;
-    if !said.is_well {
-        return Err(BuildError::Mistake(Mistake::read(&said.all(), &project.folder)));
-    }
-    std::fs::read(&component).map_err(BuildError::file("read", &component))
+    built(project, Some(no_node(project)), |component| {
+        let mut node = node(project);
+        node.arg(project.sdk.join("build.js")).arg(&project.main);
+        node.arg("--tools").arg(packages).arg("--output").arg(component);
+        node
+    })
 }
 
 pub(crate) fn test(
@@ -59,20 +54,18 @@ fn bundle(project: &Project, packages: &Path, tests: &[PathBuf], to: &Path) -> R
     esbuild.current_dir(&project.folder).args(tests).arg(format!("--outdir={}", to.display()));
     esbuild.args(["--bundle", "--platform=node", "--format=esm", "--out-extension:.js=.mjs"]);
     esbuild.args(["--sourcemap=inline", "--log-level=error", "--color=false"]);
-    let said = run_fetched(&mut esbuild)?;
-    if said.is_well { Ok(()) } else { Err(BuildError::Mistake(Mistake::read(&said.all(), &project.folder))) }
+    compiled(&run_fetched(&mut esbuild)?, project)
 }
 
 fn check_types(project: &Project, tools: &Tools, progress: Progress<'_>) -> Result<(), BuildError> {
     if !project.folder.join("tsconfig.json").is_file() {
         return Ok(());
     }
-    let packages = tools.npm("typescript", &[TYPESCRIPT.to_owned()], project.language.title(), progress)?;
+    let packages = tools.npm("typescript", &[TYPESCRIPT], project.language.title(), progress)?;
     progress("checking the types");
     let mut node = node(project);
     node.arg(packages.join("node_modules/typescript/bin/tsc")).args(["--pretty", "false", "--noEmit"]);
-    let said = run(&mut node)?.ok_or(no_node(project))?;
-    if said.is_well { Ok(()) } else { Err(BuildError::Mistake(Mistake::read(&said.all(), &project.folder))) }
+    compiled(&run(&mut node)?.ok_or(no_node(project))?, project)
 }
 
 /// What the plugin's package.json names, the SDK among it, unless it is there. The SDK alone needs no network.
@@ -111,8 +104,4 @@ fn node(project: &Project) -> Command {
 fn no_node(project: &Project) -> BuildError {
     let install = "install Node.js 20 or later, of https://nodejs.org";
     BuildError::NoProgram { program: "node", language: project.language.title(), install }
-}
-
-fn scratch() -> Result<tempfile::TempDir, BuildError> {
-    tempfile::tempdir().map_err(BuildError::file("create a folder in", &std::env::temp_dir()))
 }

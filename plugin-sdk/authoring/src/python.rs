@@ -1,7 +1,6 @@
 //! Plugins in Python: componentize-py, as the SDK of the plugin wants it, in a virtual environment.
 
-use crate::command::{Said, run_fetched};
-use crate::mistake::Mistake;
+use crate::command::{Said, built, run_fetched};
 use crate::project::Project;
 use crate::{BuildError, Progress, Tools};
 use std::process::Command;
@@ -9,15 +8,10 @@ use std::process::Command;
 pub(crate) fn build(project: &Project, tools: &Tools, progress: Progress<'_>) -> Result<Vec<u8>, BuildError> {
     let mut python = python(project, tools, progress)?;
     progress(&format!("compiling {}", project.name));
-    let folder =
-        tempfile::tempdir().map_err(BuildError::file("create a folder in", &std::env::temp_dir()))?;
-    let component = folder.path().join("component.wasm");
-    python.args(["-m", "tidemill_plugin.build"]).arg(&project.main).arg("--output").arg(&component);
-    let said = run_fetched(&mut python)?;
-    if !said.is_well {
-        return Err(BuildError::Mistake(Mistake::read(&said.all(), &project.folder)));
-    }
-    std::fs::read(&component).map_err(BuildError::file("read", &component))
+    built(project, None, |component| {
+        python.args(["-m", "tidemill_plugin.build"]).arg(&project.main).arg("--output").arg(component);
+        python
+    })
 }
 
 pub(crate) fn test(

@@ -3,8 +3,9 @@
 //! A folder is complete once its stamp says so, and is made again when other versions are wanted. Several programs may
 //! want the same at once: a lock has one of them fetch it.
 
-use crate::command::{run, run_fetched};
+use crate::command::{Said, run, run_fetched};
 use crate::{BuildError, Progress};
+use std::borrow::Borrow;
 use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -56,29 +57,33 @@ impl Tools {
     }
 
     /// A folder in which npm has installed these packages.
-    pub(crate) fn npm(
+    ///
+    /// # Errors
+    /// They are missing, and nothing is fetched or can be.
+    pub fn npm(
         &self,
         name: &str,
-        packages: &[String],
+        packages: &[impl Borrow<str>],
         language: &'static str,
         progress: Progress<'_>,
     ) -> Result<PathBuf, BuildError> {
         self.install(name, packages, progress, |folder| {
             let mut npm = Command::new("npm");
-            npm.args(["install", "--no-audit", "--no-fund", "--silent", "--prefix"])
-                .arg(folder)
-                .args(packages);
+            npm.args(["install", "--no-audit", "--no-fund", "--silent", "--prefix"]).arg(folder);
+            npm.args(names(packages));
             let install = "install Node.js 20 or later, of https://nodejs.org";
-            let said = run(&mut npm)?.ok_or(BuildError::NoProgram { program: "npm", language, install })?;
-            fetched(packages, said.is_well, said.all())
+            run(&mut npm)?.ok_or(BuildError::NoProgram { program: "npm", language, install })
         })
     }
 
     /// The folder of a virtual environment in which pip has installed these packages.
-    pub(crate) fn pip(
+    ///
+    /// # Errors
+    /// They are missing, and nothing is fetched or can be.
+    pub fn pip(
         &self,
         name: &str,
-        packages: &[String],
+        packages: &[impl Borrow<str>],
         language: &'static str,
         progress: Progress<'_>,
     ) -> Result<PathBuf, BuildError> {
@@ -90,18 +95,18 @@ impl Tools {
                 run(&mut make)?.ok_or(BuildError::NoProgram { program: "python3", language, install })?;
             made.tool("python3 -m venv")?;
             let mut pip = Command::new(folder.join("bin/python"));
-            pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]).args(packages);
-            let said = run_fetched(&mut pip)?;
-            fetched(packages, said.is_well, said.all())
+            pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]);
+            run_fetched(pip.args(names(packages)))
         })
     }
 
+    /// A folder in which these packages are: as they were, or as `install` puts them there.
     fn install(
         &self,
         name: &str,
-        packages: &[String],
+        packages: &[impl Borrow<str>],
         progress: Progress<'_>,
-        install: impl FnOnce(&Path) -> Result<(), BuildError>,
+        install: impl FnOnce(&Path) -> Result<Said, BuildError>,
     ) -> Result<PathBuf, BuildError> {
         let folder = self.folder.join(name);
         let (stamp, wanted) = (folder.join("installed"), packages.join(" "));
@@ -126,12 +131,15 @@ impl Tools {
             }
             _ => fs::create_dir_all(&folder).map_err(BuildError::file("create", &folder))?,
         }
-        install(&folder)?;
+        let said = install(&folder)?;
+        if !said.is_well {
+            return Err(BuildError::Fetch { what: packages.join(" and "), said: said.all() });
+        }
         fs::write(&stamp, wanted).map_err(BuildError::file("write", &stamp))?;
         Ok(folder)
     }
 }
 
-fn fetched(packages: &[String], is_well: bool, said: String) -> Result<(), BuildError> {
-    if is_well { Ok(()) } else { Err(BuildError::Fetch { what: packages.join(" and "), said }) }
+fn names(packages: &[impl Borrow<str>]) -> impl Iterator<Item = &str> {
+    packages.iter().map(|package| package.borrow())
 }
