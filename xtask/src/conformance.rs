@@ -7,7 +7,7 @@
 //! The cases 12.* and 13.* are left out: they are about compression.
 #![expect(clippy::print_stdout, reason = "a command for a terminal")]
 
-use crate::tools::{self, Fetch, Result, Tools, cargo, root, say, target};
+use crate::tools::{self, Result, Tools, cargo, root, say, target};
 use serde::Deserialize;
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -34,7 +34,7 @@ const PASSED: [&str; 3] = ["OK", "NON-STRICT", "INFORMATIONAL"];
 /// # Errors
 /// There is no Python 2.7, something does not build or run, or a case fails.
 pub(crate) fn run() -> Result {
-    match tools::autobahn(Fetch::Missing)? {
+    match tools::autobahn()? {
         Tools::In(suite) => {
             say("building the host");
             tools::run(cargo().current_dir(root()).args(["build", "--quiet", "--workspace", "--bins"]))?;
@@ -49,7 +49,7 @@ pub(crate) fn run() -> Result {
 /// # Errors
 /// Something does not build or run, or a case fails.
 pub(crate) fn run_where_possible() -> Result {
-    match tools::autobahn(Fetch::Missing)? {
+    match tools::autobahn()? {
         Tools::In(suite) => Site::try_new(suite)?.run(),
         Tools::Missing(missing) => {
             say(&format!("the Autobahn suite is skipped: {missing}"));

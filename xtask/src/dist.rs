@@ -9,7 +9,7 @@ mod archive;
 mod debian;
 
 use crate::builtin;
-use crate::tools::{self, Fetch, Result, Tools, cargo, root, run, run_quietly, say, target};
+use crate::tools::{self, Result, Tools, cargo, root, run, run_quietly, say, target};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::{env, fs, io};
@@ -128,7 +128,7 @@ fn container(contents: &Contents, out: &Path) -> Result<String> {
 fn build() -> Result<PathBuf> {
     let folder = builtin::stage()?;
     tools::add_target(TARGET, "which needs no library of the system")?;
-    let path = match tools::packaging(Fetch::Missing)? {
+    let path = match tools::packaging()? {
         Tools::In(folder) => folder,
         Tools::Missing(why) => return Err(format!("the static binary cannot be built: {why}").into()),
     };

@@ -5,11 +5,11 @@
 //! What is up to date is left alone. A language whose tools are missing is skipped by name; with
 //! `CI=true` that is an error.
 
-use crate::tools::{self, Fetch, Result, Tools, WASM_TARGET, cargo, root, run, run_quietly, say};
+use crate::tools::{self, Fetch, Result, WASM_TARGET, cargo, root, run, say};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::SystemTime;
 use std::{env, fs, io};
+use tidemill_authoring::Project;
 
 /// Which guests.
 #[derive(Debug, clap::Args)]
@@ -66,6 +66,26 @@ impl Language {
     }
 }
 
+impl Language {
+    /// A guest as a plugin whose SDK is that of the checkout.
+    fn project(self, source: &Path) -> Project {
+        use tidemill_authoring::Language as Authored;
+        let (language, main) = match self {
+            Self::Rust => (Authored::Rust, "src/lib.rs"),
+            Self::C => (Authored::C, "guest.c"),
+            Self::JavaScript => (Authored::JavaScript, "guest.js"),
+            Self::Python => (Authored::Python, "guest.py"),
+            Self::Go => (Authored::Go, "guest.go"),
+        };
+        // Errors of a guest in JavaScript name its files from the root of the checkout on.
+        let (folder, main) = match self {
+            Self::JavaScript => (root(), source.join(main)),
+            _ => (source, PathBuf::from(main)),
+        };
+        Project::laid_out(language, folder, &main, &root().join("plugin-sdk").join(self.name()))
+    }
+}
+
 /// The guests in Rust. Their packages are named like their files, after `guest-`.
 const RUST: [&str; 13] = [
     "asking",
@@ -106,10 +126,9 @@ pub(crate) fn build(out: &Path, languages: &[Language], fetch: Fetch) -> Result 
     for &language in languages {
         let built = match language {
             Language::Rust => rust(out).map(|()| None),
-            Language::C => foreign(out, language, tools::python(fetch)?, c),
-            Language::JavaScript => foreign(out, language, tools::node(fetch)?, javascript),
-            Language::Python => foreign(out, language, tools::python(fetch)?, python),
-            Language::Go => foreign(out, language, tools::go(), go),
+            Language::C | Language::JavaScript | Language::Python | Language::Go => {
+                foreign(out, language, fetch)
+            }
         };
         let name = language.name();
         match built.map_err(|error| format!("failed to build the guests in {name}: {error}"))? {
@@ -143,63 +162,25 @@ fn rust(out: &Path) -> Result {
     Ok(())
 }
 
-/// The guests of another language: `command` makes one with the tools in a folder, of its sources, into a
-/// file. Or what is missing.
-fn foreign(
-    out: &Path,
-    language: Language,
-    tools: Tools,
-    command: impl Fn(&Path, &Path, &Path) -> Command,
-) -> Result<Option<String>> {
-    let tools = match tools {
-        Tools::In(folder) => folder,
-        Tools::Missing(missing) => return Ok(Some(missing)),
-    };
+/// The guests of another language, built as `tidemill plugin build` does it. Or what is missing.
+fn foreign(out: &Path, language: Language, fetch: Fetch) -> Result<Option<String>> {
+    let tools = tools::kept(fetch);
     for (name, source) in language.guests() {
         let guest = file(out, &name);
-        if !is_current(&guest, language, &source)? {
-            say(&format!("building the guest {name}"));
-            let new = guest.with_extension("new");
-            run_quietly(&mut command(&tools, &source, &new))?;
-            fs::rename(new, guest)?;
+        if is_current(&guest, language, &source)? {
+            continue;
+        }
+        say(&format!("building the guest {name}"));
+        match language.project(&source).build(&tools, &say) {
+            Ok(component) => {
+                let new = guest.with_extension("new");
+                fs::write(&new, component)?;
+                fs::rename(new, guest)?;
+            }
+            Err(error) => return tools::missing(&error).map(Some),
         }
     }
     Ok(None)
-}
-
-fn c(tools: &Path, _: &Path, guest: &Path) -> Command {
-    let mut cargo = builder("guest-contract-c");
-    cargo.arg(tools.join("python")).arg(guest);
-    cargo
-}
-
-fn go(tools: &Path, source: &Path, guest: &Path) -> Command {
-    let mut cargo = builder("guest-contract-go");
-    cargo.arg(tools.join("go")).arg(source).arg(guest);
-    cargo
-}
-
-/// The program of a package that makes guests.
-fn builder(package: &str) -> Command {
-    let mut cargo = cargo();
-    cargo.args(["run", "--quiet", "--package", package]);
-    // It runs once: optimised dependencies would take longer to compile than they save.
-    cargo.args(["--config", "profile.dev.package.'*'.opt-level=0", "--"]);
-    cargo
-}
-
-fn javascript(tools: &Path, source: &Path, guest: &Path) -> Command {
-    let mut build = Command::new("node");
-    build.current_dir(root()).arg("plugin-sdk/javascript/build.js").arg(source.join("guest.js"));
-    build.arg("--tools").arg(tools).arg("--output").arg(guest);
-    build
-}
-
-fn python(tools: &Path, source: &Path, guest: &Path) -> Command {
-    let mut build = Command::new(tools.join("python"));
-    build.current_dir(root()).env("PYTHONPATH", "plugin-sdk/python/src").env("PYTHONDONTWRITEBYTECODE", "1");
-    build.args(["-m", "tidemill_plugin.build"]).arg(source.join("guest.py")).arg("--output").arg(guest);
-    build
 }
 
 /// The file of a guest.
@@ -216,8 +197,9 @@ fn is_current(guest: &Path, language: Language, source: &Path) -> Result<bool> {
     let Ok(built) = fs::metadata(guest).and_then(|metadata| metadata.modified()) else {
         return Ok(false);
     };
-    let (xtask, sdk) = (root().join("xtask/src"), root().join("plugin-sdk"));
-    let mut inputs = vec![source.to_owned(), wit(), xtask.join("guests.rs"), xtask.join("tools.rs")];
+    let sdk = root().join("plugin-sdk");
+    let mut inputs =
+        vec![source.to_owned(), wit(), root().join("xtask/src/guests.rs"), sdk.join("authoring/src")];
     if matches!(language, Language::C | Language::Go) {
         inputs.push(sdk.join("component/src"));
     }
@@ -231,8 +213,7 @@ fn is_current(guest: &Path, language: Language, source: &Path) -> Result<bool> {
         inputs.push(sdk.join("python/src"));
     }
     if language == Language::Go {
-        // The builder of all guests in Go is beside the first.
-        inputs.extend([sdk.join("go"), root().join("tests/guests/contract/go")]);
+        inputs.push(sdk.join("go"));
     }
     for input in inputs {
         if newest(&input)? >= built {

@@ -18,8 +18,14 @@ pub(crate) fn run_tests(arguments: &[String]) -> Result {
     let builtin = builtin::stage()?;
     say("building the guests of the tests");
     guests::build(&root().join("target/guests"), &Language::ALL, Fetch::Missing)?;
-    if let Tools::Missing(why) = tools::browser()? {
-        say(&format!("the tests of browsers are skipped: {why}"));
+    for (tested, tools) in [
+        ("browsers", tools::browser()?),
+        ("the SDK in JavaScript", tools::node()?),
+        ("the SDK in Python", tools::python()?),
+    ] {
+        if let Tools::Missing(why) = tools {
+            say(&format!("the tests of {tested} are skipped: {why}"));
+        }
     }
     say("running the tests");
     let mut cargo = cargo();

@@ -1,4 +1,4 @@
-//! The tools of other languages, each in its own folder of `tools` in the target folder: nothing is
+//! The tools of the tests and of packages, each in its own folder of `tools` in the target folder: nothing is
 //! installed elsewhere, except for Rust's wasm target and the browser of the tests.
 //!
 //! A folder is complete once its stamp says so, and is made again when the versions here change.
@@ -8,24 +8,21 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::{env, fs, io};
+use tidemill_authoring::BuildError;
 
 pub(crate) type Result<T = ()> = std::result::Result<T, Box<dyn Error>>;
 
 /// What plugins are compiled for; `wasm-component-ld` makes a component of the result.
 pub(crate) const WASM_TARGET: &str = "wasm32-unknown-unknown";
 
-/// What `npm` installs: the JavaScript toolchain, what checks the types of its SDK, and a peer of the tests.
-const NODE_PACKAGES: &[&str] = &["componentize-qjs@0.4.5", "esbuild@0.28.2", "typescript@5.9.3", "ws@8.18.3"];
-/// What `pip` installs: the Python toolchain, what checks the types of its SDK, the C compiler, and a peer of the tests.
-const PYTHON_PACKAGES: &[&str] =
-    &["componentize-py==0.25.1", "mypy==2.4.1", "ziglang==0.17.1", "websockets==15.0.1"];
+/// What `npm` installs for the tests: what checks the types of the SDK, and a peer.
+const NODE_PACKAGES: &[&str] = &["typescript@5.9.3", "ws@8.18.3"];
+/// What `pip` installs for the tests: the same.
+const PYTHON_PACKAGES: &[&str] = &["mypy==2.4.1", "websockets==15.0.1"];
 
 /// What `pip` installs to build the static binary: a C compiler and linker that bring musl, and what has
 /// cargo use them.
 const PACKAGING_PACKAGES: &[&str] = &["cargo-zigbuild==0.24.0", "ziglang==0.17.1"];
-
-/// The oldest Go whose modules become components, which is not installed here.
-const GO: (u32, u32) = (1, 26);
 
 /// What checks the dependencies.
 const DENY: &str = "cargo-deny@0.20.2";
@@ -58,21 +55,36 @@ pub(crate) enum Tools {
     Missing(String),
 }
 
-/// The programs of the npm packages.
+/// The folder of the tools, as what builds plugins knows it.
+pub(crate) fn kept(fetch: Fetch) -> tidemill_authoring::Tools {
+    let folder = target().join("tools");
+    match fetch {
+        Fetch::Missing => tidemill_authoring::Tools::fetching(folder),
+        Fetch::Nothing => tidemill_authoring::Tools::installed(folder),
+    }
+}
+
+/// What is missing, if something is that could not be had.
+///
+/// # Errors
+/// Something else went wrong.
+pub(crate) fn missing(error: &BuildError) -> Result<String> {
+    match error {
+        BuildError::NoProgram { .. } | BuildError::NotFetched(_) => Ok(error.to_string()),
+        _ => Err(format!("{error}\n{}", error.said().unwrap_or_default()).into()),
+    }
+}
+
+fn had(folder: std::result::Result<PathBuf, BuildError>) -> Result<Tools> {
+    folder.map_or_else(|error| missing(&error).map(Tools::Missing), |folder| Ok(Tools::In(folder)))
+}
+
+/// The folder of the npm packages.
 ///
 /// # Errors
 /// The installation failed.
-pub(crate) fn node(fetch: Fetch) -> Result<Tools> {
-    let folder = target().join("tools/node");
-    if let Some(missing) = missing(&folder, NODE_PACKAGES, &["node", "npm"], fetch) {
-        return Ok(Tools::Missing(missing));
-    }
-    install(&folder, NODE_PACKAGES, || {
-        let mut npm = Command::new("npm");
-        npm.args(["install", "--no-audit", "--no-fund", "--silent", "--prefix"]).arg(&folder);
-        run(npm.args(NODE_PACKAGES))
-    })?;
-    Ok(Tools::In(folder.join("node_modules/.bin")))
+pub(crate) fn node() -> Result<Tools> {
+    had(kept(Fetch::Missing).npm("node", NODE_PACKAGES, "JavaScript", &say))
 }
 
 /// The browser of the tests, and what drives it.
@@ -89,63 +101,24 @@ pub(crate) fn browser() -> Result<Tools> {
             return Ok(Tools::Missing(format!("there is no {program}: {error}")));
         }
     }
-    let folder = target().join("tools/browser");
-    if let Some(missing) = missing(&folder, BROWSER_PACKAGES, &["node", "npm"], Fetch::Missing) {
-        return Ok(Tools::Missing(missing));
-    }
-    install(&folder, BROWSER_PACKAGES, || {
-        let mut npm = Command::new("npm");
-        npm.args(["install", "--no-audit", "--no-fund", "--silent", "--prefix"]).arg(&folder);
-        run(npm.args(BROWSER_PACKAGES))
-    })?;
-    Ok(Tools::In(folder))
+    had(kept(Fetch::Missing).npm("browser", BROWSER_PACKAGES, "JavaScript", &say))
 }
 
-/// The programs of a virtual environment, with Python among them.
+/// The folder of a virtual environment.
 ///
 /// # Errors
 /// The installation failed.
-pub(crate) fn python(fetch: Fetch) -> Result<Tools> {
-    environment("python", PYTHON_PACKAGES, fetch)
+pub(crate) fn python() -> Result<Tools> {
+    had(kept(Fetch::Missing).pip("python", PYTHON_PACKAGES, "Python", &say))
 }
 
 /// The programs that build the static binary.
 ///
 /// # Errors
 /// The installation failed.
-pub(crate) fn packaging(fetch: Fetch) -> Result<Tools> {
-    environment("packaging", PACKAGING_PACKAGES, fetch)
-}
-
-/// The programs of a virtual environment of this name, with these packages.
-fn environment(name: &str, packages: &[&str], fetch: Fetch) -> Result<Tools> {
-    let folder = target().join("tools").join(name);
-    if let Some(missing) = missing(&folder, packages, &["python3"], fetch) {
-        return Ok(Tools::Missing(missing));
-    }
-    install(&folder, packages, || {
-        run(Command::new("python3").args(["-m", "venv"]).arg(&folder))?;
-        let mut pip = Command::new(folder.join("bin/pip"));
-        run(pip.args(["install", "--quiet", "--disable-pip-version-check"]).args(packages))
-    })?;
-    Ok(Tools::In(folder.join("bin")))
-}
-
-/// The folder of Go's program.
-pub(crate) fn go() -> Tools {
-    let (major, minor) = GO;
-    let wanted = format!("go {major}.{minor} or later, of https://go.dev/dl");
-    let mut command = Command::new("go");
-    let output = command.args(["env", "GOROOT", "GOVERSION"]).env("GOTOOLCHAIN", "local").output();
-    let Ok(output) = output else { return Tools::Missing(format!("there is no {wanted}")) };
-    let said = String::from_utf8_lossy(&output.stdout);
-    let mut lines = said.lines();
-    let (folder, version) = (lines.next().unwrap_or_default(), lines.next().unwrap_or_default());
-    let mut numbers = version.trim_start_matches("go").split('.').map_while(|number| number.parse().ok());
-    if (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) < GO {
-        return Tools::Missing(format!("{version} is there, and not {wanted}"));
-    }
-    Tools::In(Path::new(folder).join("bin"))
+pub(crate) fn packaging() -> Result<Tools> {
+    let folder = kept(Fetch::Missing).pip("packaging", PACKAGING_PACKAGES, "Python", &say);
+    had(folder.map(|folder| folder.join("bin")))
 }
 
 /// The program that checks the dependencies.
@@ -173,14 +146,14 @@ pub(crate) fn deny() -> Result<Tools> {
 ///
 /// # Errors
 /// The installation failed.
-pub(crate) fn autobahn(fetch: Fetch) -> Result<Tools> {
+pub(crate) fn autobahn() -> Result<Tools> {
     let folder = target().join("tools/autobahn");
     let Some(python) = python_2() else {
         let missing = "there is no Python 2.7, neither on the PATH nor under pyenv (`pyenv install 2.7.18`)";
         return Ok(Tools::Missing(missing.to_owned()));
     };
-    if let Some(missing) = missing(&folder, AUTOBAHN_PACKAGES, &["python3"], fetch) {
-        return Ok(Tools::Missing(missing));
+    if !is_there("python3") {
+        return Ok(Tools::Missing("there is no python3".to_owned()));
     }
     install(&folder, AUTOBAHN_PACKAGES, || {
         let (maker, suite) = (folder.join("virtualenv"), folder.join("python"));
@@ -281,17 +254,10 @@ pub(crate) fn run_quietly(command: &mut Command) -> Result {
     Err(format!("{command:?} ended with {}\n{said}{wrong}", output.status).into())
 }
 
-/// Why tools cannot be had, if they cannot.
-fn missing(folder: &Path, packages: &[&str], interpreters: &[&str], fetch: Fetch) -> Option<String> {
-    if let Some(interpreter) = interpreters.iter().find(|interpreter| !is_there(interpreter)) {
-        return Some(format!("there is no {interpreter}"));
-    }
-    let refused = fetch == Fetch::Nothing && !is_installed(folder, packages);
-    refused.then(|| format!("{} not installed; `cargo xtask guests` does it", packages.join(", ")))
-}
-
+/// Sees to it that packages are in a folder, which `install` puts them into.
 fn install(folder: &Path, packages: &[&str], install: impl FnOnce() -> Result) -> Result {
-    if is_installed(folder, packages) {
+    let stamp = folder.join("installed");
+    if fs::read_to_string(&stamp).is_ok_and(|installed| installed == packages.join(" ")) {
         return Ok(());
     }
     say(&format!("installing {} into {}", packages.join(", "), folder.display()));
@@ -300,16 +266,7 @@ fn install(folder: &Path, packages: &[&str], install: impl FnOnce() -> Result) -
         _ => fs::create_dir_all(folder)?,
     }
     install()?;
-    Ok(fs::write(stamp(folder), packages.join(" "))?)
-}
-
-fn is_installed(folder: &Path, packages: &[&str]) -> bool {
-    fs::read_to_string(stamp(folder)).is_ok_and(|installed| installed == packages.join(" "))
-}
-
-/// The file that says what a folder of tools holds.
-fn stamp(folder: &Path) -> PathBuf {
-    folder.join("installed")
+    Ok(fs::write(stamp, packages.join(" "))?)
 }
 
 fn is_there(program: impl AsRef<OsStr>) -> bool {
