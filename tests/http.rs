@@ -181,7 +181,7 @@ async fn requests_of_one_call_are_sent_side_by_side_and_answered_in_their_order(
     }
     server.released.add_permits(1);
     let expected = "200 GET /late\n\
-        the request is none: the url must start with https:// or http://\n\
+        the request is invalid: the url must start with https:// or http://\n\
         the request is denied: https://evil.example is not granted\n\
         200 GET /b";
     assert_eq!(soon(asking).await, expected);

@@ -1348,14 +1348,24 @@ size_t tm_state_keys(tm_slice prefix, tm_slice after, uint32_t limit, tm_slice *
 
 static tm_response response_of(const wire_answer *answer) {
   static const char *const WORDS[] = {"the request is invalid: ", "the request is denied: ", "the answer took too long",
-                                      "the answer is too large", "the request failed: "};
+                                      "the answer has more than ", "the request failed: "};
   enum { TIMEOUT = 2, TOO_LARGE = 3 };
   if (!answer->is_error)
     return (tm_response){{0}, answer->answer.status, answer->answer.headers.at, answer->answer.headers.len,
                          sliced(answer->answer.body)};
   uint8_t tag = answer->error.tag;
   tm_slice words = tm_str(WORDS[tag]);
-  tm_slice why = tag == TIMEOUT || tag == TOO_LARGE ? TM("") : sliced(answer->error.why);
+  uint8_t digits[20 + sizeof " bytes"], *end = digits + 20;
+  memcpy(end, " bytes", sizeof " bytes");
+  tm_slice why = TM("");
+  if (tag == TOO_LARGE) {
+    uint8_t *at = end;
+    uint64_t rest = answer->error.most;
+    do *--at = '0' + rest % 10; while (rest /= 10);
+    why = (tm_slice){at, (size_t)(end - at) + sizeof " bytes" - 1};
+  } else if (tag != TIMEOUT) {
+    why = sliced(answer->error.why);
+  }
   uint8_t *text = arena_take(words.len + why.len, 1);
   memcpy(text, words.at, words.len);
   if (why.len > 0) memcpy(text + words.len, why.at, why.len);

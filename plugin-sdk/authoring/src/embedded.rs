@@ -251,6 +251,7 @@ const JAVASCRIPT_SDK: &[File] = files! { "sdk/javascript";
     "src/outcome.js",
     "src/part.js",
     "src/random.js",
+    "src/refusal.js",
     "src/snapshot.js",
     "src/state.js",
     "src/testing.d.ts",

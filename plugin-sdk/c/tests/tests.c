@@ -79,7 +79,10 @@ static void answer(wire_answer *to, tm_slice url) {
   *to = (wire_answer){.is_error = http_error > 0};
   if (http_error > 0) {
     to->error.tag = http_error;
-    to->error.why = listed(url);
+    if (http_error == 3)
+      to->error.most = 16 << 20;
+    else
+      to->error.why = listed(url);
   } else {
     to->answer.status = 200;
     to->answer.body = listed(url);
@@ -468,6 +471,8 @@ static void the_host_is_asked_and_told(void) {
   SAME(responses[1].error, "the request is denied: https://b/");
   http_error = 2;
   SAME(tm_http_send(requests).error, "the answer took too long");
+  http_error = 3;
+  SAME(tm_http_send(requests).error, "the answer has more than 16777216 bytes");
 }
 
 static void memory_is_given_back(void) {

@@ -2,6 +2,7 @@
 
 import host from "#host/http";
 import { encode as encodeJson } from "./json.js";
+import { refusalOf } from "./refusal.js";
 import { decode, encode } from "./utf8.js";
 
 /** Why there is no answer. */
@@ -78,7 +79,8 @@ export function send(request) {
   try {
     answer = host.send(crossing);
   } catch (error) {
-    throw error?.tag === undefined ? error : failed(error);
+    const refusal = refusalOf(error);
+    throw refusal?.tag === undefined ? error : failed(refusal);
   }
   return new Response(answer);
 }

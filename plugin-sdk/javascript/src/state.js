@@ -1,6 +1,7 @@
 // Values that the host keeps for the transform: they outlive the instance, its faults and swaps.
 
 import host from "#host/state";
+import { refusalOf } from "./refusal.js";
 import { encode } from "./utf8.js";
 
 /** Bytes as they are, and a text as UTF-8. */
@@ -16,8 +17,9 @@ const made = (value) => (value === null ? undefined : value instanceof Uint8Arra
 function limited(call) {
   try {
     call();
-  } catch (limit) {
-    throw typeof limit === "string" ? new Error(limit) : limit;
+  } catch (error) {
+    const limit = refusalOf(error);
+    throw typeof limit === "string" ? new Error(limit) : error;
   }
 }
 

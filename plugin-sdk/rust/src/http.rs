@@ -147,7 +147,7 @@ impl From<wit::Error> for Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Invalid(why) => write!(f, "the request is none: {why}"),
+            Self::Invalid(why) => write!(f, "the request is invalid: {why}"),
             Self::Denied(why) => write!(f, "the request is denied: {why}"),
             Self::Timeout => f.write_str("the answer took too long"),
             Self::TooLarge(bytes) => write!(f, "the answer has more than {bytes} bytes"),
