@@ -3,11 +3,16 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::sync::Arc;
+use futures_util::future::BoxFuture;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use tidemill::config::Limits;
 use tidemill::message::metadata::{Metadata, Origin};
 use tidemill::message::{Message, Payload};
-use tidemill::plugin::{ColumnForm, Emissions, FaultKind, Forward, Instance, Outcome, Plugin, StatePart};
+use tidemill::plugin::{
+    AnswerRoom, ColumnForm, Emissions, FaultKind, Forward, Http, HttpError, HttpRequest, HttpResponse,
+    Instance, Outcome, Plugin, Setup, StatePart,
+};
 use tidemill_tests::{guest, load, setup, texts};
 
 /// A test for each case in each language.
@@ -36,6 +41,38 @@ macro_rules! in_language {
     };
 }
 
+/// The cases of the guests that ask over HTTP, in the languages whose SDK can.
+macro_rules! where_there_is_http {
+    ($($language:ident: $guest:literal)*) => {
+        $(
+            mod $language {
+                #[tokio::test]
+                async fn asks_over_http_and_is_told_why_there_is_no_answer() {
+                    if let Some(file) = super::super::guest($guest) {
+                        super::super::asks_over_http(super::super::load(&file)).await;
+                    }
+                }
+
+                #[tokio::test]
+                async fn does_not_start_where_nothing_is_granted_or_its_configuration_is_wrong() {
+                    if let Some(file) = super::super::guest($guest) {
+                        super::super::does_not_start(super::super::load(&file)).await;
+                    }
+                }
+            }
+        )*
+    };
+}
+
+mod http {
+    where_there_is_http! {
+        rust: "asking"
+        c: "asking-c"
+        javascript: "asking-javascript"
+        python: "asking-python"
+    }
+}
+
 every_language! {
     describes_itself
     refuses_a_configuration
@@ -61,6 +98,11 @@ every_language! {
     tries_again
     keeps_state_in_batches
     gives_back_what_it_was_passed
+    filters_by_fields
+    edits_by_numbers
+    is_not_asked_about_an_empty_batch
+    takes_a_message_of_ten_megabytes
+    takes_every_character_and_every_byte
 }
 
 async fn describes_itself(plugin: Plugin) {
@@ -411,6 +453,165 @@ async fn gives_back_what_it_was_passed(plugin: Plugin) {
     }
     let grown = instance.memory_bytes() - before;
     assert!(grown <= 1 << 20, "{grown} bytes after 100 MiB in and out");
+}
+
+async fn filters_by_fields(plugin: Plugin) {
+    for config in [r#"{"filter":true}"#, r#"{"filter":true,"blind":true}"#] {
+        let mut instance = start_with(&plugin, config).await;
+        let batch = [
+            r#"{"p":100.5,"s":"BTCUSDT"}"#,
+            r#"{"p":"100.01","s":"BTC\u0055SDT"}"#,
+            r#"{"p":100,"s":"BTCUSDT"}"#,
+            r#"{"p":1000,"s":"ETHUSDT"}"#,
+            r#"{"p":1000}"#,
+            r#"{"s":"BTCUSDT"}"#,
+            "not JSON",
+        ];
+        assert_eq!(process(&mut instance, batch).await.forward, Forward::These(vec![0, 1]), "{config}");
+    }
+}
+
+async fn edits_by_numbers(plugin: Plugin) {
+    for config in [r#"{"notional":true}"#, r#"{"notional":true,"blind":true}"#] {
+        let mut instance = start_with(&plugin, config).await;
+        let batch = [r#"{"p":"57123.5","q":2}"#, r#"{"p":1,"q":2,"notional":0}"#, r#"{"p":1}"#];
+        let outcome = process(&mut instance, batch).await;
+        assert_eq!(outcome.forward, Forward::All);
+        let edited = |n: usize| {
+            let payload = outcome.edited.payload(n, &Payload::text(batch[n])).unwrap();
+            payload.map(|payload| payload.as_text().unwrap().to_owned())
+        };
+        assert_eq!(edited(0).unwrap(), r#"{"p":"57123.5","q":2,"notional":114247.0}"#);
+        assert_eq!(edited(1).unwrap(), r#"{"p":1,"q":2,"notional":2.0}"#);
+        assert_eq!(edited(2), None);
+    }
+}
+
+async fn is_not_asked_about_an_empty_batch(plugin: Plugin) {
+    let mut instance = start(&plugin).await;
+    let outcome = process(&mut instance, []).await;
+    assert_eq!((outcome.forward, outcome.is_answer), (Forward::Nothing, false));
+    assert!(outcome.emissions.is_empty() && outcome.rejections.is_empty() && outcome.retry.is_none());
+    assert_eq!(texts_of(&process(&mut instance, ["count"]).await.emissions), ["1"]);
+}
+
+async fn takes_a_message_of_ten_megabytes(plugin: Plugin) {
+    let limits = Limits { memory_bytes: 256 << 20, deadline: Duration::from_secs(5), ..Limits::default() };
+    let mut instance = plugin.instantiate(&Setup { limits, ..setup("{}") }).await.unwrap();
+    // Of several bytes a character, so that none may be cut.
+    let text = "\u{17c}\u{f3}\u{142}w ".repeat(10_000_000 / 8);
+    assert_eq!(text.len(), 10_000_000);
+    let outcome = process(&mut instance, [&*format!("both:{text}"), "drop", &*text]).await;
+    assert_eq!(outcome.forward, Forward::These(vec![0, 2]));
+    // Not shown, where they differ.
+    assert!(texts_of(&outcome.emissions) == [text]);
+    // What is too large for the instance costs the call, and not the host.
+    let mut small = start(&plugin).await;
+    let huge = texts([format!("both:{}", "x".repeat(70 << 20))]);
+    assert_eq!(small.process(&huge).await.unwrap_err().kind, FaultKind::Memory);
+}
+
+async fn takes_every_character_and_every_byte(plugin: Plugin) {
+    let mut instance = start(&plugin).await;
+    let spoken = [
+        "",
+        "\0",
+        "\u{7f}\u{80}\u{7ff}\u{800}\u{ffff}\u{10000}\u{10ffff}",
+        "a\r\n\t\"\\",
+        "e\u{301} \u{1f422}\u{200d}",
+    ];
+    let outcome =
+        process(&mut instance, spoken.map(|text| format!("emit:default::{text}")).each_ref().map(|t| &**t))
+            .await;
+    assert_eq!(texts_of(&outcome.emissions), spoken);
+    let bytes: Vec<u8> = (0..=255).collect();
+    let mut batch = texts([""]);
+    batch[0].payload = Payload::binary(bytes.clone());
+    let outcome = instance.process(&batch).await.unwrap();
+    let reversed: Vec<u8> = bytes.into_iter().rev().collect();
+    assert_eq!(outcome.emissions.payload(0), Payload::binary(reversed));
+}
+
+/// Answers what the path of a request says.
+#[derive(Default)]
+struct Answers {
+    asked: Mutex<Vec<HttpRequest>>,
+}
+
+impl Http for Answers {
+    fn send<'a>(
+        &'a self,
+        request: HttpRequest,
+        _: &'a AnswerRoom,
+    ) -> BoxFuture<'a, Result<HttpResponse, HttpError>> {
+        let answer = match request.url.rsplit('/').next().unwrap() {
+            "invalid" => Err(HttpError::Invalid("no url".into())),
+            "denied" => Err(HttpError::Denied("not granted".into())),
+            "late" => Err(HttpError::Timeout),
+            "large" => Err(HttpError::TooLarge(18_446_744_073_709)),
+            "broken" => Err(HttpError::Failed("cut off".into())),
+            path => {
+                let headers = vec![("content-type".to_owned(), "text/plain".to_owned())];
+                Ok(HttpResponse { status: 404, headers, body: format!("ó {path}").into_bytes() })
+            }
+        };
+        self.asked.lock().unwrap().push(request);
+        Box::pin(async move { answer })
+    }
+
+    fn timeout(&self) -> Duration {
+        Duration::from_secs(10)
+    }
+}
+
+async fn asks_over_http(plugin: Plugin) {
+    let answers = Arc::new(Answers::default());
+    let setup = Setup { http: Some(answers.clone()), ..setup(r#"{"timeout_ms":250}"#) };
+    let mut instance = plugin.instantiate(&setup).await.unwrap();
+    let one = "POST https://a.example/x x-key:1 x-other:a # {\"a\":\"ó\"}";
+    let several: Vec<String> = ["invalid", "denied", "late", "large", "broken", "y", ""]
+        .map(|path| format!("GET https://a.example/{path}"))
+        .into();
+    let outcome = process(&mut instance, [one, &several.join("\n"), "GET https://a.example/denied"]).await;
+    let told = "the request is invalid: no url\n\
+                the request is denied: not granted\n\
+                the answer took too long\n\
+                the answer has more than 18446744073709 bytes\n\
+                the request failed: cut off\n\
+                404 ó y\n\
+                404 ó ";
+    assert_eq!(texts_of(&outcome.emissions), ["404 ó x", told, "the request is denied: not granted"]);
+    let asked = answers.asked.lock().unwrap();
+    let HttpRequest { method, url, headers, body, timeout, .. } = &asked[0];
+    assert_eq!(
+        (&**method, &**url, timeout),
+        ("POST", "https://a.example/x", &Some(Duration::from_millis(250)))
+    );
+    assert_eq!(headers, &[("x-key".to_owned(), "1".to_owned()), ("x-other".to_owned(), "a".to_owned())]);
+    assert_eq!(body, "{\"a\":\"ó\"}".as_bytes());
+    assert!(asked[1..].iter().all(|request| request.method == "GET" && request.body.is_empty()));
+    assert_eq!(asked.len(), 9);
+}
+
+async fn does_not_start(plugin: Plugin) {
+    let refused = async |http: Option<Arc<dyn Http>>, config: &str| {
+        let setup = Setup { http, ..setup(config) };
+        let fault = plugin.instantiate(&setup).await.unwrap_err();
+        assert_eq!(fault.kind, FaultKind::Init);
+        fault.detail
+    };
+    let detail = refused(None, "{}").await;
+    assert!(
+        detail.contains("tidemill:plugin/http") && detail.contains("no requests are granted"),
+        "{detail}"
+    );
+    for (config, key) in [(r#"{"timeout_ms":"soon"}"#, "timeout_ms"), (r#"{"timeouts":1}"#, "timeouts")] {
+        let detail = refused(Some(Arc::<Answers>::default()), config).await;
+        assert!(
+            detail.contains("init refused its configuration") && detail.contains(key),
+            "{config}: {detail}"
+        );
+    }
 }
 
 async fn start(plugin: &Plugin) -> Instance {

@@ -24,8 +24,9 @@ use tidemill::message::{Message, Payload};
 use tidemill::plugin::{Engine, FirstAnswers, HostState, Plugin, PluginKind, Setup, StatePart};
 use tidemill::telemetry::Metrics;
 
-/// The file of a guest of `tests/guests`: `asking`, `contract-<language>`, `counter-v1`, `counter-v2`, `endings-go`,
-/// `endings-javascript`, `gap`, `hostile`, `minting`, `moody`, `sleeper`, `steered`, `tally`, `trial-v1` or `trial-v2`. `None`
+/// The file of a guest of `tests/guests`: `asking`, `asking-<language>`, `contract-<language>`, `counter-v1`,
+/// `counter-v2`, `endings-go`, `endings-javascript`, `gap`, `hostile`, `minting`, `moody`, `sleeper`, `steered`,
+/// `tally`, `trial-v1` or `trial-v2`. `None`
 /// if it is skipped; why, xtask has said on standard error.
 ///
 /// # Panics

@@ -1,6 +1,6 @@
 //! Builds the guests of the tests, `tests/guests`, into a folder of `.wasm` files, by default
-//! `target/guests`: `asking`, `contract-<language>`, `counter-v1`, `counter-v2`, `endings-go`, `endings-javascript`,
-//! `gap`, `hostile`, `minting`, `moody`, `sleeper`, `steered`, `tally`, `trial-v1` and `trial-v2`.
+//! `target/guests`: `asking`, `asking-<language>`, `contract-<language>`, `counter-v1`, `counter-v2`, `endings-go`,
+//! `endings-javascript`, `gap`, `hostile`, `minting`, `moody`, `sleeper`, `steered`, `tally`, `trial-v1` and `trial-v2`.
 //!
 //! What is up to date is left alone. A language whose tools are missing is skipped by name; with
 //! `CI=true` that is an error.
@@ -61,6 +61,10 @@ impl Language {
         if matches!(self, Self::Go | Self::JavaScript) {
             let endings = format!("endings-{}", self.name());
             guests.push((endings.clone(), folder.join(endings)));
+        }
+        // Of those that can ask over HTTP.
+        if matches!(self, Self::C | Self::JavaScript | Self::Python) {
+            guests.push((format!("asking-{}", self.name()), folder.join("asking").join(self.name())));
         }
         guests
     }

@@ -50,7 +50,8 @@ export const MODES = {
 
     decide(message, out) {
       out.forward();
-      out.set("notional", message.price * message.quantity);
+      const { price, quantity } = message;
+      if (price !== undefined && quantity !== undefined) out.set("notional", price * quantity);
     },
   },
 

@@ -47,7 +47,8 @@ def filter(message: Message, out: Out) -> None:
 
 def notional(message: Message, out: Out) -> None:
     out.forward()
-    out.set("notional", message.price * message.quantity)
+    if message.price is not None and message.quantity is not None:
+        out.set("notional", message.price * message.quantity)
 
 
 def symbol(message: Message, out: Out) -> None:
