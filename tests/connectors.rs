@@ -3,6 +3,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "connectors/examples.rs"]
+mod examples;
+
 use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::{Value, json};
 use std::process::{Command, Output};
@@ -396,6 +399,10 @@ async fn a_check_tries_connectors_out_and_asks_them_where_it_dials() {
         (
             right.replace("/mint\"", "/mint\", n = 1"),
             "plugin minting of before_connect does not start: init refused",
+        ),
+        (
+            right.replace("/mint\"", "/mint\", n = \"${file:gone}\""),
+            "plugin minting of before_connect does not start: `config`: failed to read ",
         ),
         (
             right.replace(&format!(", allow = [\"http://{}\"]", exchange.tokens.address), ""),

@@ -1,17 +1,17 @@
 //! Connectors at work: the plugin that is asked before an endpoint dials, in whichever version is current.
 //!
-//! One instance answers dial after dial, until it fails or a newer version of its plugin is there. It works in a
-//! task of its own, so that the pipeline's task is never held up, and a question that nobody waits for any more is
-//! given up with that task. What a plugin keeps through the `state` import outlives its instances.
+//! One instance answers dial after dial, until it fails, a newer version of its plugin is there, or a file in its
+//! configuration has another text. It works in a task of its own, so that the pipeline's task is never held up, and a
+//! question that nobody waits for any more is given up with that task. What a plugin keeps through the `state` import outlives its instances.
 
-use crate::config::{self, Redacted};
+use crate::config::{self, EndpointText, Redacted};
 use crate::message::metadata::now_us;
 use crate::plugin::{
-    ConnectorInstance, DialAttempt, Fault, FirstAnswers, HostState, Http, PlannedDial, Plugin, PluginKind,
-    Setup, StatePart,
+    ConnectorInstance, DialAttempt, Fault, FaultKind, FirstAnswers, HostState, Http, PlannedDial, Plugin,
+    PluginKind, Setup, StatePart,
 };
 use crate::telemetry::GuestMetrics;
-use crate::websocket::{BeforeConnect, NoPlan};
+use crate::websocket::{BeforeConnect, NoPlan, resolved};
 use futures_util::future::BoxFuture;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -37,7 +37,9 @@ pub struct Connector {
 #[derive(Debug)]
 struct Desk {
     plugin: Redacted,
+    /// What an instance is given, but for the files in its configuration.
     setup: Setup,
+    config: EndpointText,
     timeout: Duration,
     plugins: CurrentPlugins,
     state: Mutex<DeskState>,
@@ -89,7 +91,7 @@ impl Connector {
             transform: endpoint.into(),
             kind: PluginKind::Connector,
             part: StatePart::WHOLE,
-            config: config.config.clone(),
+            config: config.config.known().clone(),
             limits: config.limits(),
             is_replay: false,
             state: HostState::default(),
@@ -99,7 +101,8 @@ impl Connector {
             first_answers: FirstAnswers::default(),
         };
         let (plugin, timeout) = (config.plugin.clone(), config.timeout);
-        Self { desk: Arc::new(Desk { plugin, setup, timeout, plugins, state: Mutex::default() }) }
+        let (config, state) = (config.config.clone(), Mutex::default());
+        Self { desk: Arc::new(Desk { plugin, setup, config, timeout, plugins, state }) }
     }
 
     /// The name of its plugin.
@@ -117,7 +120,7 @@ impl Connector {
     /// # Errors
     /// The fault that its start ended with.
     pub async fn try_out(&self, plugin: &Plugin) -> Result<(), Fault> {
-        let instance = plugin.instantiate_connector(&self.desk.setup).await?;
+        let instance = plugin.instantiate_connector(&self.desk.setup_now().await?).await?;
         // Unmapping its memory takes a while.
         let dropped = tokio::task::spawn_blocking(move || drop(instance)).await;
         dropped.expect("dropping an instance does not panic");
@@ -176,10 +179,14 @@ impl Desk {
     async fn ask(&self, attempt: DialAttempt) -> Result<PlannedDial, NoPlan> {
         let current = self.plugins.get(self.plugin.expose());
         let current = current.ok_or_else(|| NoPlan::Failed("it is not in the plugin folder".to_owned()))?;
+        let setup = self.setup_now().await.map_err(|fault| NoPlan::Failed(fault.detail))?;
         let held = self.lock().instance.take();
-        let mut instance = match held.filter(|held| held.plugin().version() == current.version()) {
+        let is_current = |held: &ConnectorInstance| {
+            held.plugin().version() == current.version() && *held.config() == setup.config
+        };
+        let mut instance = match held.filter(is_current) {
             Some(held) => held,
-            None => self.start(&current).await.map_err(|fault| NoPlan::Failed(fault.detail))?,
+            None => self.start(&current, &setup).await.map_err(|fault| NoPlan::Failed(fault.detail))?,
         };
         instance.confide(self.lock().confided.clone());
         let answer = instance.before_connect(attempt).await;
@@ -188,8 +195,15 @@ impl Desk {
         answer.map_err(NoPlan::Refused)
     }
 
-    async fn start(&self, plugin: &Plugin) -> Result<ConnectorInstance, Fault> {
-        let instance = plugin.instantiate_connector(&self.setup).await?;
+    /// What an instance is given now.
+    async fn setup_now(&self) -> Result<Setup, Fault> {
+        let config = resolved(&self.config).await;
+        let config = config.map_err(|error| Fault::new(FaultKind::Init, format!("`config`: {error}")))?;
+        Ok(Setup { config, ..self.setup.clone() })
+    }
+
+    async fn start(&self, plugin: &Plugin, setup: &Setup) -> Result<ConnectorInstance, Fault> {
+        let instance = plugin.instantiate_connector(setup).await?;
         self.lock().tick = instance.tick_interval();
         Ok(instance)
     }
@@ -212,7 +226,10 @@ impl Desk {
         let held = self.lock().instance.take();
         let mut instance = match (held, self.plugins.get(self.plugin.expose())) {
             (Some(held), _) => held,
-            (None, Some(current)) => self.start(&current).await.map_err(|fault| fault.detail)?,
+            (None, Some(current)) => {
+                let setup = self.setup_now().await.map_err(|fault| fault.detail)?;
+                self.start(&current, &setup).await.map_err(|fault| fault.detail)?
+            }
             (None, None) => return Err("it is not in the plugin folder".to_owned()),
         };
         instance.confide(self.lock().confided.clone());

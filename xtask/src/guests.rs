@@ -1,6 +1,7 @@
 //! Builds the guests of the tests, `tests/guests`, into a folder of `.wasm` files, by default
 //! `target/guests`: `asking`, `asking-<language>`, `contract-<language>`, `counter-v1`, `counter-v2`, `endings-go`,
 //! `endings-javascript`, `gap`, `hostile`, `minting`, `moody`, `sleeper`, `steered`, `tally`, `trial-v1` and `trial-v2`.
+//! So are the plugins of `examples`, each named like its folder.
 //!
 //! What is up to date is left alone. A language whose tools are missing is skipped by name; with
 //! `CI=true` that is an error.
@@ -53,40 +54,52 @@ impl Language {
         }
     }
 
-    /// The guests in a language other than Rust: their names, and the folders of their sources.
+    /// The guests in a language other than Rust: their names, and their main files.
     fn guests(self) -> Vec<(String, PathBuf)> {
         let folder = root().join("tests/guests");
-        let mut guests =
-            vec![(format!("contract-{}", self.name()), folder.join("contract").join(self.name()))];
+        let main = match self {
+            Self::Rust => "src/lib.rs",
+            Self::C => "guest.c",
+            Self::JavaScript => "guest.js",
+            Self::Python => "guest.py",
+            Self::Go => "guest.go",
+        };
+        let own = |folder: PathBuf| folder.join(self.name()).join(main);
+        let mut guests = vec![(format!("contract-{}", self.name()), own(folder.join("contract")))];
         if matches!(self, Self::Go | Self::JavaScript) {
             let endings = format!("endings-{}", self.name());
-            guests.push((endings.clone(), folder.join(endings)));
+            guests.push((endings.clone(), folder.join(endings).join(main)));
         }
         // Of those that can ask over HTTP.
         if matches!(self, Self::C | Self::JavaScript | Self::Python) {
-            guests.push((format!("asking-{}", self.name()), folder.join("asking").join(self.name())));
+            guests.push((format!("asking-{}", self.name()), own(folder.join("asking"))));
         }
+        let example = match self {
+            Self::JavaScript => Some(("connector-token", "plugin.js")),
+            Self::Python => Some(("connector-signed-login", "plugin.py")),
+            Self::Rust | Self::C | Self::Go => None,
+        };
+        guests
+            .extend(example.map(|(name, main)| (name.into(), root().join("examples").join(name).join(main))));
         guests
     }
-}
 
-impl Language {
-    /// A guest as a plugin whose SDK is that of the checkout.
-    fn project(self, source: &Path) -> Project {
+    /// A guest as a folder that `tidemill plugin build` knows.
+    fn project(self, main: &Path) -> Project {
         use tidemill_authoring::Language as Authored;
-        let (language, main) = match self {
-            Self::Rust => (Authored::Rust, "src/lib.rs"),
-            Self::C => (Authored::C, "guest.c"),
-            Self::JavaScript => (Authored::JavaScript, "guest.js"),
-            Self::Python => (Authored::Python, "guest.py"),
-            Self::Go => (Authored::Go, "guest.go"),
+        let language = match self {
+            Self::Rust => Authored::Rust,
+            Self::C => Authored::C,
+            Self::JavaScript => Authored::JavaScript,
+            Self::Python => Authored::Python,
+            Self::Go => Authored::Go,
         };
         // Errors of a guest in JavaScript name its files from the root of the checkout on.
-        let (folder, main) = match self {
-            Self::JavaScript => (root(), source.join(main)),
-            _ => (source, PathBuf::from(main)),
+        let (folder, main) = match (self, main.parent(), main.file_name()) {
+            (Self::JavaScript, ..) | (_, None, _) | (_, _, None) => (root(), main),
+            (_, Some(folder), Some(name)) => (folder, Path::new(name)),
         };
-        Project::laid_out(language, folder, &main, &root().join("plugin-sdk").join(self.name()))
+        Project::laid_out(language, folder, main, &root().join("plugin-sdk").join(self.name()))
     }
 }
 
@@ -106,6 +119,9 @@ const RUST: [&str; 13] = [
     "trial-v1",
     "trial-v2",
 ];
+
+/// The plugins of examples in Rust, whose packages are named like them.
+const RUST_EXAMPLES: [&str; 2] = ["connector-listen-key", "connector-ping-pong"];
 
 /// `cargo xtask guests`
 ///
@@ -157,10 +173,13 @@ fn rust(out: &Path) -> Result {
     let mut cargo = cargo();
     // As the shipped plugins are built, and with their dependencies: their folder says how.
     cargo.current_dir(root().join("plugins")).args(["build", "--quiet", "--release"]);
-    cargo.args(RUST.map(|name| format!("--package=guest-{name}")));
+    let guests = RUST.map(|name| (name, format!("guest-{name}")));
+    let examples = RUST_EXAMPLES.map(|name| (name, name.to_owned()));
+    let all: Vec<_> = guests.into_iter().chain(examples).collect();
+    cargo.args(all.iter().map(|(_, package)| format!("--package={package}")));
     run(cargo.arg("--target-dir").arg(tools::target()))?;
-    for name in RUST {
-        let built = format!("{WASM_TARGET}/release/guest_{}.wasm", name.replace('-', "_"));
+    for (name, package) in all {
+        let built = format!("{WASM_TARGET}/release/{}.wasm", package.replace('-', "_"));
         put(&file(out, name), &fs::read(tools::target().join(built))?)?;
     }
     Ok(())
@@ -169,13 +188,14 @@ fn rust(out: &Path) -> Result {
 /// The guests of another language, built as `tidemill plugin build` does it. Or what is missing.
 fn foreign(out: &Path, language: Language, fetch: Fetch) -> Result<Option<String>> {
     let tools = tools::kept(fetch);
-    for (name, source) in language.guests() {
+    for (name, main) in language.guests() {
         let guest = file(out, &name);
-        if is_current(&guest, language, &source)? {
+        let source = main.parent().ok_or("a main file is in a folder")?;
+        if is_current(&guest, language, source)? {
             continue;
         }
         say(&format!("building the guest {name}"));
-        match language.project(&source).build(&tools, &say) {
+        match language.project(&main).build(&tools, &say) {
             Ok(component) => {
                 let new = guest.with_extension("new");
                 fs::write(&new, component)?;

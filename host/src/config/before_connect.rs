@@ -1,11 +1,11 @@
 //! `before_connect` of a client endpoint: the plugin that has the last word on each dial.
 
-use super::Redacted;
-use super::form::{Json, List, SomeDuration, Sub, Text};
+use super::form::{JsonWithSecrets, List, SomeDuration, Sub, Text};
 use super::http::HttpSettings;
 use super::http_grant::{Granted, HttpGrant};
 use super::plugin_use::{Limits, check_plugin_name, warn_of_http};
 use super::read::TableReader;
+use super::{EndpointText, Redacted};
 use std::time::Duration;
 
 /// How long a connector itself may run in one call, waits for answers apart: it signs and encodes, in whatever
@@ -18,8 +18,8 @@ table! {
     pub struct ConnectorSettings / ConnectorSettingsAt {
         /// the name in the plugin folder, of a plugin that is a connector
         plugin: Redacted = key(Text, required);
-        /// The plugin gets this table as its configuration, as JSON.
-        config: Redacted = key(Json, default(Redacted::plain("{}")));
+        /// The plugin gets this table as its configuration, as JSON; the files in its strings are read at each dial.
+        config: EndpointText = key(JsonWithSecrets, default(EndpointText::plain("{}")));
         /// The plugin may send HTTP requests to these origins, as those of a transform may; if left out, to none.
         allow: Vec<HttpGrant> = key(List<Granted>, default(Vec::new()));
         /// This table says what these requests may take, and which headers the host adds.

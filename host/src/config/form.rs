@@ -411,22 +411,23 @@ impl Form for JsonWithData {
     }
 }
 
-/// Any table, as JSON, of which what came from variables is hidden.
-pub(super) struct Json;
+/// Any table, as JSON, in which files are secrets that are read whenever it is used.
+pub(super) struct JsonWithSecrets;
 
-impl Form for Json {
-    type Value = Redacted;
+impl Form for JsonWithSecrets {
+    type Value = EndpointText;
     type At = Span;
+    const TAKES_FILES: bool = true;
     const KIND: Kind = Kind::Json;
 
     fn read(reader: &mut TableReader<'_, '_>, key: &str, value: &Item<'_>) -> Read<Self> {
         reader.entries(key, Self::KIND, value)?;
         let mut json = EndpointText::plain("");
-        let is_right = json::write(reader, Files::Refused, key, value, &mut json);
-        is_right.then(|| (json.known().clone(), value.span()))
+        let is_right = json::write(reader, Files::Secret, key, value, &mut json);
+        is_right.then(|| (json, value.span()))
     }
 
-    fn show(value: &Redacted) -> String {
+    fn show(value: &EndpointText) -> String {
         value.shown().to_owned()
     }
 }

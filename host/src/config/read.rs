@@ -292,7 +292,7 @@ impl<'r, 'f> TableReader<'r, 'f> {
                 self.report.error_with_hint(
                     at,
                     format!("`${{file:...}}` cannot be used in `{key}`"),
-                    "files belong into what an endpoint needs to connect, and into the `config` of a transform",
+                    "files belong into what an endpoint needs to connect, and into the `config` of a plugin",
                 );
                 return None;
             }

@@ -97,6 +97,11 @@ impl Redacted {
     pub(super) fn push_hidden(&mut self, value: &str) {
         self.value.push_str(value);
         self.shown.push_str(HIDDEN);
+        self.keep_secret(value);
+    }
+
+    /// Takes a text for a secret, which [`Self::conceal`] finds.
+    pub(super) fn keep_secret(&mut self, value: &str) {
         self.secrets.push(value.to_owned());
         // Lines of a text may be told one by one.
         let lines = value.lines().map(str::trim).filter(|line| line.len() < value.trim().len());

@@ -65,7 +65,17 @@ impl EndpointText {
     /// # Errors
     /// The first of the files that cannot be read.
     pub fn resolve(&self) -> Result<Redacted, SecretError> {
-        Ok(Redacted::new(self.filled(secret)?, self.known.shown()))
+        let mut texts = Vec::new();
+        let value = self.filled(|path| {
+            let text = secret(path)?;
+            texts.push(text.clone());
+            Ok(text)
+        })?;
+        let mut resolved = Redacted::new(value, self.known.shown());
+        // In JSON they are escaped, and whoever reads that has them as they were.
+        resolved.secrets.extend(self.known.secrets.iter().cloned());
+        texts.iter().for_each(|text| resolved.keep_secret(text));
+        Ok(resolved)
     }
 
     /// The whole text of a credential that peers must show. An empty file is an error, like a missing one.
@@ -86,7 +96,7 @@ impl EndpointText {
         Ok(Redacted { value, ..self.known.clone() })
     }
 
-    fn filled(&self, read: impl Fn(&Path) -> io::Result<String>) -> Result<String, SecretError> {
+    fn filled(&self, mut read: impl FnMut(&Path) -> io::Result<String>) -> Result<String, SecretError> {
         let mut value = String::new();
         let mut rest = 0;
         for Inset { at, path, is_json } in &self.insets {

@@ -70,6 +70,7 @@ impl std::fmt::Debug for PlannedDial {
 /// An instance of a connector, ready to be called. One call at a time.
 pub struct ConnectorInstance {
     callee: Callee<Guest>,
+    config: Redacted,
     tick: Option<Duration>,
 }
 
@@ -104,7 +105,7 @@ impl Plugin {
             // Options are room to grow: none is known yet, and what is not known is ignored.
             let dialler::ConnectorDescription { tick_ms, .. } = described;
             let tick = (tick_ms > 0).then(|| Duration::from_millis(tick_ms.into()));
-            ConnectorInstance { callee, tick }
+            ConnectorInstance { callee, config: setup.config.clone(), tick }
         });
         made.map_err(|fault| fault.shown(&setup.config).of_kind(FaultKind::Init))
     }
@@ -114,6 +115,11 @@ impl ConnectorInstance {
     /// The plugin that the instance is of.
     pub fn plugin(&self) -> &Plugin {
         self.callee.plugin()
+    }
+
+    /// The configuration that it was given.
+    pub fn config(&self) -> &Redacted {
+        &self.config
     }
 
     /// How often it wants [`Self::tick`] while a connection stands.
