@@ -1,8 +1,9 @@
-//! The way of a plugin's author, in each language: a new folder, its tests, the component, and a change of the source
-//! that reaches a running host. What is missing is fetched once, into `tools` of the target folder.
+//! The way of a plugin's author, in each language, as its tutorial says it: a new folder, its tests, the component, and a
+//! change of the source that reaches a running host. What is missing is fetched once, into `tools` of the target folder.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use futures_util::StreamExt as _;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use std::fs;
@@ -13,10 +14,12 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
-use tidemill_tests::host::{Folder, PATIENCE, binary};
-use tidemill_tests::peers::{Collector, Feed, Received};
+use tidemill_tests::host::{PATIENCE, binary};
+use tidemill_tests::pages::{Reader, Step, steps};
+use tidemill_tests::peers::{Feed, dial};
+use tidemill_tests::sockets::soon;
 use tidemill_tests::{guest, tools};
-use tokio::time::timeout;
+use tokio_tungstenite::tungstenite::Message;
 
 /// A message that each template keeps, with what it adds.
 const TRADE: &str = r#"{"data":{"e":"trade","p":"2.5","q":"3"}}"#;
@@ -81,82 +84,71 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// A new plugin passes its tests, runs, and is exchanged for one whose source was changed; a mistake is told with its
-/// place. `right` is a text of the source, and `wrong` what does not compile in its place.
-async fn is_written_and_runs(language: &str, main: &'static str, right: &str, wrong: &str) {
-    let author = Author::new(language, main);
-    let said = author.succeeds(&["plugin", "test", "fee"]);
-    assert!(said.contains("pass\n") && said.ends_with("case first: 1 line, as expected\n"), "{said}");
-    let said = author.succeeds(&["plugin", "build", "fee"]);
-    assert!(said.starts_with("fee/fee.wasm: transform, "), "{said}");
-
-    let folder = Folder::default();
-    folder.install("fee", &author.path("fee.wasm"));
-    let (feed, mut collector) = (Feed::open().await, Collector::open().await);
-    let host = folder.run(&format!(
-        r#"
-        [[pipelines]]
-        name = "trades"
-        source = {{ type = "websocket", url = "{}" }}
-        transforms = [{{ plugin = "fee" }}]
-        sinks = [{{ type = "websocket", url = "{}" }}]
-        "#,
-        feed.url(),
-        collector.url()
-    ));
-    let becomes = async |collector: &mut Collector, expected: &str| {
-        feed.text(TRADE).await;
-        let received = timeout(PATIENCE, collector.received.recv()).await;
-        assert_eq!(received, Ok(Some(Received::Text(expected.to_owned()))), "{}", host.log());
-    };
-    becomes(&mut collector, r#"{"data":{"e":"trade","p":"2.5","q":"3"},"notional":7.5}"#).await;
-
-    author.edit(right, wrong);
-    let error = author.fails(&["plugin", "build", "fee"]);
-    let line = fs::read_to_string(author.path(main)).unwrap();
-    let line = line.lines().position(|line| line.contains(wrong)).unwrap() + 1;
-    let first = error.lines().find(|line| line.starts_with("error: ")).unwrap_or_default();
-    assert!(first.starts_with(&format!("error: {main}:{line}")), "{error}");
-    author.edit(wrong, right);
-
-    author.edit("/notional", "/worth");
-    let other = author.folder.path().join("other.wasm");
-    author.succeeds(&["plugin", "build", "fee", "-o", other.to_str().unwrap()]);
-    folder.install("fee", &other);
-    host.logged("the swap", |fields| (fields["message"] == "plugin swapped").then_some(()));
-    becomes(&mut collector, r#"{"data":{"e":"trade","p":"2.5","q":"3"},"worth":7.5}"#).await;
-    let ended = host.stop();
+/// Does what a tutorial says, in its order: a new plugin passes its tests, runs, and is exchanged for one whose source was
+/// changed; a mistake is told with its place.
+async fn is_written_and_runs(language: &str) {
+    let feed = Feed::open().await;
+    let mut reader = Reader::default();
+    reader.set("FEED", feed.url());
+    let mut checked = 0;
+    for step in steps(&format!("docs/tutorials/{language}.md")) {
+        let command = if let Step::Command(command, _) = &step { command.as_str() } else { "" };
+        if command.starts_with("tidemill dev") {
+            // It has a test of its own, for which one language is enough.
+            continue;
+        }
+        tokio::task::block_in_place(|| reader.take(&step));
+        let member = match command {
+            "tidemill run" => "notional",
+            command if command.starts_with("tidemill swap") => "worth",
+            _ => continue,
+        };
+        let address = tokio::task::block_in_place(|| reader.address());
+        // While a plugin is built nobody would read, nor answer the pings of the host.
+        let mut peer = dial(address, "/trades").await;
+        for (price, is_enough) in [("1", false), ("2500.5", true)] {
+            let trade = format!(r#"{{"data":{{"e":"trade","p":"{price}","q":"3"}}"#);
+            feed.text(format!("{trade}}}")).await;
+            if is_enough {
+                let sent = soon(peer.next()).await.unwrap().unwrap();
+                assert_eq!(sent, Message::text(format!(r#"{trade},"{member}":7501.5}}"#)));
+            }
+        }
+        checked += 1;
+    }
+    assert_eq!(checked, 2, "the page has a host that runs, and a swap");
+    let ended = tokio::task::block_in_place(|| reader.take_host().stop());
     assert!(ended.status.success(), "{}", ended.log);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_plugin_in_rust() {
-    is_written_and_runs("rust", "src/lib.rs", "config.above", "config.abov").await;
+    is_written_and_runs("rust").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_plugin_in_javascript() {
-    is_written_and_runs("javascript", "plugin.js", "out.forward();", "out.forward(;").await;
+    is_written_and_runs("javascript").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_plugin_in_typescript() {
-    is_written_and_runs("typescript", "plugin.ts", "out.forward();", "out.forwards();").await;
+    is_written_and_runs("typescript").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_plugin_in_python() {
-    is_written_and_runs("python", "plugin.py", "export(Trades)", "export(Trade)").await;
+    is_written_and_runs("python").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_plugin_in_go() {
-    is_written_and_runs("go", "plugin.go", "config.Above)", "config.Abov)").await;
+    is_written_and_runs("go").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_plugin_in_c() {
-    is_written_and_runs("c", "plugin.c", "tm_forward(out, message);", "tm_forward(out, messag);").await;
+    is_written_and_runs("c").await;
 }
 
 /// In C a connector is built in no time; that the others build, too, is the same template and the same way.

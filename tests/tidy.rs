@@ -2,11 +2,13 @@
 //!
 //! A module names only modules of lower layers, and no files name each other all the way round; one module
 //! alone opens each door (wasmtime, the WebSocket stack, ...); nothing is unbounded, printed or left running;
-//! files are named for what they are. What a rule says and what helps is in its message. Test code is free of
+//! files are named for what they are. The links of the documentation lead somewhere. What a rule says and what helps is in its message. Test code is free of
 //! them.
 
 #[path = "tidy/circles.rs"]
 mod circles;
+#[path = "tidy/links.rs"]
+mod links;
 #[path = "tidy/tokens.rs"]
 mod tokens;
 #[path = "tidy/types.rs"]
@@ -99,6 +101,15 @@ fn the_host_keeps_its_house_rules() {
     broken.extend(namesakes(&sources(files())));
     broken.extend(circles(&sources(files())));
     assert!(broken.is_empty(), "{} house rules are broken:\n\n{}\n", broken.len(), broken.join("\n\n"));
+}
+
+#[test]
+fn every_link_of_the_documentation_leads_somewhere_and_every_page_is_in_the_book() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let broken: Vec<_> = links::pages(root).iter().flat_map(|page| links::broken(page)).collect();
+    assert!(broken.is_empty(), "{} links lead nowhere:\n{}", broken.len(), broken.join("\n"));
+    let left_out = links::left_out_of_the_book(&root.join("docs"));
+    assert!(left_out.is_empty(), "docs/SUMMARY.md lacks {left_out:?}");
 }
 
 #[test]

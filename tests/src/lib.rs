@@ -9,6 +9,7 @@ pub mod exchange;
 pub mod host;
 pub mod impostor;
 mod log;
+pub mod pages;
 pub mod peers;
 pub mod prometheus;
 pub mod proxy;
