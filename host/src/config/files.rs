@@ -150,10 +150,10 @@ fn dead_letter_path(kind: &DeadLetterKindAt) -> Option<&Span> {
 
 impl Pipeline {
     /// The first of its ends whose file an end of these other pipelines names, too, and why that cannot be.
-    pub fn shares_file_with<'c>(
-        &'c self,
+    pub fn shares_file_with(
+        &self,
         others: impl IntoIterator<Item = impl Borrow<Self>>,
-    ) -> Option<(&'c str, String)> {
+    ) -> Option<(&str, String)> {
         let ends: Vec<_> =
             FileEnd::slots(self).flatten().filter_map(|end| Some((end.file()?, end))).collect();
         if ends.is_empty() {
