@@ -90,7 +90,7 @@ impl Dev {
         let config = self.config(&name, &feed, port, &scratch)?;
         let host = Host::start(config).await.map_err(|error| error.to_string())?;
         if let Some(PipelineState::Failed { error }) = host.handle().pipeline(PIPELINE).map(|dev| dev.state) {
-            complain(error);
+            return Err(error);
         }
         progress(&format!(
             "{name} runs on {feed}; some of its messages are shown, all go through it. Save a file, and it is built and \

@@ -46,8 +46,15 @@ struct RecordedCase {
 /// What came of a case.
 struct CaseOutcome {
     lines: Vec<String>,
-    /// Why messages were rejected, or failed.
-    failed: Vec<String>,
+    /// Messages that were rejected, or failed.
+    failed: Vec<FailedMessage>,
+}
+
+/// A message that did not come out.
+struct FailedMessage {
+    /// The plugin did not reject it: it has met a fault.
+    is_fault: bool,
+    why: String,
 }
 
 impl PluginTest {
@@ -119,8 +126,11 @@ async fn try_all(
                 exit = Exit::Failure;
             }
         }
-        for why in &outcome.failed {
-            let _ = writeln!(text, "  {why}");
+        for failed in &outcome.failed {
+            let _ = writeln!(text, "  {}", failed.why);
+            if failed.is_fault {
+                exit = Exit::Failure;
+            }
         }
     }
     Ok((text, exit))
@@ -181,7 +191,10 @@ impl RecordedCase {
         let (line, _control) = pipeline::build(parts, &metrics);
         super::single_plugin::outcome(line.run(|| ()).await)?;
         let read = |path: &Path| fs::read_to_string(path).map_err(failed);
-        Ok(CaseOutcome { lines: lines(&read(&out)?), failed: read(&dead)?.lines().map(why).collect() })
+        Ok(CaseOutcome {
+            lines: lines(&read(&out)?),
+            failed: read(&dead)?.lines().map(FailedMessage::of_letter).collect(),
+        })
     }
 
     fn update(&self, outcome: &CaseOutcome) -> Result<String, String> {
@@ -231,11 +244,14 @@ fn lines(text: &str) -> Vec<String> {
     text.lines().map(str::to_owned).collect()
 }
 
-/// Why a dead letter is one.
-fn why(letter: &str) -> String {
-    let letter: Value = serde_json::from_str(letter).unwrap_or_default();
-    let text = |key: &str| letter[key].as_str().unwrap_or_default();
-    format!("{}: {} ({})", text("reason"), text("detail"), text("payload"))
+impl FailedMessage {
+    /// What a dead letter says of it.
+    fn of_letter(letter: &str) -> Self {
+        let letter: Value = serde_json::from_str(letter).unwrap_or_default();
+        let text = |key: &str| letter[key].as_str().unwrap_or_default();
+        let why = format!("{}: {} ({})", text("reason"), text("detail"), text("payload"));
+        Self { is_fault: text("reason") != "rejected", why }
+    }
 }
 
 /// The lines that are not the same, each with its number: what lies between those that both begin and end with.

@@ -15,6 +15,8 @@ use std::time::Duration;
 /// Most pieces that the open windows of a key may have where nothing is out of the ordinary: each takes memory, and is
 /// looked at when a window closes.
 const MOST_PANES: i64 = 10_000;
+/// Windows of silent keys that one call closes, so that it sends no more than one call may.
+const MOST_CLOSED_AT_ONCE: usize = 8_192;
 /// The form of snapshots.
 const FORM: u8 = 1;
 
@@ -182,7 +184,8 @@ impl<A: Aggregation> Windows<A> {
         Ok(keys)
     }
 
-    /// Closes the windows of keys of which no message was received for long enough.
+    /// Closes the windows of keys of which no message was received for long enough: some thousands in one call, which
+    /// sends as much as one may, and what is left in the next.
     ///
     /// # Errors
     /// What `close` returned.
@@ -193,13 +196,18 @@ impl<A: Aggregation> Windows<A> {
     ) -> Result {
         let Some(idle_close_us) = self.idle_close_us else { return Ok(()) };
         let (shape, aggregation) = (self.shape, &self.aggregation);
+        let mut closed = 0;
         // Those that were silent longest come first.
         self.series.for_each_while(|key, series| {
             let is_idle = now_us.saturating_sub(series.received_us) >= idle_close_us;
-            if is_idle {
-                series.close_all(shape, aggregation, &mut |window| close(key, window))?;
+            if !is_idle || closed >= MOST_CLOSED_AT_ONCE {
+                return Ok(false);
             }
-            Ok(is_idle)
+            series.close_all(shape, aggregation, &mut |window| {
+                closed += 1;
+                close(key, window)
+            })?;
+            Ok(true)
         })
     }
 

@@ -22,6 +22,9 @@ impl Plugin for Decrypt {
 
     fn new(config: Config, description: &mut Description) -> Result<Self> {
         let (cipher, target) = config.build(description)?;
+        if let Target::Fields(_) = target {
+            description.without_payloads();
+        }
         Ok(Self { cipher, target })
     }
 

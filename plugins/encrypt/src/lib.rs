@@ -1,7 +1,11 @@
 //! Encrypts the whole payload of each message, or the values of fields, with AES-256-GCM.
 //!
-//! What is sealed, and how, is in `seal`, which the plugin `decrypt` has too. A field that is not there stays so.
+//! What is sealed, and how, is in `seal`, which the plugin `decrypt` has too. A field that is not there stays so, and
+//! where it cannot be known which of two members is meant, the message is rejected (`ambiguity.rs`).
 
+mod ambiguity;
+
+use ambiguity::Ways;
 use tidemill_plugin::{Description, Message, Out, Plugin, Result, export, random};
 use tidemill_seal::{Chance, Cipher, Config, Format, Target, to_base64};
 
@@ -13,6 +17,8 @@ const NUMBER_BYTES: usize = 6;
 struct Encrypt {
     cipher: Cipher,
     target: Target,
+    /// The names that lead to the fields.
+    ways: Ways,
 }
 
 impl Plugin for Encrypt {
@@ -20,7 +26,9 @@ impl Plugin for Encrypt {
 
     fn new(config: Config, description: &mut Description) -> Result<Self> {
         let (cipher, target) = config.build(description)?;
-        Ok(Self { cipher, target })
+        let fields: &[_] = if let Target::Fields(members) = &target { members } else { &[] };
+        let ways = Ways::to(fields.iter().map(|member| member.pointer.as_str()));
+        Ok(Self { cipher, target, ways })
     }
 
     fn process(&mut self, message: Message<'_>, out: &mut Out<'_>) -> Result {
@@ -33,6 +41,7 @@ impl Plugin for Encrypt {
                 out.emit().binary(true).bytes(&seal(message.as_bytes())?);
             }
             Target::Fields(members) => {
+                self.ways.are_clear(message.as_bytes())?;
                 out.forward();
                 for member in members {
                     if let Some(value) = message.get(member.field) {
@@ -120,6 +129,25 @@ mod tests {
         let processed = encrypt(r#","fields":["/a/0"]"#).process([r#"{"a":["secret"]}"#]);
         assert_eq!(processed.rejected, [(0, "the message has no object for /a/0".to_owned())]);
         assert!(processed.sent.is_empty());
+    }
+
+    #[test]
+    fn a_message_with_two_members_of_which_one_would_go_on_in_the_clear_does_not_go_on() {
+        let messages = [
+            r#"{"b":{"c":"SECRET"},"b":5}"#,
+            r#"{"b":{"c":"SECRET","c":1}}"#,
+            r#"{"b":[5],"b":{"c":1}}"#,
+            r#"{"b":{"c":"SECRET"},"\u0062":{}}"#,
+        ];
+        let processed = encrypt(r#","fields":["/b/c"]"#).process(messages);
+        assert!(processed.sent.is_empty());
+        let why: Vec<_> =
+            processed.rejected.iter().map(|(_, why)| why.split(" at ").next().unwrap()).collect();
+        let twice = |name: &str| format!("{name:?} stands twice in one object");
+        assert_eq!(why, [twice("b"), twice("c"), twice("b"), twice("b")]);
+        let others =
+            [r#"{"x":1,"x":2,"b":[{"c":1},{"c":1}]}"#, "7", "null", "true", "-1", "1.5", r#""b""#, "[[]]"];
+        assert_eq!(encrypt(r#","fields":["/b/c"]"#).process(others).texts(), others);
     }
 
     #[test]

@@ -11,6 +11,8 @@ use tidemill_plugin::Result;
 const MOST_LEVELS: usize = 64;
 /// More places than an `f64` has digits.
 const MOST_PLACES: f64 = 17.0;
+/// From 2^53 on not every whole number is a number of 64 bits, and none has a fraction.
+const MOST_EXACT: f64 = 9_007_199_254_740_992.0;
 const FUNCTIONS: &str = "min, max, abs, round, floor and ceil";
 
 /// A compiled expression.
@@ -207,7 +209,7 @@ impl Parser<'_> {
             match (name, count) {
                 // What a second number and all that follow are put together with.
                 ("min" | "max", 2..) => {
-                    self.steps.push(Step::Two(if name == "min" { f64::min } else { f64::max }));
+                    self.steps.push(Step::Two(if name == "min" { least } else { largest }));
                 }
                 ("round", 2) => self.places(before)?,
                 _ => {}
@@ -246,7 +248,7 @@ impl Parser<'_> {
         self.steps.push(Step::Two(|number, scale| {
             let scaled = number * scale;
             // What is that large has no places.
-            if scaled.is_finite() { scaled.round() / scale } else { number }
+            if scaled.abs() < MOST_EXACT { scaled.round() / scale } else { number }
         }));
         Ok(())
     }
@@ -302,6 +304,22 @@ pub(crate) fn is_of_name(c: char) -> bool {
     c.is_ascii_alphanumeric() || c == '_'
 }
 
+/// The lesser of two numbers; none if one of them is none, as with all that is computed.
+fn least(one: f64, other: f64) -> f64 {
+    if one.is_nan() {
+        one
+    } else if other.is_nan() {
+        other
+    } else {
+        one.min(other)
+    }
+}
+
+/// The larger of two numbers; none if one of them is none.
+fn largest(one: f64, other: f64) -> f64 {
+    -least(-one, -other)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -333,6 +351,7 @@ mod tests {
             ("round(2.5) + round(-2.5)", 0.0),
             ("round(p / 3, 2)", 0.83),
             ("round(1e300, 17)", 1e300),
+            ("round(123456.789, 17)", 123456.789),
             ("floor(p) + ceil(p)", 5.0),
         ] {
             assert_eq!(computed(text), Some(Computed::Number(number)), "{text}");
@@ -404,7 +423,7 @@ mod tests {
                 2 => (format!("({a})*({b})"), x * y),
                 3 => (format!("(({a})/({b}))"), x / y),
                 4 => (format!("(({a})%({b}))"), x % y),
-                5 => (format!("min({a}, {b})"), x.min(y)),
+                5 => (format!("min({a}, {b})"), if x.is_nan() || y.is_nan() { f64::NAN } else { x.min(y) }),
                 _ => (format!("-({a})"), -x),
             })
         })

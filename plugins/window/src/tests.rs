@@ -119,6 +119,28 @@ fn silence_closes_windows_for_good() {
 }
 
 #[test]
+fn many_silent_keys_are_closed_in_several_calls_and_none_is_forgotten() {
+    const KEYS: usize = 20_000;
+    let mut plugin = window(&json!({ "idle_close": "2s" }));
+    for number in 0..KEYS {
+        let message = trade(&format!("K{number}"), "1", "1", 0);
+        let _ = plugin.process([Input::from(message).received_us(1_000_000)]);
+    }
+    let mut closed = Vec::new();
+    let mut calls = 0;
+    while closed.len() < KEYS {
+        let portion = windows(&plugin.tick(4_000_000));
+        assert!(!portion.is_empty() && portion.len() < KEYS / 2);
+        closed.extend(portion.into_iter().map(|window| window["symbol"].as_str().unwrap().to_owned()));
+        calls += 1;
+    }
+    assert!(calls == 3 && plugin.tick(5_000_000).is_empty());
+    closed.sort_unstable();
+    closed.dedup();
+    assert_eq!(closed.len(), KEYS);
+}
+
+#[test]
 fn keys_that_were_silent_longest_make_room_and_are_counted() {
     let mut plugin = window(&json!({ "max_keys": 2 }));
     let processed = plugin.process(["A", "B", "A", "C"].map(|symbol| trade(symbol, "1", "1", 0)));

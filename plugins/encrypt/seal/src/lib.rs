@@ -66,7 +66,6 @@ impl Config {
             return Err("`format`: \"binary\" is for whole payloads, and a field is text: leave `format` or `fields` out".into());
         }
         description.only_json();
-        description.without_payloads();
         let is_inside = |pointer: &str, other: &str| {
             pointer.strip_prefix(other).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
         };
