@@ -2,7 +2,8 @@
 //!
 //! One instance answers dial after dial, until it fails, a newer version of its plugin is there, or a file in its
 //! configuration has another text. It works in a task of its own, so that the pipeline's task is never held up, and a
-//! question that nobody waits for any more is given up with that task. What a plugin keeps through the `state` import outlives its instances.
+//! question that nobody waits for any more is given up with that task. What a plugin keeps through the `state` import
+//! outlives its instances.
 
 use crate::config::{self, EndpointText, Redacted};
 use crate::message::metadata::now_us;

@@ -296,12 +296,9 @@ impl Task {
     }
 
     fn refuse(&mut self, order: ReloadCommand, error: ControlError) {
-        match &order.input {
-            ReloadInput::File if !order.dry_run => {
-                tracing::error!(error = error.to_string(), "configuration not reloaded: nothing was changed");
-            }
-            // Whoever has asked is told.
-            _ => {}
+        // Who has sent something else is told by the answer.
+        if matches!(order.input, ReloadInput::File) && !order.dry_run {
+            tracing::error!(error = error.to_string(), "configuration not reloaded: nothing was changed");
         }
         answer(order, Err(error));
     }
