@@ -4,26 +4,23 @@
 mod measuring;
 
 use super::replay::Recording;
-use super::single_plugin::{AlonePlugin, PluginOptions, read, stem};
+use super::single_plugin::{AlonePlugin, PluginOptions, next_messages, read, stem};
 use super::table::table;
 use super::{Exit, answer, block_on, complain, tell};
 use crate::builtin;
 use crate::message::Message;
 use crate::plugin::version_of;
 use crate::shutdown::Shutdown;
-use crate::source::{Fill, Room};
+use crate::source::Fill;
 use crate::telemetry::Metrics;
 use measuring::{BATCHES, Measured, Subject, measure};
 use serde_json::{Value, json};
-use std::future::poll_fn;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// What is read of the input: enough for every plugin to show what it does, and no more than fits into memory.
 const MOST_MESSAGES: usize = 1 << 16;
 const MOST_BYTES: usize = 256 << 20;
-/// What is taken from the file at once.
-const ROOM: Room = Room { messages: 256, bytes: 1 << 20 };
 /// The plugin that each is compared with.
 const COMPARED_WITH: &str = "forward";
 
@@ -178,11 +175,7 @@ impl BenchInput {
         let mut input = Self { messages: Vec::new(), is_recording: recording.has_times(), is_cut: false };
         let mut bytes = 0;
         loop {
-            let (mut batch, mut failed) = (Vec::new(), Vec::new());
-            let fill = poll_fn(|cx| source.poll_fill(cx, &mut batch, ROOM, &mut failed)).await;
-            for line in failed {
-                tell(format!("a line is left out: {}\n", line.detail));
-            }
+            let (batch, fill) = next_messages(&mut source).await;
             for message in batch {
                 bytes += message.payload.len();
                 if input.messages.len() == MOST_MESSAGES || bytes > MOST_BYTES {

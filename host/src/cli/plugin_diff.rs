@@ -1,18 +1,14 @@
 //! `tidemill plugin run --diff`: two plugins on the same input, and where what they make of it differs.
 
-use super::single_plugin::{ReadyPlugin, prepare_beside};
-use super::{Exit, answer, answered, tell};
+use super::single_plugin::{ReadyPlugin, next_messages, prepare_beside};
+use super::{Exit, answer, answered};
 use crate::foreign_text;
 use crate::message::Message;
 use crate::pipeline::{Compared, ComparedInput, SideBySide};
-use crate::source::{Fill, Room, Source};
+use crate::source::{Fill, Source};
 use std::fmt::Write as _;
-use std::future::poll_fn;
 use std::io::{self, Write as _};
 use std::path::Path;
-
-/// What is taken from the source at once.
-const ROOM: Room = Room { messages: 256, bytes: 1 << 20 };
 
 /// What was counted: the same and different, of messages and of what else was compared.
 #[derive(Default)]
@@ -38,11 +34,7 @@ pub(super) async fn diff(
     let mut counts = DiffCounts::default();
     let mut text = format!("--- {}\n+++ {}\n", file.display(), other.display());
     loop {
-        let (mut batch, mut failed) = (Vec::new(), Vec::new());
-        let fill = poll_fn(|cx| source.poll_fill(cx, &mut batch, ROOM, &mut failed)).await;
-        for line in failed {
-            tell(format!("a line is left out: {}\n", line.detail));
-        }
+        let (batch, fill) = next_messages(&mut source).await;
         for message in &batch {
             for compared in sides.see(message).await {
                 counts.add(&compared);

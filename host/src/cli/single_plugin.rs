@@ -1,13 +1,14 @@
 //! A plugin that a command runs by itself: in a pipeline of its own, whose output goes to standard output, and what
 //! fails to standard error.
 
-use super::{Exit, environment};
+use super::{Exit, environment, tell};
 use crate::builtin;
 use crate::config::{
     BodyError, BodyReader, DEAD_LETTER, Format, Mistake, Outputs, PluginConfig, Plugins, Server, Transform,
     nearest,
 };
 use crate::http_client::{HttpClient, HttpPlayer, HttpRecorder, RecordingPlace};
+use crate::message::Message;
 use crate::pipeline::{Ended, Ending, Parts, Persistence};
 use crate::plugin::{
     Engine, EngineError, FirstAnswers, HostState, Http, Instance, Plugin, PluginKind, Setup, StatePart,
@@ -15,9 +16,10 @@ use crate::plugin::{
 use crate::recording::Exchange;
 use crate::sink;
 use crate::sink::lines::FatalWrite;
-use crate::source::Source;
+use crate::source::{Fill, Room, Source};
 use crate::telemetry::Metrics;
 use serde_json::{Value, json};
+use std::future::poll_fn;
 use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
@@ -25,6 +27,8 @@ use tokio::sync::mpsc;
 
 /// The name of the pipeline, which only the log shows.
 pub(super) const PIPELINE: &str = "plugin-run";
+/// What is taken from a source at once.
+const ROOM: Room = Room { messages: 256, bytes: 1 << 20 };
 
 /// What a plugin is given, on the command line.
 #[derive(Clone, Debug, clap::Args)]
@@ -285,6 +289,16 @@ fn json_as_typed(text: &str) -> Result<String, String> {
 /// JSON on the command line.
 fn parse_json(text: &str) -> Result<Value, String> {
     serde_json::from_str(text).map_err(|error| format!("not JSON: {error}"))
+}
+
+/// The next messages of a source, and how it goes on. What is no message is told.
+pub(super) async fn next_messages(source: &mut Source) -> (Vec<Message>, Fill) {
+    let (mut batch, mut failed) = (Vec::new(), Vec::new());
+    let fill = poll_fn(|cx| source.poll_fill(cx, &mut batch, ROOM, &mut failed)).await;
+    for line in failed {
+        tell(format!("a line is left out: {}\n", line.detail));
+    }
+    (batch, fill)
 }
 
 #[cfg(test)]
