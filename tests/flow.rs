@@ -6,6 +6,7 @@ use futures_util::{SinkExt, StreamExt};
 use tidemill_tests::host::Folder;
 use tidemill_tests::peers::{Collector, Feed, Received, dial};
 use tidemill_tests::plugin;
+use tidemill_tests::sockets::soon;
 use tokio::net::TcpListener;
 use tokio_tungstenite::tungstenite::Message;
 
@@ -146,6 +147,32 @@ async fn servers_on_both_sides_serve_peers() {
     assert_eq!(close, 1001);
     drop((reader, device));
     assert!(stopping.await.unwrap().status.success());
+}
+
+/// However soon it comes: who has the answer to its handshake is connected.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_whose_handshake_is_answered_misses_nothing_from_there_on() {
+    let folder = Folder::default();
+    let host = folder.run(
+        r#"
+        [server]
+        port = 0
+
+        [[pipelines]]
+        name = "p"
+        source = { type = "websocket", mode = "server", path = "/in" }
+        sinks = [{ type = "websocket", mode = "server", path = "/out" }]
+        "#,
+    );
+    let address = host.listening("websocket");
+    let mut device = dial(address, "/in").await;
+    for round in 0..300 {
+        let mut reader = dial(address, "/out").await;
+        let message = Message::text(format!("round {round}"));
+        device.send(message.clone()).await.unwrap();
+        assert_eq!(soon(reader.next()).await.unwrap().unwrap(), message);
+    }
+    assert!(tokio::task::block_in_place(|| host.stop()).status.success());
 }
 
 #[tokio::test]

@@ -4,7 +4,8 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use serde_json::Value;
-use tidemill_tests::host::{Folder, Host};
+use tidemill::plugin::Engine;
+use tidemill_tests::host::{Counted, Folder, Host};
 use tidemill_tests::peers::{Collector, Feed};
 use tidemill_tests::{guest, padded};
 
@@ -75,4 +76,48 @@ async fn a_large_plugin_runs_at_once_and_its_optimised_code_takes_over_with_its_
     let loaded = said(&host, "plugin loaded", &second);
     assert_eq!((&loaded["cached"], &loaded["optimised"]), (&Value::Bool(true), &Value::Bool(true)));
     tokio::task::block_in_place(|| assert!(host.stop().status.success()));
+}
+
+/// The new code is the same version: it does not begin with a clean record.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plugin_that_fails_again_and_again_does_so_with_its_optimised_code_too_and_it_is_told_once() {
+    let folder = Folder::default();
+    let hostile = padded(&guest("hostile").expect("guests in Rust are built"));
+    folder.put("hostile", &hostile);
+    let feed = Feed::open().await;
+    let host = folder.run(&format!(
+        r#"
+        [[pipelines]]
+        name = "p"
+        source = {{ type = "websocket", url = "{}" }}
+        transforms = [{{ plugin = "hostile", on_error = "drop", config = {{ behaviour = "panic" }} }}]
+        sinks = [{{ type = "stdout" }}]
+        "#,
+        feed.url(),
+    ));
+    for _ in 0..64 {
+        feed.text("poison").await;
+    }
+    said(&host, "code exchanged", &hostile);
+    tokio::task::block_in_place(|| {
+        let faults = |now: &Counted| now.count("tidemill_plugin_faults_total", &["kind=\"trap\""]);
+        let before = faults(&host.metrics());
+        host.wait_until("two more are tried alone", |now| faults(now) >= before + 2);
+        let told = host.log().matches("the plugin fails again and again").count();
+        assert_eq!(told, 1, "{}", host.log());
+    });
+}
+
+/// What it knows would be lost with the instance.
+#[test]
+fn a_large_connector_runs_once_its_optimised_code_is_there() {
+    let engine = Engine::try_new(None).unwrap();
+    let is_optimised = |name: &'static str| {
+        let (engine, wasm) = (engine.clone(), padded(&guest(name).expect("guests in Rust are built")));
+        // A thread of its own, since it loses its priority.
+        let loaded = std::thread::spawn(move || engine.load_standing_back(name, &wasm).unwrap());
+        loaded.join().unwrap().is_optimised()
+    };
+    assert!(is_optimised("minting"));
+    assert!(!is_optimised("counter-v1"));
 }

@@ -108,13 +108,18 @@ impl Engine {
 
     /// The same beside pipelines that run: where it has to compile, it lowers the priority of the calling
     /// thread for good. Call this on a thread made for it. A large plugin is compiled quickly, and
-    /// [`Engine::optimise`] makes the code that it is to run in the end.
+    /// [`Engine::optimise`] makes the code that it is to run in the end; but not one that is asked before dials: its
+    /// instances keep what they know for as long as they can, and other code would not reach them.
     ///
     /// # Errors
     /// As [`Engine::load`].
     pub fn load_standing_back(&self, name: &str, wasm: &[u8]) -> Result<Plugin, LoadError> {
         let tier = if wasm.len() >= QUICK_FROM_BYTES { Tier::Quick } else { Tier::Optimised };
-        self.load_at(name, wasm, tier, Priority::Awaited)
+        let plugin = self.load_at(name, wasm, tier, Priority::Awaited)?;
+        match plugin.kind() {
+            PluginKind::Transform => Ok(plugin),
+            PluginKind::Connector => self.optimised(&plugin, Priority::Awaited),
+        }
     }
 
     /// The same plugin with optimised code. It takes up to seconds, and lowers the priority of the calling thread
@@ -123,10 +128,7 @@ impl Engine {
     /// # Errors
     /// If the compiler fails at it.
     pub fn optimise(&self, plugin: &Plugin) -> Result<Plugin, LoadError> {
-        match &plugin.loaded.unoptimised {
-            Some(wasm) => self.load_at(plugin.name(), wasm, Tier::Optimised, Priority::Lowest),
-            None => Ok(plugin.clone()),
-        }
+        self.optimised(plugin, Priority::Lowest)
     }
 
     /// Says that every plugin that is wanted for now has been loaded: from here on the cache makes room by
@@ -136,6 +138,13 @@ impl Engine {
             && let Err(error) = cache.make_room_from_now_on()
         {
             tracing::warn!(%error, "the cache of compiled code cannot be tidied");
+        }
+    }
+
+    fn optimised(&self, plugin: &Plugin, priority: Priority) -> Result<Plugin, LoadError> {
+        match &plugin.loaded.unoptimised {
+            Some(wasm) => self.load_at(plugin.name(), wasm, Tier::Optimised, priority),
+            None => Ok(plugin.clone()),
         }
     }
 

@@ -4,6 +4,7 @@
 //! [`accept::accept`] takes one connection for whoever listens by itself. Nothing here knows the dialling side.
 
 pub(super) mod accept;
+mod arrival;
 mod auth;
 pub(super) mod broadcast;
 mod chunk_reader;

@@ -38,6 +38,9 @@ impl Stage {
         let exchanges = self.workers.iter_mut().zip(next);
         let old = exchanges.filter_map(|(worker, next)| {
             let snapshot = if fresh { None } else { worker.last_good.snapshot().cloned() };
+            if fresh || !worker.has_the_same(&next) {
+                worker.forgive();
+            }
             worker.exchange(next, LastGood::new(snapshot, Instant::now()))
         });
         let old = old.collect();

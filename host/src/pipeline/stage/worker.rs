@@ -372,9 +372,18 @@ impl Worker {
         self.is_unsaved = true;
         self.keep();
         self.install(next);
+        old
+    }
+
+    /// Whether an instance is of the version that runs, with its configuration: only its code is another.
+    pub(super) fn has_the_same(&self, next: &Instance) -> bool {
+        next.plugin().version() == self.plugin.version() && *next.config() == self.setup.config
+    }
+
+    /// Forgets how often the plugin has failed or put a message off: something is different from here on.
+    pub(super) fn forgive(&mut self) {
         self.close_circuit();
         self.retries.forget();
-        old
     }
 
     /// Goes on with the version before, which has this state; an instance starts with the next call.
@@ -386,8 +395,7 @@ impl Worker {
         self.last_good = LastGood::new(snapshot, Instant::now());
         self.is_unsaved = true;
         self.keep();
-        self.close_circuit();
-        self.retries.forget();
+        self.forgive();
         self.pieces.clear();
     }
 

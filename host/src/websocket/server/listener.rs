@@ -4,11 +4,12 @@
 //! At a stop handshakes that nobody was let in by are dropped; peers are seen through.
 
 use super::accept::{Accepted, AdmissionResult, HandshakeFailure, HandshakeRefusal, accept_over};
+use super::arrival::Arrival;
 use super::expected::ExpectedHere;
 use super::listener_permit::ListenerConnections;
 use super::peer::Peer;
 use super::request::Handshake;
-use super::route::{ConnectionPermit, Route};
+use super::route::Route;
 use crate::config::Server;
 use crate::telemetry::{HandshakeMetrics, RateLimit};
 use crate::websocket::tls::ServerCertificates;
@@ -154,8 +155,8 @@ impl Listener {
         // What a handshake needs is much, and is given back when it is done: the task stays small.
         let accepted = Box::pin(self.handshake(stream, address, &stop)).await;
         drop(permit);
-        if let Some(Accepted { connection, token: (permit, handshake) }) = accepted {
-            Box::new(Peer::new(permit, connection, handshake, address)).run().await;
+        if let Some(Accepted { connection, token: arrival }) = accepted {
+            Box::new(Peer::new(arrival, connection, address)).run().await;
         }
     }
 
@@ -165,7 +166,7 @@ impl Listener {
         stream: TcpStream,
         address: SocketAddr,
         stop: &CancellationToken,
-    ) -> Option<Accepted<(ConnectionPermit, Handshake)>> {
+    ) -> Option<Accepted<Arrival>> {
         let is_admitted = AtomicBool::new(false);
         let admit = async |handshake| {
             let verdict = self.admit(handshake).await;
@@ -184,7 +185,7 @@ impl Listener {
         .await
     }
 
-    async fn admit(&self, handshake: Handshake) -> AdmissionResult<(ConnectionPermit, Handshake)> {
+    async fn admit(&self, handshake: Handshake) -> AdmissionResult<Arrival> {
         let asked = handshake.path();
         let route = self.route(asked);
         if self.expected.is_before(route.as_ref().map(|route| &route.pattern), asked) {

@@ -14,6 +14,7 @@
 
 mod joining;
 
+use super::arrival::{Arrival, EarlyPlaces};
 use super::chunk_reader::ChunkReader;
 use super::membership::{self, JoiningMember, Membership};
 use super::request::Handshake;
@@ -30,7 +31,6 @@ use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::time::Sleep;
@@ -56,6 +56,8 @@ pub(super) struct Peer {
     members: Vec<Membership>,
     /// Endpoints whose greetings are being made.
     arriving: Vec<JoiningMember>,
+    /// What it has joined before its first turn.
+    places: EarlyPlaces,
     /// What is answered on this connection, if any of its sources is.
     replies: Option<ReplyWriter>,
     /// The member that was asked for frames last.
@@ -87,14 +89,12 @@ pub(super) struct Peer {
 
 impl Peer {
     pub(super) fn new(
-        permit: ConnectionPermit,
+        Arrival { permit, handshake, places }: Arrival,
         connection: Connection,
-        handshake: Handshake,
         address: SocketAddr,
     ) -> Self {
-        static PEERS: AtomicU64 = AtomicU64::new(0);
         let route = permit.route().clone();
-        let id = PEERS.fetch_add(1, Ordering::Relaxed);
+        let id = places.peer();
         let waker = Arc::new(AtomicWaker::new());
         route.enter(id, waker.clone());
         let name = crate::websocket::upgrade::connection_id();
@@ -112,6 +112,7 @@ impl Peer {
             generation: u64::MAX,
             members: Vec::new(),
             arriving: Vec::new(),
+            places,
             replies: None,
             turn: 0,
             greetings: Vec::new(),

@@ -7,7 +7,9 @@
 //! so many do: a pipeline that is held back costs no more memory however often its producers come back.
 
 use super::accept::{Admission, AdmissionResult, HandshakeRefusal};
+use super::arrival::Arrival;
 use super::auth::{AccessDenied, AccessPolicy};
+use super::broadcast::Broadcast;
 use super::expected::ExpectedHere;
 use super::listener_permit::{ListenerConnections, ListenerPermit};
 use super::request::Handshake;
@@ -204,7 +206,7 @@ impl Route {
         self: &Arc<Self>,
         handshake: Handshake,
         connections: &ListenerConnections,
-    ) -> AdmissionResult<(ConnectionPermit, Handshake)> {
+    ) -> AdmissionResult<Arrival> {
         let visitor = self.access.check(&handshake).await.map_err(|denied| match denied {
             AccessDenied::Host => HandshakeRefusal::Host,
             AccessDenied::Origin => HandshakeRefusal::Origin,
@@ -222,7 +224,7 @@ impl Route {
             offers_bearer: visitor.offers_bearer,
             max_message_size_bytes: self.endpoint.max_message_size_bytes,
         };
-        Ok((admission, (permit, handshake.with_user(visitor.user))))
+        Ok((admission, Arrival::new(permit, handshake.with_user(visitor.user))))
     }
 
     fn permit(self: &Arc<Self>, connections: &ListenerConnections) -> Option<ConnectionPermit> {
@@ -388,6 +390,14 @@ impl Route {
     #[inline]
     pub(super) fn generation(&self) -> u64 {
         self.generation.load(Ordering::Acquire)
+    }
+
+    /// The broadcasts of the sinks that peers join without a greeting.
+    pub(super) fn ungreeted_sinks(&self) -> Vec<Arc<Broadcast>> {
+        let state = self.lock();
+        let ungreeted =
+            state.members.iter().filter(|member| member.is_started && member.on_connect.is_empty());
+        ungreeted.filter_map(RouteMember::broadcast).cloned().collect()
     }
 
     /// Who is here now for peers, and what that means for one.

@@ -67,6 +67,14 @@ impl RouteMember {
         }
     }
 
+    /// Of a sink.
+    pub(super) fn broadcast(&self) -> Option<&Arc<Broadcast>> {
+        match &self.end {
+            MemberRole::Sink(broadcast) => Some(broadcast),
+            MemberRole::Source { .. } | MemberRole::Reply => None,
+        }
+    }
+
     /// Whether all headers are UTF-8 that it takes metadata from.
     pub(super) fn can_read(&self, handshake: &Handshake) -> bool {
         self.metadata.iter().all(|(_, from)| handshake.is_readable(from))

@@ -51,6 +51,7 @@ impl Peer {
                 self.arriving.push(JoiningMember::new(member));
             }
         }
+        self.places.leave();
     }
 
     /// Its connection has ended, and what it had sent is for the sources that have come since.
@@ -95,7 +96,7 @@ impl Peer {
             }
             _ => origin.clone(),
         };
-        self.members.push(Membership::join(member, self.id, &self.shown, &origin, origin_there));
+        self.members.push(Membership::join(member, &mut self.places, &self.shown, &origin, origin_there));
         self.members.shrink_to_fit();
         self.greetings.extend(greetings);
         self.chunk.follow(&self.members);
