@@ -8,6 +8,7 @@
 mod matrix;
 mod table;
 
+use crate::guests;
 use matrix::{Case, Matrix};
 use serde::Deserialize;
 use std::error::Error;
@@ -99,6 +100,7 @@ pub(crate) fn run(args: &Args) -> Result {
         host: !args.references,
         baseline: args.baseline.is_some(),
         node: site.node.is_some(),
+        javascript: site.has_javascript,
         quick: args.quick,
     };
     let mut cases = matrix.cases();
@@ -146,6 +148,8 @@ struct Site {
     work: PathBuf,
     /// The version of Node, if it is there.
     node: Option<String>,
+    /// Whether the plugin in JavaScript is there.
+    has_javascript: bool,
     /// The other build of the host.
     baseline: Option<PathBuf>,
 }
@@ -166,9 +170,17 @@ impl Site {
             false => build.arg("--workspace"),
         };
         finish(&mut build)?;
+        let mut has_javascript = false;
         if !args.references {
             let plugins = target.join("plugins");
             finish(Command::new(&executable).args(["plugins", "-o"]).arg(&plugins))?;
+            match guests::in_javascript(&root.join("benches/javascript/plugin.js"))? {
+                Ok(component) => {
+                    fs::write(plugins.join("notional-javascript.wasm"), component)?;
+                    has_javascript = true;
+                }
+                Err(missing) => eprintln!("the plugin in JavaScript is left out: {missing}"),
+            }
             for (name, text) in matrix::configurations(&plugins, &work.join("cache")) {
                 fs::write(work.join(name), text)?;
             }
@@ -176,7 +188,7 @@ impl Site {
         let node = prepare_node(&root.join("benches/node"), &target.join("bench-node"))?;
         // The relays run in another folder.
         let baseline = args.baseline.as_deref().map(fs::canonicalize).transpose()?;
-        Ok(Self { root: root.into(), target: target.into(), work, node, baseline })
+        Ok(Self { root: root.into(), target: target.into(), work, node, has_javascript, baseline })
     }
 
     /// Measures a case until others left it alone.

@@ -207,6 +207,17 @@ fn foreign(out: &Path, language: Language, fetch: Fetch) -> Result<Option<String
     Ok(None)
 }
 
+/// A plugin in JavaScript whose main file this is; none, and why, where its tools are missing.
+///
+/// # Errors
+/// It does not build.
+pub(crate) fn in_javascript(main: &Path) -> Result<std::result::Result<Vec<u8>, String>> {
+    match Language::JavaScript.project(main).build(&tools::kept(Fetch::Missing), &say) {
+        Ok(component) => Ok(Ok(component)),
+        Err(error) => tools::missing(&error).map(Err),
+    }
+}
+
 /// The file of a guest.
 fn file(out: &Path, name: &str) -> PathBuf {
     out.join(format!("{name}.wasm"))

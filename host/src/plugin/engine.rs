@@ -24,7 +24,7 @@ const MODULE_START: &[u8; 8] = b"\0asm\x01\0\0\0";
 pub(super) const HTTP: &str = "tidemill:plugin/http@";
 
 /// From this size on a component that has to be compiled is compiled quickly first: that saves more than 200 ms.
-const QUICK_FROM_BYTES: usize = 512 << 10;
+const QUICK_FROM_BYTES: usize = 128 << 10;
 
 /// Compiles and runs plugins. A cheap handle.
 #[derive(Clone)]

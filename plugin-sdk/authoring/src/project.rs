@@ -86,7 +86,7 @@ impl Project {
     /// A tool is missing and cannot be fetched, or the source does not compile.
     pub fn build(&self, tools: &Tools, progress: Progress<'_>) -> Result<Vec<u8>, BuildError> {
         match self.language {
-            Language::Rust => rust::build(self, tools, progress),
+            Language::Rust => rust::build(self, progress),
             Language::JavaScript | Language::TypeScript => javascript::build(self, tools, progress),
             Language::Python => python::build(self, tools, progress),
             Language::Go => go::build(self, progress),
@@ -100,7 +100,7 @@ impl Project {
     /// They fail, or cannot be run.
     pub fn test(&self, tools: &Tools, progress: Progress<'_>) -> Result<(), BuildError> {
         let said = match self.language {
-            Language::Rust => rust::test(self, tools, progress)?,
+            Language::Rust => rust::test(self, progress)?,
             Language::JavaScript | Language::TypeScript => javascript::test(self, tools, progress)?,
             Language::Python => python::test(self, tools, progress)?,
             Language::Go => go::test(self, progress)?,

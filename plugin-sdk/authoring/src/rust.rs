@@ -3,7 +3,7 @@
 use crate::command::{Said, run};
 use crate::mistake::Mistake;
 use crate::project::Project;
-use crate::{BuildError, Progress, Tools};
+use crate::{BuildError, Progress};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -16,11 +16,11 @@ const MISSING: BuildError = BuildError::NoProgram {
     install: "install Rust, of https://rustup.rs",
 };
 
-pub(crate) fn build(project: &Project, tools: &Tools, progress: Progress<'_>) -> Result<Vec<u8>, BuildError> {
+pub(crate) fn build(project: &Project, progress: Progress<'_>) -> Result<Vec<u8>, BuildError> {
     add_target(progress)?;
     progress(&format!("compiling {}", project.name));
     let arguments = ["build", "--release", "--target", TARGET, "--message-format=json"];
-    let said = cargo(project, tools, &arguments, progress)?;
+    let said = cargo(project, &arguments, progress)?;
     let messages = said.stdout.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     let messages: Vec<Value> = messages.collect();
     if !said.is_well {
@@ -37,36 +37,27 @@ pub(crate) fn build(project: &Project, tools: &Tools, progress: Progress<'_>) ->
     std::fs::read(&component).map_err(BuildError::file("read", &component))
 }
 
-pub(crate) fn test(
-    project: &Project,
-    tools: &Tools,
-    progress: Progress<'_>,
-) -> Result<Option<Said>, BuildError> {
+pub(crate) fn test(project: &Project, progress: Progress<'_>) -> Result<Option<Said>, BuildError> {
     progress("running the tests in Rust");
-    cargo(project, tools, &["test", "--quiet"], progress).map(Some)
+    cargo(project, &["test", "--quiet"], progress).map(Some)
 }
 
 /// Runs cargo without a network, and once more if it misses something of the registry.
-fn cargo(
-    project: &Project,
-    tools: &Tools,
-    arguments: &[&str],
-    progress: Progress<'_>,
-) -> Result<Said, BuildError> {
-    let built = tools.kept("rust")?;
-    let said = run(&mut command(&project.folder, &built, arguments, true))?.ok_or(MISSING)?;
+fn cargo(project: &Project, arguments: &[&str], progress: Progress<'_>) -> Result<Said, BuildError> {
+    let said = run(&mut command(&project.folder, arguments, true))?.ok_or(MISSING)?;
     if said.is_well || !said.stderr.contains("offline") {
         return Ok(said);
     }
     progress("fetching the crates that Cargo.toml names");
-    run(&mut command(&project.folder, &built, arguments, false))?.ok_or(MISSING)
+    run(&mut command(&project.folder, arguments, false))?.ok_or(MISSING)
 }
 
-fn command(folder: &Path, built: &Path, arguments: &[&str], is_offline: bool) -> Command {
+fn command(folder: &Path, arguments: &[&str], is_offline: bool) -> Command {
     let mut cargo = Command::new("cargo");
     // Flags of the environment would stand before those of the plugin's `.cargo/config.toml`.
     cargo.current_dir(folder).env_remove("RUSTFLAGS").env_remove("CARGO_ENCODED_RUSTFLAGS");
-    cargo.env_remove("CARGO_BUILD_TARGET").args(arguments).arg("--target-dir").arg(built);
+    // Two plugins of one name are the same to cargo where they share a target folder, whatever is in them.
+    cargo.env_remove("CARGO_BUILD_TARGET").args(arguments).args(["--target-dir", "target"]);
     if is_offline {
         cargo.arg("--offline");
     }

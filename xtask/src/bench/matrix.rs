@@ -34,6 +34,8 @@ pub(super) enum Relay {
     HostForward,
     /// The host with the plugin `notional`.
     HostNotional,
+    /// The host with a plugin in JavaScript that does what Node does.
+    HostJavaScript,
     /// Another build of the host, without a transform.
     BaseBare,
     /// Another build of the host, with the plugin `forward`.
@@ -58,6 +60,7 @@ impl Relay {
             Self::HostBare => "Tidemill, no plugin",
             Self::HostForward => "Tidemill, `forward`",
             Self::HostNotional => "Tidemill, `notional`",
+            Self::HostJavaScript => "Tidemill, plugin in JavaScript",
             Self::BaseBare => "baseline, no plugin",
             Self::BaseForward => "baseline, `forward`",
             Self::BaseNotional => "baseline, `notional`",
@@ -65,12 +68,12 @@ impl Relay {
     }
 
     fn adds_notional(self) -> bool {
-        use Relay::{BaseNotional, HostNotional, Node, NodeCorked, Tree, Typed};
-        matches!(self, Typed | Tree | Node | NodeCorked | HostNotional | BaseNotional)
+        use Relay::{BaseNotional, HostJavaScript, HostNotional, Node, NodeCorked, Tree, Typed};
+        matches!(self, Typed | Tree | Node | NodeCorked | HostNotional | HostJavaScript | BaseNotional)
     }
 
     fn is_host(self) -> bool {
-        matches!(self, Self::HostBare | Self::HostForward | Self::HostNotional)
+        matches!(self, Self::HostBare | Self::HostForward | Self::HostNotional | Self::HostJavaScript)
     }
 
     fn is_baseline(self) -> bool {
@@ -155,6 +158,7 @@ impl Case {
             Relay::HostBare => host("bare"),
             Relay::HostForward => host("forward"),
             Relay::HostNotional => host("notional"),
+            Relay::HostJavaScript => host("javascript"),
             Relay::BaseBare => base("bare"),
             Relay::BaseForward => base("forward"),
             Relay::BaseNotional => base("notional"),
@@ -167,13 +171,16 @@ pub(super) struct Matrix {
     pub(super) host: bool,
     pub(super) baseline: bool,
     pub(super) node: bool,
+    pub(super) javascript: bool,
     pub(super) quick: bool,
 }
 
 impl Matrix {
     /// The cases, in the order in which each repetition runs them: what is compared stands together.
     pub(super) fn cases(&self) -> Vec<Case> {
-        use Relay::{BaseBare, BaseForward, BaseNotional, HostBare, HostForward, HostNotional};
+        use Relay::{
+            BaseBare, BaseForward, BaseNotional, HostBare, HostForward, HostJavaScript, HostNotional,
+        };
         use Relay::{Direct, Frames, Node, NodeCorked, Raw, RawSend, Sockudo, Tree, Typed};
         let flooded = [
             Raw,
@@ -186,6 +193,7 @@ impl Matrix {
             Typed,
             HostNotional,
             BaseNotional,
+            HostJavaScript,
             Node,
             NodeCorked,
             Tree,
@@ -204,11 +212,12 @@ impl Matrix {
         (self.host || !relay.is_host())
             && (self.baseline || !relay.is_baseline())
             && (self.node || !relay.is_node())
+            && (self.javascript || relay != Relay::HostJavaScript)
     }
 }
 
 /// The host's configuration files, by name.
-pub(super) fn configurations(plugins: &Path, cache: &Path) -> [(&'static str, String); 3] {
+pub(super) fn configurations(plugins: &Path, cache: &Path) -> [(&'static str, String); 4] {
     let configuration = |transform: &str| {
         format!(
             r#"[plugins]
@@ -234,5 +243,6 @@ url = "${{SNK}}"
         ("bare.toml", configuration("")),
         ("forward.toml", plugin("forward")),
         ("notional.toml", plugin("notional")),
+        ("javascript.toml", plugin("notional-javascript")),
     ]
 }

@@ -91,7 +91,7 @@ fn latency(out: &mut String, measured: &[Measured]) {
 
 fn ratios(out: &mut String, measured: &[Measured]) {
     use Aim::{AtLeast, AtMost};
-    use Relay::{BaseBare, BaseForward, BaseNotional, HostBare, HostForward, HostNotional};
+    use Relay::{BaseBare, BaseForward, BaseNotional, HostBare, HostForward, HostJavaScript, HostNotional};
     use Relay::{Node, NodeCorked, Raw, Sockudo, Tree, Typed};
     let flood = |label, of, to, size, aim| Ratio {
         of: (of, Load::Flood(size)),
@@ -110,18 +110,22 @@ fn ratios(out: &mut String, measured: &[Measured]) {
     let all = [
         flood("no plugin to raw, 100 B", HostBare, Raw, 100, Aim::None),
         flood("no plugin to raw, 1 kB", HostBare, Raw, 1000, Aim::None),
-        flood("`forward` to raw, 100 B", HostForward, Raw, 100, AtLeast(0.7)),
-        flood("`forward` to raw, 1 kB", HostForward, Raw, 1000, AtLeast(0.7)),
+        flood("`forward` to raw, 100 B", HostForward, Raw, 100, AtLeast(1.1)),
+        flood("`forward` to raw, 1 kB", HostForward, Raw, 1000, AtLeast(1.3)),
         flood("no plugin to `sockudo-ws`, 100 B", HostBare, Sockudo, 100, Aim::None),
         flood("no plugin to `sockudo-ws`, 1 kB", HostBare, Sockudo, 1000, Aim::None),
-        flood("`notional` to typed JSON, 100 B", HostNotional, Typed, 100, AtLeast(0.75)),
-        flood("`notional` to typed JSON, 1 kB", HostNotional, Typed, 1000, AtLeast(2.0)),
+        flood("`notional` to typed JSON, 100 B", HostNotional, Typed, 100, AtLeast(1.7)),
+        flood("`notional` to typed JSON, 1 kB", HostNotional, Typed, 1000, AtLeast(4.0)),
         flood("`notional` to JSON tree, 100 B", HostNotional, Tree, 100, Aim::None),
         flood("`notional` to JSON tree, 1 kB", HostNotional, Tree, 1000, Aim::None),
-        flood("`notional` to Node, 100 B", HostNotional, Node, 100, AtLeast(7.0)),
-        flood("`notional` to Node, 1 kB", HostNotional, Node, 1000, AtLeast(12.0)),
+        flood("`notional` to Node, 100 B", HostNotional, Node, 100, AtLeast(15.0)),
+        flood("`notional` to Node, 1 kB", HostNotional, Node, 1000, AtLeast(20.0)),
         flood("`notional` to Node corked, 100 B", HostNotional, NodeCorked, 100, Aim::None),
         flood("`notional` to Node corked, 1 kB", HostNotional, NodeCorked, 1000, Aim::None),
+        flood("plugin in JavaScript to Node, 100 B", HostJavaScript, Node, 100, AtLeast(6.0)),
+        flood("plugin in JavaScript to Node, 1 kB", HostJavaScript, Node, 1000, AtLeast(10.0)),
+        flood("plugin in JavaScript to Node corked, 100 B", HostJavaScript, NodeCorked, 100, Aim::None),
+        flood("plugin in JavaScript to Node corked, 1 kB", HostJavaScript, NodeCorked, 1000, Aim::None),
         flood("no plugin to the baseline's, 100 B", HostBare, BaseBare, 100, Aim::None),
         flood("no plugin to the baseline's, 1 kB", HostBare, BaseBare, 1000, Aim::None),
         flood("`forward` to the baseline's, 100 B", HostForward, BaseForward, 100, Aim::None),
