@@ -76,8 +76,11 @@ impl Runtime {
             return Ok(None);
         }
         let mut quick = config();
+        // The entries of functions that are called through tables, and there may be thousands, are Cranelift's.
         quick
             .strategy(Strategy::Winch)
+            .cranelift_opt_level(OptLevel::None)
+            .cranelift_regalloc_algorithm(RegallocAlgorithm::SinglePass)
             .wasm_features(WasmFeatures::GC_TYPES, false)
             .max_wasm_stack(QUICK_GUEST_STACK_BYTES)
             .async_stack_size(QUICK_GUEST_STACK_BYTES + HOST_STACK_BYTES);
