@@ -135,7 +135,7 @@ fn another_that_is_none_or_does_not_start_is_told_by_its_name() {
     let (exit, shown, error) = of("none.wasm");
     assert!(exit == Some(1) && shown.is_empty() && error.contains("failed to read none.wasm"), "{error}");
     let (exit, _, error) = of(plugin("forward").to_str().unwrap());
-    let why = "error: failed to start forward: init refused its configuration: unknown field `tick_ms`";
+    let why = "error: failed to start forward: init refused its configuration: unknown key `tick_ms`";
     assert!(exit == Some(78) && error.starts_with(why), "{error}");
 }
 

@@ -84,7 +84,7 @@ async fn a_component_that_a_pipeline_refuses_is_answered_with_the_verdict_and_no
     scene.folder.put("x", &filter);
     let host = scene.run(r#"config = { where = [{ field = "/n", op = "exists" }] }"#);
     scene.passes("{\"n\":1}", "{\"n\":1}").await;
-    let why = "plugin x does not start: init refused its configuration: unknown field `where`, expected one of \
+    let why = "plugin x does not start: init refused its configuration: unknown key `where`: known here: \
                `price`, `quantity`, `above`";
     let verdict = json!({
         "plugin": "x", "outcome": "rejected", "version": version(&notional), "previous": version(&filter),

@@ -87,7 +87,7 @@ async fn a_version_that_does_not_run_ends_a_command_with_1_and_says_why() {
             "{told}"
         );
         assert!(
-            told.ends_with("unknown field `where`, expected one of `price`, `quantity`, `above`\n"),
+            told.ends_with("unknown key `where`: known here: `price`, `quantity`, `above`\n"),
             "{told}"
         );
         assert_eq!(code, 1);

@@ -50,7 +50,7 @@ async fn a_version_that_refuses_the_configuration_is_rejected_and_the_one_before
     let host = scene.run(r#"config = { where = [{ field = "/n", op = "exists" }] }"#);
     scene.passes("{\"n\":1}", "{\"n\":1}").await;
     scene.folder.put("x", &notional);
-    let why = "plugin x does not start: init refused its configuration: unknown field `where`, expected one of \
+    let why = "plugin x does not start: init refused its configuration: unknown key `where`: known here: \
                `price`, `quantity`, `above`";
     let verdict = json!({
         "plugin": "x", "outcome": "rejected", "version": version(&notional), "previous": version(&filter),

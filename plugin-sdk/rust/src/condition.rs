@@ -98,8 +98,13 @@ impl Conditions {
     pub fn compile(rules: &[Rule], mode: Match, description: &mut Description) -> Result<Self> {
         let mut tests = Vec::with_capacity(rules.len());
         for (number, rule) in rules.iter().enumerate() {
-            let field = description.json(&rule.field).map_err(|error| format!("where[{number}]: {error}"))?;
-            tests.push((field, Test::of(rule).map_err(|error| format!("where[{number}]: {error}"))?));
+            let field = description.json(&rule.field);
+            let field = field.map_err(|error| format!("`where[{number}].field`: {error}"))?;
+            if rule.value.is_none() && rule.op != Op::Exists {
+                return Err(format!("missing key `where[{number}].value`: this `op` needs it").into());
+            }
+            let test = Test::of(rule).map_err(|error| format!("`where[{number}].value`: {error}"))?;
+            tests.push((field, test));
         }
         Ok(Self { tests, mode })
     }
@@ -124,7 +129,7 @@ impl Test {
                 Some(_) => Err("`exists` takes true or false".into()),
             };
         }
-        let value = rule.value.as_ref().ok_or("this `op` needs a `value`")?;
+        let value = rule.value.as_ref().unwrap_or(&serde_json::Value::Null);
         Ok(match rule.op {
             Op::Eq => Self::Equal(Scalar::of(value)?),
             Op::Ne => Self::Different(Scalar::of(value)?),
@@ -286,14 +291,15 @@ mod tests {
     #[test]
     fn a_value_that_does_not_go_with_its_op_is_refused_by_name() {
         for (op, value, error) in [
-            ("in", json!("x"), "where[0]: `in` needs a list of values"),
-            ("lt", json!(true), "where[0]: only numbers and strings have an order"),
-            ("eq", json!({}), "where[0]: the value must be a string, a number or a boolean"),
-            ("exists", json!(1), "where[0]: `exists` takes true or false"),
-            ("matches", json!(1), "where[0]: `matches` needs a regular expression as a string"),
+            ("in", json!("x"), "`where[0].value`: `in` needs a list of values"),
+            ("lt", json!(true), "`where[0].value`: only numbers and strings have an order"),
+            ("eq", json!({}), "`where[0].value`: the value must be a string, a number or a boolean"),
+            ("exists", json!(1), "`where[0].value`: `exists` takes true or false"),
+            ("matches", json!(1), "`where[0].value`: `matches` needs a regular expression as a string"),
         ] {
             assert_eq!(plugin(op, &value).err().as_deref(), Some(error));
         }
-        assert!(plugin("like", &json!("x")).err().unwrap().contains("unknown variant `like`"));
+        let unknown = plugin("like", &json!("x")).err().unwrap();
+        assert!(unknown.starts_with("`[0].op` must be one of \"eq\", \"ne\""), "{unknown}");
     }
 }

@@ -42,7 +42,7 @@
 use crate::bindings::connector::exports::tidemill::plugin::dialler as wit;
 #[cfg(target_arch = "wasm32")]
 use crate::panics::log_panics;
-use crate::{Error, Result};
+use crate::{Error, Result, configuration};
 use serde::de::DeserializeOwned;
 use std::fmt;
 use std::time::Duration;
@@ -203,10 +203,8 @@ pub struct Instance<C> {
 impl<C: Connector> Instance<C> {
     /// `init`
     pub fn init(config: &str, facts: Vec<(String, String)>) -> Result<Self, String> {
-        let config = serde_json::from_str::<serde_json::Value>(config).map_err(text)?;
-        let config = serde_json::from_value(config).map_err(text)?;
         let mut setup = Setup { facts, tick: Duration::ZERO };
-        let connector = C::new(config, &mut setup).map_err(text)?;
+        let connector = C::new(configuration::read(config)?, &mut setup).map_err(text)?;
         Ok(Self { connector, tick: setup.tick })
     }
 

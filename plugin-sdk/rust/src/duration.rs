@@ -8,8 +8,8 @@
 //! }
 //! ```
 
-use serde::{Deserialize, Deserializer, de};
-use std::borrow::Cow;
+use serde::de::{self, Deserializer, Unexpected};
+use std::fmt;
 use std::time::Duration;
 
 /// Units of time, in nanoseconds.
@@ -31,10 +31,21 @@ const MAX_PLACES: usize = 18;
 /// It is not one or more numbers with the units `d`, `h`, `m`, `s`, `ms`, `us` or `ns`, each at most once and in
 /// this order.
 pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-    let text = Cow::<str>::deserialize(deserializer)?;
-    parse(&text).ok_or_else(|| {
-        de::Error::custom(format!("{text:?} is not a duration such as \"250ms\", \"10s\" or \"1m30s\""))
-    })
+    deserializer.deserialize_str(Reader)
+}
+
+struct Reader;
+
+impl de::Visitor<'_> for Reader {
+    type Value = Duration;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a duration such as \"250ms\" or \"10s\"")
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<Duration, E> {
+        parse(text).ok_or_else(|| E::invalid_value(Unexpected::Str(text), &self))
+    }
 }
 
 /// Durations that may be left out, for `#[serde(default, with = "tidemill_plugin::duration::optional")]`.
@@ -52,6 +63,29 @@ pub mod optional {
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
         Option::<Given>::deserialize(deserializer).map(|given| given.map(|Given(duration)| duration))
     }
+}
+
+/// A duration in whole milliseconds; `key` is that of the configuration, which errors name.
+///
+/// # Errors
+/// It has a fraction of one.
+pub fn milliseconds(key: &str, duration: Duration) -> crate::Result<i64> {
+    whole(key, duration, 1_000_000, "milliseconds")
+}
+
+/// A duration in whole microseconds; `key` is that of the configuration, which errors name.
+///
+/// # Errors
+/// It has a fraction of one.
+pub fn microseconds(key: &str, duration: Duration) -> crate::Result<i64> {
+    whole(key, duration, 1_000, "microseconds")
+}
+
+fn whole(key: &str, duration: Duration, unit_ns: u128, units: &str) -> crate::Result<i64> {
+    if !duration.as_nanos().is_multiple_of(unit_ns) {
+        return Err(format!("`{key}` must be whole {units}, got {duration:?}").into());
+    }
+    Ok(i64::try_from(duration.as_nanos() / unit_ns).unwrap_or(i64::MAX))
 }
 
 /// The host's grammar; `tests/durations.txt` has the cases that both are held to.
@@ -89,6 +123,18 @@ fn times(number: &str, unit: u128) -> Option<u128> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_no_whole_number_of_units_is_refused_and_not_rounded() {
+        let refused = |read: crate::Result<i64>| read.unwrap_err().to_string();
+        assert_eq!(milliseconds("size", Duration::from_millis(1500)).unwrap(), 1500);
+        assert_eq!(microseconds("per", Duration::from_micros(500)).unwrap(), 500);
+        assert_eq!(milliseconds("size", Duration::MAX).ok(), None);
+        let size = milliseconds("size", Duration::from_micros(1500));
+        assert_eq!(refused(size), "`size` must be whole milliseconds, got 1.5ms");
+        let per = microseconds("per", Duration::from_nanos(7));
+        assert_eq!(refused(per), "`per` must be whole microseconds, got 7ns");
+    }
 
     #[test]
     fn durations_are_read_as_the_host_reads_them() {

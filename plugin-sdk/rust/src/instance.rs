@@ -4,7 +4,7 @@ use crate::bindings::exports::tidemill::plugin::transformer::Guest;
 use crate::bindings::tidemill::plugin::types;
 use crate::emissions::Room;
 use crate::panics::log_panics;
-use crate::{Batch, Description, Emissions, Error, Outcome, Part, Plugin};
+use crate::{Batch, Description, Emissions, Error, Outcome, Part, Plugin, configuration};
 use std::cell::RefCell;
 use std::thread::LocalKey;
 
@@ -18,12 +18,8 @@ pub struct Instance<P> {
 impl<P: Plugin> Instance<P> {
     /// `init`: makes the plugin out of its configuration.
     pub fn init(config: &str, facts: Vec<(String, String)>) -> Result<Self, String> {
-        // By way of a `Value`, because its errors do not speak of lines and columns of a text that
-        // nobody wrote.
-        let config = serde_json::from_str::<serde_json::Value>(config).map_err(text)?;
-        let config = serde_path_to_error::deserialize(config).map_err(named)?;
         let mut description = Description::with_facts(facts);
-        let plugin = P::new(config, &mut description).map_err(text)?;
+        let plugin = P::new(configuration::read(config)?, &mut description).map_err(text)?;
         Ok(Self { plugin, description, room: Room::default() })
     }
 
@@ -114,14 +110,6 @@ impl<C: Component> Guest for C {
     fn restore(snapshots: Vec<Vec<u8>>, part: u32, parts: u32) -> Result<(), String> {
         Self::with(|instance| instance.restore(&snapshots, Part { number: part, of: parts }))
     }
-}
-
-/// An error of a configuration, with the key that it is about. That of a key which is not known, or not there, names
-/// it already.
-fn named(error: serde_path_to_error::Error<serde_json::Error>) -> String {
-    let key = error.path().to_string();
-    let error = error.into_inner().to_string();
-    if key == "." || error.contains("field `") { error } else { format!("`{key}`: {error}") }
 }
 
 /// The text of an error, as it crosses.

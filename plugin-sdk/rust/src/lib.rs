@@ -26,6 +26,7 @@ pub mod bindings;
 #[doc(hidden)]
 pub mod instance;
 
+mod configuration;
 mod description;
 mod emissions;
 mod fields;

@@ -7,7 +7,7 @@
 //! key is late. What a window has seen is the plugin's own type; nothing here knows messages or JSON.
 
 use crate::keyed::Keyed;
-use crate::{Description, Part, Result, binary};
+use crate::{Description, Part, Result, binary, duration};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -126,12 +126,13 @@ impl<A: Aggregation> Windows<A> {
     /// # Errors
     /// The rules cannot be kept; the text names the key of the configuration.
     pub fn try_new(rules: &WindowRules, aggregation: A, description: &mut Description) -> Result<Self> {
-        let lateness_ms = milliseconds(rules.allowed_lateness);
+        let lateness_ms = duration::milliseconds("allowed_lateness", rules.allowed_lateness)?;
         let shape = Shape::try_of(rules.kind, lateness_ms)?;
         if rules.max_keys == 0 {
             return Err("`max_keys` must be more than 0".into());
         }
-        let idle_close_us = u64::try_from(rules.idle_close.as_micros()).unwrap_or(u64::MAX);
+        let idle_close_ms = duration::milliseconds("idle_close", rules.idle_close)?;
+        let idle_close_us = idle_close_ms.unsigned_abs().saturating_mul(1000);
         if idle_close_us > 0 {
             description.times();
             // A window is closed by a tenth of the time too late at most, and an idle host stays idle.
@@ -260,14 +261,17 @@ impl<A: Aggregation<Contents: Serialize + DeserializeOwned>> Windows<A> {
 impl Shape {
     fn try_of(kind: WindowKind, lateness_ms: i64) -> Result<Self> {
         let not_zero = |key: &str, duration: Duration| match duration.is_zero() {
-            true => Err(format!("`{key}` must be longer than 0")),
-            false => Ok(milliseconds(duration).max(1)),
+            true => Err(format!("`{key}` must be longer than 0").into()),
+            false => duration::milliseconds(key, duration),
         };
-        let held_open = |piece_ms: i64| match lateness_ms / piece_ms {
-            open if open > MOST_PANES => Err(format!(
-                "`allowed_lateness` holds {open} windows open, and {MOST_PANES} are the most: let it be shorter"
-            )),
-            _ => Ok(()),
+        let held_open = |piece_ms: i64| -> Result {
+            match lateness_ms / piece_ms {
+                open if open > MOST_PANES => Err(format!(
+                    "`allowed_lateness` holds {open} windows open, and {MOST_PANES} are the most: let it be shorter"
+                )
+                .into()),
+                _ => Ok(()),
+            }
         };
         let (size_ms, slide_ms) = match kind {
             WindowKind::Session { gap } => {
@@ -419,10 +423,6 @@ fn aligned(time_ms: i64, step_ms: i64) -> i64 {
 
 fn greatest_common_divisor(a: i64, b: i64) -> i64 {
     if b == 0 { a } else { greatest_common_divisor(b, a % b) }
-}
-
-fn milliseconds(duration: Duration) -> i64 {
-    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]

@@ -111,7 +111,7 @@ mod tests {
     #[test]
     fn a_configuration_that_cannot_be_meant_is_refused() {
         for (config, error) in [
-            ("{}", "missing field `columns`"),
+            ("{}", "missing key `columns`"),
             (
                 r#"{"columns":[]}"#,
                 "`columns`: [] makes empty lines: name the fields, such as [\"/s\", \"/p\"]",

@@ -12,7 +12,7 @@ use std::num::NonZeroUsize;
 use std::time::Duration;
 use tidemill_plugin::event_time::MessageTime;
 use tidemill_plugin::keyed::Keyed;
-use tidemill_plugin::{Description, Json, Message, Out, Part, Plugin, Result, binary, export};
+use tidemill_plugin::{Description, Json, Message, Out, Part, Plugin, Result, binary, duration, export};
 
 export!(Dedupe);
 
@@ -70,10 +70,10 @@ impl Plugin for Dedupe {
         let within = match config.within {
             None => None,
             Some(Duration::ZERO) => {
-                return Err("`within`: \"0s\" makes no message a duplicate: leave it out for ever".into());
+                return Err("`within` must be longer than 0: leave it out for ever".into());
             }
             Some(within) => Some(Within {
-                us: i64::try_from(within.as_micros()).unwrap_or(i64::MAX),
+                us: duration::microseconds("within", within)?,
                 time: MessageTime::compile(config.time.as_deref(), description)?,
             }),
         };
@@ -191,9 +191,11 @@ mod tests {
         let rejected = plugin.process([r#"{"a":1}"#, r#"{"a":1,"T":"x"}"#]).rejected;
         let reasons: Vec<&str> = rejected.iter().map(|(_, reason)| reason.as_str()).collect();
         assert_eq!(reasons, ["the message has no time", "the time is no number"]);
-        let mut plugin = dedupe(r#"{"within":"1s"}"#);
         let at = |received_us| Input::from("1").received_us(received_us);
+        let mut plugin = dedupe(r#"{"within":"1s"}"#);
         assert_eq!(plugin.process([at(7), at(1_000_006), at(1_000_007)]).sent[1].origin, Some(2));
+        let mut plugin = dedupe(r#"{"within":"500us"}"#);
+        assert_eq!(plugin.process([at(7), at(506), at(507)]).sent[1].origin, Some(2));
     }
 
     #[test]
@@ -225,11 +227,9 @@ mod tests {
     #[test]
     fn a_configuration_that_cannot_be_meant_is_refused() {
         for (config, error) in [
-            (
-                r#"{"within":"soon"}"#,
-                "`within`: \"soon\" is not a duration such as \"250ms\", \"10s\" or \"1m30s\"",
-            ),
-            (r#"{"within":"0s"}"#, "`within`: \"0s\" makes no message a duplicate: leave it out for ever"),
+            (r#"{"within":"soon"}"#, r#"`within` must be a duration such as "250ms" or "10s", got "soon""#),
+            (r#"{"within":"0ms"}"#, "`within` must be longer than 0: leave it out for ever"),
+            (r#"{"within":"7ns"}"#, "`within` must be whole microseconds, got 7ns"),
             (
                 r#"{"by":["/a","b"]}"#,
                 "`by[1]`: \"b\" is not a JSON pointer: it must start with `/`, like \"/b\"",
@@ -238,7 +238,7 @@ mod tests {
                 r#"{"within":"1s","time":"T"}"#,
                 "`time`: \"T\" is not a JSON pointer: it must start with `/`, like \"/T\"",
             ),
-            (r#"{"by":"/a"}"#, "`by`: invalid type: string \"/a\", expected a sequence"),
+            (r#"{"by":"/a"}"#, "`by` must be a list, got a string"),
         ] {
             assert_eq!(Harness::<Dedupe>::try_new(config).err().as_deref(), Some(error));
         }

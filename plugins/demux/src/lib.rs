@@ -49,8 +49,10 @@ impl Plugin for Demux {
             // What is emitted is binary where the message is, which only its payload tells.
             description.without_payloads();
         }
-        let by = description.json(&config.by)?;
-        let unwrap = config.unwrap.map(|pointer| description.json(&pointer)).transpose()?;
+        let mut field =
+            |key: &str, pointer: &str| description.json(pointer).map_err(|error| format!("`{key}`: {error}"));
+        let by = field("by", &config.by)?;
+        let unwrap = config.unwrap.map(|pointer| field("unwrap", &pointer)).transpose()?;
         let outputs = config.outputs.into_iter().map(|(value, name)| (value, description.output(&name)));
         Ok(Self { by, unwrap, outputs: outputs.collect(), otherwise: config.otherwise })
     }
@@ -135,8 +137,27 @@ mod tests {
             plugin.process([r#"{"data":{"s":"main"},"stream":"btcusdt@trade"}"#]).routed()[0].0,
             "default"
         );
-        assert!(Harness::<Demux>::try_new(r#"{"outputs":{},"by":"stream"}"#).is_err());
-        let missing = Harness::<Demux>::try_new("{}").err();
-        assert_eq!(missing.as_deref(), Some("missing field `outputs`"));
+    }
+
+    #[test]
+    fn a_configuration_that_cannot_be_meant_is_refused() {
+        for (config, error) in [
+            ("{}", "missing key `outputs`"),
+            (
+                r#"{"outputs":{},"by":"stream"}"#,
+                "`by`: \"stream\" is not a JSON pointer: it must start with `/`, like \"/stream\"",
+            ),
+            (
+                r#"{"outputs":{},"unwrap":"data"}"#,
+                "`unwrap`: \"data\" is not a JSON pointer: it must start with `/`, like \"/data\"",
+            ),
+            (r#"{"outputs":{"x":1}}"#, "`outputs.x` must be a string, got 1"),
+            (
+                r#"{"outputs":{},"otherwise":"pass"}"#,
+                r#"`otherwise` must be "default" or "drop", got "pass""#,
+            ),
+        ] {
+            assert_eq!(Harness::<Demux>::try_new(config).err().as_deref(), Some(error));
+        }
     }
 }

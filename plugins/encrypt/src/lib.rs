@@ -166,11 +166,11 @@ mod tests {
                 r#","fields":["/a/b","/ab","/a"]"#,
                 "`fields[2]`: \"/a\" and \"/a/b\" are one in the other: leave one out",
             ),
-            (r#","format":"hex""#, "`format`: unknown variant `hex`, expected `base64` or `binary`"),
+            (r#","format":"hex""#, "`format` must be \"base64\" or \"binary\", got \"hex\""),
         ] {
             let config = format!(r#"{{"key":"{KEY}"{rest}}}"#);
             assert_eq!(Harness::<Encrypt>::try_new(&config).err().as_deref(), Some(error));
         }
-        assert_eq!(Harness::<Encrypt>::try_new("{}").err().as_deref(), Some("missing field `key`"));
+        assert_eq!(Harness::<Encrypt>::try_new("{}").err().as_deref(), Some("missing key `key`"));
     }
 }

@@ -86,7 +86,7 @@ fn marks_and_blank_lines_of_a_file_are_nothing() {
 fn a_configuration_that_cannot_be_meant_is_refused() {
     let table = |table: &str| json!({ "table": table });
     for (config, error) in [
-        (json!({}), "missing field `table`"),
+        (json!({}), "missing key `table`"),
         (table(""), "`table` is empty: its first line names the columns"),
         (table("s,n\n"), "`table` has no column \"symbol\", which `key` names, but \"s\", \"n\""),
         (table("symbol,n,n\n"), "`table` has two columns \"n\""),

@@ -85,13 +85,13 @@ mod tests {
     #[test]
     fn a_configuration_that_cannot_be_meant_is_refused() {
         for (config, error) in [
-            (r#"{"wehre":[]}"#, "unknown field `wehre`, expected `where` or `match`"),
-            (r#"{"match":"some"}"#, "`match`: unknown variant `some`, expected `all` or `any`"),
+            (r#"{"wehre":[]}"#, "unknown key `wehre`: did you mean `where`?"),
+            (r#"{"match":"some"}"#, "`match` must be \"all\" or \"any\", got \"some\""),
             (
                 r#"{"where":[{"field":"p","op":"exists"}]}"#,
-                "where[0]: \"p\" is not a JSON pointer: it must start with `/`, like \"/p\"",
+                "`where[0].field`: \"p\" is not a JSON pointer: it must start with `/`, like \"/p\"",
             ),
-            (r#"{"where":[{"field":"/p","op":"eq"}]}"#, "where[0]: this `op` needs a `value`"),
+            (r#"{"where":[{"field":"/p","op":"eq"}]}"#, "missing key `where[0].value`: this `op` needs it"),
         ] {
             assert_eq!(filter(config).err().as_deref(), Some(error));
         }

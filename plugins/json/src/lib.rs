@@ -169,7 +169,7 @@ mod tests {
             (r#"{"columns":["s","s"]}"#, "`columns[1]`: \"s\" is there twice: give each column its own name"),
             (
                 r#"{"columns":["s"],"types":"auto"}"#,
-                "`types`: unknown variant `auto`, expected `text` or `infer`",
+                "`types` must be \"text\" or \"infer\", got \"auto\"",
             ),
         ] {
             assert_eq!(Harness::<FromCsv>::try_new(config).err().as_deref(), Some(error));

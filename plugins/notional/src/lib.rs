@@ -39,8 +39,8 @@ impl Plugin for Notional {
         Ok(Self {
             // As JSON: what is no number is rejected, which a field that crosses as a number could not tell from
             // one that is not there.
-            price: description.json(&config.price)?,
-            quantity: description.json(&config.quantity)?,
+            price: description.json(&config.price).map_err(|error| format!("`price`: {error}"))?,
+            quantity: description.json(&config.quantity).map_err(|error| format!("`quantity`: {error}"))?,
             notional: description.edit("/notional")?,
             above: config.above,
         })
@@ -128,6 +128,20 @@ mod tests {
         let config = r#"{"price":"/data/p","quantity":"/data/q","above":0}"#;
         let sent = process(config, r#"{"data":{"p":"2","q":"3"}}"#);
         assert_eq!(sent.texts(), [r#"{"data":{"p":"2","q":"3"},"notional":6.0}"#]);
+    }
+
+    #[test]
+    fn a_configuration_that_cannot_be_meant_is_refused() {
+        for (config, error) in [
+            (r#"{"price":"p"}"#, "`price`: \"p\" is not a JSON pointer: it must start with `/`, like \"/p\""),
+            (
+                r#"{"quantity":"q"}"#,
+                "`quantity`: \"q\" is not a JSON pointer: it must start with `/`, like \"/q\"",
+            ),
+            (r#"{"above":"100"}"#, "`above` must be a number, got a string"),
+        ] {
+            assert_eq!(Harness::<Notional>::try_new(config).err().as_deref(), Some(error));
+        }
     }
 
     #[test]

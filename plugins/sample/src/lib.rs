@@ -186,8 +186,8 @@ mod tests {
     #[test]
     fn a_configuration_that_cannot_be_meant_is_refused() {
         for (config, error) in [
-            (r#"{"every":0}"#, "`every`: invalid value: integer `0`, expected a nonzero u64"),
-            (r#"{"every":1.5}"#, "`every`: invalid type: floating point `1.5`, expected a nonzero u64"),
+            (r#"{"every":0}"#, "`every` must be a whole number of at least 1, got 0"),
+            (r#"{"every":1.5}"#, "`every` must be a whole number, got 1.5"),
             (r#"{"share":1.5}"#, "`share`: 1.5 is not between 0 and 1: take 0.1 for every tenth message"),
             (r#"{"share":0.5,"every":2}"#, "`every` = 2 and `share` = 0.5 exclude each other: leave one out"),
             (
@@ -195,8 +195,8 @@ mod tests {
                 "`key` = \"/s\" goes with `every`: `share` takes each message by chance, so leave `key` out",
             ),
             (r#"{"key":"s"}"#, "`key`: \"s\" is not a JSON pointer: it must start with `/`, like \"/s\""),
-            (r#"{"max_keys":0}"#, "`max_keys`: invalid value: integer `0`, expected a nonzero usize"),
-            (r#"{"evry":2}"#, "unknown field `evry`, expected one of `every`, `share`, `key`, `max_keys`"),
+            (r#"{"max_keys":0}"#, "`max_keys` must be a whole number of at least 1, got 0"),
+            (r#"{"evry":2}"#, "unknown key `evry`: did you mean `every`?"),
         ] {
             assert_eq!(Harness::<Sample>::try_new(config).err().as_deref(), Some(error));
         }

@@ -141,14 +141,14 @@ fn what_is_not_json_is_rejected() {
 #[test]
 fn a_configuration_that_cannot_be_meant_is_refused() {
     for (config, error) in [
-        (r#"{"max":0}"#, "`max`: invalid value: integer `0`, expected a nonzero usize"),
+        (r#"{"max":0}"#, "`max` must be a whole number of at least 1, got 0"),
         (r#"{"max":1000000}"#, "`max`: 1000000 is too many to remember: take at most 500000"),
         (r#"{"per":"0s"}"#, "`per`: \"0s\" is no stretch of time: take one such as \"1s\""),
         (
             r#"{"max":1000,"max_keys":501}"#,
             "`max_keys`: 501 keys of 1000 messages each are too many to remember: take at most 500",
         ),
-        (r#"{"when_over":"wait"}"#, "`when_over`: unknown variant `wait`, expected `drop` or `latest`"),
+        (r#"{"when_over":"wait"}"#, "`when_over` must be \"drop\" or \"latest\", got \"wait\""),
         (r#"{"key":"s"}"#, "`key`: \"s\" is not a JSON pointer: it must start with `/`, like \"/s\""),
     ] {
         assert_eq!(Harness::<Throttle>::try_new(config).err().as_deref(), Some(error));

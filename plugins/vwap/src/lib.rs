@@ -15,7 +15,7 @@ use tidemill_plugin::event_time::EventTime;
 use tidemill_plugin::keyed::{Key, parts};
 use tidemill_plugin::windows::{Aggregation, Window, WindowKind, WindowRules, Windows};
 use tidemill_plugin::{
-    Description, Emission, Emissions, Json, Message, Out, Part, Plugin, Result, export, metrics,
+    Description, Emission, Emissions, Json, Message, Out, Part, Plugin, Result, duration, export, metrics,
 };
 
 export!(Vwap);
@@ -115,7 +115,7 @@ impl Plugin for Vwap {
     type Config = Config;
 
     fn new(config: Config, description: &mut Description) -> Result<Self> {
-        if config.window.is_zero() {
+        if duration::milliseconds("window", config.window)? == 0 {
             return Err("`window` must be longer than 0".into());
         }
         if config.max_symbols == 0 {
@@ -129,11 +129,15 @@ impl Plugin for Vwap {
             idle_close: config.idle_close,
             max_keys: config.max_symbols,
         };
+        let field = |key: &str, pointer: &str, description: &mut Description| {
+            description.json(pointer).map_err(|error| format!("`{key}`: {error}"))
+        };
         Ok(Self {
             symbol: Key::compile("`symbol`", [&config.symbol], description)?,
-            price: description.json(&config.price)?,
-            quantity: description.json(&config.quantity)?,
-            time: EventTime::compile(&config.time, description)?,
+            price: field("price", &config.price, description)?,
+            quantity: field("quantity", &config.quantity, description)?,
+            time: EventTime::compile(&config.time, description)
+                .map_err(|error| format!("`time`: {error}"))?,
             conditions: Conditions::compile(&config.rules, Match::All, description)?,
             windows: Windows::try_new(&rules, Trades, description)?,
         })

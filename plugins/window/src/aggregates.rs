@@ -110,20 +110,21 @@ impl Aggregates {
     ) -> Result<Self> {
         let mut aggregates = Self { all: Vec::new(), numbers: 0, meaning: String::new() };
         for (name, Rule { op, field, weight }) in rules {
-            let wrong = |why: &str| format!("aggregates.{name}: {why}");
             if taken.contains(&name.as_str()) {
-                return Err(
-                    wrong("the name stands for something else in what is emitted: give it another").into()
-                );
+                return Err(format!(
+                    "`aggregates.{name}`: the name stands for something else in what is emitted: give it another"
+                )
+                .into());
             }
             let mut input = |key: &str, pointer: &Option<String>, is_needed: bool| -> Result<usize> {
+                let key = format!("aggregates.{name}.{key}");
                 match (pointer, is_needed) {
                     (Some(pointer), true) => {
                         let place = inputs.place(pointer, description);
-                        place.map_err(|error| wrong(&format!("`{key}`: {error}")).into())
+                        place.map_err(|error| format!("`{key}`: {error}").into())
                     }
-                    (None, true) => Err(wrong(&format!("this `op` needs a `{key}`")).into()),
-                    (Some(_), false) => Err(wrong(&format!("this `op` takes no `{key}`")).into()),
+                    (None, true) => Err(format!("missing key `{key}`: this `op` needs it").into()),
+                    (Some(_), false) => Err(format!("`{key}`: this `op` takes none").into()),
                     (None, false) => Ok(0),
                 }
             };

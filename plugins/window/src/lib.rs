@@ -94,7 +94,7 @@ impl Config {
                 None if of.contains(&kind) => {
                     let kind = format!("{kind:?}").to_lowercase();
                     Err(format!(
-                        "`{key}` is missing: windows of `kind = \"{kind}\"` need it, such as `{key} = \"10s\"`"
+                        "missing key `{key}`: windows of `kind = \"{kind}\"` need it, such as `{key} = \"10s\"`"
                     ))
                 }
                 default => Ok(default.unwrap_or_default()),
