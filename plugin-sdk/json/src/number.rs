@@ -21,6 +21,44 @@ pub(crate) fn parse(number: &[u8]) -> Option<f64> {
     number.is_finite().then_some(number)
 }
 
+/// A decimal number that is whole, exactly: `7`, `7.0` and `70e-1` alike.
+pub(crate) fn whole(number: &[u8]) -> Option<i64> {
+    let number = std::str::from_utf8(number).ok()?;
+    if let Ok(plain) = number.parse() {
+        return Some(plain);
+    }
+    let (negative, unsigned) = match number.strip_prefix('-') {
+        Some(unsigned) => (true, unsigned),
+        None => (false, number.strip_prefix('+').unwrap_or(number)),
+    };
+    let (mantissa, exponent) = match unsigned.split_once(['e', 'E']) {
+        Some((mantissa, exponent)) => (mantissa, exponent.parse::<i64>().ok()?),
+        None => (unsigned, 0),
+    };
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    if whole.is_empty() && fraction.is_empty() {
+        return None;
+    }
+    let fraction = fraction.trim_end_matches('0');
+    if exponent == 0 && !fraction.is_empty() {
+        // As prices are, most of which are no whole numbers.
+        return None;
+    }
+    let digits = format!("{whole}{fraction}");
+    if !digits.bytes().all(|digit| digit.is_ascii_digit()) {
+        return None;
+    }
+    let significant = digits.trim_end_matches('0');
+    if significant.is_empty() {
+        return Some(0);
+    }
+    // Tens behind the digits that are not 0: all that are in front of the point, and what the exponent says.
+    let places = i64::try_from(whole.len()).ok()?.checked_sub(i64::try_from(significant.len()).ok()?)?;
+    let scale = 10i128.checked_pow(u32::try_from(places.checked_add(exponent)?).ok()?)?;
+    let magnitude = significant.parse::<i128>().ok()?.checked_mul(scale)?;
+    i64::try_from(if negative { -magnitude } else { magnitude }).ok()
+}
+
 /// Appends a finite number as the shortest JSON that reads as the same `f64`.
 pub(crate) fn append(number: f64, out: &mut Vec<u8>) {
     out.extend_from_slice(zmij::Buffer::new().format_finite(number).as_bytes());
@@ -86,10 +124,65 @@ mod tests {
         }
     }
 
+    #[test]
+    fn whole_numbers_are_exact_however_they_are_written() {
+        for (text, number) in [
+            ("7", 7),
+            ("-7.0", -7),
+            ("+7.", 7),
+            ("7e0", 7),
+            ("70.0e-1", 7),
+            ("0.7E+1", 7),
+            ("007.00", 7),
+            ("1.5e3", 1500),
+            ("0e99", 0),
+            ("-0.0", 0),
+            (".0", 0),
+            ("9007199254740993.0", 9007199254740993),
+            ("9223372036854775807", i64::MAX),
+            ("-9223372036854775808.0", i64::MIN),
+            ("9223372036854775807000e-3", i64::MAX),
+        ] {
+            assert_eq!(whole(text.as_bytes()), Some(number), "{text}");
+        }
+        for text in [
+            "",
+            "-",
+            "+",
+            ".",
+            "e1",
+            "7.5",
+            "75e-1",
+            "1e-1",
+            "9223372036854775808",
+            "1e19",
+            "1e400",
+            "1e",
+            "7.0.0",
+            "--7",
+            "+-7",
+            "7e9223372036854775807",
+            "1e99999999999999999999",
+            " 7",
+            "7 ",
+            "1_0",
+            "NaN",
+            "٣",
+        ] {
+            assert_eq!(whole(text.as_bytes()), None, "{text}");
+        }
+    }
+
     proptest! {
         #[test]
         fn the_short_way_is_as_exact_as_the_long_one(text in "-?[0-9]{0,16}(\\.[0-9]{0,16})?") {
             prop_assert_eq!(parse(text.as_bytes()), text.parse::<f64>().ok());
+        }
+
+        #[test]
+        fn a_whole_number_is_the_one_that_is_read(text in "-?[0-9]{0,12}(\\.[0-9]{0,3})?(e-?[0-3])?") {
+            let number = text.parse::<f64>().ok().filter(|number| number.fract() == 0.0);
+            prop_assert_eq!(whole(text.as_bytes()).map(|whole| whole as f64), number);
         }
 
         #[test]

@@ -56,16 +56,13 @@ impl<'a> Value<'a> {
     /// what is neither, or too large.
     #[inline]
     pub fn number(self) -> Option<f64> {
-        match self.between_quotes() {
-            None => number::parse(self.raw),
-            Some(digits) if digits.contains(&b'\\') => number::parse(string::unescape(digits)?.as_bytes()),
-            Some(digits) => number::parse(digits),
-        }
+        self.decimal(number::parse)
     }
 
-    /// A number without a point or exponent, exactly.
+    /// A whole number, exactly, as a JSON number or as a decimal string: 7 is `7`, `7.0` and `7e0`. `None` for what
+    /// is none, or does not fit.
     pub fn integer(self) -> Option<i64> {
-        std::str::from_utf8(self.between_quotes().unwrap_or(self.raw)).ok()?.parse().ok()
+        self.decimal(number::whole)
     }
 
     /// What a string says, its escapes read. Borrows from the document if there are none.
@@ -109,6 +106,15 @@ impl<'a> Value<'a> {
     pub fn members(self) -> impl Iterator<Item = (Value<'a>, Value<'a>)> {
         plain::members(self.raw)
             .map(|(name, value)| (Value::new(&self.raw[name]), Value::new(&self.raw[value])))
+    }
+
+    #[inline]
+    fn decimal<N>(self, read: impl FnOnce(&[u8]) -> Option<N>) -> Option<N> {
+        match self.between_quotes() {
+            None => read(self.raw),
+            Some(digits) if digits.contains(&b'\\') => read(string::unescape(digits)?.as_bytes()),
+            Some(digits) => read(digits),
+        }
     }
 
     #[inline]

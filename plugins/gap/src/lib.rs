@@ -147,6 +147,9 @@ impl Plugin for Gap {
             Some(None) => return Err("the message has no first number".into()),
             Some(Some(first)) => first.integer().ok_or("the first number is no whole number")?,
         };
+        if first > number {
+            return Err(format!("the first number is {first}, which is behind the last, {number}").into());
+        }
         let connection = hash(message.metadata(self.connection));
         let (missing, is_same_connection) = match self.arrive(&key, first, number, connection) {
             Arrival::Next { missing, is_same_connection } => (missing, is_same_connection),

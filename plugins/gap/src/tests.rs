@@ -54,6 +54,35 @@ fn a_range_begins_where_the_one_before_ends_or_inside_it() {
 }
 
 #[test]
+fn a_number_is_the_same_however_it_is_written() {
+    let mut plugin = gap(r#"{"first":"/U","mark":"/missing"}"#);
+    let messages = [
+        r#"{"U":1,"u":7.0}"#,
+        r#"{"U":"8","u":"8.00"}"#,
+        r#"{"U":9e0,"u":0.9e1}"#,
+        r#"{"U":"\u0031\u0030","u":9007199254740993.0}"#,
+        r#"{"U":9007199254740994,"u":"9007199254740994"}"#,
+    ];
+    assert_eq!(plugin.process(messages).texts(), messages);
+    assert!(!plugin.host.counters.contains_key(MISSING));
+    let no_numbers = [r#"{"U":1,"u":7.5}"#, r#"{"U":1,"u":1e400}"#, r#"{"U":1,"u":9223372036854775808}"#];
+    let rejected = plugin.process(no_numbers).rejected;
+    assert!(rejected.iter().all(|(_, reason)| reason == "the sequence is no whole number"), "{rejected:?}");
+    assert_eq!(rejected.len(), no_numbers.len());
+}
+
+#[test]
+fn a_range_that_ends_before_it_begins_is_rejected_and_changes_nothing() {
+    let mut plugin = gap(r#"{"first":"/U","mark":"/missing"}"#);
+    let processed =
+        plugin.process([r#"{"U":1,"u":5}"#, r#"{"U":90,"u":60}"#, r#"{"U":6,"u":5}"#, r#"{"U":6,"u":6}"#]);
+    assert_eq!(processed.texts(), [r#"{"U":1,"u":5}"#, r#"{"U":6,"u":6}"#]);
+    let behind = |first, last| format!("the first number is {first}, which is behind the last, {last}");
+    assert_eq!(processed.rejected, [(1, behind(90, 60)), (2, behind(6, 5))]);
+    assert!(!plugin.host.counters.contains_key(MISSING));
+}
+
+#[test]
 fn each_key_has_numbers_of_its_own_and_what_has_none_passes() {
     let mut plugin = gap(r#"{"key":"/s","mark":"/missing"}"#);
     let messages = [
