@@ -1,11 +1,11 @@
 //! The table of a configuration: rows by their key, each as what it adds to a message.
 
 use serde::Deserialize;
-use serde_json::Value as Tree;
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use tidemill_plugin::csv::Separator;
-use tidemill_plugin::json::Value;
+use tidemill_plugin::json::{Fields, Kind, Value};
 use tidemill_plugin::{Description, Edit, Result};
 
 /// What some programs write at the start of a file in UTF-8.
@@ -51,22 +51,23 @@ impl<'d> Members<'d> {
         Ok(Self { into, columns: HashMap::new(), description })
     }
 
-    /// What a row adds that has these columns.
-    fn row(&mut self, columns: Vec<(&str, Tree)>) -> Result<Row> {
+    /// What a row adds that has these columns, their values as JSON.
+    fn row(&mut self, columns: Vec<(Cow<'_, str>, String)>) -> Result<Row> {
         if let Some(into) = self.into {
-            let object: Tree = columns.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-            return Ok(Row(vec![(into, object.to_string().into())]));
+            let members = columns.iter().map(|(name, json)| format!("{}:{json}", quoted(name)));
+            let object = format!("{{{}}}", members.collect::<Vec<_>>().join(","));
+            return Ok(Row(vec![(into, object.into())]));
         }
         let mut members = Vec::with_capacity(columns.len());
-        for (name, value) in columns {
-            let edit = match self.columns.get(name) {
+        for (name, json) in columns {
+            let edit = match self.columns.get(name.as_ref()) {
                 Some(edit) => *edit,
                 None => {
                     let pointer = format!("/{}", name.replace('~', "~0").replace('/', "~1"));
-                    *self.columns.entry(name.to_owned()).or_insert(self.description.edit(&pointer)?)
+                    *self.columns.entry(name.into_owned()).or_insert(self.description.edit(&pointer)?)
                 }
             };
-            members.push((edit, value.to_string().into()));
+            members.push((edit, json.into()));
         }
         Ok(Row(members))
     }
@@ -116,27 +117,44 @@ impl Table {
                 .into());
             }
             let others = names.iter().zip(&record).enumerate().filter(|(nth, _)| *nth != place);
-            let columns = others.map(|(_, (name, field))| (name.as_ref(), Tree::from(field.as_ref())));
+            let columns = others.map(|(_, (name, field))| (name.as_ref().into(), quoted(field)));
             table.add(&record[place], number, members.row(columns.collect())?)?;
         }
         Ok(table)
     }
 
+    /// Values stay as they are written, whatever their numbers are.
     fn of_json(text: &str, key: &str, members: &mut Members<'_>) -> Result<Self> {
-        let rows: Vec<serde_json::Map<String, Tree>> = serde_json::from_str(text)
-            .map_err(|error| format!("`table` is no JSON list of objects, one for each row: {error}"))?;
+        let wrong = |why: &str| format!("`table` is no JSON list of objects, one for each row: {why}");
+        let mut fields = Fields::default();
+        let whole = fields.add("")?;
+        let found = fields.find(text).map_err(|error| wrong(&error.to_string()))?;
+        let Some(rows) = found.get(whole).filter(|rows| rows.kind() == Kind::Array) else {
+            return Err(wrong("it is something else").into());
+        };
         let mut table = Self { rows: HashMap::new() };
-        for (row, number) in rows.iter().zip(1..) {
-            let value = row
-                .get(key)
-                .ok_or_else(|| format!("`table`: row {number} has no {key:?}, which `key` names"))?;
-            let json = value.to_string();
-            let label = Value::of_checked(json.as_bytes()).label();
-            let columns = row
-                .iter()
-                .filter(|(name, _)| *name != key)
-                .map(|(name, value)| (name.as_str(), value.clone()));
-            table.add(&label, number, members.row(columns.collect())?)?;
+        for (row, number) in rows.elements().zip(1..) {
+            if row.kind() != Kind::Object {
+                return Err(wrong(&format!("row {number} is something else")).into());
+            }
+            let mut label = None;
+            let mut columns: Vec<(Cow<'_, str>, String)> = Vec::new();
+            for (name, value) in row.members() {
+                let name = name
+                    .string()
+                    .ok_or_else(|| wrong(&format!("row {number} has a name that is no text")))?;
+                if columns.iter().any(|(known, _)| *known == name) || name == key && label.is_some() {
+                    return Err(format!("`table`: row {number} has {name:?} twice").into());
+                }
+                if name == key {
+                    label = Some(value.label());
+                } else {
+                    columns.push((name, compact(value.raw())));
+                }
+            }
+            let label =
+                label.ok_or_else(|| format!("`table`: row {number} has no {key:?}, which `key` names"))?;
+            table.add(&label, number, members.row(columns)?)?;
         }
         Ok(table)
     }
@@ -173,4 +191,22 @@ impl Row {
 
 fn listed<S: AsRef<str>>(names: &[S]) -> String {
     names.iter().map(|name| format!("{:?}", name.as_ref())).collect::<Vec<_>>().join(", ")
+}
+
+/// A text as JSON.
+fn quoted(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
+/// JSON without the blanks around its values, of which a message may be one line.
+fn compact(json: &[u8]) -> String {
+    let (mut is_in_string, mut is_escaped) = (false, false);
+    let is_kept = |byte: &u8| {
+        let is_kept = is_in_string || !byte.is_ascii_whitespace();
+        is_in_string ^= *byte == b'"' && !is_escaped;
+        is_escaped = *byte == b'\\' && !is_escaped;
+        is_kept
+    };
+    let bytes = json.iter().copied().filter(is_kept).collect();
+    String::from_utf8(bytes).expect("of UTF-8 only blanks were left out")
 }

@@ -59,6 +59,35 @@ fn a_row_becomes_one_member_where_that_is_wanted() {
 }
 
 #[test]
+fn numbers_of_a_table_and_of_messages_keep_every_digit() {
+    let table = r#"[
+        { "id": 12345678901234567890123, "v": [ 9007199254740993, 1e400, 0.10 ], "say \"hi\\": "a  \" b\\" },
+        { "id": 12345678901234567890124, "v": 1 }
+    ]"#;
+    let into = json!({ "table": table, "format": "json", "key": "id", "by": "/n", "into": "/row" });
+    let message = r#"{"n":12345678901234567890123,"p":1e400}"#;
+    let row = r#""v":[9007199254740993,1e400,0.10],"say \"hi\\":"a  \" b\\""#;
+    assert_eq!(
+        enrich(&into).unwrap().process([message]).texts(),
+        [format!(r#"{{"n":12345678901234567890123,"p":1e400,"row":{{{row}}}}}"#)]
+    );
+    let mut members = enrich(&json!({ "table": table, "format": "json", "key": "id", "by": "/n" })).unwrap();
+    assert_eq!(
+        members.process([message]).texts(),
+        [format!(r#"{{"n":12345678901234567890123,"p":1e400,{row}}}"#)]
+    );
+    let mut csv = enrich(
+        &json!({ "table": "id,v\n9007199254740993,1\n9007199254740992,2\n", "key": "id", "by": "/n" }),
+    )
+    .unwrap();
+    let messages = ["9007199254740993", r#""9007199254740992""#, "9007199254740993.0", "9007199254740991"];
+    let messages = messages.map(|number| format!(r#"{{"n":{number}}}"#));
+    let got = csv.process(messages.clone());
+    let added = |nth: usize, value| messages[nth].replace('}', &format!(r#","v":"{value}"}}"#));
+    assert_eq!(got.texts(), [added(0, 1), added(1, 2), messages[2].clone(), messages[3].clone()]);
+}
+
+#[test]
 fn a_message_without_a_row_passes_or_is_dropped_or_rejected() {
     let messages = [r#"{"s":"SOL"}"#, "{}", r#"{"s":"BTC"}"#];
     let process = |missing: &str| {
@@ -94,6 +123,18 @@ fn a_configuration_that_cannot_be_meant_is_refused() {
         (table("symbol,n\nBTC,1\nBTC,2"), "`table`: row 3 has the key \"BTC\", which a row before it has"),
         (table("symbol,n\n\"BTC,1"), "`table`: not CSV: the quote at byte 9 is not closed"),
         (json!({ "table": "[{}]", "format": "json" }), "`table`: row 1 has no \"symbol\", which `key` names"),
+        (
+            json!({ "table": r#"[{"symbol":1,"a":1,"a":2}]"#, "format": "json" }),
+            "`table`: row 1 has \"a\" twice",
+        ),
+        (
+            json!({ "table": "[{\"symbol\":1},2]", "format": "json" }),
+            "`table` is no JSON list of objects, one for each row: row 2 is something else",
+        ),
+        (
+            json!({ "table": "[", "format": "json" }),
+            "`table` is no JSON list of objects, one for each row: not JSON (at byte 1)",
+        ),
         (
             json!({ "table": TABLE, "by": "s" }),
             "`by`: \"s\" is not a JSON pointer: it must start with `/`, like \"/s\"",

@@ -7,7 +7,7 @@
 use serde::Deserialize;
 use std::collections::BTreeSet;
 use tidemill_plugin::csv::Separator;
-use tidemill_plugin::json::{Fields, Value};
+use tidemill_plugin::json::Fields;
 use tidemill_plugin::{Description, Message, Out, Plugin, Result, export};
 
 export!(FromCsv);
@@ -80,13 +80,11 @@ impl Plugin for FromCsv {
     }
 }
 
-/// Whether a field is `true`, `false` or a number as JSON has them, and not too large for its readers.
+/// Whether a field is `true`, `false` or a number as JSON has them, however large.
 fn stands_for_itself(field: &str) -> bool {
     match field.as_bytes() {
         b"true" | b"false" => true,
-        [b'-' | b'0'..=b'9', .., b'0'..=b'9'] | [b'0'..=b'9'] => {
-            Fields::default().find(field).is_ok() && Value::of_checked(field.as_bytes()).number().is_some()
-        }
+        [b'-' | b'0'..=b'9', .., b'0'..=b'9'] | [b'0'..=b'9'] => Fields::default().find(field).is_ok(),
         _ => false,
     }
 }
@@ -95,6 +93,8 @@ fn stands_for_itself(field: &str) -> bool {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use serde_json::value::RawValue;
+    use std::collections::HashMap;
     use tidemill_plugin::testing::{Harness, Processed};
 
     const TWO: &str = r#"{"columns":["s","p"]}"#;
@@ -137,7 +137,9 @@ mod tests {
             (" 1", r#"" 1""#),
             ("1 2", r#""1 2""#),
             ("NaN", r#""NaN""#),
-            ("1e999", r#""1e999""#),
+            ("9007199254740993", "9007199254740993"),
+            ("0.1000000000000000055511151231257827", "0.1000000000000000055511151231257827"),
+            ("1e400", "1e400"),
         ] {
             assert_eq!(process(INFER, field).texts(), [format!(r#"{{"v":{value}}}"#)]);
         }
@@ -167,10 +169,7 @@ mod tests {
                 "`columns`: [] makes empty objects: name the fields, such as [\"s\", \"p\"]",
             ),
             (r#"{"columns":["s","s"]}"#, "`columns[1]`: \"s\" is there twice: give each column its own name"),
-            (
-                r#"{"columns":["s"],"types":"auto"}"#,
-                "`types` must be \"text\" or \"infer\", got \"auto\"",
-            ),
+            (r#"{"columns":["s"],"types":"auto"}"#, "`types` must be \"text\" or \"infer\", got \"auto\""),
         ] {
             assert_eq!(Harness::<FromCsv>::try_new(config).err().as_deref(), Some(error));
         }
@@ -192,9 +191,10 @@ mod tests {
             let mut line = String::new();
             Separator::default().append_field(&field, &mut line);
             let processed = process(INFER, &line);
-            let object: serde_json::Value = serde_json::from_str(processed.texts()[0]).unwrap();
-            let is_number = field.parse::<f64>().is_ok_and(f64::is_finite) && serde_json::from_str::<f64>(&field).is_ok();
-            prop_assert_eq!(object["v"].is_number(), is_number);
+            let object: HashMap<String, Box<RawValue>> = serde_json::from_str(processed.texts()[0]).unwrap();
+            let is_json = serde_json::from_str::<&RawValue>(&field).is_ok();
+            let is_number = is_json && field.trim() == field && field.parse::<f64>().is_ok();
+            prop_assert_eq!(object["v"].get() == field, is_number || matches!(&*field, "true" | "false" | "null"));
         }
     }
 }
