@@ -21,6 +21,6 @@ pub use document::Document;
 pub use edit::{Change, EditError, Edits};
 pub use fields::{Field, Fields, Found, Span};
 pub use invalid::{Invalid, MAX_DEPTH};
-pub use pointer::InvalidPointer;
+pub use pointer::{InvalidPointer, Pointers, names};
 pub use tree::InvalidMember;
 pub use value::{Kind, Value};

@@ -21,7 +21,7 @@
 //! `tidemill-json`, with which the host reads messages, too.
 
 pub use tidemill_json::{
-    Document, Field, Fields, Found, Invalid, InvalidPointer, Kind, MAX_DEPTH, Span, Value,
+    Document, Field, Fields, Found, Invalid, InvalidPointer, Kind, MAX_DEPTH, Pointers, Span, Value, names,
 };
 
 use crate::{Message, Result};

@@ -3,48 +3,35 @@
 //! Of two members with one name a field is found in the last, so that what is in the first would go on as it is.
 
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt;
+use tidemill_plugin::json::Pointers;
 
-/// The names that lead to fields, as a tree.
-#[derive(Debug, Default)]
-pub(crate) struct Ways {
-    inside: BTreeMap<String, Ways>,
+/// Goes through a message, on the ways that lead to fields.
+///
+/// # Errors
+/// The name that stands twice.
+pub(crate) fn refuse(message: &[u8], fields: &Pointers) -> Result<(), String> {
+    let mut reader = serde_json::Deserializer::from_slice(message);
+    Way(fields).deserialize(&mut reader).map_err(|error| error.to_string())
 }
 
-impl Ways {
-    /// The ways to what these JSON pointers name.
-    pub(crate) fn to<'p>(pointers: impl IntoIterator<Item = &'p str>) -> Self {
-        let mut root = Self::default();
-        for pointer in pointers {
-            let names = pointer.split('/').skip(1).map(|name| name.replace("~1", "/").replace("~0", "~"));
-            names.fold(&mut root, |ways, name| ways.inside.entry(name).or_default());
-        }
-        root
-    }
+/// How far the way has gone.
+#[derive(Clone, Copy)]
+struct Way<'p>(&'p Pointers);
 
-    /// Goes through a message.
-    ///
-    /// # Errors
-    /// The name that stands twice.
-    pub(crate) fn are_clear(&self, message: &[u8]) -> Result<(), String> {
-        let mut reader = serde_json::Deserializer::from_slice(message);
-        self.deserialize(&mut reader).map_err(|error| error.to_string())
-    }
-}
-
-impl<'de> DeserializeSeed<'de> for &Ways {
+impl<'de> DeserializeSeed<'de> for Way<'_> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        if self.inside.is_empty() {
+        if !self.0.is_followed() {
             return deserializer.deserialize_ignored_any(IgnoredAny).map(drop);
         }
         deserializer.deserialize_any(self)
     }
 }
 
-impl<'de> Visitor<'de> for &Ways {
+impl<'de> Visitor<'de> for Way<'_> {
     type Value = ();
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -54,14 +41,15 @@ impl<'de> Visitor<'de> for &Ways {
     fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<(), A::Error> {
         let mut seen = BTreeSet::new();
         while let Some(name) = members.next_key::<String>()? {
-            let Some((name, ways)) = self.inside.get_key_value(&name) else {
+            let Some(inside) = self.0.inside(&name) else {
                 members.next_value::<IgnoredAny>()?;
                 continue;
             };
-            if !seen.insert(name) {
+            if seen.contains(&name) {
                 return Err(A::Error::custom(format!("{name:?} stands twice in one object")));
             }
-            members.next_value_seed(ways)?;
+            seen.insert(name);
+            members.next_value_seed(Way(inside))?;
         }
         Ok(())
     }

@@ -5,7 +5,7 @@
 
 mod ambiguity;
 
-use ambiguity::Ways;
+use tidemill_plugin::json::Pointers;
 use tidemill_plugin::{Description, Message, Out, Plugin, Result, export, random};
 use tidemill_seal::{Chance, Cipher, Config, Format, Target, to_base64};
 
@@ -17,8 +17,8 @@ const NUMBER_BYTES: usize = 6;
 struct Encrypt {
     cipher: Cipher,
     target: Target,
-    /// The names that lead to the fields.
-    ways: Ways,
+    /// What leads to the fields.
+    fields: Pointers,
 }
 
 impl Plugin for Encrypt {
@@ -26,9 +26,11 @@ impl Plugin for Encrypt {
 
     fn new(config: Config, description: &mut Description) -> Result<Self> {
         let (cipher, target) = config.build(description)?;
-        let fields: &[_] = if let Target::Fields(members) = &target { members } else { &[] };
-        let ways = Ways::to(fields.iter().map(|member| member.pointer.as_str()));
-        Ok(Self { cipher, target, ways })
+        let mut fields = Pointers::default();
+        if let Target::Fields(members) = &target {
+            members.iter().try_for_each(|member| fields.add(&member.pointer))?;
+        }
+        Ok(Self { cipher, target, fields })
     }
 
     fn process(&mut self, message: Message<'_>, out: &mut Out<'_>) -> Result {
@@ -41,7 +43,7 @@ impl Plugin for Encrypt {
                 out.emit().binary(true).bytes(&seal(message.as_bytes())?);
             }
             Target::Fields(members) => {
-                self.ways.are_clear(message.as_bytes())?;
+                ambiguity::refuse(message.as_bytes(), &self.fields)?;
                 out.forward();
                 for member in members {
                     if let Some(value) = message.get(member.field) {

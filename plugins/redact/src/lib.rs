@@ -9,8 +9,9 @@ mod walk;
 
 use patterns::Patterns;
 use serde::Deserialize;
+use tidemill_plugin::json::Pointers;
 use tidemill_plugin::{Description, Message, Out, Plugin, Result, export, log};
-use walk::{Places, redact};
+use walk::redact;
 
 export!(Redact);
 
@@ -30,7 +31,7 @@ fn stars() -> String {
 }
 
 struct Redact {
-    places: Places,
+    fields: Pointers,
     patterns: Patterns,
     /// What was written of the message in hand.
     written: Vec<u8>,
@@ -44,16 +45,16 @@ impl Plugin for Redact {
         if config.fields.is_empty() && config.patterns.is_empty() {
             log::warn("nothing is redacted: `fields` and `patterns` are empty");
         }
-        Ok(Self {
-            places: Places::new(&config.fields)?,
-            patterns: Patterns::new(&config.patterns, config.replace)?,
-            written: Vec::new(),
-        })
+        let mut fields = Pointers::default();
+        for (nth, pointer) in config.fields.iter().enumerate() {
+            fields.add(pointer).map_err(|error| format!("`fields[{nth}]`: {error}"))?;
+        }
+        Ok(Self { fields, patterns: Patterns::new(&config.patterns, config.replace)?, written: Vec::new() })
     }
 
     fn process(&mut self, message: Message<'_>, out: &mut Out<'_>) -> Result {
         self.written.clear();
-        if redact(message.as_bytes(), &self.places, &self.patterns, &mut self.written) {
+        if redact(message.as_bytes(), &self.fields, &self.patterns, &mut self.written) {
             out.emit().bytes(&self.written);
         } else {
             out.forward();

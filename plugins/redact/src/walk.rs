@@ -2,40 +2,16 @@
 
 use crate::patterns::Patterns;
 use std::borrow::Cow;
-use std::collections::BTreeMap;
-use tidemill_plugin::Result;
-use tidemill_plugin::json::{Fields, Value};
+use tidemill_plugin::json::{Pointers, Value};
 
-/// The values that are redacted whole: the names and places of JSON pointers, as a tree.
-#[derive(Debug, Default)]
-pub(crate) struct Places {
-    inside: BTreeMap<String, Places>,
-    /// The value at this place is redacted.
-    is_redacted: bool,
-}
-
-/// Appends a message without what is to be redacted to `written`. If there is nothing, says false, and what is
-/// written does not matter.
-pub(crate) fn redact(message: &[u8], places: &Places, patterns: &Patterns, written: &mut Vec<u8>) -> bool {
+/// Appends a message without what is to be redacted to `written`: what `fields` lead to, and what patterns find. If
+/// there is nothing, says false, and what is written does not matter.
+pub(crate) fn redact(message: &[u8], fields: &Pointers, patterns: &Patterns, written: &mut Vec<u8>) -> bool {
     let mut walk = Walk { message, at: 0, patterns, written, copied: 0 };
-    walk.value(Some(places));
+    walk.value(Some(fields));
     let is_redacted = walk.copied > 0;
     walk.written.extend_from_slice(&message[walk.copied..]);
     is_redacted
-}
-
-impl Places {
-    /// The places of these pointers.
-    pub(crate) fn new(pointers: &[String]) -> Result<Self> {
-        let mut root = Self::default();
-        for (nth, pointer) in pointers.iter().enumerate() {
-            Fields::default().add(pointer).map_err(|error| format!("`fields[{nth}]`: {error}"))?;
-            let names = pointer.split('/').skip(1).map(|name| name.replace("~1", "/").replace("~0", "~"));
-            let place = names.fold(&mut root, |place, name| place.inside.entry(name).or_default());
-            place.is_redacted = true;
-        }
-        Ok(root)
-    }
 }
 
 /// How far the way has gone.
@@ -50,16 +26,16 @@ struct Walk<'a> {
 
 impl<'a> Walk<'a> {
     /// Goes through a value, the blanks before it included. Calls itself as deep as messages may be nested.
-    fn value(&mut self, place: Option<&Places>) {
+    fn value(&mut self, place: Option<&Pointers>) {
         self.blanks();
-        if place.is_some_and(|place| place.is_redacted) {
+        if place.is_some_and(Pointers::is_meant) {
             let start = self.at;
             self.skip();
             let patterns = self.patterns;
             return self.replace(start, patterns.replace_json());
         }
         // Below here are neither fields nor strings to look at.
-        if self.patterns.is_empty() && place.is_none_or(|place| place.inside.is_empty()) {
+        if self.patterns.is_empty() && place.is_none_or(|place| !place.is_followed()) {
             return self.skip();
         }
         match self.message[self.at] {
@@ -70,24 +46,24 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn members(&mut self, place: Option<&Places>) {
-        let place = place.filter(|place| !place.inside.is_empty());
+    fn members(&mut self, place: Option<&Pointers>) {
+        let place = place.filter(|place| place.is_followed());
         self.at += 1;
         while self.next_is_not(b'}') {
             let name = self.string();
             // Behind the colon.
             self.blanks();
             self.at += 1;
-            self.value(place.and_then(|place| place.inside.get(Value::of_checked(name).string()?.as_ref())));
+            self.value(place.and_then(|place| place.inside(&Value::of_checked(name).string()?)));
         }
     }
 
-    fn elements(&mut self, place: Option<&Places>) {
-        let place = place.filter(|place| !place.inside.is_empty());
+    fn elements(&mut self, place: Option<&Pointers>) {
+        let place = place.filter(|place| place.is_followed());
         self.at += 1;
         let mut index = 0;
         while self.next_is_not(b']') {
-            self.value(place.and_then(|place| place.inside.get(&index.to_string())));
+            self.value(place.and_then(|place| place.inside(&index.to_string())));
             index += 1;
         }
     }
