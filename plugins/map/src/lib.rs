@@ -4,13 +4,14 @@
 //! `rename`, `pick`, `drop`, `omit_empty`. Where they only set and drop members, the host makes the edits, and no payload
 //! crosses; otherwise the message is written anew (`tree.rs`), of which what does not change keeps its bytes.
 
+mod contradictions;
 mod expression;
 mod tree;
 
 use expression::{Computed, Expression, is_of_name};
 use serde::Deserialize;
 use std::collections::BTreeMap;
-use tidemill_plugin::json::Value;
+use tidemill_plugin::json::{Value, names};
 use tidemill_plugin::{Description, Edit, Json, Message, Out, Plugin, Result, export};
 use tree::{Node, Path};
 
@@ -120,8 +121,7 @@ impl Names {
             // Names are those of the part that is unwrapped.
             let whole = format!("{}{pointer}", config.unwrap.as_deref().unwrap_or_default());
             // That of the part is checked by itself: with the other before it, it could be one.
-            let part = Description::default().json(pointer).map(drop);
-            part.map_err(|error| format!("`let.{name}`: {error}"))?;
+            names(pointer).map_err(|error| format!("`let.{name}`: {error}"))?;
             let is_used =
                 steps.compute.iter().any(|(_, expression)| expression.names().any(|used| used == place));
             fields.push((name.clone(), is_used.then(|| description.json(&whole)).transpose()?));
@@ -163,19 +163,20 @@ impl Steps {
         let rename = config.rename.iter().map(|(from, to)| {
             let (from, to) = (Path::parse("rename", from)?, Path::parse("rename", to)?);
             if from.crosses(&to) {
-                let (from, to) = (from.pointer(), to.pointer());
-                return Err(format!("`rename`: one of {from:?} and {to:?} is inside the other").into());
+                return Err(format!("`rename`: one of {from} and {to} is inside the other").into());
             }
             Ok((from, to))
         });
-        Ok(Self {
+        let steps = Self {
             compute: compute.collect::<Result<_>>()?,
             set: set.collect::<Result<_>>()?,
             rename: rename.collect::<Result<_>>()?,
             pick: paths("pick", &config.pick)?,
             drop: paths("drop", &config.drop)?,
             omit_empty: config.omit_empty,
-        })
+        };
+        contradictions::refuse(&steps)?;
+        Ok(steps)
     }
 
     /// The members that are set or dropped.
@@ -187,11 +188,8 @@ impl Steps {
     /// Whether the host can make them: members are set and dropped, none of which is inside another.
     fn are_edits(&self) -> bool {
         let others_stay = self.rename.is_empty() && self.pick.is_empty() && !self.omit_empty;
-        // To set what is dropped afterwards needs an object for it all the same.
-        let mut set = self.edited().take(self.compute.len() + self.set.len());
-        let is_set_and_dropped = set.any(|path| self.drop.contains(path));
         let are_apart = self.edited().all(|path| self.edited().all(|other| !path.crosses(other)));
-        others_stay && are_apart && !is_set_and_dropped
+        others_stay && are_apart
     }
 
     fn edit(&self, names: &mut Names, edits: &[Edit], out: &mut Out<'_>) {
@@ -216,18 +214,18 @@ impl Steps {
     fn make<'a>(&'a self, names: &mut Names, mut node: Node<'a>) -> Result<Node<'a>> {
         for (path, expression) in &self.compute {
             match names.evaluate(expression) {
-                Some(Computed::Number(number)) => node.set(path, Node::Number(number))?,
-                Some(Computed::Truth(truth)) => node.set(path, Node::Truth(truth))?,
+                Some(Computed::Number(number)) => node.set(path, &Node::Number(number))?,
+                Some(Computed::Truth(truth)) => node.set(path, &Node::Truth(truth))?,
                 None => {}
             }
         }
         for (path, json) in &self.set {
-            node.set(path, Node::Raw(Value::of_checked(json.as_bytes())))?;
+            node.set(path, &Node::Raw(Value::of_checked(json.as_bytes())))?;
         }
         // All are taken before one is put, so that two may change places.
         let renamed: Vec<_> = self.rename.iter().map(|(from, to)| (to, node.take(from))).collect();
         for (to, taken) in renamed {
-            taken.map_or(Ok(()), |taken| node.set(to, taken))?;
+            taken.map_or(Ok(()), |taken| node.set(to, &taken))?;
         }
         if !self.pick.is_empty() {
             node.pick(&self.pick);

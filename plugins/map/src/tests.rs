@@ -54,6 +54,45 @@ fn two_members_may_change_places() {
     assert_eq!(mapped(&config, r#"{"a":1,"b":[2 ],"c":3}"#).texts(), [r#"{"c":3,"b":1,"a":[2 ]}"#]);
 }
 
+/// Whichever way the members are dropped: by the host, and with each key for which the plugin does it itself.
+#[test]
+fn a_member_that_is_dropped_is_gone_however_often_its_name_stands() {
+    let ways = [
+        json!({}),
+        json!({ "omit_empty": true }),
+        json!({ "rename": { "/x": "/y" } }),
+        json!({ "pick": ["/b", "/x"] }),
+        json!({ "unwrap": "/whole" }),
+    ];
+    for mut config in ways {
+        config["drop"] = json!(["/k", "/b/k"]);
+        for message in [
+            r#"{"k":"SECRET","k":1}"#,
+            r#"{"k":1,"k":"SECRET","\u006b":2}"#,
+            r#"{"b":{"k":"SECRET"},"b":{"k":1}}"#,
+            r#"{"b":{"k":"SECRET","k":2},"b":5}"#,
+            r#"{"b":{"k":"SECRET"},"b":{},"b":[7]}"#,
+        ] {
+            let whole = config["unwrap"].is_string();
+            let message = if whole { format!(r#"{{"whole":{message}}}"#) } else { message.to_owned() };
+            let processed = mapped(&config, &message);
+            let text = processed.texts()[0].to_owned();
+            assert!(!text.contains("SECRET") && !text.contains('k'), "{config}: {message} gave {text}");
+        }
+    }
+}
+
+#[test]
+fn of_members_of_one_name_the_last_is_renamed_and_all_are_set() {
+    let message = r#"{"b":{"c":1,"c":2},"b":{"c":3,"d":0},"e":{}}"#;
+    let renamed = mapped(&json!({ "rename": { "/b/c": "/e/c" } }), message);
+    assert_eq!(renamed.texts(), [r#"{"b":{},"b":{"d":0},"e":{"c":3}}"#]);
+    let shadowed = mapped(&json!({ "rename": { "/b/c": "/e" } }), r#"{"b":{"c":1},"b":5}"#);
+    assert_eq!(shadowed.texts(), [r#"{"b":{},"b":5}"#]);
+    let set = mapped(&json!({ "set": { "/b/c": 7 }, "rename": { "/x": "/y" } }), message);
+    assert_eq!(set.texts(), [r#"{"b":{"c":7},"b":{"c":7,"d":0},"e":{}}"#]);
+}
+
 #[test]
 fn what_is_absent_is_left_out_and_what_is_no_number_is_rejected() {
     let compute = json!({ "let": { "p": "/p" }, "compute": { "/n": "p + 1" } });
@@ -117,6 +156,87 @@ fn a_configuration_that_cannot_be_meant_is_refused() {
     }
     let unknown = Harness::<Map>::try_new(r#"{"renam":{}}"#).err().unwrap();
     assert!(unknown == "unknown key `renam`: did you mean `rename`?", "{unknown}");
+}
+
+#[test]
+fn a_configuration_of_which_one_part_undoes_another_is_refused() {
+    for (config, error) in [
+        (json!({ "set": { "/a": 1 }, "drop": ["/a"] }), r#"`set` sets "/a", and `drop` takes "/a" away"#),
+        (
+            json!({ "compute": { "/a/b": "1" }, "drop": ["/a"] }),
+            r#"`compute` sets "/a/b", and `drop` takes "/a" away"#,
+        ),
+        (
+            json!({ "compute": { "/a": "1" }, "set": { "/a": 1 } }),
+            r#"`compute` sets "/a", and `set` sets "/a""#,
+        ),
+        (
+            json!({ "compute": { "/a": "1", "/a/b": "1" } }),
+            r#"`compute` sets "/a", and a number has no "/a/b""#,
+        ),
+        (
+            json!({ "set": { "/a": 1, "/a/b": 1 } }),
+            r#"`set` sets "/a", and what it sets "/a" to has no "/a/b""#,
+        ),
+        (
+            json!({ "set": { "/a": "" }, "omit_empty": true }),
+            r#"`set` sets "/a" to "", and `omit_empty` takes what is empty away"#,
+        ),
+        (
+            json!({ "rename": { "/a": "/x", "/b": "/x" } }),
+            r#"`rename` turns "/a" into "/x", and "/b" into "/x""#,
+        ),
+        (
+            json!({ "rename": { "/a": "/x/y", "/b": "/x" } }),
+            r#"`rename` turns "/a" into "/x/y", and "/b" into "/x""#,
+        ),
+        (
+            json!({ "rename": { "/a": "/x", "/a/b": "/y" } }),
+            r#"`rename` turns "/a" into "/x", and "/a/b" into "/y""#,
+        ),
+        (
+            json!({ "set": { "/b": 1 }, "rename": { "/a": "/b" } }),
+            r#"`set` sets "/b", and `rename` turns "/a" into "/b""#,
+        ),
+        (
+            json!({ "rename": { "/a": "/b" }, "drop": ["/b"] }),
+            r#"`rename` turns "/a" into "/b", and `drop` takes "/b" away"#,
+        ),
+        (
+            json!({ "rename": { "/a": "/b" }, "drop": ["/a/secret"] }),
+            r#"`rename` turns "/a" into "/b", and `drop` finds no "/a/secret" any more"#,
+        ),
+        (json!({ "set": { "/a": 1 }, "pick": ["/b"] }), r#"`set` sets "/a", and `pick` does not keep it"#),
+        (
+            json!({ "rename": { "/s": "/symbol" }, "pick": ["/s"] }),
+            r#"`rename` turns "/s" into "/symbol", and `pick` does not keep it"#,
+        ),
+        (json!({ "pick": ["/a/b"], "drop": ["/a"] }), r#"`pick` keeps "/a/b", and `drop` takes "/a" away"#),
+    ] {
+        let refused = Harness::<Map>::try_new(&config.to_string()).err();
+        assert_eq!(refused, Some(format!("{error}: leave one out")));
+    }
+}
+
+#[test]
+fn steps_that_use_what_others_made_are_no_contradiction() {
+    let message = r#"{"a":{"x":1,"secret":2},"s":"BTC"}"#;
+    for (config, result) in [
+        (json!({ "pick": ["/a"], "drop": ["/a/secret"] }), r#"{"a":{"x":1}}"#),
+        (json!({ "rename": { "/a": "/b" }, "drop": ["/b/secret"] }), r#"{"s":"BTC","b":{"x":1}}"#),
+        (json!({ "rename": { "/a/x": "/x" }, "drop": ["/a"] }), r#"{"s":"BTC","x":1}"#),
+        (
+            json!({ "set": { "/s": "ETH" }, "rename": { "/s": "/symbol" }, "drop": ["/a"] }),
+            r#"{"symbol":"ETH"}"#,
+        ),
+        (
+            json!({ "set": { "/new": 1 }, "rename": { "/new": "/s", "/s": "/new" }, "drop": ["/a"] }),
+            r#"{"s":1,"new":"BTC"}"#,
+        ),
+        (json!({ "set": { "/a": {}, "/a/y": 3 } }), r#"{"a":{"y":3},"s":"BTC"}"#),
+    ] {
+        assert_eq!(mapped(&config, message).texts(), [result], "{config}");
+    }
 }
 
 /// The members of a pointer, made of an object.
@@ -275,6 +395,7 @@ fn config() -> impl Strategy<Value = Tree> {
             }
             config
         })
+        .prop_filter("one part undoes another", |config| Harness::<Map>::try_new(&config.to_string()).is_ok())
 }
 
 proptest! {

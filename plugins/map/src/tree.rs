@@ -3,9 +3,10 @@
 //! The message was checked before: it is JSON, and no deeper than the host lets it be.
 
 use serde::Serialize as _;
+use std::fmt;
 use std::io::Write;
-use tidemill_plugin::json::{Kind, Value};
-use tidemill_plugin::{Description, Result};
+use tidemill_plugin::Result;
+use tidemill_plugin::json::{Kind, Value, names};
 
 /// A JSON pointer, as the names that it goes through.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -24,7 +25,7 @@ struct Name {
 }
 
 /// A value of a message.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum Node<'a> {
     /// As it came.
     Raw(Value<'a>),
@@ -40,21 +41,19 @@ impl Path {
     /// # Errors
     /// The text is no JSON pointer, or that of the whole message.
     pub(crate) fn parse(key: &str, pointer: &str) -> Result<Self> {
-        // What a pointer is, the SDK says.
-        Description::default().json(pointer).map_err(|error| format!("`{key}`: {error}"))?;
+        let names = names(pointer).map_err(|error| format!("`{key}`: {error}"))?;
         if pointer.is_empty() {
             return Err(
                 format!("`{key}`: \"\" is the whole message, and a member is meant, like \"/x\"").into()
             );
         }
-        let name = |name: &str| {
-            let text = name.replace("~1", "/").replace("~0", "~");
+        let name = |text: String| {
             let quoted = serde_json::Value::from(text.as_str()).to_string();
             // `01` and `+1` are no elements.
             let element = text.parse().ok().filter(|number: &usize| number.to_string() == text);
             Name { text, quoted, element }
         };
-        let names = pointer.split('/').skip(1).map(name).collect();
+        let names = names.into_iter().map(name).collect();
         Ok(Self { pointer: pointer.to_owned(), names })
     }
 
@@ -62,10 +61,21 @@ impl Path {
         &self.pointer
     }
 
+    /// Whether the other leads to the same or into it.
+    pub(crate) fn has(&self, other: &Self) -> bool {
+        other.names.starts_with(&self.names)
+    }
+
     /// Whether one of the two leads into what the other leads to.
     pub(crate) fn crosses(&self, other: &Self) -> bool {
-        let common = self.names.len().min(other.names.len());
-        self != other && self.names[..common] == other.names[..common]
+        self != other && (self.has(other) || other.has(self))
+    }
+}
+
+/// As in a configuration, in quotes.
+impl fmt::Display for Path {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.pointer)
     }
 }
 
@@ -75,39 +85,39 @@ impl<'a> Node<'a> {
         Self::Raw(Value::of_checked(message.trim_ascii()))
     }
 
-    /// Sets a member: in the place of the old value, or as the last of its object.
+    /// Sets a member: in the place of the old value, or as the last of its object. Where several objects have the
+    /// name of the one around it, it is set in each, so that every reader sees it, whichever of them it takes.
     ///
     /// # Errors
     /// There is no object that could have it.
-    pub(crate) fn set(&mut self, path: &'a Path, value: Self) -> Result {
+    pub(crate) fn set(&mut self, path: &'a Path, value: &Self) -> Result {
         let (name, within) = path.names.split_last().expect("a path leads to a member");
-        let Some(members) = self.within(within).and_then(Self::members) else {
-            return Err(format!("the message has no object for {}", path.pointer).into());
-        };
-        match members.iter().position(|(known, _)| known.is(&name.text)) {
-            Some(place) => {
-                members[place].1 = value;
-                // Of several of one name the last would count for most readers.
-                let mut nth = 0;
-                members.retain(|(known, _)| {
-                    nth += 1;
-                    nth <= place + 1 || !known.is(&name.text)
-                });
-            }
-            None => members.push((Value::of_checked(name.quoted.as_bytes()), value)),
-        }
-        Ok(())
+        let mut is_set = false;
+        self.each_object(within, &mut |members| {
+            is_set = true;
+            let Some(place) = members.iter().position(|(known, _)| known.is(&name.text)) else {
+                return members.push((Value::of_checked(name.quoted.as_bytes()), value.clone()));
+            };
+            members[place].1 = value.clone();
+            let mut nth = 0;
+            members.retain(|(known, _)| {
+                nth += 1;
+                nth <= place + 1 || !known.is(&name.text)
+            });
+        });
+        if is_set { Ok(()) } else { Err(format!("the message has no object for {}", path.pointer).into()) }
     }
 
-    /// Takes a member out, if it is there.
+    /// Takes a member out, if it is there: all that have its name, of which the last counts.
     pub(crate) fn take(&mut self, path: &Path) -> Option<Self> {
         let (name, within) = path.names.split_last()?;
-        let members = self.within(within)?.members()?;
-        let mut taken = None;
-        while let Some(place) = members.iter().rposition(|(known, _)| known.is(&name.text)) {
-            let (_, value) = members.remove(place);
-            taken = taken.or(Some(value));
-        }
+        let is_meant = |(known, _): &(Value<'_>, Self)| known.is(&name.text);
+        let members = self.within(within).and_then(Self::members);
+        let taken = members.and_then(|members| {
+            let place = members.iter().rposition(is_meant)?;
+            Some(members.remove(place).1)
+        });
+        self.each_object(within, &mut |members| members.retain(|member| !is_meant(member)));
         taken
     }
 
@@ -197,6 +207,7 @@ impl<'a> Node<'a> {
         Ok(())
     }
 
+    /// What these names lead to; of several members of one name the last counts.
     fn within(&mut self, names: &[Name]) -> Option<&mut Self> {
         let mut node = self;
         for name in names {
@@ -208,6 +219,26 @@ impl<'a> Node<'a> {
             };
         }
         Some(node)
+    }
+
+    /// Goes through the objects that these names lead to: several, where members have one name.
+    fn each_object(&mut self, names: &[Name], each: &mut impl FnMut(&mut Vec<(Value<'a>, Self)>)) {
+        let Some((name, names)) = names.split_first() else {
+            self.members().into_iter().for_each(each);
+            return;
+        };
+        self.open();
+        match self {
+            Self::Object(members) => {
+                let meant = members.iter_mut().filter(|(known, _)| known.is(&name.text));
+                meant.for_each(|(_, value)| value.each_object(names, each));
+            }
+            Self::Array(elements) => {
+                let element = name.element.and_then(|element| elements.get_mut(element));
+                element.into_iter().for_each(|value| value.each_object(names, each));
+            }
+            _ => {}
+        }
     }
 
     fn members(&mut self) -> Option<&mut Vec<(Value<'a>, Self)>> {
