@@ -16,7 +16,9 @@ use std::num::NonZeroUsize;
 use std::time::Duration;
 use tidemill_plugin::event_time::MessageTime;
 use tidemill_plugin::keyed::{Key, Keyed};
-use tidemill_plugin::{Description, Emissions, Message, Out, Part, Plugin, Result, binary, export, metrics};
+use tidemill_plugin::{
+    Description, Emissions, Message, Out, Part, Plugin, Result, binary, duration, export, metrics,
+};
 use waiting::{Held, Waiting};
 
 export!(Throttle);
@@ -26,7 +28,7 @@ const MAX_KEYS: usize = 100_000;
 /// Most messages in a stretch over all keys, of which the times are remembered: twice as many of 8 bytes each.
 const MAX_TIMES: usize = 500_000;
 /// The form of snapshots.
-const FORM: u8 = 1;
+const FORM: u8 = 2;
 /// The counter of messages for which there was no room to wait.
 const WAITING_DROPPED: &str = "waiting_dropped";
 
@@ -71,11 +73,12 @@ struct Throttle {
     when_over: WhenOver,
     sent: Keyed<Sent>,
     waiting: Waiting,
-    clock: Clock,
+    /// None before the first message.
+    clock: Option<Clock>,
 }
 
 /// The time that it is by the times of messages: that of the newest, and what has gone by since it was received.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 struct Clock {
     time_us: i64,
     received_us: u64,
@@ -85,23 +88,17 @@ struct Clock {
 struct Snapshot<'a> {
     sent: &'a Keyed<Sent>,
     waiting: &'a Waiting,
-    clock: Clock,
+    clock: Option<Clock>,
 }
 
 #[derive(Deserialize)]
 struct OldSnapshot {
     sent: Keyed<Sent>,
     waiting: Waiting,
-    clock: Clock,
+    clock: Option<Clock>,
 }
 
 impl Clock {
-    fn read(&mut self, time_us: i64, received_us: u64) {
-        if self.received_us == 0 || time_us > self.time_us {
-            *self = Self { time_us, received_us };
-        }
-    }
-
     fn at(self, now_us: u64) -> i64 {
         let since_us = now_us.saturating_sub(self.received_us);
         self.time_us.saturating_add(i64::try_from(since_us).unwrap_or(i64::MAX))
@@ -114,8 +111,9 @@ impl Plugin for Throttle {
     fn new(config: Config, description: &mut Description) -> Result<Self> {
         let max = config.max.get();
         if config.per.is_zero() {
-            return Err("`per`: \"0s\" is no stretch of time: take one such as \"1s\"".into());
+            return Err("`per` must be longer than 0".into());
         }
+        let per_us = duration::microseconds("per", config.per)?;
         if max > MAX_TIMES {
             return Err(format!("`max`: {max} is too many to remember: take at most {MAX_TIMES}").into());
         }
@@ -135,13 +133,13 @@ impl Plugin for Throttle {
             }
         }
         Ok(Self {
-            rate: Rate { max, per_us: i64::try_from(config.per.as_micros()).unwrap_or(i64::MAX) },
+            rate: Rate { max, per_us },
             key: Key::compile("`key`", config.key, description)?,
             time: MessageTime::compile(config.time.as_deref(), description)?,
             when_over: config.when_over,
             sent: Keyed::new(config.max_keys.map_or(MAX_KEYS.min(most_keys), NonZeroUsize::get)),
             waiting: Waiting::default(),
-            clock: Clock::default(),
+            clock: None,
         })
     }
 
@@ -152,9 +150,10 @@ impl Plugin for Throttle {
         let sent = self.sent.get_or_insert_with(&key, Sent::default);
         if self.rate.admits(sent, time_us) {
             self.rate.note(sent, time_us);
+            sent.note_message(time_us);
             self.waiting.pass(&key, time_us);
             out.forward();
-        } else if self.when_over == WhenOver::Latest {
+        } else if self.when_over == WhenOver::Latest && sent.is_newest(time_us) {
             // The host lets nothing through that is not JSON, and that is text.
             let text = message.as_text().unwrap_or_default().to_owned();
             let held = Held { time_us, text, is_binary: !message.is_text() };
@@ -163,19 +162,24 @@ impl Plugin for Throttle {
             }
         }
         self.sent.forget_surplus();
-        self.clock.read(time_us, message.received_us().unwrap_or(0));
+        let read = Clock { time_us, received_us: message.received_us().unwrap_or(0) };
+        if self.clock.is_none_or(|clock| read.time_us > clock.time_us) {
+            self.clock = Some(read);
+        }
         Ok(())
     }
 
     fn tick(&mut self, now_us: u64, out: &mut Emissions) -> Result {
-        let now_us = self.clock.at(now_us);
+        let Some(clock) = self.clock else { return Ok(()) };
+        let now_us = clock.at(now_us);
         let (rate, sent) = (self.rate, &mut self.sent);
         // A key that was forgotten begins anew.
-        let is_due = |key: &str| {
-            let times = sent.get_or_insert_with(key, Sent::default);
-            let is_due = rate.admits(times, now_us);
+        let is_due = |key: &str, held: &Held| {
+            let sent_of_key = sent.get_or_insert_with(key, Sent::default);
+            let is_due = rate.admits(sent_of_key, now_us);
             if is_due {
-                rate.note(times, now_us);
+                rate.note(sent_of_key, now_us);
+                sent_of_key.note_message(held.time_us);
             }
             sent.forget_surplus();
             is_due
@@ -187,7 +191,7 @@ impl Plugin for Throttle {
     }
 
     fn finish(&mut self, out: &mut Emissions) -> Result {
-        for Held { text, is_binary, .. } in self.waiting.release(|_| true) {
+        for Held { text, is_binary, .. } in self.waiting.release(|_, _| true) {
             out.emit().binary(is_binary).text(&text);
         }
         Ok(())

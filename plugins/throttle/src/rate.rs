@@ -16,12 +16,28 @@ pub(crate) struct Rate {
 /// A message may come late, with a time before that of others. Whether it may go on depends on one stretch before
 /// its time and one behind it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Sent(VecDeque<i64>);
+pub(crate) struct Sent {
+    times: VecDeque<i64>,
+    /// The latest time of a message itself, which may have waited.
+    newest_us: Option<i64>,
+}
+
+impl Sent {
+    /// Notes that a message of this time goes on.
+    pub(crate) fn note_message(&mut self, time_us: i64) {
+        self.newest_us = self.newest_us.max(Some(time_us));
+    }
+
+    /// Whether a message of this time is as new as all that went on.
+    pub(crate) fn is_newest(&self, time_us: i64) -> bool {
+        self.newest_us.is_none_or(|newest_us| time_us >= newest_us)
+    }
+}
 
 impl Rate {
     /// Whether one more message may go on at a time. One that is later by a whole stretch may not: how many there
     /// were at its time is not known any more.
-    pub(crate) fn admits(self, Sent(times): &Sent, time_us: i64) -> bool {
+    pub(crate) fn admits(self, Sent { times, .. }: &Sent, time_us: i64) -> bool {
         if times.back().is_some_and(|&newest| self.is_over(time_us, newest)) {
             return false;
         }
@@ -38,7 +54,7 @@ impl Rate {
     }
 
     /// Notes that one goes on.
-    pub(crate) fn note(self, Sent(times): &mut Sent, time_us: i64) {
+    pub(crate) fn note(self, Sent { times, .. }: &mut Sent, time_us: i64) {
         let at = times.partition_point(|&other| other <= time_us);
         times.insert(at, time_us);
         let newest = times[times.len() - 1];
@@ -66,7 +82,7 @@ mod tests {
             let admits = rate.admits(&sent, time_us);
             if admits {
                 rate.note(&mut sent, time_us);
-                assert!(sent.0.len() <= 2 * rate.max, "{sent:?}");
+                assert!(sent.times.len() <= 2 * rate.max, "{sent:?}");
             }
             admits
         });

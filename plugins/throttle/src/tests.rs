@@ -78,6 +78,49 @@ fn the_time_of_a_field_goes_on_while_no_message_comes() {
 }
 
 #[test]
+fn what_is_older_than_what_was_sent_does_not_wait() {
+    let mut plugin = throttle(r#"{"max":1,"per":"1s","time":"/T","when_over":"latest"}"#);
+    let at = |time_ms: u32, received_ms: u64| {
+        Input::from(format!(r#"{{"T":{time_ms}}}"#)).received_us(received_ms * 1000)
+    };
+    // Late, and very late.
+    let sent = plugin.process([at(5000, 9000), at(4500, 9010), at(1000, 9020)]);
+    assert_eq!(sent.texts(), [r#"{"T":5000}"#]);
+    assert!(plugin.tick(20_000_000).is_empty());
+
+    // What waited was sent at 16,000 by the time of messages, and the next is from before that, and newer.
+    let _ = plugin.process([at(16_000, 20_000), at(16_400, 20_400)]);
+    assert_eq!(plugin.tick(21_000_000).texts(), [r#"{"T":16400}"#]);
+    assert!(plugin.process([at(16_300, 21_010), at(16_900, 21_020)]).is_empty());
+    assert_eq!(plugin.tick(22_120_000).texts(), [r#"{"T":16900}"#]);
+    assert!(plugin.finish().is_empty());
+}
+
+#[test]
+fn what_waits_gives_way_to_a_message_whose_time_is_long_after() {
+    let mut plugin = throttle(r#"{"max":1,"per":"1s","time":"/T","when_over":"latest"}"#);
+    let sent = plugin.process([r#"{"T":0}"#, r#"{"T":400}"#, r#"{"T":9000}"#, r#"{"T":9100}"#]);
+    assert_eq!(sent.texts(), [r#"{"T":0}"#, r#"{"T":9000}"#]);
+    assert_eq!(plugin.finish().texts(), [r#"{"T":9100}"#]);
+}
+
+#[test]
+fn the_clock_is_that_of_the_newest_message_also_where_none_has_a_time_of_receipt() {
+    let mut plugin = throttle(r#"{"max":1,"per":"1s","key":"/s","time":"/T","when_over":"latest"}"#);
+    let messages =
+        [r#"{"s":"a","T":1000}"#, r#"{"s":"a","T":1500}"#, r#"{"s":"b","T":2000}"#, r#"{"s":"c","T":1600}"#];
+    assert_eq!(plugin.process(messages).sent.len(), 3);
+    assert_eq!(plugin.tick(0).texts(), [messages[1]]);
+}
+
+#[test]
+fn stretches_may_be_shorter_than_a_millisecond() {
+    let mut plugin = throttle(r#"{"max":1,"per":"500us"}"#);
+    let sent = plugin.process([0, 499, 500, 999, 1000].map(|us| Input::from("1").received_us(us)));
+    assert_eq!(origins(&sent), [Some(0), Some(2), Some(4)]);
+}
+
+#[test]
 fn at_the_end_nothing_is_left_that_waits() {
     let mut plugin = throttle(LATEST);
     let bytes = br#"{"s":"BTC","p":2}"#;
@@ -143,7 +186,8 @@ fn a_configuration_that_cannot_be_meant_is_refused() {
     for (config, error) in [
         (r#"{"max":0}"#, "`max` must be a whole number of at least 1, got 0"),
         (r#"{"max":1000000}"#, "`max`: 1000000 is too many to remember: take at most 500000"),
-        (r#"{"per":"0s"}"#, "`per`: \"0s\" is no stretch of time: take one such as \"1s\""),
+        (r#"{"per":"0ms"}"#, "`per` must be longer than 0"),
+        (r#"{"per":"1.5us"}"#, "`per` must be whole microseconds, got 1.5µs"),
         (
             r#"{"max":1000,"max_keys":501}"#,
             "`max_keys`: 501 keys of 1000 messages each are too many to remember: take at most 500",

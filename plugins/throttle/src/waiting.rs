@@ -50,9 +50,9 @@ impl Waiting {
     }
 
     /// Gives up the messages of the keys that are due, in the order of their times.
-    pub(crate) fn release(&mut self, mut is_due: impl FnMut(&str) -> bool) -> Vec<Held> {
+    pub(crate) fn release(&mut self, mut is_due: impl FnMut(&str, &Held) -> bool) -> Vec<Held> {
         let mut released = Vec::new();
-        for (key, held) in self.messages.extract_if(.., |key, _| is_due(key)) {
+        for (key, held) in self.messages.extract_if(.., |key, held| is_due(key, held)) {
             self.bytes -= bytes(&key, &held);
             released.push(held);
         }
@@ -103,7 +103,7 @@ mod tests {
             assert!(waiting.hold("a", held(time_us, text)));
         }
         waiting.pass("a", 6);
-        assert_eq!(waiting.release(|_| true), [held(7, "newest")]);
+        assert_eq!(waiting.release(|_, _| true), [held(7, "newest")]);
         assert_eq!(waiting, Waiting::default());
     }
 
@@ -113,7 +113,7 @@ mod tests {
         for (key, time_us) in [("a", 3), ("b", 2), ("c", 1)] {
             assert!(waiting.hold(key, held(time_us, key)));
         }
-        assert_eq!(waiting.release(|key| key != "b"), [held(1, "c"), held(3, "a")]);
+        assert_eq!(waiting.release(|key, _| key != "b"), [held(1, "c"), held(3, "a")]);
         waiting.pass("b", 2);
         assert_eq!(waiting, Waiting::default());
     }
@@ -127,7 +127,7 @@ mod tests {
         assert!(waiting.hold("a", held(2, &large)), "in the place of its own");
         assert!(waiting.hold("b", held(1, "small")));
         assert!(!waiting.hold("a", held(3, &(large.clone() + &large))));
-        let released = waiting.release(|_| true);
+        let released = waiting.release(|_, _| true);
         assert_eq!((released.len(), waiting.bytes), (2, 0));
         assert!(waiting.hold("b", held(1, &large)));
     }
