@@ -5,7 +5,7 @@
 
 mod ambiguity;
 
-use tidemill_plugin::json::Pointers;
+use tidemill_plugin::json::{Pointers, Value};
 use tidemill_plugin::{Description, Message, Out, Plugin, Result, export, random};
 use tidemill_seal::{Chance, Cipher, Config, Format, Target, to_base64};
 
@@ -43,7 +43,7 @@ impl Plugin for Encrypt {
                 out.emit().binary(true).bytes(&seal(message.as_bytes())?);
             }
             Target::Fields(members) => {
-                ambiguity::refuse(message.as_bytes(), &self.fields)?;
+                ambiguity::refuse(Value::of_checked(message.as_bytes().trim_ascii()), &self.fields)?;
                 out.forward();
                 for member in members {
                     if let Some(value) = message.get(member.field) {
@@ -143,12 +143,21 @@ mod tests {
         ];
         let processed = encrypt(r#","fields":["/b/c"]"#).process(messages);
         assert!(processed.sent.is_empty());
-        let why: Vec<_> =
-            processed.rejected.iter().map(|(_, why)| why.split(" at ").next().unwrap()).collect();
+        let why: Vec<_> = processed.rejected.iter().map(|(_, why)| why.as_str()).collect();
         let twice = |name: &str| format!("{name:?} stands twice in one object");
         assert_eq!(why, [twice("b"), twice("c"), twice("b"), twice("b")]);
-        let others =
-            [r#"{"x":1,"x":2,"b":[{"c":1},{"c":1}]}"#, "7", "null", "true", "-1", "1.5", r#""b""#, "[[]]"];
+        let others = [
+            r#"{"x":1,"x":2,"b":[{"c":1},{"c":1}]}"#,
+            "7",
+            "null",
+            "true",
+            "-1",
+            "1.5",
+            r#""b""#,
+            "[[]]",
+            r#"{"b":1e400,"\ud800":1,"\ud800":2}"#,
+            " {\"b\":12345678901234567890123}\n",
+        ];
         assert_eq!(encrypt(r#","fields":["/b/c"]"#).process(others).texts(), others);
     }
 
