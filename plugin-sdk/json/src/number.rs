@@ -54,9 +54,9 @@ pub(crate) fn whole(number: &[u8]) -> Option<i64> {
     }
     // Tens behind the digits that are not 0: all that are in front of the point, and what the exponent says.
     let places = i64::try_from(whole.len()).ok()?.checked_sub(i64::try_from(significant.len()).ok()?)?;
-    let scale = 10i128.checked_pow(u32::try_from(places.checked_add(exponent)?).ok()?)?;
-    let magnitude = significant.parse::<i128>().ok()?.checked_mul(scale)?;
-    i64::try_from(if negative { -magnitude } else { magnitude }).ok()
+    let scale = 10u64.checked_pow(u32::try_from(places.checked_add(exponent)?).ok()?)?;
+    let magnitude = significant.parse::<u64>().ok()?.checked_mul(scale)?;
+    if negative { 0i64.checked_sub_unsigned(magnitude) } else { i64::try_from(magnitude).ok() }
 }
 
 /// Appends a finite number as the shortest JSON that reads as the same `f64`.

@@ -193,7 +193,8 @@ fn shown(unexpected: &Unexpected<'_>) -> String {
         Unexpected::Bool(truth) => truth.to_string(),
         Unexpected::Unsigned(number) => number.to_string(),
         Unexpected::Signed(number) => number.to_string(),
-        Unexpected::Float(number) => format!("{number:?}"),
+        // The way to write numbers that plugins have anyway.
+        Unexpected::Float(number) => serde_json::Value::from(*number).to_string(),
         Unexpected::Char(letter) => format!("{letter:?}"),
         Unexpected::Str(text) => format!("{text:?}"),
         Unexpected::Unit | Unexpected::Option => "null".to_owned(),
