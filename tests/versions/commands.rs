@@ -86,10 +86,7 @@ async fn a_version_that_does_not_run_ends_a_command_with_1_and_says_why() {
             told.starts_with(&format!("plugin x: rejected, {to} not in the place of {from}\n")),
             "{told}"
         );
-        assert!(
-            told.ends_with("unknown key `where`: known here: `price`, `quantity`, `above`\n"),
-            "{told}"
-        );
+        assert!(told.ends_with("unknown key `where`: known here: `price`, `quantity`, `above`\n"), "{told}");
         assert_eq!(code, 1);
         let (code, told, error) = command(&scene, &host, &["swap", "garbage.wasm", "--name", "x"]);
         assert_eq!((code, told.as_str()), (1, ""));
