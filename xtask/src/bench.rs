@@ -278,7 +278,11 @@ fn finish(command: &mut Command) -> Result {
 const BEGIN: &str = "<!-- bench: begin -->\n";
 const END: &str = "<!-- bench: end -->";
 
-fn write_between_markers(path: &Path, text: &str) -> Result {
+/// Puts a text into the place that a page has for it.
+///
+/// # Errors
+/// The page has none, or cannot be read or written.
+pub(crate) fn write_between_markers(path: &Path, text: &str) -> Result {
     let document = fs::read_to_string(path)?;
     let replaced = between_markers(&document, text)
         .ok_or_else(|| format!("{} has no place for the tables: {BEGIN}{END}", path.display()))?;

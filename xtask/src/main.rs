@@ -7,6 +7,7 @@ mod demo;
 mod deny;
 mod dist;
 mod guests;
+mod plugin_costs;
 mod plugins;
 mod test;
 mod tools;
@@ -43,6 +44,8 @@ enum Command {
     },
     /// Measure the host against reference relays, in one run.
     Bench(bench::Args),
+    /// Measure what each shipped plugin takes for a message of the demo's recording, and print a table.
+    PluginCosts(plugin_costs::Args),
     /// Run the Autobahn test suite against the host, as a server and as a client.
     Conformance,
     /// Build the guests of the tests.
@@ -63,6 +66,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         Command::Deny => deny::check(),
         Command::Test { arguments } => test::run_tests(&arguments),
         Command::Bench(args) => bench::run(&args),
+        Command::PluginCosts(args) => plugin_costs::measure(&args),
         Command::Conformance => conformance::run(),
         Command::Guests(args) => guests::command(&args),
         Command::Plugins { out } => plugins::build(&out).map(drop),
