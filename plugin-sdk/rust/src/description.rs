@@ -8,6 +8,12 @@ use crate::fields::{Edit, Json, Number, Text};
 use crate::json::{Fields, InvalidPointer};
 use std::time::Duration;
 
+/// What the host takes of a description at most.
+const MAX_OUTPUTS: usize = 1024;
+const MAX_METADATA_KEYS: usize = 128;
+const MAX_FIELDS: usize = 64;
+const MAX_NAME_BYTES: usize = 256;
+
 /// What a plugin is and asks for, given its configuration.
 #[derive(Debug, Default)]
 pub struct Description {
@@ -144,6 +150,42 @@ impl Description {
         Self { facts, ..Self::default() }
     }
 
+    /// Says in words of the configuration what the host would refuse in words of the contract.
+    ///
+    /// # Errors
+    /// There is more of something than the host takes, or a name that it does not take.
+    pub(crate) fn check(&self) -> crate::Result {
+        for (count, most, what) in [
+            (self.outputs.len(), MAX_OUTPUTS, "outputs"),
+            (self.reads.len(), MAX_METADATA_KEYS, "metadata keys of each message"),
+            (self.writes.len(), MAX_METADATA_KEYS, "metadata keys to set"),
+            (self.fields.len(), MAX_FIELDS, "JSON fields of each message"),
+            (self.edits.len(), MAX_FIELDS, "members to set or remove"),
+        ] {
+            if count > most {
+                return Err(format!("the configuration names {count} {what}, and {most} are the most").into());
+            }
+        }
+        let pointers = self.fields.iter().map(|field| &field.pointer).chain(&self.edits);
+        for name in self.outputs.iter().chain(&self.reads).chain(&self.writes) {
+            if name.is_empty() || name.contains(char::is_control) {
+                return Err(format!("{name:?} cannot be the name of an output or of a metadata key").into());
+            }
+        }
+        if self.outputs.iter().any(|name| name == "*") {
+            return Err("\"*\" cannot be the name of an output: it stands for all of them".into());
+        }
+        let mut names = self.outputs.iter().chain(&self.reads).chain(&self.writes).chain(pointers);
+        match names.find(|name| name.len() > MAX_NAME_BYTES) {
+            None => Ok(()),
+            Some(name) => Err(format!(
+                "the configuration has a name or JSON pointer of {} bytes, and {MAX_NAME_BYTES} are the most",
+                name.len()
+            )
+            .into()),
+        }
+    }
+
     pub(crate) fn reads(&self) -> usize {
         self.reads.len()
     }
@@ -203,6 +245,32 @@ mod tests {
         assert_eq!(description.output("btc"), btc);
         assert_eq!(description.output("default"), Output::DEFAULT);
         assert_eq!(description.to_wit().outputs, ["btc", "eth"]);
+    }
+
+    #[test]
+    fn what_the_host_would_not_take_is_refused_in_words_of_the_configuration() {
+        let refused = |ask: &dyn Fn(&mut Description)| {
+            let mut description = Description::default();
+            ask(&mut description);
+            description.check().err().map(|error| error.to_string())
+        };
+        let outputs = |count: u32| {
+            refused(&|of| {
+                (0..count).for_each(|n| _ = of.output(&n.to_string()));
+            })
+        };
+        assert_eq!(outputs(1024), None);
+        let error = "the configuration names 1025 outputs, and 1024 are the most";
+        assert_eq!(outputs(1025).as_deref(), Some(error));
+        let star = refused(&|of| _ = of.output("*"));
+        assert_eq!(star.as_deref(), Some("\"*\" cannot be the name of an output: it stands for all of them"));
+        assert_eq!(refused(&|of| _ = of.read("*")), None);
+        let broken = refused(&|of| _ = of.read("a\nb"));
+        assert_eq!(broken.as_deref(), Some("\"a\\nb\" cannot be the name of an output or of a metadata key"));
+        let long = |bytes: usize| refused(&|of| _ = of.json(&format!("/{}", "x".repeat(bytes - 1))));
+        assert_eq!(long(256), None);
+        let error = "the configuration has a name or JSON pointer of 257 bytes, and 256 are the most";
+        assert_eq!(long(257).as_deref(), Some(error));
     }
 
     #[test]

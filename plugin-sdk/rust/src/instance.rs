@@ -20,6 +20,7 @@ impl<P: Plugin> Instance<P> {
     pub fn init(config: &str, facts: Vec<(String, String)>) -> Result<Self, String> {
         let mut description = Description::with_facts(facts);
         let plugin = P::new(configuration::read(config)?, &mut description).map_err(text)?;
+        description.check().map_err(text)?;
         Ok(Self { plugin, description, room: Room::default() })
     }
 

@@ -111,6 +111,17 @@ mod tests {
     }
 
     #[test]
+    fn more_columns_than_fields_can_be_are_refused() {
+        let columns = |count: usize| {
+            let pointers: Vec<_> = (0..count).map(|number| format!(r#""/{number}""#)).collect();
+            Harness::<Csv>::try_new(&format!(r#"{{"columns":[{}]}}"#, pointers.join(","))).err()
+        };
+        assert_eq!(columns(64), None);
+        let error = "the configuration names 65 JSON fields of each message, and 64 are the most";
+        assert_eq!(columns(65).as_deref(), Some(error));
+    }
+
+    #[test]
     fn a_configuration_that_cannot_be_meant_is_refused() {
         for (config, error) in [
             ("{}", "missing key `columns`"),
