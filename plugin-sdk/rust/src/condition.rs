@@ -10,6 +10,9 @@ use regex_lite::Regex;
 use serde::Deserialize;
 use std::cmp::Ordering;
 
+/// From 2^53 on an `f64` takes neighbouring whole numbers for one.
+const MANY_FOR_ONE: u64 = 1 << 53;
+
 /// A condition as it is configured: `{ field = "/data/e", op = "eq", value = "trade" }`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -84,7 +87,7 @@ enum Test {
 #[derive(Clone, Debug)]
 enum Scalar {
     Text(String),
-    /// The nearest `f64`, and the number itself if it is whole.
+    /// The nearest `f64`, and the number itself if it is whole and there are others with that `f64`.
     Number(f64, Option<i64>),
     /// `true`, `false` or `null`.
     Literal(&'static str),
@@ -173,7 +176,8 @@ impl Scalar {
         Ok(match value {
             serde_json::Value::String(text) => Self::Text(text.clone()),
             serde_json::Value::Number(number) => {
-                Self::Number(number.as_f64().ok_or("the number is too large")?, number.as_i64())
+                let whole = number.as_i64().filter(|whole| whole.unsigned_abs() >= MANY_FOR_ONE);
+                Self::Number(number.as_f64().ok_or("the number is too large")?, whole)
             }
             serde_json::Value::Bool(true) => Self::Literal("true"),
             serde_json::Value::Bool(false) => Self::Literal("false"),
@@ -202,7 +206,6 @@ impl Scalar {
         match self {
             Self::Text(text) => field.string().map(|field| field.as_ref().cmp(text.as_str())),
             Self::Number(value, whole) => {
-                // Above 2^53 an `f64` takes neighbouring whole numbers for one.
                 if let Some((whole, field)) = whole.zip(field.integer()) {
                     return Some(field.cmp(&whole));
                 }
@@ -262,6 +265,9 @@ mod tests {
             ("eq", json!(true), r#"{"f":true}"#, r#"{"f":"true"}"#),
             ("eq", json!("5"), r#"{"f":"5"}"#, r#"{"f":5}"#),
             ("eq", json!(9007199254740993i64), r#"{"f":9007199254740993}"#, r#"{"f":9007199254740992}"#),
+            ("eq", json!(9007199254740993i64), r#"{"f":"9007199254740993.0"}"#, r#"{"f":9007199254740994}"#),
+            ("lt", json!(9007199254740992i64), r#"{"f":9007199254740991}"#, r#"{"f":9007199254740993}"#),
+            ("gt", json!(9007199254740991i64), r#"{"f":9007199254740993}"#, r#"{"f":9007199254740991}"#),
             ("ne", json!("a"), r#"{"f":"b"}"#, r#"{"f":"a"}"#),
             ("ne", json!("a"), r#"{"f":null}"#, r#"{}"#),
             ("lt", json!(10), r#"{"f":9.5}"#, r#"{"f":10}"#),

@@ -16,7 +16,8 @@ use serde::de::DeserializeOwned;
 pub trait Plugin: Sized + 'static {
     /// The transform's `config` table: a type that derives `serde::Deserialize`, or
     /// [`NoConfig`](crate::NoConfig). With `#[serde(deny_unknown_fields)]` a misspelt key is refused,
-    /// and the person who wrote it sees the known ones.
+    /// and the person who wrote it sees the known ones. What is wrong otherwise is told with the path of the
+    /// key, what it must be and what it is.
     type Config: DeserializeOwned;
 
     /// Makes the plugin, and says through `description` what it asks of the host: outputs, metadata, JSON
