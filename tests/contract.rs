@@ -3,7 +3,23 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "contract/fields.rs"]
+mod fields;
+#[path = "contract/sizes.rs"]
+mod sizes;
+#[path = "contract/state.rs"]
+mod state;
+
+use fields::{
+    edits, edits_by_numbers, emits_a_field, filters_by_fields, sees_fields, sees_only_json,
+    works_without_payloads,
+};
 use futures_util::future::BoxFuture;
+use sizes::{
+    gives_back_what_it_was_passed, is_not_asked_about_an_empty_batch, takes_a_message_of_ten_megabytes,
+    takes_every_character_and_every_byte,
+};
+use state::{carries_its_count, keeps_state_in_batches, refuses_a_state, restores_a_share};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tidemill::config::Limits;
@@ -238,143 +254,6 @@ async fn emits_at_the_end(plugin: Plugin) {
     assert_eq!(shown(&emissions), ["- side mark=old finish:3"]);
 }
 
-async fn carries_its_count(plugin: Plugin) {
-    let mut old = start(&plugin).await;
-    assert_eq!(old.snapshot().await.unwrap(), None);
-    process(&mut old, ["a"; 41]).await;
-    let snapshot = old.snapshot().await.unwrap().unwrap();
-    assert_eq!(snapshot, b"41"[..]);
-    let mut new = start(&plugin).await;
-    new.restore(&[snapshot], StatePart::WHOLE).await.unwrap();
-    for instance in [&mut new, &mut old] {
-        assert_eq!(texts_of(&process(instance, ["count"]).await.emissions), ["42"]);
-    }
-}
-
-async fn refuses_a_state(plugin: Plugin) {
-    let mut instance = start(&plugin).await;
-    let fault = instance.restore(&[b"a lot".to_vec()], StatePart::WHOLE).await.unwrap_err();
-    assert_eq!(fault.kind, FaultKind::Restore);
-    assert!(fault.detail.contains("not a count"), "{}", fault.detail);
-}
-
-/// The keys of the snapshots of all old instances are shared out by their hash, 64-bit FNV-1a.
-async fn restores_a_share(plugin: Plugin) {
-    const HASHES: [(&str, u64); 3] =
-        [("a", 0xaf63_dc4c_8601_ec8c), ("BTCUSDT", 0x3e64_0dbf_f523_962c), ("foobar", 0x8594_4171_f739_67e8)];
-    let snapshots = [b"a=1\nBTCUSDT=10".to_vec(), b"foobar=100".to_vec()];
-    for number in 0..3 {
-        let mut instance = start(&plugin).await;
-        instance.restore(&snapshots, StatePart { number, of: 3 }).await.unwrap();
-        let shares = HASHES.iter().zip([1, 10, 100]).filter(|((_, hash), _)| hash % 3 == u64::from(number));
-        let kept: u64 = shares.map(|(_, count)| count).sum();
-        let count = texts_of(&process(&mut instance, ["count"]).await.emissions);
-        assert_eq!(count, [(kept + 1).to_string()], "part {number}");
-    }
-}
-
-async fn sees_fields(plugin: Plugin) {
-    let mut instance = start_with(&plugin, r#"{"fields":true,"blind":true}"#).await;
-    let outcome = process(
-        &mut instance,
-        [
-            r#"{"do":"show","price":1.5,"a/b":"ż\u00f3\n🐢","set":[[1, {"x":null}],"\u0041"]}"#,
-            r#" {"set":{"0":true,"1":-1e3},"a\/b":"","price":"12.25","do":"sh\u006fw"}"#,
-            r#"{"do":"show"}"#,
-            r#"{"do":"show","price":"x","a/b":7,"set":[]}"#,
-            r#"{"do":"drop","do":"show","price":1,"price":null}"#,
-            "not JSON",
-            r#"{"do":"drop"}"#,
-            r#"{"do":"show","price":0.01,"set":[ "" ,[ ] ]}"#,
-        ],
-    )
-    .await;
-    assert_eq!(
-        shown(&outcome.emissions),
-        [
-            "0 default mark=old 150|żó\n🐢|[1, {\"x\":null}]|\"\\u0041\"",
-            "1 default mark=old 1225||true|-1e3",
-            "2 default mark=old -|-|-|-",
-            "3 default mark=old -|-|-|-",
-            "4 default mark=old -|-|-|-",
-            "7 default mark=old 1|-|\"\"|[ ]",
-        ]
-    );
-    assert_eq!(outcome.forward, Forward::These(vec![5]));
-}
-
-async fn emits_a_field(plugin: Plugin) {
-    for config in [r#"{"symbol":true}"#, r#"{"symbol":true,"blind":true}"#] {
-        let mut instance = start_with(&plugin, config).await;
-        let outcome =
-            process(&mut instance, [r#"{"s":"BTC\nUSDT"}"#, r#"{"s":""}"#, r#"{"s":1}"#, "no JSON"]).await;
-        assert_eq!(texts_of(&outcome.emissions), ["BTC\nUSDT", "", "-", "-"]);
-        assert_eq!(outcome.forward, Forward::Nothing);
-    }
-}
-
-async fn works_without_payloads(plugin: Plugin) {
-    let mut instance = start_with(&plugin, r#"{"blind":true}"#).await;
-    assert!(!instance.description().payloads);
-    let mut batch = texts(["drop", "", "fail:seen"]);
-    batch.push(Message { payload: Payload::binary(vec![0xff]), ..batch[0].clone() });
-    assert_eq!(instance.process(&batch).await.unwrap().forward, Forward::All);
-    assert_eq!(shown(&instance.tick(7).await.unwrap()), ["- default mark=timer tick:7:4"]);
-    // Metadata and times are seen all the same.
-    let mut instance = start_with(&plugin, r#"{"blind":true,"observe":true}"#).await;
-    assert_eq!(process(&mut instance, ["a"]).await.forward, Forward::All);
-}
-
-async fn sees_only_json(plugin: Plugin) {
-    let mut instance = start_with(&plugin, r#"{"fields":true,"json":true}"#).await;
-    let outcome =
-        process(&mut instance, ["{", "[]", "", r#"{"do":"show"}"#, r#"{"do":"drop"}"#, "{} x", "null"]).await;
-    assert_eq!(outcome.forward, Forward::These(vec![1, 6]));
-    assert_eq!(shown(&outcome.emissions), ["3 default mark=old -|-|-|-"]);
-    let mut rejections: Vec<_> = outcome.rejections.iter().map(|r| (r.message, r.reason.as_str())).collect();
-    rejections.sort_unstable();
-    let expected = [(0, "not JSON (at byte 1)"), (2, "not JSON (at byte 0)"), (5, "not JSON (at byte 3)")];
-    assert_eq!(rejections, expected);
-    // Nobody asks the plugin about a batch that is not for it.
-    let outcome = process(&mut instance, ["x", "y"]).await;
-    assert_eq!((outcome.rejections.len(), outcome.is_answer), (2, false));
-    assert_eq!(shown(&instance.tick(7).await.unwrap()), ["- default mark=timer tick:7:4"]);
-}
-
-async fn edits(plugin: Plugin) {
-    let mut instance = start_with(&plugin, r#"{"fields":true,"blind":true}"#).await;
-    let deep = r#"{"do":"edit","deep":{"note" : [1],"x":1 },"set":["",""],"note":7,"price":1e2 }"#;
-    let batch = [
-        r#"{"do":"edit", "price" : "1.25" ,"set":[ {"y": 2} ]}"#,
-        r#"{"do":"drop"}"#,
-        r#"{"price":1,"note":2}"#,
-        deep,
-        r#"{"do":"edit","set":[null,true]}"#,
-        r#"{"do":"edit","deep":{},"set":[1,"\"ż"]}"#,
-        r#"{"do":"show"}"#,
-        r#"{"do":"edit"}"#,
-    ];
-    let outcome = process(&mut instance, batch).await;
-    assert_eq!(outcome.forward, Forward::These(vec![0, 2, 3, 4, 5, 7]));
-    let edited = |place: usize, index: usize| {
-        let payload = outcome.edited.payload(place, &Payload::text(batch[index]));
-        let shown = |payload: Payload| payload.as_text().unwrap().to_owned();
-        payload.map(|payload| payload.map(shown)).map_err(str::to_owned)
-    };
-    let of = |text: &str| Ok(Some(text.to_owned()));
-    assert_eq!(edited(0, 0), of(r#"{"do":"edit", "price" : 2.5 ,"set":[ {"y": 2} ],"note":{"y": 2}}"#));
-    assert_eq!(edited(1, 2), Ok(None));
-    assert_eq!(edited(2, 3), of(r#"{"do":"edit","deep":{"x":1 },"set":["",""],"price":200.0 }"#));
-    assert_eq!(edited(3, 4), Err("the message has no object for /deep/note".into()));
-    assert_eq!(edited(4, 5), of(r#"{"do":"edit","deep":{"note":"\"ż"},"set":[1,"\"ż"],"note":1}"#));
-    assert_eq!(edited(5, 7), Ok(None));
-    // Nothing is copied where nothing is edited.
-    assert!(
-        process(&mut instance, ["{}", r#"{"do":"drop"}"#]).await.edited.payload(0, &Payload::text("{}"))
-            == Ok(None)
-    );
-}
-
 async fn sets_metadata_of_what_it_forwards(plugin: Plugin) {
     let mut instance = start(&plugin).await;
     let marks = |outcome: &Outcome, count: usize| -> Vec<String> {
@@ -408,128 +287,6 @@ async fn tries_again(plugin: Plugin) {
     assert_eq!((retry.message, &*retry.reason, retry.after.as_millis()), (3, "not yet: wait", 1500));
     let retry = process(&mut instance, ["later:0:"]).await.retry.unwrap();
     assert_eq!((retry.message, &*retry.reason, retry.after.as_millis()), (0, "", 0));
-}
-
-async fn keeps_state_in_batches(plugin: Plugin) {
-    let setup = setup("{}");
-    let mut instance = plugin.instantiate(&setup).await.unwrap();
-    instance.set_time(Some(1_000_000));
-    let outcome = process(
-        &mut instance,
-        [
-            "save:a:0:1: one",
-            "load:a",
-            "save:b:250:2",
-            "a",
-            "load:none",
-            "save:c:0:3",
-            "save:c:0:-",
-            "load:c",
-            "load:b",
-        ],
-    )
-    .await;
-    assert_eq!(texts_of(&outcome.emissions), ["1: one", "-", "-", "2"]);
-    // The next instance finds it, until its time is over.
-    let mut next = plugin.instantiate(&setup).await.unwrap();
-    next.set_time(Some(1_249_999));
-    assert_eq!(texts_of(&process(&mut next, ["load:a", "load:b"]).await.emissions), ["1: one", "2"]);
-    next.set_time(Some(1_250_000));
-    assert_eq!(texts_of(&process(&mut next, ["load:b", "load:a"]).await.emissions), ["-", "1: one"]);
-}
-
-/// What crosses into a guest and out of it is the guest's to free: after far more bytes than it may
-/// have, its memory is what it was.
-async fn gives_back_what_it_was_passed(plugin: Plugin) {
-    let mut instance = start_with(&plugin, r#"{"observe":true}"#).await;
-    let text = format!("emit:side:hot:{}", "x".repeat(4096));
-    let batch = texts(vec![text; 64]);
-    for _ in 0..40 {
-        instance.process(&batch).await.unwrap();
-    }
-    let before = instance.memory_bytes();
-    for _ in 0..400 {
-        instance.process(&batch).await.unwrap();
-    }
-    let grown = instance.memory_bytes() - before;
-    assert!(grown <= 1 << 20, "{grown} bytes after 100 MiB in and out");
-}
-
-async fn filters_by_fields(plugin: Plugin) {
-    for config in [r#"{"filter":true}"#, r#"{"filter":true,"blind":true}"#] {
-        let mut instance = start_with(&plugin, config).await;
-        let batch = [
-            r#"{"p":100.5,"s":"BTCUSDT"}"#,
-            r#"{"p":"100.01","s":"BTC\u0055SDT"}"#,
-            r#"{"p":100,"s":"BTCUSDT"}"#,
-            r#"{"p":1000,"s":"ETHUSDT"}"#,
-            r#"{"p":1000}"#,
-            r#"{"s":"BTCUSDT"}"#,
-            "not JSON",
-        ];
-        assert_eq!(process(&mut instance, batch).await.forward, Forward::These(vec![0, 1]), "{config}");
-    }
-}
-
-async fn edits_by_numbers(plugin: Plugin) {
-    for config in [r#"{"notional":true}"#, r#"{"notional":true,"blind":true}"#] {
-        let mut instance = start_with(&plugin, config).await;
-        let batch = [r#"{"p":"57123.5","q":2}"#, r#"{"p":1,"q":2,"notional":0}"#, r#"{"p":1}"#];
-        let outcome = process(&mut instance, batch).await;
-        assert_eq!(outcome.forward, Forward::All);
-        let edited = |n: usize| {
-            let payload = outcome.edited.payload(n, &Payload::text(batch[n])).unwrap();
-            payload.map(|payload| payload.as_text().unwrap().to_owned())
-        };
-        assert_eq!(edited(0).unwrap(), r#"{"p":"57123.5","q":2,"notional":114247.0}"#);
-        assert_eq!(edited(1).unwrap(), r#"{"p":1,"q":2,"notional":2.0}"#);
-        assert_eq!(edited(2), None);
-    }
-}
-
-async fn is_not_asked_about_an_empty_batch(plugin: Plugin) {
-    let mut instance = start(&plugin).await;
-    let outcome = process(&mut instance, []).await;
-    assert_eq!((outcome.forward, outcome.is_answer), (Forward::Nothing, false));
-    assert!(outcome.emissions.is_empty() && outcome.rejections.is_empty() && outcome.retry.is_none());
-    assert_eq!(texts_of(&process(&mut instance, ["count"]).await.emissions), ["1"]);
-}
-
-async fn takes_a_message_of_ten_megabytes(plugin: Plugin) {
-    let limits = Limits { memory_bytes: 256 << 20, deadline: Duration::from_secs(5), ..Limits::default() };
-    let mut instance = plugin.instantiate(&Setup { limits, ..setup("{}") }).await.unwrap();
-    // Of several bytes a character, so that none may be cut.
-    let text = "\u{17c}\u{f3}\u{142}w ".repeat(10_000_000 / 8);
-    assert_eq!(text.len(), 10_000_000);
-    let outcome = process(&mut instance, [&*format!("both:{text}"), "drop", &*text]).await;
-    assert_eq!(outcome.forward, Forward::These(vec![0, 2]));
-    // Not shown, where they differ.
-    assert!(texts_of(&outcome.emissions) == [text]);
-    // What is too large for the instance costs the call, and not the host.
-    let mut small = start(&plugin).await;
-    let huge = texts([format!("both:{}", "x".repeat(70 << 20))]);
-    assert_eq!(small.process(&huge).await.unwrap_err().kind, FaultKind::Memory);
-}
-
-async fn takes_every_character_and_every_byte(plugin: Plugin) {
-    let mut instance = start(&plugin).await;
-    let spoken = [
-        "",
-        "\0",
-        "\u{7f}\u{80}\u{7ff}\u{800}\u{ffff}\u{10000}\u{10ffff}",
-        "a\r\n\t\"\\",
-        "e\u{301} \u{1f422}\u{200d}",
-    ];
-    let outcome =
-        process(&mut instance, spoken.map(|text| format!("emit:default::{text}")).each_ref().map(|t| &**t))
-            .await;
-    assert_eq!(texts_of(&outcome.emissions), spoken);
-    let bytes: Vec<u8> = (0..=255).collect();
-    let mut batch = texts([""]);
-    batch[0].payload = Payload::binary(bytes.clone());
-    let outcome = instance.process(&batch).await.unwrap();
-    let reversed: Vec<u8> = bytes.into_iter().rev().collect();
-    assert_eq!(outcome.emissions.payload(0), Payload::binary(reversed));
 }
 
 /// Answers what the path of a request says.

@@ -2,19 +2,25 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "files/fifos.rs"]
+mod fifos;
+#[path = "files/recordings.rs"]
+mod recordings;
+#[path = "files/streams.rs"]
+mod streams;
+
 use flate2::Compression;
 use flate2::read::MultiGzDecoder;
 use flate2::write::GzEncoder;
 use rustix::process::Signal;
 use std::fs::{self, File, OpenOptions};
-use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use tidemill_tests::host::{Folder, Host, PATIENCE, binary};
 use tidemill_tests::peers::{Feed, dial};
-use tidemill_tests::sockets::{close_code_at_the_end, until};
-use tidemill_tests::{guest, plugin, root};
+use tidemill_tests::{plugin, root};
 use tokio_tungstenite::tungstenite::Message;
 
 /// A pipeline without transforms; the tables of its source and of its sink.
@@ -210,280 +216,6 @@ fn a_torn_last_line_is_ended_and_told_before_anything_is_appended() {
     assert!(appended.ends_with(" {\"n\":2}\n") && appended.lines().count() == 1, "{appended}");
 }
 
-#[test]
-fn a_fifo_as_a_source_holds_up_neither_the_api_nor_the_end() {
-    let folder = Folder::default();
-    make_fifo(&folder.path("fifo"));
-    let config = pipeline("type = \"file\", path = \"fifo\"", "type = \"file\", path = \"out.jsonl\"");
-    let host = folder.run(&format!("token = \"t\"\n{config}")).with_token("t");
-    let second = serde_json::json!({
-        "name": "second",
-        "source": { "type": "file", "path": folder.path("fifo") },
-        "sinks": [{ "type": "file", "path": folder.path("second.jsonl") }],
-    });
-    assert_eq!(host.json("POST", "/api/v1/pipelines", &second).0, 201);
-    assert_eq!(host.json("DELETE", "/api/v1/pipelines/second", &serde_json::Value::Null).0, 204);
-    let mut writer = OpenOptions::new().write(true).open(folder.path("fifo")).unwrap();
-    writer.write_all(lines(0..3).as_bytes()).unwrap();
-    host.wait_until("all are delivered", |now| {
-        now.count("tidemill_messages_delivered_total", &["sink=\"out\""]) == 3
-    });
-    // The writer stays.
-    assert!(host.stop().status.success());
-    assert_eq!(fs::read_to_string(folder.path("out.jsonl")).unwrap(), lines(0..3));
-}
-
-#[test]
-fn a_fifo_as_a_sink_waits_for_its_reader_and_gives_it_everything() {
-    let folder = Folder::default();
-    make_fifo(&folder.path("fifo"));
-    fs::write(folder.path("in.jsonl"), lines(0..50_000)).unwrap();
-    let host =
-        folder.run(&pipeline("type = \"file\", path = \"in.jsonl\"", "type = \"file\", path = \"fifo\""));
-    host.wait_until("messages wait", |now| now.count("tidemill_messages_received_total", &[]) > 0);
-    assert_eq!(host.get("/api/v1/pipelines").0, 200);
-    let mut text = String::new();
-    File::open(folder.path("fifo")).unwrap().read_to_string(&mut text).unwrap();
-    assert!(text == lines(0..50_000));
-    assert!(host.stop().status.success());
-}
-
-#[test]
-fn a_fifo_that_nobody_reads_ends_with_the_grace_period_and_its_messages_are_counted() {
-    let folder = Folder::default();
-    make_fifo(&folder.path("fifo"));
-    fs::write(folder.path("in.jsonl"), lines(0..10)).unwrap();
-    let config = pipeline("type = \"file\", path = \"in.jsonl\"", "type = \"file\", path = \"fifo\"");
-    let host = folder.run_with_grace(Duration::from_secs(1), &config);
-    host.wait_until("messages wait", |now| now.count("tidemill_messages_received_total", &[]) == 10);
-    let ended = host.stop();
-    assert_eq!(ended.status.code(), Some(1), "{}", ended.log);
-    assert!(ended.log.contains("the grace period ran out"), "{}", ended.log);
-}
-
-#[test]
-fn a_pipeline_whose_standard_output_nobody_reads_any_more_fails_without_a_panic() {
-    let folder = Folder::default();
-    folder.install("forward", &plugin("forward"));
-    fs::write(folder.path("in.jsonl"), lines(0..300_000)).unwrap();
-    let config = pipeline("type = \"file\", path = \"in.jsonl\"", "type = \"stdout\"");
-    let run = start(&folder, &config, |command| {
-        command.stdout(Stdio::piped()).stderr(Stdio::piped());
-    });
-    let mut command = Command::new(binary());
-    command.args(["plugin", "run", "plugins/forward.wasm"]).current_dir(folder.path(""));
-    command.stdin(File::open(folder.path("in.jsonl")).unwrap()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    for mut child in [run, command.spawn().unwrap()] {
-        let mut first = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut first).unwrap();
-        assert_eq!(first, lines(0..1));
-        let mut log = String::new();
-        child.stderr.take().unwrap().read_to_string(&mut log).unwrap();
-        assert_eq!(exit_code(&mut child), Some(1), "{log}");
-        assert!(log.contains("failed to write stdout: Broken pipe"), "{log}");
-        assert!(!log.contains("panicked"), "{log}");
-    }
-}
-
-#[test]
-fn a_standard_output_that_is_full_is_the_end_of_a_plugin_that_is_run_alone() {
-    let folder = Folder::default();
-    // Fewer than are read at once, and more.
-    for count in [3, 5_000] {
-        fs::write(folder.path("in.jsonl"), lines(0..count)).unwrap();
-        let mut command = Command::new(binary());
-        command.args(["plugin", "run"]).arg(plugin("forward")).current_dir(folder.path(""));
-        command.stdin(File::open(folder.path("in.jsonl")).unwrap());
-        let ran = command.stdout(File::create("/dev/full").unwrap()).output().unwrap();
-        let log = String::from_utf8(ran.stderr).unwrap();
-        assert_eq!(ran.status.code(), Some(1), "{log}");
-        let errors: Vec<_> = log.lines().filter(|line| line.starts_with("error: ")).collect();
-        let [error] = errors[..] else { panic!("{log}") };
-        assert!(error.starts_with("error: sink stdout: failed to write stdout: No space left"), "{log}");
-        assert!(!log.contains("\"payload\""), "no message is a dead letter: {log}");
-    }
-}
-
-#[tokio::test]
-async fn a_recording_is_whole_when_the_terminal_closes_and_goes_on_where_that_is_ignored() {
-    let folder = Folder::default();
-    for is_ignored in [false, true] {
-        let feed = Feed::open().await;
-        // Whatever whoever runs the tests does about the signal.
-        let hup = if is_ignored { "--ignore-signal=HUP" } else { "--default-signal=HUP" };
-        let mut command = Command::new("env");
-        command.arg(hup).arg(binary());
-        command.args(["record", &feed.url(), "-o", "x.jsonl.gz"]).current_dir(folder.path(""));
-        let mut child = command.stdin(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        // Taken once it is dialled, and then its signals are obeyed.
-        feed.text("one").await;
-        let written = || fs::metadata(folder.path("x.jsonl.gz")).is_ok_and(|file| file.len() > 0);
-        until(written).await;
-        signal(&child, Signal::HUP);
-        if is_ignored {
-            let before = fs::metadata(folder.path("x.jsonl.gz")).unwrap().len();
-            feed.text("two").await;
-            until(|| fs::metadata(folder.path("x.jsonl.gz")).unwrap().len() > before).await;
-            terminate(&child);
-        }
-        let code = tokio::task::spawn_blocking(move || exit_code(&mut child)).await.unwrap();
-        assert_eq!(code, Some(0));
-        let text = unpacked(&folder.path("x.jsonl.gz"));
-        let texts: Vec<_> = text.lines().map(|line| line.split_once(' ').unwrap().1).collect();
-        assert_eq!(texts, if is_ignored { &["one", "two"][..] } else { &["one"] });
-        fs::remove_file(folder.path("x.jsonl.gz")).unwrap();
-    }
-}
-
-#[test]
-fn a_log_and_an_answer_that_nobody_reads_change_no_exit_code() {
-    let folder = Folder::default();
-    fs::write(folder.path("in.jsonl"), lines(0..10)).unwrap();
-    let config = pipeline("type = \"file\", path = \"in.jsonl\"", "type = \"file\", path = \"out.jsonl\"");
-    fs::write(folder.path("tidemill.toml"), &config).unwrap();
-    fs::write(folder.path("wrong.toml"), "[[pipelines]]\n").unwrap();
-    for (arguments, code) in [
-        (&["run", "-v"][..], 0),
-        (&["run", "-v", "--log-format", "json"], 0),
-        (&["check"], 0),
-        (&["check", "--json"], 0),
-        (&["check", "-c", "wrong.toml"], 78),
-        (&["probe", "ws://127.0.0.1:9/"], 1),
-        (&["replay", "none.jsonl"], 1),
-        (&["record", "ws://127.0.0.1:9/", "-o", "none/x"], 1),
-        (&["--version"], 0),
-        (&["nonsense"], 2),
-    ] {
-        let mut command = Command::new(binary());
-        command.args(arguments).current_dir(folder.path("")).stdin(Stdio::null());
-        // Nobody reads from the start on.
-        let (reader, writer) = std::io::pipe().unwrap();
-        command.stdout(writer.try_clone().unwrap()).stderr(writer);
-        drop(reader);
-        let mut child = command.spawn().unwrap();
-        drop(command);
-        assert_eq!(exit_code(&mut child), Some(code), "{arguments:?}");
-    }
-    assert_eq!(fs::read_to_string(folder.path("out.jsonl")).unwrap(), lines(0..10).repeat(2));
-}
-
-#[test]
-fn an_answer_that_cannot_be_written_is_a_failure_that_is_told() {
-    let folder = Folder::default();
-    let config = pipeline("type = \"stdin\"", "type = \"stdout\"");
-    fs::write(folder.path("tidemill.toml"), &config).unwrap();
-    fs::write(folder.path("wrong.toml"), "[[pipelines]]\n").unwrap();
-    for (arguments, code) in [
-        (&["check"][..], 1),
-        (&["check", "--json"], 1),
-        (&["check", "--json", "-c", "wrong.toml"], 78),
-        (&["schema"], 1),
-        (&["schema", "--markdown"], 1),
-        (&["plugins"], 1),
-        (&["completions", "bash"], 1),
-        (&["man"], 1),
-        (&["init", "-c", "new.toml"], 1),
-        (&["--help"], 1),
-    ] {
-        let mut command = Command::new(binary());
-        command.args(arguments).current_dir(folder.path("")).stdin(Stdio::null());
-        let ended = command.stdout(File::create("/dev/full").unwrap()).output().unwrap();
-        let log = String::from_utf8(ended.stderr).unwrap();
-        assert_eq!(ended.status.code(), Some(code), "{arguments:?}: {log}");
-        assert!(log.contains("error: failed to write to standard output: No space left"), "{log}");
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_torn_recording_that_is_played_once_is_an_error_that_names_it() {
-    let folder = Folder::default();
-    let recording = fs::read(root().join("examples/data/binance-combined-20240808.jsonl.gz")).unwrap();
-    fs::write(folder.path("torn.jsonl.gz"), &recording[..recording.len() / 10]).unwrap();
-    let mut replay = Command::new(binary());
-    replay.args(["replay", "torn.jsonl.gz", "--listen", "127.0.0.1:0", "--speed", "max", "--once"]);
-    let replay = Host::start(replay.args(["--log-format", "json"]).current_dir(folder.path("")));
-    let address = replay.logged("where it listens", |fields| {
-        let url = fields["url"].as_str().filter(|_| fields["message"] == "replaying")?;
-        url.strip_prefix("ws://")?.strip_suffix('/')?.parse().ok()
-    });
-    let peer = tokio::spawn(close_code_at_the_end(dial(address, "/").await));
-    let mut demo = Command::new(binary());
-    let plugins = plugin("vwap");
-    demo.args(["demo", "--speed", "max", "--recording", "torn.jsonl.gz", "--plugins"]);
-    let demo = Host::start(demo.arg(plugins.parent().unwrap()).current_dir(folder.path("")));
-    for host in [replay, demo] {
-        let ended = tokio::task::spawn_blocking(move || host.wait()).await.unwrap();
-        assert_eq!(ended.status.code(), Some(1), "{}", ended.log);
-        assert!(ended.log.contains("error: failed to read torn.jsonl.gz: "), "{}", ended.log);
-    }
-    assert_eq!(peer.await.unwrap(), Some(1011));
-}
-
-#[test]
-fn a_standard_output_that_nobody_takes_from_holds_the_end_up_no_longer_than_the_grace_period() {
-    let folder = Folder::default();
-    fs::write(folder.path("in.jsonl"), lines(0..100_000)).unwrap();
-    let config = pipeline("type = \"file\", path = \"in.jsonl\"", "type = \"stdout\"");
-    let mut child = start(&folder, &config, |command| {
-        command.stdout(Stdio::piped()).stderr(Stdio::piped());
-    });
-    // It has written; what is left is more than a pipe holds.
-    let mut first = [0];
-    child.stdout.as_mut().unwrap().read_exact(&mut first).unwrap();
-    terminate(&child);
-    assert_eq!(exit_code(&mut child), Some(1));
-    let mut log = String::new();
-    child.stderr.take().unwrap().read_to_string(&mut log).unwrap();
-    assert!(log.contains("the grace period ran out"), "{log}");
-}
-
-#[test]
-fn a_demo_that_nobody_watches_any_more_ends() {
-    let folder = Folder::default();
-    let plugins = plugin("vwap");
-    let recording = root().join("examples/data/binance-combined-20240808.jsonl.gz");
-    let mut command = Command::new(binary());
-    command
-        .args(["demo", "--speed", "max", "--recording"])
-        .arg(recording)
-        .arg("--plugins")
-        .arg(plugins.parent().unwrap());
-    command.current_dir(folder.path("")).stdin(Stdio::null()).stderr(Stdio::piped());
-    let (reader, writer) = std::io::pipe().unwrap();
-    let mut child = command.stdout(writer).spawn().unwrap();
-    drop((command, reader));
-    let mut log = String::new();
-    child.stderr.take().unwrap().read_to_string(&mut log).unwrap();
-    assert_eq!(exit_code(&mut child), Some(1), "{log}");
-    assert!(log.contains("failed to write stdout: Broken pipe"), "{log}");
-}
-
-#[test]
-fn a_log_that_nobody_takes_from_holds_up_neither_messages_nor_the_end() {
-    let folder = Folder::default();
-    make_fifo(&folder.path("fifo"));
-    // A pipe that has no room from the start on.
-    let (_reader, mut log) = std::io::pipe().unwrap();
-    let mode = rustix::fs::fcntl_getfl(&log).unwrap();
-    rustix::fs::fcntl_setfl(&log, mode | rustix::fs::OFlags::NONBLOCK).unwrap();
-    while log.write(&[b'x'; 4096]).is_ok() {}
-    while log.write(b"x").is_ok() {}
-    rustix::fs::fcntl_setfl(&log, mode).unwrap();
-    let config = pipeline("type = \"file\", path = \"fifo\"", "type = \"file\", path = \"out.jsonl\"");
-    let mut child = start(&folder, &config, |command| {
-        command.arg("-v").stderr(log);
-    });
-    let mut writer = OpenOptions::new().write(true).open(folder.path("fifo")).unwrap();
-    writer.write_all(lines(0..100).as_bytes()).unwrap();
-    let deadline = Instant::now() + PATIENCE;
-    while fs::read_to_string(folder.path("out.jsonl")).unwrap_or_default() != lines(0..100) {
-        assert!(Instant::now() < deadline, "messages do not go through");
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    terminate(&child);
-    assert_eq!(exit_code(&mut child), Some(0));
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_peer_packs_small_takes_no_more_memory_than_the_bounds_say() {
     const BOMBS: usize = 40;
@@ -552,72 +284,6 @@ fn a_line_without_an_end_is_counted_once_as_too_large_and_never_in_memory_as_a_w
     assert_eq!(fs::read_to_string(folder.path("out.jsonl")).unwrap(), lines(0..4));
     let dead = fs::read_to_string(folder.path("dead.jsonl")).unwrap();
     assert!(dead.contains("its message may have 16 MiB"), "{dead}");
-}
-
-#[test]
-fn vwap_closes_idle_windows_of_a_recording_by_the_times_of_the_recording() {
-    const TRADES: u64 = 36_000;
-    let folder = Folder::default();
-    folder.install("vwap", &plugin("vwap"));
-    // Half an hour of two symbols, years ago, a trade of each every 100 ms; one of them pauses for an hour.
-    let trade = |n: u64| {
-        let time_ms = 1_723_100_000_000 + n / 2 * 100 + if n >= TRADES / 2 { 3_600_000 } else { 0 };
-        let symbol = ["BTC", "ETH"][(n % 2) as usize];
-        let data = format!("{{\"e\":\"trade\",\"s\":\"{symbol}\",\"p\":\"1\",\"q\":\"1\",\"T\":{time_ms}}}");
-        format!("{} {{\"data\":{data}}}\n", time_ms * 1_000_000)
-    };
-    fs::write(folder.path("in.recording"), (0..TRADES).map(trade).collect::<String>()).unwrap();
-    let host = folder.run(
-        r#"
-        [[pipelines]]
-        name = "p"
-        source = { type = "file", path = "in.recording", format = "recording" }
-        transforms = [{ plugin = "vwap", config = { window = "1m", idle_close = "5s" } }]
-        sinks = [{ type = "file", path = "out.jsonl" }]
-        "#,
-    );
-    let now = host.wait_until("all are through", |now| {
-        now.count("tidemill_stage_messages_in_total", &[]) == TRADES
-            && now.count("tidemill_messages_in_flight", &[]) == 0
-            && fs::read_to_string(folder.path("out.jsonl")).is_ok_and(|text| text.contains("\"final\":false"))
-    });
-    assert_eq!(now.count("tidemill_guest_late_total", &[]), 0);
-    assert!(host.stop().status.success());
-    let out = fs::read_to_string(folder.path("out.jsonl")).unwrap();
-    let windows: Vec<serde_json::Value> =
-        out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    let counted: u64 = windows.iter().map(|window| window["count"].as_u64().unwrap()).sum();
-    assert_eq!(counted, TRADES);
-}
-
-#[test]
-fn a_recording_gives_the_same_output_twice_whatever_the_plugin_draws() {
-    let Some(steered) = guest("steered") else { return };
-    let folder = Folder::default();
-    folder.install("steered", &steered);
-    let record = |n: u64| format!("{} m{n} random\n", 1_723_100_000_000_000_000 + n * 1_000_000);
-    fs::write(folder.path("in.recording"), (0..1000).map(record).collect::<String>()).unwrap();
-    let draws = |format: &str, input: &str, out: &str| {
-        let transform = "transforms = [{ plugin = \"steered\", config = { word = 1 } }]\n";
-        let ends = pipeline(
-            &format!("type = \"file\", path = \"{input}\", format = \"{format}\""),
-            &format!("type = \"file\", path = \"{out}\""),
-        );
-        let mut host = start(&folder, &format!("{ends}{transform}"), |_| {});
-        assert_eq!(exit_code(&mut host), Some(0));
-        let drawn = fs::read_to_string(folder.path(out)).unwrap();
-        assert_eq!(drawn.lines().count(), 1000);
-        drawn
-    };
-    let first = draws("recording", "in.recording", "first.jsonl");
-    assert_eq!(first, draws("recording", "in.recording", "second.jsonl"));
-    let different: std::collections::BTreeSet<&str> = first.lines().collect();
-    assert!(different.len() > 990, "chance is still chance");
-    // Without times of its own a source is no replay.
-    let line = |n: u64| format!("m{n} random\n");
-    fs::write(folder.path("in.jsonl"), (0..1000).map(line).collect::<String>()).unwrap();
-    let live = draws("jsonl", "in.jsonl", "third.jsonl");
-    assert_ne!(live, draws("jsonl", "in.jsonl", "fourth.jsonl"));
 }
 
 /// The most memory that a host has had, in MiB.

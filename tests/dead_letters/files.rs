@@ -5,6 +5,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::Stdio;
+use std::time::{Duration, Instant};
 use tidemill_tests::impostor::{answer, impostor};
 
 #[tokio::test(flavor = "multi_thread")]

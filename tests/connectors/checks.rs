@@ -1,0 +1,141 @@
+//! Connectors that are tried out: by `tidemill check`, by the HTTP API, and as a plugin alone.
+
+use super::*;
+use serde_json::json;
+use std::process::{Command, Output};
+use tidemill_tests::host::binary;
+use tidemill_tests::sockets::closed;
+
+fn tidemill(exchange: &Exchange, arguments: &[&str]) -> Output {
+    Command::new(binary()).args(arguments).current_dir(exchange.folder.path("")).output().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_check_tries_connectors_out_and_asks_them_where_it_dials() {
+    let exchange = Exchange::open().await;
+    let file = exchange.folder.path("tidemill.toml");
+    let check = |config: &str, more: &[&str]| {
+        std::fs::write(&file, config).unwrap();
+        let checked = tidemill(&exchange, &[&["check"][..], more].concat());
+        let told = format!(
+            "{}{}",
+            String::from_utf8_lossy(&checked.stderr),
+            String::from_utf8_lossy(&checked.stdout)
+        );
+        (checked.status.code(), told)
+    };
+    let right = exchange.pipeline(&exchange.before_connect("", ""), "");
+    let (code, told) = check(&right, &[]);
+    assert_eq!(code, Some(0), "{told}");
+
+    exchange.folder.install("asking", &guest("asking").unwrap());
+    for (wrong, expected) in [
+        (
+            right.replace("\"minting\"", "\"asking\""),
+            "pipeline p, source: plugin asking of before_connect does not start: it is a transform",
+        ),
+        (
+            right.replace("/mint\"", "/mint\", n = 1"),
+            "plugin minting of before_connect does not start: init refused",
+        ),
+        (
+            right.replace("/mint\"", "/mint\", n = \"${file:gone}\""),
+            "plugin minting of before_connect does not start: `config`: failed to read ",
+        ),
+        (
+            right.replace(&format!(", allow = [\"http://{}\"]", exchange.tokens.address), ""),
+            "`allow = [\"https://api.example.com\"]` in `before_connect`",
+        ),
+        (
+            right.replace("name = \"p\"", "name = \"p\"\ntransforms = [{ plugin = \"minting\" }]"),
+            "pipeline p, transform minting: plugin minting does not start: it is a connector",
+        ),
+    ] {
+        let (code, told) = check(&wrong, &[]);
+        assert!(
+            code == Some(78) && told.contains(expected) && told.contains("tidemill.toml:"),
+            "{code:?} {told}"
+        );
+    }
+    let (code, told) = check(&right.replace("\"minting\"", "\"mintign\""), &[]);
+    let there_is_none = told.contains("there is no plugins/mintign.wasm yet; the pipeline waits for it");
+    assert!(code == Some(0) && there_is_none && told.contains("did you mean \"minting\"?"), "{told}");
+
+    // A check of the connections mints, dials with that, and sends nothing.
+    let refused = async {
+        let (asked, ()) = tokio::join!(exchange.mint("token of-a-check"), async {
+            let dialled = exchange.feed.caller().await;
+            assert_eq!(dialled.header("authorization"), "Bearer of-a-check");
+            dialled.respond("403 Forbidden", &[], "").await;
+        });
+        assert_eq!(asked, "number=1&calls=1&kept=1");
+    };
+    std::fs::write(&file, &right).unwrap();
+    let mut command = Command::new(binary());
+    command.args(["check", "--connect"]).current_dir(exchange.folder.path(""));
+    let (checked, ()) = tokio::join!(tokio::task::spawn_blocking(move || command.output()), refused);
+    let checked = checked.unwrap().unwrap();
+    let told = String::from_utf8(checked.stderr).unwrap();
+    assert!(checked.status.code() == Some(1) && told.contains("403 Forbidden"), "{told}");
+    assert!(!told.contains("of-a-check"), "{told}");
+
+    let listed = tidemill(&exchange, &["plugins", "--json"]);
+    let listed: Value = serde_json::from_slice(&listed.stdout).unwrap();
+    let minting = listed["plugins"].as_array().unwrap().iter().find(|row| row["name"] == "minting").unwrap();
+    assert_eq!(
+        (&minting["uses"][0]["pipeline"], &minting["uses"][0]["endpoint"]),
+        (&json!("p"), &json!("source"))
+    );
+
+    let inspected = tidemill(&exchange, &["plugin", "inspect", "plugins/minting.wasm"]);
+    let told = String::from_utf8(inspected.stdout).unwrap();
+    assert!(told.contains(": connector of the contract 0.1.0, "), "{told}");
+    assert!(
+        told.contains("needs allow = [\"https://api.example.com\"] in before_connect of the endpoint"),
+        "{told}"
+    );
+    let run = tidemill(&exchange, &["plugin", "run", "plugins/minting.wasm"]);
+    let told = String::from_utf8(run.stderr).unwrap();
+    assert!(run.status.code() == Some(78) && told.contains("it is a connector"), "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pipeline_waits_for_its_connector_and_the_api_asks_it_for_a_check() {
+    let exchange = Exchange::open().await;
+    std::fs::remove_file(exchange.folder.path("plugins/minting.wasm")).unwrap();
+    let host = exchange.run();
+    blocking(|| {
+        host.wait_until("it waits", |now| now.count("tidemill_pipelines", &["state=\"waiting\""]) == 1);
+    });
+    let (_, pipelines) = blocking(|| host.get("/api/v1/pipelines"));
+    assert!(pipelines.contains("minting"), "{pipelines}");
+    exchange.folder.install("minting", &guest("minting").unwrap());
+    let mut socket = exchange.connect("first").await;
+
+    let tokens = exchange.tokens.address;
+    let endpoint = json!({
+        "type": "websocket",
+        "url": format!("ws://{}/check", exchange.feed.address),
+        "before_connect": {
+            "plugin": "minting", "config": { "url": format!("http://{tokens}/mint") },
+            "allow": [format!("http://{tokens}")],
+        },
+    });
+    let exchanged = async {
+        assert_eq!(exchange.mint("token of-a-check").await, "number=1&calls=1&kept=1");
+        let dialled = exchange.feed.caller().await;
+        assert_eq!(dialled.target(), "/check?token=of-a-check");
+        let mut checked = dialled.accept().await;
+        assert_eq!(closed(&mut checked).await.0, 1000, "nothing else is sent");
+        while let Some(Ok(_)) = checked.next().await {}
+    };
+    let answer = tokio::task::spawn_blocking(move || {
+        let answer = host.json("POST", "/api/v1/connections/check", &endpoint);
+        (host, answer)
+    });
+    let (answered, ()) = tokio::join!(answer, exchanged);
+    let (host, answer) = answered.unwrap();
+    assert_eq!(answer, (200, json!({ "reachable": true })));
+    drop(host);
+    while let Some(Ok(_)) = socket.next().await {}
+}
