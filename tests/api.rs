@@ -8,12 +8,13 @@ mod access;
 #[path = "api/connections.rs"]
 mod connections;
 
-use futures_util::{SinkExt, StreamExt};
+use futures_util::SinkExt;
 use serde_json::{Value, json};
 use std::time::Instant;
 use tidemill_tests::host::{Folder, Host, PATIENCE};
-use tidemill_tests::peers::{Collector, Feed, dial};
+use tidemill_tests::peers::{Collector, Feed, dial, join};
 use tidemill_tests::plugin;
+use tidemill_tests::sockets::text;
 use tokio_tungstenite::tungstenite::Message;
 
 const FAST: &str = r#"reconnect = { delay = "10ms", max_delay = "50ms" }"#;
@@ -37,10 +38,8 @@ async fn json(host: &Host, method: &str, path: &str, body: Value) -> (u16, Value
 
 /// The rows of a pipeline's endpoint in the table of connections.
 fn rows(host: &Host, pipeline: &str, endpoint: &str) -> Vec<Value> {
-    let (status, answer) = host.json("GET", "/api/v1/connections", &Value::Null);
-    assert_eq!(status, 200);
-    let rows = answer["endpoints"].as_array().unwrap().iter();
-    rows.filter(|row| row["pipeline"] == pipeline && row["endpoint"] == endpoint).cloned().collect()
+    let is_it = |row: &Value| row["pipeline"] == pipeline && row["endpoint"] == endpoint;
+    host.endpoints().into_iter().filter(is_it).collect()
 }
 
 /// Waits until the one row of an endpoint is as described.
@@ -73,10 +72,12 @@ async fn a_pipeline_is_made_stopped_started_and_removed_while_another_goes_on() 
     let (status, answer) = json(&host, "POST", "/api/v1/pipelines", made.clone()).await;
     assert_eq!((status, &answer["state"]), (201, &json!("running")), "{answer}");
     let address = host.listening("websocket");
-    let (mut sender, mut receiver) = (dial(address, "/in").await, dial(address, "/out").await);
-    row(&host, "made", "out", |row| row["connections"].as_array().unwrap().len() == 1).await;
+    let (mut sender, mut receiver) = (dial(address, "/in").await, join(&host, address, "/out").await);
     sender.send(Message::text("2")).await.unwrap();
-    assert_eq!(receiver.next().await.unwrap().unwrap(), Message::text("2"));
+    assert_eq!(text(&mut receiver).await, "2");
+    host.wait_until("it counts as delivered", |now| {
+        now.count("tidemill_messages_delivered_total", &["pipeline=\"made\""]) == 1
+    });
     let (status, answer) = json(&host, "GET", "/api/v1/pipelines/made", Value::Null).await;
     assert_eq!(status, 200);
     assert_eq!(answer["source"], made["source"]);

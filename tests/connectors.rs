@@ -10,14 +10,13 @@ mod closing;
 #[path = "connectors/examples.rs"]
 mod examples;
 
-use futures_util::{SinkExt as _, StreamExt as _};
-use serde_json::Value;
+use futures_util::SinkExt as _;
 use std::time::Instant;
 use tidemill_tests::exchange::Door;
 use tidemill_tests::guest;
 use tidemill_tests::host::{Folder, Host, PATIENCE};
 use tidemill_tests::peers::Collector;
-use tidemill_tests::sockets::{soon, until};
+use tidemill_tests::sockets::{stopped, text, until};
 use tokio::net::TcpStream;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
@@ -99,10 +98,6 @@ impl Exchange {
     }
 }
 
-async fn text(socket: &mut Socket) -> String {
-    soon(socket.next()).await.unwrap().unwrap().into_text().unwrap().to_string()
-}
-
 fn blocking<T>(work: impl FnOnce() -> T) -> T {
     tokio::task::block_in_place(work)
 }
@@ -118,8 +113,7 @@ fn wait_for_dials(host: &Host, outcome: &str, dials: u64) {
 
 /// The last error that the API shows of the source.
 fn last_error(host: &Host) -> String {
-    let endpoints: Value = blocking(|| serde_json::from_str(&host.get("/api/v1/connections").1).unwrap());
-    let endpoints = endpoints["endpoints"].as_array().unwrap();
+    let endpoints = blocking(|| host.endpoints());
     let source = endpoints.iter().find(|endpoint| endpoint["endpoint"] == "source").unwrap();
     source["last_error"]["message"].as_str().unwrap_or_default().to_owned()
 }
@@ -190,9 +184,7 @@ async fn each_dial_has_fresh_credentials_whatever_the_exchange_does_and_nothing_
         let paths = ["/api/v1/pipelines", "/api/v1/pipelines/p", "/metrics", "/api/v1/connections"];
         paths.map(|path| host.get(path).1).concat()
     });
-    let stopped = tokio::task::spawn_blocking(|| host.stop());
-    while let Some(Ok(_)) = socket.next().await {}
-    let ended = stopped.await.unwrap();
+    let ended = stopped(host, [socket]).await;
     assert!(ended.status.success(), "{}", ended.log);
     let everything = format!("{shown}{}{}", ended.log, ended.output);
     assert!(!everything.contains("t0ken"), "{everything}");
@@ -366,7 +358,5 @@ async fn a_sink_asks_its_connector_and_sends_what_waited_once_it_may() {
     assert_eq!(dialled.header("authorization"), "t0ken");
     let mut socket = dialled.accept().await;
     assert_eq!((&*text(&mut socket).await, &*text(&mut socket).await), ("\"one\"", "\"two\""));
-    let stopped = tokio::task::spawn_blocking(|| host.stop());
-    while let Some(Ok(_)) = socket.next().await {}
-    assert!(stopped.await.unwrap().status.success());
+    assert!(stopped(host, [socket]).await.status.success());
 }

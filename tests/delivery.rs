@@ -6,7 +6,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use futures_util::{SinkExt, StreamExt};
+use futures_util::SinkExt;
 use serde_json::Value;
 use std::fs;
 use std::path::Path;
@@ -14,7 +14,8 @@ use std::process::{Command, Output};
 use std::sync::LazyLock;
 use tempfile::TempDir;
 use tidemill_tests::host::{Folder, Host, binary};
-use tidemill_tests::peers::{Dialled, dial};
+use tidemill_tests::peers::{dial, join};
+use tidemill_tests::sockets::{stopped, text};
 use tidemill_tests::{is_to_skip, plugin, root, xtask_always};
 use tokio_tungstenite::tungstenite::Message;
 
@@ -109,33 +110,15 @@ async fn a_server_is_initialised_checked_and_run_in_an_empty_folder() {
     said(folder.path(), &["check"]);
     let host = run(folder.path(), &[]);
     let address = host.listening("websocket");
-    let (mut dashboard, mut device) = (dial(address, "/out").await, dial(address, "/in").await);
+    let (mut dashboard, mut device) = (join(&host, address, "/out").await, dial(address, "/in").await);
     for text in [r#"{"temperature":20}"#, "no JSON", r#"{"temperature":31.5}"#] {
         device.send(Message::text(text)).await.unwrap();
     }
     assert_eq!(text(&mut dashboard).await, r#"{"temperature":31.5}"#);
-    end(host, [dashboard, device]).await;
+    let ended = stopped(host, [dashboard, device]).await;
+    assert!(ended.status.success(), "{}", ended.log);
     let dead = fs::read_to_string(folder.path().join("dead.jsonl")).unwrap();
     assert!(dead.contains("no JSON"), "{dead}");
-}
-
-/// The next text that a peer gets. On a busy machine a ping may come before it.
-async fn text(peer: &mut Dialled) -> String {
-    loop {
-        if let Message::Text(text) = peer.next().await.unwrap().unwrap() {
-            return text.to_string();
-        }
-    }
-}
-
-/// Stops a host whose peers answer its close frames.
-async fn end(host: Host, peers: [Dialled; 2]) {
-    let stopping = tokio::task::spawn_blocking(move || host.stop());
-    for mut peer in peers {
-        while let Some(Ok(_)) = peer.next().await {}
-    }
-    let ended = stopping.await.unwrap();
-    assert!(ended.status.success(), "{}", ended.log);
 }
 
 #[test]
@@ -172,7 +155,7 @@ async fn a_file_takes_over_from_a_built_in_plugin_which_takes_over_when_it_goes(
         "#,
     );
     let address = host.listening("websocket");
-    let (mut reader, mut writer) = (dial(address, "/out").await, dial(address, "/in").await);
+    let (mut reader, mut writer) = (join(&host, address, "/out").await, dial(address, "/in").await);
     let mut through = async |expected: &str| {
         writer.send(Message::text(r#"{"price":200,"qty":2}"#)).await.unwrap();
         assert_eq!(text(&mut reader).await, expected);
@@ -187,7 +170,8 @@ async fn a_file_takes_over_from_a_built_in_plugin_which_takes_over_when_it_goes(
     fs::remove_file(folder.path("plugins/notional.wasm")).unwrap();
     wait_for_version(&host, &built_in, "plugin swapped");
     through(r#"{"price":200,"qty":2,"notional":400.0}"#).await;
-    end(host, [reader, writer]).await;
+    let ended = stopped(host, [reader, writer]).await;
+    assert!(ended.status.success(), "{}", ended.log);
 }
 
 #[test]
@@ -209,13 +193,10 @@ fn a_file_that_is_no_plugin_stands_before_the_built_in_one_until_it_goes() {
         sinks = [{ type = "websocket", mode = "server", path = "/out" }]
         "#,
     );
-    let message = |message: &'static str| {
-        host.logged(message, |fields| (fields["message"] == message).then_some(()));
-    };
-    message("pipeline waits for a plugin whose file cannot run");
+    host.says("pipeline waits for a plugin whose file cannot run");
     assert!(!host.log().contains("built-in plugin taken"), "{}", host.log());
     fs::remove_file(folder.path("plugins/forward.wasm")).unwrap();
-    message("pipeline running");
+    host.says("pipeline running");
     assert!(host.stop().status.success());
 }
 

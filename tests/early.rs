@@ -7,8 +7,9 @@ use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 use tidemill_tests::host::{Folder, Host, PATIENCE};
-use tidemill_tests::peers::{Collector, Dialled, Feed, dial};
+use tidemill_tests::peers::{Collector, Dialled, Feed, dial, join};
 use tidemill_tests::plugin;
+use tidemill_tests::sockets::{close_code_at_the_end, text};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_tungstenite::tungstenite::{Error, Message};
@@ -109,15 +110,15 @@ async fn what_peers_send_before_the_source_of_their_path_is_open_waits_for_it() 
     state_of(&host, "early", "running").await;
     state_of(&host, "late", "waiting").await;
     let address = tokio::task::block_in_place(|| host.listening("websocket"));
-    let (mut left, mut stays) = (dial(address, "/shared").await, dial(address, "/shared").await);
+    let (mut left, mut stays) = (dial(address, "/shared").await, join(&host, address, "/shared").await);
     send(&mut left, &["1", "2"]).await;
     left.close(None).await.unwrap();
     // Its end was seen, and the sink counts it no more.
-    while let Some(Ok(_)) = left.next().await {}
+    close_code_at_the_end(left).await;
     send(&mut stays, &["3"]).await;
     // What the sink of the path sends comes through meanwhile.
     feed.text("hello").await;
-    assert_eq!(stays.next().await.unwrap().unwrap(), Message::text("hello"));
+    assert_eq!(text(&mut stays).await, "hello");
     folder.install("later", &plugin("forward"));
     let mut came = [collector.text().await, collector.text().await, collector.text().await];
     came.sort();
@@ -208,12 +209,7 @@ async fn what_the_start_of_the_host_opens_on_one_path_gets_the_same_messages_fro
     let pipelines: String = (0..PIPELINES).map(pipeline).collect();
     let host = folder.run(&format!("[server]\nport = 0\n{pipelines}"));
     // The first of them listens.
-    let address = tokio::task::block_in_place(|| {
-        host.logged("the listener", |fields| {
-            let is_it = fields.get("message")?.as_str()? == "websocket listening";
-            if is_it { fields.get("address")?.as_str()?.parse().ok() } else { None }
-        })
-    });
+    let address = tokio::task::block_in_place(|| host.address_of("websocket"));
     let mut peer = dial(address, "/shared").await;
     send(&mut peer, &["first"]).await;
     tokio::task::block_in_place(|| {
@@ -278,10 +274,10 @@ async fn what_peers_send_while_a_sink_is_checked_waits_and_comes_through_once_it
     let mut sink = tokio_tungstenite::accept_async(dialled).await.unwrap();
     let mut wanted = vec!["1", "2", "3"];
     while !wanted.is_empty() {
-        let came = sink.next().await.unwrap().unwrap().into_text().unwrap();
-        wanted.retain(|text| *text != came.as_str());
+        let came = text(&mut sink).await;
+        wanted.retain(|text| *text != came);
     }
-    tokio::spawn(async move { while let Some(Ok(_)) = sink.next().await {} });
+    tokio::spawn(close_code_at_the_end(sink));
     drop(stays);
     tokio::task::block_in_place(|| assert!(host.stop().status.success()));
 }

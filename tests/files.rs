@@ -121,7 +121,7 @@ fn on_a_full_disk_every_message_is_counted_as_lost() {
         now.count("tidemill_messages_dropped_total", &lost) == SYMBOLS as u64
             && now.count("tidemill_messages_in_flight", &[]) == 0
     });
-    assert!(host.log().contains("failed to write /dev/full: No space left on device"), "{}", host.log());
+    host.says("failed to write /dev/full: No space left on device");
     assert!(host.stop().status.success());
 }
 
@@ -138,8 +138,7 @@ fn dead_letters_for_which_the_disk_is_too_full_are_counted_under_their_own_reaso
             && now.count("tidemill_messages_dead_lettered_total", &[]) == 0
             && now.count("tidemill_messages_in_flight", &[]) == 0
     });
-    // The log is written by a thread of its own.
-    host.wait_until("the log says so", |_| host.log().contains("dead letter lost"));
+    host.says("dead letter lost");
     assert!(host.stop().status.success());
 }
 
@@ -166,7 +165,7 @@ async fn a_gzip_file_is_whole_again_after_a_kill_for_every_reader_and_can_be_app
                 file.set_len(file.metadata().unwrap().len() - 3).unwrap();
             }
             _ => {
-                assert!(host.log().contains("gzip file was torn, and is whole again"), "{}", host.log());
+                host.says("gzip file was torn, and is whole again");
                 assert!(host.stop().status.success());
             }
         }
@@ -206,7 +205,7 @@ fn a_torn_last_line_is_ended_and_told_before_anything_is_appended() {
         sink("out.recording", "recording"),
     ));
     host.wait_until("all are delivered", |now| now.count("tidemill_messages_delivered_total", &[]) == 3);
-    assert_eq!(host.log().matches("last line of a file is not whole").count(), 3, "{}", host.log());
+    host.says_times("last line of a file is not whole", 3);
     assert!(host.stop().status.success());
     let expected = format!("{torn}\n{{\"n\":2}}\n");
     assert_eq!(fs::read_to_string(folder.path("out.jsonl")).unwrap(), expected);

@@ -3,14 +3,15 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use futures_util::{SinkExt, StreamExt};
+use futures_util::SinkExt;
 use std::time::Duration;
 use tidemill_tests::host::{Folder, Host};
-use tidemill_tests::peers::dial;
+use tidemill_tests::peers::{dial, plain};
+use tidemill_tests::sockets::{accept, close_code_at_the_end, text};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
+use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, accept_async};
 
 const RECONNECTIONS: usize = 1000;
 /// Until then, pools and caches fill.
@@ -36,11 +37,11 @@ fn held(host: &Host) -> Held {
 
 /// Compares what the host holds with what it held before, once what is on its way out is gone.
 fn is_flat(host: &Host, before: &Held) {
-    host.wait_until("the descriptors of those that left are closed", |_| {
-        held(host).descriptors <= before.descriptors + PASSING
+    host.wait_until(&format!("it holds no more than {before:?}"), |_| {
+        let now = held(host);
+        now.descriptors <= before.descriptors + PASSING && now.threads <= before.threads + PASSING
     });
     let now = held(host);
-    assert!(now.threads <= before.threads + PASSING, "{before:?} {now:?}");
     assert!(now.memory_bytes <= before.memory_bytes + MOST_GROWTH_BYTES, "{before:?} {now:?}");
 }
 
@@ -54,14 +55,7 @@ where
         return;
     }
     socket.close(None).await.unwrap();
-    while let Some(Ok(_)) = socket.next().await {}
-}
-
-fn plain(stream: &MaybeTlsStream<TcpStream>) -> &TcpStream {
-    match stream {
-        MaybeTlsStream::Plain(tcp) => tcp,
-        _ => unreachable!("no TLS is asked for"),
-    }
+    close_code_at_the_end(socket).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -86,7 +80,7 @@ async fn a_thousand_peers_leave_nothing_behind() {
         }
         let mut peer = dial(address, "/echo").await;
         peer.send(Message::text("one")).await.unwrap();
-        assert_eq!(peer.next().await.unwrap().unwrap(), Message::text("one"));
+        assert_eq!(text(&mut peer).await, "one");
         leave(peer, plain, n % 2 == 1).await;
     }
     is_flat(&host, &before);
@@ -111,10 +105,9 @@ async fn a_thousand_reconnections_leave_nothing_behind() {
         if n == WARM_UP {
             before = held(&host);
         }
-        let (tcp, _) = server.accept().await.unwrap();
-        let mut socket = accept_async(tcp).await.unwrap();
+        let mut socket = accept(&server).await;
         socket.send(Message::text("one")).await.unwrap();
-        assert_eq!(socket.next().await.unwrap().unwrap(), Message::text("one"));
+        assert_eq!(text(&mut socket).await, "one");
         leave(socket, |tcp| tcp, n % 2 == 1).await;
     }
     is_flat(&host, &before);

@@ -3,7 +3,6 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use futures_util::StreamExt as _;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
@@ -12,6 +11,7 @@ use std::process::{Command, Output};
 use std::sync::{Arc, Mutex};
 use tidemill_tests::host::{Folder, Host, binary};
 use tidemill_tests::peers::{Feed, dial};
+use tidemill_tests::sockets::text;
 use tidemill_tests::{guest, plugin};
 
 /// When the first message of a recording was received: years ago.
@@ -276,7 +276,7 @@ async fn what_a_plugin_was_answered_is_recorded_and_played_back_without_a_networ
     });
     let mut peer = dial(address, "/").await;
     for message in &messages {
-        assert_eq!(peer.next().await.unwrap().unwrap().to_text().unwrap(), message);
+        assert_eq!(text(&mut peer).await, *message);
     }
 }
 

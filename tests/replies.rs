@@ -2,12 +2,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use futures_util::{SinkExt, StreamExt};
+use futures_util::SinkExt;
 use tidemill_tests::host::Folder;
-use tidemill_tests::peers::{Dialled, dial};
+use tidemill_tests::peers::dial;
 use tidemill_tests::plugin;
+use tidemill_tests::sockets::{accept, stopped, text};
 use tokio::net::TcpListener;
-use tokio_tungstenite::accept_async;
 use tokio_tungstenite::tungstenite::Message;
 
 const NOTIONAL: &str = r#"
@@ -20,16 +20,6 @@ const NOTIONAL: &str = r#"
     transforms = [{ plugin = "notional", config = { above = 0 } }]
     sinks = [{ type = "reply", name = "back" }]
 "#;
-
-async fn text(peer: &mut Dialled) -> String {
-    loop {
-        match peer.next().await.unwrap().unwrap() {
-            Message::Text(text) => return text.to_string(),
-            Message::Close(close) => panic!("closed: {close:?}"),
-            _ => {}
-        }
-    }
-}
 
 #[tokio::test]
 async fn peers_ask_a_plugin_and_each_gets_its_own_answers() {
@@ -65,13 +55,10 @@ async fn a_server_that_we_dialled_is_answered_on_the_same_socket() {
     let source = format!(r#"{{ type = "websocket", url = "ws://{}" }}"#, listener.local_addr().unwrap());
     let config = NOTIONAL.replace(r#"{ type = "websocket", mode = "server", path = "/ask" }"#, &source);
     let host = folder.run(&config);
-    let mut server = accept_async(listener.accept().await.unwrap().0).await.unwrap();
+    let mut server = accept(&listener).await;
     server.send(Message::text("{\"price\":3,\"qty\":2}")).await.unwrap();
-    let answer = server.next().await.unwrap().unwrap().into_text().unwrap();
-    assert_eq!(answer.as_str(), "{\"price\":3,\"qty\":2,\"notional\":6.0}");
-    let stopped = tokio::task::spawn_blocking(|| host.stop());
-    while let Some(Ok(_)) = server.next().await {}
-    assert!(stopped.await.unwrap().status.success());
+    assert_eq!(text(&mut server).await, "{\"price\":3,\"qty\":2,\"notional\":6.0}");
+    assert!(stopped(host, [server]).await.status.success());
 }
 
 #[tokio::test]
@@ -88,9 +75,7 @@ async fn what_the_end_makes_has_no_connection_to_go_back_on() {
     }
     let window: serde_json::Value = serde_json::from_str(&text(&mut peer).await).unwrap();
     assert_eq!((window["window_start"].as_u64(), window["final"].as_bool()), (Some(60_000), Some(true)));
-    let stopped = tokio::task::spawn_blocking(|| host.stop());
-    while let Some(Ok(_)) = peer.next().await {}
-    assert!(stopped.await.unwrap().status.success());
+    assert!(stopped(host, [peer]).await.status.success());
     let letter = std::fs::read_to_string(folder.path("dead.jsonl")).unwrap();
     let letter: serde_json::Value = serde_json::from_str(letter.trim()).unwrap();
     assert_eq!((letter["stage"].as_str(), letter["reason"].as_str()), (Some("back"), Some("no_output")));

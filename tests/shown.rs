@@ -128,9 +128,7 @@ fn a_plugin_whose_only_file_is_rubbish_is_said_once_in_the_log_and_in_the_state_
     assert_eq!((status, &ready["reasons"]["p"]["refused"]["forward"]), (503, &fields["error"]));
     // Another plugin that comes is no news for it.
     folder.install("filter", &plugin("filter"));
-    host.logged("the other plugin is loaded", |fields| {
-        (fields.get("message")?.as_str()? == "plugin loaded").then_some(())
-    });
+    host.says("plugin loaded");
     folder.install("forward", &plugin("forward"));
     state_of(&host, "p", "running");
     let log = host.log();
@@ -161,9 +159,7 @@ async fn a_host_that_drains_is_not_ready_and_says_why() {
         assert_eq!(host.get("/readyz").0, 200, "a peer that is away is no reason");
         let pid = rustix::process::Pid::from_raw(host.id().cast_signed()).unwrap();
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
-        host.logged("that it shuts down", |fields| {
-            (fields.get("message")?.as_str()? == "shutting down").then_some(())
-        });
+        host.says("shutting down");
         // The signal is noticed by another thread than the one that says so.
         host.wait_until("it drains", |_| host.get("/readyz").0 == 503);
         let (_, answer) = host.json("GET", "/readyz", &Value::Null);

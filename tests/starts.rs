@@ -63,10 +63,6 @@ fn run(folder: &Folder, config: &str) -> Host {
     Host::start(command.args(["run", "--log-format", "json"]).current_dir(folder.path(".")))
 }
 
-fn said(host: &Host, message: &str) {
-    host.logged(message, |fields| (fields.get("message")?.as_str()? == message).then_some(()));
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn plugins_that_take_their_time_start_side_by_side_and_hold_up_nobody() {
     let folder = Folder::default();
@@ -216,11 +212,11 @@ fn a_plugin_that_comes_later_and_refuses_does_not_end_the_host() {
         sinks = [{ type = "websocket", mode = "server", path = "/out" }]
         "#,
     );
-    said(&host, "pipeline waits for its plugins");
+    host.says("pipeline waits for its plugins");
     folder.install("late", &plugin("filter"));
-    said(&host, "pipeline does not start");
+    host.says("pipeline does not start");
     folder.install("late", &plugin("demux"));
-    said(&host, "pipeline running");
+    host.says("pipeline running");
     let ended = host.stop();
     assert!(ended.status.success(), "{}", ended.log);
 }

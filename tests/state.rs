@@ -152,7 +152,7 @@ async fn a_version_that_comes_while_a_pipeline_drains_is_tried_out_with_what_the
             std::thread::scope(|scope| {
                 scope.spawn(|| tell(&host, "stop"));
                 host.logged("the plugin has finished", |fields| {
-                    (fields.get("message")?.as_str()? == "finished").then_some(())
+                    (fields["message"] == "finished").then_some(())
                 });
                 // It refuses to start if it finds what its end has set.
                 folder.install("counter", &guest("counter-v2").expect("guests in Rust are built"));
@@ -377,7 +377,7 @@ const LINES: u64 = 30_000;
 /// Lines that wait from which on none are added.
 const MOST_WAITING: u64 = 20 * LINES;
 /// What a busy machine may add to the age of a generation.
-const SLACK: Duration = Duration::from_secs(5);
+const SLACK: Duration = Duration::from_secs(15);
 
 #[test]
 fn after_a_kill_at_any_moment_state_snapshot_and_position_are_of_one_moment_and_each_message_counts_once() {

@@ -1,6 +1,6 @@
 //! `check_connection`: a pipeline starts only once its ends are connected, and fails if they are not.
 
-use futures_util::{SinkExt, StreamExt};
+use futures_util::SinkExt;
 use std::time::Duration;
 use tempfile::TempDir;
 use tidemill::app::Host;
@@ -8,7 +8,7 @@ use tidemill::config::{Config, Endpoint, Format, Pipeline, Plugins, Server, Sink
 use tidemill::connections::EndpointState;
 use tidemill::control::Handle;
 use tidemill::telemetry::PipelineState;
-use tidemill_tests::sockets::{self, soon};
+use tidemill_tests::sockets::{self, close_code_at_the_end, soon};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::{accept_async, client_async};
@@ -68,10 +68,7 @@ async fn a_client_starts_once_its_dial_has_succeeded() {
     until(&handle, |state| *state == PipelineState::Running).await;
     let metrics = host.metrics().clone();
     sockets::until(|| metrics.delivered_count("p", "sink0") > 0).await;
-    let (stopped, ()) = tokio::join!(host.stop(), async {
-        while let Some(Ok(_)) = peer.next().await {}
-        drop(peer);
-    });
+    let (stopped, _) = tokio::join!(host.stop(), close_code_at_the_end(peer));
     stopped.expect("it stops well");
 }
 

@@ -1,6 +1,6 @@
 //! The host as a library: built in Rust, told what to do while it runs, over real sockets.
 
-use futures_util::{SinkExt, StreamExt};
+use futures_util::SinkExt;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -10,7 +10,7 @@ use tidemill::config::{
 };
 use tidemill::control::ControlError;
 use tidemill::telemetry::PipelineState;
-use tidemill_tests::sockets::{close_code_at_the_end, soon, until};
+use tidemill_tests::sockets::{self, close_code_at_the_end, soon, until};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_tungstenite::tungstenite::{Message, client::IntoClientRequest};
 use tokio_tungstenite::{WebSocketStream, client_async};
@@ -55,8 +55,7 @@ async fn peers(server: &Server, name: &str) -> (Peer, Peer) {
 
 async fn passes((sender, receiver): &mut (Peer, Peer), text: &str) {
     sender.send(Message::text(text)).await.expect("connected");
-    let received = soon(receiver.next()).await.expect("connected").expect("a message");
-    assert_eq!(received, Message::text(text));
+    assert_eq!(sockets::text(receiver).await, text);
 }
 
 #[tokio::test]
@@ -93,8 +92,11 @@ async fn pipelines_come_stop_start_and_go_while_another_goes_on() {
     let (sender, receiver) = second;
 
     // The peers answer the close frames while they are polled.
-    let (removed, _, _) =
-        soon(async { tokio::join!(handle.remove("b"), drained(sender), drained(receiver)) }).await;
+    let (removed, _, _) = soon(async {
+        let closed = (close_code_at_the_end(sender), close_code_at_the_end(receiver));
+        tokio::join!(handle.remove("b"), closed.0, closed.1)
+    })
+    .await;
     assert_eq!(removed, Ok(()));
     let names: Vec<_> = handle.pipelines().iter().map(|each| each.config.name.clone()).collect();
     assert_eq!(names, ["a"]);
@@ -189,8 +191,4 @@ async fn a_pipeline_that_has_failed_fails_the_host_at_its_end_unless_it_was_remo
         }
         assert_eq!(host.stop().await.is_ok(), removes);
     }
-}
-
-async fn drained(mut peer: Peer) {
-    while let Some(Ok(_)) = peer.next().await {}
 }

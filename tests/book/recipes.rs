@@ -1,15 +1,15 @@
 //! The recipes: each is right as it stands, and passes a message as its text says.
 
-use futures_util::{SinkExt as _, StreamExt as _};
+use futures_util::SinkExt as _;
 use std::fs;
 use std::net::SocketAddr;
 use std::process::Command;
 use tidemill_tests::exchange::Door;
 use tidemill_tests::host::{Folder, Host, PATIENCE, binary};
 use tidemill_tests::pages::{Step, steps};
-use tidemill_tests::peers::{Collector, Dialled, Feed, dial};
+use tidemill_tests::peers::{Collector, Dialled, Feed, dial, join, joined, local_address};
 use tidemill_tests::plugin;
-use tidemill_tests::sockets::{closed, soon, until};
+use tidemill_tests::sockets::{close_code_at_the_end, closed, soon, text, until};
 use tokio_tungstenite::connect_async;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::{Error, Message};
@@ -73,14 +73,6 @@ async fn admitted(address: SocketAddr, path: &str) -> Dialled {
     soon(connect_async(request)).await.unwrap().0
 }
 
-async fn text(peer: &mut Dialled) -> String {
-    loop {
-        if let Message::Text(text) = soon(peer.next()).await.unwrap().unwrap() {
-            return text.to_string();
-        }
-    }
-}
-
 async fn say(peer: &mut Dialled, text: &str) {
     peer.send(Message::text(text)).await.unwrap();
 }
@@ -112,6 +104,7 @@ async fn a_device_gives_one_alert_a_minute() {
         matches!(connect_async(format!("ws://{address}/alerts")).await, Err(Error::Http(no)) if no.status() == 401)
     );
     let mut watcher = admitted(address, "/alerts").await;
+    joined(&host, local_address(&watcher)).await;
     let mut device = admitted(address, "/devices/a").await;
     for reading in [29, 31, 32] {
         say(&mut device, &format!("{{\"temperature\":{reading}}}")).await;
@@ -129,7 +122,8 @@ async fn a_device_gives_one_alert_a_minute() {
 async fn a_chat_is_moderated() {
     let recipe = Recipe::new("chat");
     let (host, address) = recipe.serve();
-    let (mut ann, mut bob) = (dial(address, "/chat?name=ann").await, dial(address, "/chat?name=bob").await);
+    let mut ann = dial(address, "/chat?name=ann").await;
+    let mut bob = join(&host, address, "/chat?name=bob").await;
     for number in 0..6 {
         say(&mut ann, &format!(r#"{{"n":{number},"text":"1234-5678-9012-3456 or a@example.com"}}"#)).await;
     }
@@ -182,13 +176,12 @@ async fn a_gap_of_a_private_feed_leads_to_a_new_connection() {
     let caller = feed.caller().await;
     assert_eq!(caller.header("authorization"), "Bearer t0ken");
     let mut socket = caller.accept().await;
-    let first = soon(socket.next()).await.unwrap().unwrap();
-    assert_eq!(first, Message::text(r#"{"op":"subscribe","channel":"orders"}"#));
+    assert_eq!(text(&mut socket).await, r#"{"op":"subscribe","channel":"orders"}"#);
     for number in [1, 2, 5] {
         socket.send(Message::text(format!("{{\"seq\":{number}}}"))).await.unwrap();
     }
     assert_eq!(closed(&mut socket).await, (4000, "2 missing before 5".to_owned()));
-    while let Some(Ok(_)) = socket.next().await {}
+    close_code_at_the_end(socket).await;
     feed.caller().await;
     let expected = "{\"seq\":1}\n{\"seq\":2}\n{\"seq\":5,\"missing\":2}\n";
     until(|| fs::read_to_string(recipe.folder.path("orders.jsonl")).is_ok_and(|text| text == expected)).await;

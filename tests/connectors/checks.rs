@@ -1,10 +1,10 @@
 //! Connectors that are tried out: by `tidemill check`, by the HTTP API, and as a plugin alone.
 
 use super::*;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::process::{Command, Output};
 use tidemill_tests::host::binary;
-use tidemill_tests::sockets::closed;
+use tidemill_tests::sockets::{close_code_at_the_end, closed};
 
 fn tidemill(exchange: &Exchange, arguments: &[&str]) -> Output {
     Command::new(binary()).args(arguments).current_dir(exchange.folder.path("")).output().unwrap()
@@ -110,7 +110,7 @@ async fn a_pipeline_waits_for_its_connector_and_the_api_asks_it_for_a_check() {
     let (_, pipelines) = blocking(|| host.get("/api/v1/pipelines"));
     assert!(pipelines.contains("minting"), "{pipelines}");
     exchange.folder.install("minting", &guest("minting").unwrap());
-    let mut socket = exchange.connect("first").await;
+    let socket = exchange.connect("first").await;
 
     let tokens = exchange.tokens.address;
     let endpoint = json!({
@@ -127,7 +127,7 @@ async fn a_pipeline_waits_for_its_connector_and_the_api_asks_it_for_a_check() {
         assert_eq!(dialled.target(), "/check?token=of-a-check");
         let mut checked = dialled.accept().await;
         assert_eq!(closed(&mut checked).await.0, 1000, "nothing else is sent");
-        while let Some(Ok(_)) = checked.next().await {}
+        close_code_at_the_end(checked).await;
     };
     let answer = tokio::task::spawn_blocking(move || {
         let answer = host.json("POST", "/api/v1/connections/check", &endpoint);
@@ -137,5 +137,5 @@ async fn a_pipeline_waits_for_its_connector_and_the_api_asks_it_for_a_check() {
     let (host, answer) = answered.unwrap();
     assert_eq!(answer, (200, json!({ "reachable": true })));
     drop(host);
-    while let Some(Ok(_)) = socket.next().await {}
+    close_code_at_the_end(socket).await;
 }

@@ -1,9 +1,9 @@
 //! What plugins do to the connection that a message came from.
 
 use super::*;
-use std::time::Duration;
+use tidemill_tests::peers::dial;
 use tidemill_tests::plugin;
-use tidemill_tests::sockets::closed;
+use tidemill_tests::sockets::{close_code_at_the_end, closed};
 
 /// A pipeline that watches the numbers of a feed, and replies by a sink that is named `back`.
 fn watched(folder: &Folder, source: &str, sinks: &str) -> Host {
@@ -36,7 +36,7 @@ async fn a_gap_in_a_feed_leads_to_a_new_connection() {
         assert_eq!(collector.text().await, number);
     }
     assert_eq!(closed(&mut socket).await, (4000, "gap of 2".to_owned()));
-    while let Some(Ok(_)) = socket.next().await {}
+    close_code_at_the_end(socket).await;
     let mut socket = feed.caller().await.accept().await;
     socket.send(Message::text("6")).await.unwrap();
     assert_eq!(collector.text().await, "6");
@@ -48,9 +48,7 @@ async fn a_gap_in_a_feed_leads_to_a_new_connection() {
     });
     let error = last_error(&host);
     assert!(error.ends_with("was given up: closed by its pipeline: 4000"), "{error}");
-    let stopped = tokio::task::spawn_blocking(|| host.stop());
-    while let Some(Ok(_)) = socket.next().await {}
-    assert!(stopped.await.unwrap().status.success());
+    assert!(stopped(host, [socket]).await.status.success());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -77,7 +75,7 @@ async fn the_shipped_gap_has_a_feed_dialled_anew_and_says_what_is_missing() {
         assert_eq!(collector.text().await, marked);
     }
     assert_eq!(closed(&mut socket).await, (4000, "2 missing before 5".to_owned()));
-    while let Some(Ok(_)) = socket.next().await {}
+    close_code_at_the_end(socket).await;
     let mut socket = feed.caller().await.accept().await;
     // What was missed meanwhile is a gap, and no reason to dial once more.
     socket.send(Message::text(r#"{"u":9}"#)).await.unwrap();
@@ -89,9 +87,7 @@ async fn the_shipped_gap_has_a_feed_dialled_anew_and_says_what_is_missing() {
             now.count("tidemill_guest_gap_messages_total", &[]) == 5
         });
     });
-    let stopped = tokio::task::spawn_blocking(|| host.stop());
-    while let Some(Ok(_)) = socket.next().await {}
-    assert!(stopped.await.unwrap().status.success());
+    assert!(stopped(host, [socket]).await.status.success());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -102,13 +98,12 @@ async fn a_plugin_closes_the_peer_that_a_message_came_from_and_no_other() {
     let address = blocking(|| host.listening("websocket"));
     let mut peers = Vec::new();
     for _ in 0..3 {
-        peers.push(tidemill_tests::peers::dial(address, "/ask").await);
+        peers.push(dial(address, "/ask").await);
     }
     peers[0].send(Message::text("close 1008 go away")).await.unwrap();
     assert_eq!(closed(&mut peers[0]).await, (1008, "go away".to_owned()));
     peers[1].send(Message::text("last 4001 farewell")).await.unwrap();
-    let bye = soon(peers[1].next()).await.unwrap().unwrap();
-    assert_eq!(bye, Message::text("bye"));
+    assert_eq!(text(&mut peers[1]).await, "bye");
     assert_eq!(closed(&mut peers[1]).await, (4001, "farewell".to_owned()));
     for wrong in ["close 1005 no", "close 1010 no", "close 999", "close goodbye"] {
         peers[2].send(Message::text(wrong)).await.unwrap();
@@ -129,10 +124,6 @@ async fn a_plugin_closes_the_peer_that_a_message_came_from_and_no_other() {
     );
     assert!(dead.contains("__meta_close begins with no close code"), "{dead}");
     peers[2].send(Message::text("last 1000")).await.unwrap();
-    assert_eq!(soon(peers[2].next()).await.unwrap().unwrap(), Message::text("bye"), "it is still there");
-    let stopped = tokio::task::spawn_blocking(|| host.stop());
-    for mut peer in peers {
-        while let Ok(Some(Ok(_))) = tokio::time::timeout(Duration::from_secs(10), peer.next()).await {}
-    }
-    assert!(stopped.await.unwrap().status.success());
+    assert_eq!(text(&mut peers[2]).await, "bye", "it is still there");
+    assert!(stopped(host, peers).await.status.success());
 }

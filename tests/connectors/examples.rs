@@ -4,7 +4,7 @@
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use flate2::write::GzEncoder;
-use futures_util::{SinkExt as _, StreamExt as _};
+use futures_util::SinkExt as _;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use serde_json::{Value, json};
 use sha2::Sha256;
@@ -13,7 +13,7 @@ use std::io::Write as _;
 use std::net::SocketAddr;
 use tidemill_tests::exchange::{Caller, Door};
 use tidemill_tests::host::{Folder, Host, PATIENCE};
-use tidemill_tests::sockets::{closed, soon, until};
+use tidemill_tests::sockets::{close_code_at_the_end, closed, pong, stopped, text, until};
 use tidemill_tests::{guest, root};
 use tokio::net::TcpStream;
 use tokio_tungstenite::WebSocketStream;
@@ -41,19 +41,9 @@ fn run(folder: &Folder, config: &str, api: SocketAddr, feed: SocketAddr) -> Host
     tokio::task::block_in_place(|| Host::start(&mut command).with_admin())
 }
 
-async fn text(socket: &mut Socket) -> String {
-    loop {
-        if let Message::Text(text) = soon(socket.next()).await.unwrap().unwrap() {
-            return text.to_string();
-        }
-    }
-}
-
 /// Ends a host, whose connection this is, and gives its log and what it printed.
-async fn stop(host: Host, mut socket: Socket) -> (String, String) {
-    let stopped = tokio::task::spawn_blocking(|| host.stop());
-    while let Some(Ok(_)) = socket.next().await {}
-    let ended = stopped.await.unwrap();
+async fn stop(host: Host, socket: Socket) -> (String, String) {
+    let ended = stopped(host, [socket]).await;
     assert!(ended.status.success(), "{}", ended.log);
     (ended.log, ended.output)
 }
@@ -93,6 +83,10 @@ async fn connector_token_has_a_new_token_for_each_dial() {
     let mut socket = dialled.accept().await;
     text(&mut socket).await;
     socket.send(Message::text(r#"{"price":"2"}"#)).await.unwrap();
+    // What is still in the socket at a stop is not read any more.
+    tokio::task::block_in_place(|| {
+        host.wait_until("both are read", |now| now.count("tidemill_messages_received_total", &[]) == 2);
+    });
     let (log, output) = stop(host, socket).await;
     assert!(log.contains("refused: there is no token: too many requests"), "{log}");
     assert_eq!(output, "{\"price\":\"1\"}\n{\"price\":\"2\"}\n");
@@ -174,13 +168,13 @@ async fn connector_signed_login_is_let_in_by_its_signature_alone() {
     let host = run(&folder, &config, feed.address, feed.address);
     // It has the interpreter of a language to compile.
     tokio::task::block_in_place(|| {
-        host.logged("the plugin", |fields| (fields["message"] == "plugin loaded").then_some(()));
+        host.says("plugin loaded");
     });
     let mut socket = feed.caller().await.accept().await;
     assert!(!is_signed(&text(&mut socket).await, b"r1ght-s3cr3t"));
     let reason = "Invalid sign of 0ne-api-key".into();
     socket.close(Some(CloseFrame { code: 4001.into(), reason })).await.unwrap();
-    while let Some(Ok(_)) = socket.next().await {}
+    close_code_at_the_end(socket).await;
 
     // The secret in the file is another one from the next dial on.
     fs::write(folder.path("secret"), "r1ght-s3cr3t\n").unwrap();
@@ -240,7 +234,7 @@ async fn connector_ping_pong_stays_connected_and_would_not_without_its_plugin() 
     ping(&mut socket, 1).await;
     // Its frames come and go, and a pong is not among them.
     socket.send(Message::Ping("alive".into())).await.unwrap();
-    assert_eq!(soon(socket.next()).await.unwrap().unwrap(), Message::Pong("alive".into()));
+    assert_eq!(pong(&mut socket).await, Message::Pong("alive".into()));
     socket.close(Some(CloseFrame { code: 1003.into(), reason: "no pong".into() })).await.unwrap();
     assert_eq!(closed(&mut socket).await.0, 1003);
     drop(socket);

@@ -28,7 +28,7 @@ async fn letters_of_a_file_are_retried_and_what_is_none_is_told_with_its_line() 
     // Another life of the host, which has no letters, and a plugin that takes them.
     folder.install("notional", &plugin("forward"));
     let host = folder.run(&config);
-    host.logged("it runs", |fields| (fields["message"] == "pipeline running").then_some(()));
+    host.says("pipeline running");
     assert_eq!(listed(&host, "").1, 0);
     let mut text = std::fs::read_to_string(folder.path("dead.jsonl")).unwrap();
     let first = text.lines().next().unwrap().to_owned();
@@ -131,7 +131,7 @@ async fn a_letter_that_is_too_large_to_be_kept_is_retried_from_a_file_and_holds_
     let (_, told, _) = deadletter(&host, &folder, &["show", letters[3]["id"].as_str().unwrap()]);
     assert!(told.contains("if its pipeline writes dead letters to a file, it can be retried from there"));
     folder.install("notional", &plugin("forward"));
-    host.logged("swapped", |fields| (fields["message"] == "plugin swapped").then_some(()));
+    host.says("plugin swapped");
     let (code, told, errors) = deadletter(&host, &folder, &["retry", "--file", "dead.jsonl"]);
     assert_eq!((code, &*told), (Some(0), "4 dead letters retried\n"), "{errors}");
     until(&host, "all are written", |now| {
@@ -180,7 +180,7 @@ async fn the_letters_of_a_file_keep_a_rate_from_piece_to_piece() {
     let folder = folder();
     let (feed, mut collector) = (Feed::open().await, Collector::open().await);
     let host = folder.run(&relay("p", &feed, &collector));
-    host.logged("it runs", |fields| (fields["message"] == "pipeline running").then_some(()));
+    host.says("pipeline running");
     let payloads = ["0", "1", "2"].map(|n| format!("{{\"price\": 200, \"qty\": {n}}}"));
     std::fs::write(folder.path("dead.jsonl"), lines_of("notional", &payloads)).unwrap();
     let began = Instant::now();

@@ -1,8 +1,7 @@
-//! What the tests here share: a pipeline from one socket to another, what the log and the metrics say,
-//! and the rule that every message is accounted for.
+//! What the tests here share: a pipeline from one socket to another, what the metrics say, and the rule that every message is accounted for.
 
 use tidemill_tests::host::{Counted, Host};
-pub(crate) use tidemill_tests::sockets::{accept, closed, nobody, server, soon};
+pub(crate) use tidemill_tests::sockets::{accept, closed, nobody, received, server, soon, text};
 
 /// Dial again at once.
 pub(crate) const QUICK: &str = "reconnect = { delay = \"5ms\", max_delay = \"20ms\" }";
@@ -13,14 +12,6 @@ pub(crate) fn pipeline(source: &str, sink: &str) -> String {
         "[[pipelines]]\nname = \"p\"\nsource = {{ type = \"websocket\", {source} }}\n\
          sinks = [{{ type = \"websocket\", name = \"out\", {sink} }}]\n"
     )
-}
-
-/// Waits for a line of the log that contains this text, in whatever field.
-pub(crate) fn says(host: &Host, text: &str) {
-    host.logged(text, |fields| {
-        let mut values = fields.as_object()?.values();
-        values.any(|value| value.as_str().is_some_and(|value| value.contains(text))).then_some(())
-    });
 }
 
 /// How often an endpoint tried to connect, with this outcome.

@@ -1,9 +1,9 @@
 //! Frames that are wrong or too large: the peer is told why, the user too, and what follows goes on.
 
-use crate::drive::{QUICK, accept, accounted_for, closed, connects, is_in, pipeline, says, server, soon};
-use futures_util::{SinkExt, StreamExt};
+use crate::drive::{QUICK, accept, accounted_for, closed, connects, pipeline, received, server, text};
+use futures_util::SinkExt;
 use tidemill_tests::host::{Folder, Host};
-use tidemill_tests::peers::{Collector, Feed, Received, dial};
+use tidemill_tests::peers::{Collector, Feed, Received, dial, join};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_tungstenite::WebSocketStream;
@@ -47,7 +47,7 @@ async fn a_message_that_is_too_large_is_counted_and_closes_with_1009() {
     assert_eq!(flow.collector.text().await.len(), 1024, "the limit itself is allowed");
     flow.peer.send(Message::text("x".repeat(1025))).await.unwrap();
     assert_eq!(closed(&mut flow.peer).await, (1009, "larger than 1024 bytes".to_owned()));
-    says(&flow.host, "a message of 1025 bytes is larger than max_message_size (1024 bytes)");
+    flow.host.says("a message of 1025 bytes is larger than max_message_size (1024 bytes)");
     flow.goes_on().await;
     let now = accounted_for(&flow.host, 3);
     let labels = ["stage=\"source\"", "reason=\"too_large\""];
@@ -57,7 +57,7 @@ async fn a_message_that_is_too_large_is_counted_and_closes_with_1009() {
 /// Gets a message, then sends one of more than a sink's peers may send.
 async fn says_too_much<S: AsyncRead + AsyncWrite + Unpin>(feed: &Feed, peer: &mut WebSocketStream<S>) {
     feed.text("before").await;
-    assert_eq!(soon(peer.next()).await.unwrap().unwrap(), Message::text("before"));
+    assert_eq!(text(peer).await, "before");
     peer.send(Message::text("x".repeat(1025))).await.unwrap();
     assert_eq!(closed(peer).await, (1009, "larger than 1024 bytes".to_owned()));
 }
@@ -67,10 +67,13 @@ fn counts_what_its_peer_has_said_apart(host: &Host) {
     let now = accounted_for(host, 1);
     assert_eq!(now.count("tidemill_messages_delivered_total", &["sink=\"out\""]), 1);
     assert_eq!(now.count("tidemill_messages_dropped_total", &[]), 0);
+    // The peer may know of its close frame first.
     let of_peers = ["sink=\"out\"", "reason=\"too_large\""];
-    assert_eq!(now.count("tidemill_peer_messages_dropped_total", &of_peers), 1);
-    let (_, connections) = host.get("/api/v1/connections");
-    assert!(connections.contains("a message of 1025 bytes is larger than max_message_size"), "{connections}");
+    host.wait_until("it is counted and shown", |now| {
+        let (_, connections) = host.get("/api/v1/connections");
+        now.count("tidemill_peer_messages_dropped_total", &of_peers) == 1
+            && connections.contains("a message of 1025 bytes is larger than max_message_size")
+    });
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -89,8 +92,7 @@ async fn what_a_peer_sends_to_a_sink_is_none_of_the_sinks_messages_and_too_much_
     let source = format!("url = \"{}\", {QUICK}", feed.url());
     let sink = "mode = \"server\", path = \"/out\", max_message_size = \"1KiB\"";
     let host = folder.run(&format!("[server]\nport = 0\n\n{}", pipeline(&source, sink)));
-    let mut reader = dial(host.listening("websocket"), "/out").await;
-    host.wait_until("the reader has joined", |now| is_in(now, "out", "connected"));
+    let mut reader = join(&host, host.listening("websocket"), "/out").await;
     says_too_much(&feed, &mut reader).await;
     counts_what_its_peer_has_said_apart(&host);
 }
@@ -115,10 +117,8 @@ async fn text_that_is_not_utf_8_closes_with_1007() {
     let frame = Frame::message(vec![0xff, 0xfe], OpCode::Data(Data::Text), true);
     flow.peer.send(Message::Frame(frame)).await.unwrap();
     assert_eq!(closed(&mut flow.peer).await.0, 1007);
-    says(
-        &flow.host,
-        &format!("connection to WebSocket {} was given up: the peer broke the protocol", flow.url),
-    );
+    flow.host
+        .says(&format!("connection to WebSocket {} was given up: the peer broke the protocol", flow.url));
     flow.goes_on().await;
     let now = accounted_for(&flow.host, 1);
     assert_eq!(connects(&now, "source", "connected"), 2);
@@ -142,18 +142,14 @@ async fn binary_stays_binary_and_text_text_in_both_roles() {
         pipeline("mode = \"server\", path = \"/in\"", "mode = \"server\", path = \"/out\"")
     ));
     let address = host.listening("websocket");
-    let mut reader = dial(address, "/out").await;
-    // Its handshake is answered before it joins the path.
-    host.wait_until("the reader has joined", |now| {
-        now.count("tidemill_connections", &["state=\"connected\""]) == 1
-    });
+    let mut reader = join(&host, address, "/out").await;
     let mut writer = dial(address, "/in").await;
     let sent = [Message::binary(vec![0xff, 0, 1]), Message::text("\u{2192}"), Message::binary(Vec::new())];
     for message in &sent {
         writer.send(message.clone()).await.unwrap();
     }
     for message in &sent {
-        assert_eq!(&reader.next().await.unwrap().unwrap(), message);
+        assert_eq!(received(&mut reader).await, *message);
     }
 
     let mut flow = flow("codec = \"auto\"").await;

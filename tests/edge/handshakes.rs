@@ -1,8 +1,9 @@
 //! Handshakes that do not become connections: when the host tries again, and what it says.
 
-use crate::drive::{QUICK, accept, connects, is_in, nobody, pipeline, says, server};
+use crate::drive::{QUICK, accept, connects, is_in, nobody, pipeline, server};
 use std::time::{Duration, Instant};
 use tidemill_tests::host::{Folder, Host};
+use tidemill_tests::peers::Feed;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
@@ -37,7 +38,7 @@ async fn answered(head: &'static str, said: &str, reconnect: &str) -> (Host, Fol
     let host = folder.run(&pipeline(&source, &format!("url = \"ws://{}\", {QUICK}", nobody().await)));
     let first = requests.recv().await.unwrap();
     let second = requests.recv().await.unwrap();
-    says(&host, &format!("failed to connect to WebSocket {url}: {said}"));
+    host.says(&format!("failed to connect to WebSocket {url}: {said}"));
     host.wait_until("both are counted", |now| connects(now, "source", "handshake") >= 2);
     (host, folder, second - first)
 }
@@ -53,7 +54,7 @@ async fn refusals_that_will_not_change_soon_wait_the_longest() {
         assert!(waited >= Duration::from_millis(300), "{said}: {waited:?}");
         assert!(!is_in(&host.metrics(), "source", "connected"));
         if head.contains("401") {
-            says(&host, "check `headers.Authorization`");
+            host.says("check `headers.Authorization`");
         }
     }
 }
@@ -79,26 +80,14 @@ async fn a_handshake_that_never_ends_times_out() {
     let source = format!("url = \"{url}\", connect_timeout = \"100ms\", {QUICK}");
     let host = folder.run(&pipeline(&source, &format!("url = \"ws://{}\", {QUICK}", nobody().await)));
     let (silent, _) = listener.accept().await.unwrap();
-    says(&host, &format!("connection to WebSocket {url} timed out after 100ms"));
+    host.says(&format!("connection to WebSocket {url} timed out after 100ms"));
     let now = host.wait_until("it is counted", |now| connects(now, "source", "timeout") >= 1);
     assert!(!is_in(&now, "source", "connected"));
     // What else was dialled meanwhile is silent as well.
     drop(silent);
-    accept_until_one_lives(&listener).await;
+    let feed = Feed::on(listener);
     host.wait_until("connected", |now| is_in(now, "source", "connected"));
-}
-
-async fn accept_until_one_lives(listener: &TcpListener) {
-    loop {
-        let (tcp, _) = listener.accept().await.unwrap();
-        if let Ok(mut socket) = tokio_tungstenite::accept_async(tcp).await {
-            tokio::spawn(async move {
-                use futures_util::StreamExt;
-                while let Some(Ok(_)) = socket.next().await {}
-            });
-            return;
-        }
-    }
+    drop(feed);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,10 +1,10 @@
 //! Endpoints that accept: paths, addresses, pipelines that share them, and how peers learn of an end.
 
-use crate::drive::{QUICK, accept, accounted_for, closed, nobody, pipeline, says, server, soon};
-use futures_util::{SinkExt, StreamExt};
+use crate::drive::{QUICK, accept, accounted_for, closed, nobody, pipeline, received, server, text};
+use futures_util::SinkExt;
 use std::process::Command;
 use tidemill_tests::host::{Folder, Host, binary};
-use tidemill_tests::peers::{Collector, Feed, dial};
+use tidemill_tests::peers::{Collector, Feed, dial, join};
 use tidemill_tests::plugin;
 use tokio::net::TcpListener;
 use tokio_tungstenite::connect_async;
@@ -23,13 +23,12 @@ async fn one_path_on_two_addresses_is_two_endpoints() {
         config += &of.replace("name = \"p\"", &format!("name = \"{name}\""));
     }
     let host = folder.run(&config);
-    host.wait_until("both listen", |now| now.count("tidemill_connections", &["state=\"listening\""]) >= 2);
+    host.wait_until("all listen", |now| now.count("tidemill_connections", &["state=\"listening\""]) == 4);
     let mut first = dial(addresses[0], "/same").await;
     let mut second = dial(addresses[1], "/same").await;
     first.send(Message::text("first")).await.unwrap();
     second.send(Message::text("second")).await.unwrap();
-    assert_eq!(first.next().await.unwrap().unwrap(), Message::text("first"));
-    assert_eq!(second.next().await.unwrap().unwrap(), Message::text("second"));
+    assert_eq!((text(&mut first).await, text(&mut second).await), ("first".to_owned(), "second".to_owned()));
     let now = accounted_for(&host, 2);
     for name in ["pipeline=\"p\"", "pipeline=\"q\""] {
         assert_eq!(now.count("tidemill_messages_received_total", &[name]), 1);
@@ -88,14 +87,16 @@ async fn of_two_pipelines_on_one_endpoint_the_first_stops_alone() {
     assert_eq!(to_second.text().await, "{\"n\":1}");
     peer.send(Message::text("not JSON")).await.unwrap();
     assert_eq!(to_second.text().await, "not JSON");
-    says(&host, "pipeline failed");
+    host.says("pipeline failed");
     for n in 0..100 {
         peer.send(Message::text(n.to_string())).await.unwrap();
         assert_eq!(to_second.text().await, n.to_string());
     }
-    let now = host.metrics();
-    assert_eq!(now.count("tidemill_messages_received_total", &["pipeline=\"second\""]), 102);
-    assert_eq!(now.count("tidemill_messages_delivered_total", &["pipeline=\"second\""]), 102);
+    host.wait_until("all are counted", |now| {
+        ["tidemill_messages_received_total", "tidemill_messages_delivered_total"]
+            .iter()
+            .all(|metric| now.count(metric, &["pipeline=\"second\""]) == 102)
+    });
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -115,11 +116,11 @@ async fn peers_of_a_pipeline_that_fails_are_closed_with_1011() {
         "#,
     );
     let address = host.listening("websocket");
-    let (mut writer, mut reader) = (dial(address, "/in").await, dial(address, "/out").await);
+    let (mut writer, mut reader) = (dial(address, "/in").await, join(&host, address, "/out").await);
     writer.send(Message::text("not JSON")).await.unwrap();
     assert_eq!(closed(&mut writer).await.0, 1011);
     assert_eq!(closed(&mut reader).await.0, 1011);
-    says(&host, "pipeline failed");
+    host.says("pipeline failed");
     host.wait_until("it is not ready", |_| host.get("/readyz").0 == 503);
 }
 
@@ -129,7 +130,7 @@ async fn peers_of_a_host_that_stops_are_closed_with_1001() {
     let config = pipeline("mode = \"server\", path = \"/in\"", "mode = \"server\", path = \"/out\"");
     let host = folder.run(&format!("[server]\nport = 0\n\n{config}"));
     let address = host.listening("websocket");
-    let (mut writer, mut reader) = (dial(address, "/in").await, dial(address, "/out").await);
+    let (mut writer, mut reader) = (join(&host, address, "/in").await, join(&host, address, "/out").await);
     let stopping = tokio::task::spawn_blocking(move || host.stop());
     assert_eq!(closed(&mut writer).await.0, 1001);
     assert_eq!(closed(&mut reader).await.0, 1001);
@@ -244,7 +245,7 @@ async fn a_credential_whose_file_cannot_be_read_is_named_in_the_log() {
     let address = host.listening("websocket");
     let refused = connect_async(format!("ws://{address}/in?t=secret")).await;
     assert!(matches!(refused, Err(Error::Http(answer)) if answer.status() == 401));
-    says(&host, "token: No such file or directory");
+    host.says("token: No such file or directory");
     dial(address, "/in?t=other").await;
     std::fs::write(folder.path("token"), "secret").unwrap();
     dial(address, "/in?t=secret").await;
@@ -258,7 +259,7 @@ async fn a_peer_whose_messages_wait_for_a_sink_is_not_idle_until_they_are_taken(
     const LARGE: usize = 4;
     let folder = Folder::default();
     let (listener, url) = server().await;
-    let source = "mode = \"server\", path = \"/in\", idle_timeout = \"500ms\", max_message_size = \"16MiB\"";
+    let source = "mode = \"server\", path = \"/in\", idle_timeout = \"3s\", max_message_size = \"16MiB\"";
     let sink = format!("url = \"{url}\", buffer = {{ capacity = 1 }}");
     let host = folder.run(&format!("[server]\nport = 0\n\n{}", pipeline(source, &sink)));
     // It is there, and does not read.
@@ -278,13 +279,13 @@ async fn a_peer_whose_messages_wait_for_a_sink_is_not_idle_until_they_are_taken(
     for n in 0..3 {
         quiet.send(Message::text(n.to_string())).await.unwrap();
     }
-    let now = held_back(3.0);
+    let now = held_back(5.0);
     assert_eq!(now.count("tidemill_connections", &["endpoint=\"source\"", "state=\"connected\""]), 2);
     for _ in 0..LARGE {
-        assert_eq!(soon(reader.next()).await.unwrap().unwrap().len(), LARGE_BYTES);
+        assert_eq!(received(&mut reader).await.len(), LARGE_BYTES);
     }
     for n in 0..3 {
-        assert_eq!(soon(reader.next()).await.unwrap().unwrap(), Message::text(n.to_string()));
+        assert_eq!(text(&mut reader).await, n.to_string());
     }
     for peer in [&mut loud, &mut quiet] {
         assert_eq!(closed(peer).await, (1000, "idle".to_owned()), "nothing of theirs waits any more");

@@ -1,6 +1,6 @@
 //! Sinks that dial, when the one they dial goes away: what waits, what is repeated, what is given up.
 
-use crate::drive::{QUICK, accept, accounted_for, connects, is_in, nobody, pipeline, says, server, soon};
+use crate::drive::{QUICK, accept, accounted_for, connects, is_in, nobody, pipeline, server, soon};
 use futures_util::StreamExt;
 use tidemill_tests::host::Folder;
 use tidemill_tests::peers::{Collector, Feed, Received};
@@ -92,7 +92,7 @@ async fn a_sink_sees_at_once_that_its_peer_has_gone() {
     host.wait_until("connected", |now| is_in(now, "out", "connected"));
     proxy.set(Fault::Cut);
     // Nothing is being sent.
-    says(&host, "was lost: the stream ended without a close frame");
+    host.says("was lost: the stream ended without a close frame");
     proxy.set(Fault::None);
     host.wait_until("connected again", |now| is_in(now, "out", "connected"));
     feed.text("after").await;

@@ -2,13 +2,14 @@
 //! is lost.
 
 use crate::site::{Site, class};
-use futures_util::{SinkExt, StreamExt};
+use futures_util::SinkExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+use tidemill_tests::host::Counted;
 use tidemill_tests::peers::{Dialled, dial};
 use tidemill_tests::root;
-use tokio::time::timeout;
+use tidemill_tests::sockets::text;
 use tokio_tungstenite::tungstenite::Message;
 
 const PEERS: usize = 500;
@@ -33,17 +34,12 @@ async fn talk(mut peer: Dialled, device: usize, stop: Arc<AtomicBool>) -> u64 {
         }
         sent += 3;
         loop {
-            let answer = timeout(Duration::from_secs(60), peer.next()).await.expect("an answer comes");
-            let text = match answer {
-                Some(Ok(Message::Text(text))) => text,
-                Some(Ok(Message::Ping(_))) => continue,
-                other => panic!("{device} after {sent}: {other:?}"),
-            };
+            let text = text(&mut peer).await;
             // Nothing is lost, and nothing comes twice.
-            if text.as_str() == always {
+            if text == always {
                 break;
             }
-            assert_eq!(text.as_str(), sometimes);
+            assert_eq!(text, sometimes, "{device} after {sent}");
         }
         tokio::time::sleep(BETWEEN_READINGS).await;
     }
@@ -80,13 +76,16 @@ async fn a_hundred_reloads_close_none_of_five_hundred_connections_and_lose_no_me
         sent += peer.await.expect("its connection was never closed");
     }
     assert!(sent >= PEERS as u64);
-    let counted = async |metric| site.counted(metric, &["pipeline=\"readings\""]).await;
-    assert_eq!(counted("tidemill_messages_received_total").await, sent);
-    let (back, out_of_range) = (
-        counted("tidemill_messages_delivered_total").await,
-        counted("tidemill_messages_filtered_total").await,
-    );
+    let ends = |now: &Counted| {
+        ["tidemill_messages_delivered_total", "tidemill_messages_filtered_total"]
+            .map(|metric| now.count(metric, &["pipeline=\"readings\""]))
+    };
+    let now = tokio::task::block_in_place(|| {
+        site.host().wait_until("all are at their ends", |now| ends(now).iter().sum::<u64>() >= sent)
+    });
+    let [back, out_of_range] = ends(&now);
     assert_eq!(back + out_of_range, sent);
+    assert_eq!(now.count("tidemill_messages_received_total", &["pipeline=\"readings\""]), sent);
     assert!(
         back > sent / 3 && out_of_range > sent / 3,
         "both ranges were in force: {back} of {sent} came back"

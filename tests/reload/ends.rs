@@ -1,12 +1,11 @@
 //! Sinks and paths that come, go and change while messages go to others.
 
 use crate::site::{Site, class};
-use futures_util::{SinkExt, StreamExt};
+use futures_util::SinkExt;
 use std::fs;
 use std::time::{Duration, Instant};
-use tidemill_tests::host::PATIENCE;
-use tidemill_tests::peers::{Collector, Dialled, Feed, Received, dial};
-use tokio::time::timeout;
+use tidemill_tests::peers::{Collector, Dialled, Feed, Received, dial, join, joined, local_address};
+use tidemill_tests::sockets::{received, soon, text};
 use tokio_tungstenite::tungstenite::Message;
 
 fn pipeline(feed: &Feed, sinks: &[String]) -> String {
@@ -21,25 +20,13 @@ fn client(name: &str, collector: &Collector, keys: &str) -> String {
     format!("{{ name = \"{name}\", type = \"websocket\", url = \"{}\"{keys} }}", collector.url())
 }
 
-pub(crate) async fn text(peer: &mut Dialled) -> String {
-    loop {
-        match timeout(PATIENCE, peer.next()).await.unwrap() {
-            Some(Ok(Message::Text(text))) => return text.to_string(),
-            // A host pings who says nothing for long.
-            Some(Ok(Message::Ping(_))) => {}
-            other => panic!("not a text: {other:?}"),
-        }
-    }
-}
-
 /// The code of the close frame that a peer gets, and what came before it.
 async fn close(peer: &mut Dialled) -> (Vec<String>, u16) {
     let mut texts = Vec::new();
     loop {
-        match timeout(PATIENCE, peer.next()).await.unwrap() {
-            Some(Ok(Message::Text(text))) => texts.push(text.to_string()),
-            Some(Ok(Message::Close(Some(frame)))) => return (texts, frame.code.into()),
-            Some(Ok(_)) => {}
+        match received(peer).await {
+            Message::Text(text) => texts.push(text.to_string()),
+            Message::Close(Some(frame)) => return (texts, frame.code.into()),
             other => panic!("no close frame: {other:?}"),
         }
     }
@@ -64,7 +51,7 @@ async fn a_sink_that_stays_keeps_its_connection_and_one_that_goes_gets_all_that_
     assert_eq!(reasons, "[\"sink new is new\",\"sink gone is gone\"]");
     let mut came = 0;
     let code = loop {
-        match timeout(PATIENCE, goes.received.recv()).await.unwrap().unwrap() {
+        match soon(goes.received.recv()).await.unwrap() {
             Received::Text(text) => {
                 assert_eq!(text, came.to_string());
                 came += 1;
@@ -95,7 +82,7 @@ async fn a_sink_that_stays_keeps_its_connection_and_one_that_goes_gets_all_that_
     }
     assert_eq!(stays.text().await, "last");
     assert_eq!(site.counted("tidemill_connects_total", &["endpoint=\"kept\""]).await, 1);
-    assert_eq!(site.counted("tidemill_messages_delivered_total", &["sink=\"kept\""]).await, 502);
+    site.until_counted("tidemill_messages_delivered_total", &["sink=\"kept\""], 502).await;
     let shown = tokio::task::block_in_place(|| site.host().metrics().text);
     assert!(!shown.contains("\"gone\""), "what is gone is not shown: {shown}");
     // Another url is another connection; what it takes besides, none.
@@ -126,7 +113,7 @@ async fn peers_of_a_path_stay_where_other_endpoints_on_it_come_and_go() {
     let (a, b) = (server("a", "/x", ""), server("b", "/y", ""));
     let site = Site::default().run(&pipeline(&feed, &[a.clone(), b.clone()]));
     let address = site.host().listening("websocket");
-    let (mut x, mut y) = (dial(address, "/x").await, dial(address, "/y").await);
+    let (mut x, mut y) = (join(site.host(), address, "/x").await, join(site.host(), address, "/y").await);
     feed.text("1").await;
     assert_eq!((text(&mut x).await, text(&mut y).await), ("1".to_owned(), "1".to_owned()));
     // Another sink on the path of the first, and the first with other keys: nobody leaves.
@@ -135,6 +122,7 @@ async fn peers_of_a_path_stay_where_other_endpoints_on_it_come_and_go() {
         &[server("a", "/x", ", peer_buffer = 9"), b.clone(), server("c", "/x", "")],
     ))
     .await;
+    joined(site.host(), local_address(&x)).await;
     feed.text("2").await;
     assert_eq!((text(&mut x).await, text(&mut x).await), ("2".to_owned(), "2".to_owned()));
     site.change(&pipeline(&feed, &[b.clone(), server("c", "/x", "")])).await;
@@ -167,12 +155,13 @@ async fn peers_of_a_path_that_a_replaced_pipeline_has_before_and_after_wait_for_
     };
     let site = Site::default().run(&file("", ""));
     let address = site.host().listening("websocket");
-    let (mut sender, mut receiver) = (dial(address, "/in").await, dial(address, "/out").await);
+    let (mut sender, mut receiver) = (dial(address, "/in").await, join(site.host(), address, "/out").await);
     sender.send(Message::text("{\"n\":0}")).await.unwrap();
     assert_eq!(text(&mut receiver).await, "{\"n\":0}");
     for (round, extra) in [", codec = \"json\"", ", codec = \"text\"", ""].into_iter().enumerate() {
         let told = site.change(&file(extra, "")).await;
         assert_eq!(class(&told, "p"), "replaced", "{told}");
+        joined(site.host(), local_address(&receiver)).await;
         let sent = format!("{{\"n\":{}}}", round + 1);
         sender.send(Message::text(sent.clone())).await.unwrap();
         assert_eq!(text(&mut receiver).await, sent, "both connections are the same");
@@ -188,6 +177,7 @@ async fn peers_of_a_path_that_a_replaced_pipeline_has_before_and_after_wait_for_
 
 async fn sender_is_welcome(site: &Site, file: &str, receiver: &mut Dialled) {
     site.change(file).await;
+    joined(site.host(), local_address(receiver)).await;
     let address = site.host().listening("websocket");
     let mut sender = dial(address, "/in").await;
     sender.send(Message::text("again")).await.unwrap();

@@ -1,10 +1,10 @@
 //! One pipeline that is put in the place of another by the API, while all others stay as they are.
 
-use crate::ends::text;
 use crate::site::Site;
 use futures_util::SinkExt;
 use serde_json::{Value, json};
 use tidemill_tests::peers::dial;
+use tidemill_tests::sockets::text;
 use tokio_tungstenite::tungstenite::Message;
 
 /// A pipeline that answers readings below a limit.

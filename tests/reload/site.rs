@@ -136,6 +136,15 @@ impl Site {
         tokio::task::block_in_place(|| self.host().metrics().count(metric, labels))
     }
 
+    /// Waits until a metric with these labels has a value: what a peer has got is counted a moment later.
+    pub(crate) async fn until_counted(&self, metric: &str, labels: &[&str], wanted: u64) {
+        tokio::task::block_in_place(|| {
+            self.host().wait_until(&format!("{metric} {labels:?} is {wanted}"), |now| {
+                now.count(metric, labels) == wanted
+            });
+        });
+    }
+
     /// Waits until a pipeline has a state.
     pub(crate) async fn becomes(&self, pipeline: &str, wanted: &str) {
         let labels = [format!("pipeline=\"{pipeline}\""), format!("state=\"{wanted}\"")];

@@ -1,5 +1,6 @@
-//! A host as users run it: the binary, a folder of its own, its log and its metrics.
+//! A host as users run it: the binary, its log, its HTTP API and its metrics.
 
+pub use crate::folder::Folder;
 use crate::log::Log;
 use crate::prometheus;
 use std::io::{BufReader, Read, Write};
@@ -9,7 +10,6 @@ use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::LazyLock;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-use tempfile::TempDir;
 
 /// Longest wait for anything: a test that reaches it has failed.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -45,108 +45,6 @@ pub fn binary() -> &'static Path {
         binary
     });
     &BUILT
-}
-
-/// A folder for a host: its configuration and its plugins.
-#[derive(Debug)]
-pub struct Folder {
-    dir: TempDir,
-}
-
-impl Default for Folder {
-    fn default() -> Self {
-        let dir = TempDir::new().expect("a temporary folder can be made");
-        std::fs::create_dir(dir.path().join("plugins")).expect("the folder is empty");
-        Self { dir }
-    }
-}
-
-impl Folder {
-    /// A path in it.
-    pub fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
-    }
-
-    /// Puts a component into the plugin folder, all at once as users are told to.
-    ///
-    /// # Panics
-    /// If it cannot be copied.
-    pub fn install(&self, name: &str, component: &Path) {
-        self.put(name, &std::fs::read(component).expect("components can be read"));
-    }
-
-    /// Puts a file with this content into the plugin folder, likewise.
-    ///
-    /// # Panics
-    /// If it cannot be written.
-    pub fn put(&self, name: &str, content: &[u8]) {
-        let whole = self.path(&format!("plugins/.{name}.new"));
-        std::fs::write(&whole, content).expect("the folder can be written");
-        std::fs::rename(whole, self.path(&format!("plugins/{name}.wasm"))).expect("in one folder");
-    }
-
-    /// The same for a version that does as the component does and has another digest.
-    ///
-    /// # Panics
-    /// If it cannot be written.
-    pub fn install_another_version(&self, name: &str, component: &Path) {
-        let mut wasm = std::fs::read(component).expect("components can be read");
-        // A custom section, two bytes long: a name of one.
-        wasm.extend([0, 2, 1, b'x']);
-        let next = self.path("another-version.wasm");
-        std::fs::write(&next, wasm).expect("the folder can be written");
-        self.install(name, &next);
-    }
-
-    /// Writes the configuration file, with an HTTP API on a free port: all at once, since a host may read it. `config`
-    /// is the rest of the file.
-    ///
-    /// # Panics
-    /// If it cannot be written.
-    pub fn configure(&self, config: &str) {
-        let whole = self.path(".tidemill.toml.new");
-        std::fs::write(&whole, format!("[admin]\nlisten = \"127.0.0.1:0\"\n\n{config}"))
-            .expect("the folder can be written");
-        std::fs::rename(whole, self.path("tidemill.toml")).expect("in one folder");
-    }
-
-    /// Runs a host here, with an HTTP API on a free port. `config` is the rest of the file.
-    ///
-    /// # Panics
-    /// If it does not start, with its log.
-    pub fn run(&self, config: &str) -> Host {
-        self.run_with_grace(PATIENCE / 2, config)
-    }
-
-    /// Runs a host whose grace period is this long.
-    ///
-    /// # Panics
-    /// If it does not start, with its log.
-    pub fn run_with_grace(&self, grace: Duration, config: &str) -> Host {
-        Host::start(&mut self.command(grace, config)).with_admin()
-    }
-
-    /// Runs a host whose standard output goes into a pipe that nobody reads any more, as that of
-    /// `tidemill run | head` does.
-    ///
-    /// # Panics
-    /// If it does not start, with its log.
-    pub fn run_unread(&self, grace: Duration, config: &str) -> Host {
-        Host::start_unread(&mut self.command(grace, config)).with_admin()
-    }
-
-    /// The command that runs a host here, with an HTTP API on a free port. `config` is the rest of the
-    /// file, which is written.
-    ///
-    /// # Panics
-    /// If it cannot be written.
-    pub fn command(&self, grace: Duration, config: &str) -> Command {
-        self.configure(config);
-        let grace = format!("{}ms", grace.as_millis());
-        let mut command = Command::new(binary());
-        command.args(["run", "--log-format", "json", "--grace", &grace]).current_dir(self.dir.path());
-        command
-    }
 }
 
 /// A running host. Dropping it ends it at once.
@@ -187,7 +85,7 @@ impl Host {
     }
 
     /// The same, with a standard output whose reader has gone.
-    fn start_unread(command: &mut Command) -> Self {
+    pub(crate) fn start_unread(command: &mut Command) -> Self {
         Self::spawn(command).0
     }
 
@@ -225,6 +123,28 @@ impl Host {
         found.unwrap_or_else(|| panic!("not in the log in time: {what}\n{}", self.log()))
     }
 
+    /// Waits for a line of the log that has this text, in whatever field. The log is written by a thread of its own,
+    /// and a moment behind what it tells.
+    ///
+    /// # Panics
+    /// If it does not come in time.
+    pub fn says(&self, text: &str) {
+        self.logged(text, |fields| {
+            let mut values = fields.as_object()?.values();
+            values.any(|value| value.as_str().is_some_and(|value| value.contains(text))).then_some(())
+        });
+    }
+
+    /// Waits until the log has so many lines with this text.
+    ///
+    /// # Panics
+    /// If they do not come in time, or if there are more.
+    pub fn says_times(&self, text: &str, times: usize) {
+        let told = || self.log().lines().filter(|line| line.contains(text)).count();
+        self.wait_until(&format!("{times} times in the log: {text}"), |_| told() >= times);
+        assert_eq!(told(), times, "{text}\n{}", self.log());
+    }
+
     /// The address that the log says something listens on: `http api` or `websocket`.
     ///
     /// # Panics
@@ -241,7 +161,11 @@ impl Host {
         address
     }
 
-    fn address_of(&self, what: &str) -> SocketAddr {
+    /// The same, as soon as the first path of it is open.
+    ///
+    /// # Panics
+    /// If the log does not say so in time.
+    pub fn address_of(&self, what: &str) -> SocketAddr {
         self.logged(&format!("{what} listening"), |fields| {
             let is_it = fields.get("message")?.as_str()?.strip_suffix(" listening")? == what;
             if is_it { fields.get("address")?.as_str()?.parse().ok() } else { None }
@@ -333,6 +257,16 @@ impl Host {
             return (status, serde_json::Value::Null);
         }
         (status, serde_json::from_str(&answer).unwrap_or_else(|error| panic!("{error}: {answer}")))
+    }
+
+    /// The table of connections: the rows of all endpoints.
+    ///
+    /// # Panics
+    /// If the HTTP API does not answer.
+    pub fn endpoints(&self) -> Vec<serde_json::Value> {
+        let (status, answer) = self.json("GET", "/api/v1/connections", &serde_json::Value::Null);
+        assert_eq!(status, 200, "{answer}");
+        answer["endpoints"].as_array().expect("they are listed").clone()
     }
 
     /// The metrics now.

@@ -6,6 +6,7 @@
 
 pub mod authority;
 pub mod exchange;
+mod folder;
 pub mod host;
 pub mod impostor;
 mod log;

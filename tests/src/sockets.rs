@@ -1,8 +1,9 @@
 //! Sockets of a test's own, held in its hand: servers that accept when they are told to, and what a peer is
 //! sent. Every wait is bounded.
 
-use crate::host::{LOOK_INTERVAL, PATIENCE};
+use crate::host::{Ended, Host, LOOK_INTERVAL, PATIENCE};
 use futures_util::StreamExt;
+use futures_util::future::join_all;
 use std::net::SocketAddr;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
@@ -59,6 +60,52 @@ pub async fn accept(listener: &TcpListener) -> WebSocketStream<TcpStream> {
     soon(accept_async(tcp)).await.expect("a handshake")
 }
 
+/// The next message that a peer gets, but for pings and pongs: a host pings who says nothing for long.
+///
+/// # Panics
+/// If the connection ends, or nothing comes in time.
+pub async fn received<S>(peer: &mut WebSocketStream<S>) -> Message
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    loop {
+        match soon(peer.next()).await.expect("a message before the end").expect("sound frames") {
+            Message::Ping(_) | Message::Pong(_) => {}
+            message => return message,
+        }
+    }
+}
+
+/// The next text that a peer gets.
+///
+/// # Panics
+/// If something else comes, or nothing in time.
+pub async fn text<S>(peer: &mut WebSocketStream<S>) -> String
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    match received(peer).await {
+        Message::Text(text) => text.to_string(),
+        other => panic!("not a text: {other:?}"),
+    }
+}
+
+/// The answer to a ping of a peer's own, whatever comes before it.
+///
+/// # Panics
+/// If the connection ends, or it does not come in time.
+pub async fn pong<S>(peer: &mut WebSocketStream<S>) -> Message
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    loop {
+        let next = soon(peer.next()).await.expect("a pong before the end").expect("sound frames");
+        if next.is_pong() {
+            return next;
+        }
+    }
+}
+
 /// Reads until a close frame comes: its code and its reason.
 ///
 /// # Panics
@@ -88,4 +135,17 @@ where
         }
     }
     code
+}
+
+/// Stops a host whose peers answer its close frames.
+///
+/// # Panics
+/// If it does not end in time.
+pub async fn stopped<S>(host: Host, peers: impl IntoIterator<Item = WebSocketStream<S>>) -> Ended
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let stopping = tokio::task::spawn_blocking(|| host.stop());
+    join_all(peers.into_iter().map(close_code_at_the_end)).await;
+    stopping.await.expect("stopping does not panic")
 }

@@ -1,6 +1,5 @@
 //! What the tests drive ends and peers with. Every wait is for something observable, and bounded.
 
-use futures_util::StreamExt;
 use std::future::{Future, poll_fn};
 use std::task::Poll;
 use std::time::Duration;
@@ -12,10 +11,12 @@ use tidemill::message::{Failed, Message, Payload};
 use tidemill::sink::Sink;
 use tidemill::source::{Fill, Room, Source};
 use tidemill::websocket::Listeners;
-pub(crate) use tidemill_tests::sockets::{accept, server as listener, soon};
+pub(crate) use tidemill_tests::sockets::{
+    accept, pong, received, server as listener, soon, text as next_text,
+};
 use tidemill_tests::sockets::{closed, nobody, until};
 use tokio::net::TcpStream;
-use tokio_tungstenite::{WebSocketStream, client_async, tungstenite};
+use tokio_tungstenite::{WebSocketStream, client_async};
 
 pub(crate) type Peer = WebSocketStream<TcpStream>;
 
@@ -30,17 +31,6 @@ pub(crate) async fn dial(address: std::net::SocketAddr, path: &str) -> Peer {
     let url = format!("ws://{address}{path}");
     let (peer, _) = soon(async { client_async(url, tcp).await }).await.expect("a handshake");
     peer
-}
-
-/// The next text or binary message a peer gets.
-pub(crate) async fn next_text(peer: &mut Peer) -> String {
-    loop {
-        match soon(peer.next()).await.expect("open").expect("sound") {
-            tungstenite::Message::Text(text) => return text.to_string(),
-            tungstenite::Message::Ping(_) | tungstenite::Message::Pong(_) => {}
-            other => panic!("unexpected: {other:?}"),
-        }
-    }
 }
 
 /// The code of the close frame a peer gets.

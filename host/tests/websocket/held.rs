@@ -1,10 +1,10 @@
 //! Sources that are held back: what is read on meanwhile, what is answered, and what is kept.
 
 use crate::drive::{
-    Metrics, Peer, Seen, accept, client_endpoint, client_of, dial, fill_until, listener, server_endpoint,
-    server_source, soon, source_of, until_metric, with_source,
+    Metrics, Peer, Seen, accept, client_endpoint, client_of, dial, fill_until, listener, pong, received,
+    server_endpoint, server_source, soon, source_of, until_metric, with_source,
 };
-use futures_util::{SinkExt, StreamExt};
+use futures_util::SinkExt;
 use std::future::{Future, poll_fn};
 use std::task::Poll;
 use std::time::Duration;
@@ -50,16 +50,6 @@ async fn say(peer: &mut Peer, texts: &[String]) {
 
 fn texts(count: usize, bytes: usize) -> Vec<String> {
     (0..count).map(|index| format!("{index:08}{}", "x".repeat(bytes - 8))).collect()
-}
-
-/// The answer to a ping, whatever else comes.
-async fn pong(peer: &mut Peer) -> Message {
-    loop {
-        let next = peer.next().await.expect("open").expect("sound");
-        if next.is_pong() {
-            return next;
-        }
-    }
 }
 
 #[tokio::test]
@@ -148,8 +138,8 @@ async fn a_peer_that_leaves_while_held_back_is_told_at_once_and_dialled_once_all
 
 /// The code of the close frame that comes next, if it has one.
 async fn close_code_or_none(peer: &mut Peer) -> Option<u16> {
-    match soon(peer.next()).await {
-        Some(Ok(Message::Close(frame))) => frame.map(|frame| frame.code.into()),
+    match received(peer).await {
+        Message::Close(frame) => frame.map(|frame| frame.code.into()),
         other => panic!("unexpected: {other:?}"),
     }
 }
@@ -163,7 +153,7 @@ async fn pings_are_answered_while_an_accepted_peer_is_held_back() {
     let words = texts(3000, 20);
     say(&mut peer, &words).await;
     peer.send(Message::Ping("are you there".into())).await.expect("it is read");
-    assert_eq!(soon(pong(&mut peer)).await, Message::Pong("are you there".into()));
+    assert_eq!(pong(&mut peer).await, Message::Pong("are you there".into()));
     drop(peer);
     let mut seen = Seen::default();
     fill_until(&mut source, &mut seen, |seen| seen.messages.len() == words.len()).await;

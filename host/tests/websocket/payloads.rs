@@ -2,10 +2,10 @@
 
 use crate::drive::{
     Metrics, Peer, Seen, accept, client_endpoint, client_sink, client_source, dial, fill_until, flush,
-    listener, metric, next_text, open_sink, open_source, push, server_endpoint, sink_config, soon,
+    listener, metric, next_text, open_sink, open_source, push, received, server_endpoint, sink_config, soon,
     source_config, until_metric, with_sink, with_source,
 };
-use futures_util::{SinkExt, StreamExt};
+use futures_util::SinkExt;
 use std::future::poll_fn;
 use tidemill::config::{Buffer, Codec, Packing, Peers};
 use tidemill::message::Message;
@@ -20,7 +20,7 @@ const ALL: [Packing; 3] = [Packing::Gzip, Packing::Zlib, Packing::Zstd];
 
 /// The next binary frame a peer gets, unpacked.
 async fn next_packed(peer: &mut Peer, packing: Packing) -> String {
-    let frame = soon(peer.next()).await.expect("open").expect("sound");
+    let frame = received(peer).await;
     let tungstenite::Message::Binary(bytes) = frame else { panic!("unexpected: {frame:?}") };
     let unpacked = Unpacker::new(packing, 1 << 20).unpack(&bytes).expect("it is packed");
     String::from_utf8(unpacked.to_vec()).expect("text")

@@ -296,7 +296,7 @@ async fn a_peer_that_does_not_read_is_closed_by_its_pipeline_all_the_same() {
     };
     service.with(cut).await;
     assert!(since.elapsed() >= CLOSING_TIMEOUT, "what was before the close frame had no time");
-    assert!(since.elapsed() < CLOSING_TIMEOUT * 3 / 2, "it took {:?}", since.elapsed());
+    assert!(since.elapsed() < CLOSING_TIMEOUT * 3, "it took {:?}", since.elapsed());
     service.flush().await;
     assert!(service.reasons().iter().all(|reason| *reason == Reason::SinkUnavailable));
     assert!(!service.failed.is_empty());

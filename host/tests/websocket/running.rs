@@ -71,7 +71,7 @@ impl Running {
 
     /// Begins to stop; answers when it would be too late.
     pub(crate) async fn stop(&self) -> Instant {
-        self.stop_within(Duration::from_secs(10)).await
+        self.stop_within(Duration::from_secs(16)).await
     }
 
     pub(crate) async fn stop_within(&self, grace: Duration) -> Instant {
@@ -80,11 +80,11 @@ impl Running {
         deadline
     }
 
-    /// It has ended, long before it would be too late.
+    /// It has ended before it would be too late: a third of the time is left for a machine that stands still.
     pub(crate) async fn ended(self, deadline: Instant) {
         let ended = soon(self.line).await.expect("no panic");
         assert_eq!((ended.ending, ended.given_up), (Ending::Stopped, None));
-        assert!(Instant::now() < deadline - Duration::from_secs(2), "it took as long as it could");
+        assert!(Instant::now() < deadline, "it took as long as it could");
     }
 }
 
