@@ -38,6 +38,9 @@ const WITNESS: &str = r#"
     sinks = [{ type = "websocket", mode = "server", path = "/witness" }]
     "#;
 
+/// To where most of what is sent goes.
+const TO_FILE: &str = r#"sinks = [{ type = "file", path = "out.jsonl", format = "jsonl" }]"#;
+
 /// A host with two pipelines, one of them hindered, and a peer of the other.
 struct Scene {
     host: Host,
@@ -108,18 +111,32 @@ impl Scene {
     }
 }
 
-/// A pipeline with a plugin, from a feed to a file.
-fn with_plugin(feed: &Feed, transform: &str) -> String {
+/// The pipeline that is hindered, from a feed; the rest of it.
+fn from_feed(feed: &Feed, rest: &str) -> String {
     format!(
         r#"
         [[pipelines]]
         name = "hindered"
         source = {{ type = "websocket", url = "{}" }}
-        transforms = [{{ {transform} }}]
-        sinks = [{{ type = "file", path = "out.jsonl", format = "jsonl" }}]
+        {rest}
         "#,
         feed.url(),
     )
+}
+
+/// The same with a plugin, to a file.
+fn with_plugin(feed: &Feed, transform: &str) -> String {
+    from_feed(feed, &format!("transforms = [{{ {transform} }}]\n{TO_FILE}"))
+}
+
+/// A scene whose pipeline runs a guest that has a minute for each call; its feed; and the folder, which is to stay.
+async fn with_guest(name: &str, config: &str, grace: Duration) -> (Scene, Feed, Folder) {
+    let folder = Folder::default();
+    install(&folder, name);
+    let feed = Feed::open().await;
+    let transform = format!("plugin = \"{name}\", config = {{ {config} }}, limits = {{ deadline = \"1m\" }}");
+    let scene = Scene::start(&folder, grace, &with_plugin(&feed, &transform)).await;
+    (scene, feed, folder)
 }
 
 fn install(folder: &Folder, name: &str) {
@@ -135,15 +152,7 @@ fn fifo(path: &Path) {
 async fn nothing_hinders_it() {
     let folder = Folder::default();
     let feed = Feed::open().await;
-    let hindered = format!(
-        r#"
-        [[pipelines]]
-        name = "hindered"
-        source = {{ type = "websocket", url = "{}" }}
-        sinks = [{{ type = "file", path = "out.jsonl", format = "jsonl" }}]
-        "#,
-        feed.url()
-    );
+    let hindered = from_feed(&feed, TO_FILE);
     let scene = Scene::start(&folder, LONG_GRACE, &hindered).await;
     feed.text("one").await;
     scene.wait_for("tidemill_messages_delivered_total", &["sink=\"sink0\""], 1);
@@ -152,12 +161,7 @@ async fn nothing_hinders_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_plugin_that_spins() {
-    let folder = Folder::default();
-    install(&folder, "hostile");
-    let feed = Feed::open().await;
-    let spins =
-        "plugin = \"hostile\", config = { behaviour = \"endless_loop\" }, limits = { deadline = \"1m\" }";
-    let scene = Scene::start(&folder, GRACE, &with_plugin(&feed, spins)).await;
+    let (scene, feed, _folder) = with_guest("hostile", r#"behaviour = "endless_loop""#, GRACE).await;
     feed.text("poison").await;
     scene.wait_for("tidemill_stage_messages_in_total", &["pipeline=\"hindered\""], 1);
     scene.ends_late_with_1().await;
@@ -195,21 +199,18 @@ async fn a_plugin_that_runs_into_its_deadline_at_every_message() {
     install(&folder, "hostile");
     let feed = Feed::open().await;
     let spins = "plugin = \"hostile\", config = { behaviour = \"endless_loop\" }";
-    let scene = Scene::start(&folder, GRACE, &with_plugin(&feed, spins)).await;
+    // They wait for the host, and come as one batch: of a few the host would be through in time.
     for _ in 0..256 {
         feed.text("poison").await;
     }
+    let scene = Scene::start(&folder, GRACE, &with_plugin(&feed, spins)).await;
     scene.wait_for("tidemill_stage_messages_in_total", &["pipeline=\"hindered\""], 1);
     scene.ends_late_with_1().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_plugin_that_sleeps() {
-    let folder = Folder::default();
-    install(&folder, "sleeper");
-    let feed = Feed::open().await;
-    let sleeps = "plugin = \"sleeper\", config = { where = \"process\" }, limits = { deadline = \"1m\" }";
-    let scene = Scene::start(&folder, GRACE, &with_plugin(&feed, sleeps)).await;
+    let (scene, feed, _folder) = with_guest("sleeper", r#"where = "process""#, GRACE).await;
     feed.text("one").await;
     scene.wait_for("tidemill_stage_messages_in_total", &["pipeline=\"hindered\""], 1);
     scene.ends_as_its_code_says().await;
@@ -217,12 +218,8 @@ async fn a_plugin_that_sleeps() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_timer_that_never_returns() {
-    let folder = Folder::default();
-    install(&folder, "hostile");
-    let feed = Feed::open().await;
-    let ticks = "plugin = \"hostile\", config = { behaviour = \"endless_loop\", where = \"tick\" }, \
-                 limits = { deadline = \"1m\" }";
-    let scene = Scene::start(&folder, GRACE, &with_plugin(&feed, ticks)).await;
+    let (scene, feed, _folder) =
+        with_guest("hostile", r#"behaviour = "endless_loop", where = "tick""#, GRACE).await;
     feed.text("one").await;
     // It ticks every 10 ms, and has long begun.
     scene.ends_as_its_code_says().await;
@@ -230,12 +227,8 @@ async fn a_timer_that_never_returns() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_plugin_that_never_finishes() {
-    let folder = Folder::default();
-    install(&folder, "hostile");
-    let feed = Feed::open().await;
-    let finishes = "plugin = \"hostile\", config = { behaviour = \"endless_loop\", where = \"finish\" }, \
-                    limits = { deadline = \"1m\" }";
-    let scene = Scene::start(&folder, GRACE, &with_plugin(&feed, finishes)).await;
+    let (scene, feed, _folder) =
+        with_guest("hostile", r#"behaviour = "endless_loop", where = "finish""#, GRACE).await;
     feed.text("one").await;
     scene.wait_for("tidemill_messages_delivered_total", &["sink=\"sink0\""], 1);
     scene.ends_late_with_1().await;
@@ -243,15 +236,10 @@ async fn a_plugin_that_never_finishes() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_plugin_that_never_starts() {
-    for (name, config) in [
-        ("hostile", "{ behaviour = \"endless_loop\", where = \"init\" }"),
-        ("sleeper", "{ where = \"init\" }"),
-    ] {
-        let folder = Folder::default();
-        install(&folder, name);
-        let feed = Feed::open().await;
-        let starts = format!("plugin = \"{name}\", config = {config}, limits = {{ deadline = \"1m\" }}");
-        let scene = Scene::start(&folder, LONG_GRACE, &with_plugin(&feed, &starts)).await;
+    for (name, config) in
+        [("hostile", r#"behaviour = "endless_loop", where = "init""#), ("sleeper", r#"where = "init""#)]
+    {
+        let (scene, _feed, _folder) = with_guest(name, config, LONG_GRACE).await;
         scene.ends_at_once_with_0().await;
     }
 }
@@ -260,14 +248,11 @@ async fn a_plugin_that_never_starts() {
 async fn with_a_peer_that_does_not_read(slow_peer: &str, is_full: (&str, u64)) -> End {
     let folder = Folder::default();
     let feed = Feed::open().await;
-    let hindered = format!(
-        r#"
-        [[pipelines]]
-        name = "hindered"
-        source = {{ type = "websocket", url = "{}" }}
-        sinks = [{{ type = "websocket", mode = "server", path = "/out", peer_buffer = 16, slow_peer = "{slow_peer}" }}]
-        "#,
-        feed.url()
+    let hindered = from_feed(
+        &feed,
+        &format!(
+            r#"sinks = [{{ type = "websocket", mode = "server", path = "/out", peer_buffer = 16, slow_peer = "{slow_peer}" }}]"#
+        ),
     );
     let scene = Scene::start(&folder, LONG_GRACE, &hindered).await;
     let socket = TcpSocket::new_v4().unwrap();
@@ -347,15 +332,7 @@ async fn a_fifo_that_nobody_reads() {
     let folder = Folder::default();
     fifo(&folder.path("out.jsonl"));
     let feed = Feed::open().await;
-    let hindered = format!(
-        r#"
-        [[pipelines]]
-        name = "hindered"
-        source = {{ type = "websocket", url = "{}" }}
-        sinks = [{{ type = "file", path = "out.jsonl", format = "jsonl" }}]
-        "#,
-        feed.url()
-    );
+    let hindered = from_feed(&feed, TO_FILE);
     Scene::start(&folder, LONG_GRACE, &hindered).await.ends_at_once_with_0().await;
 }
 
@@ -363,15 +340,9 @@ async fn a_fifo_that_nobody_reads() {
 async fn a_sink_that_is_away() {
     let folder = Folder::default();
     let feed = Feed::open().await;
-    let hindered = format!(
-        r#"
-        [[pipelines]]
-        name = "hindered"
-        source = {{ type = "websocket", url = "{}" }}
-        sinks = [{{ type = "websocket", url = "ws://{}/away" }}]
-        "#,
-        feed.url(),
-        nobody().await,
+    let hindered = from_feed(
+        &feed,
+        &format!(r#"sinks = [{{ type = "websocket", url = "ws://{}/away" }}]"#, nobody().await),
     );
     let scene = Scene::start(&folder, GRACE, &hindered).await;
     for n in 0..10 {
@@ -386,14 +357,9 @@ async fn messages_that_wait_for_their_turn_do_not_stand_before_the_close_frame()
     let folder = Folder::default();
     let feed = Feed::open().await;
     let (listener, upstream) = server().await;
-    let hindered = format!(
-        r#"
-        [[pipelines]]
-        name = "hindered"
-        source = {{ type = "websocket", url = "{}" }}
-        sinks = [{{ type = "websocket", url = "{upstream}", send_interval = "100ms" }}]
-        "#,
-        feed.url(),
+    let hindered = from_feed(
+        &feed,
+        &format!(r#"sinks = [{{ type = "websocket", url = "{upstream}", send_interval = "100ms" }}]"#),
     );
     let scene = Scene::start(&folder, GRACE, &hindered).await;
     let reader = tokio::spawn(close_code_at_the_end(accept(&listener).await));
@@ -427,15 +393,12 @@ async fn a_sink_of_dead_letters_that_is_away() {
 async fn a_disk_that_is_full() {
     let folder = Folder::default();
     let feed = Feed::open().await;
-    let hindered = format!(
+    let hindered = from_feed(
+        &feed,
         r#"
-        [[pipelines]]
-        name = "hindered"
-        source = {{ type = "websocket", url = "{}" }}
-        sinks = [{{ type = "file", path = "/dev/full", format = "jsonl" }}]
-        dead_letter = {{ type = "file", path = "/dev/full", format = "jsonl" }}
+        sinks = [{ type = "file", path = "/dev/full", format = "jsonl" }]
+        dead_letter = { type = "file", path = "/dev/full", format = "jsonl" }
         "#,
-        feed.url()
     );
     let scene = Scene::start(&folder, LONG_GRACE, &hindered).await;
     for n in 0..100 {
@@ -450,17 +413,8 @@ async fn a_disk_that_is_full() {
 async fn a_standard_output_that_is_gone() {
     let folder = Folder::default();
     let feed = Feed::open().await;
-    let hindered = format!(
-        r#"
-        {WITNESS}
-        [[pipelines]]
-        name = "hindered"
-        source = {{ type = "websocket", url = "{}" }}
-        sinks = [{{ type = "stdout", format = "jsonl" }}]
-        "#,
-        feed.url()
-    );
-    let scene = Scene::of(folder.run_unread(LONG_GRACE, &hindered), LONG_GRACE).await;
+    let hindered = from_feed(&feed, r#"sinks = [{ type = "stdout", format = "jsonl" }]"#);
+    let scene = Scene::of(folder.run_unread(LONG_GRACE, &format!("{WITNESS}\n{hindered}")), LONG_GRACE).await;
     for n in 0..100 {
         feed.text(n.to_string()).await;
     }
