@@ -6,8 +6,9 @@
 use serde_json::Value;
 use std::fs::{self, File};
 use std::path::PathBuf;
-use std::process::{Command, Output, Stdio};
-use tidemill_tests::host::{Folder, binary};
+use std::process::{Command, Stdio};
+use tidemill_tests::commands::{Told, command, said, tidemill};
+use tidemill_tests::host::Folder;
 use tidemill_tests::{guest, plugin};
 
 fn rust_guest(name: &str) -> PathBuf {
@@ -15,18 +16,13 @@ fn rust_guest(name: &str) -> PathBuf {
 }
 
 fn run(folder: &Folder) -> Command {
-    let mut command = Command::new(binary());
-    command.args(["plugin", "run"]).current_dir(folder.path("")).stdin(Stdio::null());
+    let mut command = command(folder, &["plugin", "run"]);
+    command.stdin(Stdio::null());
     command
 }
 
-fn told(output: &Output) -> (Option<i32>, String, String) {
-    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
-    (output.status.code(), text(&output.stdout), text(&output.stderr))
-}
-
 /// `plugin run --diff` of the two versions of a guest, on these messages.
-fn diff_of_trials(folder: &Folder, versions: [&str; 2], texts: &[&str]) -> (Option<i32>, String, String) {
+fn diff_of_trials(folder: &Folder, versions: [&str; 2], texts: &[&str]) -> Told {
     for version in versions {
         fs::copy(rust_guest(&format!("trial-{version}")), folder.path(&format!("{version}.wasm"))).unwrap();
     }
@@ -35,7 +31,7 @@ fn diff_of_trials(folder: &Folder, versions: [&str; 2], texts: &[&str]) -> (Opti
     for text in texts {
         command.args(["--text", text]);
     }
-    told(&command.output().unwrap())
+    said(&mut command)
 }
 
 #[test]
@@ -44,8 +40,8 @@ fn texts_of_the_command_line_are_messages_in_the_place_of_standard_input() {
     fs::write(folder.path("in.jsonl"), "from standard input\n").unwrap();
     let mut command = run(&folder);
     command.arg(plugin("forward")).args(["--text", r#"{"a":1}"#, "--text", "-1", "--text", "ż"]);
-    let output = command.stdin(File::open(folder.path("in.jsonl")).unwrap()).output().unwrap();
-    assert_eq!(told(&output), (Some(0), "{\"a\":1}\n-1\nż\n".to_owned(), String::new()));
+    command.stdin(File::open(folder.path("in.jsonl")).unwrap());
+    assert_eq!(said(&mut command), (Some(0), "{\"a\":1}\n-1\nż\n".to_owned(), String::new()));
 }
 
 #[test]
@@ -113,13 +109,13 @@ fn timers_and_the_end_are_compared_too() {
     command.arg(rust_guest("trial-v1")).arg("--diff").arg(rust_guest("trial-v2"));
     command.args(["--format", "recording", "--config", r#"{"tick_ms":50,"new_tick":"!"}"#]);
     command.stdin(File::open(folder.path("in.recording")).unwrap());
-    let (exit, shown, _) = told(&command.output().unwrap());
+    let (exit, shown, _) = said(&mut command);
     let ends = "timer at 1723100000.100000\n- tick\n+ tick!\n3 messages: 3 the same, 0 different, and 1 beside messages\n";
     assert!(exit == Some(1) && shown.ends_with(ends), "{shown}");
 
     let mut command = run(&folder);
     command.arg(rust_guest("contract-rust")).arg("--diff").arg(plugin("forward")).args(["--text", "a"]);
-    let (exit, shown, _) = told(&command.output().unwrap());
+    let (exit, shown, _) = said(&mut command);
     let ends = "end\n- to \"side\" finish:1\n+ nothing\n1 messages: 1 the same, 0 different, and 1 beside messages\n";
     assert!(exit == Some(1) && shown.ends_with(ends), "{shown}");
 }
@@ -130,7 +126,7 @@ fn another_that_is_none_or_does_not_start_is_told_by_its_name() {
     let of = |other: &str| {
         let mut command = run(&folder);
         command.arg(rust_guest("trial-v1")).args(["--text", "a", "--config", r#"{"tick_ms":1}"#]);
-        told(&command.args(["--diff", other]).output().unwrap())
+        said(command.args(["--diff", other]))
     };
     let (exit, shown, error) = of("none.wasm");
     assert!(exit == Some(1) && shown.is_empty() && error.contains("failed to read none.wasm"), "{error}");
@@ -139,10 +135,8 @@ fn another_that_is_none_or_does_not_start_is_told_by_its_name() {
     assert!(exit == Some(78) && error.starts_with(why), "{error}");
 }
 
-fn bench(folder: &Folder, args: &[&str]) -> (Option<i32>, String, String) {
-    let mut command = Command::new(binary());
-    command.args(["plugin", "bench"]).args(args).current_dir(folder.path(""));
-    told(&command.output().unwrap())
+fn bench(folder: &Folder, args: &[&str]) -> Told {
+    tidemill(folder, &[&["plugin", "bench"], args].concat())
 }
 
 #[test]

@@ -13,43 +13,23 @@ use serde_json::{Value, json};
 use std::time::Instant;
 use tidemill_tests::host::{Folder, Host, PATIENCE};
 use tidemill_tests::peers::{Collector, Feed, dial, join};
+use tidemill_tests::pipelines::relay;
 use tidemill_tests::plugin;
 use tidemill_tests::sockets::text;
 use tokio_tungstenite::tungstenite::Message;
-
-const FAST: &str = r#"reconnect = { delay = "10ms", max_delay = "50ms" }"#;
-
-/// A pipeline of the file, from a feed to a collector.
-fn relay(name: &str, source: &str, sink: &str) -> String {
-    format!(
-        r#"
-        [[pipelines]]
-        name = "{name}"
-        source = {{ type = "websocket", url = "{source}", {FAST} }}
-        sinks = [{{ type = "websocket", url = "{sink}", {FAST} }}]
-        "#
-    )
-}
 
 /// Asks without holding up the peers, which run in this test's own task.
 async fn json(host: &Host, method: &str, path: &str, body: Value) -> (u16, Value) {
     tokio::task::block_in_place(|| host.json(method, path, &body))
 }
 
-/// The rows of a pipeline's endpoint in the table of connections.
-fn rows(host: &Host, pipeline: &str, endpoint: &str) -> Vec<Value> {
-    let is_it = |row: &Value| row["pipeline"] == pipeline && row["endpoint"] == endpoint;
-    host.endpoints().into_iter().filter(is_it).collect()
-}
-
-/// Waits until the one row of an endpoint is as described.
+/// Waits until the row of an endpoint is as described.
 async fn row(host: &Host, pipeline: &str, endpoint: &str, is_so: impl Fn(&Value) -> bool) -> Value {
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let rows = tokio::task::block_in_place(|| rows(host, pipeline, endpoint));
-        match rows.as_slice() {
-            [row] if is_so(row) => return row.clone(),
-            _ => assert!(Instant::now() < deadline, "{rows:#?}\n{}", host.log()),
+        match tokio::task::block_in_place(|| host.endpoint(pipeline, endpoint)) {
+            Some(row) if is_so(&row) => return row,
+            row => assert!(Instant::now() < deadline, "{row:#?}\n{}", host.log()),
         }
         tokio::task::yield_now().await;
     }
@@ -59,7 +39,7 @@ async fn row(host: &Host, pipeline: &str, endpoint: &str, is_so: impl Fn(&Value)
 async fn a_pipeline_is_made_stopped_started_and_removed_while_another_goes_on() {
     let folder = Folder::default();
     let (feed, mut collector) = (Feed::open().await, Collector::open().await);
-    let file = relay("file", &feed.url(), &collector.url());
+    let file = relay("file", &feed.url(), "", &collector.url());
     let host = folder.run(&format!("[server]\nport = 0\n{file}"));
     feed.text("1").await;
     assert_eq!(collector.text().await, "1");
@@ -91,7 +71,7 @@ async fn a_pipeline_is_made_stopped_started_and_removed_while_another_goes_on() 
     assert_eq!((status, &answer["state"]), (200, &json!("stopped")));
     assert!(tokio_tungstenite::connect_async(format!("ws://{address}/in")).await.is_err());
     assert_eq!(host.get("/readyz").0, 200, "a pipeline that was stopped is no reason");
-    assert!(rows(&host, "made", "source").is_empty());
+    assert!(host.endpoint("made", "source").is_none());
     feed.text("3").await;
     assert_eq!(collector.text().await, "3");
 

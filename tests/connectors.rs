@@ -113,8 +113,7 @@ fn wait_for_dials(host: &Host, outcome: &str, dials: u64) {
 
 /// The last error that the API shows of the source.
 fn last_error(host: &Host) -> String {
-    let endpoints = blocking(|| host.endpoints());
-    let source = endpoints.iter().find(|endpoint| endpoint["endpoint"] == "source").unwrap();
+    let source = blocking(|| host.endpoint("p", "source")).unwrap();
     source["last_error"]["message"].as_str().unwrap_or_default().to_owned()
 }
 

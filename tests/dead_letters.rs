@@ -10,14 +10,14 @@ mod retries;
 
 use serde_json::{Value, json};
 use std::fmt::Write as _;
-use std::process::{Command, Output};
-use tidemill_tests::host::{Counted, Folder, Host, binary};
+use tidemill_tests::commands::{Told, tidemill, tidemill_of};
+use tidemill_tests::host::{Counted, Folder, Host};
 use tidemill_tests::peers::{Collector, Feed, Received};
+use tidemill_tests::pipelines::FAST;
 use tidemill_tests::{guest, plugin};
 use tokio_tungstenite::tungstenite::Message;
 
 const LETTERS: &str = "/api/v1/deadletters";
-const FAST: &str = r#"reconnect = { delay = "10ms", max_delay = "50ms" }"#;
 
 /// A pipeline from a feed to a collector, through `notional`, which rejects what is not JSON.
 fn relay(name: &str, feed: &Feed, collector: &Collector) -> String {
@@ -95,14 +95,9 @@ async fn with_waiting_messages(folder: &Folder, feed: &Feed, collector: &Collect
     host
 }
 
-/// What the command says: its exit code, its output, and what went wrong.
-fn deadletter(host: &Host, folder: &Folder, args: &[&str]) -> (Option<i32>, String, String) {
-    let mut command = Command::new(binary());
-    command.arg("deadletter").args(args).args(["--admin", &host.admin().to_string()]);
-    command.current_dir(folder.path("")).env_remove("TIDEMILL_ADMIN").env_remove("TIDEMILL_TOKEN");
-    let Output { status, stdout, stderr } = tokio::task::block_in_place(|| command.output().unwrap());
-    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-    (status.code(), text(stdout), text(stderr))
+/// What `tidemill deadletter` says.
+fn deadletter(host: &Host, folder: &Folder, args: &[&str]) -> Told {
+    tidemill_of(host, folder, &[&["deadletter"], args].concat())
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -358,12 +353,9 @@ fn where_no_host_answers_the_command_says_where_and_what_to_do() {
     let folder = Folder::default();
     let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
     for args in [&["list"][..], &["show", "x"], &["retry", "--all"]] {
-        let mut command = Command::new(binary());
-        command.arg("deadletter").args(args).args(["--admin", &nobody]).current_dir(folder.path(""));
-        let output = command.output().unwrap();
-        let told = String::from_utf8(output.stderr).unwrap();
+        let (code, _, told) = tidemill(&folder, &[&["deadletter"], args, &["--admin", &nobody]].concat());
         let expected = format!("error: no host answers at {nobody}: ");
-        assert!(output.status.code() == Some(1) && told.starts_with(&expected), "{args:?}: {told}");
+        assert!(code == Some(1) && told.starts_with(&expected), "{args:?}: {told}");
         assert!(
             told.contains("\nhint: `--admin`, or TIDEMILL_ADMIN, is the `listen` of its [admin]\n"),
             "{told}"

@@ -15,6 +15,7 @@ use std::sync::LazyLock;
 use tempfile::TempDir;
 use tidemill_tests::host::{Folder, Host, binary};
 use tidemill_tests::peers::{dial, join};
+use tidemill_tests::pipelines::serve;
 use tidemill_tests::sockets::{stopped, text};
 use tidemill_tests::{is_to_skip, plugin, root, xtask_always};
 use tokio_tungstenite::tungstenite::Message;
@@ -142,18 +143,7 @@ async fn a_file_takes_over_from_a_built_in_plugin_which_takes_over_when_it_goes(
     }
     let folder = Folder::default();
     let built_in = version(&folder.path("."), "notional");
-    let host = folder.run(
-        r#"
-        [server]
-        port = 0
-
-        [[pipelines]]
-        name = "p"
-        source = { type = "websocket", mode = "server", path = "/in" }
-        transforms = [{ plugin = "notional" }]
-        sinks = [{ type = "websocket", mode = "server", path = "/out" }]
-        "#,
-    );
+    let host = folder.run(&serve(r#"{ plugin = "notional" }"#));
     let address = host.listening("websocket");
     let (mut reader, mut writer) = (join(&host, address, "/out").await, dial(address, "/in").await);
     let mut through = async |expected: &str| {
@@ -181,18 +171,7 @@ fn a_file_that_is_no_plugin_stands_before_the_built_in_one_until_it_goes() {
     }
     let folder = Folder::default();
     folder.put("forward", b"no component");
-    let host = folder.run(
-        r#"
-        [server]
-        port = 0
-
-        [[pipelines]]
-        name = "p"
-        source = { type = "websocket", mode = "server", path = "/in" }
-        transforms = [{ plugin = "forward" }]
-        sinks = [{ type = "websocket", mode = "server", path = "/out" }]
-        "#,
-    );
+    let host = folder.run(&serve(r#"{ plugin = "forward" }"#));
     host.says("pipeline waits for a plugin whose file cannot run");
     assert!(!host.log().contains("built-in plugin taken"), "{}", host.log());
     fs::remove_file(folder.path("plugins/forward.wasm")).unwrap();

@@ -50,12 +50,7 @@ fn run(folder: &Folder, feed: &Feed, collector: &Collector) -> Host {
 }
 
 async fn state_of(host: &Host, pipeline: &str, wanted: &str) {
-    let labels = [format!("pipeline=\"{pipeline}\""), format!("state=\"{wanted}\"")];
-    tokio::task::block_in_place(|| {
-        host.wait_until(&format!("{pipeline} is {wanted}"), |now| {
-            now.count("tidemill_pipelines", &labels.each_ref().map(String::as_str)) == 1
-        });
-    });
+    tokio::task::block_in_place(|| host.becomes(pipeline, wanted));
 }
 
 async fn tell(host: &Host, method: &str, path: &str) -> u16 {

@@ -46,9 +46,7 @@ fn played(folder: &Folder, input: &str, format: &str, transform: &str) -> String
         sinks = [{{ type = "file", path = "out.jsonl" }}]
         "#
     ));
-    host.wait_until("it has ended", |now| {
-        now.count("tidemill_pipelines", &["pipeline=\"p\"", "state=\"finished\""]) == 1
-    });
+    host.becomes("p", "finished");
     assert!(host.stop().status.success());
     fs::read_to_string(folder.path("out.jsonl")).unwrap()
 }

@@ -9,20 +9,6 @@ use tidemill_tests::host::{Folder, Host, PATIENCE};
 use tidemill_tests::peers::Feed;
 use tidemill_tests::plugin;
 
-/// The row of an endpoint in the table of connections, if it has one.
-fn row(host: &Host, pipeline: &str, endpoint: &str) -> Option<Value> {
-    let (_, answer) = host.json("GET", "/api/v1/connections", &Value::Null);
-    let rows = answer["endpoints"].as_array().unwrap();
-    rows.iter().find(|row| row["pipeline"] == pipeline && row["endpoint"] == endpoint).cloned()
-}
-
-fn state_of(host: &Host, pipeline: &str, wanted: &str) {
-    let labels = [format!("pipeline=\"{pipeline}\""), format!("state=\"{wanted}\"")];
-    host.wait_until(&format!("{pipeline} is {wanted}"), |now| {
-        now.count("tidemill_pipelines", &labels.each_ref().map(String::as_str)) == 1
-    });
-}
-
 /// Endpoints of a pipeline that have failed, as the metrics say.
 fn failed(host: &Host, pipeline: &str) -> u64 {
     host.metrics().count("tidemill_connections", &[&format!("pipeline=\"{pipeline}\""), "state=\"failed\""])
@@ -41,17 +27,17 @@ fn a_source_that_has_failed_is_shown_with_why_until_its_pipeline_is_started_anew
         "#
     ));
     for _ in 0..2 {
-        state_of(&host, "p", "failed");
-        let source = row(&host, "p", "source").expect("it is shown");
+        host.becomes("p", "failed");
+        let source = host.endpoint("p", "source").expect("it is shown");
         assert_eq!(source["state"], "failed");
         assert!(source["address"].as_str().unwrap().contains(&nobody.to_string()), "{source}");
         assert!(source["last_error"]["message"].as_str().unwrap().contains("refused"), "{source}");
         assert_eq!(failed(&host, "p"), 1);
         host.json("POST", "/api/v1/pipelines/p/start", &Value::Null);
     }
-    state_of(&host, "p", "failed");
+    host.becomes("p", "failed");
     assert_eq!(host.json("DELETE", "/api/v1/pipelines/p", &Value::Null).0, 204);
-    assert_eq!((row(&host, "p", "source"), failed(&host, "p")), (None, 0));
+    assert_eq!((host.endpoint("p", "source"), failed(&host, "p")), (None, 0));
 }
 
 #[test]
@@ -72,8 +58,8 @@ fn a_listener_that_cannot_be_opened_is_shown_as_failed_with_its_pipeline() {
         sinks = [{{ type = "stdout", format = "jsonl" }}]
         "#
     ));
-    state_of(&host, "p", "failed");
-    let source = row(&host, "p", "source").expect("it is shown");
+    host.becomes("p", "failed");
+    let source = host.endpoint("p", "source").expect("it is shown");
     assert_eq!(
         (&source["state"], &source["address"]),
         (&json!("failed"), &json!(format!("ws://127.0.0.1:{port}/in")))
@@ -82,11 +68,11 @@ fn a_listener_that_cannot_be_opened_is_shown_as_failed_with_its_pipeline() {
     drop(taken);
     assert_eq!(host.json("POST", "/api/v1/pipelines/p/start", &Value::Null).0, 200);
     assert_eq!(
-        (row(&host, "p", "source").unwrap()["state"].clone(), failed(&host, "p")),
+        (host.endpoint("p", "source").unwrap()["state"].clone(), failed(&host, "p")),
         (json!("listening"), 0)
     );
     assert_eq!(host.json("POST", "/api/v1/pipelines/p/stop", &Value::Null).0, 200);
-    assert_eq!(row(&host, "p", "source"), None);
+    assert_eq!(host.endpoint("p", "source"), None);
     // What never came to be is not shown.
     let taken = TcpListener::bind(("127.0.0.1", port)).unwrap();
     let body = json!({
@@ -95,7 +81,7 @@ fn a_listener_that_cannot_be_opened_is_shown_as_failed_with_its_pipeline() {
         "sinks": [{ "type": "stdout", "format": "jsonl" }],
     });
     assert_eq!(host.json("POST", "/api/v1/pipelines", &body).0, 409);
-    assert_eq!((row(&host, "q", "source"), failed(&host, "q")), (None, 0));
+    assert_eq!((host.endpoint("q", "source"), failed(&host, "q")), (None, 0));
 }
 
 #[test]
@@ -130,7 +116,7 @@ fn a_plugin_whose_only_file_is_rubbish_is_said_once_in_the_log_and_in_the_state_
     folder.install("filter", &plugin("filter"));
     host.says("plugin loaded");
     folder.install("forward", &plugin("forward"));
-    state_of(&host, "p", "running");
+    host.becomes("p", "running");
     let log = host.log();
     assert_eq!(log.matches("whose file cannot run").count(), 1, "{log}");
     assert_eq!(host.get("/readyz").0, 200);

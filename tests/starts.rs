@@ -9,22 +9,8 @@ use std::process::Command;
 use std::time::{Duration, SystemTime};
 use tidemill_tests::host::{Counted, Folder, Host, binary};
 use tidemill_tests::peers::{Collector, Feed, Received, dial};
+use tidemill_tests::pipelines::{relay, serve};
 use tidemill_tests::{guest, plugin};
-
-/// A pipeline from a feed to a collector, through the transforms that this text lists.
-fn relay(name: &str, feed: &Feed, transforms: &str, collector: &Collector) -> String {
-    format!(
-        r#"
-        [[pipelines]]
-        name = "{name}"
-        source = {{ type = "websocket", url = "{}" }}
-        transforms = [{transforms}]
-        sinks = [{{ type = "websocket", url = "{}" }}]
-        "#,
-        feed.url(),
-        collector.url(),
-    )
-}
 
 /// Asks without holding up the peers, which run in this test's own task.
 async fn json(host: &Host, method: &str, path: &str, body: Value) -> (u16, Value) {
@@ -41,12 +27,7 @@ async fn state(host: &Host, pipeline: &str) -> (String, String) {
 
 /// Waits until a pipeline has a state, and gives why.
 async fn becomes(host: &Host, pipeline: &str, wanted: &str) -> String {
-    let labels = [format!("pipeline=\"{pipeline}\""), format!("state=\"{wanted}\"")];
-    tokio::task::block_in_place(|| {
-        host.wait_until(&format!("{pipeline} is {wanted}"), |now| {
-            now.count("tidemill_pipelines", &labels.each_ref().map(String::as_str)) == 1
-        });
-    });
+    tokio::task::block_in_place(|| host.becomes(pipeline, wanted));
     let (is, error) = state(host, pipeline).await;
     assert_eq!(is, wanted);
     error
@@ -72,8 +53,9 @@ async fn plugins_that_take_their_time_start_side_by_side_and_hold_up_nobody() {
     // It takes its time and little of the machine's, which the neighbour is to have.
     let sleeps = r#"{ plugin = "sleeper", config = { where = "init" } }"#;
     let slow = ["s1", "s2", "s3"];
-    let mut config: String = slow.iter().map(|name| relay(name, &feed, sleeps, &collector)).collect();
-    config.push_str(&relay("fast", &feed, "{ plugin = \"forward\" }", &collector));
+    let mut config: String =
+        slow.iter().map(|name| relay(name, &feed.url(), sleeps, &collector.url())).collect();
+    config.push_str(&relay("fast", &feed.url(), "{ plugin = \"forward\" }", &collector.url()));
     let host = folder.run(&config);
     // They get five seconds each; the API answers meanwhile, and shows all of them at it.
     let (_, answer) = json(&host, "GET", "/api/v1/pipelines", Value::Null).await;
@@ -124,7 +106,7 @@ async fn a_pipe_without_its_other_end_holds_up_neither_the_api_nor_a_neighbour_n
         source = { type = "file", path = "pipe" }
         sinks = [{ type = "file", path = "out.jsonl" }]
         "#;
-    let file = format!("token = \"t\"\n{piped}{}", relay("p", &feed, "", &collector));
+    let file = format!("token = \"t\"\n{piped}{}", relay("p", &feed.url(), "", &collector.url()));
     let host = folder.run(&file).with_token("t");
     feed.text("1").await;
     assert_eq!(collector.text().await, "1");
@@ -160,7 +142,8 @@ async fn what_can_run_runs_and_a_pipeline_whose_plugin_refuses_gets_another_chan
     folder.install("filter", &plugin("filter"));
     let (feed, mut collector) = (Feed::open().await, Collector::open().await);
     let refused = r#"{ plugin = "filter", config = { by = "/n", outputs = { } } }"#;
-    let config = relay("a", &feed, "", &collector) + &relay("b", &feed, refused, &collector);
+    let config =
+        relay("a", &feed.url(), "", &collector.url()) + &relay("b", &feed.url(), refused, &collector.url());
     let host = folder.run(&config);
     let error = becomes(&host, "b", "failed").await;
     assert!(error.contains("filter"), "{error}");
@@ -185,7 +168,7 @@ async fn a_pipeline_that_failed_while_it_ran_starts_anew_with_a_new_version_of_i
     let (feed, mut collector) = (Feed::open().await, Collector::open().await);
     let stops =
         r#"{ plugin = "filter", on_error = "stop", config = { where = [{ field = "/n", op = "exists" }] } }"#;
-    let host = folder.run(&relay("p", &feed, stops, &collector));
+    let host = folder.run(&relay("p", &feed.url(), stops, &collector.url()));
     feed.text("not JSON").await;
     becomes(&host, "p", "failed").await;
     folder.install_another_version("filter", &plugin("filter"));
@@ -199,19 +182,7 @@ async fn a_pipeline_that_failed_while_it_ran_starts_anew_with_a_new_version_of_i
 #[test]
 fn a_plugin_that_comes_later_and_refuses_does_not_end_the_host() {
     let folder = Folder::default();
-    let host = run(
-        &folder,
-        r#"
-        [server]
-        port = 0
-
-        [[pipelines]]
-        name = "p"
-        source = { type = "websocket", mode = "server", path = "/in" }
-        transforms = [{ plugin = "late", config = { by = "/n", outputs = {} } }]
-        sinks = [{ type = "websocket", mode = "server", path = "/out" }]
-        "#,
-    );
+    let host = run(&folder, &serve(r#"{ plugin = "late", config = { by = "/n", outputs = {} } }"#));
     host.says("pipeline waits for its plugins");
     folder.install("late", &plugin("filter"));
     host.says("pipeline does not start");
@@ -345,7 +316,7 @@ async fn a_host_one_of_whose_plugins_fails_again_and_again_is_ready_and_says_so(
     folder.install("hostile", &guest("hostile").expect("guests in Rust are built"));
     let (feed, collector) = (Feed::open().await, Collector::open().await);
     let panics = r#"{ plugin = "hostile", on_error = "drop", config = { behaviour = "panic" } }"#;
-    let host = folder.run(&relay("p", &feed, panics, &collector));
+    let host = folder.run(&relay("p", &feed.url(), panics, &collector.url()));
     for _ in 0..64 {
         feed.text("poison").await;
     }
@@ -376,18 +347,7 @@ fn rejected_content_is_tried_again_when_its_file_is_touched_and_counts_where_a_p
     std::fs::write(folder.path("used.wasm"), "no component").unwrap();
     folder.install("used", &folder.path("used.wasm"));
     folder.install("unused", &folder.path("used.wasm"));
-    let host = folder.run(
-        r#"
-        [server]
-        port = 0
-
-        [[pipelines]]
-        name = "p"
-        source = { type = "websocket", mode = "server", path = "/in" }
-        transforms = [{ plugin = "used" }]
-        sinks = [{ type = "websocket", mode = "server", path = "/out" }]
-        "#,
-    );
+    let host = folder.run(&serve(r#"{ plugin = "used" }"#));
     let rejected = |plugin: &str| format!("\"plugin\":\"{plugin}\"");
     let times = |plugin: &str| {
         let lines = host.log();

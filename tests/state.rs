@@ -13,6 +13,7 @@ use tidemill::store::StoreFolder;
 use tidemill_tests::guest;
 use tidemill_tests::host::{Counted, Folder, Host, PATIENCE};
 use tidemill_tests::peers::{Collector, Feed, Received};
+use tidemill_tests::pipelines::relay;
 use tokio::net::TcpListener;
 
 /// A line of the numbered file has so many bytes.
@@ -29,16 +30,8 @@ fn socket_pipeline(feed: &Feed, collector: &Collector, state: &str) -> String {
 }
 
 fn socket_pipeline_to(feed: &Feed, sink: &str, state: &str) -> String {
-    format!(
-        r#"
-        [[pipelines]]
-        name = "p"
-        source = {{ type = "websocket", url = "{}", reconnect = {{ delay = "10ms", max_delay = "50ms" }} }}
-        transforms = [{{ plugin = "counter", state = "{state}" }}]
-        sinks = [{{ type = "websocket", url = "{sink}", reconnect = {{ delay = "10ms", max_delay = "50ms" }} }}]
-        "#,
-        feed.url(),
-    )
+    let transforms = format!("{{ plugin = \"counter\", state = \"{state}\" }}");
+    relay("p", &feed.url(), &transforms, sink)
 }
 
 /// From a file of numbered lines, through the counter, to another file.
@@ -106,13 +99,6 @@ fn assert_whole(generation: &Generation) -> u64 {
 fn tell(host: &Host, what: &str) {
     let (status, answer) = host.json("POST", &format!("/api/v1/pipelines/p/{what}"), &Value::Null);
     assert_eq!(status, 200, "{answer}\n{}", host.log());
-}
-
-fn until_state(host: &Host, pipeline: &str, state: &str) {
-    host.wait_until(&format!("{pipeline} is {state}"), |now| {
-        let labels = [format!("pipeline=\"{pipeline}\""), format!("state=\"{state}\"")];
-        now.count("tidemill_pipelines", &labels.each_ref().map(String::as_str)) == 1
-    });
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -205,11 +191,11 @@ fn a_file_goes_on_where_it_was_read_to_and_a_finished_one_at_its_end() {
         expected.extend(numbers.clone().map(|number| format!("v1 {} {number:08}", number + 1)));
         number(&folder, numbers);
         let host = folder.run(&config);
-        until_state(&host, "p", "finished");
+        host.becomes("p", "finished");
         assert_eq!(output(&folder), expected, "{run}");
         // A start by the API goes on there too.
         tell(&host, "start");
-        until_state(&host, "p", "finished");
+        host.becomes("p", "finished");
         assert_eq!(output(&folder), expected, "{run}");
         assert!(host.stop().status.success());
         assert_eq!(assert_whole(&newest(&folder).expect("it was written").0), expected.len() as u64);
@@ -230,7 +216,7 @@ fn a_packed_file_goes_on_as_well() {
         packed.write_all(lines.as_bytes()).unwrap();
         packed.finish().unwrap();
         let host = folder.run(&config);
-        until_state(&host, "p", "finished");
+        host.becomes("p", "finished");
         assert!(host.stop().status.success());
         assert_eq!(output(&folder), expected);
     }
@@ -244,11 +230,11 @@ fn a_file_that_is_shorter_or_begins_otherwise_fails_its_pipeline() {
         let folder = folder();
         number(&folder, 0..1000);
         let host = folder.run(&file_pipeline("1s"));
-        until_state(&host, "p", "finished");
+        host.becomes("p", "finished");
         assert!(host.stop().status.success());
         std::fs::write(folder.path("in.jsonl"), content).unwrap();
         let host = folder.run(&file_pipeline("1s"));
-        until_state(&host, "p", "failed");
+        host.becomes("p", "failed");
         let (_, pipeline) = host.json("GET", "/api/v1/pipelines/p", &Value::Null);
         assert!(pipeline["error"].as_str().unwrap().contains(told), "{pipeline}");
         assert_eq!(output(&folder).len(), 1000);
@@ -264,21 +250,21 @@ fn a_damaged_file_fails_its_pipeline_alone_and_the_next_start_begins_fresh() {
         config.split_once("[[pipelines]]").unwrap().1.replace("\"p\"", "\"other\"").replace("out.", "other.");
     let config = format!("{config}\n[[pipelines]]{other}");
     let host = folder.run(&config);
-    until_state(&host, "p", "finished");
-    until_state(&host, "other", "finished");
+    host.becomes("p", "finished");
+    host.becomes("other", "finished");
     assert!(host.stop().status.success());
     let damaged = folder.path(".tidemill/state/p.redb");
     std::fs::write(&damaged, b"not what it was").unwrap();
     let host = folder.run(&config);
-    until_state(&host, "p", "failed");
-    until_state(&host, "other", "finished");
+    host.becomes("p", "failed");
+    host.becomes("other", "finished");
     let (_, pipeline) = host.json("GET", "/api/v1/pipelines/p", &Value::Null);
     let error = pipeline["error"].as_str().unwrap();
     assert!(error.contains("is damaged") && error.contains("p.redb.damaged"), "{error}");
     assert!(folder.path(".tidemill/state/p.redb.damaged").exists());
     assert_eq!(output(&folder).len(), 10);
     tell(&host, "start");
-    until_state(&host, "p", "finished");
+    host.becomes("p", "finished");
     assert_eq!(output(&folder)[10..], output(&folder)[..10], "from the start of everything");
 }
 
@@ -358,7 +344,7 @@ fn a_snapshot_that_is_refused_at_the_start_fails_the_pipeline_and_says_so() {
     let folder = folder();
     number(&folder, 0..10);
     let host = folder.run(&file_pipeline("1s"));
-    until_state(&host, "p", "finished");
+    host.becomes("p", "finished");
     assert!(host.stop().status.success());
     // A plugin that counts with other numbers takes other snapshots.
     folder.install("counter", &tidemill_tests::plugin("vwap"));
@@ -415,7 +401,7 @@ fn after_a_kill_at_any_moment_state_snapshot_and_position_are_of_one_moment_and_
         before = count;
     }
     let host = folder.run(&config);
-    until_state(&host, "p", "finished");
+    host.becomes("p", "finished");
     assert!(host.stop().status.success());
     assert_eq!(assert_whole(&newest(&folder).expect("it was written").0), lines);
     // Outputs may repeat, but none is missing, and the count of each message is always the same.

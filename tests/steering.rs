@@ -4,30 +4,16 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use serde_json::{Value, json};
-use std::process::{Command, Output};
-use tidemill_tests::host::{Folder, Host, binary};
+use tidemill_tests::commands::{Told, tidemill, tidemill_of};
+use tidemill_tests::host::{Folder, Host};
 use tidemill_tests::impostor::{answer, impostor};
 use tidemill_tests::peers::{Collector, Feed, Received, dial};
+use tidemill_tests::pipelines::FAST;
 use tidemill_tests::{guest, plugin};
-
-const FAST: &str = r#"reconnect = { delay = "10ms", max_delay = "50ms" }"#;
-
-/// What a command says: its exit code, its output, and what went wrong.
-type Told = (Option<i32>, String, String);
-
-/// Runs a command that speaks to this host.
-fn tidemill(host: &Host, folder: &Folder, args: &[&str]) -> Told {
-    let mut command = Command::new(binary());
-    command.args(args).args(["--admin", &host.admin().to_string()]).current_dir(folder.path(""));
-    command.env_remove("TIDEMILL_ADMIN").env_remove("TIDEMILL_TOKEN");
-    let Output { status, stdout, stderr } = tokio::task::block_in_place(|| command.output().unwrap());
-    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-    (status.code(), text(stdout), text(stderr))
-}
 
 /// What it prints where all is well.
 fn said(host: &Host, folder: &Folder, args: &[&str]) -> String {
-    let (code, text, errors) = tidemill(host, folder, args);
+    let (code, text, errors) = tidemill_of(host, folder, args);
     assert_eq!(code, Some(0), "{args:?}: {errors}");
     text
 }
@@ -143,7 +129,7 @@ async fn a_pipeline_is_added_from_a_file_stopped_started_and_removed() {
     assert_eq!(said(&host, &folder, &["pipelines", "add", "listed.toml"]), "pipeline \"a b\" is running\n");
     feed.text("1").await;
     assert_eq!(collector.text().await, "1");
-    let (code, _, errors) = tidemill(&host, &folder, &["pipelines", "add", "listed.toml"]);
+    let (code, _, errors) = tidemill_of(&host, &folder, &["pipelines", "add", "listed.toml"]);
     let told = "error: there is a pipeline \"a b\" already\nhint: choose another name";
     assert!(code == Some(1) && errors.starts_with(told), "{errors}");
     assert_eq!(said(&host, &folder, &["pipelines", "stop", "a b"]), "pipeline \"a b\" is stopped\n");
@@ -159,7 +145,7 @@ async fn a_pipeline_is_added_from_a_file_stopped_started_and_removed() {
     assert_eq!(collector.text().await, "2");
     assert_eq!(said(&host, &folder, &["pipelines", "remove", "d", "--json"]), "null\n");
     for what in ["show", "start", "stop", "remove"] {
-        let (code, _, errors) = tidemill(&host, &folder, &["pipelines", what, "d"]);
+        let (code, _, errors) = tidemill_of(&host, &folder, &["pipelines", what, "d"]);
         assert!(
             code == Some(1) && errors.starts_with("error: there is no pipeline \"d\"\nhint: "),
             "{what}: {errors}"
@@ -167,7 +153,7 @@ async fn a_pipeline_is_added_from_a_file_stopped_started_and_removed() {
         assert!(errors.ends_with("`tidemill pipelines list` lists them\n"), "{errors}");
     }
     for what in ["show", "start", "stop", "remove"] {
-        let (_, _, errors) = tidemill(&host, &folder, &["pipelines", what, "a c"]);
+        let (_, _, errors) = tidemill_of(&host, &folder, &["pipelines", what, "a c"]);
         let hint = "\nhint: did you mean \"a b\"? `tidemill pipelines list` lists them\n";
         assert!(errors.ends_with(hint), "{what}: {errors}");
     }
@@ -183,7 +169,7 @@ async fn what_is_wrong_with_the_file_of_a_pipeline_is_told_where_it_stands() {
     let host = folder.run("");
     let add = |name: &str, text: &str| {
         std::fs::write(folder.path(name), text).unwrap();
-        let (code, told, errors) = tidemill(&host, &folder, &["pipelines", "add", name]);
+        let (code, told, errors) = tidemill_of(&host, &folder, &["pipelines", "add", name]);
         assert_eq!((code, &*told), (Some(78), ""), "{errors}");
         errors
     };
@@ -223,7 +209,7 @@ async fn what_is_wrong_with_the_file_of_a_pipeline_is_told_where_it_stands() {
         let errors = add(name, text);
         assert!(errors.contains(told), "{name}: {errors}");
     }
-    let (code, _, errors) = tidemill(&host, &folder, &["pipelines", "add", "none.toml"]);
+    let (code, _, errors) = tidemill_of(&host, &folder, &["pipelines", "add", "none.toml"]);
     assert!(code == Some(78) && errors.starts_with("none.toml: failed to read the file: "), "{errors}");
     assert_eq!(asked(&host, "GET", "/api/v1/pipelines"), json!({ "pipelines": [] }));
     assert!(host.stop().status.success());
@@ -271,7 +257,7 @@ async fn connections_are_listed_closed_and_tried() {
     let id = line.split(' ').next().unwrap();
     assert_eq!(said(&host, &folder, &["connections", "close", id]), format!("closed: {id}\n"));
     assert_eq!(collector.received.recv().await, Some(Received::Closed(Some(1008))));
-    let (code, _, errors) = tidemill(&host, &folder, &["connections", "close", id]);
+    let (code, _, errors) = tidemill_of(&host, &folder, &["connections", "close", id]);
     assert!(
         code == Some(1) && errors.starts_with(&format!("error: no connection \"{id}\"\nhint: ")),
         "{errors}"
@@ -290,13 +276,13 @@ async fn connections_are_listed_closed_and_tried() {
     std::fs::write(folder.path("other.toml"), format!("type = \"websocket\"\nurl = \"{}\"\n", other.url()))
         .unwrap();
     assert_eq!(said(&host, &folder, &["connections", "check", "other.toml"]), "reachable\n");
-    let (code, told, errors) = tidemill(&host, &folder, &["connections", "check", "away.json"]);
+    let (code, told, errors) = tidemill_of(&host, &folder, &["connections", "check", "away.json"]);
     assert_eq!((code, &*told), (Some(1), ""));
     assert!(errors.starts_with("error: failed to connect to WebSocket ws://127.0.0.1:1/"), "{errors}");
-    let (code, told, _) = tidemill(&host, &folder, &["connections", "check", "away.json", "--json"]);
+    let (code, told, _) = tidemill_of(&host, &folder, &["connections", "check", "away.json", "--json"]);
     let told: Value = serde_json::from_str(&told).unwrap();
     assert_eq!((code, &told["reachable"]), (Some(1), &json!(false)), "{told}");
-    let (code, _, errors) = tidemill(&host, &folder, &["connections", "check", "wrong.toml"]);
+    let (code, _, errors) = tidemill_of(&host, &folder, &["connections", "check", "wrong.toml"]);
     assert!(
         code == Some(78) && errors.starts_with("wrong.toml:2:7: websocket url must start with"),
         "{errors}"
@@ -320,12 +306,9 @@ fn where_no_host_answers_every_command_says_where_and_what_to_do() {
         &["connections", "close", "c"],
         &["connections", "check", "p.toml"],
     ] {
-        let mut command = Command::new(binary());
-        let output =
-            command.args(args).args(["--admin", &nobody]).current_dir(folder.path("")).output().unwrap();
-        let told = String::from_utf8(output.stderr).unwrap();
+        let (code, _, told) = told_at(&folder, args, &nobody);
         let expected = format!("error: no host answers at {nobody}: ");
-        assert!(output.status.code() == Some(1) && told.starts_with(&expected), "{args:?}: {told}");
+        assert!(code == Some(1) && told.starts_with(&expected), "{args:?}: {told}");
         assert!(
             told.ends_with("\nhint: `--admin`, or TIDEMILL_ADMIN, is the `listen` of its [admin]\n"),
             "{told}"
@@ -334,8 +317,7 @@ fn where_no_host_answers_every_command_says_where_and_what_to_do() {
     for args in
         [&["pipelines"][..], &["pipelines", "show"], &["connections", "close"], &["pipelines", "list", "x"]]
     {
-        let output = Command::new(binary()).args(args).output().unwrap();
-        assert_eq!(output.status.code(), Some(2), "{args:?}");
+        assert_eq!(tidemill(&folder, args).0, Some(2), "{args:?}");
     }
 }
 
@@ -368,13 +350,9 @@ const COMMANDS: [&[&str]; 25] = [
     &["health", "--ready"],
 ];
 
-/// What a command says to this address: its exit code, its output, and what went wrong.
-fn told_by(folder: &Folder, args: &[&str], address: &str) -> Told {
-    let mut command = Command::new(binary());
-    command.args(args).args(["--admin", address]).current_dir(folder.path(""));
-    let Output { status, stdout, stderr } = command.env_remove("TIDEMILL_TOKEN").output().unwrap();
-    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-    (status.code(), text(stdout), text(stderr))
+/// What a command says to this address.
+fn told_at(folder: &Folder, args: &[&str], address: &str) -> Told {
+    tidemill(folder, &[args, &["--admin", address]].concat())
 }
 
 fn with_files() -> Folder {
@@ -404,7 +382,7 @@ fn what_does_not_answer_as_a_host_is_none_whatever_it_says() {
         let shown = String::from_utf8_lossy(&said).into_owned();
         let address = impostor(move |_, _| said.clone());
         for args in COMMANDS {
-            let (code, told, errors) = told_by(&folder, args, &address);
+            let (code, told, errors) = told_at(&folder, args, &address);
             let expected = format!("{address} does not answer as a Tidemill host: ");
             assert_eq!(code, Some(1), "{args:?} to {shown}: {told}{errors}");
             assert!(errors.contains(&expected), "{args:?} to {shown}: {told}{errors}");
@@ -423,7 +401,7 @@ fn a_host_that_leaves_in_the_middle_was_there() {
     for said in [Vec::new(), b"HTTP/1.1 200 OK\r\n".to_vec(), whole[..whole.len() - 3].to_vec()] {
         let address = impostor(move |_, _| said.clone());
         for args in COMMANDS {
-            let (code, _, errors) = told_by(&folder, args, &address);
+            let (code, _, errors) = told_at(&folder, args, &address);
             let expected = format!("the connection to the host at {address} broke before it had answered: ");
             assert!(code == Some(1) && errors.contains(&expected), "{args:?}: {errors}");
             let only_asks = matches!(
@@ -454,7 +432,7 @@ fn a_name_has_at_least_one_character() {
         &["rollback", "x", "--to", ""],
         &["swap", "p.wasm", "--name", ""],
     ] {
-        let (code, _, errors) = told_by(&folder, args, "127.0.0.1:1");
+        let (code, _, errors) = told_at(&folder, args, "127.0.0.1:1");
         assert!(code == Some(2) && errors.contains("it is empty"), "{args:?}: {errors}");
     }
     for args in [
@@ -462,7 +440,7 @@ fn a_name_has_at_least_one_character() {
         &["deadletter", "list", "--limit", "1001"],
         &["swap", "p.wasm", "--shadow", "1000000001"],
     ] {
-        let (code, _, errors) = told_by(&folder, args, "127.0.0.1:1");
+        let (code, _, errors) = told_at(&folder, args, "127.0.0.1:1");
         assert!(code == Some(2) && errors.contains("is not in "), "{args:?}: {errors}");
     }
 }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tidemill_tests::host::Folder;
 use tidemill_tests::peers::{Collector, Feed, Received};
+use tidemill_tests::pipelines::relay;
 use tidemill_tests::{guest, plugin};
 
 /// Swaps in CI.
@@ -136,17 +137,7 @@ fn report_pauses(metrics: &str, messages: u64, swaps: u64, (warm, last): (u64, u
 
 /// A pipeline from a feed through the plugin `x` to a collector.
 fn through_x(name: &str, feed: &Feed, collector: &Collector, config: &str) -> String {
-    format!(
-        r#"
-        [[pipelines]]
-        name = "{name}"
-        source = {{ type = "websocket", url = "{}" }}
-        transforms = [{{ plugin = "x", {config} }}]
-        sinks = [{{ type = "websocket", url = "{}" }}]
-        "#,
-        feed.url(),
-        collector.url(),
-    )
+    relay(name, &feed.url(), &format!("{{ plugin = \"x\", {config} }}"), &collector.url())
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -279,12 +270,6 @@ async fn a_version_that_a_stopped_pipeline_could_not_be_started_with_is_rejected
     let other = (Feed::open().await, Collector::open().await);
     let host = folder
         .run(&(through_x("p", &feed, &collector, config) + &through_x("fails", &other.0, &other.1, broken)));
-    let state = |pipeline: &str, state: &str| {
-        host.wait_until(&format!("{pipeline} is {state}"), |now| {
-            let labels = [format!("pipeline=\"{pipeline}\""), format!("state=\"{state}\"")];
-            now.count("tidemill_pipelines", &labels.each_ref().map(String::as_str)) == 1
-        });
-    };
     let swaps = |outcome: &str, count: u64| {
         host.wait_until(&format!("{outcome} {count}"), |now| {
             now.count("tidemill_plugin_swaps_total", &[&format!("outcome=\"{outcome}\"")]) == count
@@ -299,7 +284,7 @@ async fn a_version_that_a_stopped_pipeline_could_not_be_started_with_is_rejected
     feed.text("{\"n\":1}").await;
     assert_eq!(collector.text().await, "{\"n\":1}");
     tokio::task::block_in_place(|| {
-        state("fails", "failed");
+        host.becomes("fails", "failed");
         tell("stop");
         // It takes other keys, and refuses those of the pipeline that is down.
         folder.install("x", &plugin("notional"));
@@ -308,7 +293,7 @@ async fn a_version_that_a_stopped_pipeline_could_not_be_started_with_is_rejected
             |line: &str| line.contains("plugin rejected") && line.contains("pipeline p, transform x: ");
         host.wait_until("it is said", |_| host.log().lines().any(is_said));
         tell("start");
-        state("p", "running");
+        host.becomes("p", "running");
     });
     assert!(matches!(collector.received.recv().await, Some(Received::Closed(_))));
     feed.text("{\"n\":2}").await;
@@ -319,7 +304,7 @@ async fn a_version_that_a_stopped_pipeline_could_not_be_started_with_is_rejected
         folder.install_another_version("x", &plugin("filter"));
         swaps("swapped", 1);
         tell("start");
-        state("p", "running");
+        host.becomes("p", "running");
     });
     assert!(matches!(collector.received.recv().await, Some(Received::Closed(_))));
     feed.text("{\"n\":3}").await;

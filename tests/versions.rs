@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use std::time::{SystemTime, UNIX_EPOCH};
 use tidemill_tests::host::{Counted, Folder, Host};
 use tidemill_tests::peers::{Collector, Feed};
+use tidemill_tests::pipelines::relay;
 use tidemill_tests::{guest, plugin};
 
 /// The content of a guest.
@@ -53,17 +54,7 @@ impl Scene {
 
     /// A pipeline through the plugin `x`, with more keys of its transform.
     fn pipeline(&self, keys: &str) -> String {
-        format!(
-            r#"
-            [[pipelines]]
-            name = "p"
-            source = {{ type = "websocket", url = "{}" }}
-            transforms = [{{ plugin = "x", {keys} }}]
-            sinks = [{{ type = "websocket", url = "{}" }}]
-            "#,
-            self.feed.url(),
-            self.collector.url(),
-        )
+        relay("p", &self.feed.url(), &format!("{{ plugin = \"x\", {keys} }}"), &self.collector.url())
     }
 
     fn run(&self, keys: &str) -> Host {
@@ -78,9 +69,7 @@ impl Scene {
         let config = self.pipeline(r#"config = { behaviour = "panic", where = "process" }"#)
             + &slow.replace("\"p\"", "\"slow\"");
         let host = self.folder.run(&config);
-        host.wait_until("it has failed", |now| {
-            now.count("tidemill_pipelines", &["pipeline=\"slow\"", "state=\"failed\""]) == 1
-        });
+        host.becomes("slow", "failed");
         assert_eq!(host.json("POST", "/api/v1/pipelines/slow/stop", &Value::Null).0, 200);
         host
     }

@@ -10,7 +10,7 @@ use tidemill_tests::sockets::closed;
 async fn a_dialled_connection_is_listed_and_one_that_is_closed_is_dialled_again() {
     let folder = Folder::default();
     let (feed, mut collector) = (Feed::open().await, Collector::open().await);
-    let host = folder.run(&relay("p", &feed.url(), &collector.url()));
+    let host = folder.run(&relay("p", &feed.url(), "", &collector.url()));
     feed.text("1").await;
     assert_eq!(collector.text().await, "1");
     let source = row(&host, "p", "source", |row| row["connections"][0]["messages_received"] == 1).await;
@@ -124,7 +124,7 @@ async fn check_dials_every_client_endpoint_when_it_is_asked_to() {
     let folder = Folder::default();
     let collector = Collector::open().await;
     let check = |sink: &str| {
-        let config = relay("p", &collector.url(), sink);
+        let config = relay("p", &collector.url(), "", sink);
         std::fs::write(folder.path("tidemill.toml"), config).unwrap();
         let mut command = std::process::Command::new(binary());
         command.args(["check", "--connect", "--json"]).current_dir(folder.path("."));

@@ -2,13 +2,8 @@
 
 use super::*;
 use serde_json::{Value, json};
-use std::process::{Command, Output};
-use tidemill_tests::host::binary;
+use tidemill_tests::commands::{command, tidemill};
 use tidemill_tests::sockets::{close_code_at_the_end, closed};
-
-fn tidemill(exchange: &Exchange, arguments: &[&str]) -> Output {
-    Command::new(binary()).args(arguments).current_dir(exchange.folder.path("")).output().unwrap()
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_check_tries_connectors_out_and_asks_them_where_it_dials() {
@@ -16,13 +11,8 @@ async fn a_check_tries_connectors_out_and_asks_them_where_it_dials() {
     let file = exchange.folder.path("tidemill.toml");
     let check = |config: &str, more: &[&str]| {
         std::fs::write(&file, config).unwrap();
-        let checked = tidemill(&exchange, &[&["check"][..], more].concat());
-        let told = format!(
-            "{}{}",
-            String::from_utf8_lossy(&checked.stderr),
-            String::from_utf8_lossy(&checked.stdout)
-        );
-        (checked.status.code(), told)
+        let (code, shown, errors) = tidemill(&exchange.folder, &[&["check"][..], more].concat());
+        (code, errors + &shown)
     };
     let right = exchange.pipeline(&exchange.before_connect("", ""), "");
     let (code, told) = check(&right, &[]);
@@ -71,32 +61,27 @@ async fn a_check_tries_connectors_out_and_asks_them_where_it_dials() {
         assert_eq!(asked, "number=1&calls=1&kept=1");
     };
     std::fs::write(&file, &right).unwrap();
-    let mut command = Command::new(binary());
-    command.args(["check", "--connect"]).current_dir(exchange.folder.path(""));
+    let mut command = command(&exchange.folder, &["check", "--connect"]);
     let (checked, ()) = tokio::join!(tokio::task::spawn_blocking(move || command.output()), refused);
     let checked = checked.unwrap().unwrap();
-    let told = String::from_utf8(checked.stderr).unwrap();
-    assert!(checked.status.code() == Some(1) && told.contains("403 Forbidden"), "{told}");
-    assert!(!told.contains("of-a-check"), "{told}");
+    let errors = String::from_utf8(checked.stderr).unwrap();
+    assert!(checked.status.code() == Some(1) && errors.contains("403 Forbidden"), "{errors}");
+    assert!(!errors.contains("of-a-check"), "{errors}");
 
-    let listed = tidemill(&exchange, &["plugins", "--json"]);
-    let listed: Value = serde_json::from_slice(&listed.stdout).unwrap();
+    let (_, listed, _) = tidemill(&exchange.folder, &["plugins", "--json"]);
+    let listed: Value = serde_json::from_str(&listed).unwrap();
     let minting = listed["plugins"].as_array().unwrap().iter().find(|row| row["name"] == "minting").unwrap();
     assert_eq!(
         (&minting["uses"][0]["pipeline"], &minting["uses"][0]["endpoint"]),
         (&json!("p"), &json!("source"))
     );
 
-    let inspected = tidemill(&exchange, &["plugin", "inspect", "plugins/minting.wasm"]);
-    let told = String::from_utf8(inspected.stdout).unwrap();
-    assert!(told.contains(": connector of the contract 0.1.0, "), "{told}");
-    assert!(
-        told.contains("needs allow = [\"https://api.example.com\"] in before_connect of the endpoint"),
-        "{told}"
-    );
-    let run = tidemill(&exchange, &["plugin", "run", "plugins/minting.wasm"]);
-    let told = String::from_utf8(run.stderr).unwrap();
-    assert!(run.status.code() == Some(78) && told.contains("it is a connector"), "{told}");
+    let (_, inspected, _) = tidemill(&exchange.folder, &["plugin", "inspect", "plugins/minting.wasm"]);
+    assert!(inspected.contains(": connector of the contract 0.1.0, "), "{inspected}");
+    let needed = "needs allow = [\"https://api.example.com\"] in before_connect of the endpoint";
+    assert!(inspected.contains(needed), "{inspected}");
+    let (code, _, errors) = tidemill(&exchange.folder, &["plugin", "run", "plugins/minting.wasm"]);
+    assert!(code == Some(78) && errors.contains("it is a connector"), "{errors}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

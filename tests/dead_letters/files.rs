@@ -6,6 +6,7 @@ use flate2::write::GzEncoder;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
+use tidemill_tests::commands::command;
 use tidemill_tests::impostor::{answer, impostor};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -165,14 +166,12 @@ fn a_letter_that_is_larger_than_a_host_takes_is_told_with_its_line_and_the_other
         }
         answer(200, &json!({ "dry_run": false, "retried": 1, "waiting": 0, "refused": [] }).to_string())
     });
-    let mut command = Command::new(binary());
-    command.args(["deadletter", "retry", "--file", "dead.jsonl", "--admin", &address]);
-    let Output { status, stdout, stderr } = command.current_dir(folder.path("")).output().unwrap();
-    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-    assert_eq!((status.code(), &*text(stdout)), (Some(1), "2 dead letters retried\n"));
+    let args = ["deadletter", "retry", "--file", "dead.jsonl", "--admin", &address];
+    let (code, text, errors) = tidemill(&folder, &args);
+    assert_eq!((code, &*text), (Some(1), "2 dead letters retried\n"));
     let told =
         "dead.jsonl:2: the letter is larger than the host takes: the body is larger than 1048576 bytes\n";
-    assert_eq!(text(stderr), told);
+    assert_eq!(errors, told);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -202,9 +201,8 @@ async fn while_letters_of_a_file_wait_it_is_told_what_for() {
     let host = with_waiting_messages(&folder, &feed, &collector).await;
     let payloads = vec!["poison".to_owned(); 20];
     std::fs::write(folder.path("dead.jsonl"), lines_of("hostile", &payloads)).unwrap();
-    let mut command = Command::new(binary());
-    command.args(["deadletter", "retry", "--file", "dead.jsonl", "--admin", &host.admin().to_string()]);
-    command.current_dir(folder.path("")).env_remove("TIDEMILL_TOKEN");
+    let admin = host.admin().to_string();
+    let mut command = command(&folder, &["deadletter", "retry", "--file", "dead.jsonl", "--admin", &admin]);
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     tokio::task::block_in_place(|| {
         let mut errors = BufReader::new(child.stderr.take().unwrap());

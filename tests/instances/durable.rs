@@ -37,9 +37,7 @@ fn socket_pipeline(feed: &Feed, collector: &Collector, instances: u32, refuses_s
 fn start(host: &Host, pipeline: &Value) -> Value {
     let (status, answer) = host.json("POST", "/api/v1/pipelines", pipeline);
     assert!([201, 202].contains(&status), "{answer}\n{}", host.log());
-    host.wait_until("the pipeline runs", |now| {
-        now.count("tidemill_pipelines", &["pipeline=\"p\"", "state=\"running\""]) == 1
-    });
+    host.becomes("p", "running");
     host.json("GET", "/api/v1/pipelines/p", &Value::Null).1
 }
 
@@ -177,9 +175,7 @@ fn after_a_kill_at_any_moment_the_state_of_all_instances_is_of_one_moment_and_ea
         before = read;
     }
     let host = folder.run(&file_pipeline(2));
-    host.wait_until("the file is read", |now| {
-        now.count("tidemill_pipelines", &["pipeline=\"p\"", "state=\"finished\""]) == 1
-    });
+    host.becomes("p", "finished");
     assert!(host.stop().status.success());
     assert_eq!(assert_whole(&newest(&folder).expect("it was written")), lines);
     // Outputs may repeat, but none is missing, and the count of each message is always the same.

@@ -5,8 +5,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use std::fs;
 use std::os::unix::fs::symlink;
-use std::process::Command;
-use tidemill_tests::host::binary;
+use tidemill_tests::commands::tidemill_of;
 use tidemill_tests::peers::{Collector, Feed};
 
 /// Two configurations of a pipeline: one forwards, and one counts too.
@@ -103,13 +102,7 @@ async fn a_file_that_is_saved_in_whatever_way_is_taken_up_by_a_host_that_watches
 async fn the_command_shows_a_table_or_json_and_ends_with_what_came_of_it() {
     let two = Two::open().await;
     let site = site().run(&two.config(1));
-    let run = |arguments: &[&str]| {
-        let mut command = Command::new(binary());
-        command.args(["reload", "--admin", &site.host().admin().to_string()]).args(arguments);
-        let output = tokio::task::block_in_place(|| command.output().unwrap());
-        let text = |bytes| String::from_utf8(bytes).unwrap();
-        (output.status.code(), text(output.stdout), text(output.stderr))
-    };
+    let run = |arguments: &[&str]| tidemill_of(site.host(), &site.folder, &[&["reload"], arguments].concat());
     site.write(&two.config(2));
     let (code, out, _) = run(&["--dry-run", "--json"]);
     let told: Value = serde_json::from_str(&out).unwrap();

@@ -4,6 +4,7 @@ use serde_json::Value;
 use std::path::PathBuf;
 use std::time::Duration;
 use tidemill_tests::host::{Folder, Host};
+pub(crate) use tidemill_tests::pipelines::relay;
 use tidemill_tests::plugin;
 
 /// The grace period of the hosts here.
@@ -14,20 +15,6 @@ const GRACE: Duration = Duration::from_secs(30);
 pub(crate) struct Site {
     pub(crate) folder: Folder,
     host: Option<Host>,
-}
-
-/// A pipeline from a feed to a collector, through the transforms that this text lists.
-pub(crate) fn relay(name: &str, source: &str, transforms: &str, sink: &str) -> String {
-    let fast = "reconnect = { delay = \"10ms\", max_delay = \"50ms\" }";
-    format!(
-        r#"
-        [[pipelines]]
-        name = "{name}"
-        source = {{ type = "websocket", url = "{source}", {fast} }}
-        transforms = [{transforms}]
-        sinks = [{{ type = "websocket", url = "{sink}", {fast} }}]
-        "#
-    )
 }
 
 /// What a reload has made of a pipeline.
@@ -147,12 +134,7 @@ impl Site {
 
     /// Waits until a pipeline has a state.
     pub(crate) async fn becomes(&self, pipeline: &str, wanted: &str) {
-        let labels = [format!("pipeline=\"{pipeline}\""), format!("state=\"{wanted}\"")];
-        tokio::task::block_in_place(|| {
-            self.host().wait_until(&format!("{pipeline} is {wanted}"), |now| {
-                now.count("tidemill_pipelines", &labels.each_ref().map(String::as_str)) == 1
-            });
-        });
+        tokio::task::block_in_place(|| self.host().becomes(pipeline, wanted));
     }
 
     pub(crate) fn log(&self) -> String {

@@ -269,6 +269,26 @@ impl Host {
         answer["endpoints"].as_array().expect("they are listed").clone()
     }
 
+    /// The row of an endpoint in the table of connections, if it has one.
+    ///
+    /// # Panics
+    /// As [`Self::endpoints`].
+    pub fn endpoint(&self, pipeline: &str, endpoint: &str) -> Option<serde_json::Value> {
+        let is_it = |row: &serde_json::Value| row["pipeline"] == pipeline && row["endpoint"] == endpoint;
+        self.endpoints().into_iter().find(is_it)
+    }
+
+    /// Waits until a pipeline has a state.
+    ///
+    /// # Panics
+    /// If that takes too long.
+    pub fn becomes(&self, pipeline: &str, state: &str) {
+        let labels = [format!("pipeline=\"{pipeline}\""), format!("state=\"{state}\"")];
+        self.wait_until(&format!("{pipeline} is {state}"), |now| {
+            now.count("tidemill_pipelines", &labels.each_ref().map(String::as_str)) == 1
+        });
+    }
+
     /// The metrics now.
     ///
     /// # Panics

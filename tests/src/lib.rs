@@ -5,6 +5,7 @@
 //! built is skipped by name; with `CI=true` it fails instead.
 
 pub mod authority;
+pub mod commands;
 pub mod exchange;
 mod folder;
 pub mod host;
@@ -12,6 +13,7 @@ pub mod impostor;
 mod log;
 pub mod pages;
 pub mod peers;
+pub mod pipelines;
 pub mod prometheus;
 pub mod proxy;
 pub mod scene;

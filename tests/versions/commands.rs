@@ -1,17 +1,12 @@
 //! Versions by the command line.
 
 use super::*;
-use std::process::Command;
-use tidemill_tests::host::binary;
+use tidemill_tests::commands::{tidemill, tidemill_of};
 
 /// Exit code, standard output and standard error of a command that asks a host.
 fn command(scene: &Scene, host: &Host, arguments: &[&str]) -> (i32, String, String) {
-    let mut command = Command::new(binary());
-    command.current_dir(scene.folder.path("")).args(arguments);
-    command.args(["--admin", &host.admin().to_string()]);
-    let output = command.output().unwrap();
-    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
-    (output.status.code().unwrap(), text(&output.stdout), text(&output.stderr))
+    let (code, told, error) = tidemill_of(host, &scene.folder, arguments);
+    (code.unwrap(), told, error)
 }
 
 fn shown(content: &[u8]) -> String {
@@ -111,17 +106,12 @@ async fn a_version_that_does_not_run_ends_a_command_with_1_and_says_why() {
 fn without_a_host_the_plugins_of_the_folder_are_listed_unless_a_host_is_named() {
     let folder = Folder::default();
     folder.put("x", &content("counter-v1"));
-    let run = |arguments: &[&str]| {
-        let output = Command::new(binary()).current_dir(folder.path("")).args(arguments).output().unwrap();
-        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
-        (output.status.code().unwrap(), text(&output.stdout), text(&output.stderr))
-    };
     // Nobody listens on the port 1 of this machine.
-    let (code, _, error) = run(&["plugins", "--admin", "127.0.0.1:1"]);
-    assert_eq!(code, 1);
+    let (code, _, error) = tidemill(&folder, &["plugins", "--admin", "127.0.0.1:1"]);
+    assert_eq!(code, Some(1));
     assert!(error.starts_with("error: no host answers at 127.0.0.1:1: "), "{error}");
     std::fs::write(folder.path("tidemill.toml"), "").unwrap();
-    let (code, told, _) = run(&["plugins", "-c", "tidemill.toml"]);
-    assert_eq!(code, 0);
+    let (code, told, _) = tidemill(&folder, &["plugins", "-c", "tidemill.toml"]);
+    assert_eq!(code, Some(0));
     assert!(told.contains("x") && told.contains("plugins/x.wasm"), "{told}");
 }
