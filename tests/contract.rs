@@ -57,7 +57,7 @@ macro_rules! in_language {
     };
 }
 
-/// The cases of the guests that ask over HTTP, in the languages whose SDK can.
+/// The cases of the guests that ask over HTTP, in each language.
 macro_rules! where_there_is_http {
     ($($language:ident: $guest:literal)*) => {
         $(
@@ -86,6 +86,7 @@ mod http {
         c: "asking-c"
         javascript: "asking-javascript"
         python: "asking-python"
+        go: "asking-go"
     }
 }
 

@@ -65,14 +65,12 @@ impl Language {
             Self::Go => "guest.go",
         };
         let own = |folder: PathBuf| folder.join(self.name()).join(main);
-        let mut guests = vec![(format!("contract-{}", self.name()), own(folder.join("contract")))];
+        let of_all = ["contract", "asking"];
+        let mut guests: Vec<_> =
+            of_all.map(|name| (format!("{name}-{}", self.name()), own(folder.join(name)))).into();
         if matches!(self, Self::Go | Self::JavaScript) {
             let endings = format!("endings-{}", self.name());
             guests.push((endings.clone(), folder.join(endings).join(main)));
-        }
-        // Of those that can ask over HTTP.
-        if matches!(self, Self::C | Self::JavaScript | Self::Python) {
-            guests.push((format!("asking-{}", self.name()), own(folder.join("asking"))));
         }
         let example = match self {
             Self::JavaScript => Some(("connector-token", "plugin.js")),
