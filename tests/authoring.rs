@@ -3,26 +3,22 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "authoring/dev.rs"]
+mod dev;
+#[path = "authoring/mistakes.rs"]
+mod mistakes;
+
 use futures_util::StreamExt as _;
-use rustix::process::{Pid, Signal, kill_process};
-use serde_json::Value;
 use std::fs;
-use std::io::{BufRead as _, BufReader, Read};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::process::{Command, Output};
 use tempfile::TempDir;
-use tidemill_tests::host::{PATIENCE, binary};
+use tidemill_tests::host::binary;
 use tidemill_tests::pages::{Reader, Step, steps};
 use tidemill_tests::peers::{Feed, dial};
 use tidemill_tests::sockets::soon;
-use tidemill_tests::{guest, tools};
+use tidemill_tests::tools;
 use tokio_tungstenite::tungstenite::Message;
-
-/// A message that each template keeps, with what it adds.
-const TRADE: &str = r#"{"data":{"e":"trade","p":"2.5","q":"3"}}"#;
 
 /// A plugin that is written here.
 struct Author {
@@ -222,204 +218,4 @@ fn what_is_there_stays_and_what_is_no_plugin_is_told() {
     let error = author.fails(&["plugin", "build", "nowhere"]);
     assert!(error.contains("nowhere"), "{error}");
     assert!(!Path::new("nowhere").exists());
-}
-
-/// `tidemill dev` while it runs, and what it says.
-struct Dev {
-    child: Child,
-    lines: Receiver<String>,
-}
-
-impl Dev {
-    fn start(author: &Author, feed: &str) -> Self {
-        let mut command = Command::new(binary());
-        command.current_dir(author.folder.path()).env("TIDEMILL_TOOLS", tools());
-        command.args(["dev", "fee", "--feed", feed]).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().unwrap();
-        let (sender, lines) = sync_channel(1024);
-        forward(child.stdout.take().unwrap(), sender.clone());
-        forward(child.stderr.take().unwrap(), sender);
-        Self { child, lines }
-    }
-
-    /// Waits for a line that begins so.
-    #[track_caller]
-    fn says(&self, beginning: &str) -> String {
-        let (deadline, mut said) = (Instant::now() + PATIENCE, Vec::new());
-        loop {
-            let Ok(line) = self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) else {
-                panic!("it does not say {beginning}: {}", said.join("\n"));
-            };
-            if line.starts_with(beginning) {
-                return line;
-            }
-            said.push(line);
-        }
-    }
-
-    fn stop(mut self) {
-        kill_process(Pid::from_child(&self.child), Signal::INT).unwrap();
-        let status = self.child.wait().unwrap();
-        assert!(status.success(), "{status}: {}", self.lines.iter().collect::<Vec<_>>().join("\n"));
-    }
-}
-
-impl Drop for Dev {
-    fn drop(&mut self) {
-        // It is gone already where the test went well.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// Gives the lines of a stream to a test, as long as it wants any.
-fn forward(stream: impl Read + Send + 'static, to: SyncSender<String>) {
-    thread::spawn(move || {
-        for line in BufReader::new(stream).lines() {
-            if line.ok().and_then(|line| to.send(line).ok()).is_none() {
-                return;
-            }
-        }
-    });
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn what_is_saved_runs_and_what_is_wrong_leaves_the_version_before() {
-    let author = Author::new("c", "plugin.c");
-    let feed = Feed::open().await;
-    let dev = Dev::start(&author, &feed.url());
-    let sending = tokio::spawn(async move {
-        loop {
-            feed.text(TRADE).await;
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    });
-    let dev = tokio::task::spawn_blocking(move || {
-        assert_eq!(dev.says("before  "), format!("before  {TRADE}"));
-        let after =
-            |field: &str| format!(r#"after   {{"data":{{"e":"trade","p":"2.5","q":"3"}},"{field}":7.5}}"#);
-        dev.says(&after("notional"));
-        author.edit("tm_forward(out, message);", "tm_forward(out, messag);");
-        let error = dev.says("error: ");
-        assert!(error.starts_with("error: plugin.c:") && error.contains("messag"), "{error}");
-        dev.says("the version before runs on");
-        dev.says(&after("notional"));
-        author.edit("tm_forward(out, messag);", "tm_forward(out, message);");
-        author.edit("/notional", "/worth");
-        dev.says("fee runs in the new version");
-        dev.says(&after("worth"));
-        // A fault is told with its reason beside the message.
-        author.edit("double value;", "double value; if (above == 0) __builtin_trap();");
-        dev.says("fee runs in the new version");
-        let failed = dev.says("failed  ");
-        assert!(failed.starts_with("failed  trap: "), "{failed}");
-        dev
-    });
-    let dev = dev.await.unwrap();
-    sending.abort();
-    dev.stop();
-}
-
-/// What a plugin does wrong when it runs, as the first dead letter tells it.
-#[track_caller]
-fn fails_when_it_runs(language: &str, main: &'static str, from: &str, to: &str) -> String {
-    let author = Author::new(language, main);
-    author.edit(from, to);
-    author.succeeds(&["plugin", "build", "fee"]);
-    let mut run = Command::new(binary());
-    run.current_dir(author.folder.path()).args(["plugin", "run", "fee/fee.wasm"]);
-    let output = run.stdin(fs::File::open(author.path("cases/first.in.jsonl")).unwrap()).output().unwrap();
-    let told = text(&output.stderr);
-    let letter = told.lines().find_map(|line| serde_json::from_str::<Value>(line).ok());
-    letter.unwrap_or_else(|| panic!("{told}"))["detail"].as_str().unwrap().to_owned()
-}
-
-#[test]
-fn a_bigint_is_told_with_what_to_write_instead() {
-    let (from, to) = ("if (notional > above) {", "if (notional > above) {\n      notional * 2n;");
-    let error = fails_when_it_runs("javascript", "plugin.js", from, to);
-    assert!(error.contains("write Number(x)") && error.contains("plugin.js:16"), "{error}");
-}
-
-#[test]
-fn a_goroutine_that_is_left_running_is_told_with_its_line() {
-    let to = "go func() { select {} }()\n\t\t\tif name";
-    let error = fails_when_it_runs("go", "plugin.go", "if name", to);
-    assert!(error.contains("a goroutine that Process started at plugin.go:28 still runs"), "{error}");
-    assert!(error.contains("sync.WaitGroup"), "{error}");
-}
-
-#[test]
-fn what_the_standard_library_cannot_do_is_told_with_what_to_ask_instead() {
-    let from = "let notional = price * quantity;";
-    let to = "std::time::Instant::now();\n        let notional = price * quantity;";
-    let error = fails_when_it_runs("rust", "src/lib.rs", from, to);
-    assert!(error.contains("not implemented on this platform") && error.contains("::clock"), "{error}");
-
-    let author = Author::new("c", "plugin.c");
-    author.edit("#include \"worth.h\"", "#include \"worth.h\"\n#include <stdio.h>");
-    author.edit("double value;", "double value; puts(\"trade\");");
-    let error = author.fails(&["plugin", "build", "fee"]);
-    assert!(error.contains("a plugin has no system") && error.contains("tm_log"), "{error}");
-}
-
-#[test]
-fn an_import_that_comes_too_late_is_told_with_its_line() {
-    let author = Author::new("python", "plugin.py");
-    author.edit(
-        "        notional = message.price",
-        "        import colorsys\n        notional = message.price",
-    );
-    let error = author.fails(&["plugin", "build", "fee"]);
-    let told = "error: plugin.py:26: colorsys is imported within process, when there are no files any more: import it at the";
-    assert!(error.contains(told), "{error}");
-}
-
-/// What files can be in the place of a plugin that this host takes.
-#[test]
-fn a_file_that_is_no_plugin_of_this_host_is_told_in_a_sentence() {
-    let Some(whole) = guest("asking") else { return };
-    let folder = TempDir::new().unwrap();
-    let file = folder.path().join("p.wasm");
-    let whole = fs::read(whole).unwrap();
-    let component = |text: &str| wat::parse_str(text).unwrap();
-    for (wasm, told) in [
-        (
-            component("(module)"),
-            "error: failed to load plugin p: the file is a core WebAssembly module, not a component",
-        ),
-        (
-            component(r#"(component (instance $i) (export "wasi:http/handler@0.2.0" (instance $i)))"#),
-            "error: failed to load plugin p: the component exports no tidemill:plugin/transformer",
-        ),
-        (
-            component(
-                r#"(component (instance $i) (export "tidemill:plugin/transformer@0.2.0" (instance $i)))"#,
-            ),
-            "error: failed to load plugin p: the component exports tidemill:plugin/transformer@0.2.0, this host speaks",
-        ),
-        (
-            component(
-                r#"(component (core module $m (func (export "f"))) (core instance $i (instantiate $m))
-                (func $f async (canon lift (core func $i "f"))) (instance $x (export "process" (func $f)))
-                (export "tidemill:plugin/transformer@0.1.0" (instance $x)))"#,
-            ),
-            "error: failed to load plugin p: the component has functions that are async, and nothing in a plugin is",
-        ),
-        (whole[..whole.len() / 2].to_vec(), "error: failed to load plugin p: the file is cut short"),
-        (
-            whole,
-            "error: failed to start p: it imports tidemill:plugin/http@0.1.0, and no requests are granted",
-        ),
-    ] {
-        fs::write(&file, wasm).unwrap();
-        let mut run = Command::new(binary());
-        let output =
-            run.current_dir(folder.path()).args(["plugin", "run", "p.wasm"]).stdin(Stdio::null()).output();
-        let output = output.unwrap();
-        let error = text(&output.stderr);
-        assert!(!output.status.success() && error.contains(told), "{told}: {error}");
-        let has_hint = error.contains("hint: ") || error.contains("would grant them");
-        assert!(has_hint, "{error}");
-    }
 }

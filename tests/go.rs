@@ -43,7 +43,10 @@ async fn answer(instance: &mut Instance, order: &str) -> String {
 async fn a_panic_ends_in_a_trap_with_its_text() {
     let Some((kind, detail)) = fault_of("panic").await else { return };
     assert_eq!(kind, FaultKind::Trap);
-    assert!(detail.starts_with("panic: a panic that was asked for; process: "), "{detail}");
+    let source = std::fs::read_to_string(root().join("tests/guests/endings-go/guest.go")).unwrap();
+    let line = source.lines().position(|line| line.contains("panic(\"a panic that")).unwrap() + 1;
+    let told = format!("panic: a panic that was asked for (at guest.go:{line}); process: ");
+    assert!(detail.starts_with(&told), "{detail}");
 }
 
 #[tokio::test]

@@ -12,6 +12,9 @@ mod world;
 use wasmparser::{Parser, Payload};
 use wit_component::ComponentEncoder;
 
+/// What only `plugin.Export` of the SDK in Go says: the linker leaves it out with the function, where nothing calls it.
+const EXPORT: &[u8] = b"plugin.Export is called once";
+
 /// Why a module does not become a component.
 #[derive(Debug, thiserror::Error)]
 pub enum ComponentError {
@@ -23,6 +26,11 @@ pub enum ComponentError {
         "the module is no plugin: it exports neither tidemill:plugin/transformer@0.1.0 nor tidemill:plugin/dialler@0.1.0; in Go, import `tidemill.dev/plugin` and build with -buildmode=c-shared, in C, write TIDEMILL_TRANSFORM(plugin)"
     )]
     NoPlugin,
+    /// Nothing in it says how the plugin is made.
+    #[error(
+        "nothing calls plugin.Export, which says how the plugin is made: write `func init() {{ plugin.Export(func(setup *plugin.Setup) (plugin.Plugin, error) {{ ... }}) }}` in package main"
+    )]
+    NoExport,
     /// It was made by another toolchain than this crate knows.
     #[error("the module is not what Go 1.26 makes for wasip1: {0}")]
     Toolchain(String),
@@ -58,7 +66,11 @@ pub fn of_module(module: &[u8]) -> Result<Vec<u8>, ComponentError> {
 /// # Errors
 /// The module is no plugin, or a version of Go made it that this crate does not know.
 pub fn of_go(module: &[u8]) -> Result<Vec<u8>, ComponentError> {
+    let is_exported = module.windows(EXPORT.len()).any(|text| text == EXPORT);
     let module = world::with_metadata(allocator::added(module)?)?;
+    if !is_exported {
+        return Err(ComponentError::NoExport);
+    }
     let encoder = ComponentEncoder::default().validate(true).module(&module);
     encode(encoder.and_then(|encoder| encoder.adapter(go::WASI, &go::adapter()?)))
 }
@@ -127,8 +139,19 @@ mod tests {
         let error = refused(
             r#"(module (memory (export "memory") 1)
                 (func (export "tidemill_more_room") (param i32 i32) (result i32) unreachable)
-                (func (export "tidemill:plugin/transformer@0.1.0#init") (result i32) unreachable))"#,
+                (func (export "tidemill:plugin/transformer@0.1.0#init") (result i32) unreachable)
+                (data (i32.const 16384) "plugin.Export is called once"))"#,
         );
         assert!(error.contains("tidemill:plugin/transformer@0.1.0"), "{error}");
+    }
+
+    #[test]
+    fn a_module_in_which_nothing_says_how_the_plugin_is_made_is_refused() {
+        let error = refused(
+            r#"(module (memory (export "memory") 1)
+                (func (export "tidemill_more_room") (param i32 i32) (result i32) unreachable)
+                (func (export "tidemill:plugin/transformer@0.1.0#init") (result i32) unreachable))"#,
+        );
+        assert!(error.starts_with("nothing calls plugin.Export") && error.contains("func init()"), "{error}");
     }
 }

@@ -13,8 +13,9 @@
 ;;    4116  and length
 ;;    4120  the bytes in the buffer of standard output
 ;;    4124  the bytes in the buffer of standard error
-;;    4128  the buffer of standard output, 4,080 bytes
-;;    8208  the buffer of standard error, 4,080 bytes
+;;    4128  the buffer of standard output, 2,704 bytes
+;;    6832  the buffer of standard error, 2,704 bytes
+;;    9536  why Go's runtime ends, 2,704 bytes
 ;;   12288  Go's data
 (module
   (import "env" "memory" (memory 0))
@@ -32,6 +33,11 @@
   (global $seed (mut i64) (i64.const 0x2545f4914f6cdd1d))
   ;; Whether anything was printed to standard error.
   (global $spoke (mut i32) (i32.const 0))
+  ;; The length of what Go's runtime says of why it ends, which is logged with its place in package main. That is in
+  ;; the trace that follows, of which nothing else is told: 0 before it, 1 in it, 2 in a frame of main, 3 when all is
+  ;; logged. The trace has no end: the runtime traps behind its last line.
+  (global $reason (mut i32) (i32.const 0))
+  (global $trace (mut i32) (i32.const 0))
 
   ;; For the Go side.
 
@@ -40,7 +46,9 @@
   ;; Logs what has no end of line yet.
   (func $end_lines (export "tidemill_end_lines")
     (call $flush (i32.const 4120) (i32.const 4128) (i32.const 2))
-    (call $flush (i32.const 4124) (i32.const 8208) (i32.const 3))
+    (call $flush (i32.const 4124) (i32.const 6832) (i32.const 3))
+    (call $tell_reason)
+    (global.set $trace (i32.const 0))
     (i32.store (i32.const 4108) (i32.const 0)))
 
   ;; Printing.
@@ -57,14 +65,17 @@
             (i32.load (local.get $pieces)) (i32.load offset=4 (local.get $pieces))))
           (else
             (global.set $spoke (i32.const 1))
-            (call $print (i32.const 4124) (i32.const 8208) (i32.const 3)
+            (call $print (i32.const 4124) (i32.const 6832) (i32.const 3)
               (i32.load (local.get $pieces)) (i32.load offset=4 (local.get $pieces)))))
         (local.set $total (i32.add (local.get $total) (i32.load offset=4 (local.get $pieces))))
         (local.set $pieces (i32.add (local.get $pieces) (i32.const 8)))
         (local.set $count (i32.sub (local.get $count) (i32.const 1)))
         (br $next)))
     (i32.store (local.get $written) (local.get $total))
-    (i32.store (i32.const 4108) (i32.or (i32.load (i32.const 4120)) (i32.load (i32.const 4124))))
+    (i32.store (i32.const 4108)
+      (i32.or
+        (i32.or (global.get $reason) (global.get $trace))
+        (i32.or (i32.load (i32.const 4120)) (i32.load (i32.const 4124)))))
     (i32.const 0))
 
   ;; Appends bytes to a buffer, and logs it at each end of line and when it is full. While no import may
@@ -78,7 +89,7 @@
         (if (i32.and (i32.eq (local.get $byte) (i32.const 10)) (i32.eqz (i32.load (i32.const 4104))))
           (then (call $flush (local.get $used) (local.get $buffer) (local.get $level)))
           (else
-            (if (i32.ge_u (i32.load (local.get $used)) (i32.const 4080))
+            (if (i32.ge_u (i32.load (local.get $used)) (i32.const 2704))
               (then
                 (br_if $done (i32.load (i32.const 4104)))
                 (call $flush (local.get $used) (local.get $buffer) (local.get $level))))
@@ -96,15 +107,105 @@
       (then
         (call $clean (local.get $buffer) (i32.add (local.get $buffer) (local.get $length)))
         (i32.store (local.get $used) (i32.const 0))
-        (if (i32.and (i32.ge_u (local.get $length) (i32.const 8)) (call $is_fatal (local.get $buffer))) (then (local.set $level (i32.const 4))))
+        (if (i32.eq (local.get $level) (i32.const 3))
+          (then (if (call $is_of_end (local.get $buffer) (local.get $length)) (then (return)))))
         (call $log (local.get $level) (local.get $buffer) (local.get $length)))))
+
+  ;; Whether a line is one in which Go's runtime says why it ends, or where, and is taken in.
+  (func $is_of_end (param $line i32) (param $length i32) (result i32)
+    (local $first i32)
+    (if (i32.eq (global.get $trace) (i32.const 3)) (then (return (i32.const 1))))
+    (local.set $first (i32.load8_u (local.get $line)))
+    (if (i32.eqz (global.get $reason))
+      (then
+        (if (i32.eqz (call $is_fatal (local.get $line) (local.get $length))) (then (return (i32.const 0))))
+        (call $add (local.get $line) (local.get $length))
+        (return (i32.const 1))))
+    (if (i32.eqz (global.get $trace))
+      (then
+        ;; A message of several lines has tabs before those that follow; a signal stands in brackets.
+        (if (i32.eq (local.get $first) (i32.const 9))
+          (then
+            (i32.store8 (local.get $line) (i32.const 32))
+            (call $add (local.get $line) (local.get $length))
+            (return (i32.const 1))))
+        (if (i32.eq (local.get $first) (i32.const 91)) (then (return (i32.const 1))))
+        ;; `goroutin`, `runtime`
+        (if (i32.or
+              (call $begins (local.get $line) (i64.const 0x6e6974756f726f67) (i64.const -1))
+              (call $begins (local.get $line) (i64.const 0x656d69746e7572) (i64.const 0xff_ffff_ffff_ffff)))
+          (then
+            (global.set $trace (i32.const 1))
+            (return (i32.const 1))))
+        ;; No trace follows: somebody else has printed it.
+        (call $tell_reason)
+        (return (call $is_of_end (local.get $line) (local.get $length)))))
+    ;; `tidemill`: the frames that follow are not the plugin's own.
+    (if (call $begins (local.get $line) (i64.const 0x6c6c696d65646974) (i64.const -1))
+      (then (call $end_trace) (return (i32.const 1))))
+    (if (i32.and (i32.eq (global.get $trace) (i32.const 2)) (i32.eq (local.get $first) (i32.const 9)))
+      (then
+        (call $add_place (local.get $line) (i32.add (local.get $line) (local.get $length)))
+        (call $end_trace)
+        (return (i32.const 1))))
+    ;; `main.`
+    (global.set $trace
+      (i32.add (i32.const 1) (call $begins (local.get $line) (i64.const 0x2e6e69616d) (i64.const 0xff_ffff_ffff))))
+    (i32.const 1))
+
+  (func $end_trace
+    (call $tell_reason)
+    (global.set $trace (i32.const 3)))
 
   ;; Whether a line begins with `panic: ` or `fatal er`, as those do in which Go's runtime says why it ends. They are
   ;; errors, which the host takes for the reason of the trap that follows.
-  (func $is_fatal (param $line i32) (result i32)
-    (i32.or
-      (i64.eq (i64.and (i64.load (local.get $line)) (i64.const 0xff_ffff_ffff_ffff)) (i64.const 0x203a63696e6170))
-      (i64.eq (i64.load (local.get $line)) (i64.const 0x7265206c61746166))))
+  (func $is_fatal (param $line i32) (param $length i32) (result i32)
+    (i32.and
+      (i32.ge_u (local.get $length) (i32.const 8))
+      (i32.or
+        (call $begins (local.get $line) (i64.const 0x203a63696e6170) (i64.const 0xff_ffff_ffff_ffff))
+        (call $begins (local.get $line) (i64.const 0x7265206c61746166) (i64.const -1)))))
+
+  (func $begins (param $line i32) (param $beginning i64) (param $mask i64) (result i32)
+    (i64.eq (i64.and (i64.load (local.get $line)) (local.get $mask)) (local.get $beginning)))
+
+  ;; Adds to the reason what there is room for.
+  (func $add (param $from i32) (param $count i32)
+    (local $room i32)
+    (local.set $room (i32.sub (i32.const 2704) (global.get $reason)))
+    (if (i32.gt_u (local.get $count) (local.get $room)) (then (local.set $count (local.get $room))))
+    (memory.copy (i32.add (i32.const 9536) (global.get $reason)) (local.get $from) (local.get $count))
+    (global.set $reason (i32.add (global.get $reason) (local.get $count))))
+
+  ;; Adds the place of a frame, as ` (at plugin.go:12)`: of `\tfolder/plugin.go:12 +0x5` what is before the space and
+  ;; behind the last slash before it.
+  (func $add_place (param $at i32) (param $end i32)
+    (local $start i32)
+    (local.set $start (i32.add (local.get $at) (i32.const 1)))
+    (block $done
+      (loop $next
+        (br_if $done (i32.ge_u (local.get $at) (local.get $end)))
+        (br_if $done (i32.eq (i32.load8_u (local.get $at)) (i32.const 32)))
+        (if (i32.eq (i32.load8_u (local.get $at)) (i32.const 47))
+          (then (local.set $start (i32.add (local.get $at) (i32.const 1)))))
+        (local.set $at (i32.add (local.get $at) (i32.const 1)))
+        (br $next)))
+    ;; A reason that takes all the room stands for itself.
+    (if (i32.gt_u (global.get $reason) (i32.const 2600)) (then (return)))
+    (i64.store (i32.add (i32.const 9536) (global.get $reason)) (i64.const 0x2074612820)) ;; ` (at `
+    (global.set $reason (i32.add (global.get $reason) (i32.const 5)))
+    (call $add (local.get $start) (i32.sub (local.get $at) (local.get $start)))
+    (i32.store8 (i32.add (i32.const 9536) (global.get $reason)) (i32.const 41))
+    (global.set $reason (i32.add (global.get $reason) (i32.const 1))))
+
+  ;; Logs why Go's runtime ends, if it does.
+  (func $tell_reason
+    (if (global.get $reason)
+      (then
+        ;; What was cut may have lost half a character.
+        (call $clean (i32.const 9536) (i32.add (i32.const 9536) (global.get $reason)))
+        (call $log (i32.const 4) (i32.const 9536) (global.get $reason))
+        (global.set $reason (i32.const 0)))))
 
   ;; Puts a question mark in place of each byte that is no part of UTF-8, which cannot cross as text.
   (func $clean (param $at i32) (param $end i32)

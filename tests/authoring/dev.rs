@@ -1,0 +1,111 @@
+//! `tidemill dev`: what is saved runs, what is wrong is told, and nothing is left behind.
+
+use super::Author;
+use rustix::process::{Pid, Signal, kill_process};
+use std::io::{BufRead as _, BufReader, Read};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread;
+use std::time::{Duration, Instant};
+use tidemill_tests::host::{PATIENCE, binary};
+use tidemill_tests::peers::Feed;
+use tidemill_tests::tools;
+
+/// A message that each template keeps, with what it adds.
+const TRADE: &str = r#"{"data":{"e":"trade","p":"2.5","q":"3"}}"#;
+
+/// `tidemill dev` while it runs, and what it says.
+struct Dev {
+    child: Child,
+    lines: Receiver<String>,
+}
+
+impl Dev {
+    fn start(author: &Author, feed: &str) -> Self {
+        let mut command = Command::new(binary());
+        command.current_dir(author.folder.path()).env("TIDEMILL_TOOLS", tools());
+        command.args(["dev", "fee", "--feed", feed]).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let (sender, lines) = sync_channel(1024);
+        forward(child.stdout.take().unwrap(), sender.clone());
+        forward(child.stderr.take().unwrap(), sender);
+        Self { child, lines }
+    }
+
+    /// Waits for a line that begins so.
+    #[track_caller]
+    fn says(&self, beginning: &str) -> String {
+        let (deadline, mut said) = (Instant::now() + PATIENCE, Vec::new());
+        loop {
+            let Ok(line) = self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) else {
+                panic!("it does not say {beginning}: {}", said.join("\n"));
+            };
+            if line.starts_with(beginning) {
+                return line;
+            }
+            said.push(line);
+        }
+    }
+
+    fn stop(mut self) {
+        kill_process(Pid::from_child(&self.child), Signal::INT).unwrap();
+        let status = self.child.wait().unwrap();
+        assert!(status.success(), "{status}: {}", self.lines.iter().collect::<Vec<_>>().join("\n"));
+    }
+}
+
+impl Drop for Dev {
+    fn drop(&mut self) {
+        // It is gone already where the test went well.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Gives the lines of a stream to a test, as long as it wants any.
+fn forward(stream: impl Read + Send + 'static, to: SyncSender<String>) {
+    thread::spawn(move || {
+        for line in BufReader::new(stream).lines() {
+            if line.ok().and_then(|line| to.send(line).ok()).is_none() {
+                return;
+            }
+        }
+    });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_saved_runs_and_what_is_wrong_leaves_the_version_before() {
+    let author = Author::new("c", "plugin.c");
+    let feed = Feed::open().await;
+    let dev = Dev::start(&author, &feed.url());
+    let sending = tokio::spawn(async move {
+        loop {
+            feed.text(TRADE).await;
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    });
+    let dev = tokio::task::spawn_blocking(move || {
+        assert_eq!(dev.says("before  "), format!("before  {TRADE}"));
+        let after =
+            |field: &str| format!(r#"after   {{"data":{{"e":"trade","p":"2.5","q":"3"}},"{field}":7.5}}"#);
+        dev.says(&after("notional"));
+        author.edit("tm_forward(out, message);", "tm_forward(out, messag);");
+        let error = dev.says("error: ");
+        assert!(error.starts_with("error: plugin.c:") && error.contains("messag"), "{error}");
+        dev.says("the version before runs on");
+        dev.says(&after("notional"));
+        author.edit("tm_forward(out, messag);", "tm_forward(out, message);");
+        author.edit("/notional", "/worth");
+        dev.says("fee runs in the new version");
+        dev.says(&after("worth"));
+        // A fault is told with its reason beside the message.
+        author.edit("double value;", "double value; if (above == 0) __builtin_trap();");
+        dev.says("fee runs in the new version");
+        let failed = dev.says("failed  ");
+        assert!(failed.starts_with("failed  trap: "), "{failed}");
+        dev
+    });
+    let dev = dev.await.unwrap();
+    sending.abort();
+    dev.stop();
+}
