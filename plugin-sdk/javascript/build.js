@@ -5,15 +5,22 @@
 // has what the bundle imports of the host. Both packages are looked for beside MAIN, and in `--tools DIR`.
 
 import { readFileSync, writeFileSync } from "node:fs";
-import { createRequire } from "node:module";
-import { dirname, join, relative, resolve } from "node:path";
+import { builtinModules, createRequire } from "node:module";
+import { dirname, extname, join, relative, resolve } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
 import { parseArgs } from "node:util";
 import { originsOf } from "./src/build/sources.js";
+import { firstMissing } from "./src/build/used.js";
 import { worldOf } from "./src/build/world.js";
+import { missing } from "./src/missing.js";
 
 const HERE = dirname(fileURLToPath(import.meta.url));
 const PACKAGE = JSON.parse(readFileSync(join(HERE, "package.json"), "utf8"));
+
+/** Files that are looked into. */
+const SCRIPT = /\.[cm]?[jt]sx?$/;
+/** What there is in the place of a system. */
+const OFFERED = "what the host offers is config, http, state, metrics, clock, random and log of tidemill-plugin";
 
 /** What cannot be built, in words for the person who builds it. */
 class BuildError extends Error {}
@@ -63,6 +70,9 @@ async function bundled(esbuild, main) {
   } catch (error) {
     throw await unbundled(esbuild, main, error);
   }
+  const isOwn = (source) =>
+    !source.startsWith(relative(folder, join(HERE, "src"))) && !source.includes("node_modules");
+  await refuseMissing(esbuild, Object.keys(result.metafile.inputs).filter(isOwn));
   const file = (end) => result.outputFiles.find(({ path }) => path.endsWith(end));
   const [output] = Object.entries(result.metafile.outputs).filter(([path]) => path.endsWith(".js"));
   const { imports, exports } = output[1];
@@ -71,16 +81,28 @@ async function bundled(esbuild, main) {
     throw new BuildError(`${main} exports neither \`transformer = transform(...)\` nor \`dialler = connector(...)\``);
   }
   const map = JSON.parse(file(".js.map").text);
-  const isOwn = (source) => !source.startsWith(relative(folder, join(HERE, "src")));
-  const origins = JSON.stringify(originsOf(map, (source) => isOwn(source) && !source.includes("node_modules")));
+  const origins = JSON.stringify(originsOf(map, isOwn));
   // Behind the bundle, where it moves no line.
   return { code: `${file(".js").text}\nglobalThis.tidemillSources = ${origins};\n`, world };
+}
+
+/** What would only fail when it is reached. */
+async function refuseMissing(esbuild, files) {
+  for (const file of files.filter((name) => SCRIPT.test(name))) {
+    const found = await firstMissing(esbuild, readFileSync(file, "utf8"), extname(file).replace(/^\.[cm]?/, ""));
+    if (found) throw new BuildError(`${file}:${found.line}: ${missing(found.name)}`);
+  }
 }
 
 /** The first mistake with its place, and all that esbuild says. */
 async function unbundled(esbuild, main, error) {
   const [first] = error.errors ?? [];
   if (first === undefined) return new BuildError(`${main} cannot be bundled: ${error.message}`);
+  const [, name] = /^Could not resolve "(?:node:)?([^"/]+)/.exec(first.text) ?? [];
+  if (builtinModules.includes(name)) {
+    first.text = `${name} is a module of Node.js, and a plugin has no system: ${OFFERED}`;
+    first.notes = [];
+  }
   const { file, line, column } = first.location ?? {};
   const place = file === undefined ? "" : `${file}:${line}:${column + 1}: `;
   const said = await esbuild.formatMessages(error.errors, { kind: "error", color: false });

@@ -92,6 +92,52 @@ fn a_panic_in_go_is_one_line_of_the_log_with_its_place() {
     assert!(log.contains(&format!(r#""detail":"{told}; process: "#)), "{log}");
 }
 
+#[test]
+fn a_native_test_that_fails_names_the_line_of_the_plugin() {
+    for (language, main) in [("javascript", "plugin.js"), ("typescript", "plugin.ts")] {
+        let author = Author::new(language, main);
+        author.edit("      out.forward();", "      JSON.parse(\"no\");\n      out.forward();");
+        let source = fs::read_to_string(author.path(main)).unwrap();
+        let line = source.lines().position(|line| line.contains("JSON.parse")).unwrap() + 1;
+        let error = author.fails(&["plugin", "test", "fee"]);
+        assert!(
+            error.contains("SyntaxError: ") && error.contains(&format!("process {main}:{line}")),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn what_browsers_and_node_have_is_told_with_what_to_write_instead() {
+    let author = Author::new("javascript", "plugin.js");
+    let refused = |to: &str, told: &str| {
+        let from = "    const notional";
+        author.edit(from, &format!("    {to}\n{from}"));
+        let error = author.fails(&["plugin", "build", "fee"]);
+        assert!(error.contains(told), "{to}: {error}");
+        author.edit(&format!("    {to}\n{from}"), from);
+    };
+    refused("fetch('x');", "error: plugin.js:14: a plugin has no fetch: write http.get(url)");
+    refused("setTimeout(() => {}, 1);", "error: plugin.js:14: a plugin has no setTimeout: declare tickEvery");
+    refused("Buffer.from('x');", "error: plugin.js:14: a plugin has no Buffer: bytes are a Uint8Array");
+    refused("require('fs');", "fs is a module of Node.js, and a plugin has no system");
+
+    // A name of the plugin's own, and one that is asked for first, is no such mistake.
+    author.edit(
+        "    const notional",
+        "    const process = typeof fetch;\n    if (process !== 'undefined') fetch('x');\n    const notional",
+    );
+    author.succeeds(&["plugin", "build", "fee"]);
+    let error = fails_when_it_runs(
+        "javascript",
+        "plugin.js",
+        "    const notional",
+        "    if (typeof fetch !== 1) fetch('x');\n    const notional",
+    );
+    assert!(error.contains("is not defined: a plugin has no fetch: write http.get(url)"), "{error}");
+    assert!(error.contains("plugin.js:14"), "{error}");
+}
+
 /// What files can be in the place of a plugin that this host takes.
 #[test]
 fn a_file_that_is_no_plugin_of_this_host_is_told_in_a_sentence() {

@@ -1,7 +1,12 @@
 // What is thrown becomes a text that names the plugin's own file and line.
 
+import { placeOf } from "#host/places";
+import { missing } from "./missing.js";
+
 /** A frame of a stack: what was called, and where. */
 const FRAME = /^\s*at (?:(.*?) \()?([^()\s]+?):(\d+)(?::(\d+))?\)?\s*$/;
+/** What engines say of a name that is not there. */
+const UNDEFINED = /^'?(\w+)'? is not defined$/;
 /** More of a stack only repeats where the call came from. */
 const MOST_FRAMES = 8;
 
@@ -35,8 +40,16 @@ export function settled(result) {
 export function faultText(error) {
   if (!(error instanceof Error)) return typeof error === "string" ? error : describe(error);
   const frames = stack(error.stack ?? "");
-  const said = isOfBigInt(error) ? `${error}: a BigInt goes with no number and into no JSON, so write Number(x)` : `${error}`;
+  const instead = insteadOf(error);
+  const said = instead === undefined ? `${error}` : `${error}: ${instead}`;
   return frames.length === 0 ? said : `${said} (${frames.join(", ")})`;
+}
+
+/** What to write in the place of what an engine has refused, if that is known. */
+function insteadOf(error) {
+  if (isOfBigInt(error)) return "a BigInt goes with no number and into no JSON, so write Number(x)";
+  const [, name] = (error instanceof ReferenceError && UNDEFINED.exec(error.message)) || [];
+  return missing(name);
 }
 
 /** Whether a BigInt was used where a number or JSON is wanted, in the words of the engines. */
@@ -57,16 +70,14 @@ function describe(error) {
   }
 }
 
-/** The frames in the plugin's own files. The build leaves a table of the files and lines that the bundle is made of. */
+/** The frames in the plugin's own files. */
 function stack(text) {
-  const { files = [], lines = [] } = globalThis.tidemillSources ?? {};
   const frames = [];
   for (const line of text.split("\n")) {
     const [, name, file, number] = FRAME.exec(line) ?? [];
     if (file === undefined) continue;
-    const [source, origin] = lines[number - 1] || [];
-    if (source === undefined) continue;
-    frames.push(`at ${name ? `${name} ` : ""}${files[source]}:${origin}`);
+    const place = placeOf(file, number);
+    if (place !== undefined) frames.push(`at ${name ? `${name} ` : ""}${place}`);
   }
   return frames.slice(0, MOST_FRAMES);
 }
