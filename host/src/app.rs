@@ -139,12 +139,15 @@ pub struct Settings {
     pub file: Option<ReloadFile>,
     /// Rings for a reload where nobody waits for what becomes of it, which the log tells.
     pub reload: Arc<Notify>,
+    /// Whether traps are told with their lines in the source: only for the plugins of one who writes them
+    /// ([`Engine::with_lines`](crate::plugin::Engine::with_lines)).
+    pub has_lines: bool,
 }
 
 impl Default for Settings {
     fn default() -> Self {
         let (metrics, reader, reload) = (Arc::default(), BodyReader::default(), Arc::default());
-        Self { metrics, grace: GRACE, reader, file: None, reload }
+        Self { metrics, grace: GRACE, reader, file: None, reload, has_lines: false }
     }
 }
 

@@ -99,10 +99,10 @@ async fn what_is_saved_runs_and_what_is_wrong_leaves_the_version_before() {
         dev.says("fee runs in the new version");
         dev.says(&after("worth"));
         // A fault is told with its reason beside the message.
-        author.edit("double value;", "double value; if (above == 0) __builtin_trap();");
+        author.edit("double value;", "double value;\n  if (above == 0) __builtin_trap();");
         dev.says("fee runs in the new version");
         let failed = dev.says("failed  ");
-        assert!(failed.starts_with("failed  trap: "), "{failed}");
+        assert!(failed.starts_with("failed  trap: ") && failed.contains("in process (plugin.c:25)"), "{failed}");
         dev
     });
     let dev = dev.await.unwrap();

@@ -93,6 +93,13 @@ fn a_panic_in_go_is_one_line_of_the_log_with_its_place() {
 }
 
 #[test]
+fn a_trap_in_c_names_its_line() {
+    let to = "double value;\n  if (above == 0) __builtin_trap();";
+    let error = fails_when_it_runs("c", "plugin.c", "double value;", to);
+    assert!(error.contains(", in process (plugin.c:25) < "), "{error}");
+}
+
+#[test]
 fn a_native_test_that_fails_names_the_line_of_the_plugin() {
     for (language, main) in [("javascript", "plugin.js"), ("typescript", "plugin.ts")] {
         let author = Author::new(language, main);

@@ -65,11 +65,12 @@ impl Task {
         settings: Settings,
         connections: Connections,
     ) -> Result<(Self, Handle), AppError> {
-        let Settings { metrics, grace, reader, file, reload } = settings;
+        let Settings { metrics, grace, reader, file, reload, has_lines } = settings;
         let reloads = Reloads::new(file, config.without_pipelines(), reload);
         let plugins = config.plugins.clone();
         let opened = tokio::task::spawn_blocking(move || {
-            let engine = Engine::try_new(Some(&plugins.cache))?;
+            let engine = if has_lines { Engine::with_lines } else { Engine::try_new };
+            let engine = engine(Some(&plugins.cache))?;
             let (folder, mut found) = Folder::open(&plugins)?;
             let history = PluginHistory::open(&plugins.cache, &plugins.dir);
             for change in &mut found {

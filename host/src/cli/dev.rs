@@ -11,7 +11,7 @@ use super::plugin_build::{Built, NotBuilt, PluginFolder, build, progress};
 use super::scratch::Scratch;
 use super::single_plugin::PluginOptions;
 use super::{Exit, Recording, Speed, block_on, complain, free_port, replay};
-use crate::app::{AppError, Host};
+use crate::app::{AppError, Host, Settings};
 use crate::builtin;
 use crate::config::{
     Config, Endpoint, Outputs, Pipeline, Plugins, Server, SinkConfig, SlowPeer, WebSocketSink,
@@ -88,7 +88,8 @@ impl Dev {
         written.map_err(|error| format!("failed to write into {}: {error}", plugins.display()))?;
         let port = free_port(0).await.map_err(|error| format!("failed to find a free port: {error}"))?;
         let config = self.config(&name, &feed, port, &scratch)?;
-        let host = Host::start(config).await.map_err(|error| error.to_string())?;
+        let settings = Settings { has_lines: true, ..Settings::default() };
+        let host = Host::start_with(config, settings).await.map_err(|error| error.to_string())?;
         if let Some(PipelineState::Failed { error }) = host.handle().pipeline(PIPELINE).map(|dev| dev.state) {
             return Err(error);
         }

@@ -213,7 +213,7 @@ pub(super) struct AlonePlugin(Plugin);
 impl AlonePlugin {
     /// Compiles it.
     pub(super) async fn load(name: &str, wasm: Vec<u8>) -> Result<Self, String> {
-        load(Engine::try_new(None), name, wasm).await.map(Self)
+        load(Engine::with_lines(None), name, wasm).await.map(Self)
     }
 
     /// An instance that is given this.
@@ -236,7 +236,7 @@ pub(super) fn stem(file: &Path) -> String {
 async fn load_file(file: &Path, name: &str) -> Result<Plugin, String> {
     let wasm = read(file).await?;
     // The cache of a host that runs here; without one it only takes longer.
-    let engine = Engine::try_new(Some(&Plugins::default().cache)).or_else(|_| Engine::try_new(None));
+    let engine = Engine::with_lines(Some(&Plugins::default().cache)).or_else(|_| Engine::with_lines(None));
     load(engine, name, wasm).await
 }
 

@@ -12,7 +12,8 @@ use std::sync::LazyLock;
 use std::thread::available_parallelism;
 use wasmtime::component::{Component, InstancePre, Linker};
 use wasmtime::{
-    Config, Engine, InstanceAllocationStrategy, OptLevel, RegallocAlgorithm, Strategy, WasmFeatures,
+    Config, Engine, InstanceAllocationStrategy, OptLevel, RegallocAlgorithm, Strategy, WasmBacktraceDetails,
+    WasmFeatures,
 };
 
 /// Stack that a guest may use, in bytes; recursion beyond it is a trap.
@@ -53,17 +54,28 @@ pub(super) enum Priority {
     Lowest,
 }
 
+/// What a trap is told with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Traces {
+    /// The names of functions.
+    Names,
+    /// Lines of the source too, where the plugin has a table of them (DWARF). To read one takes as long as a plugin
+    /// makes it, which nothing interrupts: it is for plugins of whoever started the process.
+    Lines,
+}
+
 /// One of the compilers, and what its code runs in.
 pub(super) struct Runtime {
     engine: Engine,
     linker: Linker<StoreData>,
     ticker: Ticker,
+    traces: Traces,
 }
 
 impl Runtime {
     /// Of code that is as fast as it will be.
-    pub(super) fn optimised() -> Result<Self, EngineError> {
-        Self::of(&config())
+    pub(super) fn optimised(traces: Traces) -> Result<Self, EngineError> {
+        Self::of(&config(traces), traces)
     }
 
     /// Of code that is soon there. None where Winch is not trusted with plugins: on ARM it has no vectors, and had its
@@ -71,11 +83,11 @@ impl Runtime {
     ///
     /// # Errors
     /// Winch does not know this machine.
-    pub(super) fn quick() -> Result<Option<Self>, EngineError> {
+    pub(super) fn quick(traces: Traces) -> Result<Option<Self>, EngineError> {
         if !cfg!(target_arch = "x86_64") {
             return Ok(None);
         }
-        let mut quick = config();
+        let mut quick = config(traces);
         // The entries of functions that are called through tables, and there may be thousands, are Cranelift's.
         quick
             .strategy(Strategy::Winch)
@@ -84,16 +96,16 @@ impl Runtime {
             .wasm_features(WasmFeatures::GC_TYPES, false)
             .max_wasm_stack(QUICK_GUEST_STACK_BYTES)
             .async_stack_size(QUICK_GUEST_STACK_BYTES + HOST_STACK_BYTES);
-        Self::of(&quick).map(Some)
+        Self::of(&quick, traces).map(Some)
     }
 
-    fn of(config: &Config) -> Result<Self, EngineError> {
+    fn of(config: &Config, traces: Traces) -> Result<Self, EngineError> {
         let failed = |error: wasmtime::Error| EngineError::Runtime(format!("{error:#}"));
         let engine = Engine::new(config).map_err(failed)?;
         let linker = linker(&engine).map_err(failed)?;
         let ticker =
             Ticker::try_new(engine.weak()).map_err(|error| EngineError::Runtime(error.to_string()))?;
-        Ok(Self { engine, linker, ticker })
+        Ok(Self { engine, linker, ticker, traces })
     }
 
     /// Compiles a component.
@@ -108,7 +120,7 @@ impl Runtime {
     /// The same without optimising, for the optimised code's runtime. What the code may do, and what interrupts it, is
     /// the same.
     pub(super) fn compile_plainly(&self, wasm: &[u8], priority: Priority) -> Result<Component, LoadProblem> {
-        let mut plain = config();
+        let mut plain = config(self.traces);
         plain.cranelift_opt_level(OptLevel::None).cranelift_regalloc_algorithm(RegallocAlgorithm::SinglePass);
         let code = side_by_side(priority, || Engine::new(&plain)?.precompile_component(wasm));
         self.deserialize(&code.map_err(|error| malformed(&error))?).map_err(|error| malformed(&error))
@@ -143,9 +155,13 @@ impl Runtime {
 /// Instances are mapped when they are made. A pool of mappings was measured against it, with up to
 /// 1,000 instances of `forward`: 0.1 ms an instance and 60 KB of memory either way, and the pool needs
 /// a bound on instances and on the size of their memories that nobody has asked for.
-pub(super) fn config() -> Config {
+pub(super) fn config(traces: Traces) -> Config {
     let mut config = Config::new();
     config
+        .wasm_backtrace_details(match traces {
+            Traces::Names => WasmBacktraceDetails::Disable,
+            Traces::Lines => WasmBacktraceDetails::Enable,
+        })
         .cranelift_opt_level(OptLevel::Speed)
         .epoch_interruption(true)
         .concurrency_support(false)

@@ -4,7 +4,7 @@
 //! finding its code in the cache, and checking it against the contract.
 
 use super::cache::{Cache, CachedCode, InUse, Sha256Sum, hex};
-use super::compiler::{Priority, Runtime};
+use super::compiler::{Priority, Runtime, Traces};
 use super::exported::{Exported, FoundExport};
 use super::fault::{EngineError, LoadError, LoadProblem};
 use super::imports::{StoreData, is_offered};
@@ -37,6 +37,7 @@ struct EngineParts {
     /// Made when it is needed first.
     quick: OnceLock<Option<Arc<Runtime>>>,
     cache: Option<Cache>,
+    traces: Traces,
 }
 
 /// A plugin that was compiled and found to keep the contract. A cheap handle.
@@ -87,13 +88,26 @@ impl Engine {
     /// # Errors
     /// If the folder cannot be used, or the machine cannot run plugins.
     pub fn try_new(cache: Option<&FilePath>) -> Result<Self, EngineError> {
-        let optimised = Arc::new(Runtime::optimised()?);
+        Self::telling(Traces::Names, cache)
+    }
+
+    /// The same, which tells traps with their lines in the source, where a plugin has a table of them. That table is
+    /// read in the course of a call and bounded by nothing: it is for the plugins of one who writes them.
+    ///
+    /// # Errors
+    /// As [`Engine::try_new`].
+    pub fn with_lines(cache: Option<&FilePath>) -> Result<Self, EngineError> {
+        Self::telling(Traces::Lines, cache)
+    }
+
+    fn telling(traces: Traces, cache: Option<&FilePath>) -> Result<Self, EngineError> {
+        let optimised = Arc::new(Runtime::optimised(traces)?);
         let cache = cache.map(|path| {
             Cache::try_new(path, optimised.engine())
                 .map_err(|error| EngineError::Cache { path: path.clone(), reason: error.to_string() })
         });
         let cache = cache.transpose()?;
-        Ok(Self { shared: Arc::new(EngineParts { optimised, quick: OnceLock::new(), cache }) })
+        Ok(Self { shared: Arc::new(EngineParts { optimised, quick: OnceLock::new(), cache, traces }) })
     }
 
     /// Loads a plugin: compiles it, or finds its code in the cache, and checks it.
@@ -233,7 +247,7 @@ impl Engine {
 
     /// What quick code runs in, where Winch knows the machine.
     fn quick(&self) -> Option<Arc<Runtime>> {
-        let quick = self.shared.quick.get_or_init(|| match Runtime::quick() {
+        let quick = self.shared.quick.get_or_init(|| match Runtime::quick(self.shared.traces) {
             Ok(runtime) => runtime.map(Arc::new),
             Err(error) => {
                 tracing::info!(%error, "large plugins take longer here until they run");

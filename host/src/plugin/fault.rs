@@ -2,11 +2,11 @@
 //!
 //! wasmtime's errors end here: what leaves this folder is a kind and a text for people.
 
-use super::frames;
+use super::frames::{self, Frame};
 use super::memory::GrowthRefusal;
 use crate::config::Redacted;
 use crate::foreign_text;
-use wasmtime::{Trap, WasmBacktrace};
+use wasmtime::{FrameInfo, Trap, WasmBacktrace};
 
 /// The ways in which an instance fails: the `kind` label of `tidemill_plugin_faults_total`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -103,8 +103,8 @@ impl Fault {
             // The call came back, and what it returned could not be read out of its memory.
             return Self::invalid(format!("{function} returned what cannot be read: {cause}"));
         }
-        let names = backtrace.map(WasmBacktrace::frames).unwrap_or_default();
-        let names = names.iter().filter_map(|frame| frame.func_name());
+        let frames = backtrace.map(WasmBacktrace::frames).unwrap_or_default();
+        let names = frames.iter().flat_map(named);
         let words = words.map_or_else(String::new, |words| format!("{words}; "));
         Self::new(FaultKind::Trap, format!("{words}{function}: {cause}{}", frames::shown(names)))
     }
@@ -118,6 +118,19 @@ impl Fault {
     pub(super) fn of_kind(self, kind: FaultKind) -> Self {
         Self { kind, ..self }
     }
+}
+
+/// The functions of a frame, of which all but the last are part of that: their names and, where they are known, their
+/// lines.
+fn named(frame: &FrameInfo) -> Vec<Frame<'_>> {
+    let symbols = frame.symbols().iter();
+    let symbols = symbols
+        .filter_map(|symbol| Some(Frame { name: symbol.name()?, place: symbol.file().zip(symbol.line()) }));
+    let symbols: Vec<_> = symbols.collect();
+    if symbols.is_empty() {
+        return frame.func_name().map(|name| Frame { name, place: None }).into_iter().collect();
+    }
+    symbols
 }
 
 /// How wasmtime words that the limit of `set_hostcall_fuel` was reached; its error type is private.

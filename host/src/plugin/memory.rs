@@ -116,6 +116,7 @@ impl ResourceLimiter for MemoryLimiter {
 
 #[cfg(test)]
 mod tests {
+    use super::super::compiler::{Traces, config};
     use super::*;
     use proptest::collection::vec;
     use proptest::prelude::*;
@@ -231,7 +232,7 @@ mod tests {
 
     #[test]
     fn a_growth_that_fails_gives_nothing_back_that_others_took() {
-        let engine = wasmtime::Engine::new(&super::super::compiler::config()).unwrap();
+        let engine = wasmtime::Engine::new(&config(Traces::Names)).unwrap();
         let module = wasmtime::Module::new(&engine, wat::parse_str(ESCAPE).unwrap()).unwrap();
         let mut store = wasmtime::Store::new(&engine, MemoryLimiter::new(64 << 20));
         store.limiter(|limiter| limiter);
@@ -244,7 +245,7 @@ mod tests {
 
     #[test]
     fn a_component_has_no_more_parts_than_it_may() {
-        let engine = wasmtime::Engine::new(&super::super::compiler::config()).unwrap();
+        let engine = wasmtime::Engine::new(&config(Traces::Names)).unwrap();
         let parts = |count: usize, part: &str| {
             let instances = "(core instance (instantiate $m))".repeat(count);
             let wasm = wat::parse_str(format!("(component (core module $m {part}) {instances})")).unwrap();
