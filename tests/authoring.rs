@@ -219,3 +219,35 @@ fn what_is_there_stays_and_what_is_no_plugin_is_told() {
     assert!(error.contains("nowhere"), "{error}");
     assert!(!Path::new("nowhere").exists());
 }
+
+/// The commands that work with a component take the folder, too, and have the component that is of its sources.
+#[test]
+fn a_folder_is_built_where_its_component_is_missing_or_older_than_its_sources() {
+    let author = Author::new("c", "plugin.c");
+    let told = |output: &Output| (text(&output.stdout), text(&output.stderr));
+    let (inspected, progress) = told(&author.run(&["plugin", "inspect", "fee"]));
+    assert!(inspected.starts_with("fee: transform of the contract 0.1.0, "), "{inspected}");
+    assert!(progress.contains("compiling fee\n") && author.path("fee.wasm").is_file(), "{progress}");
+
+    let trade = ["--text", r#"{"data":{"e":"trade","p":"2.5","q":"3"}}"#];
+    let run = |plugin: &[&str]| told(&author.run(&[&["plugin", "run"], plugin, &trade].concat()));
+    let (sent, progress) = run(&["fee"]);
+    assert!(sent.contains(r#""notional":7.5"#) && !progress.contains("compiling"), "{sent}{progress}");
+    fs::copy(author.path("fee.wasm"), author.path("before.wasm")).unwrap();
+    author.edit("/notional", "/worth");
+    let (sent, progress) = run(&["fee"]);
+    assert!(sent.contains(r#""worth":7.5"#) && progress.contains("compiling fee\n"), "{sent}{progress}");
+    let (compared, _) = run(&["fee/before.wasm", "--diff", "fee/"]);
+    assert!(compared.contains(r#"+ {"data":{"e":"trade","p":"2.5","q":"3"},"worth":7.5}"#), "{compared}");
+    let input = "fee/cases/first.in.jsonl";
+    let measured = author.succeeds(&["plugin", "bench", "fee", "--input", input]);
+    assert!(measured.lines().nth(1).unwrap().starts_with("fee "), "{measured}");
+
+    // What does not compile does not run in an older version.
+    author.edit("/worth\");", "/worth\")");
+    let error = author.fails(&["plugin", "run", "fee", "--text", "{}"]);
+    assert!(error.contains("error: plugin.c:"), "{error}");
+    fs::create_dir(author.folder.path().join("empty")).unwrap();
+    let error = author.fails(&["plugin", "inspect", "empty"]);
+    assert!(error.contains("empty is not the folder of a plugin"), "{error}");
+}

@@ -5,6 +5,7 @@
 
 mod arguments;
 mod check;
+mod component;
 mod connections;
 mod dead_letters;
 mod demo;
@@ -20,6 +21,7 @@ mod plugin_build;
 mod plugin_diff;
 mod plugin_inspect;
 mod plugin_new;
+mod plugin_problem;
 mod plugin_run;
 mod plugin_test;
 mod plugins;

@@ -4,9 +4,9 @@
 mod measuring;
 
 use super::replay::Recording;
-use super::single_plugin::{AlonePlugin, PluginOptions, next_messages, read, stem};
+use super::single_plugin::{AlonePlugin, PluginOptions, next_messages, read};
 use super::table::table;
-use super::{Exit, answer, block_on, complain, tell};
+use super::{Exit, answer, block_on, complain, component, tell};
 use crate::builtin;
 use crate::message::Message;
 use crate::plugin::version_of;
@@ -26,7 +26,7 @@ const COMPARED_WITH: &str = "forward";
 
 #[derive(Debug, clap::Args)]
 pub(super) struct PluginBench {
-    /// The plugin: a `.wasm` file, or the name of one that is built in.
+    /// The plugin: a `.wasm` file, the folder of one, or the name of one that is built in.
     file: PathBuf,
     /// The messages: a recording, or a file with one a line; `.gz` is understood.
     #[arg(long, value_name = "FILE")]
@@ -75,7 +75,7 @@ impl PluginBench {
     async fn measure(&self) -> Result<(BenchInput, Vec<Measured>), (Exit, String)> {
         let failed = |error: String| (Exit::Failure, error);
         // What is typed wrong is told before a file is looked for.
-        let name = stem(&self.file);
+        let name = component::name(&self.file);
         self.options.transform(&name).map_err(|error| (Exit::Usage, error))?;
         let input = BenchInput::read(&self.input).await;
         let input =

@@ -1,7 +1,7 @@
 //! `tidemill plugin build`: the plugin of a folder, compiled by the toolchain of its language, and looked at as a host
 //! would.
 
-use super::plugin_inspect::problem;
+use super::plugin_problem::problem;
 use super::{Exit, answer, complain, tell};
 use crate::plugin::{Inspection, Need, inspect};
 use std::fs;
@@ -46,13 +46,9 @@ pub(super) struct NotBuilt {
 impl PluginBuild {
     pub(super) fn execute(self, is_verbose: bool) -> Exit {
         let built = self.folder.open().and_then(|(project, tools)| {
-            let output = self.output.clone();
-            let output = output.unwrap_or_else(|| project.folder().join(format!("{}.wasm", project.name())));
+            let output = self.output.clone().unwrap_or_else(|| project.component());
             let built = build(&project, &tools)?;
-            write(&output, &built.wasm).map_err(|error| NotBuilt {
-                error: format!("failed to write {}: {error}", output.display()),
-                ..NotBuilt::default()
-            })?;
+            write(&output, &built.wasm)?;
             Ok((output, built))
         });
         match built {
@@ -68,13 +64,31 @@ impl PluginBuild {
 impl PluginFolder {
     /// The plugin, and the tools that it is built with.
     pub(super) fn open(&self) -> Result<(Project, Tools), NotBuilt> {
-        let project = Project::open(&self.folder).map_err(|error| NotBuilt {
-            error: error.to_string(),
-            hint: Some("`tidemill plugin new NAME --lang python` makes one".to_owned()),
-            said: None,
-        })?;
-        Ok((project, Tools::of_user().map_err(NotBuilt::from)?))
+        open(&self.folder)
     }
+}
+
+fn open(folder: &Path) -> Result<(Project, Tools), NotBuilt> {
+    let project = Project::open(folder).map_err(|error| NotBuilt {
+        error: error.to_string(),
+        hint: Some("`tidemill plugin new NAME --lang python` makes one".to_owned()),
+        said: None,
+    })?;
+    Ok((project, Tools::of_user().map_err(NotBuilt::from)?))
+}
+
+/// The component of the plugin in a folder, which is built and written there first if it is missing or older than its
+/// sources.
+pub(super) fn of_folder(folder: &Path) -> Result<Vec<u8>, NotBuilt> {
+    let (project, tools) = open(folder)?;
+    let component = project.component();
+    if project.is_built() {
+        return fs::read(&component)
+            .map_err(|error| NotBuilt::of(format!("failed to read {}: {error}", component.display())));
+    }
+    let built = build(&project, &tools)?;
+    write(&component, &built.wasm)?;
+    Ok(built.wasm)
 }
 
 /// Builds a plugin, telling what is done, and looks at what comes of it.
@@ -133,7 +147,11 @@ impl NotBuilt {
 }
 
 /// Replaces a file at once: a host may watch its folder.
-fn write(file: &Path, wasm: &[u8]) -> io::Result<()> {
+fn write(file: &Path, wasm: &[u8]) -> Result<(), NotBuilt> {
+    replace(file, wasm).map_err(|error| NotBuilt::of(format!("failed to write {}: {error}", file.display())))
+}
+
+fn replace(file: &Path, wasm: &[u8]) -> io::Result<()> {
     let name = file.file_name().ok_or(io::ErrorKind::InvalidFilename)?.to_string_lossy();
     let partial = file.with_file_name(format!(".{name}.partial"));
     let written = fs::File::create(&partial).and_then(|mut to| to.write_all(wasm));

@@ -1,16 +1,15 @@
 //! `tidemill plugin inspect`: what a component exports and imports, and what a host would have to grant it. Nothing
-//! is compiled or run.
+//! is run.
 
-use super::{Exit, answer, complain};
-use crate::builtin;
-use crate::plugin::{CONTRACT_VERSION, Inspection, Need, inspect, version_of};
+use super::plugin_problem::problem;
+use super::{Exit, answer, complain, component};
+use crate::plugin::{Inspection, Need, inspect, version_of};
 use serde_json::{Value, json};
-use std::io::ErrorKind;
 use std::path::PathBuf;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct PluginInspect {
-    /// The plugin: a `.wasm` file, or the name of one that is built in.
+    /// The plugin: a `.wasm` file, the folder of one, or the name of one that is built in.
     file: PathBuf,
     /// Answer in JSON.
     #[arg(long)]
@@ -20,12 +19,8 @@ pub(super) struct PluginInspect {
 impl PluginInspect {
     pub(super) fn execute(self) -> Exit {
         let file = self.file.display().to_string();
-        let wasm = match (std::fs::read(&self.file), self.file.to_str().and_then(builtin::plugin)) {
-            (Err(error), Some(built_in)) if error.kind() == ErrorKind::NotFound => Ok(built_in.to_vec()),
-            (read, _) => read,
-        };
-        let inspected = match wasm {
-            Err(error) => Err((format!("failed to read {file}: {error}"), None)),
+        let inspected = match component::read(&self.file) {
+            Err(error) => Err((error, None)),
             Ok(wasm) => match inspect(&file, &wasm) {
                 Ok(inspection) => Ok((inspection, wasm)),
                 Err(error) => Err((error.to_string(), error.hint())),
@@ -50,25 +45,6 @@ impl PluginInspect {
             }
         }
     }
-}
-
-/// What is said of a component that is none.
-const NO_PLUGIN: &str =
-    "it is no plugin: it exports no tidemill:plugin/transformer and no tidemill:plugin/dialler";
-
-/// Why no host of this version can run it, if that can be told from its names.
-pub(super) fn problem(inspection: &Inspection) -> Option<String> {
-    let Some(contract) = &inspection.contract else {
-        return Some(NO_PLUGIN.to_owned());
-    };
-    let track = |version: &str| version.rsplit_once('.').map(|(track, _)| track.to_owned());
-    if track(contract) != track(CONTRACT_VERSION) {
-        return Some(format!("it is for the contract {contract}, and this host speaks {CONTRACT_VERSION}"));
-    }
-    let missing = inspection.imports.iter().filter(|import| import.need == Need::Unavailable);
-    let missing: Vec<_> = missing.map(|import| import.name.as_str()).collect();
-    (!missing.is_empty())
-        .then(|| format!("it imports what this host does not provide: {}", missing.join(", ")))
 }
 
 fn as_text(file: &str, wasm: &[u8], inspection: &Inspection) -> String {

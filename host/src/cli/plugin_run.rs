@@ -20,7 +20,7 @@ const GRACE: Duration = Duration::from_secs(10);
 
 #[derive(Debug, clap::Args)]
 pub(super) struct PluginRun {
-    /// The plugin: a `.wasm` file, or the name of one that is built in.
+    /// The plugin: a `.wasm` file, the folder of one, or the name of one that is built in.
     file: PathBuf,
     #[command(flatten)]
     options: PluginOptions,
@@ -32,8 +32,8 @@ pub(super) struct PluginRun {
     /// A message, in the place of standard input; can be given again.
     #[arg(long, value_name = "TEXT", conflicts_with = "format", allow_hyphen_values = true)]
     text: Vec<String>,
-    /// Run this plugin on the same messages, a `.wasm` file or the name of one that is built in, and show where what the
-    /// two make of them differs, in the place of what comes out. Ends with 1 if anything does.
+    /// Run this plugin on the same messages, a `.wasm` file, a folder or the name of one that is built in, and show where
+    /// what the two make of them differs, in the place of what comes out. Ends with 1 if anything does.
     #[arg(long, value_name = "OTHER")]
     diff: Option<PathBuf>,
 }

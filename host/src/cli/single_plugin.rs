@@ -1,11 +1,9 @@
 //! A plugin that a command runs by itself: in a pipeline of its own, whose output goes to standard output, and what
 //! fails to standard error.
 
-use super::{Exit, environment, tell};
-use crate::builtin;
+use super::{Exit, component, environment, tell};
 use crate::config::{
     BodyError, BodyReader, DEAD_LETTER, Format, Mistake, Outputs, PluginConfig, Plugins, Server, Transform,
-    nearest,
 };
 use crate::http_client::{HttpClient, HttpPlayer, HttpRecorder, RecordingPlace};
 use crate::message::Message;
@@ -20,7 +18,6 @@ use crate::source::{Fill, Room, Source};
 use crate::telemetry::Metrics;
 use serde_json::{Value, json};
 use std::future::poll_fn;
-use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 use tokio::sync::mpsc;
@@ -85,7 +82,7 @@ impl PluginOptions {
         metrics: &Metrics,
     ) -> Result<ReadyPlugin, (Exit, String)> {
         let failed = |error: String| (Exit::Failure, error);
-        let name = stem(file);
+        let name = component::name(file);
         // What is typed wrong is told before a file is looked for.
         let transform = self.transform(&name).map_err(|error| (Exit::Usage, error))?;
         let plugin = load_file(file, &name).await.map_err(failed)?;
@@ -149,7 +146,7 @@ pub(super) async fn prepare_beside(
     (_, setup, _): &ReadyPlugin,
     file: &Path,
 ) -> Result<(Setup, Instance), (Exit, String)> {
-    let plugin = load_file(file, &stem(file)).await.map_err(|error| (Exit::Failure, error))?;
+    let plugin = load_file(file, &component::name(file)).await.map_err(|error| (Exit::Failure, error))?;
     let setup = setup.beside();
     let instance = instance(&plugin, &setup).await?;
     Ok((setup, instance))
@@ -227,11 +224,6 @@ impl AlonePlugin {
     }
 }
 
-/// The name of the plugin in a file.
-pub(super) fn stem(file: &Path) -> String {
-    file.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned())
-}
-
 /// Reads and compiles a plugin.
 async fn load_file(file: &Path, name: &str) -> Result<Plugin, String> {
     let wasm = read(file).await?;
@@ -252,25 +244,12 @@ async fn load(engine: Result<Engine, EngineError>, name: &str, wasm: Vec<u8>) ->
     })
 }
 
-/// The component of a file, or of a plugin that is built in.
-pub(super) async fn read(file: &Path) -> Result<Vec<u8>, String> {
-    match (tokio::fs::read(file).await, file.to_str().and_then(builtin::plugin)) {
-        (Ok(wasm), _) => Ok(wasm),
-        (Err(error), Some(built_in)) if error.kind() == ErrorKind::NotFound => Ok(built_in.to_vec()),
-        (Err(error), _) => {
-            let hint = if error.kind() == ErrorKind::NotFound { hint(file) } else { String::new() };
-            Err(format!("failed to read {}: {error}{hint}", file.display()))
-        }
-    }
-}
-
-/// What to do where there is no such file, and no built-in plugin of that name.
-fn hint(file: &Path) -> String {
-    let name = file.to_string_lossy();
-    let near = nearest(&name, builtin::plugin_names());
-    let near = near.map_or(String::new(), |near| format!("did you mean the built-in plugin `{near}`? "));
-    let known = builtin::hint().unwrap_or("`tidemill plugins` lists those that are built in");
-    format!("\nhint: {near}{known}")
+/// The component that is named on the command line. Building one may take its time: it has a thread of its own, which a
+/// signal does not wait for.
+pub(super) async fn read(path: &Path) -> Result<Vec<u8>, String> {
+    let path = path.to_owned();
+    let reading = tokio::task::spawn_blocking(move || component::read(&path));
+    reading.await.map_err(|error| error.to_string())?
 }
 
 /// A mistake in what the options make of a transform.

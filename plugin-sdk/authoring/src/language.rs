@@ -88,6 +88,30 @@ impl Language {
         }
     }
 
+    /// Whether a file of this name is what a component is made of, by its ending: of the language, or what a build reads
+    /// beside it. Tests are not, and neither is what a build writes for itself.
+    pub(crate) fn is_source(self, name: &str) -> bool {
+        let endings: &[&str] = match self {
+            Self::Rust => &["rs", "toml"],
+            Self::JavaScript | Self::TypeScript => {
+                &["js", "mjs", "cjs", "jsx", "ts", "mts", "cts", "tsx", "json"]
+            }
+            Self::Python => &["py", "toml"],
+            Self::Go => &["go", "mod"],
+            Self::C => &["c", "h"],
+        };
+        let Some((stem, ending)) = name.rsplit_once('.') else { return false };
+        let is_test = match self {
+            Self::Rust => false,
+            Self::JavaScript | Self::TypeScript => stem.ends_with(".test"),
+            Self::Python => stem.starts_with("test"),
+            Self::Go | Self::C => stem.ends_with("_test"),
+        };
+        // Temporary files of editors begin with these.
+        let is_temporary = name.starts_with(['#', '.']);
+        endings.contains(&ending) && !is_test && !is_temporary && name != "package-lock.json"
+    }
+
     /// What runs those tests alone.
     pub(crate) fn native(self) -> &'static str {
         match self {

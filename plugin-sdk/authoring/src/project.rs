@@ -2,7 +2,6 @@
 
 use crate::language::Language;
 use crate::{BuildError, Progress, Tools, c, go, javascript, python, rust};
-use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -114,11 +113,22 @@ impl Project {
         }
     }
 
+    /// Where its component is written, unless somebody says otherwise.
+    pub fn component(&self) -> PathBuf {
+        self.folder.join(format!("{}.wasm", self.name))
+    }
+
+    /// Whether its component is there, and no older than its sources.
+    pub fn is_built(&self) -> bool {
+        let built = fs::metadata(self.component()).and_then(|metadata| metadata.modified());
+        built.is_ok_and(|built| self.sources().iter().all(|(_, changed)| *changed <= built))
+    }
+
     /// Its sources with the times at which they were changed: the plugin has to be built again when they are others.
-    /// What cannot be read is left out.
+    /// Files of another kind, its tests, and what builds write themselves are none; what cannot be read is left out.
     pub fn sources(&self) -> Vec<(PathBuf, SystemTime)> {
         let mut sources = Vec::new();
-        collect(&self.folder, &mut sources);
+        collect(&self.folder, self.language, &mut sources);
         sources.sort();
         sources
     }
@@ -133,7 +143,7 @@ impl Project {
     }
 }
 
-fn collect(folder: &Path, sources: &mut Vec<(PathBuf, SystemTime)>) {
+fn collect(folder: &Path, language: Language, sources: &mut Vec<(PathBuf, SystemTime)>) {
     let Ok(listed) = fs::read_dir(folder) else { return };
     for entry in listed.flatten() {
         let (path, name) = (entry.path(), entry.file_name());
@@ -144,12 +154,66 @@ fn collect(folder: &Path, sources: &mut Vec<(PathBuf, SystemTime)>) {
         }
         if metadata.is_dir() {
             if !NOT_SOURCES.contains(&&*name) {
-                collect(&path, sources);
+                collect(&path, language, sources);
             }
-        } else if path.extension() != Some(OsStr::new("wasm"))
+        } else if language.is_source(&name)
             && let Ok(changed) = metadata.modified()
         {
             sources.push((path, changed));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_sources_of_the_plugin_are_what_it_is_built_of() {
+        let folder = tempfile::tempdir().expect("there is room");
+        let folder = folder.path().join("fee");
+        for name in ["cases", "lib", "node_modules/x", "target", ".git"] {
+            fs::create_dir_all(folder.join(name)).expect("it can be made");
+        }
+        let sources = ["lib/worth.js", "package.json", "plugin.js", "table.json"];
+        let others = [
+            "README.md",
+            "plugin.js~",
+            ".plugin.js.swp",
+            ".#plugin.js",
+            "#plugin.js#",
+            "plugin.js.orig",
+            "4913",
+            "plugin.test.js",
+            "package-lock.json",
+            "fee.wasm",
+            "out.jsonl",
+            "cases/first.config.json",
+            "target/a.js",
+            "node_modules/x/index.js",
+            ".git/a.json",
+        ];
+        for name in sources.iter().chain(&others) {
+            fs::write(folder.join(name), "").expect("it can be written");
+        }
+        let project = Project::open(&folder).expect("it is a plugin's");
+        let found: Vec<_> = project.sources().into_iter().map(|(path, _)| path).collect();
+        let folder = folder.canonicalize().expect("it is there");
+        assert_eq!(found, sources.map(|name| folder.join(name)));
+    }
+
+    #[test]
+    fn a_component_that_is_older_than_a_source_is_not_built() {
+        let folder = tempfile::tempdir().expect("there is room");
+        let source = folder.path().join("plugin.c");
+        fs::write(&source, "").expect("it can be written");
+        let project = Project::open(folder.path()).expect("it is a plugin's");
+        assert!(!project.is_built());
+        fs::write(project.component(), "").expect("it can be written");
+        assert!(project.is_built());
+        let later = SystemTime::now() + std::time::Duration::from_secs(60);
+        let file = fs::File::options().write(true).open(&source).expect("it is there");
+        file.set_modified(later).expect("it can be set");
+        assert!(!project.is_built());
     }
 }
