@@ -2,8 +2,9 @@
 
 use super::Author;
 use rustix::process::{Pid, Signal, kill_process};
+use std::fs;
 use std::io::{BufRead as _, BufReader, Read};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -13,6 +14,9 @@ use tidemill_tests::tools;
 
 /// A message that each template keeps, with what it adds.
 const TRADE: &str = r#"{"data":{"e":"trade","p":"2.5","q":"3"}}"#;
+
+/// It looks at the sources five times a second.
+const SEVERAL_LOOKS: Duration = Duration::from_secs(1);
 
 /// `tidemill dev` while it runs, and what it says.
 struct Dev {
@@ -24,6 +28,10 @@ impl Dev {
     fn start(author: &Author, feed: &str) -> Self {
         let mut command = Command::new(binary());
         command.current_dir(author.folder.path()).env("TIDEMILL_TOOLS", tools());
+        // What it keeps as files is looked at in the end.
+        let temporary = author.folder.path().join("tmp");
+        fs::create_dir(&temporary).unwrap();
+        command.env("TMPDIR", &temporary);
         command.args(["dev", "fee", "--feed", feed]).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let (sender, lines) = sync_channel(1024);
@@ -47,10 +55,28 @@ impl Dev {
         }
     }
 
-    fn stop(mut self) {
-        kill_process(Pid::from_child(&self.child), Signal::INT).unwrap();
-        let status = self.child.wait().unwrap();
-        assert!(status.success(), "{status}: {}", self.lines.iter().collect::<Vec<_>>().join("\n"));
+    #[track_caller]
+    fn does_not_say(&self, beginning: &str, within: Duration) {
+        let deadline = Instant::now() + within;
+        while let Ok(line) = self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            assert!(!line.starts_with(beginning), "{line}");
+        }
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    /// How it ended, and what it said until then.
+    fn ended(mut self) -> (ExitStatus, String) {
+        let said = self.lines.iter().collect::<Vec<_>>().join("\n");
+        (self.child.wait().unwrap(), said)
+    }
+
+    fn stop(self) {
+        self.signal(Signal::INT);
+        let (status, said) = self.ended();
+        assert!(status.success(), "{status}: {said}");
     }
 }
 
@@ -102,10 +128,77 @@ async fn what_is_saved_runs_and_what_is_wrong_leaves_the_version_before() {
         author.edit("double value;", "double value;\n  if (above == 0) __builtin_trap();");
         dev.says("fee runs in the new version");
         let failed = dev.says("failed  ");
-        assert!(failed.starts_with("failed  trap: ") && failed.contains("in process (plugin.c:25)"), "{failed}");
+        assert!(
+            failed.starts_with("failed  trap: ") && failed.contains("in process (plugin.c:25)"),
+            "{failed}"
+        );
         dev
     });
     let dev = dev.await.unwrap();
     sending.abort();
     dev.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_fails_is_shown_among_many_and_many_are_counted() {
+    let author = Author::new("c", "plugin.c");
+    author.edit(
+        "double value;",
+        "double value;\n  if (tm_get_number(message, price) == 13) {\n    tm_reject(out, message, TM(\"unlucky\"));\n    return;\n  }",
+    );
+    let feed = Feed::open().await;
+    let dev = Dev::start(&author, &feed.url());
+    let sending = tokio::spawn(async move {
+        let unlucky = TRADE.replace("2.5", "13");
+        // Far more often than messages are shown; then all of them.
+        for _ in 0..20 {
+            for n in 0..50 {
+                feed.text(if n == 31 { &unlucky } else { TRADE }).await;
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        }
+        loop {
+            feed.text(&unlucky).await;
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    });
+    let dev = tokio::task::spawn_blocking(move || {
+        for _ in 0..3 {
+            dev.says(&format!("before  {}", TRADE.replace("2.5", "13")));
+            assert_eq!(dev.says("failed  "), "failed  rejected: unlucky");
+        }
+        let counted = dev.says("failed  (");
+        assert!(counted.ends_with(" more, which are not shown)"), "{counted}");
+        dev
+    });
+    let dev = dev.await.unwrap();
+    sending.abort();
+    dev.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_a_source_is_built_and_a_second_signal_leaves_nothing_behind() {
+    let author = Author::new("c", "plugin.c");
+    let feed = Feed::open().await;
+    let dev = Dev::start(&author, &feed.url());
+    let temporary = author.folder.path().join("tmp");
+    let dev = tokio::task::spawn_blocking(move || {
+        dev.says("fee runs on ");
+        for other in
+            ["README.md", "plugin.c~", ".plugin.c.swp", "plugin_test.c", "notes.txt", "cases/more.in.jsonl"]
+        {
+            fs::write(author.path(other), "changed").unwrap();
+        }
+        dev.does_not_say("compiling", SEVERAL_LOOKS);
+        author.edit("/notional", "/worth");
+        dev.says("compiling fee");
+        dev.says("fee runs in the new version");
+        // Two at once: the second comes while the first is obeyed.
+        dev.signal(Signal::INT);
+        dev.signal(Signal::TERM);
+        (author, dev.ended())
+    });
+    let (_author, (status, said)) = dev.await.unwrap();
+    let left: Vec<_> = fs::read_dir(temporary).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left, Vec::<std::ffi::OsString>::new(), "{status}: {said}");
 }

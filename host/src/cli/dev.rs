@@ -94,18 +94,25 @@ impl Dev {
             return Err(error);
         }
         progress(&format!(
-            "{name} runs on {feed}; some of its messages are shown, all go through it. Save a file, and it is built and \
-             swapped in"
+            "{name} runs on {feed}; some of its messages are shown, with all that fail, and all go through it. Save a \
+             source, and it is built and swapped in"
         ));
         let (sender, mut pairs) = mpsc::channel(WAITING);
         tasks.spawn(Relay::new(port, name.clone(), host.metrics().clone()).run(sender));
         let mut shown = DevDisplay::new();
+        let unwritten = |error: std::io::Error| format!("failed to write to standard output: {error}");
         loop {
+            let count_is_due = shown.count_is_due();
+            let counting = async {
+                match count_is_due {
+                    Some(due) => tokio::time::sleep_until(due.into()).await,
+                    None => std::future::pending().await,
+                }
+            };
             tokio::select! {
                 () = shutdown.requested() => break,
-                Some(pair) = pairs.recv() => {
-                    shown.pair(&pair).map_err(|error| format!("failed to write to standard output: {error}"))?;
-                }
+                () = counting => shown.count().map_err(unwritten)?,
+                Some(pair) = pairs.recv() => shown.pair(&pair).map_err(unwritten)?,
                 Some(built) = builds.recv() => match built {
                     Ok(built) => swap(&host, &name, built).await,
                     Err(error) => tell_of(&error, is_verbose),
@@ -225,7 +232,7 @@ async fn first_that_is_right(
             Some(Ok(built)) => return Ok(built),
             Some(Err(error)) => {
                 error.complain(is_verbose);
-                progress("it is built again when a file is saved");
+                progress("it is built again when a source is saved");
             }
             None => return Err("the sources cannot be watched any more".to_owned()),
         }

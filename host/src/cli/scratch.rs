@@ -1,7 +1,13 @@
-//! Where one command keeps what it needs as files: a folder of its own, which goes when it ends.
+//! Where one command keeps what it needs as files: a folder of its own, which goes when it ends, also at once.
 
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+/// The folders of this process, for an end that unwinds nothing.
+static FOLDERS: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+/// How often it is tried to remove a folder into which others may still write.
+const ATTEMPTS: u32 = 10;
 
 pub(super) struct Scratch(PathBuf);
 
@@ -12,7 +18,10 @@ impl Scratch {
         let folder = std::env::temp_dir().join(name);
         // Of this user alone: the code of plugins is read from it.
         match std::fs::DirBuilder::new().mode(0o700).create(&folder) {
-            Ok(()) => Ok(Self(folder)),
+            Ok(()) => {
+                FOLDERS.lock().unwrap_or_else(PoisonError::into_inner).push(folder.clone());
+                Ok(Self(folder))
+            }
             Err(error) => Err(format!(
                 "failed to make the folder {}: {error}\nhint: TMPDIR says where temporary folders are made",
                 folder.display()
@@ -27,7 +36,22 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        // What cannot be removed is left to whoever cleans the temporary folder.
-        let _ = std::fs::remove_dir_all(&self.0);
+        remove(&self.0);
+    }
+}
+
+/// Removes the folders of this process, which is about to end whatever it is doing.
+pub(super) fn remove_all() {
+    for folder in &*FOLDERS.lock().unwrap_or_else(PoisonError::into_inner) {
+        remove(folder);
+    }
+}
+
+/// What cannot be removed is left to whoever cleans the temporary folder.
+fn remove(folder: &Path) {
+    for _ in 0..ATTEMPTS {
+        if std::fs::remove_dir_all(folder).is_ok() || !folder.exists() {
+            return;
+        }
     }
 }

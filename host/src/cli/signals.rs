@@ -6,7 +6,7 @@
 //! their own: one is obeyed whatever the runtime's threads are stuck in, and if the shutdown does not end in time, the
 //! process does.
 
-use super::Exit;
+use super::{Exit, scratch};
 use crate::shutdown::Shutdown;
 use crate::telemetry::flush_log;
 use std::fs::File;
@@ -161,5 +161,6 @@ async fn obey(mut signals: Signals, shutdown: Shutdown, grace: Option<Duration>)
             Exit::Failure
         }
     };
+    scratch::remove_all();
     std::process::exit(exit.code().into());
 }

@@ -1,9 +1,11 @@
 //! The way of messages between the two pipelines of `tidemill dev`, and what came of some of them.
 //!
 //! All messages of the feed go on to the plugin, as a rule one by one: once the host has a message nowhere in flight any
-//! more, what has come out since is what it became. Where the feed is too fast for that, others go between them unseen.
+//! more, what has come out since is what it became. Where the feed is too fast for that, others go between them unseen,
+//! but for those that fail: all of them are handed on.
 
 use crate::config::{self, DEAD_LETTER, Endpoint, SOURCE};
+use crate::dead_letters::Letter;
 use crate::message::Payload;
 use crate::telemetry::Metrics;
 use crate::websocket::{ConnectError, Connection, Dial, Received, connect};
@@ -118,7 +120,11 @@ impl Relay {
             let is_waiting = !self.settle(ends).await?;
             let of_message = ends.take(Some(before), is_waiting);
             for pair in [of_timer, of_message] {
-                let is_filtered = pair.after.is_empty() && pair.failed.is_empty() && !pair.is_waiting;
+                if !pair.failed.is_empty() {
+                    pairs.send(pair).await.map_err(|_| Gone)?;
+                    continue;
+                }
+                let is_filtered = pair.after.is_empty() && !pair.is_waiting;
                 let interval = if is_filtered { FILTERED_INTERVAL } else { SHOWN_INTERVAL };
                 let is_due = shown.is_none_or(|shown| shown.elapsed() >= interval);
                 if is_due && !(is_filtered && pair.before.is_none()) {
@@ -128,7 +134,7 @@ impl Relay {
             }
             if at_once >= TOO_MANY {
                 at_once = 0;
-                self.carry(ends, Instant::now() + SHOWN_INTERVAL).await?;
+                self.carry(ends, pairs, Instant::now() + SHOWN_INTERVAL).await?;
             }
         }
     }
@@ -147,20 +153,24 @@ impl Relay {
         connect(Dial::of(&endpoint, client, &client.urls[0])).await
     }
 
-    /// Carries messages that nobody sees, until then.
-    async fn carry(&self, ends: &mut RelayEnds, until: Instant) -> Result<(), Gone> {
+    /// Carries messages until then, of which only those that fail are seen.
+    async fn carry(
+        &self,
+        ends: &mut RelayEnds,
+        pairs: &mpsc::Sender<Pair>,
+        until: Instant,
+    ) -> Result<(), Gone> {
         loop {
             let before = tokio::select! {
                 before = poll_fn(|cx| ends.poll_before(cx)) => before?,
                 () = sleep_until(until) => break,
             };
             ends.give(&before).await?;
-            ends.take(None, false);
+            hand_on_failed(ends, pairs).await?;
         }
         // What is still on its way is nobody else's.
         self.settle(ends).await?;
-        ends.take(None, false);
-        Ok(())
+        hand_on_failed(ends, pairs).await
     }
 
     /// Waits until all that was given is at its end, and is here; not for ever. Says whether it is.
@@ -240,6 +250,21 @@ impl RelayEnd {
         }
         Ok(())
     }
+}
+
+/// Hands on what has failed of what came out, which of the messages it was of is in the dead letter.
+async fn hand_on_failed(ends: &mut RelayEnds, pairs: &mpsc::Sender<Pair>) -> Result<(), Gone> {
+    for letter in ends.take(None, false).failed {
+        let before = payload_of(&letter);
+        let pair = Pair { before, after: Vec::new(), failed: vec![letter], is_waiting: false };
+        pairs.send(pair).await.map_err(|_| Gone)?;
+    }
+    Ok(())
+}
+
+/// The message of a dead letter.
+fn payload_of(letter: &Payload) -> Option<Payload> {
+    Some(Letter::parse(letter.as_text()?).ok()?.message.payload)
 }
 
 /// The next message of a connection. Pings are answered on the way.

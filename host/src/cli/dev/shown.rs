@@ -1,15 +1,22 @@
 //! How `tidemill dev` shows messages: on a terminal side by side, before and after, and otherwise in lines of their own.
+//!
+//! All that fail are to be shown, and so many at once that nothing else could be seen are counted.
 
 use super::relay::Pair;
 use crate::foreign_text;
 use crate::message::Payload;
 use serde_json::Value;
 use std::io::{self, IsTerminal as _, Write as _};
+use std::time::{Duration, Instant};
 
 /// Columns of a terminal that does not say how many it has.
 const COLUMNS: usize = 80;
 /// Of what both have in common, so much is shown before what differs.
 const SHARED_BEFORE: usize = 8;
+
+/// Of the messages that fail in this time so many are shown.
+const MOST_FAILED: u64 = 5;
+const FAILED_INTERVAL: Duration = Duration::from_secs(1);
 
 const DIM: &str = "\x1b[2m";
 const GREEN: &str = "\x1b[32m";
@@ -19,6 +26,13 @@ const PLAIN: &str = "\x1b[0m";
 /// Where messages are shown.
 pub(super) struct DevDisplay {
     is_terminal: bool,
+    failed: FailedCount,
+}
+
+/// The messages that have failed since the interval began.
+struct FailedCount {
+    since: Instant,
+    failed: u64,
 }
 
 /// What became of a message, in one line.
@@ -30,11 +44,42 @@ enum Became {
 
 impl DevDisplay {
     pub(super) fn new() -> Self {
-        Self { is_terminal: io::stdout().is_terminal() }
+        let failed = FailedCount { since: Instant::now(), failed: 0 };
+        Self { is_terminal: io::stdout().is_terminal(), failed }
+    }
+
+    /// When it is to be told how many failed that were not shown, if there are any.
+    pub(super) fn count_is_due(&self) -> Option<Instant> {
+        (self.failed.failed > MOST_FAILED).then(|| self.failed.since + FAILED_INTERVAL)
+    }
+
+    /// Tells how many messages failed that were not shown, if there are any.
+    pub(super) fn count(&mut self) -> io::Result<()> {
+        let unshown = self.failed.begin(Instant::now());
+        if unshown == 0 {
+            return Ok(());
+        }
+        let mut out = io::stdout().lock();
+        let told = format!("failed  ({unshown} more, which are not shown)");
+        if self.is_terminal {
+            writeln!(out, "{RED}{told}{PLAIN}")?;
+        } else {
+            writeln!(out, "{told}")?;
+        }
+        out.flush()
     }
 
     /// Shows a message and what became of it.
     pub(super) fn pair(&mut self, pair: &Pair) -> io::Result<()> {
+        if !pair.failed.is_empty() {
+            let now = Instant::now();
+            if self.failed.is_over(now) {
+                self.count()?;
+            }
+            if !self.failed.take() {
+                return Ok(());
+            }
+        }
         let before = pair.before.as_ref().map_or_else(|| "(timer)".to_owned(), text);
         let became = became(pair);
         let mut out = io::stdout().lock();
@@ -62,6 +107,25 @@ impl DevDisplay {
             left.clear();
         }
         out.flush()
+    }
+}
+
+impl FailedCount {
+    fn is_over(&self, now: Instant) -> bool {
+        now >= self.since + FAILED_INTERVAL
+    }
+
+    /// Whether one more is shown.
+    fn take(&mut self) -> bool {
+        self.failed += 1;
+        self.failed <= MOST_FAILED
+    }
+
+    /// Begins anew, and says how many were not shown.
+    fn begin(&mut self, now: Instant) -> u64 {
+        let unshown = self.failed.saturating_sub(MOST_FAILED);
+        *self = Self { since: now, failed: 0 };
+        unshown
     }
 }
 
@@ -124,6 +188,18 @@ mod tests {
         assert_eq!(differing("y", &after, 5), "xxxx…");
         assert_eq!(cut("żółw", 4), "żółw");
         assert_eq!(cut("żółwie", 4), "żół…");
+    }
+
+    #[test]
+    fn of_many_that_fail_at_once_some_are_shown_and_the_rest_is_counted() {
+        let start = Instant::now();
+        let mut failed = FailedCount { since: start, failed: 0 };
+        let shown = (0..1000).filter(|_| failed.take()).count();
+        assert_eq!(shown as u64, MOST_FAILED);
+        assert!(!failed.is_over(start) && failed.is_over(start + FAILED_INTERVAL));
+        assert_eq!(failed.begin(start + FAILED_INTERVAL), 1000 - MOST_FAILED);
+        assert!(failed.take());
+        assert_eq!(failed.begin(start), 0);
     }
 
     #[test]
