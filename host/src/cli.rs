@@ -5,25 +5,16 @@
 
 mod arguments;
 mod check;
-mod component;
 mod connections;
 mod dead_letters;
 mod demo;
-mod dev;
 mod exit;
 mod health;
 mod init;
 mod man;
 mod part;
 mod pipelines;
-mod plugin_bench;
-mod plugin_build;
-mod plugin_diff;
-mod plugin_inspect;
-mod plugin_new;
-mod plugin_problem;
-mod plugin_run;
-mod plugin_test;
+mod plugin;
 mod plugins;
 mod probe;
 mod readable;
@@ -36,7 +27,6 @@ mod schema;
 mod scratch;
 mod shape;
 mod signals;
-mod single_plugin;
 mod speed;
 mod state;
 mod table;
@@ -108,7 +98,7 @@ enum CliCommand {
     Rollback(versions::RollbackArgs),
     /// Work with a plugin.
     #[command(subcommand)]
-    Plugin(PluginCommand),
+    Plugin(plugin::PluginCommand),
     /// Show and clear what plugins know.
     #[command(subcommand)]
     State(state::StateCommand),
@@ -130,7 +120,7 @@ enum CliCommand {
     Demo(demo::Demo),
     /// Run a plugin on a feed while it is written: what is saved is built and swapped in, and messages are shown
     /// before and after.
-    Dev(dev::Dev),
+    Dev(plugin::Dev),
     /// Have a running host read its configuration file again: what has changed takes over while the rest goes on.
     Reload(reload::ReloadArgs),
     /// Ask a running host whether it is well.
@@ -139,23 +129,6 @@ enum CliCommand {
     Completions(man::Completions),
     /// Print the manual page.
     Man(man::Man),
-}
-
-#[derive(Debug, Subcommand)]
-enum PluginCommand {
-    /// Make the folder of a new plugin, which works as it is.
-    New(plugin_new::PluginNew),
-    /// Compile the plugin of a folder; what its language needs is fetched.
-    Build(plugin_build::PluginBuild),
-    /// Run the tests of a plugin and its recorded cases.
-    Test(plugin_test::PluginTest),
-    /// Run a plugin on lines of standard input, to standard output; messages that fail go to standard
-    /// error. Or show where two differ.
-    Run(plugin_run::PluginRun),
-    /// Measure what a plugin takes for the messages of a file, beside one that does nothing.
-    Bench(plugin_bench::PluginBench),
-    /// Say what a plugin exports and imports, and what it needs of a configuration; nothing is run.
-    Inspect(plugin_inspect::PluginInspect),
 }
 
 /// Does what the command line of the process says.
@@ -184,12 +157,7 @@ pub fn main() -> ExitCode {
         CliCommand::Plugins(plugins) => plugins.execute(),
         CliCommand::Swap(swap) => swap.execute(),
         CliCommand::Rollback(rollback) => rollback.execute(),
-        CliCommand::Plugin(PluginCommand::New(new)) => new.execute(),
-        CliCommand::Plugin(PluginCommand::Build(build)) => build.execute(cli.verbose),
-        CliCommand::Plugin(PluginCommand::Test(test)) => test.execute(cli.verbose),
-        CliCommand::Plugin(PluginCommand::Run(run)) => run.execute(),
-        CliCommand::Plugin(PluginCommand::Bench(bench)) => bench.execute(),
-        CliCommand::Plugin(PluginCommand::Inspect(inspect)) => inspect.execute(),
+        CliCommand::Plugin(plugin) => plugin.execute(cli.verbose),
         CliCommand::State(state) => state.execute(),
         CliCommand::Pipelines(pipelines) => pipelines.execute(),
         CliCommand::Connections(connections) => connections.execute(),

@@ -4,7 +4,7 @@
 //! Three work side by side: one reads, one runs the plugin, one writes what both have for the file.
 
 use super::arguments::{duration, url};
-use super::single_plugin::{PluginOptions, PluginRequests, outcome, parts};
+use super::plugin::single::{PluginOptions, PluginRequests, outcome, parts};
 use super::{Exit, block_on, complain, environment};
 use crate::config::{Endpoint, FilePath, Format, Mode, Proxies, SOURCE, WebSocketSource};
 use crate::connections::Connections;

@@ -1,8 +1,8 @@
 //! `tidemill plugin build`: the plugin of a folder, compiled by the toolchain of its language, and looked at as a host
 //! would.
 
-use super::plugin_problem::problem;
-use super::{Exit, answer, complain, tell};
+use super::problem::problem;
+use crate::cli::{Exit, answer, complain, tell};
 use crate::plugin::{Inspection, Need, inspect};
 use std::fs;
 use std::io::{self, Write as _};
@@ -13,7 +13,7 @@ use tidemill_authoring::{BuildError, Project, Tools};
 const MOST_LINES: usize = 40;
 
 #[derive(Debug, clap::Args)]
-pub(super) struct PluginBuild {
+pub(in crate::cli) struct PluginBuild {
     #[command(flatten)]
     folder: PluginFolder,
     /// The file that is written; if none is named, NAME.wasm in the folder.

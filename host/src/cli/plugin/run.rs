@@ -1,8 +1,8 @@
 //! `tidemill plugin run`: one plugin between standard input and output, as in a pipeline.
 
-use super::plugin_diff::diff;
-use super::single_plugin::{PluginOptions, PluginRequests, ReadyPlugin, outcome, parts};
-use super::{Exit, block_on, complain};
+use super::diff::diff;
+use super::single::{PluginOptions, PluginRequests, ReadyPlugin, outcome, parts};
+use crate::cli::{Exit, block_on, complain};
 use crate::config::Format;
 use crate::http_client::RecordingPlace;
 use crate::message::metadata::{Metadata, Origin, SOURCE, now_us};
@@ -19,7 +19,7 @@ use tokio::time::Instant;
 const GRACE: Duration = Duration::from_secs(10);
 
 #[derive(Debug, clap::Args)]
-pub(super) struct PluginRun {
+pub(in crate::cli) struct PluginRun {
     /// The plugin: a `.wasm` file, the folder of one, or the name of one that is built in.
     file: PathBuf,
     #[command(flatten)]

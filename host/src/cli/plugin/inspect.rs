@@ -1,14 +1,15 @@
 //! `tidemill plugin inspect`: what a component exports and imports, and what a host would have to grant it. Nothing
 //! is run.
 
-use super::plugin_problem::problem;
-use super::{Exit, answer, complain, component};
+use super::component;
+use super::problem::problem;
+use crate::cli::{Exit, answer, complain};
 use crate::plugin::{Inspection, Need, inspect, version_of};
 use serde_json::{Value, json};
 use std::path::PathBuf;
 
 #[derive(Debug, clap::Args)]
-pub(super) struct PluginInspect {
+pub(in crate::cli) struct PluginInspect {
     /// The plugin: a `.wasm` file, the folder of one, or the name of one that is built in.
     file: PathBuf,
     /// Answer in JSON.

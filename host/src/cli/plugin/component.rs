@@ -1,7 +1,7 @@
 //! The component that a command works with, as it is named on the command line: a `.wasm` file, the folder of a plugin,
 //! or a plugin that is built in.
 
-use super::plugin_build::of_folder;
+use super::build::of_folder;
 use crate::builtin;
 use crate::config::nearest;
 use std::io::ErrorKind;

@@ -1,7 +1,7 @@
 //! `tidemill plugin run --diff`: two plugins on the same input, and where what they make of it differs.
 
-use super::single_plugin::{ReadyPlugin, next_messages, prepare_beside};
-use super::{Exit, answer, answered};
+use super::single::{ReadyPlugin, next_messages, prepare_beside};
+use crate::cli::{Exit, answer, answered};
 use crate::foreign_text;
 use crate::message::Message;
 use crate::pipeline::{Compared, ComparedInput, SideBySide};

@@ -1,11 +1,11 @@
 //! `tidemill plugin new`: the folder of a plugin that works, with its SDK, its tests and a recorded case.
 
-use super::{Exit, answer, complain};
+use crate::cli::{Exit, answer, complain};
 use std::path::Path;
 use tidemill_authoring::{CreateError, Kind, Language, create};
 
 #[derive(Debug, clap::Args)]
-pub(super) struct PluginNew {
+pub(in crate::cli) struct PluginNew {
     /// The name of the plugin, and of its folder.
     name: String,
     /// The language that it is written in.

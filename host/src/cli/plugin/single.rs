@@ -1,7 +1,8 @@
 //! A plugin that a command runs by itself: in a pipeline of its own, whose output goes to standard output, and what
 //! fails to standard error.
 
-use super::{Exit, component, environment, tell};
+use super::component;
+use crate::cli::{Exit, environment, tell};
 use crate::config::{
     BodyError, BodyReader, DEAD_LETTER, Format, Mistake, Outputs, PluginConfig, Plugins, Server, Transform,
 };
@@ -29,7 +30,7 @@ const ROOM: Room = Room { messages: 256, bytes: 1 << 20 };
 
 /// What a plugin is given, on the command line.
 #[derive(Clone, Debug, clap::Args)]
-pub(super) struct PluginOptions {
+pub(in crate::cli) struct PluginOptions {
     /// The plugin's configuration, as JSON.
     #[arg(long, value_name = "JSON", default_value = "{}", value_parser = json_as_typed)]
     config: String,
@@ -42,7 +43,7 @@ pub(super) struct PluginOptions {
 }
 
 /// What becomes of the HTTP requests of a plugin.
-pub(super) enum PluginRequests {
+pub(in crate::cli) enum PluginRequests {
     /// They are sent, where they are granted.
     Sent,
     /// Likewise, and what came of them is kept.
@@ -52,7 +53,7 @@ pub(super) enum PluginRequests {
 }
 
 /// A plugin that has taken its configuration.
-pub(super) type ReadyPlugin = (Transform, Setup, Vec<Instance>);
+pub(in crate::cli) type ReadyPlugin = (Transform, Setup, Vec<Instance>);
 
 impl Default for PluginOptions {
     fn default() -> Self {
@@ -67,7 +68,7 @@ impl PluginOptions {
     }
 
     /// Whether nothing was said.
-    pub(super) fn are_defaults(&self) -> bool {
+    pub(in crate::cli) fn are_defaults(&self) -> bool {
         self.config == "{}" && self.allow.is_empty() && self.http.is_none()
     }
 
@@ -75,7 +76,7 @@ impl PluginOptions {
     ///
     /// # Errors
     /// How the command ends, and why.
-    pub(super) async fn prepare(
+    pub(in crate::cli) async fn prepare(
         &self,
         file: &Path,
         requests: PluginRequests,
@@ -176,7 +177,7 @@ impl PluginRequests {
 ///
 /// # Errors
 /// If there are no standard streams.
-pub(super) fn parts(plugin: ReadyPlugin, source: Source, metrics: &Metrics) -> Result<Parts, String> {
+pub(in crate::cli) fn parts(plugin: ReadyPlugin, source: Source, metrics: &Metrics) -> Result<Parts, String> {
     let failed = |error: std::io::Error| format!("failed to open the standard streams: {error}");
     let out = sink::lines::stdout(Format::Jsonl, FatalWrite::AnyError, metrics.sink(PIPELINE, "stdout"))
         .map_err(failed)?;
@@ -194,7 +195,7 @@ pub(super) fn parts(plugin: ReadyPlugin, source: Source, metrics: &Metrics) -> R
 }
 
 /// What the end of the pipeline is to whoever typed the command.
-pub(super) fn outcome(ended: Ended) -> Result<(), String> {
+pub(in crate::cli) fn outcome(ended: Ended) -> Result<(), String> {
     match ended {
         Ended { ending: Ending::Failed(error), .. } => Err(error),
         Ended { given_up: Some(messages), .. } => {

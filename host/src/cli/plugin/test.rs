@@ -1,10 +1,10 @@
 //! `tidemill plugin test`: the tests of a plugin in its own language, and its recorded cases: what comes out of the
 //! component for `cases/NAME.in.jsonl` is compared with `cases/NAME.out.jsonl`, line by line.
 
-use super::plugin_build::{NotBuilt, PluginFolder, build, near, progress};
-use super::scratch::Scratch;
-use super::single_plugin::{AlonePlugin, PIPELINE, PluginOptions};
-use super::{Exit, answer, block_on, complain};
+use super::build::{NotBuilt, PluginFolder, build, near, progress};
+use super::single::{AlonePlugin, PIPELINE, PluginOptions};
+use crate::cli::scratch::Scratch;
+use crate::cli::{Exit, answer, block_on, complain};
 use crate::config::{DEAD_LETTER, FilePath, Format, Outputs};
 use crate::pipeline::{self, Parts, Persistence};
 use crate::plugin::PluginKind;
@@ -23,7 +23,7 @@ const INPUT: &str = ".in.jsonl";
 const MOST_DIFFERENT: usize = 20;
 
 #[derive(Debug, clap::Args)]
-pub(super) struct PluginTest {
+pub(in crate::cli) struct PluginTest {
     #[command(flatten)]
     folder: PluginFolder,
     /// Write what comes out into the cases, in the place of what was expected.
@@ -189,7 +189,7 @@ impl RecordedCase {
             durable: None,
         };
         let (line, _control) = pipeline::build(parts, &metrics);
-        super::single_plugin::outcome(line.run(|| ()).await)?;
+        super::single::outcome(line.run(|| ()).await)?;
         let read = |path: &Path| fs::read_to_string(path).map_err(failed);
         Ok(CaseOutcome {
             lines: lines(&read(&out)?),

@@ -7,12 +7,12 @@
 mod relay;
 mod shown;
 
-use super::plugin_build::{Built, NotBuilt, PluginFolder, build, progress};
-use super::scratch::Scratch;
-use super::single_plugin::PluginOptions;
-use super::{Exit, Recording, Speed, block_on, complain, free_port, replay};
+use super::build::{Built, NotBuilt, PluginFolder, build, progress};
+use super::single::PluginOptions;
 use crate::app::{AppError, Host, Settings};
 use crate::builtin;
+use crate::cli::scratch::Scratch;
+use crate::cli::{Exit, Recording, Speed, block_on, complain, free_port, replay};
 use crate::config::{
     Config, Endpoint, Outputs, Pipeline, Plugins, Server, SinkConfig, SlowPeer, WebSocketSink,
     WebSocketSource,
@@ -40,7 +40,7 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 const WAITING: usize = 4;
 
 #[derive(Debug, clap::Args)]
-pub(super) struct Dev {
+pub(in crate::cli) struct Dev {
     #[command(flatten)]
     folder: PluginFolder,
     /// The feed: the url of a WebSocket server, or a recording, which is played again and again. If none is named, the
@@ -55,7 +55,7 @@ pub(super) struct Dev {
 }
 
 impl Dev {
-    pub(super) fn execute(self, is_verbose: bool) -> Exit {
+    pub(in crate::cli) fn execute(self, is_verbose: bool) -> Exit {
         block_on(|shutdown| async move {
             match self.run(&shutdown, is_verbose).await {
                 Ok(()) => Exit::Success,

@@ -3,11 +3,12 @@
 
 mod measuring;
 
-use super::replay::Recording;
-use super::single_plugin::{AlonePlugin, PluginOptions, next_messages, read};
-use super::table::table;
-use super::{Exit, answer, block_on, complain, component, tell};
+use super::component;
+use super::single::{AlonePlugin, PluginOptions, next_messages, read};
 use crate::builtin;
+use crate::cli::replay::Recording;
+use crate::cli::table::table;
+use crate::cli::{Exit, answer, block_on, complain, tell};
 use crate::message::Message;
 use crate::plugin::version_of;
 use crate::shutdown::Shutdown;
@@ -25,7 +26,7 @@ const MOST_BYTES: usize = 256 << 20;
 const COMPARED_WITH: &str = "forward";
 
 #[derive(Debug, clap::Args)]
-pub(super) struct PluginBench {
+pub(in crate::cli) struct PluginBench {
     /// The plugin: a `.wasm` file, the folder of one, or the name of one that is built in.
     file: PathBuf,
     /// The messages: a recording, or a file with one a line; `.gz` is understood.
