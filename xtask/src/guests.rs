@@ -10,7 +10,7 @@ use crate::tools::{self, Fetch, Result, WASM_TARGET, cargo, root, run, say};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 use std::{env, fs, io};
-use tidemill_authoring::Project;
+use tidemill_authoring::{Effort, Project};
 
 /// Which guests.
 #[derive(Debug, clap::Args)]
@@ -193,7 +193,7 @@ fn foreign(out: &Path, language: Language, fetch: Fetch) -> Result<Option<String
             continue;
         }
         say(&format!("building the guest {name}"));
-        match language.project(&main).build(&tools, &say) {
+        match language.project(&main).build(Effort::Full, &tools, &say) {
             Ok(component) => {
                 let new = guest.with_extension("new");
                 fs::write(&new, component)?;
@@ -210,7 +210,7 @@ fn foreign(out: &Path, language: Language, fetch: Fetch) -> Result<Option<String
 /// # Errors
 /// It does not build.
 pub(crate) fn in_javascript(main: &Path) -> Result<std::result::Result<Vec<u8>, String>> {
-    match Language::JavaScript.project(main).build(&tools::kept(Fetch::Missing), &say) {
+    match Language::JavaScript.project(main).build(Effort::Full, &tools::kept(Fetch::Missing), &say) {
         Ok(component) => Ok(Ok(component)),
         Err(error) => tools::missing(&error).map(Err),
     }

@@ -60,7 +60,8 @@ mod tests {
     #[test]
     fn the_key_is_dialled_and_kept_alive() {
         let config = r#"{"url":"https://example.com/key","keep_alive":"30m"}"#;
-        let mut connector = ConnectorHarness::<ListenKey>::try_new(config).expect("it is right");
+        let mut connector =
+            ConnectorHarness::<ListenKey>::try_new(config).expect("it takes its configuration");
         assert_eq!(connector.tick_ms(), 1_800_000);
         connector.host.answers = Answers::by(|_| Ok(Response::new(200, r#"{"listenKey":"k1"}"#)));
         let dial = connector.before_connect(Dial::new("wss://example.com/ws")).expect("there is a key");

@@ -23,7 +23,7 @@ pub use create::{CreateError, check_name, create};
 pub use error::BuildError;
 pub use language::{Kind, Language};
 pub use mistake::Mistake;
-pub use project::{Project, ProjectError};
+pub use project::{Effort, Project, ProjectError};
 pub use tools::Tools;
 
 /// Whoever is told in a line what is being done now.

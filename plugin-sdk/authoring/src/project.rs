@@ -19,6 +19,15 @@ pub struct Project {
     pub(crate) sdk: PathBuf,
 }
 
+/// What a toolchain spends its time on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effort {
+    /// On a plugin that is small and fast.
+    Full,
+    /// On little more than it has to: somebody waits for what they have just changed.
+    Little,
+}
+
 /// Why a folder is not that of a plugin.
 #[derive(Debug, thiserror::Error)]
 pub enum ProjectError {
@@ -83,9 +92,14 @@ impl Project {
     ///
     /// # Errors
     /// A tool is missing and cannot be fetched, or the source does not compile.
-    pub fn build(&self, tools: &Tools, progress: Progress<'_>) -> Result<Vec<u8>, BuildError> {
+    pub fn build(
+        &self,
+        effort: Effort,
+        tools: &Tools,
+        progress: Progress<'_>,
+    ) -> Result<Vec<u8>, BuildError> {
         match self.language {
-            Language::Rust => rust::build(self, progress),
+            Language::Rust => rust::build(self, effort, progress),
             Language::JavaScript | Language::TypeScript => javascript::build(self, tools, progress),
             Language::Python => python::build(self, tools, progress),
             Language::Go => go::build(self, progress),

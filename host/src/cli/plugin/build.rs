@@ -7,7 +7,7 @@ use crate::plugin::{Inspection, Need, inspect};
 use std::fs;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
-use tidemill_authoring::{BuildError, Project, Tools};
+use tidemill_authoring::{BuildError, Effort, Project, Tools};
 
 /// What a tool says is shown up to so many lines, unless more is asked for.
 const MOST_LINES: usize = 40;
@@ -47,7 +47,7 @@ impl PluginBuild {
     pub(super) fn execute(self, is_verbose: bool) -> Exit {
         let built = self.folder.open().and_then(|(project, tools)| {
             let output = self.output.clone().unwrap_or_else(|| project.component());
-            let built = build(&project, &tools)?;
+            let built = build(&project, Effort::Full, &tools)?;
             write(&output, &built.wasm)?;
             Ok((output, built))
         });
@@ -86,14 +86,14 @@ pub(super) fn of_folder(folder: &Path) -> Result<Vec<u8>, NotBuilt> {
         return fs::read(&component)
             .map_err(|error| NotBuilt::of(format!("failed to read {}: {error}", component.display())));
     }
-    let built = build(&project, &tools)?;
+    let built = build(&project, Effort::Full, &tools)?;
     write(&component, &built.wasm)?;
     Ok(built.wasm)
 }
 
 /// Builds a plugin, telling what is done, and looks at what comes of it.
-pub(super) fn build(project: &Project, tools: &Tools) -> Result<Built, NotBuilt> {
-    let wasm = project.build(tools, &progress)?;
+pub(super) fn build(project: &Project, effort: Effort, tools: &Tools) -> Result<Built, NotBuilt> {
+    let wasm = project.build(effort, tools, &progress)?;
     let refused =
         |error: String, hint: Option<&str>| NotBuilt { error, hint: hint.map(str::to_owned), said: None };
     let inspection = inspect(project.name(), &wasm);

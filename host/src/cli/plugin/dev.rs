@@ -27,7 +27,7 @@ use shown::DevDisplay;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
-use tidemill_authoring::{Project, Tools};
+use tidemill_authoring::{Effort, Project, Tools};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -206,7 +206,8 @@ async fn build_whenever_saved(project: Project, tools: Tools, builds: mpsc::Send
             built_of = now.clone();
             let (project, tools) = (project.clone(), tools.clone());
             // What panics there was told by the panic.
-            if let Ok(built) = tokio::task::spawn_blocking(move || build(&project, &tools)).await
+            if let Ok(built) =
+                tokio::task::spawn_blocking(move || build(&project, Effort::Little, &tools)).await
                 && builds.send(built).await.is_err()
             {
                 return;

@@ -16,6 +16,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use tidemill_authoring::Effort;
 
 /// What the files of a case end in.
 const INPUT: &str = ".in.jsonl";
@@ -72,7 +73,7 @@ impl PluginTest {
         let (project, tools) = self.folder.open()?;
         project.test(&tools, &progress)?;
         let mut text = format!("the tests in {} pass\n", project.language().title());
-        let built = build(&project, &tools)?;
+        let built = build(&project, Effort::Full, &tools)?;
         if built.inspection.kind == Some(PluginKind::Connector) {
             text.push_str("a connector sees no messages, and has no cases\n");
             return Ok((text, Exit::Success));

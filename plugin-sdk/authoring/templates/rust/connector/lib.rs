@@ -34,7 +34,7 @@ mod tests {
 
     #[test]
     fn the_token_is_in_the_handshake() {
-        let mut connector = ConnectorHarness::<Token>::try_new(r#"{"token":"t0ken"}"#).expect("it is right");
+        let mut connector = ConnectorHarness::<Token>::try_new(r#"{"token":"t0ken"}"#).expect("it takes its configuration");
         let dial = connector.before_connect(Dial::new("wss://example.com/")).expect("it dials");
         assert_eq!(dial.header("authorization"), Some("Bearer t0ken"));
     }

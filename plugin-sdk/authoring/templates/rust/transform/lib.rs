@@ -66,7 +66,7 @@ mod tests {
 
     #[test]
     fn a_trade_says_what_it_was_worth() {
-        let mut plugin = Harness::<Trades>::try_new(r#"{"above":1}"#).expect("the configuration is right");
+        let mut plugin = Harness::<Trades>::try_new(r#"{"above":1}"#).expect("the plugin takes its configuration");
         let sent = plugin.process([
             r#"{"data":{"e":"trade","p":"2.5","q":"3"}}"#,
             r#"{"data":{"e":"trade","p":"2.5","q":"0.1"}}"#,
