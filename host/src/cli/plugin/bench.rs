@@ -28,6 +28,7 @@ const COMPARED_WITH: &str = "forward";
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct PluginBench {
     /// The plugin: a `.wasm` file, the folder of one, or the name of one that is built in.
+    #[arg(value_name = "PLUGIN")]
     file: PathBuf,
     /// The messages: a recording, or a file with one a line; `.gz` is understood.
     #[arg(long, value_name = "FILE")]

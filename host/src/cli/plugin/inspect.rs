@@ -11,6 +11,7 @@ use std::path::PathBuf;
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct PluginInspect {
     /// The plugin: a `.wasm` file, the folder of one, or the name of one that is built in.
+    #[arg(value_name = "PLUGIN")]
     file: PathBuf,
     /// Answer in JSON.
     #[arg(long)]

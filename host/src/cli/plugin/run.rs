@@ -21,6 +21,7 @@ const GRACE: Duration = Duration::from_secs(10);
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct PluginRun {
     /// The plugin: a `.wasm` file, the folder of one, or the name of one that is built in.
+    #[arg(value_name = "PLUGIN")]
     file: PathBuf,
     #[command(flatten)]
     options: PluginOptions,
