@@ -102,6 +102,9 @@ async function unbundled(esbuild, main, error) {
   if (builtinModules.includes(name)) {
     first.text = `${name} is a module of Node.js, and a plugin has no system: ${OFFERED}`;
     first.notes = [];
+  } else if (name !== undefined && name !== "." && name !== "..") {
+    first.text += `: it is not installed, which \`npm install ${name}\` does in the folder of the plugin`;
+    first.notes = [];
   }
   const { file, line, column } = first.location ?? {};
   const place = file === undefined ? "" : `${file}:${line}:${column + 1}: `;

@@ -128,6 +128,11 @@ fn what_browsers_and_node_have_is_told_with_what_to_write_instead() {
     refused("Buffer.from('x');", "error: plugin.js:14: a plugin has no Buffer: bytes are a Uint8Array");
     refused("require('fs');", "fs is a module of Node.js, and a plugin has no system");
 
+    refused(
+        "import('lodash');",
+        "Could not resolve \"lodash\": it is not installed, which `npm install lodash` does",
+    );
+
     // A name of the plugin's own, and one that is asked for first, is no such mistake.
     author.edit(
         "    const notional",
