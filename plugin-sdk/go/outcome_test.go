@@ -213,3 +213,19 @@ func TestSharesAreThoseOfTheHost(t *testing.T) {
 		}
 	}
 }
+
+func TestAConfigurationIsReadKeyByKey(t *testing.T) {
+	var config struct {
+		Above float64 `json:"above"`
+	}
+	read := func(text string) string {
+		if err := (&Setup{Config: []byte(text)}).DecodeConfig(&config); err != nil {
+			return err.Error()
+		}
+		return ""
+	}
+	same(t, "right", read(`{"above":2.5}`), "")
+	same(t, "value", config.Above, 2.5)
+	same(t, "unknown", read(`{"abov":1}`), `unknown field "abov"`)
+	same(t, "other", read(`{"above":"1"}`), `"above" is a string, and the plugin wants a float64`)
+}

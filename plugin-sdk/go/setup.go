@@ -1,7 +1,12 @@
 package plugin
 
 import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -53,6 +58,22 @@ type field struct {
 
 // mostOutputs is what 16 bits number, "default" among them.
 const mostOutputs = 1 << 16
+
+// DecodeConfig reads the configuration into the struct that to points to. A key that the struct does not
+// have is refused, and so is a value of another type.
+func (s *Setup) DecodeConfig(to any) error {
+	decoder := json.NewDecoder(bytes.NewReader(s.Config))
+	decoder.DisallowUnknownFields()
+	err := decoder.Decode(to)
+	var other *json.UnmarshalTypeError
+	if errors.As(err, &other) {
+		return fmt.Errorf("%q is a %s, and the plugin wants a %s", other.Field, other.Value, other.Type)
+	}
+	if err != nil {
+		return errors.New(strings.TrimPrefix(err.Error(), "json: "))
+	}
+	return nil
+}
 
 // Output names a way out beside "default".
 func (s *Setup) Output(name string) Output {

@@ -33,7 +33,7 @@ fn a_bigint_is_told_with_what_to_write_instead() {
 fn a_goroutine_that_is_left_running_is_told_with_its_line() {
     let to = "go func() { select {} }()\n\t\t\tif name";
     let error = fails_when_it_runs("go", "plugin.go", "if name", to);
-    assert!(error.contains("a goroutine that Process started at plugin.go:28 still runs"), "{error}");
+    assert!(error.contains("a goroutine that Process started at plugin.go:24 still runs"), "{error}");
     assert!(error.contains("sync.WaitGroup"), "{error}");
 }
 
@@ -76,6 +76,15 @@ fn a_plugin_in_go_that_is_never_made_is_not_built() {
 }
 
 #[test]
+fn a_key_that_a_configuration_in_go_does_not_have_is_refused() {
+    let author = Author::new("go", "plugin.go");
+    author.succeeds(&["plugin", "build", "fee"]);
+    let run = ["plugin", "run", "fee", "--config", r#"{"abov":1}"#, "--text", "{}"];
+    let told = text(&author.run(&run).stderr);
+    assert!(told.contains("init refused its configuration: unknown field \"abov\""), "{told}");
+}
+
+#[test]
 fn a_panic_in_go_is_one_line_of_the_log_with_its_place() {
     let author = Author::new("go", "plugin.go");
     author.edit(
@@ -86,7 +95,7 @@ fn a_panic_in_go_is_one_line_of_the_log_with_its_place() {
     let output = author.run(&["plugin", "run", "fee", "--text", input.lines().next().unwrap()]);
     let log = text(&output.stderr);
     let guest: Vec<_> = log.lines().filter(|line| line.contains(" guest: ")).collect();
-    let told = "panic: runtime error: index out of range [2] with length 0 (at plugin.go:29)";
+    let told = "panic: runtime error: index out of range [2] with length 0 (at plugin.go:25)";
     assert!(guest.len() == 1 && guest[0].contains(&format!("ERROR guest: {told} ")), "{log}");
     assert!(log.contains(&format!(r#""detail":"{told}; process: "#)), "{log}");
 }

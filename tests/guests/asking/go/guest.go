@@ -3,8 +3,6 @@
 package main
 
 import (
-	"bytes"
-	"encoding/json"
 	"fmt"
 	"strings"
 	"time"
@@ -21,9 +19,7 @@ type asked struct {
 func init() {
 	plugin.Export(func(setup *plugin.Setup) (plugin.Plugin, error) {
 		var config asked
-		decoder := json.NewDecoder(bytes.NewReader(setup.Config))
-		decoder.DisallowUnknownFields()
-		if err := decoder.Decode(&config); err != nil {
+		if err := setup.DecodeConfig(&config); err != nil {
 			return nil, err
 		}
 		return plugin.Func(config.ask), nil

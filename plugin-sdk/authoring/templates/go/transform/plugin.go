@@ -1,11 +1,7 @@
 // Keeps the trades that are worth more than `above`, with a field more: `notional`, what the trade was worth.
 package main
 
-import (
-	"encoding/json"
-
-	"tidemill.dev/plugin"
-)
+import "tidemill.dev/plugin"
 
 // config is what stands in `config` at the transform.
 type config struct {
@@ -15,7 +11,7 @@ type config struct {
 func init() {
 	plugin.Export(func(setup *plugin.Setup) (plugin.Plugin, error) {
 		var config config
-		if err := json.Unmarshal(setup.Config, &config); err != nil {
+		if err := setup.DecodeConfig(&config); err != nil {
 			return nil, err
 		}
 		// What is wanted of each message, and what may be changed in it.
