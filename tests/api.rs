@@ -12,7 +12,7 @@ use futures_util::SinkExt;
 use serde_json::{Value, json};
 use std::time::Instant;
 use tidemill_tests::host::{Folder, Host, PATIENCE};
-use tidemill_tests::peers::{Collector, Feed, dial, join};
+use tidemill_tests::peers::{Collector, Feed, dial};
 use tidemill_tests::pipelines::relay;
 use tidemill_tests::plugin;
 use tidemill_tests::sockets::text;
@@ -52,7 +52,7 @@ async fn a_pipeline_is_made_stopped_started_and_removed_while_another_goes_on() 
     let (status, answer) = json(&host, "POST", "/api/v1/pipelines", made.clone()).await;
     assert_eq!((status, &answer["state"]), (201, &json!("running")), "{answer}");
     let address = host.listening("websocket");
-    let (mut sender, mut receiver) = (dial(address, "/in").await, join(&host, address, "/out").await);
+    let (mut sender, mut receiver) = (dial(address, "/in").await, dial(address, "/out").await);
     sender.send(Message::text("2")).await.unwrap();
     assert_eq!(text(&mut receiver).await, "2");
     host.wait_until("it counts as delivered", |now| {

@@ -14,7 +14,7 @@ use std::process::{Command, Output};
 use std::sync::LazyLock;
 use tempfile::TempDir;
 use tidemill_tests::host::{Folder, Host, binary};
-use tidemill_tests::peers::{dial, join};
+use tidemill_tests::peers::dial;
 use tidemill_tests::pipelines::serve;
 use tidemill_tests::sockets::{stopped, text};
 use tidemill_tests::{is_to_skip, plugin, root, xtask_always};
@@ -111,7 +111,7 @@ async fn a_server_is_initialised_checked_and_run_in_an_empty_folder() {
     said(folder.path(), &["check"]);
     let host = run(folder.path(), &[]);
     let address = host.listening("websocket");
-    let (mut dashboard, mut device) = (join(&host, address, "/out").await, dial(address, "/in").await);
+    let (mut dashboard, mut device) = (dial(address, "/out").await, dial(address, "/in").await);
     for text in [r#"{"temperature":20}"#, "no JSON", r#"{"temperature":31.5}"#] {
         device.send(Message::text(text)).await.unwrap();
     }
@@ -145,7 +145,7 @@ async fn a_file_takes_over_from_a_built_in_plugin_which_takes_over_when_it_goes(
     let built_in = version(&folder.path("."), "notional");
     let host = folder.run(&serve(r#"{ plugin = "notional" }"#));
     let address = host.listening("websocket");
-    let (mut reader, mut writer) = (join(&host, address, "/out").await, dial(address, "/in").await);
+    let (mut reader, mut writer) = (dial(address, "/out").await, dial(address, "/in").await);
     let mut through = async |expected: &str| {
         writer.send(Message::text(r#"{"price":200,"qty":2}"#)).await.unwrap();
         assert_eq!(text(&mut reader).await, expected);

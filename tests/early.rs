@@ -7,7 +7,7 @@ use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 use tidemill_tests::host::{Folder, Host, PATIENCE};
-use tidemill_tests::peers::{Collector, Dialled, Feed, dial, join};
+use tidemill_tests::peers::{Collector, Dialled, Feed, dial};
 use tidemill_tests::plugin;
 use tidemill_tests::sockets::{close_code_at_the_end, text};
 use tokio::net::TcpListener;
@@ -105,7 +105,7 @@ async fn what_peers_send_before_the_source_of_their_path_is_open_waits_for_it() 
     state_of(&host, "early", "running").await;
     state_of(&host, "late", "waiting").await;
     let address = tokio::task::block_in_place(|| host.listening("websocket"));
-    let (mut left, mut stays) = (dial(address, "/shared").await, join(&host, address, "/shared").await);
+    let (mut left, mut stays) = (dial(address, "/shared").await, dial(address, "/shared").await);
     send(&mut left, &["1", "2"]).await;
     left.close(None).await.unwrap();
     // Its end was seen, and the sink counts it no more.

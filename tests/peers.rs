@@ -83,7 +83,7 @@ fn the_peer_dials(language: &str) {
         name = "p"
         source = { type = "websocket", mode = "server", path = "/in" }
         transforms = [{ plugin = "forward" }]
-        sinks = [{ type = "websocket", mode = "server", path = "/out", when_no_peers = "wait" }]
+        sinks = [{ type = "websocket", mode = "server", path = "/out" }]
         "#,
     );
     let address = host.listening("websocket");
@@ -172,7 +172,6 @@ fn the_peer_dials_over_tls(language: &str) {
         subprotocols = ["v2"]
         auth = { bearer = ["t-1"] }
         include_metadata = true
-        when_no_peers = "wait"
         "#,
     );
     let url = format!("wss://{}", host.listening("websocket"));

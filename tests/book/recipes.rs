@@ -7,7 +7,7 @@ use std::process::Command;
 use tidemill_tests::exchange::Door;
 use tidemill_tests::host::{Folder, Host, PATIENCE, binary};
 use tidemill_tests::pages::{Step, steps};
-use tidemill_tests::peers::{Collector, Dialled, Feed, dial, join, joined, local_address};
+use tidemill_tests::peers::{Collector, Dialled, Feed, dial};
 use tidemill_tests::plugin;
 use tidemill_tests::sockets::{close_code_at_the_end, closed, soon, text, until};
 use tokio_tungstenite::connect_async;
@@ -104,7 +104,6 @@ async fn a_device_gives_one_alert_a_minute() {
         matches!(connect_async(format!("ws://{address}/alerts")).await, Err(Error::Http(no)) if no.status() == 401)
     );
     let mut watcher = admitted(address, "/alerts").await;
-    joined(&host, local_address(&watcher)).await;
     let mut device = admitted(address, "/devices/a").await;
     for reading in [29, 31, 32] {
         say(&mut device, &format!("{{\"temperature\":{reading}}}")).await;
@@ -123,7 +122,7 @@ async fn a_chat_is_moderated() {
     let recipe = Recipe::new("chat");
     let (host, address) = recipe.serve();
     let mut ann = dial(address, "/chat?name=ann").await;
-    let mut bob = join(&host, address, "/chat?name=bob").await;
+    let mut bob = dial(address, "/chat?name=bob").await;
     for number in 0..6 {
         say(&mut ann, &format!(r#"{{"n":{number},"text":"1234-5678-9012-3456 or a@example.com"}}"#)).await;
     }

@@ -6,7 +6,7 @@ use futures_util::SinkExt;
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 use tidemill_tests::host::{Folder, Host};
-use tidemill_tests::peers::join;
+use tidemill_tests::peers::dial;
 use tidemill_tests::plugin;
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
@@ -184,7 +184,7 @@ async fn metadata_that_a_handshake_did_not_give_cannot_be_forged() {
     );
     let address = host.listening("websocket");
     host.wait_until("all listen", |now| now.count("tidemill_connections", &["state=\"listening\""]) == 3);
-    let mut reader = join(&host, address, "/out").await;
+    let mut reader = dial(address, "/out").await;
     let mut peer = knock(address, "/in?room=", Some("tok")).await.unwrap();
     let forged = r#"{"user":"admin","room":"vip","__meta_user":"x","__meta_event":"open","text":"hello"}"#;
     peer.send(Message::text(forged)).await.unwrap();

@@ -3,7 +3,7 @@
 use crate::drive::{QUICK, accept, accounted_for, closed, connects, pipeline, received, server, text};
 use futures_util::SinkExt;
 use tidemill_tests::host::{Folder, Host};
-use tidemill_tests::peers::{Collector, Feed, Received, dial, join};
+use tidemill_tests::peers::{Collector, Feed, Received, dial};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_tungstenite::WebSocketStream;
@@ -92,7 +92,7 @@ async fn what_a_peer_sends_to_a_sink_is_none_of_the_sinks_messages_and_too_much_
     let source = format!("url = \"{}\", {QUICK}", feed.url());
     let sink = "mode = \"server\", path = \"/out\", max_message_size = \"1KiB\"";
     let host = folder.run(&format!("[server]\nport = 0\n\n{}", pipeline(&source, sink)));
-    let mut reader = join(&host, host.listening("websocket"), "/out").await;
+    let mut reader = dial(host.listening("websocket"), "/out").await;
     says_too_much(&feed, &mut reader).await;
     counts_what_its_peer_has_said_apart(&host);
 }
@@ -142,7 +142,7 @@ async fn binary_stays_binary_and_text_text_in_both_roles() {
         pipeline("mode = \"server\", path = \"/in\"", "mode = \"server\", path = \"/out\"")
     ));
     let address = host.listening("websocket");
-    let mut reader = join(&host, address, "/out").await;
+    let mut reader = dial(address, "/out").await;
     let mut writer = dial(address, "/in").await;
     let sent = [Message::binary(vec![0xff, 0, 1]), Message::text("\u{2192}"), Message::binary(Vec::new())];
     for message in &sent {

@@ -4,7 +4,7 @@ use crate::drive::{QUICK, accept, accounted_for, closed, nobody, pipeline, recei
 use futures_util::SinkExt;
 use std::process::Command;
 use tidemill_tests::host::{Folder, Host, binary};
-use tidemill_tests::peers::{Collector, Feed, dial, join};
+use tidemill_tests::peers::{Collector, Feed, dial};
 use tidemill_tests::plugin;
 use tokio::net::TcpListener;
 use tokio_tungstenite::connect_async;
@@ -116,7 +116,7 @@ async fn peers_of_a_pipeline_that_fails_are_closed_with_1011() {
         "#,
     );
     let address = host.listening("websocket");
-    let (mut writer, mut reader) = (dial(address, "/in").await, join(&host, address, "/out").await);
+    let (mut writer, mut reader) = (dial(address, "/in").await, dial(address, "/out").await);
     writer.send(Message::text("not JSON")).await.unwrap();
     assert_eq!(closed(&mut writer).await.0, 1011);
     assert_eq!(closed(&mut reader).await.0, 1011);
@@ -130,7 +130,7 @@ async fn peers_of_a_host_that_stops_are_closed_with_1001() {
     let config = pipeline("mode = \"server\", path = \"/in\"", "mode = \"server\", path = \"/out\"");
     let host = folder.run(&format!("[server]\nport = 0\n\n{config}"));
     let address = host.listening("websocket");
-    let (mut writer, mut reader) = (join(&host, address, "/in").await, join(&host, address, "/out").await);
+    let (mut writer, mut reader) = (dial(address, "/in").await, dial(address, "/out").await);
     let stopping = tokio::task::spawn_blocking(move || host.stop());
     assert_eq!(closed(&mut writer).await.0, 1001);
     assert_eq!(closed(&mut reader).await.0, 1001);

@@ -4,7 +4,7 @@ use crate::site::{Site, class};
 use futures_util::SinkExt;
 use std::fs;
 use std::time::{Duration, Instant};
-use tidemill_tests::peers::{Collector, Dialled, Feed, Received, dial, join, joined, local_address};
+use tidemill_tests::peers::{Collector, Dialled, Feed, Received, dial};
 use tidemill_tests::sockets::{received, soon, text};
 use tokio_tungstenite::tungstenite::Message;
 
@@ -113,7 +113,7 @@ async fn peers_of_a_path_stay_where_other_endpoints_on_it_come_and_go() {
     let (a, b) = (server("a", "/x", ""), server("b", "/y", ""));
     let site = Site::default().run(&pipeline(&feed, &[a.clone(), b.clone()]));
     let address = site.host().listening("websocket");
-    let (mut x, mut y) = (join(site.host(), address, "/x").await, join(site.host(), address, "/y").await);
+    let (mut x, mut y) = (dial(address, "/x").await, dial(address, "/y").await);
     feed.text("1").await;
     assert_eq!((text(&mut x).await, text(&mut y).await), ("1".to_owned(), "1".to_owned()));
     // Another sink on the path of the first, and the first with other keys: nobody leaves.
@@ -122,7 +122,6 @@ async fn peers_of_a_path_stay_where_other_endpoints_on_it_come_and_go() {
         &[server("a", "/x", ", peer_buffer = 9"), b.clone(), server("c", "/x", "")],
     ))
     .await;
-    joined(site.host(), local_address(&x)).await;
     feed.text("2").await;
     assert_eq!((text(&mut x).await, text(&mut x).await), ("2".to_owned(), "2".to_owned()));
     site.change(&pipeline(&feed, &[b.clone(), server("c", "/x", "")])).await;
@@ -155,13 +154,12 @@ async fn peers_of_a_path_that_a_replaced_pipeline_has_before_and_after_wait_for_
     };
     let site = Site::default().run(&file("", ""));
     let address = site.host().listening("websocket");
-    let (mut sender, mut receiver) = (dial(address, "/in").await, join(site.host(), address, "/out").await);
+    let (mut sender, mut receiver) = (dial(address, "/in").await, dial(address, "/out").await);
     sender.send(Message::text("{\"n\":0}")).await.unwrap();
     assert_eq!(text(&mut receiver).await, "{\"n\":0}");
     for (round, extra) in [", codec = \"json\"", ", codec = \"text\"", ""].into_iter().enumerate() {
         let told = site.change(&file(extra, "")).await;
         assert_eq!(class(&told, "p"), "replaced", "{told}");
-        joined(site.host(), local_address(&receiver)).await;
         let sent = format!("{{\"n\":{}}}", round + 1);
         sender.send(Message::text(sent.clone())).await.unwrap();
         assert_eq!(text(&mut receiver).await, sent, "both connections are the same");
@@ -177,7 +175,6 @@ async fn peers_of_a_path_that_a_replaced_pipeline_has_before_and_after_wait_for_
 
 async fn sender_is_welcome(site: &Site, file: &str, receiver: &mut Dialled) {
     site.change(file).await;
-    joined(site.host(), local_address(receiver)).await;
     let address = site.host().listening("websocket");
     let mut sender = dial(address, "/in").await;
     sender.send(Message::text("again")).await.unwrap();

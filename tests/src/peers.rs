@@ -2,9 +2,8 @@
 //!
 //! They speak WebSocket by a library of their own choice of features, and read as fast as they can.
 
-use crate::host::{Host, LOOK_INTERVAL, PATIENCE};
+use crate::host::{LOOK_INTERVAL, PATIENCE};
 use futures_util::{SinkExt, StreamExt};
-use serde_json::Value;
 use std::net::SocketAddr;
 use std::time::Instant;
 use tokio::net::{TcpListener, TcpStream};
@@ -219,47 +218,6 @@ pub async fn dial(address: SocketAddr, path: &str) -> Dialled {
             Err(error) => panic!("{url} cannot be dialled: {error}"),
         }
     }
-}
-
-/// The same, once the peer gets what the path sends: its handshake is answered before it joins the endpoints.
-///
-/// # Panics
-/// If it does not in time.
-pub async fn join(host: &Host, address: SocketAddr, path: &str) -> Dialled {
-    let peer = dial(address, path).await;
-    joined(host, local_address(&peer)).await;
-    peer
-}
-
-/// Waits until every endpoint that listens on the path of the peer with this address counts it among its own.
-///
-/// # Panics
-/// If they do not in time.
-pub async fn joined(host: &Host, peer: SocketAddr) {
-    let peer = peer.to_string();
-    let has_joined = |row: &Value| {
-        let connections = row["connections"].as_array().into_iter().flatten();
-        connections.into_iter().any(|connection| connection["metadata"]["__meta_peer"] == peer)
-    };
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        let rows = host.endpoints();
-        let path = rows.iter().find(|row| has_joined(row)).map(|row| &row["address"]);
-        let of_path = |row: &&Value| row["state"] == "listening" && Some(&row["address"]) == path;
-        if path.is_some() && rows.iter().filter(of_path).all(has_joined) {
-            return;
-        }
-        assert!(Instant::now() < deadline, "{peer} has not joined: {rows:#?}");
-        tokio::time::sleep(LOOK_INTERVAL).await;
-    }
-}
-
-/// The address that a host knows a peer by.
-///
-/// # Panics
-/// If its socket is gone.
-pub fn local_address(peer: &Dialled) -> SocketAddr {
-    plain(peer.get_ref()).local_addr().expect("it is bound")
 }
 
 /// The socket of a connection without TLS.

@@ -216,10 +216,13 @@ impl Broadcast {
         published
     }
 
-    /// A new peer; the last messages are its first, if `replay` says so.
+    /// A new peer, unless it has joined; the last messages are its first, if `replay` says so.
     pub(super) fn join(&self, peer: u64) {
         let mut guard = self.lock();
         let state = &mut *guard;
+        if state.cursors.contains_key(&peer) {
+            return;
+        }
         let (start, end) = (state.replay.max(state.ring.start()), state.ring.end());
         let mut cursor = PeerCursor {
             mark: start,

@@ -1,7 +1,6 @@
 //! A peer's part in the endpoints of its route: what it is shown as there, the way to a source, what a sink's
 //! broadcast still has for it, and how it comes to be.
 
-use super::arrival::EarlyPlaces;
 use super::broadcast::{Broadcast, NextFrames};
 use super::route_member::{MemberRole, ReceivedChunk, RouteMember};
 use super::uptake::Uptake;
@@ -65,7 +64,7 @@ impl Membership {
     /// The peer joins an endpoint, and is a peer of its broadcast from here on.
     pub(super) fn join(
         member: RouteMember,
-        places: &mut EarlyPlaces,
+        peer: u64,
         shown: &Arc<OpenConnection>,
         origin: &Arc<Origin>,
         origin_there: Arc<Origin>,
@@ -78,7 +77,7 @@ impl Membership {
             MemberRole::Reply => (None, None),
         };
         if let Some(broadcast) = &broadcast {
-            places.join(broadcast);
+            broadcast.join(peer);
         }
         member.metrics.connect(ConnectOutcome::Connected);
         member.metrics.welcome(shown, origin);

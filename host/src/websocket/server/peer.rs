@@ -14,7 +14,7 @@
 
 mod joining;
 
-use super::arrival::{Arrival, EarlyPlaces};
+use super::arrival::{Arrival, RouteEntry};
 use super::chunk_reader::ChunkReader;
 use super::membership::{self, JoiningMember, Membership};
 use super::request::Handshake;
@@ -26,7 +26,6 @@ use crate::websocket::connection::{Connection, ConnectionEnd};
 use crate::websocket::drain::{CUT_TIMEOUT, StallTimer};
 use crate::websocket::keepalive::{Keepalive, KeepaliveAction};
 use crate::websocket::reply_queue::ReplyWriter;
-use futures_util::task::AtomicWaker;
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -43,21 +42,18 @@ pub(super) struct Peer {
     route: Arc<Route>,
     /// Given up once the connection has ended, and dropped once nothing of it waits for a pipeline.
     permit: Option<ConnectionPermit>,
-    id: u64,
+    entry: RouteEntry,
     address: SocketAddr,
     connection: Connection,
     handshake: Handshake,
     keepalive: Keepalive,
     /// For `__meta_connection`.
     name: String,
-    waker: Arc<AtomicWaker>,
     shown: Arc<OpenConnection>,
     generation: u64,
     members: Vec<Membership>,
     /// Endpoints whose greetings are being made.
     arriving: Vec<JoiningMember>,
-    /// What it has joined before its first turn.
-    places: EarlyPlaces,
     /// What is answered on this connection, if any of its sources is.
     replies: Option<ReplyWriter>,
     /// The member that was asked for frames last.
@@ -89,30 +85,25 @@ pub(super) struct Peer {
 
 impl Peer {
     pub(super) fn new(
-        Arrival { permit, handshake, places }: Arrival,
+        Arrival { permit, handshake, entry }: Arrival,
         connection: Connection,
         address: SocketAddr,
     ) -> Self {
         let route = permit.route().clone();
-        let id = places.peer();
-        let waker = Arc::new(AtomicWaker::new());
-        route.enter(id, waker.clone());
         let name = crate::websocket::upgrade::connection_id();
         Self {
             keepalive: Keepalive::new(&route.endpoint),
             route,
             permit: Some(permit),
-            id,
             address,
             connection,
             handshake,
-            shown: OpenConnection::new(&name, waker.clone()),
+            shown: OpenConnection::new(&name, entry.waker.clone()),
             name,
-            waker,
+            entry,
             generation: u64::MAX,
             members: Vec::new(),
             arriving: Vec::new(),
-            places,
             replies: None,
             turn: 0,
             greetings: Vec::new(),
@@ -144,7 +135,7 @@ impl Peer {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ConnectionEnd> {
-        self.waker.register(cx.waker());
+        self.entry.waker.register(cx.waker());
         self.look_again();
         let ending = match self.ending.clone() {
             Some(ending) => ending,
@@ -163,7 +154,7 @@ impl Peer {
             self.release_permit();
         }
         ready!(self.poll_closed(cx));
-        self.route.hung_up(self.id);
+        self.route.hung_up(self.entry.peer);
         ready!(delivered);
         self.count();
         Poll::Ready(ending)
@@ -234,7 +225,7 @@ impl Peer {
                 | ConnectionEnd::Idle
         );
         for membership in &mut self.members {
-            membership.part(self.id, &self.shown, reason);
+            membership.part(self.entry.peer, &self.shown, reason);
             if is_fault {
                 membership.metrics.show_error(&format!("peer {}: {ending}", self.address));
             }
@@ -257,7 +248,7 @@ impl Peer {
             replies.close(ending);
         }
         for membership in self.members.iter_mut().filter(|membership| membership.broadcast.is_some()) {
-            membership.part(self.id, &self.shown, Reason::PeerClosed);
+            membership.part(self.entry.peer, &self.shown, Reason::PeerClosed);
         }
     }
 
@@ -286,7 +277,7 @@ impl Peer {
                 None if is_given_up => {
                     self.stall = None;
                     for membership in self.members.iter_mut().filter(|membership| is_owed(membership)) {
-                        membership.part(self.id, &self.shown, Reason::Shutdown);
+                        membership.part(self.entry.peer, &self.shown, Reason::Shutdown);
                     }
                     self.retire(cx);
                     return Poll::Pending;
@@ -326,7 +317,7 @@ impl Peer {
                 let sent = greetings.iter().try_for_each(|greeting| self.connection.send(greeting));
                 sent.map_err(ConnectionEnd::from)?;
             } else if let Some(frames) =
-                membership::next_frames(cx, &mut self.members, &mut self.turn, self.id)?
+                membership::next_frames(cx, &mut self.members, &mut self.turn, self.entry.peer)?
             {
                 self.connection.send_frames(frames).map_err(ConnectionEnd::from)?;
             } else {
@@ -339,7 +330,7 @@ impl Peer {
 
     /// The connection takes nothing more now.
     fn poll_blocked(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ConnectionEnd>> {
-        membership::poll_blocked(cx, &self.members, self.id, &self.connection)
+        membership::poll_blocked(cx, &self.members, self.entry.peer, &self.connection)
     }
 
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<ConnectionEnd> {
@@ -467,9 +458,8 @@ impl Peer {
 impl Drop for Peer {
     fn drop(&mut self) {
         for membership in &mut self.members {
-            membership.part(self.id, &self.shown, Reason::Shutdown);
+            membership.part(self.entry.peer, &self.shown, Reason::Shutdown);
         }
         self.release();
-        self.route.exit(self.id);
     }
 }

@@ -16,6 +16,7 @@ use super::request::Handshake;
 use super::route_member::{MemberRole, RouteMember};
 use crate::config::{Endpoint, PathPattern, Redacted};
 use crate::connections::EndpointState;
+use crate::reason::Reason;
 use crate::telemetry::RateLimit;
 use futures_util::task::AtomicWaker;
 use std::collections::BTreeMap;
@@ -132,6 +133,8 @@ struct RoutePeer {
     waker: Arc<AtomicWaker>,
     /// Its connection is closed, while messages of it still wait for a pipeline.
     has_hung_up: bool,
+    /// What was joined for it before its task had a turn: what is published until then is for it.
+    early: Vec<Arc<Broadcast>>,
 }
 
 impl RouteState {
@@ -160,6 +163,8 @@ pub(super) struct Roster {
     pub(super) closing: Option<RouteClosing>,
     /// Whether what peers send is not read before a source is open that is to be.
     pub(super) expects_source: bool,
+    /// What was joined for the peer since it looked last.
+    pub(super) early: Vec<Arc<Broadcast>>,
 }
 
 /// How the peers of a route without endpoints are to go.
@@ -312,6 +317,12 @@ impl Route {
         state.next_id += 1;
         let id = state.next_id;
         member.id = id;
+        if let Some(broadcast) = member.ungreeted_sink() {
+            for (peer, known) in state.peers.iter_mut().filter(|(_, known)| !known.has_hung_up) {
+                broadcast.join(*peer);
+                known.early.push(broadcast.clone());
+            }
+        }
         state.members.push(member);
         state.closing = None;
         self.changed(&state);
@@ -392,17 +403,11 @@ impl Route {
         self.generation.load(Ordering::Acquire)
     }
 
-    /// The broadcasts of the sinks that peers join without a greeting.
-    pub(super) fn ungreeted_sinks(&self) -> Vec<Arc<Broadcast>> {
-        let state = self.lock();
-        let ungreeted =
-            state.members.iter().filter(|member| member.is_started && member.on_connect.is_empty());
-        ungreeted.filter_map(RouteMember::broadcast).cloned().collect()
-    }
-
     /// Who is here now for peers, and what that means for one.
-    pub(super) fn roster(&self) -> Roster {
-        let state = self.lock();
+    pub(super) fn roster(&self, peer: u64) -> Roster {
+        let mut state = self.lock();
+        let early =
+            state.peers.get_mut(&peer).map(|peer| std::mem::take(&mut peer.early)).unwrap_or_default();
         let started = state.members.iter().filter(|member| member.is_started);
         let members: Vec<_> = started.cloned().collect();
         let is_source = |member: &RouteMember| matches!(member.end, MemberRole::Source { .. });
@@ -410,6 +415,7 @@ impl Route {
         Roster {
             members,
             closing: state.closing,
+            early,
             expects_source: state.closing.is_none() && self.expected.has_source(&self.pattern, has_source),
         }
     }
@@ -417,7 +423,9 @@ impl Route {
     /// Adds a peer, whose task is woken when the route changes.
     pub(super) fn enter(&self, peer: u64, waker: Arc<AtomicWaker>) {
         let mut state = self.lock();
-        state.peers.insert(peer, RoutePeer { waker, has_hung_up: false });
+        let early: Vec<_> = state.members.iter().filter_map(RouteMember::ungreeted_sink).cloned().collect();
+        early.iter().for_each(|broadcast| broadcast.join(peer));
+        state.peers.insert(peer, RoutePeer { waker, has_hung_up: false, early });
         let expecting = std::mem::take(&mut state.expecting);
         drop(state);
         expecting.into_iter().for_each(Waker::wake);
@@ -438,7 +446,9 @@ impl Route {
     /// Removes a peer.
     pub(super) fn exit(&self, peer: u64) {
         let mut state = self.lock();
-        state.peers.remove(&peer);
+        if let Some(RoutePeer { early, .. }) = state.peers.remove(&peer) {
+            early.iter().for_each(|broadcast| broadcast.leave(peer, Reason::PeerClosed));
+        }
         state.wake_if_deserted();
     }
 

@@ -67,11 +67,11 @@ impl RouteMember {
         }
     }
 
-    /// Of a sink.
-    pub(super) fn broadcast(&self) -> Option<&Arc<Broadcast>> {
+    /// Of a sink that peers join without a greeting.
+    pub(super) fn ungreeted_sink(&self) -> Option<&Arc<Broadcast>> {
         match &self.end {
-            MemberRole::Sink(broadcast) => Some(broadcast),
-            MemberRole::Source { .. } | MemberRole::Reply => None,
+            MemberRole::Sink(broadcast) if self.on_connect.is_empty() => Some(broadcast),
+            _ => None,
         }
     }
 

@@ -7,6 +7,7 @@ use crate::message::metadata::{self, Origin};
 use crate::reason::Reason;
 use crate::websocket::close_code;
 use crate::websocket::connection::ConnectionEnd;
+use crate::websocket::server::broadcast::Broadcast;
 use crate::websocket::server::membership::{JoiningMember, Membership};
 use crate::websocket::server::route::Roster;
 use crate::websocket::server::route_member::{MemberRole, RouteMember};
@@ -21,7 +22,7 @@ impl Peer {
             return;
         }
         self.generation = generation;
-        let Roster { members, closing, expects_source } = self.route.roster();
+        let Roster { members, closing, expects_source, early } = self.route.roster(self.entry.peer);
         self.closing = closing;
         let was_early = std::mem::replace(&mut self.is_early, expects_source);
         let is_there = |id: u64| members.iter().any(|member| member.id == id);
@@ -37,6 +38,7 @@ impl Peer {
             if was_early && !expects_source {
                 self.join_afterwards(members);
             }
+            self.leave_rest(&early);
             return;
         }
         for member in members {
@@ -51,7 +53,19 @@ impl Peer {
                 self.arriving.push(JoiningMember::new(member));
             }
         }
-        self.places.leave();
+        self.leave_rest(&early);
+    }
+
+    /// Leaves the broadcasts that were joined for it and that it does not take part in.
+    fn leave_rest(&self, early: &[Arc<Broadcast>]) {
+        for broadcast in early {
+            let is_this = |joined: &Membership| {
+                joined.broadcast.as_ref().is_some_and(|joined| Arc::ptr_eq(joined, broadcast))
+            };
+            if !self.members.iter().any(is_this) {
+                broadcast.leave(self.entry.peer, Reason::PeerClosed);
+            }
+        }
     }
 
     /// Its connection has ended, and what it had sent is for the sources that have come since.
@@ -63,7 +77,7 @@ impl Peer {
             }
             self.join(member, Vec::new());
             if let Some(membership) = self.members.last_mut() {
-                membership.part(self.id, &self.shown, Reason::PeerClosed);
+                membership.part(self.entry.peer, &self.shown, Reason::PeerClosed);
             }
         }
     }
@@ -96,7 +110,7 @@ impl Peer {
             }
             _ => origin.clone(),
         };
-        self.members.push(Membership::join(member, &mut self.places, &self.shown, &origin, origin_there));
+        self.members.push(Membership::join(member, self.entry.peer, &self.shown, &origin, origin_there));
         self.members.shrink_to_fit();
         self.greetings.extend(greetings);
         self.chunk.follow(&self.members);
@@ -111,7 +125,7 @@ impl Peer {
             if !membership.is_leaving || membership.poll_rest(cx).is_pending() || membership.is_owed(false) {
                 return true;
             }
-            membership.part(self.id, &self.shown, Reason::PeerClosed);
+            membership.part(self.entry.peer, &self.shown, Reason::PeerClosed);
             false
         });
         self.chunk.follow(&self.members);
