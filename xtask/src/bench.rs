@@ -172,11 +172,20 @@ impl Site {
         finish(&mut build)?;
         let mut has_javascript = false;
         if !args.references {
-            let plugins = target.join("plugins");
-            finish(Command::new(&executable).args(["plugins", "-o"]).arg(&plugins))?;
+            let all = target.join("plugins");
+            finish(Command::new(&executable).args(["plugins", "-o"]).arg(&all))?;
+            // A host loads all that is in its folder.
+            let plugins = work.join("plugins");
+            for pipeline in ["forward", "notional"] {
+                let (folder, name) = (plugins.join(pipeline), format!("{pipeline}.wasm"));
+                fs::create_dir_all(&folder)?;
+                fs::copy(all.join(&name), folder.join(&name))?;
+            }
             match guests::in_javascript(&root.join("benches/javascript/plugin.js"))? {
                 Ok(component) => {
-                    fs::write(plugins.join("notional-javascript.wasm"), component)?;
+                    let folder = plugins.join("javascript");
+                    fs::create_dir_all(&folder)?;
+                    fs::write(folder.join("javascript.wasm"), component)?;
                     has_javascript = true;
                 }
                 Err(missing) => eprintln!("the plugin in JavaScript is left out: {missing}"),

@@ -218,7 +218,8 @@ impl Matrix {
 
 /// The host's configuration files, by name.
 pub(super) fn configurations(plugins: &Path, cache: &Path) -> [(&'static str, String); 4] {
-    let configuration = |transform: &str| {
+    let configuration = |folder: &str, transform: &str| {
+        let plugins = plugins.join(folder);
         format!(
             r#"[plugins]
 dir = {plugins:?}
@@ -238,11 +239,12 @@ url = "${{SNK}}"
 "#
         )
     };
-    let plugin = |name: &str| configuration(&format!("\n[[pipelines.transforms]]\nplugin = \"{name}\"\n"));
+    let plugin =
+        |name: &str| configuration(name, &format!("\n[[pipelines.transforms]]\nplugin = \"{name}\"\n"));
     [
-        ("bare.toml", configuration("")),
+        ("bare.toml", configuration("forward", "")),
         ("forward.toml", plugin("forward")),
         ("notional.toml", plugin("notional")),
-        ("javascript.toml", plugin("notional-javascript")),
+        ("javascript.toml", plugin("javascript")),
     ]
 }
