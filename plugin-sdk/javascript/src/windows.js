@@ -65,25 +65,30 @@ class Windows {
    */
   add(key, timeMs, value, receivedUs = 0) {
     if (!(Math.abs(timeMs) <= MOST_MS)) throw new RangeError(`the time ${timeMs} is out of range`);
+    if (this.#joinsOnly(key, timeMs, value, receivedUs)) return [];
     const closed = [];
     const series = this.#hear(key, closed);
-    if (this.#idleCloseUs > 0 && series.open.length > 0 && receivedUs - series.receivedUs >= this.#idleCloseUs) {
-      this.#close(key, series, () => true, closed);
-    }
-    series.receivedUs = receivedUs;
-    const time = Math.floor(timeMs);
-    const places = this.#kind.places(time, series);
-    if (places.length === 0) {
-      this.late++;
-    } else {
-      this.#close(key, series, (window) => time >= window.end + this.#latenessMs, closed);
-      for (const [start, end] of this.#kind.places(time, series)) {
-        const window = this.#kind.window(series.open, start, end, this.#initial);
-        const total = this.#add(window.value, value);
-        if (total !== undefined) window.value = total;
+    try {
+      if (this.#idleCloseUs > 0 && series.open.length > 0 && receivedUs - series.receivedUs >= this.#idleCloseUs) {
+        this.#close(key, series, () => true, closed);
       }
+      series.receivedUs = receivedUs;
+      const time = Math.floor(timeMs);
+      const places = this.#kind.places(time, series);
+      if (places.length === 0) {
+        this.late++;
+      } else {
+        this.#close(key, series, (window) => time >= window.end + this.#latenessMs, closed);
+        for (const [start, end] of this.#kind.places(time, series)) {
+          const window = this.#kind.window(series.open, start, end, this.#initial);
+          const total = this.#add(window.value, value);
+          if (total !== undefined) window.value = total;
+        }
+      }
+    } finally {
+      // Also where `add` throws, which costs its message alone.
+      (series.open.length > 0 ? this.#active : this.#quiet).set(key, series);
     }
-    (series.open.length > 0 ? this.#active : this.#quiet).set(key, series);
     return closed;
   }
 
@@ -149,6 +154,25 @@ class Windows {
     }
   }
 
+  /** What happens most often, in few steps: a value of the one window that is open of its key. Says whether it was one. */
+  #joinsOnly(key, timeMs, value, receivedUs) {
+    const series = this.#kind.isApart ? this.#active.get(key) : undefined;
+    if (series === undefined || series.open.length !== 1) return false;
+    const window = series.open[0];
+    if (!(window.start <= timeMs && timeMs < window.end)) return false;
+    if (this.#idleCloseUs > 0 && receivedUs - series.receivedUs >= this.#idleCloseUs) return false;
+    if (series.turn !== this.#turn) {
+      // It is heard of last now.
+      this.#active.delete(key);
+      this.#active.set(key, series);
+      series.turn = ++this.#turn;
+    }
+    series.receivedUs = receivedUs;
+    const total = this.#add(window.value, value);
+    if (total !== undefined) window.value = total;
+    return true;
+  }
+
   /** Takes a key out of its place, for it is to stand behind all others; of a new one makes room first. */
   #hear(key, closed) {
     let series = this.#active.get(key) ?? this.#quiet.get(key);
@@ -195,6 +219,8 @@ class Sized {
     if (slide > size) throw new TypeError("slide is longer than size: some values would count nowhere");
     this.size = size;
     this.slide = slide;
+    /** Whether a time is in one window alone. */
+    this.isApart = slide === size;
   }
 
   /** The windows of a time that are not closed yet, as `[start, end]`. */
@@ -218,6 +244,9 @@ class Sized {
 
 /** Sessions. */
 class Gapped {
+  /** A value makes its session longer. */
+  isApart = false;
+
   constructor(gap, merge) {
     this.gap = gap;
     this.merge = merge;

@@ -19,6 +19,31 @@ test("tumbling windows are half-open, aligned to the epoch, and closed by the ti
   assert.deepEqual(windows.closeAll(), []);
 });
 
+test("a value of the window that is open makes its key the one that was heard of last", () => {
+  const windows = tumbling({ ...sum, size: 10, maxKeys: 2 });
+  windows.add("a", 1, 1);
+  windows.add("b", 1, 2);
+  windows.add("a", 2, 4);
+  assert.deepEqual(shown(windows.add("c", 1, 8)), ["b 0..10 2 open"]);
+  assert.deepEqual(shown(windows.closeAll()), ["a 0..10 5 open", "c 0..10 8 open"]);
+});
+
+test("a value that cannot be added costs its message alone", () => {
+  const refusing = {
+    initial: () => 0,
+    add(total, value) {
+      if (value < 0) throw new Error("negative");
+      return total + value;
+    },
+  };
+  for (const windows of [tumbling({ ...refusing, size: 10 }), sliding({ ...refusing, size: 10, slide: 5 })]) {
+    windows.add("a", 6, 1);
+    assert.throws(() => windows.add("a", 7, -1), /negative/);
+    windows.add("a", 8, 2);
+    assert.ok(shown(windows.closeAll()).every((window) => / 3 open$/.test(window)));
+  }
+});
+
 test("windows before the epoch are aligned, too", () => {
   const windows = tumbling({ ...sum, size: 10 });
   windows.add("a", -1, 1);
