@@ -221,9 +221,9 @@ async fn a_stop_that_gives_up_what_waits_for_a_plugin_lets_nothing_pass_that_cam
     assert_eq!(scene.receive(1).await, ["before"]);
     scene.stop(PATIENCE).await;
     scene.until("tidemill_messages_dropped_total reason=\"shutdown\"", |dropped| dropped == 1).await;
-    // A version that comes now is taken, and works: what was given up before it makes the difference.
+    // What comes now with another configuration is taken, and works: what was given up before it makes the difference.
     let swapped =
-        scene.swap(moody(), "{}").await.await.expect("it is answered while the source is waited for");
+        scene.swap(moody(), "{ }").await.await.expect("it is answered while the source is waited for");
     assert!(swapped.outcome.is_ok(), "{swapped:?}");
     assert_eq!(scene.metric("tidemill_plugin_paused"), 0);
     late.push(SourceChunk { messages: texts(["late", "later"]), ..SourceChunk::default() });

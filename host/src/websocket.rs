@@ -38,7 +38,7 @@ pub use server::accept::{Accepted, Admission, AdmissionResult, HandshakeFailure,
 pub use server::broadcast::{Broadcast, Published, Readiness};
 pub use server::listen_error::ListenError;
 pub use server::listener_registry::{PendingAgreements, PendingReconfiguration};
-pub use server::listeners::Listeners;
+pub use server::listeners::{Expecting, Listeners};
 pub use server::registration::Registration;
 pub use server::request::Handshake;
 pub use server::ring::OutgoingFrame;

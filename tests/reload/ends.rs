@@ -3,9 +3,11 @@
 use crate::site::{Site, class};
 use futures_util::SinkExt;
 use std::fs;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tidemill_tests::peers::{Collector, Dialled, Feed, Received, dial};
-use tidemill_tests::sockets::{received, soon, text};
+use tidemill_tests::sockets::{received, soon, text, until};
 use tokio_tungstenite::tungstenite::Message;
 
 fn pipeline(feed: &Feed, sinks: &[String]) -> String {
@@ -170,6 +172,61 @@ async fn peers_of_a_path_that_a_replaced_pipeline_has_before_and_after_wait_for_
     assert_eq!(close(&mut sender).await.1, 1001);
     assert!(tokio_tungstenite::connect_async(format!("ws://{address}/in")).await.is_err());
     sender_is_welcome(&site, &file("", ""), &mut receiver).await;
+    site.stop().await;
+}
+
+/// What is read for the source that goes is for that alone, and what comes then waits for the next.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_that_sends_on_while_its_pipeline_is_replaced_loses_and_doubles_nothing() {
+    let file = |idle_s: usize| {
+        format!(
+            r#"
+            [server]
+            port = 0
+            [[pipelines]]
+            name = "p"
+            source = {{ type = "websocket", mode = "server", path = "/in" }}
+            [[pipelines.sinks]]
+            type = "file"
+            path = "all.txt"
+            [[pipelines.sinks]]
+            type = "websocket"
+            mode = "server"
+            path = "/out"
+            idle_timeout = "{idle_s}s"
+            "#
+        )
+    };
+    let site = Site::default().run(&file(60));
+    let address = site.host().listening("websocket");
+    let mut sender = dial(address, "/in").await;
+    let is_over = Arc::new(AtomicBool::new(false));
+    let sending = {
+        let is_over = is_over.clone();
+        tokio::spawn(async move {
+            let mut sent = 0;
+            while !is_over.load(Ordering::Relaxed) {
+                for _ in 0..16 {
+                    sender.feed(Message::text(format!("{sent}"))).await.unwrap();
+                    sent += 1;
+                }
+                soon(sender.flush()).await.unwrap();
+                tokio::task::yield_now().await;
+            }
+            soon(sender.close(None)).await.unwrap();
+            sent
+        })
+    };
+    for round in 1..=20 {
+        let told = site.change(&file(60 + round)).await;
+        assert_eq!(class(&told, "p"), "replaced", "{told}");
+    }
+    is_over.store(true, Ordering::Relaxed);
+    let sent: usize = sending.await.unwrap();
+    let taken = || fs::read_to_string(site.path("all.txt")).unwrap();
+    until(|| taken().lines().count() >= sent).await;
+    let expected: Vec<_> = (0..sent).map(|number| number.to_string()).collect();
+    assert!(taken().lines().eq(expected.iter().map(String::as_str)), "each once, in order");
     site.stop().await;
 }
 

@@ -177,6 +177,13 @@ impl Connection {
         self.hold.iter().flat_map(|hold| hold.messages())
     }
 
+    /// Forgets those messages: somebody has them.
+    pub(super) fn clear_held(&mut self) {
+        if let Some(hold) = &mut self.hold {
+            hold.clear();
+        }
+    }
+
     /// Reads on while messages are held back, once that lasts and as far as a hold may go, so that pings are
     /// answered and the end is seen. Ready once the connection has ended: what was read of it before, and
     /// then how it ended, is there for [`Self::poll_receive`].

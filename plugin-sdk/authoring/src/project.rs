@@ -132,12 +132,6 @@ impl Project {
         self.folder.join(format!("{}.wasm", self.name))
     }
 
-    /// Whether its component is there, and no older than its sources.
-    pub fn is_built(&self) -> bool {
-        let built = fs::metadata(self.component()).and_then(|metadata| metadata.modified());
-        built.is_ok_and(|built| self.sources().iter().all(|(_, changed)| *changed <= built))
-    }
-
     /// Its sources with the times at which they were changed: the plugin has to be built again when they are others.
     /// Files of another kind, its tests, and what builds write themselves are none; what cannot be read is left out.
     pub fn sources(&self) -> Vec<(PathBuf, SystemTime)> {
@@ -214,20 +208,5 @@ mod tests {
         let found: Vec<_> = project.sources().into_iter().map(|(path, _)| path).collect();
         let folder = folder.canonicalize().expect("it is there");
         assert_eq!(found, sources.map(|name| folder.join(name)));
-    }
-
-    #[test]
-    fn a_component_that_is_older_than_a_source_is_not_built() {
-        let folder = tempfile::tempdir().expect("there is room");
-        let source = folder.path().join("plugin.c");
-        fs::write(&source, "").expect("it can be written");
-        let project = Project::open(folder.path()).expect("it is a plugin's");
-        assert!(!project.is_built());
-        fs::write(project.component(), "").expect("it can be written");
-        assert!(project.is_built());
-        let later = SystemTime::now() + std::time::Duration::from_secs(60);
-        let file = fs::File::options().write(true).open(&source).expect("it is there");
-        file.set_modified(later).expect("it can be set");
-        assert!(!project.is_built());
     }
 }

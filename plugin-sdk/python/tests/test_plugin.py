@@ -220,6 +220,13 @@ class Plugins(unittest.TestCase):
         with self.assertRaisesRegex(TypeError, "derives from Plugin"):
             export(dict)  # type: ignore[arg-type]
 
+        class Late(Plugin):
+            async def process(self, message: Message, out: Out) -> None:  # type: ignore[override]
+                out.forward()
+
+        with self.assertRaisesRegex(TypeError, "Late.process is async, and nothing waits for it: write `def process`"):
+            export(Late)
+
     def test_what_is_raised_says_where_in_the_files_of_the_plugin(self) -> None:
         def wrong(message: Message, out: Out) -> None:
             raise KeyError("no")

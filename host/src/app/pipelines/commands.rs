@@ -114,11 +114,16 @@ impl Pipelines {
 
     /// Tells a pipeline to stop, whatever it does.
     pub(super) fn stop(&mut self, index: usize, deadline: Instant) {
+        self.ends.listeners().expect_no_more(&self.all[index].config.name);
+        self.stop_expecting(index, deadline);
+    }
+
+    /// The same of one whose endpoints are still expected, or those of the one that takes its place.
+    pub(super) fn stop_expecting(&mut self, index: usize, deadline: Instant) {
         let managed = &mut self.all[index];
         managed.revival = Revival::None;
         managed.is_booting = false;
         managed.is_new = false;
-        self.ends.listeners().expect_no_more(&managed.config.name);
         match std::mem::replace(&mut managed.phase, PipelinePhase::Stopping) {
             PipelinePhase::Up { control, .. } => {
                 self.tell(&control, Control::Stop { deadline });

@@ -149,8 +149,9 @@ impl Pipelines {
             return;
         }
         self.all[index].is_returning = true;
-        self.stop(index, Instant::now() + self.grace);
+        // Before its source leaves: until then that one reads on.
         self.ends.listeners().expect(next);
+        self.stop_expecting(index, Instant::now() + self.grace);
     }
 
     /// Adds a pipeline whose stages are made and whose ends are open. Says whether it could be.
@@ -160,7 +161,8 @@ impl Pipelines {
         config: &Arc<config::Pipeline>,
         start: PreparedStart,
     ) -> bool {
-        let PreparedStart { made, kept, ends, connectors } = start;
+        let PreparedStart { made, kept, ends, connectors, expecting } = start;
+        expecting.keep();
         if self.find(&config.name).is_some() {
             self.retire(made.stages);
             return false;

@@ -17,6 +17,7 @@ use crate::pipeline::{DeadLetterUpdate, SinkUpdate, StageUpdate};
 use crate::plugin::{HostState, Plugin, Setup};
 use crate::store::Store;
 use crate::telemetry::Metrics;
+use crate::websocket::Expecting;
 use futures_util::future::join_all;
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -91,6 +92,7 @@ pub(in crate::app) struct PreparedStart {
     pub(in crate::app) kept: Kept,
     pub(in crate::app) ends: Box<OpenedEnds>,
     pub(in crate::app) connectors: Arc<[Connector]>,
+    pub(in crate::app) expecting: Expecting,
 }
 
 impl Preparation {
@@ -277,8 +279,11 @@ impl Preparation {
             (MadePipeline::Nothing, _) => Ok(PreparedPipeline::Late(late)),
             (MadePipeline::Start(made), _) => {
                 let (made, kept) = *made;
+                // What peers send is not read before it starts, however soon they find its path open.
+                let expecting = self.ends.listeners().expecting(&next);
                 let ends = Box::new(self.ends.open(&next, kept.position.clone(), &connectors).await?);
-                Ok(PreparedPipeline::Start(Box::new(PreparedStart { made, kept, ends, connectors })))
+                let start = PreparedStart { made, kept, ends, connectors, expecting };
+                Ok(PreparedPipeline::Start(Box::new(start)))
             }
             (MadePipeline::Update(stages), before) => {
                 let (sinks, dead_letter) = match before {

@@ -77,17 +77,12 @@ fn open(folder: &Path) -> Result<(Project, Tools), NotBuilt> {
     Ok((project, Tools::of_user().map_err(NotBuilt::from)?))
 }
 
-/// The component of the plugin in a folder, which is built and written there first if it is missing or older than its
-/// sources.
+/// The component of the plugin in a folder, which is built and written there first: the times of files do not tell
+/// whether a component is of them.
 pub(super) fn of_folder(folder: &Path) -> Result<Vec<u8>, NotBuilt> {
     let (project, tools) = open(folder)?;
-    let component = project.component();
-    if project.is_built() {
-        return fs::read(&component)
-            .map_err(|error| NotBuilt::of(format!("failed to read {}: {error}", component.display())));
-    }
     let built = build(&project, Effort::Full, &tools)?;
-    write(&component, &built.wasm)?;
+    write(&project.component(), &built.wasm)?;
     Ok(built.wasm)
 }
 
@@ -152,6 +147,10 @@ fn write(file: &Path, wasm: &[u8]) -> Result<(), NotBuilt> {
 }
 
 fn replace(file: &Path, wasm: &[u8]) -> io::Result<()> {
+    // A device, a pipe: nothing that another file may take the place of.
+    if fs::metadata(file).is_ok_and(|there| !there.is_file()) {
+        return fs::File::options().write(true).open(file)?.write_all(wasm);
+    }
     let name = file.file_name().ok_or(io::ErrorKind::InvalidFilename)?.to_string_lossy();
     let partial = file.with_file_name(format!(".{name}.partial"));
     let written = fs::File::create(&partial).and_then(|mut to| to.write_all(wasm));

@@ -16,7 +16,7 @@ pub(super) fn name(path: &Path) -> String {
     }
 }
 
-/// The component. That of a folder is built first, if it is missing or older than its sources.
+/// The component. That of a folder is built first.
 pub(super) fn read(path: &Path) -> Result<Vec<u8>, String> {
     let built_in = path.to_str().and_then(builtin::plugin);
     if path.is_dir() {

@@ -79,6 +79,12 @@ impl Hold {
         Some(payload)
     }
 
+    /// Forgets the messages: somebody has them.
+    pub(super) fn clear(&mut self) {
+        self.messages.clear();
+        self.bytes = 0;
+    }
+
     /// The messages that were read in it, in order.
     pub(super) fn messages(&self) -> &VecDeque<Payload> {
         &self.messages

@@ -117,6 +117,16 @@ impl ChunkReader {
         rest
     }
 
+    /// Forgets the chunk and what was read beyond it, where the last source to read has stopped, which has them: they are
+    /// for none that comes later.
+    pub(super) fn forget_rest(&mut self, connection: &mut Connection, members: &[Membership]) {
+        if reading(members).next().is_none() {
+            self.chunk = ReceivedChunk::default();
+            self.bytes = 0;
+            connection.clear_held();
+        }
+    }
+
     /// Hands the chunk to every source, each when it has room. Ready once all have it, and it is empty.
     pub(super) fn poll_deliver(&mut self, cx: &mut Context<'_>, members: &mut [Membership]) -> Poll<()> {
         let (mut ready, mut is_held) = (Vec::new(), false);

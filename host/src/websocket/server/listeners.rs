@@ -38,6 +38,28 @@ pub struct Listeners {
     others: Vec<(SocketAddr, &'static str)>,
 }
 
+/// The server endpoints of a pipeline are expected, until this is dropped.
+#[derive(Debug)]
+pub struct Expecting {
+    listeners: Listeners,
+    pipeline: Option<String>,
+}
+
+impl Expecting {
+    /// They are expected until somebody says that they are there, or will not come.
+    pub fn keep(mut self) {
+        self.pipeline = None;
+    }
+}
+
+impl Drop for Expecting {
+    fn drop(&mut self) {
+        if let Some(pipeline) = &self.pipeline {
+            self.listeners.expect_no_more(pipeline);
+        }
+    }
+}
+
 impl Listeners {
     /// Listeners with these limits each; none is open yet.
     pub fn new(server: &Server) -> Self {
@@ -126,6 +148,12 @@ impl Listeners {
     pub fn expect(&self, pipeline: &Pipeline) {
         self.registry.expected.add(pipeline);
         self.look_again();
+    }
+
+    /// The same for as long as what is given back is there, or from then on once it is told to be kept.
+    pub fn expecting(&self, pipeline: &Pipeline) -> Expecting {
+        self.expect(pipeline);
+        Expecting { listeners: self.clone(), pipeline: Some(pipeline.name.clone()) }
     }
 
     /// The server endpoints of these pipelines are opened together, and those of no others: what peers send to a

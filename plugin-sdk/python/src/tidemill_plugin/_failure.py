@@ -3,7 +3,7 @@
 import os
 import sys
 import traceback
-from typing import Any, Callable, TypeVar
+from typing import Any, Callable, Iterable, TypeVar
 
 from tidemill_plugin._contract import Err
 
@@ -11,6 +11,8 @@ R = TypeVar("R")
 
 _OWN = os.path.dirname(__file__)
 _MOST_FRAMES = 8
+# A coroutine, or an async generator: as `inspect` has them, which a component need not carry.
+_ASYNC = 0x80 | 0x200
 _LATE_IMPORT = "a plugin's modules are imported when it is built, so the import belongs to the top of a file"
 
 
@@ -30,6 +32,14 @@ def refusing(call: Callable[..., R], *arguments: Any) -> R:
         raise Err(str(error)) from None
     except BaseException as error:
         raise Err(fault_text(error)) from None
+
+
+def refuse_async(of: type, names: Iterable[str]) -> None:
+    """Nothing awaits a method of a plugin: one that is async would do nothing, in silence."""
+    for name in names:
+        code = getattr(getattr(of, name, None), "__code__", None)
+        if code is not None and code.co_flags & _ASYNC:
+            raise TypeError(f"{of.__name__}.{name} is async, and nothing waits for it: write `def {name}`")
 
 
 def fault_text(error: BaseException) -> str:

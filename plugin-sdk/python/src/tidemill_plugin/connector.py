@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 from tidemill_plugin._columns import dumps
 from tidemill_plugin._contract import Err, dialler, types
-from tidemill_plugin._failure import fault_text, guarded, refusing
+from tidemill_plugin._failure import fault_text, guarded, refuse_async, refusing
 from tidemill_plugin.duration import milliseconds
 from tidemill_plugin.plugin import make
 
@@ -91,6 +91,7 @@ def export_connector(connector: Type[Connector]) -> type:
     """Makes the component's class of a connector: `Dialler = export_connector(MyConnector)` in the main module."""
     if not (isinstance(connector, type) and issubclass(connector, Connector)):
         raise TypeError("export_connector takes a class that derives from Connector")
+    refuse_async(connector, ("before_connect", "tick"))
 
     class Dialler:
         """What the host calls. componentize-py makes an object of it for each call."""

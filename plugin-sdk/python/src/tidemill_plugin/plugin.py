@@ -6,7 +6,7 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Type, Un
 
 from tidemill_plugin._columns import dumps
 from tidemill_plugin._contract import types
-from tidemill_plugin._failure import guarded, refusing
+from tidemill_plugin._failure import guarded, refuse_async, refusing
 from tidemill_plugin.config import Pointer, no_config, read_config
 from tidemill_plugin.duration import milliseconds
 from tidemill_plugin.fields import Field
@@ -137,6 +137,7 @@ def export(plugin: Type[Plugin]) -> type:
     """Makes the component's class of a plugin: `Transformer = export(MyPlugin)` in the main module."""
     if not (isinstance(plugin, type) and issubclass(plugin, Plugin)):
         raise TypeError("export takes a class that derives from Plugin")
+    refuse_async(plugin, ("process", "process_batch", "tick", "finish", "snapshot", "restore", "restore_part"))
 
     class Transformer:
         """What the host calls. componentize-py makes an object of it for each call."""

@@ -26,12 +26,17 @@ impl Peer {
         self.closing = closing;
         let was_early = std::mem::replace(&mut self.is_early, expects_source);
         let is_there = |id: u64| members.iter().any(|member| member.id == id);
+        let mut has_stopped = false;
         for membership in &mut self.members {
             let leaves = !membership.is_leaving && !is_there(membership.id);
             membership.is_leaving |= leaves;
             if let Some(inlet) = membership.inlet.as_mut().filter(|_| leaves) {
                 inlet.stop(self.chunk.rest(inlet, &self.connection));
+                has_stopped = true;
             }
+        }
+        if has_stopped {
+            self.chunk.forget_rest(&mut self.connection, &self.members);
         }
         self.arriving.retain(|arriving| is_there(arriving.member.id));
         if self.ending.is_some() {
