@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A peer that is let in.
-pub(super) struct Arrival {
+pub(super) struct ArrivedPeer {
     pub(super) permit: ConnectionPermit,
     pub(super) handshake: Handshake,
     pub(super) entry: RouteEntry,
@@ -25,7 +25,7 @@ pub(super) struct RouteEntry {
     pub(super) waker: Arc<AtomicWaker>,
 }
 
-impl Arrival {
+impl ArrivedPeer {
     pub(super) fn new(permit: ConnectionPermit, handshake: Handshake) -> Self {
         let entry = RouteEntry::new(permit.route());
         Self { permit, handshake, entry }

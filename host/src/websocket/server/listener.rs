@@ -4,7 +4,7 @@
 //! At a stop handshakes that nobody was let in by are dropped; peers are seen through.
 
 use super::accept::{Accepted, AdmissionResult, HandshakeFailure, HandshakeRefusal, accept_over};
-use super::arrival::Arrival;
+use super::arrival::ArrivedPeer;
 use super::expected::ExpectedHere;
 use super::listener_permit::ListenerConnections;
 use super::peer::Peer;
@@ -166,7 +166,7 @@ impl Listener {
         stream: TcpStream,
         address: SocketAddr,
         stop: &CancellationToken,
-    ) -> Option<Accepted<Arrival>> {
+    ) -> Option<Accepted<ArrivedPeer>> {
         let is_admitted = AtomicBool::new(false);
         let admit = async |handshake| {
             let verdict = self.admit(handshake).await;
@@ -185,14 +185,15 @@ impl Listener {
         .await
     }
 
-    async fn admit(&self, handshake: Handshake) -> AdmissionResult<Arrival> {
+    async fn admit(&self, handshake: Handshake) -> AdmissionResult<ArrivedPeer> {
         let asked = handshake.path();
         let route = self.route(asked);
         if self.expected.is_before(route.as_ref().map(|route| &route.pattern), asked) {
             return Err(HandshakeRefusal::NotOpen);
         }
         let route = route.ok_or(HandshakeRefusal::NotFound)?;
-        route.admit(handshake, &self.connections).await
+        let (admission, (permit, handshake)) = route.admit(handshake, &self.connections).await?;
+        Ok((admission, ArrivedPeer::new(permit, handshake)))
     }
 
     fn refused(&self, refused: HandshakeFailure, peer: SocketAddr) {

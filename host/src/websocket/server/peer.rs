@@ -14,7 +14,7 @@
 
 mod joining;
 
-use super::arrival::{Arrival, RouteEntry};
+use super::arrival::{ArrivedPeer, RouteEntry};
 use super::chunk_reader::ChunkReader;
 use super::membership::{self, JoiningMember, Membership};
 use super::request::Handshake;
@@ -85,7 +85,7 @@ pub(super) struct Peer {
 
 impl Peer {
     pub(super) fn new(
-        Arrival { permit, handshake, entry }: Arrival,
+        ArrivedPeer { permit, handshake, entry }: ArrivedPeer,
         connection: Connection,
         address: SocketAddr,
     ) -> Self {

@@ -7,7 +7,6 @@
 //! so many do: a pipeline that is held back costs no more memory however often its producers come back.
 
 use super::accept::{Admission, AdmissionResult, HandshakeRefusal};
-use super::arrival::Arrival;
 use super::auth::{AccessDenied, AccessPolicy};
 use super::broadcast::Broadcast;
 use super::expected::ExpectedHere;
@@ -211,7 +210,7 @@ impl Route {
         self: &Arc<Self>,
         handshake: Handshake,
         connections: &ListenerConnections,
-    ) -> AdmissionResult<Arrival> {
+    ) -> AdmissionResult<(ConnectionPermit, Handshake)> {
         let visitor = self.access.check(&handshake).await.map_err(|denied| match denied {
             AccessDenied::Host => HandshakeRefusal::Host,
             AccessDenied::Origin => HandshakeRefusal::Origin,
@@ -229,7 +228,7 @@ impl Route {
             offers_bearer: visitor.offers_bearer,
             max_message_size_bytes: self.endpoint.max_message_size_bytes,
         };
-        Ok((admission, Arrival::new(permit, handshake.with_user(visitor.user))))
+        Ok((admission, (permit, handshake.with_user(visitor.user))))
     }
 
     fn permit(self: &Arc<Self>, connections: &ListenerConnections) -> Option<ConnectionPermit> {
