@@ -23,5 +23,10 @@ pub(crate) fn refuse(value: Value<'_>, fields: &Pointers) -> Result<(), String> 
             return Err(format!("{name:?} stands twice in one object"));
         }
     }
+    for (place, value) in value.elements().enumerate() {
+        if let Some(inside) = fields.inside(&place.to_string()) {
+            refuse(value, inside)?;
+        }
+    }
     Ok(())
 }

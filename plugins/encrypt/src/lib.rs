@@ -162,6 +162,33 @@ mod tests {
     }
 
     #[test]
+    fn elements_of_arrays_are_looked_into_for_two_members_of_one_name() {
+        for (field, message, name) in [
+            ("/a/0/b", r#"{"a":[{"b":"A","b":"B"}]}"#, "b"),
+            ("/a/0/b", r#"{"a":[{"b":"A","\u0062":"B"}]}"#, "b"),
+            ("/a/1/0/b/c", r#"{"a":[0,[{"b":{"c":"A"},"b":5}]]}"#, "b"),
+            ("/0/b", r#"[{"b":"A","b":"B"}]"#, "b"),
+            ("/a/0/b", r#"{"a":[{"b":"A"}],"a":[5]}"#, "a"),
+            ("/a/0/b~1c", r#"{"a":[{"b/c":"A","b/c":"B"}]}"#, "b/c"),
+        ] {
+            let processed = encrypt(&format!(r#","fields":["{field}"]"#)).process([message]);
+            assert_eq!(
+                processed.rejected,
+                [(0, format!("{name:?} stands twice in one object"))],
+                "{message}"
+            );
+        }
+        let other = r#"{"a":[{},{"b":"A","b":"B"}]}"#;
+        assert_eq!(
+            encrypt(r#","fields":["/a/0/c"]"#)
+                .process([other.replace("{},", "{\"c\":1},").as_str()])
+                .sent
+                .len(),
+            1
+        );
+    }
+
+    #[test]
     fn a_configuration_that_cannot_be_meant_is_refused() {
         for (rest, error) in [
             (
