@@ -6,19 +6,20 @@
 //! recording gives does not depend on how fast it is read. What is older than the end of the newest closed window of its
 //! key is late. What a window has seen is the plugin's own type; nothing here knows messages or JSON.
 
+mod shape;
+
 use crate::keyed::Keyed;
-use crate::{Description, Part, Result, binary, duration};
+use crate::{Description, Error, Part, Result, binary, duration};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use shape::{Shape, aligned};
+use std::fmt;
 use std::time::Duration;
 
-/// Most pieces that the open windows of a key may have where nothing is out of the ordinary: each takes memory, and is
-/// looked at when a window closes.
-const MOST_PANES: i64 = 10_000;
 /// Windows of silent keys that one call closes, so that it sends no more than one call may.
 const MOST_CLOSED_AT_ONCE: usize = 8_192;
-/// The form of snapshots.
-const FORM: u8 = 1;
+/// The form of snapshots. The one before did not say which windows it had.
+const FORM: u8 = 2;
 
 /// Which windows a message belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,20 +93,6 @@ pub struct Windows<A: Aggregation> {
     idle_close_us: Option<u64>,
     aggregation: A,
     series: Keyed<Series<A::Contents>>,
-}
-
-/// The same in milliseconds.
-#[derive(Clone, Copy, Debug)]
-enum Shape {
-    /// Tumbling windows slide by their size. Panes are what the windows that overlap have in common.
-    Aligned {
-        size_ms: i64,
-        slide_ms: i64,
-        pane_ms: i64,
-    },
-    Session {
-        gap_ms: i64,
-    },
 }
 
 /// The windows of one key.
@@ -230,27 +217,27 @@ impl<A: Aggregation> Windows<A> {
 }
 
 impl<A: Aggregation<Contents: Serialize + DeserializeOwned>> Windows<A> {
-    /// What is known, for a snapshot. `meaning` says how the contents are to be read.
+    /// What is known, for a snapshot. `meaning` says how the contents and the keys are to be read.
     ///
     /// # Errors
     /// The contents cannot be written.
     pub fn snapshot(&self, meaning: &str) -> Result<Vec<u8>> {
-        binary::encode(FORM, &(meaning, &self.series))
+        binary::encode(FORM, &(meaning, self.shape, &self.series))
     }
 
     /// Goes on from the snapshots of the instances before, as far as their keys are those of this part.
     ///
     /// # Errors
-    /// They are none of these windows, or have another meaning.
+    /// They are of other windows, or have another meaning: the text says what has changed.
     pub fn restore(&mut self, snapshots: &[Vec<u8>], part: Part, meaning: &str) -> Result {
         for snapshot in snapshots {
-            let (theirs, series): (String, Keyed<Series<A::Contents>>) = binary::decode(FORM, snapshot)?;
+            let (theirs, shape, series): (String, Shape, Keyed<Series<A::Contents>>) =
+                binary::decode(FORM, snapshot)?;
+            if shape != self.shape {
+                return Err(changed(&shape, &self.shape));
+            }
             if theirs != meaning {
-                return Err(format!(
-                    "the state has windows of {theirs}, and the configuration says {meaning}; a transform of \
-                     another `name` begins without state"
-                )
-                .into());
+                return Err(changed(&format!("windows of {theirs}"), &meaning));
             }
             self.series.restore([series], part);
         }
@@ -258,45 +245,13 @@ impl<A: Aggregation<Contents: Serialize + DeserializeOwned>> Windows<A> {
     }
 }
 
-impl Shape {
-    fn try_of(kind: WindowKind, lateness_ms: i64) -> Result<Self> {
-        let not_zero = |key: &str, duration: Duration| match duration.is_zero() {
-            true => Err(format!("`{key}` must be longer than 0").into()),
-            false => duration::milliseconds(key, duration),
-        };
-        let held_open = |piece_ms: i64| -> Result {
-            match lateness_ms / piece_ms {
-                open if open > MOST_PANES => Err(format!(
-                    "`allowed_lateness` holds {open} windows open, and {MOST_PANES} are the most: let it be shorter"
-                )
-                .into()),
-                _ => Ok(()),
-            }
-        };
-        let (size_ms, slide_ms) = match kind {
-            WindowKind::Session { gap } => {
-                let gap_ms = not_zero("gap", gap)?;
-                held_open(gap_ms)?;
-                return Ok(Self::Session { gap_ms });
-            }
-            WindowKind::Tumbling { size } => (not_zero("size", size)?, not_zero("size", size)?),
-            WindowKind::Sliding { size, slide } => (not_zero("size", size)?, not_zero("slide", slide)?),
-        };
-        if slide_ms > size_ms {
-            return Err("`slide` must not be longer than `size`: there would be messages in no window".into());
-        }
-        let pane_ms = greatest_common_divisor(size_ms, slide_ms);
-        if size_ms / pane_ms > MOST_PANES {
-            return Err(format!(
-                "`slide` cuts windows into {} pieces of {pane_ms} ms, and {MOST_PANES} are the most: let `size` be \
-                 a multiple of a longer `slide`",
-                size_ms / pane_ms
-            )
-            .into());
-        }
-        held_open(pane_ms)?;
-        Ok(Self::Aligned { size_ms, slide_ms, pane_ms })
-    }
+/// What the state has and what the configuration says now.
+fn changed(state: &dyn fmt::Display, configuration: &dyn fmt::Display) -> Error {
+    format!(
+        "the state has {state}, and the configuration says {configuration}; a transform of another `name` begins \
+         without state"
+    )
+    .into()
 }
 
 impl<C: Clone> Series<C> {
@@ -325,13 +280,7 @@ impl<C: Clone> Series<C> {
         match shape {
             Shape::Aligned { size_ms, slide_ms, .. } => {
                 while let Some(first) = self.open.first() {
-                    let last_start_ms = aligned(first.start_ms, slide_ms);
                     let start_ms = self.next_start_ms(first.start_ms, size_ms, slide_ms);
-                    if start_ms > last_start_ms {
-                        // Windows of another size were closed behind it, before a change of the configuration.
-                        self.open.remove(0);
-                        continue;
-                    }
                     let end_ms = start_ms.saturating_add(size_ms);
                     if end_ms > time_ms {
                         break;
@@ -413,16 +362,6 @@ impl<C: Clone> Series<C> {
         session.end_ms = session.end_ms.max(end_ms);
         first
     }
-}
-
-/// The multiple of a step at this time or before.
-#[inline]
-fn aligned(time_ms: i64, step_ms: i64) -> i64 {
-    time_ms.div_euclid(step_ms).saturating_mul(step_ms)
-}
-
-fn greatest_common_divisor(a: i64, b: i64) -> i64 {
-    if b == 0 { a } else { greatest_common_divisor(b, a % b) }
 }
 
 #[cfg(test)]

@@ -24,8 +24,6 @@ export!(Vwap);
 const LATE: &str = "late";
 /// The counter of symbols that were forgotten to make room.
 const FORGOTTEN: &str = "symbols_forgotten";
-/// What the windows of a snapshot have.
-const MEANING: &str = "volume, turnover and count";
 /// Symbols that are remembered, if nothing else is said: with a window each they take two thirds of the
 /// memory that a plugin has by default.
 const MAX_SYMBOLS: usize = 200_000;
@@ -71,6 +69,8 @@ struct Vwap {
     time: EventTime,
     conditions: Conditions,
     windows: Windows<Trades>,
+    /// The fields as they were configured: what a snapshot means.
+    meaning: String,
 }
 
 /// What is computed of the trades of a window.
@@ -140,6 +140,10 @@ impl Plugin for Vwap {
                 .map_err(|error| format!("`time`: {error}"))?,
             conditions: Conditions::compile(&config.rules, Match::All, description)?,
             windows: Windows::try_new(&rules, Trades, description)?,
+            meaning: format!(
+                "`price` {} and `quantity` {} for the `symbol` {}",
+                config.price, config.quantity, config.symbol
+            ),
         })
     }
 
@@ -183,11 +187,11 @@ impl Plugin for Vwap {
     }
 
     fn snapshot(&self) -> Result<Option<Vec<u8>>> {
-        self.windows.snapshot(MEANING).map(Some)
+        self.windows.snapshot(&self.meaning).map(Some)
     }
 
     fn restore_part(&mut self, snapshots: &[Vec<u8>], part: Part) -> Result {
-        self.windows.restore(snapshots, part, MEANING)
+        self.windows.restore(snapshots, part, &self.meaning)
     }
 }
 

@@ -203,6 +203,20 @@ fn a_snapshot_carries_every_digit() {
     assert_eq!(new.host.counters[LATE], 1.0);
     assert_eq!(new.finish(), old.finish());
     assert!(new.restore(b"{\"BTC\":1}").is_err());
+    for (config, state, configuration) in [
+        (r#"{"window":"10s"}"#, "tumbling windows with `size` 60s", "tumbling windows with `size` 10s"),
+        (
+            r#"{"symbol":"/s"}"#,
+            "windows of `price` /data/p and `quantity` /data/q for the `symbol` /data/s",
+            "`price` /data/p and `quantity` /data/q for the `symbol` /s",
+        ),
+    ] {
+        let expected = format!(
+            "the state has {state}, and the configuration says {configuration}; a transform of another `name` begins \
+             without state"
+        );
+        assert_eq!(vwap(config).restore(&snapshot).unwrap_err(), expected);
+    }
 }
 
 /// Sums of (price times quantity, quantity, count), by symbol and minute.

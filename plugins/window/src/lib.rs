@@ -126,6 +126,8 @@ struct Form {
     /// The names of the parts of a key, each as a JSON string.
     names: Vec<String>,
     aggregates: Aggregates,
+    /// The aggregates and the key as they were configured: what a snapshot means.
+    meaning: String,
 }
 
 impl Plugin for WindowPlugin {
@@ -155,6 +157,8 @@ impl Plugin for WindowPlugin {
         let taken: Vec<&str> = config.key.keys().map(String::as_str).chain(OWN_NAMES).collect();
         let mut inputs = Inputs::default();
         let aggregates = Aggregates::try_of(&config.aggregates, &taken, &mut inputs, description)?;
+        let key: Vec<_> = config.key.iter().map(|(name, field)| format!("{name} {field}")).collect();
+        let meaning = format!("{} for the `key` {{{}}}", aggregates.meaning(), key.join(", "));
         Ok(Self {
             key: Key::compile("`key`", config.key.values(), description)?,
             time: EventTime::compile(&config.time, description)
@@ -170,6 +174,7 @@ impl Plugin for WindowPlugin {
                     .map(|name| serde_json::Value::from(name.as_str()).to_string())
                     .collect(),
                 aggregates,
+                meaning,
             },
         })
     }
@@ -208,11 +213,11 @@ impl Plugin for WindowPlugin {
     }
 
     fn snapshot(&self) -> Result<Option<Vec<u8>>> {
-        self.windows.snapshot(self.form.aggregates.meaning()).map(Some)
+        self.windows.snapshot(&self.form.meaning).map(Some)
     }
 
     fn restore_part(&mut self, snapshots: &[Vec<u8>], part: Part) -> Result {
-        self.windows.restore(snapshots, part, self.form.aggregates.meaning())
+        self.windows.restore(snapshots, part, &self.form.meaning)
     }
 }
 

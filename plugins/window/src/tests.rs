@@ -193,9 +193,62 @@ fn a_snapshot_carries_every_digit_and_shares_keys_out() {
     let error = window(&json!({})).restore(&snapshot).unwrap_err();
     assert_eq!(
         error,
-        "the state has windows of Avg avg /q; Sum sum /q, and the configuration says Sum volume /q; a transform of \
-         another `name` begins without state"
+        "the state has windows of Avg avg /q; Sum sum /q for the `key` {symbol /s}, and the configuration says Sum \
+         volume /q for the `key` {symbol /s}; a transform of another `name` begins without state"
     );
+}
+
+#[test]
+fn state_of_other_windows_is_refused_and_says_what_has_changed() {
+    let tumbling = json!({});
+    let sliding = json!({ "kind": "sliding", "size": "1m", "slide": "10s" });
+    let session = json!({ "kind": "session", "gap": "10s" });
+    let minute = "tumbling windows with `size` 60s";
+    for (before, now, state, configuration) in [
+        (&tumbling, json!({ "size": "1500ms" }), minute, "tumbling windows with `size` 1.5s"),
+        (&tumbling, sliding.clone(), minute, "sliding windows with `size` 60s and `slide` 10s"),
+        (
+            &sliding,
+            json!({ "kind": "sliding", "size": "1m", "slide": "20s" }),
+            "sliding windows with `size` 60s and `slide` 10s",
+            "sliding windows with `size` 60s and `slide` 20s",
+        ),
+        (
+            &session,
+            json!({ "kind": "session", "gap": "1m" }),
+            "sessions with `gap` 10s",
+            "sessions with `gap` 60s",
+        ),
+        (&session, tumbling.clone(), "sessions with `gap` 10s", minute),
+        (
+            &tumbling,
+            json!({ "key": { "pair": "/s" } }),
+            "windows of Sum volume /q for the `key` {symbol /s}",
+            "Sum volume /q for the `key` {pair /s}",
+        ),
+        (
+            &tumbling,
+            json!({ "key": { "symbol": "/s", "venue": "/v" } }),
+            "windows of Sum volume /q for the `key` {symbol /s}",
+            "Sum volume /q for the `key` {symbol /s, venue /v}",
+        ),
+    ] {
+        let mut old = window(before);
+        let _ = old.process([trade("BTC", "1", "1", 0)]);
+        let snapshot = old.snapshot().unwrap().unwrap();
+        let mut new = window(&now);
+        let expected = format!(
+            "the state has {state}, and the configuration says {configuration}; a transform of another `name` begins \
+             without state"
+        );
+        assert_eq!(new.restore(&snapshot).unwrap_err(), expected);
+        assert!(new.finish().sent.is_empty());
+        // What closes windows is no part of what they are.
+        let mut same = before.clone();
+        same["allowed_lateness"] = json!("1s");
+        same["max_keys"] = json!(7);
+        window(&same).restore(&snapshot).unwrap();
+    }
 }
 
 #[test]
