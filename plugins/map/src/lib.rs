@@ -185,11 +185,12 @@ impl Steps {
         computed.chain(self.set.iter().map(|(path, _)| path)).chain(&self.drop)
     }
 
-    /// Whether the host can make them: members are set and dropped, none of which is inside another.
+    /// Whether the host can make them: members are set and dropped, none of which is inside another. It would leave an
+    /// element of an array where it is that is to be dropped.
     fn are_edits(&self) -> bool {
         let others_stay = self.rename.is_empty() && self.pick.is_empty() && !self.omit_empty;
         let are_apart = self.edited().all(|path| self.edited().all(|other| !path.crosses(other)));
-        others_stay && are_apart
+        others_stay && are_apart && !self.drop.iter().any(Path::may_be_element)
     }
 
     fn edit(&self, names: &mut Names, edits: &[Edit], out: &mut Out<'_>) {
@@ -210,7 +211,7 @@ impl Steps {
     /// What becomes of a message.
     ///
     /// # Errors
-    /// It has no object for a member that is to be set.
+    /// It has no object for a member that is to be set, or something that is to go would stay.
     fn make<'a>(&'a self, names: &mut Names, mut node: Node<'a>) -> Result<Node<'a>> {
         for (path, expression) in &self.compute {
             match names.evaluate(expression) {
@@ -228,10 +229,10 @@ impl Steps {
             taken.map_or(Ok(()), |taken| node.set(to, &taken))?;
         }
         if !self.pick.is_empty() {
-            node.pick(&self.pick);
+            node.pick(&self.pick)?;
         }
         for path in &self.drop {
-            node.take(path);
+            node.drop_member(path)?;
         }
         if self.omit_empty {
             node.omit_empty();

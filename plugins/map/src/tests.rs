@@ -84,6 +84,39 @@ fn a_member_that_is_dropped_is_gone_however_often_its_name_stands() {
 }
 
 #[test]
+fn what_is_to_go_and_cannot_does_not_go_on() {
+    let no_object = "the message is no object of which a part could be picked";
+    let element = "/a/0 is an element of an array, and no member";
+    for (config, message, reason) in [
+        (json!({ "pick": ["/a"] }), r#""SECRET""#, no_object),
+        (json!({ "pick": ["/a"] }), " 7 ", no_object),
+        (json!({ "pick": ["/a"], "unwrap": "/x" }), r#"{"x":"SECRET"}"#, no_object),
+        (json!({ "drop": ["/a/0"] }), r#"{"a":["SECRET"]}"#, element),
+        (json!({ "drop": ["/a/0"] }), r#"{"a":["SECRET"],"a":{}}"#, element),
+        (json!({ "drop": ["/a/0"], "omit_empty": true }), r#"{"a":["SECRET"]}"#, element),
+        (json!({ "drop": ["/0"] }), r#"["SECRET"]"#, "/0 is an element of an array, and no member"),
+        (
+            json!({ "drop": ["/a/0/1"] }),
+            r#"{"a":[[1,"SECRET"]]}"#,
+            "/a/0/1 is an element of an array, and no member",
+        ),
+    ] {
+        let processed = mapped(&config, message);
+        assert_eq!(processed.rejected, [(0, reason.to_owned())], "{config} {message}");
+        assert!(processed.sent.is_empty());
+    }
+    for (config, message, result) in [
+        (json!({ "pick": ["/a"] }), r#"["SECRET"]"#, "[]"),
+        (json!({ "drop": ["/a/0"] }), r#"{"a":{"0":1,"1":2}}"#, r#"{"a":{"1":2}}"#),
+        (json!({ "drop": ["/a/1"] }), r#"{"a":[1]}"#, r#"{"a":[1]}"#),
+        (json!({ "drop": ["/a/0/b"] }), r#"{"a":[{"b":1,"c":2}]}"#, r#"{"a":[{"c":2}]}"#),
+        (json!({ "drop": ["/a/01"] }), r#"{"a":[1,2]}"#, r#"{"a":[1,2]}"#),
+    ] {
+        assert_eq!(mapped(&config, message).texts(), [result], "{config} {message}");
+    }
+}
+
+#[test]
 fn of_members_of_one_name_the_last_is_renamed_and_all_are_set() {
     let message = r#"{"b":{"c":1,"c":2},"b":{"c":3,"d":0},"e":{}}"#;
     let renamed = mapped(&json!({ "rename": { "/b/c": "/e/c" } }), message);

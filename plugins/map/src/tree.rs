@@ -61,6 +61,11 @@ impl Path {
         &self.pointer
     }
 
+    /// Whether it leads to an element where there is an array.
+    pub(crate) fn may_be_element(&self) -> bool {
+        self.names.last().is_some_and(|name| name.element.is_some())
+    }
+
     /// Whether the other leads to the same or into it.
     pub(crate) fn has(&self, other: &Self) -> bool {
         other.names.starts_with(&self.names)
@@ -122,9 +127,38 @@ impl<'a> Node<'a> {
     }
 
     /// Keeps what these paths lead to and what is around that, and nothing else.
-    pub(crate) fn pick(&mut self, paths: &[Path]) {
+    ///
+    /// # Errors
+    /// It is no object and no array, and would stay whole.
+    pub(crate) fn pick(&mut self, paths: &[Path]) -> Result {
+        self.open();
+        if !matches!(self, Self::Object(_) | Self::Array(_)) {
+            return Err("the message is no object of which a part could be picked".into());
+        }
         let paths: Vec<&[Name]> = paths.iter().map(|path| &path.names[..]).collect();
         self.pick_names(&paths);
+        Ok(())
+    }
+
+    /// Takes a member out, as [`take`](Self::take) does.
+    ///
+    /// # Errors
+    /// An element of an array is there, which is no member and would stay.
+    pub(crate) fn drop_member(&mut self, path: &Path) -> Result {
+        let (name, within) = path.names.split_last().expect("a path leads to a member");
+        let Some(element) = name.element else {
+            self.take(path);
+            return Ok(());
+        };
+        let mut has_element = false;
+        self.each(within, &mut |node| {
+            has_element |= matches!(node, Self::Array(elements) if element < elements.len());
+        });
+        if has_element {
+            return Err(format!("{} is an element of an array, and no member", path.pointer).into());
+        }
+        self.take(path);
+        Ok(())
     }
 
     /// Whether anything is left.
@@ -221,21 +255,25 @@ impl<'a> Node<'a> {
         Some(node)
     }
 
-    /// Goes through the objects that these names lead to: several, where members have one name.
+    /// Goes through the objects that these names lead to.
     fn each_object(&mut self, names: &[Name], each: &mut impl FnMut(&mut Vec<(Value<'a>, Self)>)) {
-        let Some((name, names)) = names.split_first() else {
-            self.members().into_iter().for_each(each);
-            return;
-        };
+        self.each(names, &mut |node| node.members().into_iter().for_each(&mut *each));
+    }
+
+    /// Goes through what these names lead to, opened: several, where members have one name.
+    fn each(&mut self, names: &[Name], each: &mut impl FnMut(&mut Self)) {
         self.open();
+        let Some((name, names)) = names.split_first() else {
+            return each(self);
+        };
         match self {
             Self::Object(members) => {
                 let meant = members.iter_mut().filter(|(known, _)| known.is(&name.text));
-                meant.for_each(|(_, value)| value.each_object(names, each));
+                meant.for_each(|(_, value)| value.each(names, each));
             }
             Self::Array(elements) => {
                 let element = name.element.and_then(|element| elements.get_mut(element));
-                element.into_iter().for_each(|value| value.each_object(names, each));
+                element.into_iter().for_each(|value| value.each(names, each));
             }
             _ => {}
         }

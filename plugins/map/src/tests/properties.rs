@@ -85,16 +85,22 @@ fn model(config: &Tree, mut tree: Tree) -> Result<Tree, ()> {
     }
     let picked = list("pick");
     if !picked.is_empty() {
-        let nothing = if tree.is_array() {
-            json!([])
-        } else if tree.is_object() {
-            json!({})
-        } else {
-            tree.clone()
+        let nothing = match &tree {
+            Tree::Array(_) => json!([]),
+            Tree::Object(_) => json!({}),
+            _ => return Err(()),
         };
         tree = pick(&tree, "", &picked).unwrap_or(nothing);
     }
     for pointer in list("drop") {
+        let (within, name) = pointer.rsplit_once('/').unwrap();
+        let within = tree.pointer(within).and_then(Tree::as_array);
+        if within
+            .zip(name.parse().ok())
+            .is_some_and(|(elements, number)| elements.get::<usize>(number).is_some())
+        {
+            return Err(());
+        }
         parent(&mut tree, &pointer).map(|(members, name)| members.remove(&name));
     }
     Ok(if config["omit_empty"] == true { omit(tree) } else { tree })
