@@ -182,7 +182,7 @@ async fn a_pipeline_that_failed_while_it_ran_starts_anew_with_a_new_version_of_i
 #[test]
 fn a_plugin_that_comes_later_and_refuses_does_not_end_the_host() {
     let folder = Folder::default();
-    let host = run(&folder, &serve(r#"{ plugin = "late", config = { by = "/n", outputs = {} } }"#));
+    let host = run(&folder, &serve(r#"{ plugin = "late", config = { by = "/n", outputs = { x = "x" } } }"#));
     host.says("pipeline waits for its plugins");
     folder.install("late", &plugin("filter"));
     host.says("pipeline does not start");

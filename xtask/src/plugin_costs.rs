@@ -90,7 +90,7 @@ fn cases() -> Vec<Case> {
         case("forward", "", json!({})),
         case("filter", "", json!({})),
         case("demux", "", json!({ "outputs": { "btcusdt@trade": "btc", "ethusdt@trade": "eth" } })),
-        case("demux", "unwrap", json!({ "outputs": {}, "unwrap": "/data" })),
+        case("demux", "unwrap", json!({ "outputs": { "other": "other" }, "unwrap": "/data" })),
         case("enrich", "", json!({ "by": "/data/s", "table": table })),
         case("window", "", window),
         case("vwap", "", json!({})),

@@ -53,6 +53,11 @@ impl Plugin for Demux {
             |key: &str, pointer: &str| description.json(pointer).map_err(|error| format!("`{key}`: {error}"));
         let by = field("by", &config.by)?;
         let unwrap = config.unwrap.map(|pointer| field("unwrap", &pointer)).transpose()?;
+        if config.outputs.is_empty() {
+            return Err(
+                "`outputs` is empty: name one, such as `outputs = { \"btcusdt@trade\" = \"btc\" }`".into()
+            );
+        }
         let outputs = config.outputs.into_iter().map(|(value, name)| (value, description.output(&name)));
         Ok(Self { by, unwrap, outputs: outputs.collect(), otherwise: config.otherwise })
     }
@@ -143,6 +148,10 @@ mod tests {
     fn a_configuration_that_cannot_be_meant_is_refused() {
         for (config, error) in [
             ("{}", "missing key `outputs`"),
+            (
+                r#"{"outputs":{}}"#,
+                r#"`outputs` is empty: name one, such as `outputs = { "btcusdt@trade" = "btc" }`"#,
+            ),
             (
                 r#"{"outputs":{},"by":"stream"}"#,
                 "`by`: \"stream\" is not a JSON pointer: it must start with `/`, like \"/stream\"",

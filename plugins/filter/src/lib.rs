@@ -28,6 +28,11 @@ impl Plugin for Filter {
     type Config = Config;
 
     fn new(config: Config, description: &mut Description) -> Result<Self> {
+        if config.rules.is_empty() && config.mode == Match::Any {
+            return Err(
+                "`where` is empty, and with `match = \"any\"` nothing would go on: name a condition".into()
+            );
+        }
         description.only_json();
         description.without_payloads();
         Ok(Self { conditions: Conditions::compile(&config.rules, config.mode, description)? })
@@ -86,6 +91,10 @@ mod tests {
     fn a_configuration_that_cannot_be_meant_is_refused() {
         for (config, error) in [
             (r#"{"wehre":[]}"#, "unknown key `wehre`: did you mean `where`?"),
+            (
+                r#"{"where":[],"match":"any"}"#,
+                "`where` is empty, and with `match = \"any\"` nothing would go on: name a condition",
+            ),
             (r#"{"match":"some"}"#, "`match` must be \"all\" or \"any\", got \"some\""),
             (
                 r#"{"where":[{"field":"p","op":"exists"}]}"#,

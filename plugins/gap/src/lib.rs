@@ -64,6 +64,36 @@ impl Default for Config {
     }
 }
 
+impl Config {
+    /// # Errors
+    /// Two keys name one field, of which one reading or writing would be none; the text names both.
+    fn refuse_one_field_for_two(&self) -> Result {
+        if self.first.as_ref() == Some(&self.sequence) {
+            return Err(format!(
+                "`first` and `sequence` are both {:?}: leave `first` out where a message has one number",
+                self.sequence
+            )
+            .into());
+        }
+        let Some(mark) = &self.mark else { return Ok(()) };
+        let read =
+            [("sequence", Some(&self.sequence)), ("first", self.first.as_ref()), ("key", self.key.as_ref())];
+        for (key, pointer) in read {
+            let Some(pointer) = pointer else { continue };
+            if pointer
+                .strip_prefix(mark.as_str())
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+            {
+                return Err(format!(
+                    "`mark` {mark:?} would overwrite `{key}` {pointer:?}: give it another name"
+                )
+                .into());
+            }
+        }
+        Ok(())
+    }
+}
+
 struct Gap {
     sequence: Json,
     first: Option<Json>,
@@ -112,14 +142,12 @@ impl Plugin for Gap {
         let field = |key: &str, pointer: &str, description: &mut Description| {
             description.json(pointer).map_err(|error| format!("`{key}`: {error}"))
         };
-        let mark = config.mark.map(|pointer| {
-            if pointer.is_empty() {
-                return Err(
-                    "`mark`: \"\" is the whole message, and a member is meant, like \"/missing\"".to_owned()
-                );
-            }
-            description.edit(&pointer).map_err(|error| format!("`mark`: {error}"))
-        });
+        if config.mark.as_deref() == Some("") {
+            return Err("`mark`: \"\" is the whole message, and a member is meant, like \"/missing\"".into());
+        }
+        config.refuse_one_field_for_two()?;
+        let mark =
+            config.mark.map(|pointer| description.edit(&pointer).map_err(|error| format!("`mark`: {error}")));
         Ok(Self {
             mark: mark.transpose()?,
             sequence: field("sequence", &config.sequence, description)?,

@@ -179,10 +179,26 @@ fn a_configuration_that_cannot_be_meant_is_refused() {
         (r#"{"first":"U"}"#, "`first`: \"U\" is not a JSON pointer: it must start with `/`, like \"/U\""),
         (r#"{"key":"s"}"#, "`key`: \"s\" is not a JSON pointer: it must start with `/`, like \"/s\""),
         (r#"{"mark":""}"#, "`mark`: \"\" is the whole message, and a member is meant, like \"/missing\""),
+        (r#"{"mark":"/u"}"#, r#"`mark` "/u" would overwrite `sequence` "/u": give it another name"#),
+        (
+            r#"{"mark":"/d","sequence":"/d/u"}"#,
+            r#"`mark` "/d" would overwrite `sequence` "/d/u": give it another name"#,
+        ),
+        (
+            r#"{"first":"/U","mark":"/U"}"#,
+            r#"`mark` "/U" would overwrite `first` "/U": give it another name"#,
+        ),
+        (r#"{"key":"/s","mark":"/s"}"#, r#"`mark` "/s" would overwrite `key` "/s": give it another name"#),
+        (
+            r#"{"first":"/u"}"#,
+            r#"`first` and `sequence` are both "/u": leave `first` out where a message has one number"#,
+        ),
         (r#"{"max_keys":0}"#, "`max_keys` must be more than 0"),
     ] {
         assert_eq!(Harness::<Gap>::try_new(config).err().as_deref(), Some(error));
     }
+    let _ = gap(r#"{"mark":"/user","key":"metadata:/user"}"#);
+    let _ = gap(r#"{"mark":"/u/missing","sequence":"/un"}"#);
 }
 
 proptest! {
