@@ -129,7 +129,7 @@ impl Test {
             return match rule.value {
                 None | Some(serde_json::Value::Bool(true)) => Ok(Self::Exists(true)),
                 Some(serde_json::Value::Bool(false)) => Ok(Self::Exists(false)),
-                Some(_) => Err("`exists` takes true or false".into()),
+                Some(ref other) => Err(format!("`exists` takes true or false, got {}", shown(other)).into()),
             };
         }
         let value = rule.value.as_ref().unwrap_or(&serde_json::Value::Null);
@@ -141,11 +141,15 @@ impl Test {
             Op::Gt => Self::Ordered(Scalar::ordered(value)?, Ordering::is_gt),
             Op::Ge => Self::Ordered(Scalar::ordered(value)?, Ordering::is_ge),
             Op::In => {
-                let values = value.as_array().ok_or("`in` needs a list of values")?;
+                let values = value
+                    .as_array()
+                    .ok_or_else(|| format!("`in` needs a list of values, got {}", shown(value)))?;
                 Self::OneOf(values.iter().map(Scalar::of).collect::<Result<_>>()?)
             }
             Op::Matches => {
-                let pattern = value.as_str().ok_or("`matches` needs a regular expression as a string")?;
+                let pattern = value.as_str().ok_or_else(|| {
+                    format!("`matches` needs a regular expression as a string, got {}", shown(value))
+                })?;
                 Self::Matches(Regex::new(pattern).map_err(|error| format!("{pattern:?}: {error}"))?)
             }
             Op::Contains => Self::Contains(Scalar::of(value)?),
@@ -171,6 +175,15 @@ impl Test {
     }
 }
 
+/// A value of a configuration, for a sentence about it.
+fn shown(value: &serde_json::Value) -> String {
+    match value {
+        serde_json::Value::Array(_) => "a list".to_owned(),
+        serde_json::Value::Object(_) => "a table".to_owned(),
+        other => other.to_string(),
+    }
+}
+
 impl Scalar {
     fn of(value: &serde_json::Value) -> Result<Self> {
         Ok(match value {
@@ -182,13 +195,18 @@ impl Scalar {
             serde_json::Value::Bool(true) => Self::Literal("true"),
             serde_json::Value::Bool(false) => Self::Literal("false"),
             serde_json::Value::Null => Self::Literal("null"),
-            _ => return Err("the value must be a string, a number or a boolean".into()),
+            other => {
+                let got = shown(other);
+                return Err(format!("the value must be a string, a number or a boolean, got {got}").into());
+            }
         })
     }
 
     fn ordered(value: &serde_json::Value) -> Result<Self> {
         match Self::of(value)? {
-            Self::Literal(_) => Err("only numbers and strings have an order".into()),
+            Self::Literal(literal) => {
+                Err(format!("only numbers and strings have an order, got {literal}").into())
+            }
             scalar => Ok(scalar),
         }
     }
@@ -297,11 +315,24 @@ mod tests {
     #[test]
     fn a_value_that_does_not_go_with_its_op_is_refused_by_name() {
         for (op, value, error) in [
-            ("in", json!("x"), "`where[0].value`: `in` needs a list of values"),
-            ("lt", json!(true), "`where[0].value`: only numbers and strings have an order"),
-            ("eq", json!({}), "`where[0].value`: the value must be a string, a number or a boolean"),
-            ("exists", json!(1), "`where[0].value`: `exists` takes true or false"),
-            ("matches", json!(1), "`where[0].value`: `matches` needs a regular expression as a string"),
+            ("in", json!("x"), "`where[0].value`: `in` needs a list of values, got \"x\""),
+            (
+                "in",
+                json!([[1]]),
+                "`where[0].value`: the value must be a string, a number or a boolean, got a list",
+            ),
+            ("lt", json!(true), "`where[0].value`: only numbers and strings have an order, got true"),
+            (
+                "eq",
+                json!({}),
+                "`where[0].value`: the value must be a string, a number or a boolean, got a table",
+            ),
+            ("exists", json!(1), "`where[0].value`: `exists` takes true or false, got 1"),
+            (
+                "matches",
+                json!(1),
+                "`where[0].value`: `matches` needs a regular expression as a string, got 1",
+            ),
         ] {
             assert_eq!(plugin(op, &value).err().as_deref(), Some(error));
         }

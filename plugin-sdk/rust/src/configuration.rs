@@ -32,6 +32,24 @@ struct Given(Value);
 /// The name of a key, which is a number where a map has numbers as keys.
 struct Name(String);
 
+/// A number such as `10.0`, where a whole number is wanted.
+fn whole(value: &Value) -> Option<i64> {
+    /// From here on an `f64` stands for several whole numbers.
+    const MANY_FOR_ONE: f64 = 9_007_199_254_740_992.0;
+    let number = value.as_number().filter(|number| number.is_f64())?.as_f64()?;
+    (number.fract() == 0.0 && number.abs() < MANY_FOR_ONE).then_some(number as i64)
+}
+
+/// Whole numbers, which may be written as `10.0` as well.
+macro_rules! whole_numbers {
+    ($($deserialize:ident)*) => { $(
+        fn $deserialize<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Wrong> {
+            let whole = whole(&self.0).map(Value::from);
+            Given(whole.unwrap_or(self.0)).deserialize_any(visitor)
+        }
+    )* };
+}
+
 impl<'de> Deserializer<'de> for Given {
     type Error = Wrong;
 
@@ -87,9 +105,14 @@ impl<'de> Deserializer<'de> for Given {
         }
     }
 
+    whole_numbers! {
+        deserialize_i8 deserialize_i16 deserialize_i32 deserialize_i64
+        deserialize_u8 deserialize_u16 deserialize_u32 deserialize_u64
+    }
+
     forward_to_deserialize_any! {
-        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit unit_struct seq
-        tuple tuple_struct map struct identifier ignored_any
+        bool i128 u128 f32 f64 char str string bytes byte_buf unit unit_struct seq tuple tuple_struct map struct
+        identifier ignored_any
     }
 }
 

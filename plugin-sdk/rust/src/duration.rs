@@ -25,6 +25,11 @@ const UNITS: [(&str, u128); 7] = [
 /// Most digits behind the point: more than any unit has places.
 const MAX_PLACES: usize = 18;
 
+/// What a text must be that is no duration.
+const FORM: &str = "a duration such as \"250ms\" or \"10s\"";
+const ORDER: &str = "a duration whose units go from the largest to the smallest, each once, as in \"1m30s\"";
+const LENGTH: &str = "a duration of at most 213503 days";
+
 /// Reads a duration, for `#[serde(with = "tidemill_plugin::duration")]`.
 ///
 /// # Errors
@@ -40,11 +45,11 @@ impl de::Visitor<'_> for Reader {
     type Value = Duration;
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("a duration such as \"250ms\" or \"10s\"")
+        formatter.write_str(FORM)
     }
 
     fn visit_str<E: de::Error>(self, text: &str) -> Result<Duration, E> {
-        parse(text).ok_or_else(|| E::invalid_value(Unexpected::Str(text), &self))
+        parse(text).map_err(|expected| E::invalid_value(Unexpected::Str(text), &expected))
     }
 }
 
@@ -88,36 +93,40 @@ fn whole(key: &str, duration: Duration, unit_ns: u128, units: &str) -> crate::Re
     Ok(i64::try_from(duration.as_nanos() / unit_ns).unwrap_or(i64::MAX))
 }
 
-/// The host's grammar; `tests/durations.txt` has the cases that both are held to.
-fn parse(text: &str) -> Option<Duration> {
+/// The host's grammar; `tests/durations.txt` has the cases that both are held to. The error is what the text must be.
+fn parse(text: &str) -> Result<Duration, &'static str> {
     let mut rest = text;
     let mut total: u128 = 0;
     let mut smallest = u128::MAX;
     loop {
-        let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+        let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or(FORM)?;
         let (number, after) = rest.split_at(end);
         let end = after.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(after.len());
         let (unit, after) = after.split_at(end);
-        let (_, unit) = UNITS.iter().find(|(name, size)| *name == unit && *size < smallest)?;
+        let (_, unit) = UNITS.iter().find(|(name, _)| *name == unit).ok_or(FORM)?;
+        if *unit >= smallest {
+            return Err(ORDER);
+        }
         smallest = *unit;
-        total = total.checked_add(times(number, *unit)?)?;
+        total = total.checked_add(times(number, *unit)?).ok_or(LENGTH)?;
         if after.is_empty() {
-            return u64::try_from(total).ok().map(Duration::from_nanos);
+            return u64::try_from(total).map(Duration::from_nanos).map_err(|_| LENGTH);
         }
         rest = after;
     }
 }
 
 /// A decimal number of a unit, if it comes out whole.
-fn times(number: &str, unit: u128) -> Option<u128> {
+fn times(number: &str, unit: u128) -> Result<u128, &'static str> {
     let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
     let is_dangling = number.contains('.') && fraction.is_empty();
     if whole.is_empty() || is_dangling || fraction.contains('.') || fraction.len() > MAX_PLACES {
-        return None;
+        return Err(FORM);
     }
-    let scale = 10u128.pow(u32::try_from(fraction.len()).ok()?);
-    let product = format!("{whole}{fraction}").parse::<u128>().ok()?.checked_mul(unit)?;
-    product.is_multiple_of(scale).then(|| product / scale)
+    let scale = 10u128.pow(fraction.len() as u32);
+    let digits = format!("{whole}{fraction}").parse::<u128>().ok();
+    let product = digits.and_then(|digits| digits.checked_mul(unit)).ok_or(LENGTH)?;
+    if product.is_multiple_of(scale) { Ok(product / scale) } else { Err(FORM) }
 }
 
 #[cfg(test)]
@@ -142,7 +151,24 @@ mod tests {
         for case in cases.lines().filter(|line| !line.starts_with('#')) {
             let (text, nanoseconds) = case.rsplit_once(' ').unwrap();
             let expected = nanoseconds.parse().ok().map(Duration::from_nanos);
-            assert_eq!(parse(text.trim_matches('"')), expected, "{case}");
+            assert_eq!(parse(text.trim_matches('"')).ok(), expected, "{case}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_duration_is_told_by_its_mistake() {
+        for (text, expected) in [
+            ("", FORM),
+            ("10", FORM),
+            ("10sec", FORM),
+            ("0.1ns", FORM),
+            ("1s1m", ORDER),
+            ("1s1s", ORDER),
+            ("584y", FORM),
+            ("213504d", LENGTH),
+            ("99999999999999999999999999999999999999999s", LENGTH),
+        ] {
+            assert_eq!(parse(text), Err(expected), "{text}");
         }
     }
 }

@@ -96,7 +96,8 @@ fn what_is_wrong_is_said_with_the_key_and_what_it_must_be() {
         ),
         (r#"{"count":-1}"#, "`count` must be a whole number from 0 to 4294967295, got -1"),
         (r#"{"count":1.5}"#, "`count` must be a whole number, got 1.5"),
-        (r#"{"count":10.0}"#, "`count` must be a whole number, got 10.0"),
+        (r#"{"count":1e16}"#, "`count` must be a whole number, got 1e+16"),
+        (r#"{"count":-1.0}"#, "`count` must be a whole number from 0 to 4294967295, got -1"),
         (r#"{"count":"10"}"#, "`count` must be a whole number, got a string"),
         (r#"{"max_keys":0.5}"#, "`max_keys` must be a whole number, got 0.5"),
         (r#"{"every":0}"#, "`every` must be a whole number from 1 to 4294967295, got 0"),
@@ -156,6 +157,7 @@ fn what_is_right_is_read_whatever_it_is() {
     assert_eq!(read.anything, serde_json::json!({ "a": [1, null, -2.5] }));
     assert_eq!((read.per, read.every), (Some(Duration::from_secs(90)), None));
     assert!(matches!(read.shape, Some(Shape::Line(1.0, 2.5))));
+    assert_eq!(super::read::<Config>(r#"{"count":10.0}"#).unwrap().count, Some(10));
     assert!(matches!(
         super::read::<Config>(r#"{"shape":{"square":{"side":2}}}"#).unwrap().shape,
         Some(Shape::Square { .. })
