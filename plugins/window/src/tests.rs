@@ -199,6 +199,26 @@ fn a_snapshot_carries_every_digit_and_shares_keys_out() {
 }
 
 #[test]
+fn a_time_far_ahead_closes_windows_early_and_later_ones_go_on_until_its_own_is_closed() {
+    let config = json!({ "size": "1s", "idle_close": "10s" });
+    let mut plugin = window(&config);
+    let at = |time_ms: i64, second: u64| {
+        Input::from(trade("A", "1", "1", time_ms)).received_us(second * 1_000_000)
+    };
+    let closed = plugin.process([at(100, 1), at(9_000_000_000, 1), at(200, 1), at(1_100, 1), at(2_100, 1)]);
+    let starts = |processed: &Processed| -> Vec<i64> {
+        windows(processed).iter().map(|window| window["window_start"].as_i64().unwrap()).collect()
+    };
+    assert_eq!(starts(&closed), [0, 1_000]);
+    assert_eq!(plugin.host.counters[LATE], 1.0);
+    let closed = plugin.process([at(30_000, 12), at(31_000, 12)]);
+    assert_eq!(starts(&closed), [2_000, 9_000_000_000]);
+    assert_eq!(plugin.host.counters[LATE], 3.0);
+    let beyond = plugin.process([trade("A", "1", "1", (1 << 53) + 2)]);
+    assert_eq!(beyond.rejected, [(0, "the time is out of range".to_owned())]);
+}
+
+#[test]
 fn state_of_other_windows_is_refused_and_says_what_has_changed() {
     let tumbling = json!({});
     let sliding = json!({ "kind": "sliding", "size": "1m", "slide": "10s" });
