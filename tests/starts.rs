@@ -141,7 +141,7 @@ async fn what_can_run_runs_and_a_pipeline_whose_plugin_refuses_gets_another_chan
     let folder = Folder::default();
     folder.install("filter", &plugin("filter"));
     let (feed, mut collector) = (Feed::open().await, Collector::open().await);
-    let refused = r#"{ plugin = "filter", config = { by = "/n", outputs = { } } }"#;
+    let refused = r#"{ plugin = "filter", config = { by = "/n", outputs = { x = "x" } } }"#;
     let config =
         relay("a", &feed.url(), "", &collector.url()) + &relay("b", &feed.url(), refused, &collector.url());
     let host = folder.run(&config);

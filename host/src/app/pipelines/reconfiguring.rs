@@ -120,6 +120,14 @@ impl Pipelines {
         self.find(name).is_some_and(|index| matches!(self.all[index].phase, PipelinePhase::Up { .. }))
     }
 
+    /// Whether a pipeline runs or starts, and was not told to stop.
+    pub(in crate::app) fn has_started(&self, name: &str) -> bool {
+        self.find(name).is_some_and(|index| {
+            let managed = &self.all[index];
+            !managed.is_stopping() && !self.does_nothing(name)
+        })
+    }
+
     /// Whether a pipeline runs, or is about to.
     pub(in crate::app) fn runs(&self, name: &str) -> bool {
         !self.does_nothing(name)

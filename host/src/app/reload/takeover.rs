@@ -264,6 +264,13 @@ impl Task {
 
     /// Takes a reload further. Says whether it is done.
     pub(super) fn advance_takeover(&mut self, takeover: &mut Takeover) -> bool {
+        for late in &mut takeover.late {
+            // Somebody has started it as it was before, and wants it to run.
+            if self.pipelines.has_started(&late.next.name) {
+                self.pipelines.stop_for(&late.next);
+                late.stays_down = false;
+            }
+        }
         let have_ended = !takeover.removed.iter().any(|name| self.pipelines.is_there(name))
             && takeover.late.iter().all(|late| self.pipelines.does_nothing(&late.next.name));
         // What changes in place may have let go of what others need.
