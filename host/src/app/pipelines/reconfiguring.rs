@@ -170,7 +170,6 @@ impl Pipelines {
         start: PreparedStart,
     ) -> bool {
         let PreparedStart { made, kept, ends, connectors, expecting } = start;
-        expecting.keep();
         if self.find(&config.name).is_some() {
             self.retire(made.stages);
             return false;
@@ -180,7 +179,7 @@ impl Pipelines {
         }
         self.status.add(config.clone(), PipelineState::Starting);
         self.status.warn(&config.name, made.warnings);
-        self.ends.listeners().expect(config);
+        expecting.keep();
         let mut managed = ManagedPipeline::new(config.clone());
         managed.kept = kept;
         managed.connectors = Some(connectors);
