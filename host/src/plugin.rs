@@ -21,6 +21,7 @@ mod fault;
 mod fields;
 mod forward;
 mod frames;
+mod functions;
 mod http;
 mod imports;
 mod inspect;

@@ -5,10 +5,11 @@
 //! plugin side by side, on threads that stand back behind those of pipelines.
 
 use super::fault::{EngineError, LoadProblem};
+use super::functions::KnownFunctions;
 use super::imports::{StoreData, linker};
 use super::ticker::Ticker;
 use rayon::{ThreadPool, ThreadPoolBuilder};
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 use std::thread::available_parallelism;
 use wasmtime::component::{Component, InstancePre, Linker};
 use wasmtime::{
@@ -126,6 +127,27 @@ impl Runtime {
         self.deserialize(&code.map_err(|error| malformed(&error))?).map_err(|error| malformed(&error))
     }
 
+    /// Compiles a component to code for [`Self::deserialize`]. Functions that are known are not compiled, and those that
+    /// were not are then.
+    ///
+    /// # Errors
+    /// As [`Self::compile`].
+    pub(super) fn compile_to_code(
+        &self,
+        wasm: &[u8],
+        priority: Priority,
+        functions: Option<Arc<KnownFunctions>>,
+    ) -> Result<Vec<u8>, LoadProblem> {
+        let mut knowing = config(self.traces);
+        let code = side_by_side(priority, || {
+            if let Some(functions) = functions {
+                knowing.enable_incremental_compilation(functions)?;
+            }
+            Engine::new(&knowing)?.precompile_component(wasm)
+        });
+        code.map_err(|error| malformed(&error))
+    }
+
     /// Code as this host has compiled it.
     pub(super) fn deserialize(&self, code: &[u8]) -> wasmtime::Result<Component> {
         #[expect(
@@ -228,5 +250,43 @@ fn side_by_side<T: Send>(priority: Priority, work: impl FnOnce() -> T + Send) ->
     match priority.pool() {
         Some(pool) => pool.install(work),
         None => work(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FUNCTIONS: usize = 100;
+
+    /// A component of many functions, of which the first gives this number.
+    fn component(number: usize) -> Vec<u8> {
+        let functions: String = (1..FUNCTIONS)
+            .map(|n| format!("(func (export \"f{n}\") (param i32) (result i32) (i32.mul (local.get 0) (i32.const {n})))"))
+            .collect();
+        let first = format!("(func (export \"first\") (result i32) (i32.const {number}))");
+        wat::parse_str(format!("(component (core module {first} {functions}))")).expect("it is well formed")
+    }
+
+    #[test]
+    fn code_of_functions_that_are_known_is_the_code_that_would_be_made() {
+        let runtime = Runtime::optimised(Traces::Names).expect("the machine can run plugins");
+        let compile = |wasm: &[u8], functions: Option<&Arc<KnownFunctions>>| {
+            let code = runtime.compile_to_code(wasm, Priority::OfCaller, functions.cloned());
+            code.expect("it compiles")
+        };
+        let [first, next] = [1, 2].map(component);
+        let known = Arc::new(KnownFunctions::of(Vec::new()));
+        assert!(compile(&first, Some(&known)) == compile(&first, None));
+        let kept = known.to_keep().expect("all were new");
+
+        let known = Arc::new(KnownFunctions::of(kept.clone()));
+        assert!(compile(&first, Some(&known)) == compile(&first, None));
+        // What is left of the function before in a compiler's tables counts for the digest, so that not every one is found.
+        assert!(known.met_again() > FUNCTIONS / 2, "{} were known", known.met_again());
+        let known = Arc::new(KnownFunctions::of(kept));
+        assert!(compile(&next, Some(&known)) == compile(&next, None));
+        assert!(known.met_again() > FUNCTIONS / 2, "{} were known", known.met_again());
+        assert!(runtime.deserialize(&compile(&next, Some(&known))).is_ok());
     }
 }

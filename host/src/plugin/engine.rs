@@ -7,6 +7,7 @@ use super::cache::{Cache, CachedCode, InUse, Sha256Sum, hex};
 use super::compiler::{Priority, Runtime, Traces};
 use super::exported::{Exported, FoundExport};
 use super::fault::{EngineError, LoadError, LoadProblem};
+use super::functions::KnownFunctions;
 use super::imports::{StoreData, is_offered};
 use super::kind::PluginKind;
 use crate::config::FilePath;
@@ -25,6 +26,8 @@ pub(super) const HTTP: &str = "tidemill:plugin/http@";
 
 /// From this size on a component that has to be compiled is compiled quickly first: that saves more than 200 ms.
 const QUICK_FROM_BYTES: usize = 128 << 10;
+/// Under what digest, which no plugin has, the cache keeps the functions of the components that took longest.
+const FUNCTIONS: Sha256Sum = [0xff; 32];
 
 /// Compiles and runs plugins. A cheap handle.
 #[derive(Clone)]
@@ -264,14 +267,18 @@ impl Engine {
         sum: &Sha256Sum,
         priority: Priority,
     ) -> Result<Component, LoadProblem> {
-        let component = self.shared.optimised.compile(wasm, priority)?;
-        if let Some(cache) = &self.shared.cache {
-            let stored = component.serialize().map_err(std::io::Error::other);
-            if let Err(error) = stored.and_then(|code| cache.store(sum, &code)) {
-                tracing::warn!(plugin = name, %error, "compiled code not cached");
-            }
+        let optimised = &self.shared.optimised;
+        let Some(cache) = &self.shared.cache else { return optimised.compile(wasm, priority) };
+        let functions = (wasm.len() >= QUICK_FROM_BYTES).then(|| Arc::new(known_functions(cache)));
+        let code = optimised.compile_to_code(wasm, priority, functions.clone())?;
+        let mut stored = cache.store(sum, &code);
+        if let Some(kept) = functions.and_then(|functions| functions.to_keep()) {
+            stored = stored.and_then(|()| cache.store(&FUNCTIONS, &kept));
         }
-        Ok(component)
+        if let Err(error) = stored {
+            tracing::warn!(plugin = name, %error, "compiled code not cached");
+        }
+        optimised.deserialize(&code).map_err(|error| LoadProblem::invalid(format!("{error:#}")))
     }
 }
 
@@ -331,6 +338,14 @@ impl Plugin {
 
     pub(super) fn exported(&self) -> &Exported {
         &self.loaded.exported
+    }
+}
+
+/// The functions that the cache has of components compiled before. What cannot be used is made again, and replaced.
+fn known_functions(cache: &Cache) -> KnownFunctions {
+    match cache.load(&FUNCTIONS) {
+        CachedCode::Code(kept) => KnownFunctions::of(kept),
+        CachedCode::Absent | CachedCode::Refused(_) => KnownFunctions::default(),
     }
 }
 
