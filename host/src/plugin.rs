@@ -6,6 +6,7 @@
 //! end its instance with a [`Fault`]: memory, running time and output are limited, and everything
 //! that comes back is checked before anyone sees it. No type of wasmtime leaves this folder.
 
+mod batch;
 mod bindings;
 mod cache;
 mod call;

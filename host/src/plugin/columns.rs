@@ -3,9 +3,8 @@
 //! The buffers belong to the instance and are filled again for every call; the batch that crosses
 //! borrows from them and from the messages. In the packed form nothing is allocated for a message.
 
-use super::bindings::tidemill::plugin::types::{
-    Batch, Column, PackedParam, PayloadParam, PayloadsParam, TextsParam, ValuesParam,
-};
+use super::batch::{Batch, BatchPayloads, PackedPayloads, Row};
+use super::bindings::tidemill::plugin::types::{Column, PayloadParam, TextsParam, ValuesParam};
 use super::description::{ColumnForm, Description};
 use crate::message::Message;
 use crate::message::metadata::{INGEST_TIME, Metadata, Origin};
@@ -14,22 +13,13 @@ use std::sync::Arc;
 
 /// A buffer that grew beyond this for one huge message is given back after it.
 const KEEP_BYTES: usize = 4 << 20;
-/// Of the smallest pages.
-const PAGE_BYTES: usize = 4 << 10;
-/// Where in a page the packed payloads begin. Processors with fast short `rep movsb` copy many times
-/// slower where the target lies up to 64 bytes further into its page than the source into its own
-/// (seen on AMD Zen 3, 2.8 instead of 40 GB/s; see glibc's bug 30994), and allocators put large blocks
-/// just behind the beginning of a page, on both sides.
-const PLACE_IN_PAGE: usize = PAGE_BYTES / 2;
 
 /// What a guest asked for, and the buffers of an instance.
 pub(super) struct Columns {
     form: ColumnForm,
     has_payloads: bool,
     times: Option<Vec<u64>>,
-    /// The payloads in a row, from `start` on.
-    data: Vec<u8>,
-    start: usize,
+    /// Where each payload ends in a row of all.
     ends: Vec<u32>,
     /// Which of them are binary; empty if none is.
     binary: Vec<u8>,
@@ -46,7 +36,7 @@ struct Values {
 /// The columns of one batch.
 pub(super) struct Filled<'a> {
     columns: &'a Columns,
-    count: usize,
+    messages: &'a [Message],
     /// The payloads, if they cross one by one.
     each: Vec<PayloadParam<'a>>,
     metadata: Vec<Crossing<'a>>,
@@ -66,8 +56,6 @@ impl Columns {
             form: description.form,
             has_payloads: description.payloads,
             times: description.times.then(Vec::new),
-            data: Vec::new(),
-            start: 0,
             ends: Vec::new(),
             binary: Vec::new(),
             metadata: description.reads.iter().map(values).collect(),
@@ -83,7 +71,7 @@ impl Columns {
             times.extend(messages.iter().map(|message| message.metadata.received_us()));
         }
         if self.has_payloads && self.form == ColumnForm::Packed {
-            left_bytes = left_bytes.checked_sub(self.pack(messages, left_bytes)?)?;
+            left_bytes = left_bytes.checked_sub(self.measure(messages, left_bytes)?)?;
         }
         let shared = if self.metadata.is_empty() { None } else { shared_origin(messages) };
         // The time of receipt is each message's own.
@@ -104,30 +92,19 @@ impl Columns {
             ColumnForm::Each if self.has_payloads => messages.iter().map(payload).collect(),
             _ => Vec::new(),
         };
-        Some(Filled { columns, count: messages.len(), each, metadata })
+        Some(Filled { columns, messages, each, metadata })
     }
 
-    /// The bytes that were packed.
-    fn pack(&mut self, messages: &[Message], max_bytes: usize) -> Option<usize> {
-        let Self { data, ends, binary, .. } = self;
+    /// The bytes that payloads take in a row.
+    fn measure(&mut self, messages: &[Message], max_bytes: usize) -> Option<usize> {
+        let Self { ends, binary, .. } = self;
         let (mut length, mut is_all_text) = (0, true);
+        ends.clear();
         for Message { payload, .. } in messages {
             length += payload.len();
             is_all_text &= payload.is_text();
+            ends.push(u32::try_from(length).ok().filter(|_| length <= max_bytes)?);
         }
-        u32::try_from(length).ok().filter(|_| length <= max_bytes)?;
-        if data.capacity() > KEEP_BYTES && length <= KEEP_BYTES {
-            *data = Vec::new();
-        }
-        data.truncate(PAGE_BYTES);
-        data.reserve(length + PAGE_BYTES);
-        self.start = (PLACE_IN_PAGE.wrapping_sub(data.as_ptr().addr())) % PAGE_BYTES;
-        data.resize(self.start, 0);
-        ends.clear();
-        ends.extend(messages.iter().map(|message| {
-            data.extend_from_slice(message.payload.as_bytes());
-            (data.len() - self.start) as u32
-        }));
         binary.clear();
         if !is_all_text {
             binary.extend(messages.iter().map(|message| u8::from(!message.payload.is_text())));
@@ -188,17 +165,17 @@ impl Filled<'_> {
 
     /// All that crosses, with the columns.
     pub(super) fn batch<'b>(&'b self, columns: Option<&'b [Column<'b>]>) -> Batch<'b> {
-        let Columns { form, times, data, start, ends, binary, .. } = self.columns;
+        let Columns { form, times, ends, binary, .. } = self.columns;
         let payloads = || match form {
-            ColumnForm::Packed => PayloadsParam::Packed(PackedParam {
-                data: &data[*start..],
+            ColumnForm::Packed => BatchPayloads::Packed(PackedPayloads {
+                data: Row::new(self.messages),
                 ends,
                 binary: (!binary.is_empty()).then_some(binary),
             }),
-            ColumnForm::Each => PayloadsParam::Each(&self.each),
+            ColumnForm::Each => BatchPayloads::Each(&self.each),
         };
         Batch {
-            count: u32::try_from(self.count).expect("a batch has at most 65,536 messages"),
+            count: u32::try_from(self.messages.len()).expect("a batch has at most 65,536 messages"),
             payloads: self.columns.has_payloads.then(payloads),
             times: times.as_deref(),
             columns,
@@ -256,27 +233,13 @@ mod tests {
             [message(Payload::text("ab"), &origin, 1), message(Payload::binary(vec![0xff]), &origin, 2)];
         let filled = columns.fill(&mixed, usize::MAX).unwrap();
         let batch = filled.batch(None);
-        let Some(PayloadsParam::Packed(packed)) = batch.payloads else { panic!() };
-        assert_eq!((packed.data, packed.ends), (&b"ab\xff"[..], &[2, 3][..]));
+        let Some(BatchPayloads::Packed(packed)) = batch.payloads else { panic!() };
+        assert_eq!((packed.data.to_vec(), packed.ends), (b"ab\xff".to_vec(), &[2, 3][..]));
         assert_eq!(packed.binary, Some(&[0, 1][..]));
         assert_eq!((batch.times, filled.columns(std::iter::empty()).is_none()), (Some(&[1, 2][..]), true));
         let filled = columns.fill(&mixed[..1], usize::MAX).unwrap();
-        let Some(PayloadsParam::Packed(packed)) = filled.batch(None).payloads else { panic!() };
-        assert_eq!((packed.data, packed.ends, packed.binary), (&b"ab"[..], &[2][..], None));
-    }
-
-    #[test]
-    fn the_row_begins_at_its_place_in_a_page_whatever_came_before() {
-        let origin = Origin::new([("room", "7")]);
-        let mut columns = columns(ColumnForm::Packed, &[]);
-        for length in [1, 100_000, 10, KEEP_BYTES + 1, 0, 5_000] {
-            let messages = [7, length].map(|length| message(Payload::text("x".repeat(length)), &origin, 1));
-            let filled = columns.fill(&messages, usize::MAX).unwrap();
-            let Some(PayloadsParam::Packed(packed)) = filled.batch(None).payloads else { panic!() };
-            assert_eq!(packed.data.as_ptr().addr() % PAGE_BYTES, PLACE_IN_PAGE);
-            assert_eq!((packed.data.len(), packed.ends[0]), (length + 7, 7));
-        }
-        assert!(columns.data.capacity() <= KEEP_BYTES);
+        let Some(BatchPayloads::Packed(packed)) = filled.batch(None).payloads else { panic!() };
+        assert_eq!((packed.data.to_vec(), packed.ends, packed.binary), (b"ab".to_vec(), &[2][..], None));
     }
 
     #[test]
@@ -299,7 +262,7 @@ mod tests {
         let mut columns = columns(ColumnForm::Each, &["room"]);
         let two = [message(Payload::text("a"), &origin, 1), message(Payload::binary(vec![1]), &origin, 2)];
         let filled = columns.fill(&two, usize::MAX).unwrap();
-        let Some(PayloadsParam::Each(each)) = filled.batch(None).payloads else { panic!() };
+        let Some(BatchPayloads::Each(each)) = filled.batch(None).payloads else { panic!() };
         let said: Vec<_> = each.iter().map(|payload| format!("{payload:?}")).collect();
         assert_eq!(said, ["PayloadParam::Text(\"a\")", "PayloadParam::Binary([1])"]);
     }

@@ -4,7 +4,8 @@
 //! times on their way through the futures and wasmtime's fiber: a sixth of what a call of one message costs. Here the
 //! batch is borrowed, and the outcome is behind a pointer as soon as it is lifted.
 
-use super::bindings::tidemill::plugin::types::{Batch, Outcome};
+use super::batch::Batch;
+use super::bindings::tidemill::plugin::types::Outcome;
 use super::imports::StoreData;
 use wasmtime::component::__internal::{CanonicalAbiInfo, InstanceType, InterfaceType, LiftContext};
 use wasmtime::component::{ComponentExportIndex, ComponentType, Func, Instance, Lift, TypedFunc};
