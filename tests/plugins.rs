@@ -12,7 +12,7 @@ use std::fs;
 use std::io::{Seek as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use tidemill_tests::host::binary;
+use tidemill_tests::host::{Folder, Host, PATIENCE, binary};
 use tidemill_tests::{plugin, root};
 
 /// What the name of a case's input ends with, and the format that it has.
@@ -68,6 +68,54 @@ fn every_recorded_case_gives_what_is_recorded() {
             assert_eq!(got, expected, "{name}, case {case}");
         }
     }
+}
+
+#[test]
+fn windows_keep_to_the_memory_that_their_plugin_has_and_say_what_is_not_sent_at_the_end() {
+    const KEYS: usize = 30_000;
+    let folder = Folder::default();
+    folder.install("window", &plugin("window"));
+    let messages: String =
+        (0..KEYS).map(|key| format!("{{\"s\":\"K{key:05}\",\"q\":1,\"T\":0}}\n")).collect();
+    fs::write(folder.path("in.jsonl"), messages).unwrap();
+    let config = |more: &str| {
+        format!(
+            r#"
+            [[pipelines]]
+            name = "p"
+            source = {{ type = "file", path = "in.jsonl" }}
+            sinks = [{{ type = "file", path = "out.jsonl", append = false }}]
+            [[pipelines.transforms]]
+            plugin = "window"
+            limits = {{ memory = "6MiB" }}
+            {more}
+            "#
+        )
+    };
+    let host = folder.run(&config(""));
+    host.becomes("p", "finished");
+    let metrics = host.metrics();
+    let [unsent, forgotten] = ["windows_unsent", "keys_forgotten"]
+        .map(|name| metrics.sum(&format!("tidemill_guest_{name}_total"), &[]));
+    assert_eq!(metrics.count("tidemill_plugin_faults_total", &[]), 0, "{}", metrics.text);
+    host.says(&format!("{unsent} open windows are not sent"));
+    assert!(host.stop().status.success());
+    let sent = fs::read_to_string(folder.path("out.jsonl")).unwrap();
+    let sent: BTreeSet<&str> = sent.lines().collect();
+    // Each key has its window, which made room for others, or was open at the end.
+    assert_eq!((sent.len() as f64 + unsent, unsent > 0.0), (KEYS as f64, true));
+    assert!((10_000.0..20_000.0).contains(&forgotten), "{forgotten}");
+    let first = r#"{"symbol":"K00000","window_start":0,"window_end":60000,"volume":1.0,"final":false}"#;
+    assert!(sent.contains(first));
+    // So many keys that one can rely on are refused before there is a message.
+    let mut command = folder.command(PATIENCE, &config("config = { max_keys = 30000 }"));
+    let refused = Host::start(&mut command).wait();
+    assert_eq!(refused.status.code(), Some(78), "{}", refused.log);
+    assert!(
+        refused.log.contains("`max_keys`: 30000 keys of a piece of windows each are too many"),
+        "{}",
+        refused.log
+    );
 }
 
 #[test]

@@ -78,6 +78,8 @@ impl Setup {
             ("host", host.to_owned()),
             ("contract", CONTRACT_VERSION.to_owned()),
             ("pipeline", self.pipeline.to_string()),
+            ("memory_bytes", self.limits.memory_bytes.to_string()),
+            ("output_bytes", self.limits.output_bytes.to_string()),
         ];
         match self.kind {
             PluginKind::Transform => facts.extend([

@@ -188,6 +188,7 @@ const RUST_SDK: &[File] = files! { "sdk";
     "rust/src/testing/harness.rs",
     "rust/src/testing/outcome.rs",
     "rust/src/windows.rs",
+    "rust/src/windows/allowance.rs",
     "rust/src/windows/shape.rs",
     "rust/src/windows/tests.rs",
     "rust/src/writing.rs",

@@ -13,6 +13,9 @@ const MAX_OUTPUTS: usize = 1024;
 const MAX_METADATA_KEYS: usize = 128;
 const MAX_FIELDS: usize = 64;
 const MAX_NAME_BYTES: usize = 256;
+/// The limits of a transform that sets none, where the host does not say them.
+const DEFAULT_MEMORY_BYTES: u64 = 64 << 20;
+const DEFAULT_OUTPUT_BYTES: u64 = 16 << 20;
 
 /// What a plugin is and asks for, given its configuration.
 #[derive(Debug, Default)]
@@ -130,7 +133,7 @@ impl Description {
     }
 
     /// What the host says of where the plugin runs: `pipeline`, `transform`, `instance` and others of
-    /// `wit/transform.wit`.
+    /// `wit/transform.wit`, and its limits `memory_bytes` and `output_bytes`.
     pub fn fact(&self, name: &str) -> Option<&str> {
         self.facts.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
@@ -153,6 +156,20 @@ impl Description {
     /// Says in words of the configuration what the host would refuse in words of the contract.
     ///
     /// # Errors
+    /// The memory that the plugin may have: `limits.memory` of the transform, or what that is by default.
+    pub(crate) fn memory_bytes(&self) -> u64 {
+        self.bytes("memory_bytes", DEFAULT_MEMORY_BYTES)
+    }
+
+    /// How much one call may send: `limits.output` of the transform, or what that is by default.
+    pub(crate) fn output_bytes(&self) -> u64 {
+        self.bytes("output_bytes", DEFAULT_OUTPUT_BYTES)
+    }
+
+    fn bytes(&self, fact: &str, default: u64) -> u64 {
+        self.fact(fact).and_then(|bytes| bytes.parse().ok()).unwrap_or(default)
+    }
+
     /// There is more of something than the host takes, or a name that it does not take.
     pub(crate) fn check(&self) -> crate::Result {
         for (count, most, what) in [

@@ -5,6 +5,9 @@ use crate::writing::Writings;
 use crate::{Output, Result, Write};
 use serde::Serialize;
 
+/// What the host counts for an emission beside its bytes.
+const EMISSION_BYTES: u64 = 128;
+
 /// New messages of one call, in the order in which they go out.
 #[derive(Debug, Default)]
 pub struct Emissions {
@@ -18,6 +21,8 @@ pub struct Emissions {
     outputs: Vec<u16>,
     writings: Writings,
     room: Room,
+    /// What the host takes at most, where that is looked at.
+    most_bytes: Option<u64>,
 }
 
 /// How much the last call emitted: what the next one makes room for at its first emission.
@@ -42,6 +47,21 @@ pub struct Emission<'a> {
 impl Emissions {
     pub(crate) fn new(writes: usize, room: Room) -> Self {
         Self { writings: Writings::new(writes), room, ..Self::default() }
+    }
+
+    /// The same, of which [`keep_what_fits`](Self::keep_what_fits) keeps so much.
+    pub(crate) fn bounded(self, most_bytes: u64) -> Self {
+        Self { most_bytes: Some(most_bytes), ..self }
+    }
+
+    /// Takes the last one back if the host would not take it with the others. Says whether it stays.
+    pub(crate) fn keep_what_fits(&mut self) -> bool {
+        let bytes = self.data.len() as u64 + self.len() as u64 * EMISSION_BYTES;
+        let fits = self.most_bytes.is_none_or(|most_bytes| bytes <= most_bytes);
+        if !fits {
+            self.keep(self.len().saturating_sub(1));
+        }
+        fits
     }
 
     /// Begins a new message that has no origin.
@@ -78,7 +98,11 @@ impl Emissions {
 
     /// Takes back all emissions of an origin, the latest one that has any.
     pub(crate) fn take_back(&mut self, origin: u32) {
-        let kept = self.origins.iter().rposition(|&other| other != origin).map_or(0, |last| last + 1);
+        self.keep(self.origins.iter().rposition(|&other| other != origin).map_or(0, |last| last + 1));
+    }
+
+    /// Takes all but the first so many back.
+    fn keep(&mut self, kept: usize) {
         self.origins.truncate(kept);
         self.ends.truncate(kept);
         self.binary.truncate(kept);

@@ -46,16 +46,23 @@ impl<P: Plugin> Instance<P> {
 
     /// `tick`
     pub fn tick(&mut self, now_us: u64) -> Result<Option<types::Emissions>, String> {
-        let mut emissions = Emissions::new(self.description.writes(), Room::default());
+        let mut emissions = self.emissions();
         self.plugin.tick(now_us, &mut emissions).map_err(text)?;
         Ok(emissions.into_wit())
     }
 
     /// `finish`
     pub fn finish(&mut self) -> Result<Option<types::Emissions>, String> {
-        let mut emissions = Emissions::new(self.description.writes(), Room::default());
+        let mut emissions = self.emissions();
         self.plugin.finish(&mut emissions).map_err(text)?;
         Ok(emissions.into_wit())
+    }
+
+    /// No emissions yet, of a call without messages.
+    fn emissions(&self) -> Emissions {
+        // A row of bytes that grows is there twice for a moment, beside all that the plugin knows.
+        let most_bytes = self.description.output_bytes().min(self.description.memory_bytes() / 4);
+        Emissions::new(self.description.writes(), Room::default()).bounded(most_bytes)
     }
 
     /// `snapshot`

@@ -6,18 +6,25 @@
 //! recording gives does not depend on how fast it is read. What is older than the end of the newest closed window of its
 //! key is late. What a window has seen is the plugin's own type; nothing here knows messages or JSON.
 
+mod allowance;
 mod shape;
 
 use crate::keyed::Keyed;
-use crate::{Description, Error, Part, Result, binary, duration};
+use crate::{Description, Emission, Emissions, Error, Part, Result, binary, duration, log, metrics};
+use allowance::{Allowance, Size};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use shape::{Shape, aligned};
 use std::fmt;
+use std::rc::Rc;
 use std::time::Duration;
 
-/// Windows of silent keys that one call closes, so that it sends no more than one call may.
+/// Windows of silent keys, or of keys that make room, that one call closes, so that it sends no more than one call may.
 const MOST_CLOSED_AT_ONCE: usize = 8_192;
+/// Places that a list of pieces keeps.
+const FEW_PLACES: usize = 8;
+/// The counter of open windows that were not sent at the end.
+const UNSENT: &str = "windows_unsent";
 /// The form of snapshots. The one before did not say which windows it had.
 const FORM: u8 = 2;
 
@@ -53,8 +60,9 @@ pub struct WindowRules {
     pub allowed_lateness: Duration,
     /// Without a message of its key for so long, a window is closed as well; 0 is never.
     pub idle_close: Duration,
-    /// Of so many keys at most windows are known; those that were silent longest make room.
-    pub max_keys: usize,
+    /// Of so many keys at most windows are known; those that were silent longest make room. They must fit into the
+    /// plugin's memory with all the windows that they may have; `None` is as many as there is room for.
+    pub max_keys: Option<usize>,
 }
 
 /// What becomes of the messages of a window.
@@ -72,6 +80,12 @@ pub trait Aggregation {
 
     /// Takes in what a later piece of the same window has seen.
     fn merge(&self, contents: &mut Self::Contents, later: &Self::Contents);
+
+    /// What the contents of a window have on the heap, in bytes, if that is anything: it counts where windows are held
+    /// to the plugin's memory.
+    fn heap_bytes(&self) -> usize {
+        0
+    }
 }
 
 /// A window with what it has seen.
@@ -93,6 +107,9 @@ pub struct Windows<A: Aggregation> {
     idle_close_us: Option<u64>,
     aggregation: A,
     series: Keyed<Series<A::Contents>>,
+    allowance: Allowance,
+    /// What all series take.
+    size: Size,
 }
 
 /// The windows of one key.
@@ -115,9 +132,11 @@ impl<A: Aggregation> Windows<A> {
     pub fn try_new(rules: &WindowRules, aggregation: A, description: &mut Description) -> Result<Self> {
         let lateness_ms = duration::milliseconds("allowed_lateness", rules.allowed_lateness)?;
         let shape = Shape::try_of(rules.kind, lateness_ms)?;
-        if rules.max_keys == 0 {
+        if rules.max_keys == Some(0) {
             return Err("`max_keys` must be more than 0".into());
         }
+        let allowance = Allowance::of::<Window<A::Contents>>(description, aggregation.heap_bytes());
+        allowance.check("max_keys", rules.max_keys, shape.most_open(lateness_ms))?;
         let idle_close_ms = duration::milliseconds("idle_close", rules.idle_close)?;
         let idle_close_us = idle_close_ms.unsigned_abs().saturating_mul(1000);
         if idle_close_us > 0 {
@@ -127,7 +146,8 @@ impl<A: Aggregation> Windows<A> {
             description.tick_every(interval.clamp(Duration::from_millis(10), Duration::from_secs(1)));
         }
         let idle_close_us = (idle_close_us > 0).then_some(idle_close_us);
-        Ok(Self { shape, lateness_ms, idle_close_us, aggregation, series: Keyed::new(rules.max_keys) })
+        let series = Keyed::new(rules.max_keys.unwrap_or(usize::MAX));
+        Ok(Self { shape, lateness_ms, idle_close_us, aggregation, series, allowance, size: Size::default() })
     }
 
     /// Takes in what was read of a message of a key, and gives the windows that it closes to `close`. Says whether it was late,
@@ -143,32 +163,59 @@ impl<A: Aggregation> Windows<A> {
         reading: &A::Reading,
         mut close: impl FnMut(&Window<A::Contents>) -> Result,
     ) -> Result<bool> {
-        let Self { shape, aggregation, .. } = self;
-        let series = self.series.get_or_insert_with(key, Series::new);
+        let Self { shape, aggregation, series, size, .. } = self;
+        let mut is_new = false;
+        let series = series.get_or_insert_with(key, || {
+            is_new = true;
+            Series::new()
+        });
+        let before = if is_new { Size::default() } else { series.size(key) };
         let idle_us = received_us.saturating_sub(std::mem::replace(&mut series.received_us, received_us));
-        if self.idle_close_us.is_some_and(|idle_close_us| idle_us >= idle_close_us) {
-            series.close_all(*shape, aggregation, &mut close)?;
-        }
-        if series.closed_until_ms.is_some_and(|end_ms| time_ms < end_ms) {
-            return Ok(true);
-        }
-        series.close_until(time_ms.saturating_sub(self.lateness_ms), *shape, aggregation, &mut close)?;
-        let place = series.place(time_ms, *shape, aggregation);
-        aggregation.add(&mut series.open[place].contents, reading);
-        Ok(false)
+        let is_idle = self.idle_close_us.is_some_and(|idle_close_us| idle_us >= idle_close_us);
+        let closed = match is_idle {
+            true => series.close_all(*shape, aggregation, &mut close),
+            false => Ok(()),
+        };
+        let is_late = closed.and_then(|()| {
+            if series.closed_until_ms.is_some_and(|end_ms| time_ms < end_ms) {
+                return Ok(true);
+            }
+            series.close_until(time_ms.saturating_sub(self.lateness_ms), *shape, aggregation, &mut close)?;
+            let place = series.place(time_ms, *shape, aggregation);
+            aggregation.add(&mut series.open[place].contents, reading);
+            Ok(false)
+        });
+        size.take(before);
+        size.add(series.size(key));
+        is_late
     }
 
-    /// Forgets keys that were silent longest where there are too many, as is to be done after each
-    /// [`add`](Self::add), and gives their open windows to `close`. Says how many keys that were.
+    /// Forgets keys that were silent longest where there are too many, or no room for the windows of all, as is to be done
+    /// after each [`add`](Self::add), and gives their open windows to `close`. Says how many keys that were.
     ///
     /// # Errors
     /// What `close` returned.
     pub fn push_out(&mut self, mut close: impl FnMut(&str, &Window<A::Contents>) -> Result) -> Result<usize> {
+        let Self { shape, aggregation, series, allowance, size, .. } = self;
         let mut keys = 0;
-        for (key, mut series) in self.series.take_surplus() {
+        let mut closed = 0;
+        let mut push_out = |(key, mut gone): (Rc<str>, Series<A::Contents>), size: &mut Size| {
             keys += 1;
-            series.close_all(self.shape, &self.aggregation, &mut |window| close(&key, window))?;
+            size.take(gone.size(&key));
+            gone.close_all(*shape, aggregation, &mut |window| {
+                closed += 1;
+                close(&key, window)
+            })?;
+            Ok::<_, Error>(closed < MOST_CLOSED_AT_ONCE)
+        };
+        for surplus in series.take_surplus() {
+            push_out(surplus, size)?;
         }
+        // What memory has no room for are few, but where state comes from an instance that had more of it.
+        while !allowance.covers(size)
+            && let Some(oldest) = series.take_oldest()
+            && push_out(oldest, size)?
+        {}
         Ok(keys)
     }
 
@@ -183,34 +230,56 @@ impl<A: Aggregation> Windows<A> {
         mut close: impl FnMut(&str, &Window<A::Contents>) -> Result,
     ) -> Result {
         let Some(idle_close_us) = self.idle_close_us else { return Ok(()) };
-        let (shape, aggregation) = (self.shape, &self.aggregation);
+        let Self { shape, aggregation, series, size, .. } = self;
         let mut closed = 0;
         // Those that were silent longest come first.
-        self.series.for_each_while(|key, series| {
+        series.for_each_while(|key, series| {
             let is_idle = now_us.saturating_sub(series.received_us) >= idle_close_us;
             if !is_idle || closed >= MOST_CLOSED_AT_ONCE {
                 return Ok(false);
             }
-            series.close_all(shape, aggregation, &mut |window| {
+            size.take(series.size(key));
+            let all = series.close_all(*shape, aggregation, &mut |window| {
                 closed += 1;
                 close(key, window)
-            })?;
-            Ok(true)
+            });
+            size.add(series.size(key));
+            all.map(|()| true)
         })
     }
 
-    /// Closes all windows, in the order of their keys.
+    /// Closes all windows, in the order of their keys, and has `write` write each. Those for which the call has no room any
+    /// more are not sent, which the log says, and the metric `windows_unsent` counts.
     ///
     /// # Errors
-    /// What `close` returned.
-    pub fn close_all(&mut self, mut close: impl FnMut(&str, &Window<A::Contents>) -> Result) -> Result {
+    /// What `write` returned.
+    pub fn close_all(
+        &mut self,
+        out: &mut Emissions,
+        mut write: impl FnMut(Emission<'_>, &str, &Window<A::Contents>) -> Result,
+    ) -> Result {
         let mut keys = Vec::with_capacity(self.series.len());
         while let Some(entry) = self.series.take_oldest() {
             keys.push(entry);
         }
+        self.size = Size::default();
         keys.sort_by(|(a, _), (b, _)| a.cmp(b));
+        let mut unsent = 0;
         for (key, mut series) in keys {
-            series.close_all(self.shape, &self.aggregation, &mut |window| close(&key, window))?;
+            series.close_all(self.shape, &self.aggregation, &mut |window| {
+                if unsent == 0 {
+                    write(out.emit(), &key, window)?;
+                }
+                unsent += u64::from(unsent > 0 || !out.keep_what_fits());
+                Ok(())
+            })?;
+        }
+        if unsent > 0 {
+            metrics::add(UNSENT, unsent as f64);
+            log::warn(format!(
+                "{unsent} open windows are not sent, for which one call has no room: let `limits.output` be larger, and \
+                 `limits.memory` four times as large as that at least"
+            ));
         }
         Ok(())
     }
@@ -241,6 +310,8 @@ impl<A: Aggregation<Contents: Serialize + DeserializeOwned>> Windows<A> {
             }
             self.series.restore([series], part);
         }
+        self.size = Size::default();
+        self.series.iter().for_each(|(key, series)| self.size.add(series.size(key)));
         Ok(())
     }
 }
@@ -257,6 +328,17 @@ fn changed(state: &dyn fmt::Display, configuration: &dyn fmt::Display) -> Error 
 impl<C: Clone> Series<C> {
     fn new() -> Self {
         Self { open: Vec::new(), closed_until_ms: None, received_us: 0 }
+    }
+
+    /// What the series takes.
+    #[inline]
+    fn size(&self, key: &str) -> Size {
+        Size {
+            keys: 1,
+            key_bytes: key.len() as u64,
+            pieces: self.open.len() as u64,
+            places: self.open.capacity() as u64,
+        }
     }
 
     fn close_all(
@@ -302,7 +384,16 @@ impl<C: Clone> Series<C> {
                 }
             }
         }
+        self.give_back_places();
         Ok(())
+    }
+
+    /// A list that had many pieces and has few does not keep all its places.
+    #[inline]
+    fn give_back_places(&mut self) {
+        if self.open.capacity() > FEW_PLACES && self.open.len() < self.open.capacity() / 4 {
+            self.open.shrink_to((self.open.len() * 2).max(FEW_PLACES));
+        }
     }
 
     /// The beginning of the oldest window with this pane that was not closed.

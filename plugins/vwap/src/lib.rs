@@ -4,8 +4,8 @@
 //! message that lacks one of the fields, or that `where` does not match, is filtered. What is not JSON is rejected, and
 //! so is a price, quantity or time that is no number.
 //!
-//! At most `max_symbols` symbols (200,000) are remembered. A new one beyond that makes it forget the one that was silent
-//! longest: its open windows are emitted with `"final": false`, and `tidemill_guest_symbols_forgotten_total` counts the
+//! At most `max_symbols` symbols are remembered, or as many as there is room for. A new one beyond that makes it forget the
+//! one that was silent longest: its open windows are emitted with `"final": false`, and `tidemill_guest_symbols_forgotten_total` counts the
 //! symbols. One that comes back starts anew, and knows of no closed window for which a message could be late.
 
 use serde::{Deserialize, Serialize};
@@ -15,7 +15,7 @@ use tidemill_plugin::event_time::EventTime;
 use tidemill_plugin::keyed::{Key, parts};
 use tidemill_plugin::windows::{Aggregation, Window, WindowKind, WindowRules, Windows};
 use tidemill_plugin::{
-    Description, Emission, Emissions, Json, Message, Out, Part, Plugin, Result, duration, export, metrics,
+    Description, Emission, Emissions, Error, Json, Message, Out, Part, Plugin, Result, export, metrics,
 };
 
 export!(Vwap);
@@ -24,9 +24,6 @@ export!(Vwap);
 const LATE: &str = "late";
 /// The counter of symbols that were forgotten to make room.
 const FORGOTTEN: &str = "symbols_forgotten";
-/// Symbols that are remembered, if nothing else is said: with a window each they take two thirds of the
-/// memory that a plugin has by default.
-const MAX_SYMBOLS: usize = 200_000;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -43,7 +40,7 @@ struct Config {
     allowed_lateness: Duration,
     #[serde(with = "tidemill_plugin::duration")]
     idle_close: Duration,
-    max_symbols: usize,
+    max_symbols: Option<usize>,
 }
 
 impl Default for Config {
@@ -57,7 +54,7 @@ impl Default for Config {
             window: Duration::from_secs(60),
             allowed_lateness: Duration::ZERO,
             idle_close: Duration::ZERO,
-            max_symbols: MAX_SYMBOLS,
+            max_symbols: None,
         }
     }
 }
@@ -115,12 +112,6 @@ impl Plugin for Vwap {
     type Config = Config;
 
     fn new(config: Config, description: &mut Description) -> Result<Self> {
-        if duration::milliseconds("window", config.window)? == 0 {
-            return Err("`window` must be longer than 0".into());
-        }
-        if config.max_symbols == 0 {
-            return Err("`max_symbols` must be more than 0".into());
-        }
         description.only_json();
         description.without_payloads();
         let rules = WindowRules {
@@ -139,7 +130,7 @@ impl Plugin for Vwap {
             time: EventTime::compile(&config.time, description)
                 .map_err(|error| format!("`time`: {error}"))?,
             conditions: Conditions::compile(&config.rules, Match::All, description)?,
-            windows: Windows::try_new(&rules, Trades, description)?,
+            windows: Windows::try_new(&rules, Trades, description).map_err(named)?,
             meaning: format!(
                 "`price` {} and `quantity` {} for the `symbol` {}",
                 config.price, config.quantity, config.symbol
@@ -183,7 +174,7 @@ impl Plugin for Vwap {
     }
 
     fn finish(&mut self, out: &mut Emissions) -> Result {
-        self.windows.close_all(|symbol, window| write(out.emit(), symbol, window, false))
+        self.windows.close_all(out, |emission, symbol, window| write(emission, symbol, window, false))
     }
 
     fn snapshot(&self) -> Result<Option<Vec<u8>>> {
@@ -193,6 +184,11 @@ impl Plugin for Vwap {
     fn restore_part(&mut self, snapshots: &[Vec<u8>], part: Part) -> Result {
         self.windows.restore(snapshots, part, &self.meaning)
     }
+}
+
+/// What is wrong with windows, by the names that the keys of the configuration have here.
+fn named(error: Error) -> Error {
+    error.to_string().replace("`size`", "`window`").replace("`max_keys`", "`max_symbols`").into()
 }
 
 /// What is emitted of a window.

@@ -176,6 +176,11 @@ fn a_configuration_that_cannot_be_meant_is_refused() {
         (r#"{"window":"0s"}"#, "`window` must be longer than 0"),
         (r#"{"max_symbols":0}"#, "`max_symbols` must be more than 0"),
         (
+            r#"{"max_symbols":1000000}"#,
+            "`max_symbols`: 1000000 keys of a piece of windows each are too many: `limits.memory` has room for 225735. \
+             Take fewer, let it be larger, or leave `max_symbols` out: then there are as many as there is room for",
+        ),
+        (
             r#"{"window":"1 minute"}"#,
             r#"`window` must be a duration such as "250ms" or "10s", got "1 minute""#,
         ),

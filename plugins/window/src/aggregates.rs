@@ -185,6 +185,10 @@ impl Aggregation for Aggregates {
         Seen { count: 0, numbers: numbers.copied().collect() }
     }
 
+    fn heap_bytes(&self) -> usize {
+        self.numbers * size_of::<f64>()
+    }
+
     #[inline]
     fn add(&self, seen: &mut Seen, Reading { time_ms, values }: &Reading) {
         seen.count += 1;

@@ -25,8 +25,6 @@ export!(WindowPlugin);
 const LATE: &str = "late";
 /// The counter of keys that were forgotten to make room.
 const FORGOTTEN: &str = "keys_forgotten";
-/// Keys that are remembered, if nothing else is said.
-const MAX_KEYS: usize = 100_000;
 /// The members of what is emitted that are no keys and no aggregates.
 const OWN_NAMES: [&str; 3] = ["window_start", "window_end", "final"];
 
@@ -49,7 +47,7 @@ struct Config {
     #[serde(with = "tidemill_plugin::duration")]
     idle_close: Duration,
     aggregates: BTreeMap<String, Rule>,
-    max_keys: usize,
+    max_keys: Option<usize>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -74,7 +72,7 @@ impl Default for Config {
             allowed_lateness: Duration::ZERO,
             idle_close: Duration::ZERO,
             aggregates: serde_json::from_value(volume).expect("the default is right"),
-            max_keys: MAX_KEYS,
+            max_keys: None,
         }
     }
 }
@@ -209,7 +207,7 @@ impl Plugin for WindowPlugin {
     }
 
     fn finish(&mut self, out: &mut Emissions) -> Result {
-        self.windows.close_all(|key, window| self.form.write(out.emit(), key, window, false))
+        self.windows.close_all(out, |emission, key, window| self.form.write(emission, key, window, false))
     }
 
     fn snapshot(&self) -> Result<Option<Vec<u8>>> {

@@ -325,6 +325,11 @@ fn a_configuration_that_cannot_be_meant_is_refused() {
     ] {
         assert_eq!(refused(&config), error);
     }
+    let many = refused(&json!({ "kind": "sliding", "size": "1h", "slide": "1s", "max_keys": 1000 }));
+    assert!(
+        many.starts_with("`max_keys`: 1000 keys of 3600 pieces of windows each are too many: `limits."),
+        "{many}"
+    );
     let median = refused(&json!({ "aggregates": { "v": { "op": "median", "field": "/p" } } }));
     assert!(
         median.starts_with(r#"`aggregates.v.op` must be one of "count", "sum", "#)

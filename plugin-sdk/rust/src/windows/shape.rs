@@ -9,6 +9,7 @@ use std::time::Duration;
 /// Most pieces that the open windows of a key may have where nothing is out of the ordinary: each takes memory, and is
 /// looked at when a window closes.
 const MOST_PANES: i64 = 10_000;
+
 /// The kind of windows, in milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Shape {
@@ -63,6 +64,15 @@ impl Shape {
         }
         held_open(pane_ms)?;
         Ok(Self::Aligned { size_ms, slide_ms, pane_ms })
+    }
+
+    /// How many pieces the open windows of a key have at most where nothing is out of the ordinary.
+    pub(super) fn most_open(self, lateness_ms: i64) -> u64 {
+        let (of_one, piece_ms) = match self {
+            Self::Aligned { size_ms, pane_ms, .. } => (size_ms / pane_ms, pane_ms),
+            Self::Session { gap_ms } => (1, gap_ms),
+        };
+        (of_one + lateness_ms / piece_ms + i64::from(lateness_ms % piece_ms > 0)).unsigned_abs()
     }
 }
 

@@ -1,6 +1,9 @@
 //! Windows beside a plain model, which has all messages in a list and forms the windows anew each time.
 
 use super::*;
+use crate::bindings::tidemill::plugin::types;
+use crate::log::Level;
+use crate::testing::host;
 use proptest::prelude::*;
 
 /// The messages that a window has, by their numbers.
@@ -35,12 +38,31 @@ fn rules(kind: WindowKind, lateness_ms: u64, idle_close_ms: u64) -> WindowRules 
         kind,
         allowed_lateness: Duration::from_millis(lateness_ms),
         idle_close: Duration::from_millis(idle_close_ms),
-        max_keys: 1000,
+        max_keys: None,
     }
 }
 
 fn windows(rules: &WindowRules) -> Windows<Noting> {
     Windows::try_new(rules, Noting, &mut Description::default()).unwrap()
+}
+
+/// A plugin that may have so much memory, and send so much at once.
+fn limited(memory_bytes: u64, output_bytes: u64) -> Description {
+    let facts = [("memory_bytes", memory_bytes), ("output_bytes", output_bytes)];
+    Description::with_facts(facts.map(|(name, bytes)| (name.to_owned(), bytes.to_string())).into())
+}
+
+/// Closes all windows.
+fn closed(windows: &mut Windows<Noting>) -> Vec<(String, Closed)> {
+    let mut open = Vec::new();
+    windows
+        .close_all(&mut Emissions::default(), |_, key, window| {
+            open.push((key.to_owned(), noted(window)));
+            Ok(())
+        })
+        .unwrap();
+    assert_eq!(windows.size, Size::default());
+    open
 }
 
 fn noted(window: &Window<Seen>) -> Closed {
@@ -153,11 +175,10 @@ proptest! {
             });
             prop_assert_eq!((closed, is_late.unwrap()), models[*key].add(number, time));
         }
-        let mut open = Vec::new();
-        real.close_all(|key, window| {
-            open.push((key.to_owned(), noted(window)));
-            Ok(())
-        }).unwrap();
+        let mut size = Size::default();
+        real.series.iter().for_each(|(key, series)| size.add(series.size(key)));
+        prop_assert_eq!(real.size, size);
+        let open = closed(&mut real);
         let mut expected = Vec::new();
         for (key, model) in keys.iter().zip(&mut models) {
             expected.extend(model.close(i64::MAX).into_iter().map(|window| ((*key).to_owned(), window)));
@@ -202,7 +223,7 @@ fn silence_closes_windows_by_the_timer_or_the_next_message() {
 #[test]
 fn keys_beyond_the_most_make_room_and_shares_keep_their_own() {
     let rules =
-        WindowRules { max_keys: 2, ..rules(WindowKind::Session { gap: Duration::from_secs(1) }, 0, 0) };
+        WindowRules { max_keys: Some(2), ..rules(WindowKind::Session { gap: Duration::from_secs(1) }, 0, 0) };
     let mut windows = windows(&rules);
     let add = |windows: &mut Windows<Noting>, key: &str| {
         windows.add(key, 0, 0, &1, |_| Ok(())).unwrap();
@@ -223,12 +244,10 @@ fn keys_beyond_the_most_make_room_and_shares_keep_their_own() {
     for number in 0..2 {
         let mut share = super::tests::windows(&rules);
         share.restore(&snapshots, Part { number, of: 2 }, "seen").unwrap();
-        let close = |key: &str, _: &Window<Seen>| {
-            assert!(Part { number, of: 2 }.has(key));
-            shares.push(key.to_owned());
-            Ok(())
-        };
-        share.close_all(close).unwrap();
+        for (key, _) in closed(&mut share) {
+            assert!(Part { number, of: 2 }.has(&key));
+            shares.push(key);
+        }
     }
     shares.sort_unstable();
     assert_eq!(shares, ["c", "d"]);
@@ -275,7 +294,107 @@ fn rules_that_cannot_be_kept_are_refused_by_key() {
         let refused = Windows::try_new(&rules, Noting, &mut Description::default()).unwrap_err();
         assert_eq!(refused.to_string(), error);
     }
-    let none = WindowRules { max_keys: 0, ..rules(WindowKind::Session { gap: ms(1) }, 0, 0) };
+    let none = WindowRules { max_keys: Some(0), ..rules(WindowKind::Session { gap: ms(1) }, 0, 0) };
     let refused = Windows::try_new(&none, Noting, &mut Description::default()).unwrap_err();
     assert_eq!(refused.to_string(), "`max_keys` must be more than 0");
+}
+
+#[test]
+fn keys_that_memory_has_no_room_for_are_refused_and_so_is_a_key_that_it_has_none_for() {
+    const MIB: u64 = 1 << 20;
+    let seconds = Duration::from_secs;
+    let sliding = rules(WindowKind::Sliding { size: seconds(3600), slide: seconds(1) }, 0, 0);
+    let tumbling = rules(WindowKind::Tumbling { size: seconds(60) }, 0, 0);
+    let of = |rules: &WindowRules, max_keys, description: &mut Description| {
+        let rules = WindowRules { max_keys, ..*rules };
+        Windows::try_new(&rules, Noting, description).err().map(|error| error.to_string())
+    };
+    for (rules, max_keys, memory_bytes, output_bytes, pieces, limit, most) in [
+        (&sliding, 1_000, 64 * MIB, 64 * MIB, "3600 pieces", "memory", 297),
+        (&sliding, 1_000, 512 * MIB, 16 * MIB, "3600 pieces", "output", 232),
+        (&tumbling, 1_000_000, 64 * MIB, 16 * MIB, "a piece", "memory", 225_735),
+        (&tumbling, 40_000, 8 * MIB, 16 * MIB, "a piece", "memory", 21_845),
+    ] {
+        let limits = || limited(memory_bytes, output_bytes);
+        assert_eq!(
+            of(rules, Some(max_keys), &mut limits()).unwrap(),
+            format!(
+                "`max_keys`: {max_keys} keys of {pieces} of windows each are too many: `limits.{limit}` has room for \
+                 {most}. Take fewer, let it be larger, or leave `max_keys` out: then there are as many as there is room \
+                 for"
+            )
+        );
+        assert_eq!(of(rules, Some(most), &mut limits()), None);
+        assert_eq!(of(rules, None, &mut limits()), None);
+    }
+    let error = "the windows of one key may have 3600 pieces, for which `limits.memory` has no room: let it be larger, or \
+                 windows have fewer pieces";
+    assert_eq!(of(&sliding, None, &mut limited(2 * MIB, 16 * MIB)).as_deref(), Some(error));
+    // Without facts the limits are those that the host has by default.
+    assert_eq!(of(&tumbling, Some(225_735), &mut Description::default()), None);
+    assert!(of(&tumbling, Some(225_736), &mut Description::default()).is_some());
+}
+
+#[test]
+fn where_memory_has_no_room_keys_that_were_silent_longest_go_with_all_their_pieces() {
+    const SECONDS: i64 = 200;
+    let seconds = Duration::from_secs;
+    let sliding = rules(WindowKind::Sliding { size: seconds(3600), slide: seconds(1) }, 0, 0);
+    let mut windows = Windows::try_new(&sliding, Noting, &mut limited(3 << 20, 16 << 20)).unwrap();
+    let mut gone = std::collections::BTreeMap::new();
+    let mut forgotten = 0;
+    for number in 0..100 {
+        for second in 0..SECONDS {
+            let key = number.to_string();
+            windows.add(&key, second * 1000, 0, &0, |_| Ok(())).unwrap();
+            let close = |key: &str, _: &Window<Seen>| {
+                *gone.entry(key.parse::<i32>().unwrap()).or_insert(0) += 1;
+                Ok(())
+            };
+            forgotten += windows.push_out(close).unwrap();
+            assert!(windows.allowance.covers(&windows.size));
+        }
+    }
+    let left = windows.series.len();
+    assert!(left > 10 && forgotten + left == 100, "{left} are left");
+    // The oldest went, each with all windows that its messages are in.
+    let expected = (0..).take(forgotten).map(|number| (number, 3600)).collect();
+    assert_eq!(gone, expected);
+    // A later instance that has less memory makes room for its own.
+    let snapshot = windows.snapshot("seen").unwrap();
+    let mut small = Windows::try_new(&sliding, Noting, &mut limited(5 << 19, 16 << 20)).unwrap();
+    small.restore(&[snapshot], Part { number: 0, of: 1 }, "seen").unwrap();
+    assert!(!small.allowance.covers(&small.size));
+    while !small.allowance.covers(&small.size) {
+        assert!(small.push_out(|_, _| Ok(())).unwrap() > 0);
+    }
+    assert!(!small.series.is_empty());
+}
+
+#[test]
+fn at_the_end_windows_are_sent_as_far_as_there_is_room_and_the_others_are_told() {
+    let tumbling = rules(WindowKind::Tumbling { size: Duration::from_secs(60) }, 0, 0);
+    let mut windows = windows(&tumbling);
+    for number in 0..100 {
+        windows.add(&format!("{number:02}"), 0, 0, &0, |_| Ok(())).unwrap();
+    }
+    // The host counts 128 bytes for each beside its own.
+    let mut out = Emissions::default().bounded(60 * (128 + 10) + 137);
+    windows
+        .close_all(&mut out, |emission, key, _| {
+            emission.text("<").text(key).text("------>");
+            Ok(())
+        })
+        .unwrap();
+    let texts: Vec<u8> = (0..60).flat_map(|number| format!("<{number:02}------>").into_bytes()).collect();
+    match out.into_wit().unwrap().payloads {
+        types::Payloads::Packed(packed) => assert_eq!((packed.data, packed.ends.len()), (texts, 60)),
+        types::Payloads::Each(_) => panic!("they cross in a row"),
+    }
+    let text = "40 open windows are not sent, for which one call has no room: let `limits.output` be larger, and \
+                `limits.memory` four times as large as that at least";
+    host(|host| {
+        assert_eq!(host.counters[UNSENT], 40.0);
+        assert_eq!(host.log, [(Level::Warn, text.to_owned())]);
+    });
 }
