@@ -1,6 +1,6 @@
 //! Opens what the plugin `encrypt` has sealed, or another program with AES-256-GCM: whole payloads, or fields.
 //!
-//! What does not open with the key is rejected. A payload becomes a text message if it is UTF-8. A field that is not
+//! What does not open with the key is rejected, and so is a message in which a name on the way to a field stands twice. A payload becomes a text message if it is UTF-8. A field that is not
 //! there stays so; what a field is opened to must be JSON.
 
 use tidemill_plugin::json::{Fields, Value};
@@ -22,9 +22,6 @@ impl Plugin for Decrypt {
 
     fn new(config: Config, description: &mut Description) -> Result<Self> {
         let (cipher, target) = config.build(description)?;
-        if let Target::Fields(_) = target {
-            description.without_payloads();
-        }
         Ok(Self { cipher, target })
     }
 
@@ -42,6 +39,7 @@ impl Plugin for Decrypt {
                 out.emit().binary(std::str::from_utf8(&opened).is_err()).bytes(&opened);
             }
             Target::Fields(members) => {
+                let members = members.of(message)?;
                 out.forward();
                 for member in members {
                     let Some(value) = message.get(member.field) else { continue };
@@ -134,6 +132,23 @@ mod tests {
             assert_eq!(reason(fields.process([json!({ "a": value }).to_string()])), expected);
         }
         assert_eq!(reason(fields.process(["ping"])), "not JSON (at byte 0)");
+    }
+
+    #[test]
+    fn a_message_of_which_a_member_would_stay_sealed_or_be_lost_is_rejected() {
+        let [a, b] = ["1", "2"].map(|open| to_base64(&sealed(open)));
+        for (field, message, name) in [
+            ("/f", format!(r#"{{"f":"{a}","f":"{b}"}}"#), "f"),
+            ("/f", format!(r#"{{"f":"{a}","\u0066":"{b}"}}"#), "f"),
+            ("/x/f", format!(r#"{{"x":{{"f":"{a}"}},"x":5}}"#), "x"),
+            ("/x/0/f", format!(r#"{{"x":[{{"f":"{a}","f":"{b}"}}]}}"#), "f"),
+        ] {
+            let processed = decrypt(&format!(r#","fields":["{field}"]"#)).process([message.as_str()]);
+            assert_eq!(reason(processed), format!("{name:?} stands twice in one object"), "{message}");
+        }
+        let other = format!(r#"{{"x":[{{"f":"{a}"}},{{"f":1,"f":2}}],"y":1,"y":2}}"#);
+        let opened = decrypt(r#","fields":["/x/0/f"]"#).process([other.as_str()]);
+        assert_eq!(opened.texts(), [r#"{"x":[{"f":1},{"f":1,"f":2}],"y":1,"y":2}"#]);
     }
 
     fn documents() -> impl Strategy<Value = Json> {

@@ -1,11 +1,7 @@
 //! Encrypts the whole payload of each message, or the values of fields, with AES-256-GCM.
 //!
-//! What is sealed, and how, is in `seal`, which the plugin `decrypt` has too. A field that is not there stays so, and
-//! where it cannot be known which of two members is meant, the message is rejected (`ambiguity.rs`).
+//! What is sealed, and how, is in `seal`, which the plugin `decrypt` has too. A field that is not there stays so.
 
-mod ambiguity;
-
-use tidemill_plugin::json::{Pointers, Value};
 use tidemill_plugin::{Description, Message, Out, Plugin, Result, export, random};
 use tidemill_seal::{Chance, Cipher, Config, Format, Target, to_base64};
 
@@ -17,8 +13,6 @@ const NUMBER_BYTES: usize = 6;
 struct Encrypt {
     cipher: Cipher,
     target: Target,
-    /// What leads to the fields.
-    fields: Pointers,
 }
 
 impl Plugin for Encrypt {
@@ -26,11 +20,7 @@ impl Plugin for Encrypt {
 
     fn new(config: Config, description: &mut Description) -> Result<Self> {
         let (cipher, target) = config.build(description)?;
-        let mut fields = Pointers::default();
-        if let Target::Fields(members) = &target {
-            members.iter().try_for_each(|member| fields.add(&member.pointer))?;
-        }
-        Ok(Self { cipher, target, fields })
+        Ok(Self { cipher, target })
     }
 
     fn process(&mut self, message: Message<'_>, out: &mut Out<'_>) -> Result {
@@ -43,7 +33,7 @@ impl Plugin for Encrypt {
                 out.emit().binary(true).bytes(&seal(message.as_bytes())?);
             }
             Target::Fields(members) => {
-                ambiguity::refuse(Value::of_checked(message.as_bytes().trim_ascii()), &self.fields)?;
+                let members = members.of(message)?;
                 out.forward();
                 for member in members {
                     if let Some(value) = message.get(member.field) {

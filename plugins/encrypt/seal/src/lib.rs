@@ -1,8 +1,10 @@
 //! What the plugins `encrypt` and `decrypt` have in common: a cipher, and what of a message it is applied to.
 //!
 //! `cipher.rs` seals bytes and opens them, and knows no messages. This file knows the configuration, which is the
-//! same for both plugins, so that what the one writes the other reads.
+//! same for both plugins, so that what the one writes the other reads. Where it cannot be known which of two members of a
+//! message is meant, it is rejected (`ambiguity.rs`).
 
+mod ambiguity;
 mod cipher;
 
 pub use cipher::{Chance, Cipher};
@@ -10,7 +12,8 @@ pub use cipher::{Chance, Cipher};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
-use tidemill_plugin::{Description, Edit, Json, Result};
+use tidemill_plugin::json::{Pointers, Value};
+use tidemill_plugin::{Description, Edit, Json, Message, Result};
 
 /// The configuration of both plugins.
 #[derive(Deserialize)]
@@ -39,7 +42,14 @@ pub enum Target {
     /// All of it.
     Payload(Format),
     /// The values of these fields, as JSON.
-    Fields(Vec<Member>),
+    Fields(Members),
+}
+
+/// The fields of messages that are sealed.
+pub struct Members {
+    all: Vec<Member>,
+    /// What leads to them.
+    pointers: Pointers,
 }
 
 /// A field of messages, and the way to change it.
@@ -50,6 +60,17 @@ pub struct Member {
     pub field: Json,
     /// What a message gets in its place.
     pub edit: Edit,
+}
+
+impl Members {
+    /// Those that a message may have, which is JSON.
+    ///
+    /// # Errors
+    /// A name on the way to one of them stands twice in one object: it says so.
+    pub fn of(&self, message: Message<'_>) -> Result<&[Member], String> {
+        ambiguity::refuse(Value::of_checked(message.as_bytes().trim_ascii()), &self.pointers)?;
+        Ok(&self.all)
+    }
 }
 
 impl Config {
@@ -69,6 +90,7 @@ impl Config {
         let is_inside = |pointer: &str, other: &str| {
             pointer.strip_prefix(other).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
         };
+        let mut pointers = Pointers::default();
         let mut members: Vec<Member> = Vec::with_capacity(self.fields.len());
         for (nth, pointer) in self.fields.into_iter().enumerate() {
             let named = |error: &dyn std::fmt::Display| format!("`fields[{nth}]`: {error}");
@@ -84,10 +106,11 @@ impl Config {
                     named(&format!("{pointer:?} and {other:?} are one in the other: leave one out")).into()
                 );
             }
+            pointers.add(&pointer).map_err(|error| named(&error))?;
             let edit = description.edit(&pointer).map_err(|error| named(&error))?;
             members.push(Member { pointer, field, edit });
         }
-        Ok((cipher, Target::Fields(members)))
+        Ok((cipher, Target::Fields(Members { all: members, pointers })))
     }
 }
 

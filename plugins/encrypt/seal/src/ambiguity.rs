@@ -1,6 +1,7 @@
 //! Names that stand twice in one object, where a field is behind them.
 //!
-//! Of two members with one name a field is found in the last, so that what is in the first would go on as it is.
+//! Of two members with one name a field is found in the last, so that what is in the first would go on as it is, or be
+//! lost.
 
 use std::collections::BTreeSet;
 use tidemill_plugin::json::{Pointers, Value};
