@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use std::net::TcpListener;
 use tidemill_tests::host::{Folder, Host, PATIENCE};
 use tidemill_tests::peers::Feed;
-use tidemill_tests::plugin;
+use tidemill_tests::{guest, plugin};
 
 /// Endpoints of a pipeline that have failed, as the metrics say.
 fn failed(host: &Host, pipeline: &str) -> u64 {
@@ -222,4 +222,32 @@ fn a_line_of_the_log_has_no_empty_hint() {
         if is_it { Some(fields.clone()) } else { None }
     });
     assert!(fields.get("hint").is_none_or(|hint| hint != ""), "{fields}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_while_messages_wait_for_a_plugin_is_not_said_to_be_its_recovery() {
+    let folder = Folder::default();
+    folder.install("moody", &guest("moody").expect("guests in Rust are built"));
+    let feed = Feed::open().await;
+    let host = folder.run(&format!(
+        r#"
+        [[pipelines]]
+        name = "p"
+        source = {{ type = "websocket", url = "{}" }}
+        transforms = [{{ plugin = "moody" }}]
+        sinks = [{{ type = "stdout", format = "jsonl" }}]
+        "#,
+        feed.url()
+    ));
+    // Five faults in a row, and one that waits.
+    for _ in 0..6 {
+        feed.text("trap").await;
+    }
+    tokio::task::block_in_place(|| {
+        host.wait_until("its messages wait", |now| now.count("tidemill_plugin_paused", &[]) == 1);
+        let ended = host.stop();
+        assert!(!ended.log.contains("works again"), "{}", ended.log);
+        // The plugin was told the end all the same.
+        assert!(ended.output.contains("final"), "{}\n{}", ended.output, ended.log);
+    });
 }

@@ -337,6 +337,8 @@ impl Worker {
     /// # Cancel safety
     /// As [`Worker::work`].
     pub(super) async fn finish(&mut self, time_us: Option<u64>) -> Result<(), Broken> {
+        // No message waits for it any more.
+        self.close_circuit();
         let mut result = Ok(());
         for _ in 0..2 {
             result = match self.start().await {
