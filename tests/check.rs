@@ -57,7 +57,7 @@ fn a_missing_plugin_is_a_warning_at_its_place_with_the_nearest_name() {
     folder.install("demux", &plugin("demux"));
     folder.install("forward", &plugin("forward"));
     let config = pipeline(
-        &format!("[{DEMUX}, {{ plugin = \"forwrd\" }}]"),
+        r#"[{ plugin = "forward" }, { plugin = "forwrd" }]"#,
         r#"[{ type = "stdout", outputs = ["btc"] }]"#,
     );
     // Nobody knows yet which outputs the last transform has: that of the first proves nothing.
@@ -92,6 +92,71 @@ fn an_unknown_output_is_an_error_at_its_place_with_the_nearest_name() {
     let (_, place, hint) = only(&answer, "errors", &config);
     assert!(place.starts_with("\"btc\""), "{place}");
     assert_eq!(hint, "the transform `demux` has it, but sinks take the outputs of the last transform");
+}
+
+#[test]
+fn outputs_of_a_transform_that_is_not_the_last_are_a_warning_at_it() {
+    let folder = Folder::default();
+    folder.install("demux", &plugin("demux"));
+    folder.install("forward", &plugin("forward"));
+    let config = pipeline(&format!("[{DEMUX}, {{ plugin = \"forward\" }}]"), r#"[{ type = "stdout" }]"#);
+    let (code, answer) = check(&folder.path("."), &config, &[]);
+    assert_eq!(code, Some(0), "{answer}");
+    let (message, place, hint) = only(&answer, "warnings", &config);
+    assert_eq!(
+        message,
+        "pipeline p: what transform demux sends to the output \"btc\" is dropped: sinks take the outputs of the last \
+         transform"
+    );
+    assert!(place.starts_with("\"demux\""), "{place}");
+    assert_eq!(hint, "let demux be the last transform");
+    let config = pipeline(
+        r#"[{ plugin = "demux", config = { by = "/s", outputs = { a = "a", b = "b" } } }, { plugin = "forward" }]"#,
+        r#"[{ type = "stdout" }]"#,
+    );
+    let (_, answer) = check(&folder.path("."), &config, &[]);
+    assert!(
+        only(&answer, "warnings", &config).0.contains("to the output \"a\", and to others, is"),
+        "{answer}"
+    );
+}
+
+#[test]
+fn messages_that_pass_a_plugin_which_is_there_to_hide_something_are_a_warning_at_it() {
+    let folder = Folder::default();
+    let key = r#"key = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=""#;
+    for (plugin_name, config, warns) in [
+        ("redact", r#"fields = ["/a"]"#, true),
+        ("encrypt", key, true),
+        ("decrypt", key, false),
+        ("map", r#"drop = ["/a"]"#, true),
+        ("map", r#"pick = ["/a"]"#, true),
+        ("map", r#"set = { "/a" = 1 }"#, false),
+        ("filter", r#"where = [{ field = "/a", op = "exists" }]"#, false),
+    ] {
+        if !folder.path(&format!("plugins/{plugin_name}.wasm")).exists() {
+            folder.install(plugin_name, &plugin(plugin_name));
+        }
+        for on_error in ["pass", "dead_letter"] {
+            let transform = format!(
+                r#"[{{ plugin = "{plugin_name}", config = {{ {config} }}, on_error = "{on_error}" }}]"#
+            );
+            let config = pipeline(&transform, r#"[{ type = "stdout" }]"#);
+            let (code, answer) = check(&folder.path("."), &config, &[]);
+            assert_eq!(code, Some(0), "{answer}");
+            if warns && on_error == "pass" {
+                let (message, place, _) = only(&answer, "warnings", &config);
+                let why = format!(
+                    "pipeline p, transform {plugin_name}: with `on_error = \"pass\"` a message that plugin \
+                     {plugin_name} rejects or fails on goes on as it came, with what the plugin is there to hide"
+                );
+                assert_eq!(message, why);
+                assert!(place.starts_with(&format!("\"{plugin_name}\"")), "{place}");
+            } else {
+                assert_eq!(answer["warnings"], json!([]), "{transform}");
+            }
+        }
+    }
 }
 
 #[test]

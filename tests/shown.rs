@@ -251,3 +251,39 @@ async fn a_stop_while_messages_wait_for_a_plugin_is_not_said_to_be_its_recovery(
         assert!(ended.output.contains("final"), "{}\n{}", ended.output, ended.log);
     });
 }
+
+#[test]
+fn a_transform_that_lets_pass_what_its_plugin_hides_is_told_in_the_log_and_with_its_pipeline() {
+    let folder = Folder::default();
+    folder.install("redact", &plugin("redact"));
+    let config = |name: &str, on_error: &str| {
+        format!(
+            r#"
+            [[pipelines]]
+            name = "{name}"
+            source = {{ type = "websocket", mode = "server", path = "/{name}" }}
+            transforms = [{{ plugin = "redact", config = {{ fields = ["/mail"] }}, on_error = "{on_error}" }}]
+            sinks = [{{ type = "stdout", format = "jsonl" }}]
+            "#
+        )
+    };
+    let host = folder.run(&format!("[server]\nport = 0\n{}{}", config("p", "pass"), config("q", "drop")));
+    host.becomes("p", "running");
+    host.becomes("q", "running");
+    let said = |fields: &Value| {
+        fields.get("message")?.as_str()?.contains("lets messages go on").then(|| fields.clone())
+    };
+    let fields = host.logged("that messages go on", said);
+    let place = (&fields["pipeline"], &fields["transform"], &fields["plugin"]);
+    assert_eq!(place, (&json!("p"), &json!("redact"), &json!("redact")));
+    assert_eq!(host.log().matches("lets messages go on").count(), 1);
+    let (_, shown) = host.json("GET", "/api/v1/pipelines/p", &Value::Null);
+    assert_eq!(
+        shown["warnings"],
+        json!([
+            "transform redact: with `on_error = \"pass\"` a message that plugin redact rejects or fails on goes on as \
+                it came, with what the plugin is there to hide"
+        ])
+    );
+    assert_eq!(host.json("GET", "/api/v1/pipelines/q", &Value::Null).1["warnings"], Value::Null);
+}

@@ -2,7 +2,7 @@
 
 use super::connectors;
 use super::instances::setup;
-use super::plugin_registry::{PluginRefusal, PluginRegistry, untaken_outputs};
+use super::plugin_registry::{PluginRefusal, PluginRegistry, unguarded, untaken_outputs};
 use super::{AppError, compile};
 use crate::builtin;
 use crate::config::{Config, FilePath, Mode, Outputs, Part, Pipeline, PipelinePart, Redacted, nearest};
@@ -179,6 +179,11 @@ impl PluginCheck<'_> {
                 plugin.instantiate(&setup(pipeline, transform, HostState::default(), metrics)).await;
             match instance {
                 Ok(instance) => {
+                    if let Some(unguarded) = unguarded(transform, instance.description()) {
+                        let hint = "leave `on_error` out, and it is a dead letter; or `drop` it";
+                        let message = format!("pipeline {}, {unguarded}", pipeline.name);
+                        self.warning(pipeline, PipelinePart::Plugin(index), message, Some(hint.to_owned()));
+                    }
                     let known = instance.description().outputs.iter().map(ToString::to_string);
                     outputs.push(Some(known.collect()));
                 }
@@ -234,6 +239,20 @@ impl PluginCheck<'_> {
     /// transform whose plugin started.
     fn outputs(&mut self, pipeline: &Pipeline, outputs: &[Option<Vec<String>>]) {
         let last = pipeline.transforms.len().wrapping_sub(1);
+        let with_outputs = pipeline.transforms.iter().zip(outputs).enumerate();
+        for (index, (transform, known)) in with_outputs.take(last) {
+            let Some([first, others @ ..]) = known.as_deref() else { continue };
+            let others = if others.is_empty() { "" } else { ", and to others," };
+            let message = format!(
+                "pipeline {}: what transform {} sends to the output \"{}\"{others} is dropped: sinks take the outputs of \
+                 the last transform",
+                pipeline.name,
+                transform.name,
+                transform.config.json().told(first)
+            );
+            let hint = Some(format!("let {} be the last transform", transform.name));
+            self.warning(pipeline, PipelinePart::Plugin(index), message, hint);
+        }
         let Some(Some(known)) = outputs.get(last) else { return };
         let plugin = pipeline.transforms[last].plugin.shown();
         // A name may be what the plugin was told in confidence.

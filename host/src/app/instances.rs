@@ -3,7 +3,7 @@
 //! Each instance goes on with the snapshot of the one in its place. Where there were more or fewer instances before,
 //! all snapshots go to each, which keeps what belongs to its part; a plugin that does not start without its state.
 
-use super::plugin_registry::{PluginRefusal, check_outputs};
+use super::plugin_registry::{PluginRefusal, check_outputs, unguarded};
 use crate::config::{self, Redacted};
 use crate::http_client::http_of;
 use crate::pipeline::share_out;
@@ -68,6 +68,12 @@ pub(super) async fn stages(
                 "transform {name}: plugin {plugin} does not share out the state of another number of instances, \
                  and starts without: {fault}"
             ));
+        }
+        if let Some(unguarded) = unguarded(&transform, made.instances[0].description()) {
+            let (plugin, name) = (transform.plugin.shown(), &transform.name);
+            tracing::warn!(pipeline = %setup.pipeline, transform = %name, plugin,
+                "`on_error = \"pass\"` lets messages go on that the plugin is there to keep back");
+            warnings.push(unguarded);
         }
         if let Some(snapshots) = made.shared_out {
             setup.state.keep_all(snapshots);

@@ -1,6 +1,6 @@
 //! The plugins that are there, by name, and why one cannot serve a pipeline.
 
-use crate::config::{self, MAX_SINKS, Outputs, Redacted};
+use crate::config::{self, MAX_SINKS, OnError, Outputs, Redacted};
 use crate::connector::CurrentPlugins;
 use crate::plugin::{Description, Fault, Plugin, Setup};
 
@@ -172,6 +172,18 @@ pub(super) fn check_outputs(
             },
         }),
     }
+}
+
+/// What is to be known of a transform that lets messages pass which its plugin says must not.
+pub(super) fn unguarded(transform: &config::Transform, description: &Description) -> Option<String> {
+    (description.guards && transform.on_error == OnError::Pass).then(|| {
+        format!(
+            "transform {}: with `on_error = \"pass\"` a message that plugin {} rejects or fails on goes on as it came, \
+             with what the plugin is there to hide",
+            transform.name,
+            transform.plugin.shown()
+        )
+    })
 }
 
 /// Of the outputs of the last transform, those that no sink takes.

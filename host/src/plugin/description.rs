@@ -15,6 +15,8 @@ const MAX_OUTPUTS: usize = 1024;
 const MAX_KEYS: usize = 128;
 /// Most JSON fields, and most places that are edited: each is looked for in every message.
 const MAX_FIELDS: usize = 64;
+/// The option of a plugin that keeps something from going on, and the value that says so.
+const GUARDS: (&str, &str) = ("guards", "true");
 /// Longest name of an output or of a metadata key, and longest JSON pointer.
 const MAX_NAME_BYTES: usize = 256;
 
@@ -70,6 +72,8 @@ pub struct Description {
     pub times: bool,
     /// How often it wants its timer called.
     pub tick: Option<Duration>,
+    /// Whether a message that it rejects must not go on as it came: it is there to hide something.
+    pub guards: bool,
 }
 
 impl Description {
@@ -78,7 +82,7 @@ impl Description {
     /// # Errors
     /// A fault of kind `invalid`, if a list is too long, or a name is not one that can be used.
     pub(super) fn try_new(described: wit::Description) -> Result<Self, Fault> {
-        // Options are room to grow: none is known yet, and what is not known is ignored.
+        // Options are room to grow: what is not known is ignored.
         let wit::Description {
             outputs,
             reads,
@@ -90,7 +94,7 @@ impl Description {
             payloads,
             times,
             tick_ms,
-            ..
+            options,
         } = described;
         if let Some(name) = outputs.iter().find(|name| matches!(name.as_str(), "default" | "*")) {
             return Err(Fault::invalid(format!("init described an output {name:?}, a name the host uses")));
@@ -113,6 +117,7 @@ impl Description {
             payloads,
             times,
             tick: (tick_ms > 0).then(|| Duration::from_millis(tick_ms.into())),
+            guards: options.iter().any(|(name, value)| (name.as_str(), value.as_str()) == GUARDS),
         })
     }
 }
@@ -132,6 +137,7 @@ impl Description {
             payloads: true,
             times: false,
             tick: None,
+            guards: false,
         }
     }
 }

@@ -29,6 +29,7 @@ pub struct Description {
     is_without_payloads: bool,
     times: bool,
     tick_ms: u32,
+    guards: bool,
     facts: Vec<(String, String)>,
 }
 
@@ -138,6 +139,12 @@ impl Description {
         self.facts.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 
+    /// Says that the plugin is there to keep something from going on, as one that redacts or encrypts is: the host warns
+    /// where `on_error = "pass"` would let a message go on as it came that the plugin rejects or fails on.
+    pub fn guards(&mut self) {
+        self.guards = true;
+    }
+
     /// Asks for the time at which each message was received.
     pub fn times(&mut self) {
         self.times = true;
@@ -149,13 +156,6 @@ impl Description {
         self.tick_ms = u32::try_from(interval.as_millis()).unwrap_or(u32::MAX).max(1);
     }
 
-    pub(crate) fn with_facts(facts: Vec<(String, String)>) -> Self {
-        Self { facts, ..Self::default() }
-    }
-
-    /// Says in words of the configuration what the host would refuse in words of the contract.
-    ///
-    /// # Errors
     /// The memory that the plugin may have: `limits.memory` of the transform, or what that is by default.
     pub(crate) fn memory_bytes(&self) -> u64 {
         self.bytes("memory_bytes", DEFAULT_MEMORY_BYTES)
@@ -170,6 +170,13 @@ impl Description {
         self.fact(fact).and_then(|bytes| bytes.parse().ok()).unwrap_or(default)
     }
 
+    pub(crate) fn with_facts(facts: Vec<(String, String)>) -> Self {
+        Self { facts, ..Self::default() }
+    }
+
+    /// Says in words of the configuration what the host would refuse in words of the contract.
+    ///
+    /// # Errors
     /// There is more of something than the host takes, or a name that it does not take.
     pub(crate) fn check(&self) -> crate::Result {
         for (count, most, what) in [
@@ -236,7 +243,7 @@ impl Description {
             payloads: !self.is_without_payloads,
             times: self.times,
             tick_ms: self.tick_ms,
-            options: Vec::new(),
+            options: self.guards.then(|| ("guards".to_owned(), "true".to_owned())).into_iter().collect(),
         }
     }
 }

@@ -20,6 +20,7 @@ impl Plugin for Encrypt {
 
     fn new(config: Config, description: &mut Description) -> Result<Self> {
         let (cipher, target) = config.build(description)?;
+        description.guards();
         Ok(Self { cipher, target })
     }
 

@@ -68,6 +68,9 @@ impl Plugin for Map {
 
     fn new(config: Config, description: &mut Description) -> Result<Self> {
         description.only_json();
+        if !config.pick.is_empty() || !config.drop.is_empty() {
+            description.guards();
+        }
         let unwrap = config.unwrap.as_deref();
         let part =
             unwrap.map(|pointer| description.json(pointer).map_err(|error| format!("`unwrap`: {error}")));

@@ -42,6 +42,7 @@ impl Plugin for Redact {
 
     fn new(config: Config, description: &mut Description) -> Result<Self> {
         description.only_json();
+        description.guards();
         if config.fields.is_empty() && config.patterns.is_empty() {
             log::warn("nothing is redacted: `fields` and `patterns` are empty");
         }
