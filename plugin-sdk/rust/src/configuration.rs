@@ -16,14 +16,43 @@ use serde_json::{Value, map};
 use std::vec;
 use wrong::Wrong;
 
+/// Most mistakes of a configuration that are told at once.
+const MOST_TOLD: usize = 8;
+
 /// Reads a configuration.
 ///
 /// # Errors
-/// It is not of this type; the text says what is wrong with which key.
+/// It is not of this type; the text says what is wrong with which keys.
 pub(crate) fn read<C: DeserializeOwned>(config: &str) -> Result<C, String> {
-    let config: Value =
+    let mut config: Value =
         serde_json::from_str(config).map_err(|error| format!("the configuration is no JSON: {error}"))?;
-    C::deserialize(Given(config)).map_err(|wrong| wrong.to_string())
+    let mut told: Vec<Wrong> = Vec::new();
+    // Reading ends at the first mistake: it is looked for others in what is left without it.
+    while told.len() < MOST_TOLD {
+        match C::deserialize(Given(config.clone())) {
+            Ok(read) if told.is_empty() => return Ok(read),
+            Ok(_) => break,
+            Err(wrong) => {
+                let has_gone = wrong.take_out(&mut config);
+                if !told.iter().any(|cause| wrong.may_come_of(cause)) {
+                    told.push(wrong);
+                }
+                if !has_gone {
+                    break;
+                }
+            }
+        }
+    }
+    let mut text = String::new();
+    for wrong in told {
+        match text.chars().last() {
+            None => {}
+            Some('?') => text.push_str(" Also: "),
+            Some(_) => text.push_str(". Also: "),
+        }
+        text.push_str(&wrong.to_string());
+    }
+    Err(text)
 }
 
 /// A value of a configuration.

@@ -163,3 +163,22 @@ fn what_is_right_is_read_whatever_it_is() {
         Some(Shape::Square { .. })
     ));
 }
+
+#[test]
+fn all_that_is_wrong_with_several_keys_is_said_at_once() {
+    let told = |config: &str| read::<Config>(config).unwrap_err();
+    assert_eq!(
+        told(r#"{"count":"many","names":{"a":{"field":1,"wieght":2}},"per":"soon","shap":"up"}"#),
+        "`count` must be a whole number, got a string. Also: `names.a.field` must be a string, got 1. Also: unknown key \
+         `names.a.wieght`: did you mean `weight`? Also: `per` must be a duration such as \"250ms\" or \"10s\", got \
+         \"soon\". Also: unknown key `shap`: did you mean `shape`?"
+    );
+    // What is not there since something else was taken out is no mistake.
+    assert_eq!(
+        told(r#"{"fields":["a",1],"names":{"a":{"feild":"b"}},"shape":{"circle":"wide"},"way":{"up":1}}"#),
+        "`fields[1]` must be a string, got 1. Also: unknown key `names.a.feild`: did you mean `field`? Also: \
+         `shape.circle` must be a number, got a string. Also: `way.up` must be null, got 1"
+    );
+    let many: Vec<_> = (0..20).map(|n| format!(r#""unknown_key_{n}":1"#)).collect();
+    assert_eq!(told(&format!("{{{}}}", many.join(","))).matches("unknown key").count(), 8);
+}

@@ -1,6 +1,7 @@
 //! What is wrong with a configuration: the key, and a sentence about it.
 
 use serde::de::{Error, Expected, Unexpected};
+use serde_json::Value;
 use std::fmt;
 
 /// What serde calls an untagged enum of which no variant fits.
@@ -17,7 +18,7 @@ pub(super) struct Wrong {
 }
 
 /// A name in a table, or a place in a list.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 enum Step {
     Member(String),
     Element(usize),
@@ -53,13 +54,31 @@ impl Wrong {
         self
     }
 
+    /// Takes the key out of the configuration, or what it stands in where it cannot go alone. False if nothing went.
+    pub(super) fn take_out(&self, config: &mut Value) -> bool {
+        (0..self.path.len()).any(|nth| {
+            let Step::Member(name) = &self.path[nth] else { return false };
+            let table = self.path[nth + 1..].iter().rev().try_fold(&mut *config, |value, step| match step {
+                Step::Member(name) => value.get_mut(name),
+                Step::Element(place) => value.get_mut(place),
+            });
+            table.and_then(Value::as_object_mut).is_some_and(|table| table.remove(name).is_some())
+        })
+    }
+
+    /// Whether this is only wrong since the key of another was taken out, or one is missing since it has that name.
+    pub(super) fn may_come_of(&self, other: &Self) -> bool {
+        let changed = usize::from(matches!(self.why, Why::Missing));
+        other.path.ends_with(&self.path[changed..])
+    }
+
     /// A member is not there.
     pub(super) fn missing_member(name: &str) -> Self {
         Self { path: Vec::new(), why: Why::Missing }.in_member(name)
     }
 
     /// A value is none of those that there are.
-    pub(super) fn no_variant(value: &serde_json::Value, variants: &[&str]) -> Self {
+    pub(super) fn no_variant(value: &Value, variants: &[&str]) -> Self {
         Self::must_be(&one_of(variants), &kind(value))
     }
 
@@ -178,8 +197,7 @@ fn one_of(variants: &[&str]) -> String {
     }
 }
 
-fn kind(value: &serde_json::Value) -> String {
-    use serde_json::Value;
+fn kind(value: &Value) -> String {
     match value {
         Value::String(_) => "a string".to_owned(),
         Value::Array(_) => "a list".to_owned(),
@@ -194,7 +212,7 @@ fn shown(unexpected: &Unexpected<'_>) -> String {
         Unexpected::Unsigned(number) => number.to_string(),
         Unexpected::Signed(number) => number.to_string(),
         // The way to write numbers that plugins have anyway.
-        Unexpected::Float(number) => serde_json::Value::from(*number).to_string(),
+        Unexpected::Float(number) => Value::from(*number).to_string(),
         Unexpected::Char(letter) => format!("{letter:?}"),
         Unexpected::Str(text) => format!("{text:?}"),
         Unexpected::Unit | Unexpected::Option => "null".to_owned(),
