@@ -22,6 +22,8 @@ const MAX_KEYS: NonZeroUsize = NonZeroUsize::new(100_000).unwrap();
 const MAX_KEY_BYTES: usize = 64;
 /// The form of snapshots.
 const FORM: u8 = 1;
+/// The time of a key that was forwarded while times did not matter.
+const SOME_TIME: i64 = i64::MIN;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -43,7 +45,7 @@ struct Dedupe {
     /// None: the whole payload.
     by: Vec<Json>,
     within: Option<Within>,
-    /// When each key was forwarded last, in microseconds since the Unix epoch; 0 where that does not matter.
+    /// When each key was forwarded last, in microseconds since the Unix epoch; none before it is.
     forwarded_us: Keyed<Option<i64>>,
     /// The key of the message in hand.
     key: String,
@@ -86,11 +88,21 @@ impl Plugin for Dedupe {
             return Ok(());
         }
         let (now_us, within_us) = match &self.within {
-            None => (0, i64::MAX),
-            Some(within) => (within.time.of(message)?, within.us),
+            None => (SOME_TIME, None),
+            Some(within) => (within.time.of(message)?, Some(within.us)),
         };
         let forwarded_us = self.forwarded_us.get_or_insert_with(&self.key, || None);
-        if forwarded_us.is_none_or(|forwarded_us| now_us.saturating_sub(forwarded_us) >= within_us) {
+        let is_new = match (*forwarded_us, within_us) {
+            (None, _) => true,
+            (Some(_), None) => false,
+            (Some(SOME_TIME), Some(_)) => {
+                // From now on it is remembered for as long as the others.
+                *forwarded_us = Some(now_us);
+                false
+            }
+            (Some(forwarded_us), Some(within_us)) => now_us.saturating_sub(forwarded_us) >= within_us,
+        };
+        if is_new {
             *forwarded_us = Some(now_us);
             out.forward();
         }
@@ -217,6 +229,27 @@ mod tests {
             plugin.restore_part(&snapshots, Part { number, of: 3 }).unwrap();
             assert_eq!(plugin.process(["1", "2", "3"]).texts(), ["3"]);
         }
+    }
+
+    #[test]
+    fn what_was_forwarded_for_ever_is_known_when_it_is_to_be_known_for_a_time() {
+        let [ever, hour] = ["{}", r#"{"within":"1h"}"#];
+        let at = |message: &str, minute: u64| Input::from(message).received_us(minute * 60_000_000);
+        let carry = |old: &mut Harness<Dedupe>, config: &str| {
+            let mut new = dedupe(config);
+            new.restore(&old.snapshot().unwrap().unwrap()).unwrap();
+            new
+        };
+        let mut plugin = dedupe(ever);
+        let _ = plugin.process([at("1", 0), at("2", 0)]);
+        let mut plugin = carry(&mut plugin, hour);
+        let sent = plugin.process([at("1", 600), at("3", 600), at("1", 659), at("1", 660), at("3", 660)]);
+        assert_eq!(sent.texts(), ["3", "1", "3"]);
+        let mut plugin = carry(&mut plugin, ever);
+        assert_eq!(
+            plugin.process([at("1", 9000), at("2", 9000), at("3", 9000), at("4", 9000)]).texts(),
+            ["4"]
+        );
     }
 
     #[test]
