@@ -319,7 +319,13 @@ async fn the_version_before_or_a_named_one_is_had_back_with_the_state_and_the_fi
         let (status, answer) = rolled_back(&host, "x/rollback");
         let why = "no other version of plugin \"x\" that ran before is kept";
         assert_eq!((status, refusal(&answer)), (409, ("version", why)));
-        let (status, answer) = rolled_back(&host, "y/rollback");
+        for path in ["plugins/x/rollback", "pipelines/p/stop", "pipelines/p/start", "reload"] {
+            let body = json!({ "to": "sha256:0" });
+            let (status, answer) = host.json("POST", &format!("/api/v1/{path}"), &body);
+            let why = "the body says something, and this path takes none";
+            assert_eq!((status, refusal(&answer)), (400, ("bad_request", why)), "{path}");
+        }
+        let (status, answer) = host.json("POST", "/api/v1/plugins/y/rollback", &json!({}));
         assert_eq!((status, refusal(&answer)), (404, ("not_found", "there is no plugin \"y\"")));
         assert_eq!(sent(&host, "x", &second).0, 200);
     });

@@ -6,11 +6,12 @@
 use super::HostView;
 use super::api_error::ApiError;
 use crate::foreign_text;
-use axum::body::{Body, to_bytes};
-use axum::extract::{Request, State};
+use axum::body::{Body, Bytes, to_bytes};
+use axum::extract::{FromRequest, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use serde_json::{Map, Value};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Semaphore;
@@ -58,6 +59,26 @@ impl BodyRule {
     pub(super) fn component(max_bytes: usize) -> Self {
         let at_once = Some(Arc::new(Semaphore::new(COMPONENTS_AT_ONCE)));
         Self { media_type: "application/wasm", most: MostBytes::Always(max_bytes), at_once }
+    }
+}
+
+/// The body of a request that has nothing to say in one: none, or an empty object.
+#[derive(Debug)]
+pub(super) struct NoBody;
+
+impl<S: Send + Sync> FromRequest<S> for NoBody {
+    type Rejection = Response;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Response> {
+        let body = Bytes::from_request(request, state).await.map_err(IntoResponse::into_response)?;
+        let is_empty = body.trim_ascii().is_empty()
+            || serde_json::from_slice(&body).is_ok_and(|said: Map<String, Value>| said.is_empty());
+        if is_empty {
+            return Ok(Self);
+        }
+        let message = "the body says something, and this path takes none";
+        let refusal = ApiError::new(StatusCode::BAD_REQUEST, "bad_request", message);
+        Err(refusal.hint("what it takes is in the query, as in `?name=value`").into_response())
     }
 }
 

@@ -4,6 +4,7 @@
 
 use super::HostView;
 use super::api_error::ApiError;
+use super::body::NoBody;
 use super::query::Query;
 use super::reload;
 use crate::config::{self, nearest};
@@ -51,6 +52,7 @@ pub(super) async fn remove(
 pub(super) async fn start(
     State(host): State<Arc<HostView>>,
     Path(name): Path<String>,
+    _: NoBody,
 ) -> Result<Response, ApiError> {
     let started = host.handle.start(&name).await.map_err(|error| host.told(error))?;
     let runs = started.state == PipelineState::Running;
@@ -61,6 +63,7 @@ pub(super) async fn start(
 pub(super) async fn stop(
     State(host): State<Arc<HostView>>,
     Path(name): Path<String>,
+    _: NoBody,
 ) -> Result<Response, ApiError> {
     let stopped = host.handle.stop(&name).await.map_err(|error| host.told(error))?;
     Ok(Json(host.describe(&stopped)).into_response())

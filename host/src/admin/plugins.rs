@@ -2,6 +2,7 @@
 
 use super::HostView;
 use super::api_error::ApiError;
+use super::body::NoBody;
 use super::query::Query;
 use super::swaps::verdict;
 use crate::config::{Limits, MOST_SHADOWED, units};
@@ -57,6 +58,7 @@ pub(super) async fn roll_back(
     State(host): State<Arc<HostView>>,
     Path(name): Path<String>,
     RawQuery(query): RawQuery,
+    _: NoBody,
 ) -> Result<Response, ApiError> {
     let query = Query::parse(query.as_deref(), &["to"])?;
     Ok(decided(&host.handle.roll_back(&name, query.text("to")).await?))

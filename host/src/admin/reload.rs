@@ -2,6 +2,7 @@
 
 use super::HostView;
 use super::api_error::ApiError;
+use super::body::NoBody;
 use super::query::Query;
 use crate::control::{ReloadReport, ReloadedPipeline};
 use axum::extract::{RawQuery, State};
@@ -21,6 +22,7 @@ pub(super) async fn in_force(State(host): State<Arc<HostView>>) -> Json<Value> {
 pub(super) async fn reload(
     State(host): State<Arc<HostView>>,
     RawQuery(query): RawQuery,
+    _: NoBody,
 ) -> Result<Json<Value>, ApiError> {
     let query = Query::parse(query.as_deref(), &["dry_run"])?;
     let dry_run = query.flag("dry_run")?;
