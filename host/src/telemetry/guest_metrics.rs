@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex};
 pub(super) const MAX_NAMES: usize = 64;
 /// Longest name, in bytes.
 const MAX_NAME_BYTES: usize = 64;
-/// Most names of one transform whose refusal is logged.
+/// Most names of one transform whose refusal is logged: that they are kept is for a plugin that makes them up without end.
 const MAX_TOLD: usize = 64;
 /// Powers of ten around 1: what a plugin measures is not known.
 const BUCKETS: [f64; 10] = [1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0, 100.0, 1e3, 1e4, 1e5];
