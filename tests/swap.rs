@@ -266,7 +266,8 @@ async fn a_version_that_a_stopped_pipeline_could_not_be_started_with_is_rejected
     folder.install("x", &plugin("filter"));
     let (feed, mut collector) = (Feed::open().await, Collector::open().await);
     let config = r#"config = { where = [{ field = "/n", op = "exists" }] }"#;
-    let broken = r#"config = { by = "/n", outputs = { } }"#;
+    // Neither plugin takes it.
+    let broken = r#"config = { no_such_key = 1 }"#;
     let other = (Feed::open().await, Collector::open().await);
     let host = folder
         .run(&(through_x("p", &feed, &collector, config) + &through_x("fails", &other.0, &other.1, broken)));
