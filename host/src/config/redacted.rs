@@ -11,6 +11,8 @@ pub(super) const HIDDEN: &str = "***";
 const MOST_BYTES_FOR_ONE: usize = 12;
 /// Shorter lines of a value are not taken for secrets.
 const MIN_LINE_BYTES: usize = 4;
+/// Shorter words of a value are not either: who takes a value apart may tell them, and many stand in other texts too.
+const MIN_WORD_BYTES: usize = 8;
 
 /// A string of the configuration, some of which may have come from `${}` and is never shown.
 #[derive(Clone, Default)]
@@ -102,11 +104,21 @@ impl Redacted {
 
     /// Takes a text for a secret, which [`Self::conceal`] finds.
     pub(super) fn keep_secret(&mut self, value: &str) {
-        self.secrets.push(value.to_owned());
-        // Lines of a text may be told one by one.
-        let lines = value.lines().map(str::trim).filter(|line| line.len() < value.trim().len());
-        self.secrets.extend(lines.filter(|line| line.len() > MIN_LINE_BYTES).map(str::to_owned));
+        // Lines and words of a text may be told one by one.
+        let lines = value.lines().map(str::trim).filter(|line| line.len() > MIN_LINE_BYTES);
+        let words = value.split(is_between_words).filter(|word| word.len() >= MIN_WORD_BYTES);
+        let parts = lines.chain(words).filter(|part| part.len() < value.trim().len());
+        for part in std::iter::once(value).chain(parts) {
+            if !self.secrets.iter().any(|known| known == part) {
+                self.secrets.push(part.to_owned());
+            }
+        }
     }
+}
+
+/// What values are taken apart at: `user:password@host`, `Bearer TOKEN`, `a=1&b=2`, JSON, lists and paths.
+fn is_between_words(c: char) -> bool {
+    c.is_whitespace() || ":@/?&=,;|#\"'`()[]{}<>".contains(c)
 }
 
 /// What of a value is hidden where it is shown like this: what stands for each `***`.
@@ -188,6 +200,24 @@ mod tests {
         }
         config.push_hidden("-BEGIN-\nMIIline\n-END-");
         assert_eq!(config.told("its second line is MIIline\n"), "its second line is ***");
+    }
+
+    #[test]
+    fn a_part_of_a_value_is_concealed_where_it_is_a_word_of_it() {
+        let mut config = Redacted::plain("");
+        config.push_hidden("wss://user:correct-horse@db.example.com/x?key=battery+staple");
+        config.push_hidden("Bearer c3RhcGxlIQ==");
+        config.push_hidden(r#"{"token":"k-0123456789","kind":"user"}"#);
+        for (text, told) in [
+            ("no host db.example.com", "no host ***"),
+            ("user and correct-horse", "user and ***"),
+            ("key battery+staple of a kind", "key *** of a kind"),
+            ("c3RhcGxlIQ is no token", "*** is no token"),
+            ("got \"k-0123456789\"", "got \"***\""),
+            ("a correct horse", "a correct horse"),
+        ] {
+            assert_eq!(config.conceal(text), told);
+        }
     }
 
     #[test]
