@@ -3,7 +3,8 @@
 //! What is compared is what the tables mean; how they are written tells the names of the keys. No value is
 //! repeated: a reason may go wherever it is asked for.
 
-use super::{OnError, Pipeline, SinkConfig, SinkKind, SourceConfig, StateStore, Transform};
+use super::shared_keys::{SHARED, TLS};
+use super::{Endpoint, OnError, Pipeline, SinkConfig, SinkKind, SourceConfig, StateStore, Transform};
 use serde_json::Value;
 use std::collections::{BTreeSet, HashSet};
 
@@ -48,7 +49,8 @@ impl Pipeline {
         let mut changes = PipelineChanges::default();
         let (now, then) = (self.shown(), before.shown());
         if self.source != before.source {
-            changes.end(changed("the source", &then["source"], &now["source"]));
+            let ends = (self.source.endpoint(), before.source.endpoint());
+            changes.end(changed("the source", &then["source"], &now["source"], shared_changes(ends)));
         }
         self.compare_transforms(before, (&now["transforms"], &then["transforms"]), &mut changes);
         self.compare_sinks(before, (&now["sinks"], &then["sinks"]), &mut changes);
@@ -57,7 +59,8 @@ impl Pipeline {
             (None, Some(_)) => changes.reasons.push("dead letters have no sink any more".to_owned()),
             (Some(sink), Some(other)) if sink.kind != other.kind => {
                 let (now, then) = (&now["dead_letter"], &then["dead_letter"]);
-                changes.reasons.push(changed("the sink of dead letters", then, now));
+                let shared = shared_changes((sink.kind.endpoint(), other.kind.endpoint()));
+                changes.reasons.push(changed("the sink of dead letters", then, now, shared));
             }
             _ => {}
         }
@@ -83,7 +86,8 @@ impl Pipeline {
                 rest.config = old.config.clone();
             }
             if rest != *old {
-                changes.reasons.push(changed(&format!("transform {name}"), &then[other], &now[index]));
+                let part = format!("transform {name}");
+                changes.reasons.push(changed(&part, &then[other], &now[index], Vec::new()));
             }
         }
         for gone in before.transforms.iter().filter(|other| self.transform(&other.name).is_none()) {
@@ -105,7 +109,9 @@ impl Pipeline {
                 continue;
             };
             if *sink != before.sinks[other] {
-                changes.reasons.push(changed(&format!("sink {name}"), &then[other], &now[index]));
+                let ends = (sink.kind.endpoint(), before.sinks[other].kind.endpoint());
+                let (part, shared) = (format!("sink {name}"), shared_changes(ends));
+                changes.reasons.push(changed(&part, &then[other], &now[index], shared));
             }
         }
         for gone in before.sinks.iter().filter(|other| self.sinks.iter().all(|sink| sink.name != other.name))
@@ -185,10 +191,21 @@ impl Transform {
     }
 }
 
-/// A part of a pipeline with the keys that have changed.
-fn changed(part: &str, before: &Value, now: &Value) -> String {
+/// The keys on which two endpoints differ of those that one takes from others of its path or address, where it leaves
+/// them out itself.
+fn shared_changes(ends: (Option<&Endpoint>, Option<&Endpoint>)) -> Vec<String> {
+    let (Some(now), Some(before)) = ends else { return Vec::new() };
+    let differing = SHARED.iter().chain([&TLS]).filter(|key| !(key.is_same)(now, before));
+    differing.map(|key| format!("`{}`", key.name)).collect()
+}
+
+/// A part of a pipeline with the keys that have changed: those of its own tables, or else those that it `shares`.
+fn changed(part: &str, before: &Value, now: &Value, shares: Vec<String>) -> String {
     let mut keys = Vec::new();
     find(before, now, &mut String::new(), &mut keys);
+    if keys.is_empty() {
+        keys = shares;
+    }
     if keys.is_empty() {
         // Two variables of which neither is shown, say.
         return format!("{part}: a value has changed that is not shown");
@@ -284,6 +301,25 @@ mod tests {
             let (reasons, ends) = changes(from, to);
             assert_eq!((reasons.first().map(String::as_str), ends), (Some(reason), needs_an_end), "{to}");
         }
+    }
+
+    #[test]
+    fn a_key_that_is_taken_from_another_endpoint_is_told_by_its_name() {
+        let server = |ping: &str, token: &str| {
+            format!(
+                r#"
+                [[pipelines]]
+                name = "p"
+                source = {{ type = "websocket", mode = "server", path = "/a" }}
+                sinks = [{{ type = "websocket", mode = "server", path = "/a"{ping}, auth = {{ bearer = ["${{{token}}}"] }} }}]
+                "#
+            )
+        };
+        let before = pipeline(&server("", "A"));
+        let reasons = |now: &str| pipeline(now).changes_since(&before).reasons;
+        let ping = ", ping = { interval = \"1s\" }";
+        assert_eq!(reasons(&server(ping, "A")), ["the source: `ping` changed", "sink sink0: `ping` changed"]);
+        assert_eq!(reasons(&server("", "B")), ["the source: `auth` changed", "sink sink0: `auth` changed"]);
     }
 
     #[test]

@@ -55,16 +55,10 @@ impl Pipeline {
     /// The WebSocket endpoints of the pipeline, each with its name in metrics: `source`, that of a sink,
     /// `dead_letter`.
     pub fn endpoints(&self) -> impl Iterator<Item = (&str, &Endpoint)> {
-        let source = match &self.source {
-            SourceConfig::WebSocket(source) => Some((super::SOURCE, &source.endpoint)),
-            _ => None,
-        };
+        let source = self.source.endpoint().map(|endpoint| (super::SOURCE, endpoint));
         let sinks = self.sinks.iter().map(|sink| (sink.name.as_str(), sink));
         let dead_letter = self.dead_letter.iter().map(|sink| (super::DEAD_LETTER, sink));
-        let sinks = sinks.chain(dead_letter).filter_map(|(name, sink)| match &sink.kind {
-            SinkKind::WebSocket(websocket) => Some((name, &websocket.endpoint)),
-            _ => None,
-        });
+        let sinks = sinks.chain(dead_letter).filter_map(|(name, sink)| Some((name, sink.kind.endpoint()?)));
         source.into_iter().chain(sinks)
     }
 
@@ -103,6 +97,14 @@ impl SourceConfig {
         Self::File(FileSource { path: FilePath::plain(path), format })
     }
 
+    /// Its endpoint, if it is one of a WebSocket.
+    pub fn endpoint(&self) -> Option<&Endpoint> {
+        match self {
+            Self::WebSocket(source) => Some(&source.endpoint),
+            Self::File(_) | Self::Stdin(_) => None,
+        }
+    }
+
     /// Whether its messages come with the times of a recording.
     pub(crate) fn is_recording(&self) -> bool {
         match self {
@@ -118,6 +120,14 @@ impl SinkKind {
     /// Lines added to a file, packed if it ends in `.gz`.
     pub fn file(path: impl Into<PathBuf>, format: Format) -> Self {
         Self::File(FileSink { path: FilePath::plain(path), format, append: true })
+    }
+
+    /// Its endpoint, if it is one of a WebSocket.
+    pub fn endpoint(&self) -> Option<&Endpoint> {
+        match self {
+            Self::WebSocket(sink) => Some(&sink.endpoint),
+            Self::File(_) | Self::Stdout(_) | Self::Reply(_) => None,
+        }
     }
 }
 
