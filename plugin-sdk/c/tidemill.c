@@ -171,6 +171,35 @@ static void put(buffer *to, tm_slice piece) {
   if (piece.len > 0) memcpy(extend(to, piece.len, 1), piece.at, piece.len);
 }
 
+// The length of the character at the beginning of bytes; 0 where there is none.
+static size_t character(const uint8_t *at, size_t len) {
+  uint8_t lead = *at;
+  if (lead < 0x80) return 1;
+  if (lead < 0xc2 || lead > 0xf4) return 0;
+  size_t length = 2 + (lead >= 0xe0) + (lead >= 0xf0);
+  if (length > len) return 0;
+  uint8_t least = lead == 0xe0 ? 0xa0 : lead == 0xf0 ? 0x90 : 0x80, most = lead == 0xed ? 0x9f : lead == 0xf4 ? 0x8f : 0xbf;
+  if (at[1] < least || at[1] > most) return 0;
+  for (size_t i = 2; i < length; i++)
+    if ((at[i] & 0xc0) != 0x80) return 0;
+  return length;
+}
+
+// Appends text. Bytes that are not UTF-8, which would be a trap when they cross, become U+FFFD.
+static void put_text(buffer *to, tm_slice text) {
+  size_t start = 0;
+  for (size_t i = 0; i < text.len;) {
+    size_t length = character(text.at + i, text.len - i);
+    if (length == 0) {
+      put(to, (tm_slice){text.at + start, i - start});
+      put(to, TM("\xef\xbf\xbd"));
+      start = i + 1;
+    }
+    i += length > 0 ? length : 1;
+  }
+  put(to, (tm_slice){text.at + start, text.len - start});
+}
+
 // What lives as long as the instance.
 static tm_slice kept(tm_slice piece) {
   uint8_t *copy = malloc(piece.len + 1);
@@ -266,14 +295,14 @@ static struct {
 void tm_fail(tm_slice why) {
   if (failure.is_there) return;
   failure.is_there = true;
-  put(&failure.text, why);
+  put_text(&failure.text, why);
 }
 
 // Fails with pieces in a row, of which the last is NULL.
 static void fail_with(const tm_slice *pieces, size_t count) {
   if (failure.is_there) return;
   failure.is_there = true;
-  for (size_t i = 0; i < count; i++) put(&failure.text, pieces[i]);
+  for (size_t i = 0; i < count; i++) put_text(&failure.text, pieces[i]);
 }
 #define FAIL(...) fail_with((tm_slice[]){__VA_ARGS__}, sizeof((tm_slice[]){__VA_ARGS__}) / sizeof(tm_slice))
 
@@ -389,11 +418,18 @@ struct tm_setup {
   buffer outputs, reads, writes, edits; // names as wire_list
   buffer fields, edit_is_json;
   buffer asked; // keys of the configuration
-  bool knows_all, only_json, without_payloads, times;
+  bool is_open, knows_all, only_json, without_payloads, times;
   uint32_t tick_ms;
 };
 
 static tm_setup asked;
+
+// Whether the plugin is being made: what it asks for later, nobody hears.
+static bool is_asking(const tm_setup *setup) {
+  bool is_open = setup == &asked && asked.is_open;
+  if (!is_open) tm_fail(TM("what a plugin wants, it asks for in `init` and nowhere else"));
+  return is_open;
+}
 
 static uint32_t place_of(buffer *names, const char *name) {
   tm_slice wanted = tm_str(name);
@@ -415,13 +451,19 @@ static void check_pointer(const char *pointer) {
 }
 
 tm_output tm_ask_output(tm_setup *setup, const char *name) {
+  if (!is_asking(setup)) return (tm_output){0};
   if (strcmp(name, "default") == 0) return (tm_output){0};
   return (tm_output){(uint16_t)(place_of(&setup->outputs, name) + 1)};
 }
-tm_read tm_ask_read(tm_setup *setup, const char *key) { return (tm_read){place_of(&setup->reads, key)}; }
-tm_write tm_ask_write(tm_setup *setup, const char *key) { return (tm_write){place_of(&setup->writes, key)}; }
+tm_read tm_ask_read(tm_setup *setup, const char *key) {
+  return (tm_read){is_asking(setup) ? place_of(&setup->reads, key) : 0};
+}
+tm_write tm_ask_write(tm_setup *setup, const char *key) {
+  return (tm_write){is_asking(setup) ? place_of(&setup->writes, key) : 0};
+}
 
 static uint32_t ask_field(tm_setup *setup, const char *pointer, uint8_t kind) {
+  if (!is_asking(setup)) return 0;
   check_pointer(pointer);
   for (uint32_t i = 0; i < setup->fields.len; i++) {
     wire_field *known = &AT(setup->fields, wire_field, i);
@@ -437,6 +479,7 @@ tm_text tm_ask_text(tm_setup *setup, const char *pointer) { return (tm_text){ask
 tm_text tm_ask_json(tm_setup *setup, const char *pointer) { return (tm_text){ask_field(setup, pointer, KIND_JSON)}; }
 
 static uint32_t ask_edit(tm_setup *setup, const char *pointer, bool is_json) {
+  if (!is_asking(setup)) return 0;
   check_pointer(pointer);
   uint32_t place = place_of(&setup->edits, pointer);
   if (place == setup->edit_is_json.len) PUSH(&setup->edit_is_json, bool, is_json);
@@ -457,6 +500,7 @@ void tm_times(tm_setup *setup) { setup->times = true; }
 void tm_tick_every_ms(tm_setup *setup, uint32_t ms) { setup->tick_ms = ms > 0 ? ms : 1; }
 
 tm_slice tm_fact(const tm_setup *setup, const char *name) {
+  if (!is_asking(setup)) return (tm_slice){0};
   for (size_t i = 0; i < setup->fact_count; i++)
     if (tm_equal(setup->facts[i].name, tm_str(name))) return setup->facts[i].value;
   return (tm_slice){0};
@@ -621,19 +665,68 @@ static tm_slice piece(const void *data, const uint32_t *ends, uint32_t index) {
   return (tm_slice){(const uint8_t *)data + start, ends[index] - start};
 }
 
+// Handles are looked at when they are used: one that means nothing would lead anywhere in the memory.
+
+static const tm_batch *batch_of_call;
+
+static bool is_message(tm_message message) {
+  bool is = batch_of_call && message.batch == batch_of_call && message.index < batch_of_call->count;
+  if (!is) tm_fail(TM("a message is used that this call was not given: messages are valid until `process` returns"));
+  return is;
+}
+
+static bool is_asked(bool is, tm_slice what, tm_slice function) {
+  if (!is) FAIL(what, TM(" is used that `init` has not asked for: it is what "), function, TM(" gives there"));
+  return is;
+}
+
+static bool is_field(uint32_t place, bool is_number) {
+  bool is = place < asked.fields.len && (AT(asked.fields, wire_field, place).kind == KIND_NUMBER) == is_number;
+  return is_asked(is, TM("a field"), is_number ? TM("tm_ask_number") : TM("tm_ask_text or tm_ask_json"));
+}
+
+static bool is_edit(uint32_t place, bool is_json) {
+  bool is = place < asked.edits.len && AT(asked.edit_is_json, bool, place) == is_json;
+  return is_asked(is, TM("an edit"), is_json ? TM("tm_ask_edit_json") : TM("tm_ask_edit_number"));
+}
+
+static bool is_output(tm_output output) {
+  return is_asked(output.number <= asked.outputs.len, TM("an output"), TM("tm_ask_output"));
+}
+
+static bool is_write(tm_write key) {
+  return is_asked(key.place < asked.writes.len, TM("a metadata key"), TM("tm_ask_write"));
+}
+
 uint32_t tm_count(const tm_batch *batch) { return batch->count; }
 
 tm_message tm_message_at(const tm_batch *batch, uint32_t index) {
-  return (tm_message){batch, index, batch->has_payloads ? piece(batch->data, batch->ends, index) : TM("")};
+  tm_message message = {batch, index, TM("")};
+  if (is_message(message) && batch->has_payloads) message.payload = piece(batch->data, batch->ends, index);
+  return message;
 }
 
-bool tm_is_text(tm_message message) { return !message.batch->binary || !message.batch->binary[message.index]; }
-uint64_t tm_received_us(tm_message message) { return message.batch->times ? message.batch->times[message.index] : 0; }
+bool tm_is_text(tm_message message) {
+  return !is_message(message) || !message.batch->binary || !message.batch->binary[message.index];
+}
+uint64_t tm_received_us(tm_message message) {
+  return is_message(message) && message.batch->times ? message.batch->times[message.index] : 0;
+}
 
-const double *tm_numbers(const tm_batch *batch, tm_number field) { return batch->fields[field.place].field.numbers.at; }
-double tm_get_number(tm_message message, tm_number field) { return tm_numbers(message.batch, field)[message.index]; }
+const double *tm_numbers(const tm_batch *batch, tm_number field) {
+  if (is_field(field.place, true)) return batch->fields[field.place].field.numbers.at;
+  double *none = arena_take(batch->count * sizeof *none, sizeof *none);
+  for (uint32_t i = 0; i < batch->count; i++) none[i] = __builtin_nan("");
+  return none;
+}
+
+double tm_get_number(tm_message message, tm_number field) {
+  if (!is_message(message) || !is_field(field.place, true)) return __builtin_nan("");
+  return tm_numbers(message.batch, field)[message.index];
+}
 
 tm_slice tm_get_text(tm_message message, tm_text field) {
+  if (!is_message(message) || !is_field(field.place, false)) return (tm_slice){0};
   const wire_packed *texts = &message.batch->fields[field.place].field.packed;
   if (texts->marks.is_some && ((uint8_t *)texts->marks.list.at)[message.index]) return (tm_slice){0};
   tm_slice text = piece(texts->data.at, texts->ends.at, message.index);
@@ -641,6 +734,8 @@ tm_slice tm_get_text(tm_message message, tm_text field) {
 }
 
 tm_slice tm_metadata(tm_message message, tm_read key) {
+  bool is = is_message(message) && is_asked(key.place < asked.reads.len, TM("a metadata key"), TM("tm_ask_read"));
+  if (!is) return TM("");
   const wire_column *column = &message.batch->metadata[key.place];
   if (column->tag == COLUMN_SAME) return sliced(column->same);
   return piece(column->packed.data.at, column->packed.ends.at, message.index);
@@ -687,7 +782,7 @@ static void keep(values *of, uint32_t index, bool is_json) {
 
 static void give(values *of, uint32_t index, tm_slice value) {
   keep(of, index, true);
-  put(&of->data, value);
+  put_text(&of->data, value);
   PUSH(&of->indices, uint32_t, index);
   PUSH(&of->ends, uint32_t, (uint32_t)of->data.len);
 }
@@ -716,6 +811,7 @@ static tm_out *fresh_out(void) {
 
 // Whether something may be said of a message: of later ones nothing was yet, and none is to be offered again.
 static bool decides(tm_out *out, tm_message message) {
+  if (!is_message(message)) return false;
   if (out->is_stopped) tm_fail(TM("nothing is decided on behind a message that is to be offered again"));
   if (message.index + 1 < out->next) tm_fail(TM("messages are decided on in their order"));
   if (failure.is_there) return false;
@@ -748,7 +844,7 @@ static void take_back(tm_out *out, uint32_t message) {
 void tm_forward(tm_out *out, tm_message message) { tm_forward_to(out, message, (tm_output){0}); }
 
 void tm_forward_to(tm_out *out, tm_message message, tm_output output) {
-  if (!decides(out, message)) return;
+  if (!decides(out, message) || !is_output(output)) return;
   if (is_last(&out->forwarded, message.index)) out->outputs.len = --out->forwarded.len;
   PUSH(&out->forwarded, uint32_t, message.index);
   PUSH(&out->outputs, uint16_t, output.number);
@@ -760,7 +856,7 @@ void tm_forward_all(tm_out *out, const tm_batch *batch) {
 }
 
 void tm_set_number(tm_out *out, tm_message message, tm_edit_number edit, double number) {
-  if (!decides(out, message)) return;
+  if (!decides(out, message) || !is_edit(edit.place, false)) return;
   values *of = &AT(out->edits, values, edit.place);
   keep(of, message.index, false);
   PUSH(&of->indices, uint32_t, message.index);
@@ -768,20 +864,23 @@ void tm_set_number(tm_out *out, tm_message message, tm_edit_number edit, double 
 }
 
 void tm_set_json(tm_out *out, tm_message message, tm_edit_json edit, tm_slice json) {
-  if (decides(out, message)) give(&AT(out->edits, values, edit.place), message.index, json);
+  if (decides(out, message) && is_edit(edit.place, true)) give(&AT(out->edits, values, edit.place), message.index, json);
 }
 
 void tm_remove(tm_out *out, tm_message message, tm_edit_json edit) { tm_set_json(out, message, edit, TM("")); }
 
 void tm_set_metadata(tm_out *out, tm_message message, tm_write key, tm_slice value) {
-  if (decides(out, message)) give(&AT(out->metadata, values, key.place), message.index, value);
+  if (decides(out, message) && is_write(key)) give(&AT(out->metadata, values, key.place), message.index, value);
 }
+
+// A time as it crosses; one below 0 is 0.
+static uint32_t milliseconds(int64_t ms) { return ms < 0 ? 0 : ms > UINT32_MAX ? UINT32_MAX : (uint32_t)ms; }
 
 // A reason is kept until it has crossed: it may be in a buffer of the plugin. By its place, for the buffer grows.
 static tm_slice reason_kept(tm_out *out, tm_slice reason) {
   size_t start = out->reasons.len;
-  put(&out->reasons, reason);
-  return (tm_slice){(const uint8_t *)start, reason.len};
+  put_text(&out->reasons, reason);
+  return (tm_slice){(const uint8_t *)start, out->reasons.len - start};
 }
 
 void tm_reject(tm_out *out, tm_message message, tm_slice reason) {
@@ -790,12 +889,12 @@ void tm_reject(tm_out *out, tm_message message, tm_slice reason) {
   PUSH(&out->rejections, wire_rejection, ((wire_rejection){message.index, listed(reason_kept(out, reason))}));
 }
 
-void tm_retry(tm_out *out, tm_message message, tm_slice reason, uint32_t after_ms) {
+void tm_retry(tm_out *out, tm_message message, tm_slice reason, int64_t after_ms) {
   if (!decides(out, message)) return;
   take_back(out, message.index);
   out->is_stopped = true;
   out->retried = message.index;
-  out->after_ms = after_ms;
+  out->after_ms = milliseconds(after_ms);
   out->why = reason_kept(out, reason);
 }
 
@@ -816,27 +915,39 @@ tm_emission *tm_emit(tm_out *out, tm_message origin) {
   return emission;
 }
 
+// Whether something is being emitted.
+static bool is_emission(const tm_emission *emission) {
+  bool is = emission == &out_of_call.emission && out_of_call.ends.len > 0;
+  if (!is) tm_fail(TM("something is written to an emission that was not begun: tm_emit and tm_emit_new give it"));
+  return is;
+}
+
 void tm_emit_to(tm_emission *emission, tm_output output) {
+  if (!is_emission(emission) || !is_output(output)) return;
   tm_out *out = emission->out;
-  if (out->ends.len == 0) return;
   AT(out->emission_outputs, uint16_t, out->ends.len - 1) = output.number;
   out->has_emission_outputs |= output.number != 0;
 }
 
 void tm_emit_binary(tm_emission *emission, bool binary) {
+  if (!is_emission(emission)) return;
   tm_out *out = emission->out;
-  if (out->ends.len == 0) return;
   AT(out->binary, uint8_t, out->ends.len - 1) = binary;
   out->has_binary |= binary;
 }
 
 void tm_emit_metadata(tm_emission *emission, tm_write key, tm_slice value) {
+  if (!is_emission(emission) || !is_write(key)) return;
   tm_out *out = emission->out;
-  if (out->ends.len > 0) give(&AT(out->emission_metadata, values, key.place), (uint32_t)out->ends.len - 1, value);
+  give(&AT(out->emission_metadata, values, key.place), (uint32_t)out->ends.len - 1, value);
 }
 
-void tm_append(tm_emission *emission, tm_slice piece) { put(&emission->out->data, piece); }
-uint8_t *tm_append_room(tm_emission *emission, size_t len) { return extend(&emission->out->data, len, 1); }
+void tm_append(tm_emission *emission, tm_slice piece) {
+  if (is_emission(emission)) put(&emission->out->data, piece);
+}
+uint8_t *tm_append_room(tm_emission *emission, size_t len) {
+  return is_emission(emission) ? extend(&emission->out->data, len, 1) : arena_take(len, 1);
+}
 
 void tm_append_int(tm_emission *emission, int64_t number) {
   uint8_t digits[20], *at = digits + sizeof digits;
@@ -1038,13 +1149,18 @@ RESULT(emitted, wire_option_emissions);
 
 static void begin_setup(tm_slice config, const tm_pair *facts, size_t count) {
   begin_call();
-  asked = (tm_setup){.config = kept(config), .facts = facts, .fact_count = count};
+  asked = (tm_setup){.config = kept(config), .facts = facts, .fact_count = count, .is_open = true};
+}
+
+static void end_setup(void) {
+  check_keys(&asked);
+  asked.is_open = false;
 }
 
 void *tm_transform_init(const tm_transform *plugin, tm_slice config, const tm_pair *facts, size_t count) {
   begin_setup(config, facts, count);
   plugin->init(&asked);
-  check_keys(&asked);
+  end_setup();
   described.value = (wire_description){
       .outputs = whole(&asked.outputs),
       .reads = whole(&asked.reads),
@@ -1074,6 +1190,7 @@ void *tm_transform_process(const tm_transform *plugin, TM_BATCH_PARAMETERS) {
       .fields = has_columns ? (wire_column *)columns + asked.reads.len : NULL,
   };
   tm_out *out = fresh_out();
+  batch_of_call = &batch;
   if (plugin->process_batch) {
     plugin->process_batch(&batch, out);
   } else {
@@ -1086,6 +1203,7 @@ void *tm_transform_process(const tm_transform *plugin, TM_BATCH_PARAMETERS) {
       plugin->process(message, out);
     }
   }
+  batch_of_call = NULL;
   if (!failure.is_there) lower(out, count, &decided.value);
   END_CALL(decided);
   return &decided;
@@ -1171,7 +1289,7 @@ static struct {
 void *tm_connector_init(const tm_connector *plugin, tm_slice config, const tm_pair *facts, size_t count) {
   begin_setup(config, facts, count);
   plugin->init(&asked);
-  check_keys(&asked);
+  end_setup();
   connector_described.value = (wire_connector_description){.tick_ms = asked.tick_ms};
   END_CALL(connector_described);
   return &connector_described;
@@ -1188,10 +1306,14 @@ static bool is_same_name(tm_slice a, tm_slice b) {
   return true;
 }
 
-static tm_slice in_arena(tm_slice piece) {
-  uint8_t *copy = arena_take(piece.len, 1);
-  if (piece.len > 0) memcpy(copy, piece.at, piece.len);
-  return (tm_slice){copy, piece.len};
+// Text as it may cross, until the call ends.
+static tm_slice in_arena(tm_slice text) {
+  static buffer clean;
+  clean.len = 0;
+  put_text(&clean, text);
+  uint8_t *copy = arena_take(clean.len, 1);
+  if (clean.len > 0) memcpy(copy, clean.at, clean.len);
+  return (tm_slice){copy, clean.len};
 }
 
 tm_slice tm_dial_url(const tm_dial *dial) { return sliced(dial->wire.url); }
@@ -1254,7 +1376,7 @@ void *tm_connector_before_connect(const tm_connector *plugin, void *given) {
   if (dial.is_refused) {
     answered.refusal.reason = listed(dial.reason);
     answered.refusal.has_retry = dial.retry_after_ms >= 0;
-    answered.refusal.retry_after_ms = dial.retry_after_ms > UINT32_MAX ? UINT32_MAX : (uint32_t)dial.retry_after_ms;
+    answered.refusal.retry_after_ms = milliseconds(dial.retry_after_ms);
   } else {
     answered.dial = dial.wire;
     answered.dial.headers = whole(&dial.headers);
@@ -1296,7 +1418,12 @@ void tm_import_send(const void *, size_t, const void *, size_t, const void *, si
                     void *);
 IMPORT("http", "send-all") void tm_import_send_all(const void *, size_t, void *);
 
-void tm_log(tm_level level, tm_slice line) { tm_import_log(level, line.at, line.len); }
+void tm_log(tm_level level, tm_slice line) {
+  static buffer clean;
+  clean.len = 0;
+  put_text(&clean, line);
+  tm_import_log(level, clean.at, clean.len);
+}
 void tm_count_up(const char *counter, double by) { tm_import_add(counter, strlen(counter), by); }
 void tm_gauge(const char *gauge, double value) { tm_import_gauge(gauge, strlen(gauge), value); }
 void tm_observe(const char *histogram, double value) { tm_import_observe(histogram, strlen(histogram), value); }

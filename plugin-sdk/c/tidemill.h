@@ -2,7 +2,9 @@
 //
 // A plugin is a tm_transform or a tm_connector, which TIDEMILL_TRANSFORM or TIDEMILL_CONNECTOR exports. One instance is
 // only ever called by one caller at a time. What the host passes (slices of messages, values of the state, answers)
-// lives until the call ends: copy what is kept. A trap, as that of abort(), is a fault; tm_fail is one with a text.
+// lives until the call ends: copy what is kept. A trap, as that of abort(), is a fault; tm_fail is one with a text. So is a
+// handle that means nothing: of what `init` did not ask for, or a message of an earlier call. Bytes of a text that are not
+// UTF-8 become U+FFFD.
 
 #ifndef TIDEMILL_H
 #define TIDEMILL_H
@@ -103,9 +105,10 @@ void tm_set_number(tm_out *out, tm_message message, tm_edit_number edit, double 
 void tm_set_json(tm_out *out, tm_message message, tm_edit_json edit, tm_slice json);
 void tm_remove(tm_out *out, tm_message message, tm_edit_json edit);
 void tm_set_metadata(tm_out *out, tm_message message, tm_write key, tm_slice value); // "" removes the key
-// Refuses a message, or has it and all behind it offered again; takes back what was told of it.
+// Refuses a message, or has it and all behind it offered again, at once after a time below 0; takes back what was told of
+// it.
 void tm_reject(tm_out *out, tm_message message, tm_slice reason);
-void tm_retry(tm_out *out, tm_message message, tm_slice reason, uint32_t after_ms);
+void tm_retry(tm_out *out, tm_message message, tm_slice reason, int64_t after_ms);
 bool tm_is_stopped(const tm_out *out); // whether a message is to be offered again
 
 // Begins a new message, which is complete when the next one begins or the call ends. One that came from a message

@@ -582,8 +582,10 @@ static void messages_have_metadata_times_and_texts(void) {
                                    .packed = {{"ab", 2}, {(uint32_t[]){0, 2}, 2}, {1, {(uint8_t[]){1, 0}, 2}}}};
   uint8_t binary[] = {1, 0};
   uint64_t times[] = {5, 6};
+  PUSH(&asked.fields, wire_field, ((wire_field){listed(TM("/x")), KIND_TEXT}));
   tm_batch batch = {.count = 2, .has_payloads = true, .data = (const uint8_t *)"xy", .ends = (uint32_t[]){1, 2},
                     .binary = binary, .times = times, .metadata = columns, .fields = columns + 1};
+  batch_of_call = &batch;
   tm_message first = tm_message_at(&batch, 0), second = tm_message_at(&batch, 1);
   SAME(second.payload, "y");
   CHECK(!tm_is_text(first) && tm_is_text(second) && tm_received_us(second) == 6);
@@ -594,6 +596,122 @@ static void messages_have_metadata_times_and_texts(void) {
   columns[0].packed = (wire_packed){{"8", 1}, {(uint32_t[]){0, 1}, 2}, {0}};
   SAME(tm_metadata(first, (tm_read){0}), "");
   SAME(tm_metadata(second, (tm_read){0}), "8");
+  CHECK(!failure.is_there);
+  batch_of_call = NULL;
+}
+
+// What the callback does that is told as the error of the call.
+static void (*wrongly)(tm_message message, tm_out *out);
+static tm_setup *setup_of_init;
+static tm_message message_before;
+
+static void of_no_field(tm_message message, tm_out *out) { (void)out, tm_get_number(message, (tm_number){7}); }
+static void of_a_text(tm_message message, tm_out *out) { (void)out, tm_get_number(message, (tm_number){0}); }
+static void of_a_number(tm_message message, tm_out *out) { (void)out, tm_get_text(message, (tm_text){1}); }
+static void of_no_numbers(tm_message message, tm_out *out) {
+  (void)out;
+  CHECK(tm_numbers(message.batch, (tm_number){7})[message.index] != 0);
+}
+static void of_no_key(tm_message message, tm_out *out) { (void)out, tm_metadata(message, (tm_read){0}); }
+static void to_no_output(tm_message message, tm_out *out) { tm_forward_to(out, message, (tm_output){3}); }
+static void with_no_edit(tm_message message, tm_out *out) { tm_set_number(out, message, (tm_edit_number){1}, 1); }
+static void with_no_json(tm_message message, tm_out *out) { tm_set_json(out, message, (tm_edit_json){0}, TM("1")); }
+static void with_no_write(tm_message message, tm_out *out) { tm_set_metadata(out, message, (tm_write){2}, TM("")); }
+static void to_no_emission(tm_message message, tm_out *out) { (void)message, (void)out, tm_append(NULL, TM("a")); }
+static void before_an_emission(tm_message message, tm_out *out) {
+  (void)message;
+  *tm_append_room(&out->emission, 1) = 'a';
+}
+static void emit_nowhere(tm_message message, tm_out *out) { tm_emit_to(tm_emit(out, message), (tm_output){3}); }
+static void emit_with_no_key(tm_message message, tm_out *out) {
+  tm_emit_metadata(tm_emit(out, message), (tm_write){9}, TM(""));
+}
+static void behind_the_last(tm_message message, tm_out *out) { tm_forward(out, tm_message_at(message.batch, 1)); }
+static void of_another_call(tm_message message, tm_out *out) { (void)message, tm_emit(out, message_before); }
+static void ask_later(tm_message message, tm_out *out) {
+  (void)message, (void)out;
+  CHECK(tm_ask_output(setup_of_init, "late").number == 0 && !tm_fact(setup_of_init, "pipeline").at);
+}
+
+static void ask_fields(tm_setup *setup) {
+  setup_of_init = setup;
+  ask(setup);
+  tm_ask_text(setup, "/text");
+  tm_ask_number(setup, "/number");
+}
+static void do_wrongly(tm_message message, tm_out *out) { wrongly(message, out); }
+static const tm_transform WRONG = {.init = ask_fields, .process = do_wrongly};
+
+static void a_handle_that_means_nothing_is_a_fault_that_says_so(void) {
+  static const char A_FIELD[] = "a field is used that `init` has not asked for: it is what tm_ask_number gives there",
+                    A_TEXT_FIELD[] =
+                        "a field is used that `init` has not asked for: it is what tm_ask_text or tm_ask_json gives there",
+                    AN_OUTPUT[] = "an output is used that `init` has not asked for: it is what tm_ask_output gives there",
+                    A_WRITE[] = "a metadata key is used that `init` has not asked for: it is what tm_ask_write gives there",
+                    NO_EMISSION[] = "something is written to an emission that was not begun: tm_emit and tm_emit_new give it",
+                    NO_MESSAGE[] = "a message is used that this call was not given: messages are valid until `process` returns";
+  static const struct {
+    void (*wrongly)(tm_message message, tm_out *out);
+    const char *told;
+  } CASES[] = {
+      {of_no_field, A_FIELD},
+      {of_a_text, A_FIELD},
+      {of_a_number, A_TEXT_FIELD},
+      {of_no_numbers, A_FIELD},
+      {of_no_key, "a metadata key is used that `init` has not asked for: it is what tm_ask_read gives there"},
+      {to_no_output, AN_OUTPUT},
+      {with_no_edit, "an edit is used that `init` has not asked for: it is what tm_ask_edit_number gives there"},
+      {with_no_json, "an edit is used that `init` has not asked for: it is what tm_ask_edit_json gives there"},
+      {with_no_write, A_WRITE},
+      {to_no_emission, NO_EMISSION},
+      {before_an_emission, NO_EMISSION},
+      {emit_nowhere, AN_OUTPUT},
+      {emit_with_no_key, A_WRITE},
+      {behind_the_last, NO_MESSAGE},
+      {of_another_call, NO_MESSAGE},
+      {ask_later, "what a plugin wants, it asks for in `init` and nowhere else"},
+  };
+  message_before = (tm_message){&(tm_batch){.count = 1}, 0, TM("")};
+  tm_transform_init(&WRONG, TM("{}"), NULL, 0);
+  double numbers[] = {1};
+  wire_column columns[2] = {{.tag = 3}, {.tag = 3}};
+  columns[0].field = (wire_values){.tag = VALUES_PACKED, .packed = {{"a", 1}, {(uint32_t[]){1}, 1}, {0}}};
+  columns[1].field.numbers = (wire_list){numbers, 1};
+  for (size_t i = 0; i < sizeof CASES / sizeof *CASES; i++) {
+    wrongly = CASES[i].wrongly;
+    tm_transform_process(&WRONG, 1, 0, 0, NULL, 0, NULL, 0, 0, NULL, 0, 0, NULL, 0, 1, columns, 2);
+    CHECK(decided.is_error);
+    SAME(sliced(decided.why), CASES[i].told);
+  }
+}
+
+static void say_what_is_no_text(tm_message message, tm_out *out) {
+  tm_slice text = TM("a \xff\xc3( \xed\xa0\x80 \xf4\x90\x80\x80 ż🐢\xe2\x82");
+  if (message.index == 0) {
+    tm_forward(out, message);
+    tm_set_metadata(out, message, marks[0], text);
+  } else if (message.index == 1) {
+    tm_reject(out, message, text);
+  } else {
+    tm_retry(out, message, text, -5);
+    tm_log(TM_WARN, text);
+  }
+}
+static void fail_with_no_text(tm_message message, tm_out *out) { (void)message, (void)out, tm_fail(TM("\xff")); }
+
+static void bytes_that_are_no_text_become_replacements(void) {
+#define REPLACED "\xef\xbf\xbd"
+  static const char CLEAN[] = "a " REPLACED REPLACED "( " REPLACED REPLACED REPLACED " " REPLACED REPLACED REPLACED REPLACED
+                              " ż🐢" REPLACED REPLACED;
+  const wire_outcome *outcome = decided_on("abc", say_what_is_no_text);
+  SAME(nth((wire_packed){LIST(outcome->forward_metadata, wire_writing, 0).data,
+                         LIST(outcome->forward_metadata, wire_writing, 0).ends, {0}}, 0), CLEAN);
+  SAME(sliced(LIST(outcome->rejections, wire_rejection, 0).reason), CLEAN);
+  SAME(sliced(outcome->retry.reason), CLEAN);
+  CHECK(outcome->retry.after_ms == 0);
+  CHECK(strcmp(told + 2, CLEAN) == 0);
+  decided_on("a", fail_with_no_text);
+  SAME(sliced(decided.why), REPLACED);
 }
 
 static void the_plugin_of_the_readme_is_the_one_that_is_tested(void) {
@@ -633,6 +751,8 @@ static const struct {
     TEST(a_connector_changes_or_refuses_what_is_dialled),
     TEST(fields_come_in_and_edits_go_out),
     TEST(messages_have_metadata_times_and_texts),
+    TEST(a_handle_that_means_nothing_is_a_fault_that_says_so),
+    TEST(bytes_that_are_no_text_become_replacements),
     TEST(the_plugin_of_the_readme_is_the_one_that_is_tested),
 };
 
