@@ -341,6 +341,8 @@ export interface WindowOptions<T, V> {
   initial(): T;
   /** Adds a value: gives the new total, or changes the one it is given. */
   add(total: T, value: V): T | void;
+  /** What totals mean, in words: state of windows that mean something else is refused, and so is that of other sizes. */
+  meaning?: string;
   /** How long a window waits for what comes late: a duration, or milliseconds. */
   allowedLateness?: string | number;
   /** How long a key may be silent until its windows are closed. */
@@ -357,7 +359,10 @@ export interface Windows<T, V> {
   forgotten: number;
   /** How many keys are known. */
   readonly size: number;
-  /** Counts a value, and gives the windows that are closed now. With `idleClose` it takes when it was received. */
+  /**
+   * Counts a value, and gives the windows that are closed now. With `idleClose` it takes when it was received. Where
+   * `add` throws, nothing has changed.
+   */
   add(key: string, timeMs: number, value: V, receivedUs?: number): Closed<T>[];
   /** Closes the windows of silent keys; for `tick`. */
   closeIdle(nowUs: number): Closed<T>[];
@@ -365,6 +370,7 @@ export interface Windows<T, V> {
   closeAll(): Closed<T>[];
   /** The state, as JSON has it. */
   snapshot(): object;
+  /** Goes on from a state. Throws where it is that of other windows. */
   restore(state: object): void;
   restorePart(snapshots: Snapshot[], part: Part): void;
 }

@@ -26,6 +26,7 @@ export const sessions = (options) => {
 /** The windows of all keys. */
 class Windows {
   #kind;
+  #meaning;
   #initial;
   #add;
   #latenessMs;
@@ -37,12 +38,13 @@ class Windows {
   #turn = 0;
 
   constructor(options, kind) {
-    const { initial, add, allowedLateness = 0, idleClose = 0, maxKeys = MOST_KEYS } = options;
+    const { initial, add, meaning = "", allowedLateness = 0, idleClose = 0, maxKeys = MOST_KEYS } = options;
     if (typeof initial !== "function" || typeof add !== "function") {
       throw new TypeError("windows need initial() and add(total, value)");
     }
     if (!(maxKeys >= 1)) throw new TypeError(`maxKeys is ${named(maxKeys)}, and must be a number from 1 on`);
     this.#kind = kind;
+    this.#meaning = String(meaning);
     this.#initial = initial;
     this.#add = add;
     this.#latenessMs = span("allowedLateness", allowedLateness, 0);
@@ -61,34 +63,32 @@ class Windows {
 
   /**
    * Counts a value of a key at a time, in milliseconds, and gives the windows that are closed now: `{ key, start, end,
-   * value, final }`. With `idleClose` it also takes when the message was received, in microseconds.
+   * value, final }`. With `idleClose` it also takes when the message was received, in microseconds. Where `add` throws,
+   * nothing has changed.
    */
   add(key, timeMs, value, receivedUs = 0) {
     if (!(Math.abs(timeMs) <= MOST_MS)) throw new RangeError(`the time ${timeMs} is out of range`);
     if (this.#joinsOnly(key, timeMs, value, receivedUs)) return [];
     const closed = [];
-    const series = this.#hear(key, closed);
-    try {
-      if (this.#idleCloseUs > 0 && series.open.length > 0 && receivedUs - series.receivedUs >= this.#idleCloseUs) {
-        this.#close(key, series, () => true, closed);
-      }
-      series.receivedUs = receivedUs;
-      const time = Math.floor(timeMs);
-      const places = this.#kind.places(time, series);
-      if (places.length === 0) {
-        this.late++;
-      } else {
-        this.#close(key, series, (window) => time >= window.end + this.#latenessMs, closed);
-        for (const [start, end] of this.#kind.places(time, series)) {
-          const window = this.#kind.window(series.open, start, end, this.#initial);
-          const total = this.#add(window.value, value);
-          if (total !== undefined) window.value = total;
-        }
-      }
-    } finally {
-      // Also where `add` throws, which costs its message alone.
-      (series.open.length > 0 ? this.#active : this.#quiet).set(key, series);
+    const known = this.#active.get(key) ?? this.#quiet.get(key);
+    // A copy, which takes its place once the value is added.
+    const series = { open: known?.open.slice() ?? [], closedUntil: known?.closedUntil ?? -Infinity, receivedUs, turn: 0 };
+    if (this.#idleCloseUs > 0 && series.open.length > 0 && receivedUs - known.receivedUs >= this.#idleCloseUs) {
+      this.#close(key, series, () => true, closed);
     }
+    const time = Math.floor(timeMs);
+    const places = this.#kind.places(time, series);
+    if (places.length === 0) {
+      this.late++;
+    } else {
+      this.#close(key, series, (window) => time >= window.end + this.#latenessMs, closed);
+      const windows = places.map(([start, end]) => this.#kind.window(series.open, start, end, this.#initial));
+      const totals = windows.map((window) => this.#add(window.value, value));
+      totals.forEach((total, n) => {
+        if (total !== undefined) windows[n].value = total;
+      });
+    }
+    this.#hear(key, series, known === undefined, closed);
     return closed;
   }
 
@@ -124,10 +124,10 @@ class Windows {
       receivedUs,
       turn,
     ]);
-    return { late: this.late, forgotten: this.forgotten, series };
+    return { windows: `${this.#kind}`, meaning: this.#meaning, late: this.late, forgotten: this.forgotten, series };
   }
 
-  /** Goes on from the state of this or another instance. */
+  /** Goes on from the state of this or another instance. Throws where it is that of other windows. */
   restore(state) {
     this.#restore([state], () => true);
   }
@@ -138,13 +138,10 @@ class Windows {
   }
 
   #restore(states, isKept) {
+    for (const state of states) this.#check(state);
     this.#active.clear();
     this.#quiet.clear();
-    const all = [];
-    for (const state of states) {
-      if (!Array.isArray(state?.series)) throw new Error("the state is not that of windows");
-      all.push(...state.series.filter(([key]) => isKept(key)));
-    }
+    const all = states.flatMap((state) => state.series.filter(([key]) => isKept(key)));
     all.sort((one, other) => one[4] - other[4]);
     for (const [key, open, closedUntil, receivedUs, turn] of all) {
       const windows = open.map(([start, end, value]) => ({ start, end, value }));
@@ -154,6 +151,14 @@ class Windows {
     }
   }
 
+  /** Throws where a state is none of these windows. */
+  #check(state) {
+    const { windows, meaning, series } = state ?? {};
+    if (!Array.isArray(series) || windows === undefined) throw new Error("the state is not that of windows");
+    if (windows !== `${this.#kind}`) throw changed(windows, this.#kind);
+    if (meaning !== this.#meaning) throw changed(`windows of ${meaning}`, this.#meaning);
+  }
+
   /** What happens most often, in few steps: a value of the one window that is open of its key. Says whether it was one. */
   #joinsOnly(key, timeMs, value, receivedUs) {
     const series = this.#kind.isApart ? this.#active.get(key) : undefined;
@@ -161,6 +166,8 @@ class Windows {
     const window = series.open[0];
     if (!(window.start <= timeMs && timeMs < window.end)) return false;
     if (this.#idleCloseUs > 0 && receivedUs - series.receivedUs >= this.#idleCloseUs) return false;
+    const total = this.#add(window.value, value);
+    if (total !== undefined) window.value = total;
     if (series.turn !== this.#turn) {
       // It is heard of last now.
       this.#active.delete(key);
@@ -168,23 +175,19 @@ class Windows {
       series.turn = ++this.#turn;
     }
     series.receivedUs = receivedUs;
-    const total = this.#add(window.value, value);
-    if (total !== undefined) window.value = total;
     return true;
   }
 
-  /** Takes a key out of its place, for it is to stand behind all others; of a new one makes room first. */
-  #hear(key, closed) {
-    let series = this.#active.get(key) ?? this.#quiet.get(key);
-    if (series === undefined) {
+  /** Puts a key behind all others; of a new one makes room first. */
+  #hear(key, series, isNew, closed) {
+    if (isNew) {
       while (this.size >= this.#maxKeys) this.#forget(closed);
-      series = { open: [], closedUntil: -Infinity, receivedUs: 0, turn: 0 };
     } else {
       this.#active.delete(key);
       this.#quiet.delete(key);
     }
     series.turn = ++this.#turn;
-    return series;
+    (series.open.length > 0 ? this.#active : this.#quiet).set(key, series);
   }
 
   /** Forgets the key that was silent longest; its windows are closed before their time. */
@@ -223,6 +226,11 @@ class Sized {
     this.isApart = slide === size;
   }
 
+  toString() {
+    const size = `\`size\` ${shown(this.size)}`;
+    return this.isApart ? `tumbling windows with ${size}` : `sliding windows with ${size} and \`slide\` ${shown(this.slide)}`;
+  }
+
   /** The windows of a time that are not closed yet, as `[start, end]`. */
   places(time, { closedUntil }) {
     const places = [];
@@ -252,29 +260,39 @@ class Gapped {
     this.merge = merge;
   }
 
+  toString() {
+    return `sessions with \`gap\` ${shown(this.gap)}`;
+  }
+
   places(time, { closedUntil }) {
     return time >= closedUntil ? [[time, time + this.gap]] : [];
   }
 
-  /** The session that this one joins, which may be several that are one from now on. */
+  /** The session that this one joins, in the place of it, or of several that are one from now on. */
   window(open, start, end, initial) {
     const joined = open.filter((window) => window.start < end && start < window.end);
     const place = open.findIndex((window) => window.end > start);
-    const [first, ...others] = joined;
-    if (first === undefined) {
-      const window = { start, end, value: initial() };
-      open.splice(place < 0 ? open.length : place, 0, window);
-      return window;
+    const window = { start, end, value: undefined };
+    for (const other of joined) {
+      window.start = Math.min(window.start, other.start);
+      window.end = Math.max(window.end, other.end);
     }
-    for (const other of others) {
-      first.value = this.merge(first.value, other.value);
-      open.splice(open.indexOf(other), 1);
-    }
-    first.start = Math.min(first.start, start);
-    first.end = Math.max(first.end, end, ...others.map((other) => other.end));
-    return first;
+    const values = joined.map((other) => other.value);
+    window.value = values.length === 0 ? initial() : values.reduce((one, other) => this.merge(one, other));
+    open.splice(place < 0 ? open.length : place, joined.length, window);
+    return window;
   }
 }
+
+/** What the state has and what the configuration says now. */
+function changed(state, configuration) {
+  return new Error(
+    `the state has ${state}, and the configuration says ${configuration}; a transform of another \`name\` begins without state`,
+  );
+}
+
+/** A time as it is told: 1500 as 1.5s. */
+const shown = (ms) => (ms < 1000 ? `${ms}ms` : `${ms / 1000}s`);
 
 /** A time in whole milliseconds, given as such or as a duration. */
 function span(name, given, least = 1) {

@@ -36,9 +36,19 @@ test("a value that cannot be added costs its message alone", () => {
       return total + value;
     },
   };
-  for (const windows of [tumbling({ ...refusing, size: 10 }), sliding({ ...refusing, size: 10, slide: 5 })]) {
+  const options = { ...refusing, merge: sum.merge, maxKeys: 1, idleClose: 1 };
+  for (const windows of [
+    tumbling({ ...options, size: 10 }),
+    sliding({ ...options, size: 10, slide: 5 }),
+    sessions({ ...options, gap: 10 }),
+  ]) {
     windows.add("a", 6, 1);
-    assert.throws(() => windows.add("a", 7, -1), /negative/);
+    const before = windows.snapshot();
+    // In the same window, where others are closed by time or silence, and of a key that would make room.
+    for (const [key, time, receivedUs] of [["a", 7, 0], ["a", 100, 0], ["a", 100, 5_000], ["b", 7, 0]]) {
+      assert.throws(() => windows.add(key, time, -1, receivedUs), /negative/);
+      assert.deepEqual(windows.snapshot(), before);
+    }
     windows.add("a", 8, 2);
     assert.ok(shown(windows.closeAll()).every((window) => / 3 open$/.test(window)));
   }
@@ -142,6 +152,36 @@ test("windows go on from a snapshot, or from their share of several", () => {
   });
   assert.deepEqual(shares.flat().sort(), ["a 20..30 1 open", "b 10..20 1.1 open", "c 10..20 2.1 open", "d 10..20 3.1 open"]);
   assert.throws(() => fresh.restore({}), /not that of windows/);
+});
+
+test("state of other windows is refused and says what has changed", () => {
+  const minute = tumbling({ ...sum, size: "1m" });
+  const sliding10 = sliding({ ...sum, size: "1m", slide: "10s" });
+  for (const [before, now, state, configuration] of [
+    [minute, tumbling({ ...sum, size: 1500 }), "tumbling windows with `size` 60s", "tumbling windows with `size` 1.5s"],
+    [minute, sliding10, "tumbling windows with `size` 60s", "sliding windows with `size` 60s and `slide` 10s"],
+    [
+      sliding10,
+      sliding({ ...sum, size: "1m", slide: "20s" }),
+      "sliding windows with `size` 60s and `slide` 10s",
+      "sliding windows with `size` 60s and `slide` 20s",
+    ],
+    [sessions({ ...sum, gap: "10s" }), sessions({ ...sum, gap: 250 }), "sessions with `gap` 10s", "sessions with `gap` 250ms"],
+    [
+      tumbling({ ...sum, size: "1m", meaning: "counts" }),
+      tumbling({ ...sum, size: "1m", meaning: "sums" }),
+      "windows of counts",
+      "sums",
+    ],
+  ]) {
+    before.add("a", 1, 1);
+    now.add("b", 1, 1);
+    const message = `the state has ${state}, and the configuration says ${configuration}; a transform of another \`name\` begins without state`;
+    assert.throws(() => now.restore(json.decode(json.encode(before.snapshot()))), { message });
+    assert.ok(now.closeAll().every(({ key }) => key === "b"));
+  }
+  // What closes windows is no part of what they are.
+  tumbling({ ...sum, size: "60s", allowedLateness: "1s", maxKeys: 7 }).restore(minute.snapshot());
 });
 
 test("totals may be objects that are added to in place", () => {

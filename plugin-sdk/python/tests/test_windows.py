@@ -124,6 +124,66 @@ class WindowsInEventTime(unittest.TestCase):
         with self.assertRaisesRegex(ValueError, "not that of windows"):
             fresh.restore({})
 
+    def test_state_of_other_windows_is_refused_and_says_what_has_changed(self) -> None:
+        minute = tumbling("1m", lambda: 0, add)
+        by_slide = [sliding("1m", slide, lambda: 0, add) for slide in ("10s", "20s")]
+        by_gap = [sessions(gap, lambda: 0, add, merge=add) for gap in ("10s", "250ms")]
+        counts = tumbling("1m", lambda: 0, add, meaning="counts")
+        for before, now, state, configuration in (
+            (minute, tumbling("1500ms", lambda: 0, add), "tumbling windows with `size` 60s", "tumbling windows with `size` 1.5s"),
+            (minute, by_slide[0], "tumbling windows with `size` 60s", "sliding windows with `size` 60s and `slide` 10s"),
+            (
+                by_slide[0],
+                by_slide[1],
+                "sliding windows with `size` 60s and `slide` 10s",
+                "sliding windows with `size` 60s and `slide` 20s",
+            ),
+            (by_gap[0], by_gap[1], "sessions with `gap` 10s", "sessions with `gap` 250ms"),
+            (counts, tumbling("1m", lambda: 0, add, meaning="sums"), "windows of counts", "sums"),
+        ):
+            before.add("a", 1, 1)
+            now.add("b", 1, 1)
+            with self.assertRaises(ValueError) as refused:
+                now.restore(json.loads(json.dumps(before.snapshot())))
+            self.assertEqual(
+                str(refused.exception),
+                f"the state has {state}, and the configuration says {configuration}; a transform of another `name` begins "
+                "without state",
+            )
+            self.assertEqual({one.key for one in now.close_all()}, {"b"})
+        # What closes windows is no part of what they are.
+        same: Windows[float, float] = tumbling("60s", lambda: 0, add, allowed_lateness="1s", max_keys=7)
+        same.restore(minute.snapshot())
+
+    def test_a_value_of_the_window_that_is_open_makes_its_key_the_one_that_was_heard_of_last(self) -> None:
+        windows = tens(max_keys=2)
+        windows.add("a", 1, 1)
+        windows.add("b", 1, 2)
+        windows.add("a", 2, 4)
+        self.assertEqual(shown(windows.add("c", 1, 8)), ["b 0..10 2 open"])
+        self.assertEqual(shown(windows.close_all()), ["a 0..10 5 open", "c 0..10 8 open"])
+
+    def test_a_value_that_cannot_be_added_costs_its_message_alone(self) -> None:
+        def refusing(total: float, value: float) -> float:
+            if value < 0:
+                raise ValueError("negative")
+            return total + value
+
+        for windows in (
+            tumbling("10ms", lambda: 0, refusing, max_keys=1, idle_close="1ms"),
+            sliding("10ms", "5ms", lambda: 0, refusing, max_keys=1, idle_close="1ms"),
+            sessions("10ms", lambda: 0, refusing, merge=add, max_keys=1, idle_close="1ms"),
+        ):
+            windows.add("a", 6, 1)
+            before = json.dumps(windows.snapshot())
+            # In the same window, where others are closed by time or silence, and of a key that would make room.
+            for key, time, received_us in (("a", 7, 0), ("a", 100, 0), ("a", 100, 5_000), ("b", 7, 0)):
+                with self.assertRaisesRegex(ValueError, "negative"):
+                    windows.add(key, time, -1, received_us)
+                self.assertEqual(json.dumps(windows.snapshot()), before)
+            windows.add("a", 8, 2)
+            self.assertTrue(all(one.value == 3 and not one.final for one in windows.close_all()))
+
     def test_totals_may_be_objects_that_are_added_to_in_place(self) -> None:
         windows: Windows[List[int], int] = tumbling("10ms", list, lambda total, value: total.append(value))
         windows.add("a", 1, 5)

@@ -5,8 +5,9 @@ value of its key is as late as its end and `allowed_lateness`; with `idle_close`
 Nothing here knows messages or JSON.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
+from functools import reduce
 from typing import Any, Callable, Dict, Generic, Iterator, List, Optional, Protocol, Tuple, TypeVar, Union
 
 from tidemill_plugin.duration import milliseconds
@@ -55,7 +56,10 @@ class _Series(Generic[T]):
 
 
 class _Kind(Protocol):
-    """Where values go."""
+    """Where values go. Its text says which windows they are."""
+
+    is_apart: bool
+    """Whether a time is in one window alone, which values do not change."""
 
     def places(self, time: int, series: _Series[Any]) -> List[Tuple[int, int]]:
         """The windows of a time that are not closed yet."""
@@ -75,10 +79,12 @@ class Windows(Generic[T, V]):
         allowed_lateness: Duration = 0,
         idle_close: Duration = 0,
         max_keys: int = _MOST_KEYS,
+        meaning: str = "",
     ) -> None:
         if max_keys < 1:
             raise ValueError("max_keys must be a number from 1 on")
         self._kind = kind
+        self._meaning = meaning
         self._initial = initial
         self._add = add
         self._lateness_ms = _span("allowed_lateness", allowed_lateness, 0)
@@ -100,26 +106,32 @@ class Windows(Generic[T, V]):
     def add(self, key: str, time_ms: float, value: V, received_us: int = 0) -> List[Closed[T]]:
         """Counts a value of a key at a time, and gives the windows that are closed now.
 
-        With `idle_close` it also takes when the message was received, in microseconds.
+        With `idle_close` it also takes when the message was received, in microseconds. Where `add` raises, nothing has
+        changed.
         """
         if not abs(time_ms) <= _MOST_MS:
             raise ValueError(f"the time {time_ms} is out of range")
+        if self._joins_only(key, time_ms, value, received_us):
+            return []
         closed: List[Closed[T]] = []
-        series = self._hear(key, closed)
+        known = self._active.get(key) or self._quiet.get(key)
+        # A copy, which takes its place once the value is added.
+        series = _Series[T]([]) if known is None else replace(known, open=known.open[:])
         if self._idle_close_us and series.open and received_us - series.received_us >= self._idle_close_us:
             self._close(key, series, lambda window: True, closed)
         series.received_us = received_us
         time = int(time_ms // 1)
-        if not self._kind.places(time, series):
+        places = self._kind.places(time, series)
+        if not places:
             self.late += 1
         else:
             self._close(key, series, lambda window: time >= window.end + self._lateness_ms, closed)
-            for start, end in self._kind.places(time, series):
-                window = self._kind.window(series.open, start, end, self._initial)
-                total = self._add(window.value, value)
+            windows = [self._kind.window(series.open, start, end, self._initial) for start, end in places]
+            totals = [self._add(window.value, value) for window in windows]
+            for window, total in zip(windows, totals):
                 if total is not None:
                     window.value = total
-        (self._active if series.open else self._quiet)[key] = series
+        self._hear(key, series, known is None, closed)
         return closed
 
     def close_idle(self, now_us: int) -> List[Closed[T]]:
@@ -155,10 +167,16 @@ class Windows(Generic[T, V]):
             for keys in (self._active, self._quiet)
             for key, series in keys.items()
         ]
-        return {"late": self.late, "forgotten": self.forgotten, "series": series}
+        return {
+            "windows": str(self._kind),
+            "meaning": self._meaning,
+            "late": self.late,
+            "forgotten": self.forgotten,
+            "series": series,
+        }
 
     def restore(self, state: Any) -> None:
-        """Goes on from the state of this or another instance."""
+        """Goes on from the state of this or another instance. Raises a ValueError where it is that of other windows."""
         self._restore([state], Part())
 
     def restore_part(self, snapshots: List[Snapshot], part: Part) -> None:
@@ -166,8 +184,8 @@ class Windows(Generic[T, V]):
         self._restore([snapshot.json() for snapshot in snapshots], part)
 
     def _restore(self, states: List[Any], part: Part) -> None:
-        if any(not isinstance(state, dict) or not isinstance(state.get("series"), list) for state in states):
-            raise ValueError("the state is not that of windows")
+        for state in states:
+            self._check(state)
         self._active.clear()
         self._quiet.clear()
         found = [one for state in states for one in state["series"] if part.has(one[0])]
@@ -176,16 +194,48 @@ class Windows(Generic[T, V]):
             (self._active if windows else self._quiet)[key] = _Series(windows, closed_until, received_us, turn)
             self._turn = max(self._turn, turn)
 
-    def _hear(self, key: str, closed: List[Closed[T]]) -> _Series[T]:
-        """Takes a key out of its place, for it is to stand behind all others; of a new one makes room first."""
-        series = self._active.pop(key, None) or self._quiet.pop(key, None)
-        if series is None:
+    def _check(self, state: Any) -> None:
+        """Refuses a state that is none of these windows."""
+        if not (isinstance(state, dict) and isinstance(state.get("series"), list) and "windows" in state):
+            raise ValueError("the state is not that of windows")
+        if state["windows"] != str(self._kind):
+            raise _changed(state["windows"], self._kind)
+        if state.get("meaning") != self._meaning:
+            raise _changed(f"windows of {state.get('meaning')}", self._meaning)
+
+    def _joins_only(self, key: str, time_ms: float, value: V, received_us: int) -> bool:
+        """What happens most often, in few steps: a value of the one window that is open of its key. Says whether it was
+        one."""
+        series = self._active.get(key) if self._kind.is_apart else None
+        if series is None or len(series.open) != 1:
+            return False
+        window = series.open[0]
+        if not window.start <= time_ms < window.end:
+            return False
+        if self._idle_close_us and received_us - series.received_us >= self._idle_close_us:
+            return False
+        total = self._add(window.value, value)
+        if total is not None:
+            window.value = total
+        if series.turn != self._turn:
+            # It is heard of last now.
+            self._active[key] = self._active.pop(key)
+            self._turn += 1
+            series.turn = self._turn
+        series.received_us = received_us
+        return True
+
+    def _hear(self, key: str, series: _Series[T], is_new: bool, closed: List[Closed[T]]) -> None:
+        """Puts a key behind all others; of a new one makes room first."""
+        if is_new:
             while len(self) >= self._max_keys:
                 self._forget(closed)
-            series = _Series([])
+        else:
+            self._active.pop(key, None)
+            self._quiet.pop(key, None)
         self._turn += 1
         series.turn = self._turn
-        return series
+        (self._active if series.open else self._quiet)[key] = series
 
     def _forget(self, closed: List[Closed[T]]) -> None:
         """Forgets the key that was silent longest; its windows are closed before their time."""
@@ -210,7 +260,8 @@ def tumbling(
     """Windows of one size, one after the other.
 
     `initial` makes the total of a window without values, and `add` adds a value: it gives the new total, or changes the
-    one that it is given. Options are `allowed_lateness`, `idle_close` and `max_keys`.
+    one that it is given. Options are `allowed_lateness`, `idle_close`, `max_keys` and `meaning`: what totals mean, in
+    words. State of windows that mean something else is refused, and so is that of windows of another kind or size.
     """
     return Windows(_Sized(_span("size", size), _span("size", size)), initial, add, **options)
 
@@ -244,6 +295,11 @@ class _Sized:
             raise ValueError("slide is longer than size: some values would count nowhere")
         self.size = size
         self.slide = slide
+        self.is_apart = slide == size
+
+    def __str__(self) -> str:
+        size = f"`size` {_shown(self.size)}"
+        return f"tumbling windows with {size}" if self.is_apart else f"sliding windows with {size} and `slide` {_shown(self.slide)}"
 
     def places(self, time: int, series: _Series[Any]) -> List[Tuple[int, int]]:
         newest = time // self.slide * self.slide
@@ -264,26 +320,40 @@ class _Sized:
 class _Gapped:
     """Sessions."""
 
+    is_apart = False
+
     def __init__(self, gap: int, merge: Callable[[Any, Any], Any]) -> None:
         self.gap = gap
         self.merge = merge
+
+    def __str__(self) -> str:
+        return f"sessions with `gap` {_shown(self.gap)}"
 
     def places(self, time: int, series: _Series[Any]) -> List[Tuple[int, int]]:
         return [] if series.is_closed(time + 1) else [(time, time + self.gap)]
 
     def window(self, open: List[_Window[Any]], start: int, end: int, initial: Callable[[], Any]) -> _Window[Any]:
         joined = [window for window in open if window.start < end and start < window.end]
-        if not joined:
-            window = _Window(start, end, initial())
-            open.insert(sum(other.end <= start for other in open), window)
-            return window
-        first, *others = joined
-        for other in others:
-            first.value = self.merge(first.value, other.value)
-            open.remove(other)
-        first.start = min(first.start, start)
-        first.end = max(end, first.end, *(other.end for other in others))
-        return first
+        place = sum(other.end <= start for other in open)
+        bounds = [(start, end), *((other.start, other.end) for other in joined)]
+        value = reduce(self.merge, (other.value for other in joined)) if joined else initial()
+        window = _Window(min(first for first, _ in bounds), max(last for _, last in bounds), value)
+        # In the place of one session, or of several that are one from now on.
+        open[place : place + len(joined)] = [window]
+        return window
+
+
+def _changed(state: str, configuration: object) -> ValueError:
+    """What the state has and what the configuration says now."""
+    return ValueError(
+        f"the state has {state}, and the configuration says {configuration}; a transform of another `name` begins without "
+        "state"
+    )
+
+
+def _shown(ms: int) -> str:
+    """A time as it is told: 1500 as 1.5s."""
+    return f"{ms}ms" if ms < 1000 else f"{ms // 1000}s" if ms % 1000 == 0 else f"{ms / 1000}s"
 
 
 def _early(key: str, series: _Series[T]) -> Iterator[Closed[T]]:
