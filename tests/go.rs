@@ -50,6 +50,21 @@ async fn a_panic_ends_in_a_trap_with_its_text() {
 }
 
 #[tokio::test]
+async fn a_long_panic_is_cut_and_its_place_is_not() {
+    let source = std::fs::read_to_string(root().join("tests/guests/endings-go/guest.go")).unwrap();
+    for (order, begins, panics) in [
+        ("panic:long", "panic: a long panic żółw żółw ", "panic(\"a long"),
+        ("panic:lines", "panic: a panic of ~~~", "panic(\"a panic of"),
+    ] {
+        let Some((kind, detail)) = fault_of(order).await else { return };
+        assert_eq!(kind, FaultKind::Trap);
+        let line = source.lines().position(|line| line.contains(panics)).unwrap() + 1;
+        let place = format!("... (at guest.go:{line}); process: ");
+        assert!(detail.starts_with(begins) && detail.contains(&place), "{detail}");
+    }
+}
+
+#[tokio::test]
 async fn a_deadlock_ends_in_a_trap_that_says_so() {
     let Some((kind, detail)) = fault_of("deadlock").await else { return };
     assert_eq!(kind, FaultKind::Trap);

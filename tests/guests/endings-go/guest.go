@@ -41,6 +41,12 @@ func obey(m plugin.Message, out *plugin.Outcome) error {
 	case "recurse":
 		out.Emit(m).Int(int64(recurse(1)))
 	case "panic":
+		switch argument {
+		case "long":
+			panic("a long panic " + strings.Repeat("żółw ", 1000))
+		case "lines":
+			panic("a panic of\n" + strings.Repeat("~", 10_000) + "\nlines")
+		}
 		panic("a panic that was asked for")
 	case "recover":
 		out.Emit(m).Text(recovered())

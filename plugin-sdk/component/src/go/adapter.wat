@@ -38,6 +38,8 @@
   ;; logged. The trace has no end: the runtime traps behind its last line.
   (global $reason (mut i32) (i32.const 0))
   (global $trace (mut i32) (i32.const 0))
+  ;; Whether what is in the buffer of standard error goes on with a line that was longer than the buffer.
+  (global $goes_on (mut i32) (i32.const 0))
 
   ;; For the Go side.
 
@@ -49,6 +51,7 @@
     (call $flush (i32.const 4124) (i32.const 6832) (i32.const 3))
     (call $tell_reason)
     (global.set $trace (i32.const 0))
+    (global.set $goes_on (i32.const 0))
     (i32.store (i32.const 4108) (i32.const 0)))
 
   ;; Printing.
@@ -87,12 +90,15 @@
         (br_if $done (i32.eqz (local.get $count)))
         (local.set $byte (i32.load8_u (local.get $from)))
         (if (i32.and (i32.eq (local.get $byte) (i32.const 10)) (i32.eqz (i32.load (i32.const 4104))))
-          (then (call $flush (local.get $used) (local.get $buffer) (local.get $level)))
+          (then
+            (call $flush (local.get $used) (local.get $buffer) (local.get $level))
+            (if (i32.eq (local.get $level) (i32.const 3)) (then (global.set $goes_on (i32.const 0)))))
           (else
             (if (i32.ge_u (i32.load (local.get $used)) (i32.const 2704))
               (then
                 (br_if $done (i32.load (i32.const 4104)))
-                (call $flush (local.get $used) (local.get $buffer) (local.get $level))))
+                (call $flush (local.get $used) (local.get $buffer) (local.get $level))
+                (if (i32.eq (local.get $level) (i32.const 3)) (then (global.set $goes_on (i32.const 1))))))
             (i32.store8 (i32.add (local.get $buffer) (i32.load (local.get $used))) (local.get $byte))
             (i32.store (local.get $used) (i32.add (i32.load (local.get $used)) (i32.const 1)))))
         (local.set $from (i32.add (local.get $from) (i32.const 1)))
@@ -115,6 +121,11 @@
   (func $is_of_end (param $line i32) (param $length i32) (result i32)
     (local $first i32)
     (if (i32.eq (global.get $trace) (i32.const 3)) (then (return (i32.const 1))))
+    (if (global.get $goes_on)
+      (then
+        (if (i32.eqz (global.get $trace))
+          (then (if (global.get $reason) (then (call $add (local.get $line) (local.get $length))))))
+        (return (i32.or (global.get $reason) (global.get $trace)))))
     (local.set $first (i32.load8_u (local.get $line)))
     (if (i32.eqz (global.get $reason))
       (then
@@ -169,11 +180,19 @@
   (func $begins (param $line i32) (param $beginning i64) (param $mask i64) (result i32)
     (i64.eq (i64.and (i64.load (local.get $line)) (local.get $mask)) (local.get $beginning)))
 
-  ;; Adds to the reason what there is room for.
+  ;; Adds to the reason what there is room for, which leaves some for the place. What is cut ends in three points.
   (func $add (param $from i32) (param $count i32)
     (local $room i32)
-    (local.set $room (i32.sub (i32.const 2704) (global.get $reason)))
-    (if (i32.gt_u (local.get $count) (local.get $room)) (then (local.set $count (local.get $room))))
+    (if (i32.ge_u (global.get $reason) (i32.const 2400)) (then (return)))
+    (local.set $room (i32.sub (i32.const 2400) (global.get $reason)))
+    (if (i32.le_u (local.get $count) (local.get $room))
+      (then (call $append (local.get $from) (local.get $count)))
+      (else
+        (call $append (local.get $from) (local.get $room))
+        (i32.store (i32.add (i32.const 9536) (global.get $reason)) (i32.const 0x2e2e2e)) ;; `...`
+        (global.set $reason (i32.add (global.get $reason) (i32.const 3))))))
+
+  (func $append (param $from i32) (param $count i32)
     (memory.copy (i32.add (i32.const 9536) (global.get $reason)) (local.get $from) (local.get $count))
     (global.set $reason (i32.add (global.get $reason) (local.get $count))))
 
@@ -190,11 +209,11 @@
           (then (local.set $start (i32.add (local.get $at) (i32.const 1)))))
         (local.set $at (i32.add (local.get $at) (i32.const 1)))
         (br $next)))
-    ;; A reason that takes all the room stands for itself.
-    (if (i32.gt_u (global.get $reason) (i32.const 2600)) (then (return)))
+    ;; A name that is longer than those of files stands for nothing.
+    (if (i32.gt_u (i32.sub (local.get $at) (local.get $start)) (i32.const 290)) (then (return)))
     (i64.store (i32.add (i32.const 9536) (global.get $reason)) (i64.const 0x2074612820)) ;; ` (at `
     (global.set $reason (i32.add (global.get $reason) (i32.const 5)))
-    (call $add (local.get $start) (i32.sub (local.get $at) (local.get $start)))
+    (call $append (local.get $start) (i32.sub (local.get $at) (local.get $start)))
     (i32.store8 (i32.add (i32.const 9536) (global.get $reason)) (i32.const 41))
     (global.set $reason (i32.add (global.get $reason) (i32.const 1))))
 
