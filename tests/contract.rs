@@ -16,8 +16,8 @@ use fields::{
 };
 use futures_util::future::BoxFuture;
 use sizes::{
-    gives_back_what_it_was_passed, is_not_asked_about_an_empty_batch, takes_a_message_of_ten_megabytes,
-    takes_every_character_and_every_byte,
+    gives_back_what_it_was_passed, is_not_asked_about_an_empty_batch, replaces_half_a_character,
+    takes_a_message_of_ten_megabytes, takes_every_character_and_every_byte,
 };
 use state::{carries_its_count, keeps_state_in_batches, refuses_a_state, restores_a_share};
 use std::sync::{Arc, Mutex};
@@ -120,6 +120,13 @@ every_language! {
     is_not_asked_about_an_empty_batch
     takes_a_message_of_ten_megabytes
     takes_every_character_and_every_byte
+}
+
+mod halves {
+    use super::*;
+
+    in_language! { javascript: replaces_half_a_character }
+    in_language! { python: replaces_half_a_character }
 }
 
 async fn describes_itself(plugin: Plugin) {

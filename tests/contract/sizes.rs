@@ -63,3 +63,18 @@ pub(crate) async fn takes_every_character_and_every_byte(plugin: Plugin) {
     let reversed: Vec<u8> = bytes.into_iter().rev().collect();
     assert_eq!(outcome.emissions.payload(0), Payload::binary(reversed));
 }
+
+/// A text of JavaScript or Python may have half of a surrogate pair, which has no UTF-8: the guests write one for each "½".
+pub(crate) async fn replaces_half_a_character(plugin: Plugin) {
+    let mut instance = start(&plugin).await;
+    let orders = ["emit:default:½:a ½", "reject:½", "mark:½", "later:5:½"];
+    let outcome = process(&mut instance, orders).await;
+    assert_eq!(shown(&outcome.emissions), ["0 default mark=\u{fffd} a \u{fffd}"]);
+    assert_eq!(outcome.rejections[0].reason, "\u{fffd}");
+    assert_eq!(outcome.retry.unwrap().reason, "\u{fffd}");
+    let mut metadata = Metadata::new(Arc::default(), 0);
+    outcome.forward_metadata.write(0, &mut metadata);
+    assert_eq!(metadata.get("mark"), "\u{fffd}");
+    let fault = instance.process(&texts(["throw:a ½"])).await.unwrap_err();
+    assert!(fault.detail.contains("a \u{fffd}"), "{}", fault.detail);
+}

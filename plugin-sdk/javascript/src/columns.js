@@ -1,5 +1,7 @@
 // Columns on their way out: the values that messages were given, one by one, as the contract wants them.
 
+import { wellFormed } from "./utf8.js";
+
 /** The values that some of the messages, or of the emissions, were given; each has at most one. */
 class Column {
   indices = [];
@@ -74,7 +76,7 @@ export class EditColumn extends Column {
 
   setJson(index, json) {
     this.#allNumbers = false;
-    this.put(index, json);
+    this.put(index, wellFormed(json));
   }
 
   lower(forwarded) {
@@ -94,7 +96,7 @@ function written(number) {
 export class MetadataColumn extends Column {
   set(index, value) {
     if (typeof value !== "string") throw new TypeError(`metadata is text, and not a ${typeof value}`);
-    this.put(index, value);
+    this.put(index, wellFormed(value));
   }
 
   lower(indices) {

@@ -1,14 +1,19 @@
 // Connectors: plugins that have the last word on what an endpoint dials, and may fetch a fresh token first.
 
 import { readConfig } from "./config.js";
+import { wholeMs } from "./duration.js";
 import { faultText, guarded, refusing, settled } from "./failure.js";
+import { wellFormed } from "./utf8.js";
 
-/** An error of `beforeConnect` that says when to try again: not before `afterMs` milliseconds. */
+/** An error of `beforeConnect` that says when to try again: not before `afterMs` milliseconds. A time below 0 is 0. */
 export class Later extends Error {
   name = "Later";
 
   constructor(reason, afterMs) {
     super(reason);
+    if (typeof afterMs !== "number" || Number.isNaN(afterMs)) {
+      throw new TypeError("Later takes a reason, and after how many milliseconds");
+    }
     this.afterMs = afterMs;
   }
 }
@@ -49,6 +54,18 @@ export class Dial {
   }
 }
 
+/** What is dialled, as it crosses. */
+function lowered({ url, headers, subprotocols, firstMessages, options }) {
+  const texts = (list) => list.map((text) => wellFormed(String(text)));
+  return {
+    url: wellFormed(String(url)),
+    headers: headers.map(texts),
+    subprotocols: texts(subprotocols),
+    firstMessages: firstMessages.map(({ tag, val }) => ({ tag, val: tag === "text" ? wellFormed(val) : val })),
+    options,
+  };
+}
+
 function split(text, at) {
   const place = text.indexOf(at);
   return place < 0 ? [text] : [text.slice(0, place), text.slice(place + at.length)];
@@ -83,13 +100,13 @@ export function connector(given, make) {
         const dial = new Dial(given);
         const attempt = { number, last: last ?? undefined, facts: Object.fromEntries(facts) };
         settled(plugin.beforeConnect(dial, attempt));
-        const { url, headers, subprotocols, firstMessages, options } = dial;
-        return { url, headers, subprotocols, firstMessages, options };
+        return lowered(dial);
       } catch (error) {
         // A refusal is an error of the plugin's own; a mistake of its code says where it is.
-        if (error instanceof Later) throw { reason: error.message, retryAfterMs: Math.max(0, Math.ceil(error.afterMs)) };
-        const isOwn = error instanceof Error && (error.constructor === Error || error.name === "HttpError");
-        throw { reason: isOwn ? error.message : faultText(error), retryAfterMs: null };
+        const isLater = error instanceof Later;
+        const isOwn = isLater || (error instanceof Error && (error.constructor === Error || error.name === "HttpError"));
+        const reason = wellFormed(isOwn ? error.message : faultText(error));
+        throw { reason, retryAfterMs: isLater ? wholeMs(error.afterMs) : null };
       }
     },
 

@@ -32,6 +32,9 @@ export function nanoseconds(text) {
   return total <= MOST_NANOSECONDS ? total : undefined;
 }
 
+/** Milliseconds as they cross, in 32 bits; what is below 0 is 0. */
+export const wholeMs = (ms) => Math.min(Math.max(Math.ceil(ms), 0), 0xffffffff);
+
 /** The milliseconds of a duration such as "1m30s"; undefined where it is none. */
 export function milliseconds(text) {
   const total = nanoseconds(text);

@@ -2,6 +2,7 @@
 
 import { MetadataColumn, lowered } from "./columns.js";
 import { place } from "./names.js";
+import { wellFormed } from "./utf8.js";
 
 /** New messages that have no origin: the way out of `tick` and `finish`. */
 export class Emissions {
@@ -61,8 +62,7 @@ export class Emissions {
 }
 
 function payload(value) {
-  // Half a surrogate pair has no UTF-8.
-  if (typeof value === "string") return { tag: "text", val: value.isWellFormed() ? value : value.toWellFormed() };
+  if (typeof value === "string") return { tag: "text", val: wellFormed(value) };
   if (value instanceof Uint8Array) return { tag: "binary", val: value };
   if (value instanceof ArrayBuffer) return { tag: "binary", val: new Uint8Array(value) };
   const json = JSON.stringify(value);

@@ -2,6 +2,7 @@
 
 import { placeOf } from "#host/places";
 import { missing } from "./missing.js";
+import { wellFormed } from "./utf8.js";
 
 /** A frame of a stack: what was called, and where. */
 const FRAME = /^\s*at (?:(.*?) \()?([^()\s]+?):(\d+)(?::(\d+))?\)?\s*$/;
@@ -15,7 +16,7 @@ export function guarded(call) {
   try {
     return settled(call());
   } catch (error) {
-    throw faultText(error);
+    throw wellFormed(faultText(error));
   }
 }
 
@@ -24,7 +25,7 @@ export function refusing(call) {
   try {
     return settled(call());
   } catch (error) {
-    throw isPlain(error) ? error.message : faultText(error);
+    throw wellFormed(isPlain(error) ? error.message : faultText(error));
   }
 }
 

@@ -3,7 +3,7 @@
 import host from "#host/http";
 import { encode as encodeJson } from "./json.js";
 import { refusalOf } from "./refusal.js";
-import { decode, encode } from "./utf8.js";
+import { decode, encode, wellFormed } from "./utf8.js";
 
 /** Why there is no answer. */
 export class HttpError extends Error {
@@ -59,11 +59,12 @@ export class Response {
 
 /** A request as it crosses. */
 function lowered({ method = "GET", url, headers = {}, body, json, timeoutMs = 0 }) {
-  const pairs = Array.isArray(headers) ? headers : Object.entries(headers);
+  const given = Array.isArray(headers) ? headers : Object.entries(headers);
+  const pairs = given.map((pair) => pair.map((text) => wellFormed(String(text))));
   const sent = json === undefined ? body : encodeJson(json);
   return {
-    method,
-    url: String(url),
+    method: wellFormed(method),
+    url: wellFormed(String(url)),
     headers: json === undefined ? pairs : [...pairs, ["content-type", "application/json"]],
     body: sent === undefined ? [] : typeof sent === "string" ? encode(sent) : sent,
     timeoutMs: timeoutMs === 0 ? 0 : Math.max(1, Math.floor(timeoutMs)),

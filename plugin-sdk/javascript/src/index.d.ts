@@ -84,7 +84,7 @@ export interface Out<E extends Edits = Edits, O extends string = string, W exten
   emit(value: unknown, options?: EmitOptions<O, W>): void;
   /** Refuses the message, and takes back what was told of it. */
   reject(reason: unknown): void;
-  /** Has the message, and all behind it, offered again after this time. */
+  /** Has the message, and all behind it, offered again after this time; one below 0 is 0. */
   retry(reason: unknown, afterMs: number): void;
 }
 
@@ -409,7 +409,7 @@ export interface Attempt {
   facts: Facts;
 }
 
-/** An error of `beforeConnect` that says when to try again. */
+/** An error of `beforeConnect` that says when to try again: not before `afterMs` milliseconds. A time below 0 is 0. */
 export class Later extends Error {
   constructor(reason: string, afterMs: number);
   readonly afterMs: number;

@@ -1,8 +1,9 @@
 // Lines in the host's log, under the target `guest`.
 
 import host from "#host/log";
+import { wellFormed } from "./utf8.js";
 
-const writer = (level) => (text) => host.write(level, (typeof text === "string" ? text : String(text)).toWellFormed());
+const writer = (level) => (text) => host.write(level, wellFormed(String(text)));
 
 export const trace = writer("trace");
 export const debug = writer("debug");

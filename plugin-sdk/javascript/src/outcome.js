@@ -1,8 +1,10 @@
 // What became of a batch: which messages go on, what is new, what is refused.
 
 import { EditColumn, MetadataColumn, lowered } from "./columns.js";
+import { wholeMs } from "./duration.js";
 import { Emissions } from "./emissions.js";
 import { place } from "./names.js";
+import { wellFormed } from "./utf8.js";
 
 /**
  * What became of the messages of a batch, told one message after the other. Those it is told nothing of are filtered.
@@ -113,21 +115,23 @@ export class Outcome {
     if (this.#rejected === this.#index) this.#rejections.pop();
     this.#retry = null;
     this.#rejected = this.#index;
-    this.#rejections.push({ message: this.#index, reason: String(reason) });
+    this.#rejections.push({ message: this.#index, reason: wellFormed(String(reason)) });
   }
 
   /**
    * Says that nothing can be decided yet. The host offers this message, and all behind it, again after this time; after
-   * as many times as the transform's `retries` say, it counts as rejected for this reason.
+   * as many times as the transform's `retries` say, it counts as rejected for this reason. A time below 0 is 0.
    */
   retry(reason, afterMs) {
-    if (!(afterMs >= 0)) throw new TypeError("retry takes a reason, and after how many milliseconds");
+    if (typeof afterMs !== "number" || Number.isNaN(afterMs)) {
+      throw new TypeError("retry takes a reason, and after how many milliseconds");
+    }
     this.#takeBack();
     if (this.#rejected === this.#index) {
       this.#rejections.pop();
       this.#rejected = -1;
     }
-    this.#retry = { message: this.#index, reason: String(reason), afterMs: Math.min(Math.ceil(afterMs), 0xffffffff) };
+    this.#retry = { message: this.#index, reason: wellFormed(String(reason)), afterMs: wholeMs(afterMs) };
   }
 
   #forwarded() {

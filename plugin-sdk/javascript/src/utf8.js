@@ -3,6 +3,9 @@
 const REPLACEMENT = 0xfffd;
 const MOST_ARGUMENTS = 4096;
 
+/** A text as it may cross: half a surrogate pair has no UTF-8, and would be a trap. It becomes U+FFFD. */
+export const wellFormed = (text) => (text.isWellFormed() ? text : text.toWellFormed());
+
 /** The UTF-8 bytes of a text. A lone surrogate becomes U+FFFD. */
 export function encode(text) {
   let bytes = new Uint8Array(text.length);

@@ -50,6 +50,25 @@ test("a connector refuses with a reason, and says when to try again", () => {
   assert.throws(() => token.tick(1), (error) => error.startsWith("Error: not alive"));
 });
 
+test("half of a surrogate pair, which has no UTF-8, becomes U+FFFD", () => {
+  const halves = connector({
+    beforeConnect(dial, { number }) {
+      if (number === 2) throw new Later("\ud800", -5);
+      if (number === 3) throw new Error("\ud800");
+      dial.url += "\ud800";
+      dial.setHeader("x", "\ud800");
+      dial.subprotocols.push("\ud800");
+      dial.sendFirst("\ud800");
+    },
+  });
+  halves.init("{}", []);
+  const ask = (number) => halves.beforeConnect({ dial: structuredClone(DIAL), number, last: null, facts: [] });
+  const { url, headers, subprotocols, firstMessages } = ask(1);
+  assert.deepEqual([url.at(-1), headers[1][1], subprotocols[1], firstMessages[0].val], Array(4).fill("\ufffd"));
+  assert.throws(() => ask(2), { reason: "\ufffd", retryAfterMs: 0 });
+  assert.throws(() => ask(3), { reason: "\ufffd", retryAfterMs: null });
+});
+
 test("several requests go side by side, each with an answer of its own", () => {
   host.answer = ({ url }) => {
     if (url.endsWith("slow")) throw { tag: "timeout" };

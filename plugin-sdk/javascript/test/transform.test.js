@@ -148,6 +148,38 @@ test("a message to be offered again ends the batch", () => {
   assert.deepEqual(retry, { message: 1, reason: "not yet", afterMs: 1 });
 });
 
+test("a message is offered again at once after a time below 0, and never after none", () => {
+  const after = (afterMs) => harness({ process: (message, out) => out.retry("not yet", afterMs) }).process(["a"]).retry.afterMs;
+  assert.deepEqual([after(-5), after(Infinity)], [0, 0xffffffff]);
+  assert.throws(() => after(undefined), /after how many milliseconds/);
+});
+
+test("half of a surrogate pair, which has no UTF-8, becomes U+FFFD", () => {
+  const plugin = transform({
+    writes: ["mark"],
+    edits: { value: "/a", raw: "/b" },
+    process({ index }, out) {
+      if (index === 1) return out.reject("no \ud800");
+      if (index === 2) return out.retry("later \udfff", 1);
+      out.forward();
+      out.setMetadata("mark", "\ud800");
+      out.set("value", "\ud800");
+      out.setJson("raw", '"\ud800"');
+      out.emit("\udfff", { metadata: { mark: "\ud800" } });
+    },
+    tick() {
+      throw new Error("half \ud800");
+    },
+  });
+  const { forwardMetadata, edits, emissions, rejections, retry } = decide(plugin, 3);
+  assert.deepEqual(forwardMetadata, [{ tag: "same", val: "\ufffd" }]);
+  // JSON has an escape for it.
+  assert.deepEqual(edits.map(({ val }) => val), [['"\\ud800"'], ['"\ufffd"']]);
+  assert.deepEqual([emissions.payloads.val[0].val, emissions.metadata[0].val], ["\ufffd", "\ufffd"]);
+  assert.deepEqual([rejections[0].reason, retry.reason], ["no \ufffd", "later \ufffd"]);
+  assert.throws(() => plugin.tick(1), (error) => error.startsWith("Error: half \ufffd"));
+});
+
 test("a batch may be decided on as columns", () => {
   const plugin = harness({
     fields: { price: field.number("/p") },

@@ -50,6 +50,26 @@ class Connectors(unittest.TestCase):
             self.dialled(number)
         return raised.exception.value
 
+    def test_half_of_a_surrogate_pair_which_has_no_utf_8_becomes_a_replacement_character(self) -> None:
+        class Halves(Connector):
+            def before_connect(self, dial: Dial, attempt: Attempt) -> None:
+                if attempt.number == 2:
+                    raise Later("\ud800", after=-5)
+                if attempt.number == 3:
+                    raise ValueError("\ud800")
+                dial.url += "\ud800"
+                dial.set_header("x", "\ud800")
+                dial.subprotocols.append("\ud800")
+                dial.send_first("\ud800")
+
+        self.dialler = export_connector(Halves)()
+        self.dialler.init("{}", [])
+        dial = self.dialled(1)
+        texts = [dial.url[-1], dial.headers[1][1], dial.subprotocols[1], dial.first_messages[0].value]
+        self.assertEqual(texts, 4 * ["\ufffd"])
+        self.assertEqual(self.refusal(2), Refusal("\ufffd", 0))
+        self.assertEqual(self.refusal(3), Refusal("\ufffd", None))
+
     def test_a_connector_changes_what_is_dialled(self) -> None:
         self.assertEqual(self.described.tick_ms, 1000)
         host.answer = lambda request: wit_http.Response(200, [("Content-Type", "text/plain")], b"t0ken")

@@ -1,5 +1,6 @@
 import sys
 import unittest
+from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Callable, List, Type
@@ -25,7 +26,7 @@ from tidemill_plugin import (
     state,
     text,
 )
-from tidemill_plugin._contract import types
+from tidemill_plugin._contract import Err, types
 from tidemill_plugin.testing import Given, Harness, PluginError, Sent, host
 
 
@@ -123,11 +124,11 @@ class Plugins(unittest.TestCase):
                 ("a", 0, "default", {"mark": "old", "other": "same"}),
                 ('{"n":0}', 0, "side", {}),
                 (b"\x01\x02", 0, "default", {"mark": "old"}),
-                ("?ż", 0, "default", {"mark": "old"}),
+                ("\ufffdż", 0, "default", {"mark": "old"}),
                 ("b", 1, "default", {"other": "same"}),
                 ('{"n":1}', 1, "side", {"mark": "m"}),
                 (b"\x01\x02", 1, "default", {}),
-                ("?ż", 1, "default", {}),
+                ("\ufffdż", 1, "default", {}),
             ],
         )
 
@@ -170,6 +171,52 @@ class Plugins(unittest.TestCase):
         processed = Harness(deciding(wait)).process(["a", "b", "c"])
         self.assertEqual((processed.payloads(), processed.rejected, seen), (["a"], [], ["a", "b"]))
         self.assertEqual(processed.retry, types.Retry(1, "not yet", 1))
+
+    def test_a_message_is_offered_again_at_once_after_a_time_below_0(self) -> None:
+        def after(time: Any) -> Any:
+            return Harness(deciding(lambda message, out: out.retry("not yet", time))).process(["a"]).retry.after_ms
+
+        self.assertEqual([after(-5), after(timedelta(seconds=-1)), after(1e12)], [0, 0, 2**32 - 1])
+        with self.assertRaisesRegex(Exception, "the duration is NaN"):
+            after(float("nan"))
+
+    def test_half_of_a_surrogate_pair_which_has_no_utf_8_becomes_a_replacement_character(self) -> None:
+        class Halves(Plugin):
+            writes = ["mark"]
+            edits = {"value": "/a", "raw": "/b"}
+
+            def process(self, message: Message, out: Out) -> None:
+                if message.index == 1:
+                    return out.reject("no \ud800")
+                if message.index == 2:
+                    return out.retry("later \udfff", 1)
+                out.forward()
+                out.set_metadata("mark", "\ud800")
+                out.set("value", "\ud800")
+                out.set_json("raw", '"\ud800"')
+                out.emit("\udfff", metadata={"mark": "\ud800"})
+                out.emit({"half": "\udfff"})
+
+            def tick(self, now_us: int, out: Emissions) -> None:
+                raise RuntimeError("half \ud800")
+
+            def snapshot(self) -> Any:
+                return {"half": "\ud800"}
+
+        plugin = export(Halves)()
+        plugin.init("{}", [])
+        batch = types.Batch(3, types.Payloads_Each([types.Payload_Text("{}")] * 3), None, None)
+        outcome = plugin.process(batch)
+        self.assertEqual(outcome.forward_metadata, [types.Writing_Same("\ufffd")])
+        # JSON has an escape for it.
+        self.assertEqual([values.value for values in outcome.edits], [['"\\ud800"'], ['"\ufffd"']])
+        self.assertEqual([one.value for one in outcome.emissions.payloads.value], ["\ufffd", '{"half":"\\udfff"}'])
+        self.assertEqual(outcome.emissions.metadata, [types.Writing_Sparse([types.Setting(0, "\ufffd")])])
+        self.assertEqual([outcome.rejections[0].reason, outcome.retry.reason], ["no \ufffd", "later \ufffd"])
+        self.assertEqual(plugin.snapshot(), b'{"half":"\\ud800"}')
+        with self.assertRaises(Err) as raised:
+            plugin.tick(1)
+        self.assertTrue(raised.exception.value.startswith("RuntimeError: half \ufffd"))
 
     def test_a_batch_may_be_decided_on_as_columns(self) -> None:
         class Columns(Plugin):

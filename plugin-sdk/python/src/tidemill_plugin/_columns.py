@@ -2,10 +2,20 @@
 
 import json
 import math
+import re
 from decimal import Decimal
 from typing import Any, List, Optional, Sequence
 
 from tidemill_plugin._contract import types
+
+
+_HALVES = re.compile("[\ud800-\udfff]")
+"""Halves of surrogate pairs, which have no UTF-8."""
+
+
+def well_formed(text: str) -> str:
+    """A text as it may cross: half a surrogate pair, which would be a trap, becomes U+FFFD."""
+    return text if text.isascii() else _HALVES.sub("\ufffd", text)
 
 
 class Column:
@@ -61,7 +71,7 @@ class EditColumn(Column):
 
     def set_json(self, index: int, text: str) -> None:
         self._texts += 1
-        self.put(index, text)
+        self.put(index, well_formed(text))
 
     def lower(self, forwarded: List[int]) -> Any:
         if not self._texts:
@@ -78,7 +88,7 @@ class MetadataColumn(Column):
     def set(self, index: int, value: str) -> None:
         if not isinstance(value, str):
             raise TypeError(f"metadata is text, and not a {type(value).__name__}")
-        self.put(index, value)
+        self.put(index, well_formed(value))
 
     def lower(self, indices: List[int]) -> Any:
         if self.indices == indices:
@@ -101,5 +111,6 @@ def lowered(columns: Optional[Sequence[Any]], indices: List[int]) -> List[Any]:
 
 
 def dumps(value: Any) -> str:
-    """A value as JSON; raises where JSON does not have it."""
-    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    """A value as JSON; raises where JSON does not have it. Only half a surrogate pair is written as an escape."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return text if text.isascii() else _HALVES.sub(lambda half: f"\\u{ord(half[0]):04x}", text)

@@ -5,6 +5,7 @@ import sys
 import traceback
 from typing import Any, Callable, Iterable, TypeVar
 
+from tidemill_plugin._columns import well_formed
 from tidemill_plugin._contract import Err
 
 R = TypeVar("R")
@@ -21,7 +22,7 @@ def guarded(call: Callable[..., R], *arguments: Any) -> R:
     try:
         return call(*arguments)
     except BaseException as error:
-        raise Err(fault_text(error)) from None
+        raise Err(well_formed(fault_text(error))) from None
 
 
 def refusing(call: Callable[..., R], *arguments: Any) -> R:
@@ -29,9 +30,9 @@ def refusing(call: Callable[..., R], *arguments: Any) -> R:
     try:
         return call(*arguments)
     except ValueError as error:
-        raise Err(str(error)) from None
+        raise Err(well_formed(str(error))) from None
     except BaseException as error:
-        raise Err(fault_text(error)) from None
+        raise Err(well_formed(fault_text(error))) from None
 
 
 def refuse_async(of: type, names: Iterable[str]) -> None:

@@ -5,21 +5,21 @@ from datetime import timedelta
 from typing import Any, Dict, List, Mapping, Optional, Tuple, Type, Union
 from urllib.parse import quote
 
-from tidemill_plugin._columns import dumps
+from tidemill_plugin._columns import dumps, well_formed
 from tidemill_plugin._contract import Err, dialler, types
 from tidemill_plugin._failure import fault_text, guarded, refuse_async, refusing
-from tidemill_plugin.duration import milliseconds
+from tidemill_plugin.duration import milliseconds, whole_milliseconds
 from tidemill_plugin.plugin import make
 
 _wit = dialler()
 
 
 class Later(Exception):
-    """An error of `before_connect` that says when to try again: not before `after`."""
+    """An error of `before_connect` that says when to try again: not before `after`; a time below 0 is 0."""
 
     def __init__(self, reason: str, after: Union[timedelta, str, float]) -> None:
         super().__init__(reason)
-        self.after_ms = max(0, round(milliseconds(after)))
+        self.after_ms = whole_milliseconds(after)
 
 
 @dataclass
@@ -113,16 +113,19 @@ def export_connector(connector: Type[Connector]) -> type:
             try:
                 Dialler.connector.before_connect(dial, Attempt(attempt.number, attempt.last, dict(attempt.facts)))
             except Later as later:
-                raise Err(_wit.Refusal(str(later), later.after_ms)) from None
+                raise Err(_wit.Refusal(well_formed(str(later)), later.after_ms)) from None
             except Exception as error:
                 # A refusal is an error of the plugin's own; a mistake of its code says where it is.
                 is_own = isinstance(error, ValueError) or type(error).__name__ == "HttpError"
-                raise Err(_wit.Refusal(str(error) if is_own else fault_text(error), None)) from None
+                reason = well_formed(str(error) if is_own else fault_text(error))
+                raise Err(_wit.Refusal(reason, None)) from None
             messages = [
-                types.Payload_Text(message) if isinstance(message, str) else types.Payload_Binary(message)
+                types.Payload_Text(well_formed(message)) if isinstance(message, str) else types.Payload_Binary(message)
                 for message in dial.first_messages
             ]
-            return _wit.Dial(dial.url, dial.headers, dial.subprotocols, messages, dial.options)
+            headers = [(well_formed(name), well_formed(value)) for name, value in dial.headers]
+            subprotocols = [well_formed(name) for name in dial.subprotocols]
+            return _wit.Dial(well_formed(dial.url), headers, subprotocols, messages, dial.options)
 
         def tick(self, now_us: int) -> None:
             guarded(Dialler.connector.tick, now_us)

@@ -1,5 +1,6 @@
 """Durations in configurations, as the host writes its own: "250ms", "1.5s", "1m30s", "1d"."""
 
+import math
 import re
 from datetime import timedelta
 from typing import Optional, Union
@@ -18,6 +19,8 @@ _MOST_PLACES = 18
 """Most digits behind the point: more than any unit has places."""
 _MOST_NANOSECONDS = 2**64 - 1
 """The host's largest duration."""
+_MOST_MS = 2**32 - 1
+"""Milliseconds cross in 32 bits."""
 _PIECE = re.compile(r"([0-9]+)(?:\.([0-9]+))?([a-z]+)")
 
 
@@ -52,3 +55,11 @@ def milliseconds(duration: Union[timedelta, str, float]) -> float:
     if isinstance(duration, timedelta):
         return duration / timedelta(milliseconds=1)
     return 1000.0 * duration
+
+
+def whole_milliseconds(duration: Union[timedelta, str, float]) -> int:
+    """The same as it crosses: at least so much, and what is below 0 is 0."""
+    ms = milliseconds(duration)
+    if not ms == ms:
+        raise ValueError("the duration is NaN, and must be a number of seconds")
+    return min(max(math.ceil(min(ms, _MOST_MS)), 0), _MOST_MS)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Iterable, List, Mapping, Optional, Sequence, Tuple, Union
 
+from tidemill_plugin._columns import dumps, well_formed
 from tidemill_plugin._contract import Err, interface
 from tidemill_plugin.duration import milliseconds
 
@@ -89,13 +90,14 @@ def post(url: str, **options: Any) -> Response:
 
 
 def _lowered(request: Request) -> Any:
-    headers = list(request.headers.items() if isinstance(request.headers, Mapping) else request.headers)
-    body = request.body.encode() if isinstance(request.body, str) else request.body
+    given = request.headers.items() if isinstance(request.headers, Mapping) else request.headers
+    headers = [(well_formed(name), well_formed(value)) for name, value in given]
+    body = well_formed(request.body).encode() if isinstance(request.body, str) else request.body
     if request.json is not None:
         headers.append(("content-type", "application/json"))
-        body = _json.dumps(request.json, ensure_ascii=False, separators=(",", ":")).encode()
+        body = dumps(request.json).encode()
     timeout_ms = 0 if request.timeout is None else max(1, int(milliseconds(request.timeout)))
-    return _host.Request(request.method, request.url, headers, body, min(timeout_ms, _MOST_MS))
+    return _host.Request(well_formed(request.method), well_formed(request.url), headers, body, min(timeout_ms, _MOST_MS))
 
 
 def _lifted(response: Any) -> Response:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from tidemill_plugin._columns import well_formed
 from tidemill_plugin._contract import interface
 
 _host = interface("log")
@@ -33,4 +34,4 @@ def error(text: Any) -> None:
 
 
 def _write(level: Any, text: Any) -> None:
-    _host.write(level, str(text).encode("utf-8", "replace").decode())
+    _host.write(level, well_formed(str(text)))

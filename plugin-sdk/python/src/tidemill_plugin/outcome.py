@@ -3,12 +3,10 @@
 from datetime import timedelta
 from typing import Any, List, Mapping, Optional, Union
 
-from tidemill_plugin._columns import EditColumn, MetadataColumn, dumps, lowered
+from tidemill_plugin._columns import EditColumn, MetadataColumn, dumps, lowered, well_formed
 from tidemill_plugin._contract import types
 from tidemill_plugin._names import place
-from tidemill_plugin.duration import milliseconds
-
-_MOST_MS = 2**32 - 1
+from tidemill_plugin.duration import whole_milliseconds
 
 
 class Emissions:
@@ -37,9 +35,7 @@ class Emissions:
         if isinstance(value, (bytes, bytearray, memoryview)):
             payload = types.Payload_Binary(bytes(value))
         else:
-            text = value if type(value) is str else dumps(value)
-            # Half a surrogate pair has no UTF-8.
-            payload = types.Payload_Text(text if text.isascii() else text.encode("utf-8", "replace").decode())
+            payload = types.Payload_Text(well_formed(value) if type(value) is str else dumps(value))
         number = 0 if output is None else place(self._shape.outputs, output, "outputs")
         if metadata:
             for key, text in metadata.items():
@@ -171,20 +167,21 @@ class Outcome:
             self._rejections.pop()
         self._retry = None
         self._rejected = self._index
-        self._rejections.append(types.Rejection(self._index, str(reason)))
+        self._rejections.append(types.Rejection(self._index, well_formed(str(reason))))
 
     def retry(self, reason: Any, after: Union[timedelta, str, float]) -> None:
         """Says that nothing can be decided yet.
 
         The host offers this message, and all behind it, again after this time (a `timedelta`, a text such as "500ms", or
-        seconds); after as many times as the transform's `retries` say, it counts as rejected for this reason.
+        seconds; below 0 it is 0); after as many times as the transform's `retries` say, it counts as rejected for this
+        reason.
         """
-        after_ms = milliseconds(after)
+        after_ms = whole_milliseconds(after)
         self._take_back()
         if self._rejected == self._index:
             self._rejections.pop()
             self._rejected = -1
-        self._retry = types.Retry(self._index, str(reason), min(max(-int(-after_ms // 1), 0), _MOST_MS))
+        self._retry = types.Retry(self._index, well_formed(str(reason)), after_ms)
 
     def _edit(self, name: str) -> EditColumn:
         column = place(self._shape.edits, name, "edits")

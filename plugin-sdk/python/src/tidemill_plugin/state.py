@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Iterable, List, Optional, Sequence, Union
 
+from tidemill_plugin._columns import well_formed
 from tidemill_plugin._contract import Err, interface
 from tidemill_plugin.duration import milliseconds
 
@@ -35,12 +36,12 @@ class StateError(Exception):
 
 def get(key: str) -> Optional[bytes]:
     """The value of a key, if it has one."""
-    return _bytes(_host.get(key))
+    return _bytes(_host.get(well_formed(key)))
 
 
 def get_many(keys: Sequence[str]) -> List[Optional[bytes]]:
     """The value of each key, if it has one."""
-    return [_bytes(value) for value in _host.get_many(list(keys))] if keys else []
+    return [_bytes(value) for value in _host.get_many([well_formed(key) for key in keys])] if keys else []
 
 
 def set(key: str, value: Value, ttl: Ttl = None) -> None:
@@ -61,7 +62,7 @@ def set_many(changes: Iterable[Change]) -> None:
 
 def delete(key: str) -> None:
     """Removes a key."""
-    _host.delete(key)
+    _host.delete(well_formed(key))
 
 
 def keys(prefix: str = "", after: Optional[str] = None, limit: int = _MOST_KEYS) -> List[str]:
@@ -70,11 +71,11 @@ def keys(prefix: str = "", after: Optional[str] = None, limit: int = _MOST_KEYS)
 
 
 def _lowered(change: Change) -> Any:
-    value = change.value.encode() if isinstance(change.value, str) else change.value
+    value = well_formed(change.value).encode() if isinstance(change.value, str) else change.value
     if value is not None and not isinstance(value, bytes):
         raise TypeError(f"a value of the state is a text or bytes, and not {type(value).__name__}")
     ttl_ms = 0 if change.ttl is None else max(1, int(milliseconds(change.ttl)))
-    return _host.Change(change.key, value, ttl_ms)
+    return _host.Change(well_formed(change.key), value, ttl_ms)
 
 
 def _bytes(value: Any) -> Optional[bytes]:

@@ -19,7 +19,8 @@ const markOf = (mark) => (mark === "-" ? "" : mark);
 
 /** Does with a message what its text says; `count` is how many there were, and `loaded` what the state has. */
 export function obey(message, out, count, loaded) {
-  const { text } = message;
+  // Half a character stands for half a surrogate pair, which no message has.
+  const text = message.text?.replaceAll("½", "\ud800");
   if (text === undefined) {
     out.emit(message.bytes.reverse());
     return;

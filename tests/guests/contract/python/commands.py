@@ -11,7 +11,8 @@ def obey(message: Message, out: Out, count: int, loaded: Dict[str, str]) -> None
     if isinstance(payload, bytes):
         out.emit(payload[::-1])
         return
-    command, _, rest = payload.partition(":")
+    # Half a character stands for half a surrogate pair, which no message has.
+    command, _, rest = payload.replace("½", "\ud800").partition(":")
     if command in ("drop", "save"):
         pass
     elif command == "emit":
