@@ -6,6 +6,7 @@ import (
 	"unsafe"
 
 	"tidemill.dev/plugin/internal/boundary"
+	"tidemill.dev/plugin/internal/leftover"
 )
 
 // The instance, and the places where its calls keep what they are given and give. They are reused: a
@@ -51,11 +52,11 @@ func exportInit(configData, configLen, factsData, factsLen uint32) unsafe.Pointe
 		asked.Facts[boundary.StringOf(fact.Name)] = boundary.StringOf(fact.Value)
 	}
 	var err error
-	if instance, err = makePlugin(&asked); err != nil {
+	if instance, err = made(&asked); err != nil {
 		result.Fail(errorText(err))
 		return unsafe.Pointer(result)
 	}
-	noteGoroutines()
+	leftover.Note()
 	result.Tag.Value = boundary.OK
 	describe(&result.Value)
 	return unsafe.Pointer(result)
@@ -82,7 +83,7 @@ func exportProcess(
 	outcome.reset(&asked)
 	err := instance.Process(&batch, &outcome)
 	if err == nil {
-		err = leftRunning("Process")
+		err = leftover.Of("Process")
 	}
 	if err != nil {
 		processed.Fail(errorText(err))
@@ -163,7 +164,7 @@ func emit(has bool, call func() error) unsafe.Pointer {
 var failure string
 
 func errorText(err error) string {
-	failure = err.Error()
+	failure = boundary.Text(err.Error())
 	return failure
 }
 

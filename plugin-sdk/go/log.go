@@ -1,6 +1,6 @@
 package plugin
 
-import "strings"
+import "tidemill.dev/plugin/internal/boundary"
 
 // Level is how much a line of the log matters.
 type Level uint32
@@ -17,5 +17,5 @@ const (
 // Log writes one line to the host's log, at once. The host escapes control characters and limits the
 // rate. Bytes that are not UTF-8 are replaced.
 func Log(level Level, text string) {
-	writeLog(level, strings.ToValidUTF8(text, "\uFFFD"))
+	writeLog(level, boundary.Text(text))
 }

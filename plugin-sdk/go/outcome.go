@@ -107,20 +107,24 @@ func (o *Outcome) Emit(m Message) Emission {
 // Reject refuses a message and takes back what was told of it. What becomes of it, the transform's
 // on_error says.
 func (o *Outcome) Reject(m Message, reason string) {
-	message := o.takeBack(m)
-	o.reasons = append(o.reasons, reason)
-	rejection := boundary.Rejection{Message: message, Reason: boundary.ListOfString(reason)}
+	rejection := boundary.Rejection{Message: o.takeBack(m), Reason: o.reason(reason)}
 	o.rejections = append(o.rejections, rejection)
 }
 
 // Retry says that a message cannot be decided on yet, and takes back what was told of it. The host
-// keeps it and all that follow, which must not be decided on, and offers them again after the time.
+// keeps it and all that follow, which must not be decided on, and offers them again after the time; one
+// below 0 is 0.
 func (o *Outcome) Retry(m Message, reason string, after time.Duration) {
 	message := o.takeBack(m)
-	o.reasons = append(o.reasons, reason)
 	o.hasStopped = true
-	reasonList := boundary.ListOfString(reason)
-	o.retry = boundary.Retry{Message: message, Reason: reasonList, AfterMS: milliseconds(after)}
+	o.retry = boundary.Retry{Message: message, Reason: o.reason(reason), AfterMS: boundary.Milliseconds(after)}
+}
+
+// reason is a text as it crosses, which is kept until it has. Bytes that are not UTF-8 are replaced.
+func (o *Outcome) reason(text string) boundary.List {
+	text = boundary.Text(text)
+	o.reasons = append(o.reasons, text)
+	return boundary.ListOfString(text)
 }
 
 // Stopped tells whether a message is to be retried, after which nothing more is decided on.

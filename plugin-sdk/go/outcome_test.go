@@ -5,6 +5,7 @@ import (
 	"math"
 	"reflect"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 )
@@ -214,18 +215,32 @@ func TestSharesAreThoseOfTheHost(t *testing.T) {
 	}
 }
 
-func TestAConfigurationIsReadKeyByKey(t *testing.T) {
-	var config struct {
-		Above float64 `json:"above"`
-	}
-	read := func(text string) string {
-		if err := (&Setup{Config: []byte(text)}).DecodeConfig(&config); err != nil {
-			return err.Error()
+func TestTextsThatAreNoUTF8Cross(t *testing.T) {
+	setup := &Setup{}
+	mark := setup.Write("mark")
+	out := &Outcome{}
+	out.reset(setup)
+	batch := messages("a", "b")
+	out.Reject(batch.Message(0), "bytes \xff\xc3(")
+	out.Forward(batch.Message(1)).Set(mark, "\xff")
+	same(t, "reason", out.reasons, []string{"bytes \uFFFD("})
+	same(t, "metadata", string(out.forward.writings.keys[0].data), "\uFFFD")
+	out.Retry(batch.Message(1), "\xff", -5*time.Second)
+	same(t, "retry", []any{out.reasons[1], out.retry.AfterMS}, []any{"\uFFFD", uint32(0)})
+}
+
+func TestAPluginThatIsNoneIsToldSo(t *testing.T) {
+	defer func() { makePlugin = nil }()
+	for what, plugin := range map[string]Plugin{"nil": nil, "a function": Func(nil)} {
+		makePlugin = nil
+		Export(func(*Setup) (Plugin, error) { return plugin, nil })
+		if _, err := made(&Setup{}); err == nil || !strings.Contains(err.Error(), "returned nil in the place of a plugin") {
+			t.Errorf("%s: %v", what, err)
 		}
-		return ""
 	}
-	same(t, "right", read(`{"above":2.5}`), "")
-	same(t, "value", config.Above, 2.5)
-	same(t, "unknown", read(`{"abov":1}`), `unknown field "abov"`)
-	same(t, "other", read(`{"above":"1"}`), `"above" is a string, and the plugin wants a float64`)
+	makePlugin = nil
+	defer func() {
+		same(t, "panic", recover(), any("plugin.Export takes the function that makes the plugin, and was given nil"))
+	}()
+	Export(nil)
 }

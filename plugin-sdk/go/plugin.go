@@ -27,7 +27,10 @@
 // a replay repeats. To sleep only moves the monotonic clock: nothing waits.
 package plugin
 
-import "time"
+import (
+	"errors"
+	"time"
+)
 
 // Plugin decides on messages.
 type Plugin interface {
@@ -105,9 +108,25 @@ var makePlugin func(*Setup) (Plugin, error)
 // Export says how the plugin is made. It is called once, from an init function of package main. The
 // function may refuse the configuration with an error, which the person who wrote it sees.
 func Export(plugin func(setup *Setup) (Plugin, error)) {
+	if plugin == nil {
+		panic("plugin.Export takes the function that makes the plugin, and was given nil")
+	}
 	if makePlugin != nil {
 		// A build looks for this text: it is not there where nothing calls this function.
 		panic("plugin.Export is called once")
 	}
 	makePlugin = plugin
+}
+
+// made is the plugin that the function makes.
+func made(setup *Setup) (Plugin, error) {
+	plugin, err := makePlugin(setup)
+	if err != nil {
+		return nil, err
+	}
+	decide, isFunc := plugin.(Func)
+	if plugin == nil || isFunc && decide == nil {
+		return nil, errors.New("the function that plugin.Export was given has returned nil in the place of a plugin")
+	}
+	return plugin, nil
 }

@@ -1,13 +1,11 @@
 package plugin
 
 import (
-	"bytes"
-	"encoding/json"
-	"errors"
-	"fmt"
 	"slices"
-	"strings"
 	"time"
+
+	"tidemill.dev/plugin/internal/boundary"
+	"tidemill.dev/plugin/internal/configuration"
 )
 
 // Setup is what a plugin is made from: what the host says, and what the plugin asks for. Each request
@@ -61,19 +59,7 @@ const mostOutputs = 1 << 16
 
 // DecodeConfig reads the configuration into the struct that to points to. A key that the struct does not
 // have is refused, and so is a value of another type.
-func (s *Setup) DecodeConfig(to any) error {
-	decoder := json.NewDecoder(bytes.NewReader(s.Config))
-	decoder.DisallowUnknownFields()
-	err := decoder.Decode(to)
-	var other *json.UnmarshalTypeError
-	if errors.As(err, &other) {
-		return fmt.Errorf("%q is a %s, and the plugin wants a %s", other.Field, other.Value, other.Type)
-	}
-	if err != nil {
-		return errors.New(strings.TrimPrefix(err.Error(), "json: "))
-	}
-	return nil
-}
+func (s *Setup) DecodeConfig(to any) error { return configuration.Decode(s.Config, to) }
 
 // Output names a way out beside "default".
 func (s *Setup) Output(name string) Output {
@@ -122,7 +108,7 @@ func (s *Setup) Times() { s.times = true }
 // TickEvery asks for [Ticker] this often, in whole milliseconds and at least one. The transform's key
 // "tick" in the host's configuration overrides it.
 func (s *Setup) TickEvery(interval time.Duration) {
-	s.tickMS = milliseconds(max(interval, time.Millisecond))
+	s.tickMS = boundary.Milliseconds(max(interval, time.Millisecond))
 }
 
 // place is where a value stands in a list, which it joins if it is new.
@@ -132,9 +118,4 @@ func place[T comparable](list *[]T, value T) int {
 	}
 	*list = append(*list, value)
 	return len(*list) - 1
-}
-
-// milliseconds is a time as it crosses.
-func milliseconds(d time.Duration) uint32 {
-	return uint32(min(max(d.Milliseconds(), 0), 1<<32-1))
 }

@@ -53,7 +53,7 @@ func (w *writings) lower(count int) boundary.List {
 
 func (w *writing) set(message int, value string) {
 	w.keep(message)
-	w.data = append(w.data, value...)
+	w.data = append(w.data, boundary.Text(value)...)
 	w.messages = append(w.messages, uint32(message))
 	w.ends = append(w.ends, uint32(len(w.data)))
 }

@@ -107,5 +107,5 @@ func milliseconds(timeout time.Duration) uint32 {
 	if timeout <= 0 {
 		return 0
 	}
-	return uint32(min(max(timeout.Milliseconds(), 1), 1<<32-1))
+	return max(boundary.Milliseconds(timeout), 1)
 }

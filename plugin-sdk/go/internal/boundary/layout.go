@@ -7,7 +7,9 @@
 package boundary
 
 import (
+	"strings"
 	"structs"
+	"time"
 	"unsafe"
 )
 
@@ -231,6 +233,16 @@ func SliceOf[T any](list List) []T {
 // StringOf is a copy of a string that crossed.
 func StringOf(list List) string {
 	return string(SliceOf[byte](list))
+}
+
+// Text is a text as it may cross: bytes that are not UTF-8, which would be a trap, are replaced.
+func Text(text string) string {
+	return strings.ToValidUTF8(text, "\uFFFD")
+}
+
+// Milliseconds is a time as it crosses; one below 0 is 0.
+func Milliseconds(d time.Duration) uint32 {
+	return uint32(min(max(d.Milliseconds(), 0), 1<<32-1))
 }
 
 func address(p unsafe.Pointer) uint32 {

@@ -1,4 +1,6 @@
-package plugin
+// Package leftover finds goroutines that a call has started and that still run when it returns. What they did next would
+// be done in another call, or never.
+package leftover
 
 import (
 	"errors"
@@ -16,8 +18,8 @@ var started struct {
 	names map[string]bool
 }
 
-// noteGoroutines notes those that the plugin has started when it was made.
-func noteGoroutines() {
+// Note notes those that the plugin has started when it was made.
+func Note() {
 	started.count = runtime.NumGoroutine()
 	started.names = map[string]bool{}
 	if started.count > 1 {
@@ -27,9 +29,9 @@ func noteGoroutines() {
 	}
 }
 
-// leftRunning is an error if a call has started a goroutine that still runs. What it does next would be done in
-// another call, or never, and on memory that is used again by then.
-func leftRunning(call string) error {
+// Of is an error if a call has started a goroutine that still runs. What it does next would be done in another call, or
+// never, and on memory that is used again by then.
+func Of(call string) error {
 	for range mostYields {
 		if runtime.NumGoroutine() <= started.count {
 			return nil
