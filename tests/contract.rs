@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "contract/connectors.rs"]
+mod connectors;
 #[path = "contract/fields.rs"]
 mod fields;
 #[path = "contract/sizes.rs"]

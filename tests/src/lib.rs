@@ -29,9 +29,9 @@ use tidemill::plugin::{Engine, FirstAnswers, HostState, Plugin, PluginKind, Setu
 use tidemill::telemetry::Metrics;
 
 /// The file of a guest of `tests/guests`: `asking`, `asking-<language>`, `contract-<language>`, `counter-v1`,
-/// `counter-v2`, `endings-go`, `endings-javascript`, `gap`, `hostile`, `minting`, `moody`, `sleeper`, `steered`,
-/// `tally`, `trial-v1` or `trial-v2`; or the plugin of an example, which is named like its folder. `None` if it is
-/// skipped; why, xtask has said on standard error.
+/// `counter-v2`, `dialling`, `dialling-<language>`, `endings-go`, `endings-javascript`, `gap`, `hostile`, `minting`,
+/// `moody`, `sleeper`, `steered`, `tally`, `trial-v1` or `trial-v2`; or the plugin of an example, which is named like its
+/// folder. `None` if it is skipped; why, xtask has said on standard error.
 ///
 /// # Panics
 /// If it does not build.

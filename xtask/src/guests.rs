@@ -1,6 +1,7 @@
 //! Builds the guests of the tests, `tests/guests`, into a folder of `.wasm` files, by default
-//! `target/guests`: `asking`, `asking-<language>`, `contract-<language>`, `counter-v1`, `counter-v2`, `endings-go`,
-//! `endings-javascript`, `gap`, `hostile`, `minting`, `moody`, `sleeper`, `steered`, `tally`, `trial-v1` and `trial-v2`.
+//! `target/guests`: `asking`, `asking-<language>`, `contract-<language>`, `counter-v1`, `counter-v2`, `dialling`,
+//! `dialling-<language>`, `endings-go`, `endings-javascript`, `gap`, `hostile`, `minting`, `moody`, `sleeper`, `steered`,
+//! `tally`, `trial-v1` and `trial-v2`.
 //! So are the plugins of `examples`, each named like its folder.
 //!
 //! What is up to date is left alone. A language whose tools are missing is skipped by name; with
@@ -65,7 +66,7 @@ impl Language {
             Self::Go => "guest.go",
         };
         let own = |folder: PathBuf| folder.join(self.name()).join(main);
-        let of_all = ["contract", "asking"];
+        let of_all = ["contract", "asking", "dialling"];
         let mut guests: Vec<_> =
             of_all.map(|name| (format!("{name}-{}", self.name()), own(folder.join(name)))).into();
         if matches!(self, Self::Go | Self::JavaScript) {
@@ -102,11 +103,12 @@ impl Language {
 }
 
 /// The guests in Rust. Their packages are named like their files, after `guest-`.
-const RUST: [&str; 13] = [
+const RUST: [&str; 14] = [
     "asking",
     "contract-rust",
     "counter-v1",
     "counter-v2",
+    "dialling",
     "gap",
     "hostile",
     "minting",

@@ -38,7 +38,7 @@ pub(crate) fn template(language: Language, kind: Kind) -> impl Iterator<Item = F
         Language::Python => {
             (PYTHON, if kind == Kind::Transform { PYTHON_TRANSFORM } else { PYTHON_CONNECTOR })
         }
-        Language::Go => (GO, GO_TRANSFORM),
+        Language::Go => (GO, if kind == Kind::Transform { GO_TRANSFORM } else { GO_CONNECTOR }),
         Language::C => (&[][..], if kind == Kind::Transform { C_TRANSFORM } else { C_CONNECTOR }),
     };
     [COMMON, of_kind, of_language, of_both].into_iter().flatten().copied()
@@ -132,6 +132,11 @@ const GO: &[File] = files! { "templates/go";
 };
 
 const GO_TRANSFORM: &[File] = files! { "templates/go/transform";
+    "plugin.go",
+    "plugin_test.go",
+};
+
+const GO_CONNECTOR: &[File] = files! { "templates/go/connector";
     "plugin.go",
     "plugin_test.go",
 };
@@ -317,6 +322,8 @@ const GO_SDK: &[File] = files! { "sdk/go";
     "README.md",
     "batch.go",
     "component_wasip1.go",
+    "connector/component_wasip1.go",
+    "connector/connector.go",
     "edits.go",
     "emissions.go",
     "go.mod",

@@ -128,9 +128,4 @@ impl Language {
     pub(crate) fn readme(self) -> &'static str {
         if self == Self::Rust { "rust/README.md" } else { "README.md" }
     }
-
-    /// Whether its SDK knows this kind of plugin.
-    pub fn has(self, kind: Kind) -> bool {
-        kind == Kind::Transform || self != Self::Go
-    }
 }

@@ -24,8 +24,9 @@ const MORE_ROOM: &str = "tidemill_more_room";
 /// The type of `cabi_realloc`: four 32-bit numbers in, one out.
 const REALLOC_TYPE: [u8; 8] = [0x60, 4, 0x7f, 0x7f, 0x7f, 0x7f, 1, 0x7f];
 
-/// What is added stands behind what is there, so that no number of a function or type changes.
-pub(crate) fn added(module: &[u8]) -> Result<Vec<u8>, ComponentError> {
+/// The module with the allocator, and with those of its exports that are kept. What is added stands behind what is there, so
+/// that no number of a function or type changes.
+pub(crate) fn added(module: &[u8], mut is_kept: impl FnMut(&str) -> bool) -> Result<Vec<u8>, ComponentError> {
     let (mut types, mut functions) = (0, 0);
     let mut more_room = None;
     let mut to = Module::new();
@@ -61,7 +62,7 @@ pub(crate) fn added(module: &[u8]) -> Result<Vec<u8>, ComponentError> {
                 let export = export?;
                 if export.name == MORE_ROOM {
                     more_room = Some(export.index);
-                } else {
+                } else if is_kept(export.name) {
                     exports.export(export.name, kind(export.kind)?, export.index);
                 }
             }

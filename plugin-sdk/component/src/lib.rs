@@ -9,11 +9,10 @@ mod allocator;
 mod go;
 mod world;
 
+use go::ExportPackage;
+use std::collections::BTreeSet;
 use wasmparser::{Parser, Payload};
 use wit_component::ComponentEncoder;
-
-/// What only `plugin.Export` of the SDK in Go says: the linker leaves it out with the function, where nothing calls it.
-const EXPORT: &[u8] = b"plugin.Export is called once";
 
 /// Why a module does not become a component.
 #[derive(Debug, thiserror::Error)]
@@ -28,9 +27,14 @@ pub enum ComponentError {
     NoPlugin,
     /// Nothing in it says how the plugin is made.
     #[error(
-        "nothing calls plugin.Export, which says how the plugin is made: write `func init() {{ plugin.Export(func(setup *plugin.Setup) (plugin.Plugin, error) {{ ... }}) }}` in package main"
+        "nothing calls {package}.Export, which says how the plugin is made: write `func init() {{ {package}.Export(func(setup *{package}.Setup) ({package}.{made}, error) {{ ... }}) }}` in package main"
     )]
-    NoExport,
+    NoExport {
+        /// The package of the SDK that the module imports.
+        package: &'static str,
+        /// What the function makes.
+        made: &'static str,
+    },
     /// It was made by another toolchain than this crate knows.
     #[error("the module is not what Go 1.26 makes for wasip1: {0}")]
     Toolchain(String),
@@ -60,17 +64,26 @@ pub fn of_module(module: &[u8]) -> Result<Vec<u8>, ComponentError> {
     encode(ComponentEncoder::default().validate(true).module(&module))
 }
 
-/// The component of a module that Go made: of a package main that imports `tidemill.dev/plugin`, with
-/// `GOOS=wasip1 GOARCH=wasm go build -buildmode=c-shared`.
+/// The component of a module that Go made: of a package main that calls `Export` of `tidemill.dev/plugin`, or of its
+/// package `connector`, with `GOOS=wasip1 GOARCH=wasm go build -buildmode=c-shared`.
 ///
 /// # Errors
 /// The module is no plugin, or a version of Go made it that this crate does not know.
 pub fn of_go(module: &[u8]) -> Result<Vec<u8>, ComponentError> {
-    let is_exported = module.windows(EXPORT.len()).any(|text| text == EXPORT);
-    let module = world::with_metadata(allocator::added(module)?)?;
-    if !is_exported {
-        return Err(ComponentError::NoExport);
-    }
+    let not_meant = go::not_meant(module);
+    let mut left_out = BTreeSet::new();
+    let module = allocator::added(module, |export| {
+        let place = not_meant.iter().position(|package| package.has(export));
+        left_out.extend(place);
+        place.is_none()
+    })?;
+    let module = world::with_metadata(module).map_err(|error| match (error, left_out.first()) {
+        (ComponentError::NoPlugin, Some(&place)) => {
+            let ExportPackage { name: package, made, .. } = *not_meant[place];
+            ComponentError::NoExport { package, made }
+        }
+        (error, _) => error,
+    })?;
     let encoder = ComponentEncoder::default().validate(true).module(&module);
     encode(encoder.and_then(|encoder| encoder.adapter(go::WASI, &go::adapter()?)))
 }
@@ -147,11 +160,16 @@ mod tests {
 
     #[test]
     fn a_module_in_which_nothing_says_how_the_plugin_is_made_is_refused() {
-        let error = refused(
-            r#"(module (memory (export "memory") 1)
-                (func (export "tidemill_more_room") (param i32 i32) (result i32) unreachable)
-                (func (export "tidemill:plugin/transformer@0.1.0#init") (result i32) unreachable))"#,
-        );
-        assert!(error.starts_with("nothing calls plugin.Export") && error.contains("func init()"), "{error}");
+        for (interface, told) in [
+            ("transformer", "nothing calls plugin.Export, "),
+            ("dialler", "nothing calls connector.Export, "),
+        ] {
+            let error = refused(&format!(
+                r#"(module (memory (export "memory") 1)
+                    (func (export "tidemill_more_room") (param i32 i32) (result i32) unreachable)
+                    (func (export "tidemill:plugin/{interface}@0.1.0#init") (result i32) unreachable))"#
+            ));
+            assert!(error.starts_with(told) && error.contains("func init()"), "{error}");
+        }
     }
 }

@@ -60,9 +60,9 @@ impl PluginNew {
                 let hint = match &error {
                     CreateError::Name { .. } => "\nhint: such as `fee` or `json-only`",
                     CreateError::Exists(_) => "\nhint: choose another name, or remove it first",
-                    CreateError::Kind(_) | CreateError::Write { .. } => "",
+                    CreateError::Write { .. } => "",
                 };
-                let is_asked_wrongly = matches!(error, CreateError::Name { .. } | CreateError::Kind(_));
+                let is_asked_wrongly = matches!(error, CreateError::Name { .. });
                 complain(format!("{error}{hint}"));
                 if is_asked_wrongly { Exit::Usage } else { Exit::Failure }
             }
