@@ -3,12 +3,20 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use futures_util::future::BoxFuture;
+use sha2::{Digest as _, Sha256};
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
-use tidemill::message::Message;
+use std::sync::Arc;
+use std::time::Duration;
 use tidemill::message::metadata::{Metadata, Origin};
-use tidemill::plugin::{Emissions, Forward, Instance, Outcome, Plugin, StatePart};
+use tidemill::message::{Message, Payload};
+use tidemill::plugin::{
+    AnswerRoom, DialAttempt, DialEnding, DialRefusal, Emissions, Forward, Http, HttpError, HttpRequest,
+    HttpResponse, Instance, Outcome, PlannedDial, Plugin, PluginKind, Setup, StatePart,
+};
 use tidemill_tests::host::{Folder, binary};
 use tidemill_tests::{engine, root, setup, texts};
 
@@ -79,6 +87,8 @@ const CASES: &[FrozenCase] = &[
 /// The languages, each with a component.
 macro_rules! in_every_language {
     ($($language:ident)*) => {
+        const LANGUAGES: &[&str] = &[$(stringify!($language)),*];
+
         $(
             mod $language {
                 #[tokio::test]
@@ -96,6 +106,57 @@ macro_rules! in_every_language {
 }
 
 in_every_language! { rust c go javascript python }
+
+/// Languages that have a connector, too.
+macro_rules! connectors {
+    ($($language:ident)*) => {
+        const CONNECTORS: &[&str] = &[$(concat!("connector-", stringify!($language))),*];
+
+        mod connectors {
+            $(
+                #[tokio::test]
+                async fn $language() {
+                    let plugin = super::frozen(concat!("connector-", stringify!($language)));
+                    super::it_dials_as_it_did(plugin).await;
+                }
+            )*
+        }
+    };
+}
+
+connectors! { rust c go javascript }
+
+/// The digests of all components, packed as they are: another file in their place would prove nothing.
+const DIGESTS: &[(&str, &str)] = &[
+    ("rust", "ead7323e51a3bb1d2960c055d098d4d82c5745e5899a59901aeffdaa49d65178"),
+    ("c", "3c145b9af9aa0c1a890e14bf6298e144325bfdb8f8d2464370731d49a40dcb77"),
+    ("go", "cfe0e56c40577cae331d08333e43f0574eb4340347145880a3733d2b25802fd1"),
+    ("javascript", "8492481dbf3302ed3e5ab34b97b41f9867defd42f0305f936497f9306866498f"),
+    ("python", "efae23f03abf8ee5d6dfb9ded9d4e8d6d8fd3e77fedf84d4cb995f149b30b476"),
+    ("connector-rust", "86b68b4640e04f6d9fe8434ec8a92247d3b32992c411314c62415b63f608eede"),
+    ("connector-c", "b0e2db23a3298f16e98454d27f695eda3e4bc38c54e173fb0842850a444351cc"),
+    ("connector-go", "b185a18b3a27ec5495352042f317518392863a64057b25ff50db6fab2eebec07"),
+    ("connector-javascript", "60c6bcf74ab00cdbc1be2cf2bc3187048bf875c0cf18046feb1ddd62b398aeb2"),
+];
+
+#[test]
+fn every_component_is_as_it_was_and_is_run() {
+    let kept = fs::read_dir(root().join("tests/frozen/0.1")).unwrap();
+    let mut kept: Vec<_> = kept.map(|file| file.unwrap().file_name().into_string().unwrap()).collect();
+    kept.sort();
+    let run: BTreeSet<_> =
+        LANGUAGES.iter().chain(CONNECTORS).map(|name| format!("{name}.wasm.zst")).collect();
+    assert_eq!(kept, Vec::from_iter(run));
+    for (name, digest) in DIGESTS {
+        let file = fs::read(root().join(format!("tests/frozen/0.1/{name}.wasm.zst"))).unwrap();
+        assert_eq!(hex(&file), *digest, "{name} is never made again");
+    }
+    assert_eq!(DIGESTS.len(), kept.len());
+}
+
+fn hex(file: &[u8]) -> String {
+    Sha256::digest(file).iter().map(|byte| format!("{byte:02x}")).collect()
+}
 
 /// The component of a language, as it was.
 fn component(language: &str) -> Vec<u8> {
@@ -149,6 +210,72 @@ async fn it_goes_on_with_the_state_that_it_had(plugin: Plugin) {
         let loaded = next.process(&texts(["load:a", "load:b"])).await.unwrap().emissions;
         assert_eq!([0, 1].map(|n| loaded.payload(n)), expected.map(tidemill::message::Payload::text));
     }
+}
+
+/// Requests that nobody answers.
+struct Nobody;
+
+impl Http for Nobody {
+    fn send<'a>(
+        &'a self,
+        request: HttpRequest,
+        _: &'a AnswerRoom,
+    ) -> BoxFuture<'a, Result<HttpResponse, HttpError>> {
+        Box::pin(async move { Err(HttpError::Denied(request.url)) })
+    }
+
+    fn timeout(&self) -> Duration {
+        Duration::from_secs(1)
+    }
+}
+
+async fn it_dials_as_it_did(plugin: Plugin) {
+    let setup =
+        |config: &str| Setup { kind: PluginKind::Connector, http: Some(Arc::new(Nobody)), ..setup(config) };
+    let refused = plugin.instantiate_connector(&setup("{}")).await.unwrap_err();
+    assert!(refused.detail.contains("key"), "{refused}");
+    let mut instance = plugin.instantiate_connector(&setup(r#"{"key":"t0ken","tick_ms":50}"#)).await.unwrap();
+    assert_eq!(instance.tick_interval(), Some(Duration::from_millis(50)));
+    let header = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    let planned = PlannedDial {
+        url: "wss://a.example/feed".into(),
+        headers: vec![header("authorization", "old"), header("X-Key", "1")],
+        subprotocols: vec!["v2".into(), "v1".into()],
+        first_messages: vec![Payload::text("one"), Payload::binary(vec![0xff, 0])],
+    };
+    let first = DialAttempt { dial: planned.clone(), number: 1, last: None };
+    let changed = PlannedDial {
+        headers: vec![header("X-Key", "1"), header("Authorization", "Bearer t0ken")],
+        first_messages: [planned.first_messages.clone(), vec![Payload::text("hello żółw")]].concat(),
+        ..planned.clone()
+    };
+    assert_eq!(instance.before_connect(first).await.unwrap(), Ok(changed));
+    let refusal = |reason: &str, retry_after| Err(DialRefusal { reason: reason.into(), retry_after });
+    let told = vec![
+        header("authorization", "old"),
+        header("X-Key", "1"),
+        header("X-Told", "7 closed 401 4001 1500"),
+    ];
+    for (detail, expected) in [
+        ("told", Ok(PlannedDial { headers: told, ..planned.clone() })),
+        ("url:wss://b.example/ż", Ok(PlannedDial { url: "wss://b.example/ż".into(), ..planned.clone() })),
+        ("ask:https://a.example/", refusal("the request is denied: https://a.example/", None)),
+        ("refuse:the market is closed", refusal("the market is closed", None)),
+        ("later:too often", refusal("too often", Some(Duration::from_millis(250)))),
+    ] {
+        let last = DialEnding {
+            outcome: "closed",
+            detail: detail.into(),
+            status: Some(401),
+            close_code: Some(4001),
+            lasted: Duration::from_millis(1500),
+        };
+        let attempt = DialAttempt { dial: planned.clone(), number: 7, last: Some(last) };
+        assert_eq!(instance.before_connect(attempt).await.unwrap(), expected, "{detail}");
+    }
+    instance.tick(2).await.unwrap();
+    let fault = instance.tick(1).await.unwrap_err();
+    assert!(fault.is_refusal && fault.detail.contains("1 is odd"), "{fault}");
 }
 
 async fn start(plugin: &Plugin) -> Instance {
