@@ -87,10 +87,11 @@ class Outcome:
         self._outputs: List[int] = []
         self._edits: Optional[List[EditColumn]] = None
         self._metadata: Optional[List[MetadataColumn]] = None
-        self._emissions = Emissions(shape)
+        self._emissions: Optional[Emissions] = None
         self._origins: List[int] = []
         self._rejections: List[Any] = []
-        self._rejected = -1
+        # No message, and none that `_index` says.
+        self._rejected = -2
         self._retry: Any = None
 
     def of(self, index: int) -> "Outcome":
@@ -157,6 +158,8 @@ class Outcome:
         self, value: Any, output: Optional[str] = None, metadata: Optional[Mapping[str, str]] = None
     ) -> None:
         """Sends a new message that came from this one and inherits its metadata; see `Emissions.emit`."""
+        if self._emissions is None:
+            self._emissions = Emissions(self._shape)
         self._emissions.emit(value, output, metadata)
         self._origins.append(self._index)
 
@@ -180,7 +183,7 @@ class Outcome:
         self._take_back()
         if self._rejected == self._index:
             self._rejections.pop()
-            self._rejected = -1
+            self._rejected = -2
         self._retry = types.Retry(self._index, well_formed(str(reason)), after_ms)
 
     def _edit(self, name: str) -> EditColumn:
@@ -196,7 +199,8 @@ class Outcome:
             self._outputs.pop()
         while self._origins and self._origins[-1] == index:
             self._origins.pop()
-        self._emissions._keep(len(self._origins))
+        if self._emissions is not None:
+            self._emissions._keep(len(self._origins))
         for column in (*(self._edits or ()), *(self._metadata or ())):
             column.keep(index)
 
@@ -206,17 +210,18 @@ class Outcome:
         if self._rejected == self._index or self._retry is not None:
             self._take_back()
         forwarded = self._forwarded
-        forward = types.Forward_Nothing()
-        if len(forwarded) == count:
+        if not forwarded:
+            forward = types.Forward_Nothing()
+        elif len(forwarded) == count:
             forward = types.Forward_All()
-        elif forwarded:
+        else:
             forward = types.Forward_These(forwarded)
         return types.Outcome(
             forward,
             self._outputs if any(self._outputs) else [],
             lowered(self._metadata, forwarded),
             lowered(self._edits, forwarded),
-            self._emissions._lower(self._origins),
+            None if self._emissions is None else self._emissions._lower(self._origins),
             self._rejections,
             self._retry,
         )
