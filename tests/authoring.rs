@@ -7,6 +7,8 @@
 mod dev;
 #[path = "authoring/mistakes.rs"]
 mod mistakes;
+#[path = "authoring/stopping.rs"]
+mod stopping;
 
 use futures_util::StreamExt as _;
 use std::fs;

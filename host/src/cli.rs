@@ -172,6 +172,8 @@ pub fn main() -> ExitCode {
         CliCommand::Completions(completions) => completions.execute(),
         CliCommand::Man(man) => man.execute(),
     };
+    // Of threads that nobody waits for.
+    scratch::remove_all();
     flush_log(LOG_PATIENCE);
     exit.into()
 }
@@ -205,6 +207,22 @@ fn block_on_within<F: Future<Output = Exit>>(
     runtime.shutdown_background();
     drop(signals);
     exit
+}
+
+/// Does the work of a command on a thread of its own, and has it told. The first signal ends the command, wherever that
+/// thread is then.
+fn block_on_thread<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+    told: impl FnOnce(T) -> Exit,
+) -> Exit {
+    block_on(|shutdown| async move {
+        tokio::select! {
+            biased;
+            () = shutdown.requested() => Exit::Interrupted,
+            // What panics there was told by the panic.
+            done = tokio::task::spawn_blocking(work) => done.map_or(Exit::Failure, told),
+        }
+    })
 }
 
 /// Reads the configuration file, or says what is wrong with it.

@@ -1,4 +1,5 @@
-//! Ctrl-C, SIGTERM and SIGHUP: the first asks for a shutdown, the second ends the process.
+//! Ctrl-C, SIGTERM and SIGHUP: the first asks for a shutdown and stops the compilers that run for this process, the second
+//! ends the process.
 //!
 //! SIGHUP comes when a terminal closes, and is a wish to stop then, unless whoever started the process had it ignored,
 //! as `nohup` does. A host that has a configuration to read again takes it for the wish to do so, while the terminal is
@@ -147,6 +148,7 @@ async fn obey(mut signals: Signals, shutdown: Shutdown, grace: Option<Duration>)
     signals.next().await;
     shutdown.request();
     tracing::info!("shutting down");
+    tidemill_authoring::stop_programs();
     let overdue = async {
         match grace {
             Some(grace) => sleep(grace + OVERTIME).await,

@@ -1,6 +1,6 @@
 //! Plugins in C: a core module by `zig cc`, which needs nothing of the system, and the component around it.
 
-use crate::command::{Said, compiled, run_fetched, scratch};
+use crate::command::{Said, compiled};
 use crate::project::Project;
 use crate::{BuildError, Progress, Tools};
 use std::path::PathBuf;
@@ -20,20 +20,20 @@ pub(crate) fn build(project: &Project, tools: &Tools, progress: Progress<'_>) ->
     progress(&format!("compiling {}", project.name));
     let sources = project.files(".c")?.into_iter().filter(|file| !file.to_string_lossy().ends_with(TESTS));
     let sources: Vec<_> = sources.collect();
-    let folder = scratch()?;
+    let folder = tools.scratch()?;
     let file = folder.path().join("plugin.wasm");
     let compile = |zig: &mut Command, more: &[&str]| {
         zig.args(["cc", "-target", "wasm32-wasi", "-mexec-model=reactor", "-O2", "-Wall", "-Wextra"]);
         // The plugin has lines, the C library that is linked to it has none.
         zig.args(["-gline-tables-only", "-s"]).args(more);
         zig.arg(format!("-Wl,-z,stack-size={STACK_BYTES}")).arg("-I").arg(&project.sdk);
-        run_fetched(zig.args(&sources).arg(project.sdk.join("tidemill.c")).arg("-o").arg(&file))
+        tools.run_fetched(zig.args(&sources).arg(project.sdk.join("tidemill.c")).arg("-o").arg(&file))
     };
     compiled(&compile(&mut zig, &[])?, project)?;
     // What was compiled is at hand.
     let said = compile(&mut self::zig(project, tools, progress)?, &["-v"])?;
     if let Some(linking) = linking(&said.stderr, &[tools.kept(CACHE)?, folder.path().to_owned()]) {
-        run_fetched(self::zig(project, tools, progress)?.args(linking))?.tool("zig wasm-ld")?;
+        tools.run_fetched(self::zig(project, tools, progress)?.args(linking))?.tool("zig wasm-ld")?;
     }
     let module = std::fs::read(&file).map_err(BuildError::file("read", &file))?;
     Ok(tidemill_component::of_module(&module)?)
@@ -59,7 +59,7 @@ pub(crate) fn test(
     tools: &Tools,
     progress: Progress<'_>,
 ) -> Result<Option<Said>, BuildError> {
-    let folder = scratch()?;
+    let folder = tools.scratch()?;
     let mut last = None;
     for file in project.files(TESTS)? {
         progress(&format!("running {}", file.display()));
@@ -70,8 +70,8 @@ pub(crate) fn test(
             .arg(&file)
             .args(["-lm", "-o"])
             .arg(&program);
-        compiled(&run_fetched(&mut zig)?, project)?;
-        let said = run_fetched(Command::new(&program).current_dir(&project.folder))?;
+        compiled(&tools.run_fetched(&mut zig)?, project)?;
+        let said = tools.run_fetched(Command::new(&program).current_dir(&project.folder))?;
         if !said.is_well {
             return Ok(Some(said));
         }

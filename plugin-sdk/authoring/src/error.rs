@@ -50,6 +50,9 @@ pub enum BuildError {
         /// What it said.
         said: String,
     },
+    /// It was stopped by [`stop_programs`](crate::stop_programs).
+    #[error("it was stopped")]
+    Stopped,
     /// A file or folder.
     #[error("failed to {what} {}: {error}", path.display())]
     File {
@@ -68,7 +71,11 @@ impl BuildError {
         match self {
             Self::Fetch { said, .. } | Self::Tests { said, .. } | Self::Tool { said, .. } => Some(said),
             Self::Mistake(mistake) => Some(&mistake.said),
-            Self::NoProgram { .. } | Self::NotFetched(_) | Self::Component(_) | Self::File { .. } => None,
+            Self::NoProgram { .. }
+            | Self::NotFetched(_)
+            | Self::Component(_)
+            | Self::Stopped
+            | Self::File { .. } => None,
         }
     }
 

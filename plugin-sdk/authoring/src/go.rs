@@ -1,9 +1,9 @@
 //! Plugins in Go: a core module by Go itself, which fetches a newer Go where the module wants one, and the component
 //! around it.
 
-use crate::command::{Said, built, run};
+use crate::command::{Said, built};
 use crate::project::Project;
-use crate::{BuildError, Progress};
+use crate::{BuildError, Progress, Tools};
 use std::process::Command;
 
 const MISSING: BuildError = BuildError::NoProgram {
@@ -12,9 +12,9 @@ const MISSING: BuildError = BuildError::NoProgram {
     install: "install Go 1.26 or later, of https://go.dev/dl",
 };
 
-pub(crate) fn build(project: &Project, progress: Progress<'_>) -> Result<Vec<u8>, BuildError> {
+pub(crate) fn build(project: &Project, tools: &Tools, progress: Progress<'_>) -> Result<Vec<u8>, BuildError> {
     progress(&format!("compiling {}", project.name));
-    let module = built(project, Some(MISSING), |module| {
+    let module = built(project, tools, Some(MISSING), |module| {
         let mut build = go(project);
         build.env("GOOS", "wasip1").env("GOARCH", "wasm");
         build
@@ -26,9 +26,13 @@ pub(crate) fn build(project: &Project, progress: Progress<'_>) -> Result<Vec<u8>
     Ok(tidemill_component::of_go(&module)?)
 }
 
-pub(crate) fn test(project: &Project, progress: Progress<'_>) -> Result<Option<Said>, BuildError> {
+pub(crate) fn test(
+    project: &Project,
+    tools: &Tools,
+    progress: Progress<'_>,
+) -> Result<Option<Said>, BuildError> {
     progress("running the tests in Go");
-    run(go(project).args(["test", "./..."]))?.ok_or(MISSING).map(Some)
+    tools.run(go(project).args(["test", "./..."]))?.ok_or(MISSING).map(Some)
 }
 
 fn go(project: &Project) -> Command {

@@ -1,6 +1,6 @@
 //! Plugins in JavaScript and TypeScript: the SDK's own build, with esbuild and componentize-qjs as the SDK wants them.
 
-use crate::command::{Said, built, compiled, run, run_fetched, scratch};
+use crate::command::{Said, built, compiled};
 use crate::language::Language;
 use crate::project::Project;
 use crate::{BuildError, Progress, Tools};
@@ -13,13 +13,13 @@ const TYPESCRIPT: &str = "typescript@5.9.3";
 const TESTS: &str = ".test.ts";
 
 pub(crate) fn build(project: &Project, tools: &Tools, progress: Progress<'_>) -> Result<Vec<u8>, BuildError> {
-    install_own_packages(project, progress)?;
+    install_own_packages(project, tools, progress)?;
     if project.language == Language::TypeScript {
         check_types(project, tools, progress)?;
     }
     let packages = packages(project, tools, progress)?;
     progress(&format!("compiling {}", project.name));
-    built(project, Some(no_node(project)), |component| {
+    built(project, tools, Some(no_node(project)), |component| {
         let mut node = node(project);
         node.arg(project.sdk.join("build.js")).arg(&project.main);
         node.arg("--tools").arg(packages).arg("--output").arg(component);
@@ -32,8 +32,8 @@ pub(crate) fn test(
     tools: &Tools,
     progress: Progress<'_>,
 ) -> Result<Option<Said>, BuildError> {
-    install_own_packages(project, progress)?;
-    let folder = scratch()?;
+    install_own_packages(project, tools, progress)?;
+    let folder = tools.scratch()?;
     let mut node = node(project);
     node.arg("--test");
     if project.language == Language::TypeScript {
@@ -41,20 +41,27 @@ pub(crate) fn test(
         if tests.is_empty() {
             return Ok(None);
         }
-        bundle(project, &packages(project, tools, progress)?, &tests, folder.path())?;
+        bundle(project, tools, &tests, folder.path(), progress)?;
         node.arg("--enable-source-maps").arg(folder.path());
     }
     progress(&format!("running the tests in {}", project.language.title()));
-    run(&mut node)?.ok_or(no_node(project)).map(Some)
+    tools.run(&mut node)?.ok_or(no_node(project)).map(Some)
 }
 
 /// Tests in TypeScript, as Node runs them.
-fn bundle(project: &Project, packages: &Path, tests: &[PathBuf], to: &Path) -> Result<(), BuildError> {
+fn bundle(
+    project: &Project,
+    tools: &Tools,
+    tests: &[PathBuf],
+    to: &Path,
+    progress: Progress<'_>,
+) -> Result<(), BuildError> {
+    let packages = packages(project, tools, progress)?;
     let mut esbuild = Command::new(packages.join("node_modules/.bin/esbuild"));
     esbuild.current_dir(&project.folder).args(tests).arg(format!("--outdir={}", to.display()));
     esbuild.args(["--bundle", "--platform=node", "--format=esm", "--out-extension:.js=.mjs"]);
     esbuild.args(["--sourcemap=inline", "--log-level=error", "--color=false"]);
-    compiled(&run_fetched(&mut esbuild)?, project)
+    compiled(&tools.run_fetched(&mut esbuild)?, project)
 }
 
 fn check_types(project: &Project, tools: &Tools, progress: Progress<'_>) -> Result<(), BuildError> {
@@ -65,11 +72,11 @@ fn check_types(project: &Project, tools: &Tools, progress: Progress<'_>) -> Resu
     progress("checking the types");
     let mut node = node(project);
     node.arg(packages.join("node_modules/typescript/bin/tsc")).args(["--pretty", "false", "--noEmit"]);
-    compiled(&run(&mut node)?.ok_or(no_node(project))?, project)
+    compiled(&tools.run(&mut node)?.ok_or(no_node(project))?, project)
 }
 
 /// What the plugin's package.json names, the SDK among it, unless it is there. The SDK alone needs no network.
-fn install_own_packages(project: &Project, progress: Progress<'_>) -> Result<(), BuildError> {
+fn install_own_packages(project: &Project, tools: &Tools, progress: Progress<'_>) -> Result<(), BuildError> {
     let package = project.folder.join("package.json");
     if !package.is_file() || project.folder.join("node_modules/tidemill-plugin").exists() {
         return Ok(());
@@ -77,7 +84,7 @@ fn install_own_packages(project: &Project, progress: Progress<'_>) -> Result<(),
     progress("installing the packages that package.json names");
     let mut npm = Command::new("npm");
     npm.current_dir(&project.folder).args(["install", "--no-audit", "--no-fund", "--silent"]);
-    let said = run(&mut npm)?.ok_or(no_node(project))?;
+    let said = tools.run(&mut npm)?.ok_or(no_node(project))?;
     if said.is_well {
         Ok(())
     } else {

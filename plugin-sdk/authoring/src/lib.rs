@@ -19,6 +19,7 @@ mod python;
 mod rust;
 mod tools;
 
+pub use command::stop_programs;
 pub use create::{CreateError, check_name, create};
 pub use error::BuildError;
 pub use language::{Kind, Language};

@@ -99,10 +99,10 @@ impl Project {
         progress: Progress<'_>,
     ) -> Result<Vec<u8>, BuildError> {
         match self.language {
-            Language::Rust => rust::build(self, effort, progress),
+            Language::Rust => rust::build(self, effort, tools, progress),
             Language::JavaScript | Language::TypeScript => javascript::build(self, tools, progress),
             Language::Python => python::build(self, tools, progress),
-            Language::Go => go::build(self, progress),
+            Language::Go => go::build(self, tools, progress),
             Language::C => c::build(self, tools, progress),
         }
     }
@@ -113,10 +113,10 @@ impl Project {
     /// They fail, or cannot be run.
     pub fn test(&self, tools: &Tools, progress: Progress<'_>) -> Result<(), BuildError> {
         let said = match self.language {
-            Language::Rust => rust::test(self, progress)?,
+            Language::Rust => rust::test(self, tools, progress)?,
             Language::JavaScript | Language::TypeScript => javascript::test(self, tools, progress)?,
             Language::Python => python::test(self, tools, progress)?,
-            Language::Go => go::test(self, progress)?,
+            Language::Go => go::test(self, tools, progress)?,
             Language::C => c::test(self, tools, progress)?,
         };
         match said {

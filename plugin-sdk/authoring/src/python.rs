@@ -1,6 +1,6 @@
 //! Plugins in Python: componentize-py, as the SDK of the plugin wants it, in a virtual environment.
 
-use crate::command::{Said, built, run_fetched};
+use crate::command::{Said, built};
 use crate::project::Project;
 use crate::{BuildError, Progress, Tools};
 use std::process::Command;
@@ -8,7 +8,7 @@ use std::process::Command;
 pub(crate) fn build(project: &Project, tools: &Tools, progress: Progress<'_>) -> Result<Vec<u8>, BuildError> {
     let mut python = python(project, tools, progress)?;
     progress(&format!("compiling {}", project.name));
-    built(project, None, |component| {
+    built(project, tools, None, |component| {
         python.args(["-m", "tidemill_plugin.build"]).arg(&project.main).arg("--output").arg(component);
         python
     })
@@ -25,7 +25,7 @@ pub(crate) fn test(
     }
     let mut python = python(project, tools, progress)?;
     progress("running the tests in Python");
-    run_fetched(python.args(["-m", "unittest"])).map(Some)
+    tools.run_fetched(python.args(["-m", "unittest"])).map(Some)
 }
 
 fn python(project: &Project, tools: &Tools, progress: Progress<'_>) -> Result<Command, BuildError> {

@@ -1,9 +1,9 @@
 //! Plugins in Rust: cargo, which makes components with the linker that comes with Rust.
 
-use crate::command::{Said, run};
+use crate::command::Said;
 use crate::mistake::Mistake;
 use crate::project::{Effort, Project};
-use crate::{BuildError, Progress};
+use crate::{BuildError, Progress, Tools};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -29,16 +29,17 @@ const QUICK: [&str; 5] = [
 pub(crate) fn build(
     project: &Project,
     effort: Effort,
+    tools: &Tools,
     progress: Progress<'_>,
 ) -> Result<Vec<u8>, BuildError> {
-    add_target(progress)?;
+    add_target(tools, progress)?;
     progress(&format!("compiling {}", project.name));
     let mut arguments = vec!["build", "--target", TARGET, "--message-format=json"];
     match effort {
         Effort::Full => arguments.push("--release"),
         Effort::Little => arguments.extend(QUICK),
     }
-    let said = cargo(project, &arguments, progress)?;
+    let said = cargo(project, &arguments, tools, progress)?;
     let messages = said.stdout.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     let messages: Vec<Value> = messages.collect();
     if !said.is_well {
@@ -55,19 +56,28 @@ pub(crate) fn build(
     std::fs::read(&component).map_err(BuildError::file("read", &component))
 }
 
-pub(crate) fn test(project: &Project, progress: Progress<'_>) -> Result<Option<Said>, BuildError> {
+pub(crate) fn test(
+    project: &Project,
+    tools: &Tools,
+    progress: Progress<'_>,
+) -> Result<Option<Said>, BuildError> {
     progress("running the tests in Rust");
-    cargo(project, &["test", "--quiet"], progress).map(Some)
+    cargo(project, &["test", "--quiet"], tools, progress).map(Some)
 }
 
 /// Runs cargo without a network, and once more if it misses something of the registry.
-fn cargo(project: &Project, arguments: &[&str], progress: Progress<'_>) -> Result<Said, BuildError> {
-    let said = run(&mut command(&project.folder, arguments, true))?.ok_or(MISSING)?;
+fn cargo(
+    project: &Project,
+    arguments: &[&str],
+    tools: &Tools,
+    progress: Progress<'_>,
+) -> Result<Said, BuildError> {
+    let said = tools.run(&mut command(&project.folder, arguments, true))?.ok_or(MISSING)?;
     if said.is_well || !said.stderr.contains("offline") {
         return Ok(said);
     }
     progress("fetching the crates that Cargo.toml names");
-    run(&mut command(&project.folder, arguments, false))?.ok_or(MISSING)
+    tools.run(&mut command(&project.folder, arguments, false))?.ok_or(MISSING)
 }
 
 fn command(folder: &Path, arguments: &[&str], is_offline: bool) -> Command {
@@ -83,9 +93,9 @@ fn command(folder: &Path, arguments: &[&str], is_offline: bool) -> Command {
 }
 
 /// Sees to it that Rust can compile to WebAssembly.
-fn add_target(progress: Progress<'_>) -> Result<(), BuildError> {
+fn add_target(tools: &Tools, progress: Progress<'_>) -> Result<(), BuildError> {
     let mut rustc = Command::new("rustc");
-    let said = run(rustc.args(["--print", "target-libdir", "--target", TARGET]))?.ok_or(MISSING)?;
+    let said = tools.run(rustc.args(["--print", "target-libdir", "--target", TARGET]))?.ok_or(MISSING)?;
     if Path::new(said.stdout.trim()).is_dir() {
         return Ok(());
     }
@@ -95,7 +105,7 @@ fn add_target(progress: Progress<'_>) -> Result<(), BuildError> {
         language: "Rust",
         install: "install Rust with rustup, or the standard library of wasm32-unknown-unknown with your system",
     };
-    let said = run(Command::new("rustup").args(["target", "add", TARGET]))?.ok_or(missing)?;
+    let said = tools.run(Command::new("rustup").args(["target", "add", TARGET]))?.ok_or(missing)?;
     if said.is_well {
         Ok(())
     } else {

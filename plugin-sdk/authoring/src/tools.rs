@@ -3,30 +3,34 @@
 //! A folder is complete once its stamp says so, and is made again when other versions are wanted. Several programs may
 //! want the same at once: a lock has one of them fetch it.
 
-use crate::command::{Said, run, run_fetched};
+use crate::command::{Said, run};
 use crate::{BuildError, Progress};
 use std::borrow::Borrow;
 use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use tempfile::TempDir;
 
 /// The variable that names the folder of the tools.
 const VARIABLE: &str = "TIDEMILL_TOOLS";
 
-/// Where tools are kept, and whether what is missing is fetched.
+/// Where tools are kept, whether what is missing is fetched, and how they are run.
 #[derive(Clone, Debug)]
 pub struct Tools {
     folder: PathBuf,
     is_fetching: bool,
+    /// Where they keep their temporary files, if they can be stopped.
+    temporary: Option<PathBuf>,
 }
 
 impl Tools {
-    /// Those of the user: in the folder that `TIDEMILL_TOOLS` names, or in the cache folder of the user.
+    /// Those of the user: in the folder that `TIDEMILL_TOOLS` names, or in the cache folder of the user. They can be
+    /// stopped ([`stop_programs`](crate::stop_programs)), and what they leave behind then is in the folder `temporary`.
     ///
     /// # Errors
     /// The environment names neither.
-    pub fn of_user() -> Result<Self, BuildError> {
+    pub fn of_user(temporary: &Path) -> Result<Self, BuildError> {
         let named = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
         let cache = || named("XDG_CACHE_HOME").or_else(|| Some(named("HOME")?.join(".cache")));
         let folder = named(VARIABLE).or_else(|| Some(cache()?.join("tidemill/tools")));
@@ -36,17 +40,36 @@ impl Tools {
             error: ErrorKind::NotFound.into(),
         })?;
         let absolute = std::path::absolute(&folder).map_err(BuildError::file("find", &folder))?;
-        Ok(Self::fetching(absolute))
+        Ok(Self { temporary: Some(temporary.to_owned()), ..Self::fetching(absolute) })
     }
 
     /// Those in a folder; what is missing is fetched.
     pub fn fetching(folder: impl Into<PathBuf>) -> Self {
-        Self { folder: folder.into(), is_fetching: true }
+        Self { folder: folder.into(), is_fetching: true, temporary: None }
     }
 
     /// Those in a folder, as they are.
     pub fn installed(folder: impl Into<PathBuf>) -> Self {
-        Self { folder: folder.into(), is_fetching: false }
+        Self { folder: folder.into(), is_fetching: false, temporary: None }
+    }
+
+    /// Runs a program. `None` if there is none of this name.
+    pub(crate) fn run(&self, command: &mut Command) -> Result<Option<Said>, BuildError> {
+        run(command, self.temporary.as_deref())
+    }
+
+    /// Runs a program that was fetched.
+    pub(crate) fn run_fetched(&self, command: &mut Command) -> Result<Said, BuildError> {
+        let program = command.get_program().to_owned();
+        let gone =
+            || BuildError::File { what: "run", path: program.into(), error: ErrorKind::NotFound.into() };
+        self.run(command)?.ok_or_else(gone)
+    }
+
+    /// A folder for what is made on the way.
+    pub(crate) fn scratch(&self) -> Result<TempDir, BuildError> {
+        let parent = self.temporary.clone().unwrap_or_else(std::env::temp_dir);
+        tempfile::tempdir_in(&parent).map_err(BuildError::file("create a folder in", &parent))
     }
 
     /// A folder of what is built, kept to build faster the next time.
@@ -72,7 +95,7 @@ impl Tools {
             npm.args(["install", "--no-audit", "--no-fund", "--silent", "--prefix"]).arg(folder);
             npm.args(names(packages));
             let install = "install Node.js 20 or later, of https://nodejs.org";
-            run(&mut npm)?.ok_or(BuildError::NoProgram { program: "npm", language, install })
+            self.run(&mut npm)?.ok_or(BuildError::NoProgram { program: "npm", language, install })
         })
     }
 
@@ -91,12 +114,15 @@ impl Tools {
             let mut make = Command::new("python3");
             make.args(["-m", "venv"]).arg(folder);
             let install = "install Python 3.11 or later, with venv";
-            let made =
-                run(&mut make)?.ok_or(BuildError::NoProgram { program: "python3", language, install })?;
+            let made = self.run(&mut make)?.ok_or(BuildError::NoProgram {
+                program: "python3",
+                language,
+                install,
+            })?;
             made.tool("python3 -m venv")?;
             let mut pip = Command::new(folder.join("bin/python"));
             pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]);
-            run_fetched(pip.args(names(packages)))
+            self.run_fetched(pip.args(names(packages)))
         })
     }
 

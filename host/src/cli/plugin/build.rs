@@ -2,7 +2,8 @@
 //! would.
 
 use super::problem::problem;
-use crate::cli::{Exit, answer, complain, tell};
+use crate::cli::scratch::Scratch;
+use crate::cli::{Exit, answer, block_on_thread, complain, tell};
 use crate::plugin::{Inspection, Need, inspect};
 use std::fs;
 use std::io::{self, Write as _};
@@ -45,42 +46,54 @@ pub(super) struct NotBuilt {
 
 impl PluginBuild {
     pub(super) fn execute(self, is_verbose: bool) -> Exit {
-        let built = self.folder.open().and_then(|(project, tools)| {
-            let output = self.output.clone().unwrap_or_else(|| project.component());
-            let built = build(&project, Effort::Full, &tools)?;
-            write(&output, &built.wasm)?;
-            Ok((output, built))
-        });
-        match built {
-            Ok((output, built)) => answer(&shown(&output, &built), Exit::Success),
-            Err(error) => {
-                error.complain(is_verbose);
-                Exit::Failure
-            }
-        }
+        block_on_thread(
+            move || self.build(),
+            |built| match built {
+                Ok((output, built)) => answer(&shown(&output, &built), Exit::Success),
+                Err(error) => {
+                    error.complain(is_verbose);
+                    Exit::Failure
+                }
+            },
+        )
+    }
+
+    fn build(&self) -> Result<(PathBuf, Built), NotBuilt> {
+        let scratch = scratch()?;
+        let (project, tools) = self.folder.open(&scratch)?;
+        let output = self.output.clone().unwrap_or_else(|| project.component());
+        let built = build(&project, Effort::Full, &tools)?;
+        write(&output, &built.wasm)?;
+        Ok((output, built))
     }
 }
 
 impl PluginFolder {
-    /// The plugin, and the tools that it is built with.
-    pub(super) fn open(&self) -> Result<(Project, Tools), NotBuilt> {
-        open(&self.folder)
+    /// The plugin, and the tools that it is built with, whose temporary files are in `scratch`.
+    pub(super) fn open(&self, scratch: &Scratch) -> Result<(Project, Tools), NotBuilt> {
+        open(&self.folder, scratch)
     }
 }
 
-fn open(folder: &Path) -> Result<(Project, Tools), NotBuilt> {
+fn open(folder: &Path, scratch: &Scratch) -> Result<(Project, Tools), NotBuilt> {
     let project = Project::open(folder).map_err(|error| NotBuilt {
         error: error.to_string(),
         hint: Some("`tidemill plugin new NAME --lang python` makes one".to_owned()),
         said: None,
     })?;
-    Ok((project, Tools::of_user().map_err(NotBuilt::from)?))
+    Ok((project, Tools::of_user(scratch.path()).map_err(NotBuilt::from)?))
+}
+
+/// A folder for what a build keeps as files on its way.
+pub(super) fn scratch() -> Result<Scratch, NotBuilt> {
+    Scratch::try_new("build").map_err(NotBuilt::of)
 }
 
 /// The component of the plugin in a folder, which is built and written there first: the times of files do not tell
 /// whether a component is of them.
 pub(super) fn of_folder(folder: &Path) -> Result<Vec<u8>, NotBuilt> {
-    let (project, tools) = open(folder)?;
+    let scratch = scratch()?;
+    let (project, tools) = open(folder, &scratch)?;
     let built = build(&project, Effort::Full, &tools)?;
     write(&project.component(), &built.wasm)?;
     Ok(built.wasm)

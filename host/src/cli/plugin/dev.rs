@@ -68,16 +68,18 @@ impl Dev {
     }
 
     async fn run(&self, shutdown: &Shutdown, is_verbose: bool) -> Result<(), String> {
-        let (project, tools) = self.folder.open().map_err(|error| error.text(is_verbose))?;
         let scratch = Scratch::try_new("dev")?;
+        let (project, tools) = self.folder.open(&scratch).map_err(|error| error.text(is_verbose))?;
         let mut tasks = JoinSet::new();
         let feed = self.feed(&scratch, &mut tasks, shutdown).await?;
         let (sender, mut builds) = mpsc::channel(WAITING);
         let name = project.name().to_owned();
         tasks.spawn(build_whenever_saved(project, tools, sender));
         let first = tokio::select! {
-            first = first_that_is_right(&mut builds, is_verbose) => first?,
+            biased;
+            // A build that is stopped is nobody's mistake.
             () = shutdown.requested() => return Ok(()),
+            first = first_that_is_right(&mut builds, is_verbose) => first?,
         };
         if first.inspection.kind == Some(PluginKind::Connector) {
             return Err("a connector sees no messages: `tidemill plugin test` tries it".to_owned());
@@ -110,13 +112,14 @@ impl Dev {
                 }
             };
             tokio::select! {
+                biased;
                 () = shutdown.requested() => break,
                 () = counting => shown.count().map_err(unwritten)?,
-                Some(pair) = pairs.recv() => shown.pair(&pair).map_err(unwritten)?,
                 Some(built) = builds.recv() => match built {
                     Ok(built) => swap(&host, &name, built).await,
                     Err(error) => tell_of(&error, is_verbose),
                 },
+                Some(pair) = pairs.recv() => shown.pair(&pair).map_err(unwritten)?,
                 else => break,
             }
         }

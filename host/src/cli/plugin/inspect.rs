@@ -3,7 +3,7 @@
 
 use super::component;
 use super::problem::problem;
-use crate::cli::{Exit, answer, complain};
+use crate::cli::{Exit, answer, block_on_thread, complain};
 use crate::plugin::{Inspection, Need, inspect, version_of};
 use serde_json::{Value, json};
 use std::path::PathBuf;
@@ -20,32 +20,28 @@ pub(in crate::cli) struct PluginInspect {
 
 impl PluginInspect {
     pub(super) fn execute(self) -> Exit {
-        let file = self.file.display().to_string();
-        let inspected = match component::read(&self.file) {
-            Err(error) => Err((error, None)),
-            Ok(wasm) => match inspect(&file, &wasm) {
-                Ok(inspection) => Ok((inspection, wasm)),
-                Err(error) => Err((error.to_string(), error.hint())),
+        block_on_thread(
+            move || self.inspect(),
+            |inspected| match inspected {
+                Ok((text, exit)) => answer(&text, exit),
+                Err(error) => {
+                    complain(error);
+                    Exit::Failure
+                }
             },
-        };
-        match inspected {
-            Ok((inspection, wasm)) => {
-                let exit = if problem(&inspection).is_none() { Exit::Success } else { Exit::Failure };
-                let text = if self.json {
-                    as_json(&file, &wasm, &inspection)
-                } else {
-                    as_text(&file, &wasm, &inspection)
-                };
-                answer(&text, exit)
-            }
-            Err((error, hint)) => {
-                complain(match hint {
-                    Some(hint) => format!("{error}\nhint: {hint}"),
-                    None => error,
-                });
-                Exit::Failure
-            }
-        }
+        )
+    }
+
+    fn inspect(&self) -> Result<(String, Exit), String> {
+        let file = self.file.display().to_string();
+        let wasm = component::read(&self.file)?;
+        let inspection = inspect(&file, &wasm).map_err(|error| match error.hint() {
+            Some(hint) => format!("{error}\nhint: {hint}"),
+            None => error.to_string(),
+        })?;
+        let exit = if problem(&inspection).is_none() { Exit::Success } else { Exit::Failure };
+        let text = if self.json { as_json } else { as_text };
+        Ok((text(&file, &wasm, &inspection), exit))
     }
 }
 

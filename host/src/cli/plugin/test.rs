@@ -1,7 +1,7 @@
 //! `tidemill plugin test`: the tests of a plugin in its own language, and its recorded cases: what comes out of the
 //! component for `cases/NAME.in.jsonl` is compared with `cases/NAME.out.jsonl`, line by line.
 
-use super::build::{NotBuilt, PluginFolder, build, near, progress};
+use super::build::{Built, NotBuilt, PluginFolder, build, near, progress, scratch};
 use super::single::{AlonePlugin, PIPELINE, PluginOptions};
 use crate::cli::scratch::Scratch;
 use crate::cli::{Exit, answer, block_on, complain};
@@ -16,7 +16,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use tidemill_authoring::Effort;
+use tidemill_authoring::{Effort, Project};
 
 /// What the files of a case end in.
 const INPUT: &str = ".in.jsonl";
@@ -60,45 +60,55 @@ struct FailedMessage {
 
 impl PluginTest {
     pub(super) fn execute(self, is_verbose: bool) -> Exit {
-        match self.run() {
-            Ok((text, exit)) => answer(&text, exit),
-            Err(error) => {
-                error.complain(is_verbose);
-                Exit::Failure
+        block_on(|shutdown| async move {
+            let tested = tokio::select! {
+                biased;
+                () = shutdown.requested() => return Exit::Interrupted,
+                tested = self.run() => tested,
+            };
+            match tested {
+                Ok((text, exit)) => answer(&text, exit),
+                Err(error) => {
+                    error.complain(is_verbose);
+                    Exit::Failure
+                }
             }
-        }
+        })
     }
 
-    fn run(&self) -> Result<(String, Exit), NotBuilt> {
-        let (project, tools) = self.folder.open()?;
-        project.test(&tools, &progress)?;
+    async fn run(self) -> Result<(String, Exit), NotBuilt> {
+        let Self { folder, update, allow } = self;
+        // It may take its time: it has a thread of its own, which a signal does not wait for.
+        let native = tokio::task::spawn_blocking(move || test_natively(&folder));
+        let (project, built) = native.await.map_err(|error| NotBuilt::of(error.to_string()))??;
         let mut text = format!("the tests in {} pass\n", project.language().title());
-        let built = build(&project, Effort::Full, &tools)?;
         if built.inspection.kind == Some(PluginKind::Connector) {
             text.push_str("a connector sees no messages, and has no cases\n");
             return Ok((text, Exit::Success));
         }
-        let cases = cases(project.folder(), &self.allow).map_err(NotBuilt::of)?;
+        let cases = cases(project.folder(), &allow).map_err(NotBuilt::of)?;
         if cases.is_empty() {
             text.push_str("there are no cases: a file cases/NAME.in.jsonl has a message a line\n");
             return Ok((text, Exit::Success));
         }
-        let name = project.name();
-        let mut exit = Exit::Failure;
-        let is_update = self.update;
-        // Only an error of the command itself ends it before all cases are told.
-        let told = block_on(|_| async {
-            match try_all((name, built.wasm), &cases, is_update).await {
-                Ok((told, all)) => {
-                    text.push_str(&told);
-                    exit = all;
-                }
-                Err(error) => complain(error),
+        match try_all((project.name(), built.wasm), &cases, update).await {
+            Ok((told, exit)) => Ok((text + &told, exit)),
+            // Only an error of the command itself ends it before all cases are told.
+            Err(error) => {
+                complain(error);
+                Ok((text, Exit::Failure))
             }
-            exit
-        });
-        Ok((text, told))
+        }
     }
+}
+
+/// Runs the tests of a plugin in its own language, and then builds it.
+fn test_natively(folder: &PluginFolder) -> Result<(Project, Built), NotBuilt> {
+    let scratch = scratch()?;
+    let (project, tools) = folder.open(&scratch)?;
+    project.test(&tools, &progress)?;
+    let built = build(&project, Effort::Full, &tools)?;
+    Ok((project, built))
 }
 
 async fn try_all(
