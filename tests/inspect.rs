@@ -78,3 +78,28 @@ fn what_cannot_run_here_is_told_why_and_what_is_no_component_is_refused() {
     }
     assert_eq!(inspected(&folder.path("nowhere.wasm"), &[]).status.code(), Some(1));
 }
+
+/// What has no end is not read at all, and neither is what no host would take.
+#[test]
+fn only_a_file_of_a_bounded_size_is_read() {
+    let folder = Folder::default();
+    let large = folder.path("large.wasm");
+    std::fs::File::create(&large).unwrap().set_len((1 << 30) + 1).unwrap();
+    let device = Path::new("/dev/zero");
+    let forward = plugin("forward");
+    let forward = forward.to_str().unwrap();
+    for (file, why) in [(device, "it is not a file"), (&*large, "no plugin is larger than 1024 MiB")] {
+        let file = file.to_str().unwrap();
+        for command in [
+            &["plugin", "inspect", file][..],
+            &["plugin", "run", file, "--text", "{}"],
+            &["plugin", "run", forward, "--text", "{}", "--diff", file],
+            &["swap", file, "--name", "p", "--admin", "127.0.0.1:1"],
+        ] {
+            let refused = Command::new(binary()).args(command).output().unwrap();
+            let told = String::from_utf8(refused.stderr).unwrap();
+            assert_eq!(refused.status.code(), Some(1), "{command:?}: {told}");
+            assert!(told.contains(&format!("error: failed to read {file}: {why}")), "{command:?}: {told}");
+        }
+    }
+}

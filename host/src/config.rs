@@ -89,6 +89,7 @@ pub use plugin_use::Limits;
 pub use redacted::Redacted;
 pub use reference::reference;
 pub use reload_file::{ReloadFile, Reread};
+pub(crate) use root::MOST_PLUGIN_BYTES;
 pub use root::{Admin, Config, Plugins, StateFolder};
 pub use schema::schema;
 pub use server::Server;

@@ -13,7 +13,7 @@ mod table;
 mod watch;
 mod write;
 
-pub(crate) use file::is_plugin_name;
+pub(crate) use file::{is_plugin_name, read_plugin};
 pub(crate) use write::FolderWriter;
 
 use crate::builtin;
@@ -70,7 +70,7 @@ impl Candidate {
     /// The file of this plugin, if it has this version now. Blocks.
     pub(crate) fn read(dir: &Path, name: &str, version: &str) -> io::Result<Option<Self>> {
         let path = dir.join(format!("{name}{PLUGIN_SUFFIX}"));
-        let wasm = Bytes::from(fs::read(&path)?);
+        let wasm = Bytes::from(read_plugin(&path)?);
         let is = stamp::version(&wasm);
         let found = Self { name: name.to_owned(), path: Some(path), version: is, wasm };
         Ok((found.version == version).then_some(found))

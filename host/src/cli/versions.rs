@@ -8,6 +8,7 @@ use super::table::table;
 use super::{Exit, complain};
 use crate::admin::ApiRequest;
 use crate::config::MOST_SHADOWED;
+use crate::plugin_folder::read_plugin;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 use std::fmt::Write as _;
@@ -76,7 +77,7 @@ impl SwapArgs {
             complain(format!("{} names no plugin\nhint: `--name` does", self.file.display()));
             return Exit::Usage;
         };
-        let component = match std::fs::read(&self.file) {
+        let component = match read_plugin(&self.file) {
             Ok(component) => component,
             Err(error) => {
                 complain(format!("failed to read {}: {error}", self.file.display()));

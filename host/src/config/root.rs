@@ -97,6 +97,9 @@ impl Config {
     }
 }
 
+/// The most that `max_size` of the plugins can be.
+pub(crate) const MOST_PLUGIN_BYTES: u64 = GIB;
+
 table! {
     /// The folder of plugins, and the folder where their compiled code is kept.
     #[derive(Clone, Debug, PartialEq)]
@@ -108,7 +111,7 @@ table! {
         /// Compiled code is kept in this folder for the next start.
         cache: FilePath = key(PathOf, default(FilePath::plain(".tidemill/cache")));
         /// A plugin whose file is larger is refused.
-        max_size_bytes: u64 = key("max_size", Size<1, GIB>, default(64 * MIB));
+        max_size_bytes: u64 = key("max_size", Size<1, MOST_PLUGIN_BYTES>, default(64 * MIB));
     }
     check place_plugins;
 }

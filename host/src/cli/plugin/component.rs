@@ -4,6 +4,7 @@
 use super::build::of_folder;
 use crate::builtin;
 use crate::config::nearest;
+use crate::plugin_folder::read_plugin;
 use std::io::ErrorKind;
 use std::path::Path;
 use tidemill_authoring::Project;
@@ -26,7 +27,7 @@ pub(super) fn read(path: &Path) -> Result<Vec<u8>, String> {
             _ => of_folder(path).map_err(|error| error.text(false)),
         };
     }
-    match (std::fs::read(path), built_in) {
+    match (read_plugin(path), built_in) {
         (Ok(wasm), _) => Ok(wasm),
         (Err(error), Some(wasm)) if error.kind() == ErrorKind::NotFound => Ok(wasm.to_vec()),
         (Err(error), _) => {
