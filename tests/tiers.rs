@@ -4,9 +4,16 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use serde_json::Value;
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+use tidemill::app::Settings;
+use tidemill::config::{Config, Endpoint, Pipeline, Plugins, Transform};
 use tidemill::plugin::Engine;
 use tidemill_tests::host::{Counted, Folder, Host};
 use tidemill_tests::peers::{Collector, Feed};
+use tidemill_tests::sockets::until;
 use tidemill_tests::{guest, padded};
 
 /// A version of the counter that is large.
@@ -120,4 +127,41 @@ fn a_large_connector_runs_once_its_optimised_code_is_there() {
     };
     assert!(is_optimised("minting"));
     assert!(!is_optimised("counter-v1"));
+}
+
+/// Whether optimised code is kept in a cache: no other is.
+fn has_optimised_code(cache: &Path) -> bool {
+    let mut files = fs::read_dir(cache).unwrap().map(|entry| entry.unwrap().path());
+    files.any(|file| file.extension().is_some_and(|ending| ending == "code"))
+}
+
+/// The next version is about to be saved.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_plugin_of_one_who_is_writing_it_is_not_optimised() {
+    let feed = Feed::open().await;
+    let start = async |folder: &Path, is_authoring: bool| {
+        let (dir, cache) = (folder.join("plugins"), folder.join("cache"));
+        fs::create_dir_all(&dir).unwrap();
+        fs::write(dir.join("counter.wasm"), large("counter-v1")).unwrap();
+        let plugins = Plugins { dir: dir.into(), cache: cache.into(), ..Plugins::default() };
+        let pipeline = Pipeline::new("p", Endpoint::client(feed.url())).through(Transform::new("counter"));
+        let config = Config {
+            plugins,
+            pipelines: vec![pipeline.to(Endpoint::client(feed.url()))],
+            ..Config::default()
+        };
+        let settings = Settings { is_authoring, ..Settings::default() };
+        tidemill::app::Host::start_with(config, settings).await.unwrap()
+    };
+    let (usual, authoring) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let begun = Instant::now();
+    let host = start(usual.path(), false).await;
+    until(|| has_optimised_code(&usual.path().join("cache"))).await;
+    let enough = begun.elapsed() + Duration::from_secs(1);
+    host.stop().await.unwrap();
+
+    let host = start(authoring.path(), true).await;
+    tokio::time::sleep(enough).await;
+    host.stop().await.unwrap();
+    assert!(!has_optimised_code(&authoring.path().join("cache")));
 }

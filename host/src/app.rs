@@ -139,15 +139,16 @@ pub struct Settings {
     pub file: Option<ReloadFile>,
     /// Rings for a reload where nobody waits for what becomes of it, which the log tells.
     pub reload: Arc<Notify>,
-    /// Whether traps are told with their lines in the source: only for the plugins of one who writes them
-    /// ([`Engine::with_lines`](crate::plugin::Engine::with_lines)).
-    pub has_lines: bool,
+    /// Whether the plugins are those of one who is writing them. Traps are told with their lines in the source then
+    /// ([`Engine::with_lines`](crate::plugin::Engine::with_lines)), and plugins run with the code that is soon there:
+    /// optimising one would hold up the next.
+    pub is_authoring: bool,
 }
 
 impl Default for Settings {
     fn default() -> Self {
         let (metrics, reader, reload) = (Arc::default(), BodyReader::default(), Arc::default());
-        Self { metrics, grace: GRACE, reader, file: None, reload, has_lines: false }
+        Self { metrics, grace: GRACE, reader, file: None, reload, is_authoring: false }
     }
 }
 

@@ -33,6 +33,8 @@ pub(super) struct ManagedPlugins {
     /// Contents that are current, and that a pipeline needs and does not run yet.
     unkept: BTreeMap<String, Candidate>,
     compiler: Compiler,
+    /// Whether optimised code is made for plugins that begin without.
+    is_optimising: bool,
     /// Plugins that run and whose code is not optimised yet.
     unoptimised: Vec<Plugin>,
     jobs: JoinSet<PluginJob>,
@@ -57,6 +59,7 @@ impl ManagedPlugins {
         history: PluginHistory,
         registry: PluginRegistry,
         metrics: Arc<Metrics>,
+        is_optimising: bool,
     ) -> Self {
         Self {
             registry,
@@ -66,6 +69,7 @@ impl ManagedPlugins {
             history,
             unkept: BTreeMap::new(),
             compiler: Compiler::new(engine),
+            is_optimising,
             unoptimised: Vec::new(),
             jobs: JoinSet::new(),
             is_cache_tidy: false,
@@ -147,7 +151,7 @@ impl ManagedPlugins {
 
     /// A version is current from here on.
     pub(super) fn put(&mut self, plugin: Plugin) {
-        if !plugin.is_optimised() {
+        if self.is_optimising && !plugin.is_optimised() {
             self.unoptimised.push(plugin.clone());
         }
         if self.unkept.get(&**plugin.name()).is_some_and(|content| content.version != **plugin.version()) {

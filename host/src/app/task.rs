@@ -65,11 +65,11 @@ impl Task {
         settings: Settings,
         connections: Connections,
     ) -> Result<(Self, Handle), AppError> {
-        let Settings { metrics, grace, reader, file, reload, has_lines } = settings;
+        let Settings { metrics, grace, reader, file, reload, is_authoring } = settings;
         let reloads = Reloads::new(file, config.without_pipelines(), reload);
         let plugins = config.plugins.clone();
         let opened = tokio::task::spawn_blocking(move || {
-            let engine = if has_lines { Engine::with_lines } else { Engine::try_new };
+            let engine = if is_authoring { Engine::with_lines } else { Engine::try_new };
             let engine = engine(Some(&plugins.cache))?;
             let (folder, mut found) = Folder::open(&plugins)?;
             let history = PluginHistory::open(&plugins.cache, &plugins.dir);
@@ -129,8 +129,9 @@ impl Task {
             config.pipelines,
         );
         let admin = admin.map(|(admin, listener, host)| serve(admin, listener, host)).transpose()?;
+        let plugins = ManagedPlugins::new(engine, folder, history, registry, metrics.clone(), !is_authoring);
         let mut task = Self {
-            plugins: ManagedPlugins::new(engine, folder, history, registry, metrics.clone()),
+            plugins,
             metrics,
             pipelines,
             swaps,

@@ -90,7 +90,7 @@ impl Dev {
         written.map_err(|error| format!("failed to write into {}: {error}", plugins.display()))?;
         let port = free_port(0).await.map_err(|error| format!("failed to find a free port: {error}"))?;
         let config = self.config(&name, &feed, port, &scratch)?;
-        let settings = Settings { has_lines: true, ..Settings::default() };
+        let settings = Settings { is_authoring: true, ..Settings::default() };
         let host = Host::start_with(config, settings).await.map_err(|error| error.to_string())?;
         if let Some(PipelineState::Failed { error }) = host.handle().pipeline(PIPELINE).map(|dev| dev.state) {
             return Err(error);
