@@ -3,10 +3,12 @@
 use super::{Author, text};
 use serde_json::Value;
 use std::fs;
+use std::net::TcpListener;
 use std::process::{Command, Stdio};
+use std::time::Instant;
 use tempfile::TempDir;
 use tidemill_tests::guest;
-use tidemill_tests::host::binary;
+use tidemill_tests::host::{PATIENCE, binary};
 
 /// What a plugin does wrong when it runs, as the first dead letter tells it.
 #[track_caller]
@@ -205,4 +207,22 @@ fn a_file_that_is_no_plugin_of_this_host_is_told_in_a_sentence() {
         let has_hint = error.contains("hint: ") || error.contains("would grant them");
         assert!(has_hint, "{error}");
     }
+}
+
+/// npm would try for minutes, without a word.
+#[test]
+fn what_cannot_be_fetched_is_told_soon() {
+    let author = Author::new("javascript", "plugin.js");
+    let nobody = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap();
+    let empty = author.folder.path();
+    let mut build = Command::new(binary());
+    build.current_dir(empty).args(["plugin", "build", "fee"]).env("TIDEMILL_TOOLS", empty.join("tools"));
+    build.env("npm_config_cache", empty.join("cache")).env("npm_config_registry", format!("http://{nobody}"));
+    let begun = Instant::now();
+    let output = build.output().unwrap();
+    let told = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    assert!(begun.elapsed() < PATIENCE, "{:?}", begun.elapsed());
+    assert!(told.contains("error: failed to fetch componentize-qjs@"), "{told}");
+    assert!(told.contains("; is there a network?") && told.contains("ECONNREFUSED"), "{told}");
 }

@@ -3,6 +3,7 @@
 use crate::command::{Said, built, compiled};
 use crate::language::Language;
 use crate::project::Project;
+use crate::tools::npm_install;
 use crate::{BuildError, Progress, Tools};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -82,9 +83,7 @@ fn install_own_packages(project: &Project, tools: &Tools, progress: Progress<'_>
         return Ok(());
     }
     progress("installing the packages that package.json names");
-    let mut npm = Command::new("npm");
-    npm.current_dir(&project.folder).args(["install", "--no-audit", "--no-fund", "--silent"]);
-    let said = tools.run(&mut npm)?.ok_or(no_node(project))?;
+    let said = tools.run(npm_install().current_dir(&project.folder))?.ok_or(no_node(project))?;
     if said.is_well {
         Ok(())
     } else {

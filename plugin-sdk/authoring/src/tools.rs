@@ -6,11 +6,25 @@
 use crate::command::{Said, run};
 use crate::{BuildError, Progress};
 use std::borrow::Borrow;
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use tempfile::TempDir;
+
+/// How npm installs packages. Left alone it tries for minutes where there is no network, and says nothing.
+const NPM_INSTALL: [&str; 7] = [
+    "install",
+    "--no-audit",
+    "--no-fund",
+    "--loglevel=error",
+    "--fetch-retries=2",
+    "--fetch-retry-mintimeout=500",
+    "--fetch-retry-maxtimeout=1000",
+];
+/// The same of pip.
+const PIP_INSTALL: [&str; 6] =
+    ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--retries=2"];
 
 /// The variable that names the folder of the tools.
 const VARIABLE: &str = "TIDEMILL_TOOLS";
@@ -91,9 +105,8 @@ impl Tools {
         progress: Progress<'_>,
     ) -> Result<PathBuf, BuildError> {
         self.install(name, packages, progress, |folder| {
-            let mut npm = Command::new("npm");
-            npm.args(["install", "--no-audit", "--no-fund", "--silent", "--prefix"]).arg(folder);
-            npm.args(names(packages));
+            let mut npm = npm_install();
+            npm.arg("--prefix").arg(folder).args(names(packages));
             let install = "install Node.js 20 or later, of https://nodejs.org";
             self.run(&mut npm)?.ok_or(BuildError::NoProgram { program: "npm", language, install })
         })
@@ -121,8 +134,7 @@ impl Tools {
             })?;
             made.tool("python3 -m venv")?;
             let mut pip = Command::new(folder.join("bin/python"));
-            pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]);
-            self.run_fetched(pip.args(names(packages)))
+            self.run_fetched(pip.args(PIP_INSTALL).args(names(packages)))
         })
     }
 
@@ -145,8 +157,9 @@ impl Tools {
         }
         fs::create_dir_all(&self.folder).map_err(BuildError::file("create", &self.folder))?;
         let path = self.folder.join(format!(".{name}.lock"));
-        let lock = File::create(&path).and_then(|file| file.lock().map(|()| file));
-        let _lock = lock.map_err(BuildError::file("lock", &path))?;
+        let waits =
+            || progress(&format!("waiting for another program, which fetches {}", packages.join(" and ")));
+        let _lock = lock(&path, waits).map_err(BuildError::file("lock", &path))?;
         if is_there() {
             return Ok(folder);
         }
@@ -164,6 +177,27 @@ impl Tools {
         fs::write(&stamp, wanted).map_err(BuildError::file("write", &stamp))?;
         Ok(folder)
     }
+}
+
+/// npm, which is to install packages.
+pub(crate) fn npm_install() -> Command {
+    let mut npm = Command::new("npm");
+    npm.args(NPM_INSTALL);
+    npm
+}
+
+/// The lock of a file, which nobody else has meanwhile.
+fn lock(path: &Path, waits: impl FnOnce()) -> std::io::Result<File> {
+    let file = File::create(path)?;
+    match file.try_lock() {
+        Err(TryLockError::WouldBlock) => {
+            waits();
+            file.lock()?;
+        }
+        Err(TryLockError::Error(error)) => return Err(error),
+        Ok(()) => {}
+    }
+    Ok(file)
 }
 
 fn names(packages: &[impl Borrow<str>]) -> impl Iterator<Item = &str> {
