@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "authoring/cargo.rs"]
+mod cargo;
 #[path = "authoring/dev.rs"]
 mod dev;
 #[path = "authoring/mistakes.rs"]

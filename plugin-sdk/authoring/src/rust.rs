@@ -5,8 +5,11 @@ use crate::mistake::Mistake;
 use crate::project::{Effort, Project};
 use crate::{BuildError, Progress, Tools};
 use serde_json::Value;
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, SystemTime};
 
 const TARGET: &str = "wasm32-unknown-unknown";
 
@@ -34,14 +37,12 @@ pub(crate) fn build(
 ) -> Result<Vec<u8>, BuildError> {
     add_target(tools, progress)?;
     progress(&format!("compiling {}", project.name));
-    let mut arguments = vec!["build", "--target", TARGET, "--message-format=json"];
+    let mut selected = vec!["--target", TARGET];
     match effort {
-        Effort::Full => arguments.push("--release"),
-        Effort::Little => arguments.extend(QUICK),
+        Effort::Full => selected.push("--release"),
+        Effort::Little => selected.extend(QUICK),
     }
-    let said = cargo(project, &arguments, tools, progress)?;
-    let messages = said.stdout.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let messages: Vec<Value> = messages.collect();
+    let (said, messages) = compile(project, &["build"], &selected, tools, progress)?;
     if !said.is_well {
         return Err(BuildError::Mistake(mistake(&messages, &said.stderr)));
     }
@@ -53,7 +54,7 @@ pub(crate) fn build(
             said: said.stderr.clone(),
         })
     })?;
-    std::fs::read(&component).map_err(BuildError::file("read", &component))
+    fs::read(&component).map_err(BuildError::file("read", &component))
 }
 
 pub(crate) fn test(
@@ -62,7 +63,71 @@ pub(crate) fn test(
     progress: Progress<'_>,
 ) -> Result<Option<Said>, BuildError> {
     progress("running the tests in Rust");
+    let (said, messages) = compile(project, &["test", "--no-run"], &[], tools, progress)?;
+    if !said.is_well {
+        return Err(BuildError::Mistake(mistake(&messages, &said.stderr)));
+    }
     cargo(project, &["test", "--quiet"], tools, progress).map(Some)
+}
+
+/// Has cargo compile what is selected, of the sources as they are; gives its messages, too.
+fn compile(
+    project: &Project,
+    command: &[&str],
+    selected: &[&str],
+    tools: &Tools,
+    progress: Progress<'_>,
+) -> Result<(Said, Vec<Value>), BuildError> {
+    let compile = || {
+        let arguments = [command, selected, &["--message-format=json"]].concat();
+        let said = cargo(project, &arguments, tools, progress)?;
+        let messages = said.stdout.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let messages: Vec<Value> = messages.collect();
+        Ok((said, messages))
+    };
+    let compiled = compile()?;
+    let outdated = outdated(&compiled.1, &project.sources());
+    if outdated.is_empty() {
+        return Ok(compiled);
+    }
+    let packages = outdated.iter().flat_map(|package| ["--package", package]);
+    let clean: Vec<_> = ["clean"].into_iter().chain(selected.iter().copied()).chain(packages).collect();
+    cargo(project, &clean, tools, progress)?.tool("cargo clean")?;
+    compile()
+}
+
+/// The packages that cargo has taken for compiled though a source was put into its place since. Cargo goes by the times at
+/// which files were modified, and a file that is moved or copied with its time may have one from before.
+fn outdated(messages: &[Value], sources: &[(PathBuf, SystemTime)]) -> Vec<String> {
+    let made = messages.iter().filter(|line| line["reason"] == "compiler-artifact");
+    let made: Vec<_> = made.filter_map(|line| Some((folder(line)?, line))).collect();
+    let mut outdated = Vec::new();
+    for (source, modified) in sources {
+        let above = made.iter().map(|(folder, _)| *folder).filter(|folder| source.starts_with(folder));
+        let Some(own) = above.max_by_key(|folder| folder.as_os_str().len()) else { continue };
+        let Some(put) = fs::metadata(source).ok().and_then(|is| status_changed(&is)) else { continue };
+        for (_, line) in made.iter().filter(|(folder, line)| *folder == own && line["fresh"] == true) {
+            let file = line["filenames"][0].as_str().unwrap_or_default();
+            let compiled = fs::metadata(file).and_then(|is| is.modified());
+            if compiled.is_ok_and(|compiled| *modified <= compiled && compiled < put) {
+                outdated.extend(line["package_id"].as_str().map(str::to_owned));
+            }
+        }
+    }
+    outdated.sort();
+    outdated.dedup();
+    outdated
+}
+
+/// The folder of the package that a message of cargo is about.
+fn folder(message: &Value) -> Option<&Path> {
+    Path::new(message["manifest_path"].as_str()?).parent()
+}
+
+/// When a file was last written, moved or given other times, which nobody can set.
+fn status_changed(is: &fs::Metadata) -> Option<SystemTime> {
+    let since = Duration::new(u64::try_from(is.ctime()).ok()?, u32::try_from(is.ctime_nsec()).ok()?);
+    SystemTime::UNIX_EPOCH.checked_add(since)
 }
 
 /// Runs cargo without a network, and once more if it misses something of the registry.
