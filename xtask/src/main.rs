@@ -1,5 +1,6 @@
 //! The commands of a checkout: `cargo xtask COMMAND`.
 
+mod author_waits;
 mod bench;
 mod builtin;
 mod conformance;
@@ -46,6 +47,8 @@ enum Command {
     Bench(bench::Args),
     /// Measure what each shipped plugin takes for a message of the demo's recording, and print a table.
     PluginCosts(plugin_costs::Args),
+    /// Measure what an author waits for in each language: for a new plugin, and for what was saved to run.
+    AuthorWaits(author_waits::Args),
     /// Run the Autobahn test suite against the host, as a server and as a client.
     Conformance,
     /// Build the guests of the tests.
@@ -67,6 +70,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         Command::Test { arguments } => test::run_tests(&arguments),
         Command::Bench(args) => bench::run(&args),
         Command::PluginCosts(args) => plugin_costs::measure(&args),
+        Command::AuthorWaits(args) => author_waits::measure(&args),
         Command::Conformance => conformance::run(),
         Command::Guests(args) => guests::command(&args),
         Command::Plugins { out } => plugins::build(&out).map(drop),
