@@ -161,6 +161,8 @@ fn command(folder: &Path, arguments: &[&str], is_offline: bool) -> Command {
 fn add_target(tools: &Tools, progress: Progress<'_>) -> Result<(), BuildError> {
     let mut rustc = Command::new("rustc");
     let said = tools.run(rustc.args(["--print", "target-libdir", "--target", TARGET]))?.ok_or(MISSING)?;
+    // Such as that of rustup where no Rust is installed.
+    let said = said.tool("rustc")?;
     if Path::new(said.stdout.trim()).is_dir() {
         return Ok(());
     }
