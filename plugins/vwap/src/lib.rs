@@ -130,7 +130,7 @@ impl Plugin for Vwap {
             time: EventTime::compile(&config.time, description)
                 .map_err(|error| format!("`time`: {error}"))?,
             conditions: Conditions::compile(&config.rules, Match::All, description)?,
-            windows: Windows::try_new(&rules, Trades, description).map_err(named)?,
+            windows: Windows::try_new(&rules, Trades, description).map_err(|error| named(&error))?,
             meaning: format!(
                 "`price` {} and `quantity` {} for the `symbol` {}",
                 config.price, config.quantity, config.symbol
@@ -187,7 +187,7 @@ impl Plugin for Vwap {
 }
 
 /// What is wrong with windows, by the names that the keys of the configuration have here.
-fn named(error: Error) -> Error {
+fn named(error: &Error) -> Error {
     error.to_string().replace("`size`", "`window`").replace("`max_keys`", "`max_symbols`").into()
 }
 
