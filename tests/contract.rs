@@ -146,6 +146,8 @@ async fn describes_itself(plugin: Plugin) {
     let observing = start_with(&plugin, r#"{"observe":true}"#).await;
     assert_eq!(observing.description().reads, ["room".into()]);
     assert!(observing.description().times);
+    let guarding = start_with(&plugin, r#"{"guards":true}"#).await;
+    assert_eq!((description.guards, guarding.description().guards), (false, true));
 }
 
 async fn refuses_a_configuration(plugin: Plugin) {

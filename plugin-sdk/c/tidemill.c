@@ -418,7 +418,7 @@ struct tm_setup {
   buffer outputs, reads, writes, edits; // names as wire_list
   buffer fields, edit_is_json;
   buffer asked; // keys of the configuration
-  bool is_open, knows_all, only_json, without_payloads, times;
+  bool is_open, knows_all, only_json, guards, without_payloads, times;
   uint32_t tick_ms;
 };
 
@@ -495,6 +495,7 @@ tm_edit_json tm_ask_edit_json(tm_setup *setup, const char *pointer) {
 }
 
 void tm_only_json(tm_setup *setup) { setup->only_json = true; }
+void tm_guards(tm_setup *setup) { setup->guards = true; }
 void tm_without_payloads(tm_setup *setup) { setup->without_payloads = true; }
 void tm_times(tm_setup *setup) { setup->times = true; }
 void tm_tick_every_ms(tm_setup *setup, uint32_t ms) { setup->tick_ms = ms > 0 ? ms : 1; }
@@ -1161,6 +1162,8 @@ void *tm_transform_init(const tm_transform *plugin, tm_slice config, const tm_pa
   begin_setup(config, facts, count);
   plugin->init(&asked);
   end_setup();
+  static tm_pair guards;
+  guards = (tm_pair){TM("guards"), TM("true")};
   described.value = (wire_description){
       .outputs = whole(&asked.outputs),
       .reads = whole(&asked.reads),
@@ -1171,6 +1174,7 @@ void *tm_transform_init(const tm_transform *plugin, tm_slice config, const tm_pa
       .payloads = !asked.without_payloads,
       .times = asked.times,
       .tick_ms = asked.tick_ms,
+      .options = {&guards, asked.guards ? 1 : 0},
   };
   END_CALL(described);
   return &described;

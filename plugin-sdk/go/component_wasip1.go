@@ -23,6 +23,7 @@ var (
 		result  boundary.Result[boundary.Description]
 		strings [][]boundary.List
 		fields  []boundary.Field
+		options []boundary.Pair
 	}
 	processed boundary.Result[boundary.Outcome]
 	emitted   boundary.Result[optionEmissions]
@@ -181,6 +182,12 @@ func describe(to *boundary.Description) {
 	to.OnlyJSON, to.Payloads, to.Times = flag(asked.onlyJSON), flag(!asked.noPayloads), flag(asked.times)
 	to.Form = boundary.FormPacked
 	to.TickMS = asked.tickMS
+	described.options = nil
+	if asked.guards {
+		guards := boundary.Pair{Name: boundary.ListOfString("guards"), Value: boundary.ListOfString("true")}
+		described.options = append(described.options, guards)
+	}
+	to.Options = boundary.ListOf(described.options)
 }
 
 func stringList(strings []string) boundary.List {

@@ -20,6 +20,7 @@ type Setup struct {
 	outputs, reads, writes, edits []string
 	fields                        []field
 	onlyJSON, noPayloads, times   bool
+	guards                        bool
 	tickMS                        uint32
 }
 
@@ -97,6 +98,10 @@ func (s *Setup) Edit(pointer string) Edit { return Edit{place(&s.edits, pointer)
 
 // OnlyJSON has the host reject every message that is not JSON; the plugin never sees them.
 func (s *Setup) OnlyJSON() { s.onlyJSON = true }
+
+// Guards says that the plugin is there to keep something from going on, as one that redacts is: the host
+// warns where on_error = "pass" would let a message go on as it came.
+func (s *Setup) Guards() { s.guards = true }
 
 // WithoutPayloads says that fields and metadata are enough: payloads do not cross, and messages are
 // empty.

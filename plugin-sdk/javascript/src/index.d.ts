@@ -137,6 +137,8 @@ export interface Plugin<
   edits?: E;
   /** Whether the host rejects what is not JSON. */
   onlyJson?: boolean;
+  /** Whether the plugin is there to keep something from going on: the host warns of `on_error = "pass"`. */
+  guards?: boolean;
   /** Whether payloads cross; without, a message has its fields and metadata. As a rule they do. */
   payloads?: boolean;
   /** Whether messages have `receivedUs`. */

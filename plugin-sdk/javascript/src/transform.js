@@ -119,7 +119,7 @@ function shapeOf(plugin) {
       payloads: plugin.payloads ?? true,
       times: plugin.times ?? false,
       tickMs: tickEvery === 0 ? 0 : Math.min(Math.max(Math.round(tickEvery), 1), MOST_MS),
-      options: [],
+      options: plugin.guards ? [["guards", "true"]] : [],
     },
   };
 }

@@ -38,6 +38,8 @@ class Plugin:
     """Members of JSON messages that the plugin may change in what it forwards, as JSON pointers."""
     only_json: bool = False
     """Whether the host rejects what is not JSON."""
+    guards: bool = False
+    """Whether the plugin is there to keep something from going on: the host warns of `on_error = "pass"`."""
     payloads: bool = True
     """Whether payloads cross; without, a message has its fields and metadata."""
     times: bool = False
@@ -114,7 +116,7 @@ class _Shape:
             payloads=plugin.payloads,
             times=plugin.times,
             tick_ms=min(max(round(tick_ms), 1), _MOST_MS) if tick_ms else 0,
-            options=[],
+            options=[("guards", "true")] if plugin.guards else [],
         )
 
 

@@ -23,6 +23,7 @@ static void init(tm_setup *setup) {
   if (chosen) chosen->init(setup);
   if (contains(config, "\"blind\"")) tm_without_payloads(setup);
   if (contains(config, "\"json\"")) tm_only_json(setup);
+  if (contains(config, "\"guards\"")) tm_guards(setup);
   tm_tick_every_ms(setup, 50);
 }
 

@@ -30,6 +30,9 @@ func init() {
 		if has("json") {
 			setup.OnlyJSON()
 		}
+		if has("guards") {
+			setup.Guards()
+		}
 		setup.TickEvery(50 * time.Millisecond)
 		guest := &contract{commands: newCommands(setup, has("observe"))}
 		switch {

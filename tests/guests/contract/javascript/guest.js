@@ -21,6 +21,7 @@ export const transformer = transform({ config: anything }, (words) => {
     fields,
     edits,
     onlyJson: has("json"),
+    guards: has("guards"),
     payloads: !has("blind"),
     times: has("observe"),
     tickEvery: 50,

@@ -16,6 +16,7 @@ class Words:
     observe: bool = False
     blind: bool = False
     json: bool = False
+    guards: bool = False
     fields: bool = False
     filter: bool = False
     notional: bool = False
@@ -40,6 +41,7 @@ class Contract(Plugin):
         self.reads = ["room"] if config.observe else []
         self.times = config.observe
         self.only_json = config.json
+        self.guards = config.guards
         self.payloads = not config.blind
 
     def process_batch(self, batch: Batch, outcome: Outcome) -> None:

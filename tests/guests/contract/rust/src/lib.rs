@@ -35,6 +35,7 @@ struct Config {
     observe: bool,
     blind: bool,
     json: bool,
+    guards: bool,
     fields: bool,
     filter: bool,
     notional: bool,
@@ -55,6 +56,9 @@ impl Plugin for Contract {
         }
         if config.json {
             description.only_json();
+        }
+        if config.guards {
+            description.guards();
         }
         description.tick_every(Duration::from_millis(50));
         let commands = Commands::new(config.observe, description);
