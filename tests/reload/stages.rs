@@ -216,3 +216,33 @@ async fn messages_that_wait_for_a_plugin_that_fails_again_and_again_go_to_the_in
     assert_eq!(site.counted("tidemill_plugin_paused", &[]).await, 0);
     site.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_some_instances_have_done_and_others_have_not_goes_on_in_order_with_those_that_take_over() {
+    let (feed, mut collector) = (Feed::open().await, Collector::open().await);
+    let (from, to) = (feed.url(), collector.url());
+    let site = tally();
+    site.folder.install("hostile", &guest("hostile").expect("guests in Rust are built"));
+    let file = |memory: &str| {
+        let keys =
+            "plugin = \"hostile\", config = { behaviour = \"panic\" }, on_error = \"drop\", instances = 3";
+        relay("p", &from, &format!("{{ {keys}, limits = {{ memory = \"{memory}\" }} }}"), &to)
+    };
+    let site = site.run(&file("64MiB"));
+    let messages = 3_000;
+    // What takes no time is not shared out.
+    let text = |n: u32| format!("{n:4000}");
+    for n in 0..messages {
+        feed.text(if n % 10 == 7 { "poison".to_owned() } else { text(n) }).await;
+    }
+    // Each of these is told while messages at fault are looked for, and most of the others wait for that.
+    for memory in ["63MiB", "62MiB", "61MiB", "60MiB"] {
+        let told = site.change(&file(memory)).await;
+        assert_eq!(class(&told, "p"), "updated", "{told}");
+        assert!(told["pipelines"][0]["error"].is_null(), "{told}");
+    }
+    for n in (0..messages).filter(|n| n % 10 != 7) {
+        assert!(collector.text().await == text(n), "{n} is not the next");
+    }
+    site.stop().await;
+}

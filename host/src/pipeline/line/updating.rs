@@ -140,12 +140,14 @@ impl Line {
     ) -> Result<Result<CarriedStates, NotRenewed>, GraceOver> {
         let mut carried = CarriedStates::new();
         for update in updates {
-            let StageUpdate::Renewed { parts: (_, setup, instances), shares_out } = update else { continue };
+            let StageUpdate::Renewed { parts: (transform, setup, instances), shares_out } = update else {
+                continue;
+            };
             let Some(stage) = self.stages.iter_mut().find(|stage| *stage.name() == setup.transform) else {
                 continue;
             };
             let name = setup.transform.clone();
-            if *shares_out && stage.holds_results_back() {
+            if stage.holds_results_back() && !stage.is_shared_like(transform) {
                 let why =
                     "one of its instances is held up, and what others have done waits for it: try again";
                 return Ok(Err(NotRenewed { transform: name, why: why.to_owned() }));
@@ -199,19 +201,20 @@ impl Line {
                     // Those that were tried before are in front.
                     let tried = instances.len() - setup.part.of as usize;
                     retired.extend(instances.drain(..tried));
-                    let waiting = take(&name).map(|mut old| {
-                        let waiting = old.yield_messages();
+                    let old = take(&name);
+                    if let Some(old) = &old {
                         ended_probations.extend(old.is_on_probation().then(|| name.clone()));
                         if !old.is_of(&transform.plugin) {
                             metrics.forget_transform(&self.name, &name);
                         } else if old.instances() != instances.len() {
                             metrics.forget_instances(&self.name, &name);
                         }
-                        retired.extend(old.into_instances());
-                        waiting
-                    });
+                    }
                     let mut stage = new((transform, setup, instances));
-                    stage.take(&mut waiting.unwrap_or_default().into());
+                    if let Some(mut old) = old {
+                        stage.take_over(&mut old);
+                        retired.extend(old.into_instances());
+                    }
                     Some(stage)
                 }
             };

@@ -118,8 +118,32 @@ impl Stage {
         }
     }
 
+    /// Whether what waits here, and what is held back, goes to a stage of so many instances as it is: each to one.
+    pub(in crate::pipeline) fn is_shared_like(&self, transform: &config::Transform) -> bool {
+        matches!(self.sharing, Sharing::InOrder(_))
+            && transform.key.is_none()
+            && transform.instances == self.workers.len()
+    }
+
+    /// Takes over what waits for the stage in whose place this one comes, in the order of each key, or of all messages where
+    /// they have one order; and with as many instances what some of them gave that waits for others.
+    pub(in crate::pipeline) fn take_over(&mut self, before: &mut Self) {
+        let is_alike = self.workers.len() == before.workers.len();
+        match (&mut self.sharing, &mut before.sharing) {
+            (Sharing::InOrder(shares), Sharing::InOrder(old)) if is_alike => {
+                *shares = std::mem::take(old);
+                for (worker, old) in self.workers.iter_mut().zip(&mut before.workers) {
+                    worker.inbox = old.yield_messages();
+                    worker.given = std::mem::take(&mut old.given);
+                }
+                self.sharing.rename(&mut self.workers, &before.version.outputs, &self.version.outputs);
+            }
+            _ => self.take(&mut before.yield_messages().into()),
+        }
+    }
+
     /// Gives away all that waits here, in the order of each key, or of all messages where they have one order.
-    pub(in crate::pipeline) fn yield_messages(&mut self) -> VecDeque<Message> {
+    fn yield_messages(&mut self) -> VecDeque<Message> {
         let mut inboxes: Vec<VecDeque<Message>> =
             self.workers.iter_mut().map(|worker| worker.yield_messages()).collect();
         match &mut self.sharing {
