@@ -5,14 +5,16 @@
 //! those that were seen longest ago are forgotten, which `tidemill_guest_keys_forgotten_total` counts. What is not
 //! JSON is rejected.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use std::fmt::Write as _;
 use std::num::NonZeroUsize;
 use std::time::Duration;
 use tidemill_plugin::event_time::MessageTime;
 use tidemill_plugin::keyed::Keyed;
-use tidemill_plugin::{Description, Json, Message, Out, Part, Plugin, Result, binary, duration, export};
+use tidemill_plugin::{
+    Description, Error, Json, Message, Out, Part, Plugin, Result, binary, duration, export,
+};
 
 export!(Dedupe);
 
@@ -20,8 +22,8 @@ export!(Dedupe);
 const MAX_KEYS: NonZeroUsize = NonZeroUsize::new(100_000).unwrap();
 /// Longer keys, in bytes, are remembered as their digest, which is as long in hexadecimal digits.
 const MAX_KEY_BYTES: usize = 64;
-/// The form of snapshots.
-const FORM: u8 = 1;
+/// The form of snapshots. The one before did not say what its keys and times were.
+const FORM: u8 = 2;
 /// The time of a key that was forwarded while times did not matter.
 const SOME_TIME: i64 = i64::MIN;
 
@@ -47,8 +49,17 @@ struct Dedupe {
     within: Option<Within>,
     /// When each key was forwarded last, in microseconds since the Unix epoch; none before it is.
     forwarded_us: Keyed<Option<i64>>,
+    meaning: Meaning,
     /// The key of the message in hand.
     key: String,
+}
+
+/// How keys and their times are to be read, in the words of the configuration.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Meaning {
+    by: String,
+    /// None where times do not matter.
+    time: Option<String>,
 }
 
 /// For how long a key is remembered.
@@ -65,6 +76,10 @@ impl Plugin for Dedupe {
         if !config.by.is_empty() {
             description.without_payloads();
         }
+        let time =
+            config.time.as_ref().map_or_else(|| "no `time`".to_owned(), |time| format!("`time` = {time:?}"));
+        let meaning =
+            Meaning { by: format!("`by` = {:?}", config.by), time: config.within.is_some().then_some(time) };
         let pointers = config.by.iter().enumerate();
         let by = pointers
             .map(|(nth, pointer)| description.json(pointer).map_err(|error| format!("`by[{nth}]`: {error}")));
@@ -79,7 +94,8 @@ impl Plugin for Dedupe {
                 time: MessageTime::compile(config.time.as_deref(), description)?,
             }),
         };
-        Ok(Self { by, within, forwarded_us: Keyed::new(config.max_keys.get()), key: String::new() })
+        let forwarded_us = Keyed::new(config.max_keys.get());
+        Ok(Self { by, within, forwarded_us, meaning, key: String::new() })
     }
 
     fn process(&mut self, message: Message<'_>, out: &mut Out<'_>) -> Result {
@@ -111,14 +127,49 @@ impl Plugin for Dedupe {
     }
 
     fn snapshot(&self) -> Result<Option<Vec<u8>>> {
-        binary::encode(FORM, &self.forwarded_us).map(Some)
+        binary::encode(FORM, &(&self.meaning, &self.forwarded_us)).map(Some)
     }
 
     /// Each instance remembers what all have forwarded: whatever messages are shared out by, its own are among it.
     fn restore_part(&mut self, snapshots: &[Vec<u8>], _: Part) -> Result {
-        self.forwarded_us.restore(binary::decode_all(FORM, snapshots)?, Part { number: 0, of: 1 });
+        let before: Vec<(Meaning, Keyed<Option<i64>>)> = binary::decode_all(FORM, snapshots)?;
+        for (meaning, _) in &before {
+            self.meaning.check(meaning)?;
+        }
+        let before = before.into_iter().map(|(_, forwarded_us)| forwarded_us);
+        self.forwarded_us.restore(before, Part { number: 0, of: 1 });
+        if self.within.is_none() {
+            // A later configuration may have times of another clock.
+            self.forwarded_us.for_each_while(|_, forwarded_us| {
+                *forwarded_us = Some(SOME_TIME);
+                Ok(true)
+            })?;
+        }
         Ok(())
     }
+}
+
+impl Meaning {
+    /// # Errors
+    /// The state has other keys, or times of another clock; the text says what has changed.
+    fn check(&self, state: &Self) -> Result {
+        if state.by != self.by {
+            return Err(changed(&state.by, &self.by));
+        }
+        match (&state.time, &self.time) {
+            (Some(state), Some(own)) if state != own => Err(changed(state, own)),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// What the state has and what the configuration says now.
+fn changed(state: &str, configuration: &str) -> Error {
+    format!(
+        "the state has {state}, and the configuration says {configuration}; a transform of another `name` begins \
+         without state"
+    )
+    .into()
 }
 
 impl Dedupe {
@@ -250,6 +301,53 @@ mod tests {
             plugin.process([at("1", 9000), at("2", 9000), at("3", 9000), at("4", 9000)]).texts(),
             ["4"]
         );
+    }
+
+    #[test]
+    fn state_of_other_keys_or_of_another_clock_is_refused_and_says_what_has_changed() {
+        let restored = |before: &str, now: &str| {
+            let mut old = dedupe(before);
+            let _ = old.process([r#"{"a":1,"T":1000}"#]);
+            dedupe(now).restore(&old.snapshot().unwrap().unwrap())
+        };
+        let [payload, a, b] = ["{}", r#"{"by":["/a"]}"#, r#"{"by":["/b"]}"#];
+        let [receipt, event, other_event] =
+            [r#"{"within":"1h"}"#, r#"{"within":"1h","time":"/T"}"#, r#"{"within":"1h","time":"/a"}"#];
+        for (before, now, state, configuration) in [
+            (a, b, r#"`by` = ["/a"]"#, r#"`by` = ["/b"]"#),
+            (payload, a, "`by` = []", r#"`by` = ["/a"]"#),
+            (receipt, event, "no `time`", r#"`time` = "/T""#),
+            (event, receipt, r#"`time` = "/T""#, "no `time`"),
+            (event, other_event, r#"`time` = "/T""#, r#"`time` = "/a""#),
+        ] {
+            let expected = format!(
+                "the state has {state}, and the configuration says {configuration}; a transform of another `name` \
+                 begins without state"
+            );
+            assert_eq!(restored(before, now), Err(expected));
+        }
+        for (before, now) in [(payload, event), (event, payload), (event, r#"{"within":"1s","time":"/T"}"#)] {
+            assert_eq!(restored(before, now), Ok(()));
+        }
+        assert_eq!(
+            dedupe(payload).restore(&[1, 0]),
+            Err("the state is of form 1, and form 2 is known".to_owned())
+        );
+    }
+
+    #[test]
+    fn times_of_one_clock_do_not_count_by_another_after_a_while_without_any() {
+        let at = |time_ms: u64| Input::from(r#"{"a":1,"T":1000}"#).received_us(time_ms * 1000);
+        let mut plugin = dedupe(r#"{"within":"1s"}"#);
+        let _ = plugin.process([at(1_000_000)]);
+        for config in ["{}", r#"{"within":"1s","time":"/T"}"#] {
+            let snapshot = plugin.snapshot().unwrap().unwrap();
+            plugin = dedupe(config);
+            plugin.restore(&snapshot).unwrap();
+        }
+        let later = r#"{"a":1,"T":2000}"#;
+        assert!(plugin.process([r#"{"a":1,"T":1000}"#]).is_empty());
+        assert!(!plugin.process([later]).is_empty());
     }
 
     #[test]

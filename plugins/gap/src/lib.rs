@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 use tidemill_plugin::keyed::{Key, Keyed};
 use tidemill_plugin::{
-    Description, Edit, Json, Message, Out, Output, Part, Plugin, Read, Result, Write, binary, export, hash,
-    metrics,
+    Description, Edit, Error, Json, Message, Out, Output, Part, Plugin, Read, Result, Write, binary, export,
+    hash, metrics,
 };
 
 export!(Gap);
@@ -25,8 +25,8 @@ const MAX_KEYS: usize = 100_000;
 const CLOSE_CODE: u16 = 4000;
 /// Connections that are remembered to be closing: their messages still come for a moment.
 const MOST_CLOSING: usize = 1024;
-/// The form of snapshots.
-const FORM: u8 = 1;
+/// The form of snapshots. The one before did not say whose numbers it had.
+const FORM: u8 = 2;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -65,6 +65,12 @@ impl Default for Config {
 }
 
 impl Config {
+    /// What is numbered, and by what, in the words of the configuration.
+    fn meaning(&self) -> String {
+        let key = self.key.as_ref().map_or_else(|| "no `key`".to_owned(), |key| format!("`key` = {key:?}"));
+        format!("`sequence` = {:?} and {key}", self.sequence)
+    }
+
     /// # Errors
     /// Two keys name one field, of which one reading or writing would be none; the text names both.
     fn refuse_one_field_for_two(&self) -> Result {
@@ -103,6 +109,8 @@ struct Gap {
     connection: Read,
     reconnect: Option<Reconnect>,
     last: Keyed<Last>,
+    /// How what is known is to be read.
+    meaning: String,
 }
 
 /// How far the numbers of a key are.
@@ -146,6 +154,7 @@ impl Plugin for Gap {
             return Err("`mark`: \"\" is the whole message, and a member is meant, like \"/missing\"".into());
         }
         config.refuse_one_field_for_two()?;
+        let meaning = config.meaning();
         let mark =
             config.mark.map(|pointer| description.edit(&pointer).map_err(|error| format!("`mark`: {error}")));
         Ok(Self {
@@ -161,6 +170,7 @@ impl Plugin for Gap {
                 closing: VecDeque::new(),
             }),
             last: Keyed::new(config.max_keys),
+            meaning,
         })
     }
 
@@ -203,15 +213,26 @@ impl Plugin for Gap {
     }
 
     fn snapshot(&self) -> Result<Option<Vec<u8>>> {
-        binary::encode(FORM, &self.last).map(Some)
+        binary::encode(FORM, &(&self.meaning, &self.last)).map(Some)
     }
 
     fn restore_part(&mut self, snapshots: &[Vec<u8>], part: Part) -> Result {
-        let before: Result<Vec<Keyed<Last>>> =
-            snapshots.iter().map(|each| binary::decode(FORM, each)).collect();
-        self.last.restore(before?, part);
+        let before: Vec<(String, Keyed<Last>)> = binary::decode_all(FORM, snapshots)?;
+        if let Some((meaning, _)) = before.iter().find(|(meaning, _)| *meaning != self.meaning) {
+            return Err(changed(meaning, &self.meaning));
+        }
+        self.last.restore(before.into_iter().map(|(_, last)| last), part);
         Ok(())
     }
+}
+
+/// What the state has and what the configuration says now.
+fn changed(state: &str, configuration: &str) -> Error {
+    format!(
+        "the state has {state}, and the configuration says {configuration}; a transform of another `name` begins \
+         without state"
+    )
+    .into()
 }
 
 impl Gap {

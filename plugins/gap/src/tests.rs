@@ -170,6 +170,30 @@ fn numbers_are_carried_over_a_swap_and_shared_out() {
 }
 
 #[test]
+fn state_of_another_feed_is_refused_and_says_what_has_changed() {
+    let mut old = gap("{}");
+    let _ = numbers(&mut old, "a", [1000]);
+    let snapshot = old.snapshot().unwrap().unwrap();
+    for (now, configuration) in [
+        (r#"{"sequence":"/seq"}"#, r#"`sequence` = "/seq" and no `key`"#),
+        (r#"{"key":"/s"}"#, r#"`sequence` = "/u" and `key` = "/s""#),
+        (
+            r#"{"key":"metadata:__meta_connection"}"#,
+            r#"`sequence` = "/u" and `key` = "metadata:__meta_connection""#,
+        ),
+    ] {
+        let expected = format!(
+            "the state has `sequence` = \"/u\" and no `key`, and the configuration says {configuration}; a transform of \
+             another `name` begins without state"
+        );
+        assert_eq!(gap(now).restore(&snapshot), Err(expected));
+    }
+    let more = r#"{"first":"/U","mark":"/missing","old":"drop","reconnect":true,"max_keys":7}"#;
+    assert_eq!(gap(more).restore(&snapshot), Ok(()));
+    assert_eq!(gap("{}").restore(&[1, 0]), Err("the state is of form 1, and form 2 is known".to_owned()));
+}
+
+#[test]
 fn a_configuration_that_cannot_be_meant_is_refused() {
     for (config, error) in [
         (

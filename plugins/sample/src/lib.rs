@@ -6,7 +6,7 @@
 use serde::Deserialize;
 use std::num::{NonZeroU64, NonZeroUsize};
 use tidemill_plugin::keyed::{Key, Keyed};
-use tidemill_plugin::{Description, Message, Out, Part, Plugin, Result, binary, export, random};
+use tidemill_plugin::{Description, Error, Message, Out, Part, Plugin, Result, binary, export, random};
 
 export!(Sample);
 
@@ -14,8 +14,8 @@ export!(Sample);
 const EVERY: NonZeroU64 = NonZeroU64::new(10).unwrap();
 /// Keys that are counted, if nothing is said.
 const MAX_KEYS: NonZeroUsize = NonZeroUsize::new(100_000).unwrap();
-/// The form of snapshots.
-const FORM: u8 = 1;
+/// The form of snapshots. The one before did not say what its keys were.
+const FORM: u8 = 2;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -33,7 +33,13 @@ fn max_keys() -> NonZeroUsize {
 
 enum Sample {
     /// Of so many messages of a key the first; how many there were since.
-    Every { every: u64, key: Key, counts: Keyed<u64> },
+    Every {
+        every: u64,
+        key: Key,
+        counts: Keyed<u64>,
+        /// What the counts are of, in the words of the configuration.
+        meaning: String,
+    },
     /// Each with this probability.
     Share(f64),
 }
@@ -45,7 +51,9 @@ impl Plugin for Sample {
         description.only_json();
         description.without_payloads();
         let Some(share) = config.share else {
+            let key = config.key.as_ref();
             return Ok(Self::Every {
+                meaning: key.map_or_else(|| "no `key`".to_owned(), |key| format!("`key` = {key:?}")),
                 every: config.every.unwrap_or(EVERY).get(),
                 key: Key::compile("`key`", config.key, description)?,
                 counts: Keyed::new(config.max_keys.get()),
@@ -72,7 +80,7 @@ impl Plugin for Sample {
 
     fn process(&mut self, message: Message<'_>, out: &mut Out<'_>) -> Result {
         let goes_on = match self {
-            Self::Every { every, key, counts } => {
+            Self::Every { every, key, counts, .. } => {
                 // A message without it has the key "", as for the `key` of a transform.
                 let key = key.of(message)?.unwrap_or_default();
                 let count = counts.get_or_insert_with(&key, || 0);
@@ -92,18 +100,29 @@ impl Plugin for Sample {
 
     fn snapshot(&self) -> Result<Option<Vec<u8>>> {
         match self {
-            Self::Every { counts, .. } => binary::encode(FORM, counts).map(Some),
+            Self::Every { counts, meaning, .. } => binary::encode(FORM, &(meaning, counts)).map(Some),
             Self::Share(_) => Ok(None),
         }
     }
 
     fn restore_part(&mut self, snapshots: &[Vec<u8>], part: Part) -> Result {
-        match self {
-            Self::Every { counts, .. } => counts.restore(binary::decode_all(FORM, snapshots)?, part),
-            Self::Share(_) => {}
+        let Self::Every { counts, meaning, .. } = self else { return Ok(()) };
+        let before: Vec<(String, Keyed<u64>)> = binary::decode_all(FORM, snapshots)?;
+        if let Some((other, _)) = before.iter().find(|(other, _)| other != meaning) {
+            return Err(changed(other, meaning));
         }
+        counts.restore(before.into_iter().map(|(_, counts)| counts), part);
         Ok(())
     }
+}
+
+/// What the state has and what the configuration says now.
+fn changed(state: &str, configuration: &str) -> Error {
+    format!(
+        "the state has {state}, and the configuration says {configuration}; a transform of another `name` begins \
+         without state"
+    )
+    .into()
 }
 
 #[cfg(test)]
@@ -168,6 +187,32 @@ mod tests {
         let mut smaller = sample(r#"{"every":2,"key":"/s"}"#);
         smaller.restore(&snapshot).unwrap();
         assert_eq!(smaller.process(vec![r#"{"s":1}"#; 2]).sent[0].origin, Some(1));
+    }
+
+    #[test]
+    fn counts_of_other_keys_are_refused_and_say_what_has_changed() {
+        let [plain, keyed, other] = ["{}", r#"{"key":"/s"}"#, r#"{"key":"metadata:room"}"#];
+        let restored = |before: &str, now: &str| {
+            let mut old = sample(before);
+            let _ = old.process([r#"{"s":1}"#]);
+            sample(now).restore(&old.snapshot().unwrap().unwrap())
+        };
+        for (before, now, state, configuration) in [
+            (plain, keyed, "no `key`", r#"`key` = "/s""#),
+            (keyed, plain, r#"`key` = "/s""#, "no `key`"),
+            (keyed, other, r#"`key` = "/s""#, r#"`key` = "metadata:room""#),
+        ] {
+            let expected = format!(
+                "the state has {state}, and the configuration says {configuration}; a transform of another `name` \
+                 begins without state"
+            );
+            assert_eq!(restored(before, now), Err(expected));
+        }
+        assert_eq!(restored(keyed, r#"{"share":0.5}"#), Ok(()));
+        assert_eq!(
+            sample(plain).restore(&[1, 0]),
+            Err("the state is of form 1, and form 2 is known".to_owned())
+        );
     }
 
     #[test]

@@ -17,7 +17,7 @@ use std::time::Duration;
 use tidemill_plugin::event_time::MessageTime;
 use tidemill_plugin::keyed::{Key, Keyed};
 use tidemill_plugin::{
-    Description, Emissions, Message, Out, Part, Plugin, Result, binary, duration, export, metrics,
+    Description, Emissions, Error, Message, Out, Part, Plugin, Result, binary, duration, export, metrics,
 };
 use waiting::{Held, Waiting};
 
@@ -27,8 +27,8 @@ export!(Throttle);
 const MAX_KEYS: usize = 100_000;
 /// Most messages in a stretch over all keys, of which the times are remembered: twice as many of 8 bytes each.
 const MAX_TIMES: usize = 500_000;
-/// The form of snapshots.
-const FORM: u8 = 2;
+/// The form of snapshots. The one before did not say what its keys and times were.
+const FORM: u8 = 3;
 /// The counter of messages for which there was no room to wait.
 const WAITING_DROPPED: &str = "waiting_dropped";
 
@@ -75,6 +75,8 @@ struct Throttle {
     waiting: Waiting,
     /// None before the first message.
     clock: Option<Clock>,
+    /// How keys and times are to be read, in the words of the configuration.
+    meaning: String,
 }
 
 /// The time that it is by the times of messages: that of the newest, and what has gone by since it was received.
@@ -86,6 +88,7 @@ struct Clock {
 
 #[derive(Serialize)]
 struct Snapshot<'a> {
+    meaning: &'a str,
     sent: &'a Keyed<Sent>,
     waiting: &'a Waiting,
     clock: Option<Clock>,
@@ -93,6 +96,7 @@ struct Snapshot<'a> {
 
 #[derive(Deserialize)]
 struct OldSnapshot {
+    meaning: String,
     sent: Keyed<Sent>,
     waiting: Waiting,
     clock: Option<Clock>,
@@ -132,7 +136,10 @@ impl Plugin for Throttle {
                 description.tick_every(tick(config.per));
             }
         }
+        let meaning = [("key", &config.key), ("time", &config.time)]
+            .map(|(name, value)| setting(name, value.as_deref()));
         Ok(Self {
+            meaning: meaning.join(" and "),
             rate: Rate { max, per_us },
             key: Key::compile("`key`", config.key, description)?,
             time: MessageTime::compile(config.time.as_deref(), description)?,
@@ -198,18 +205,35 @@ impl Plugin for Throttle {
     }
 
     fn snapshot(&self) -> Result<Option<Vec<u8>>> {
-        let Self { sent, waiting, clock, .. } = self;
-        binary::encode(FORM, &Snapshot { sent, waiting, clock: *clock }).map(Some)
+        let Self { meaning, sent, waiting, clock, .. } = self;
+        binary::encode(FORM, &Snapshot { meaning, sent, waiting, clock: *clock }).map(Some)
     }
 
     fn restore_part(&mut self, snapshots: &[Vec<u8>], part: Part) -> Result {
-        for OldSnapshot { sent, waiting, clock } in binary::decode_all(FORM, snapshots)? {
+        for OldSnapshot { meaning, sent, waiting, clock } in binary::decode_all(FORM, snapshots)? {
+            if meaning != self.meaning {
+                return Err(changed(&meaning, &self.meaning));
+            }
             self.sent.restore([sent], part);
             self.waiting.take_over(waiting, part);
             self.clock = self.clock.max(clock);
         }
         Ok(())
     }
+}
+
+/// A key of the configuration with what it is set to.
+fn setting(name: &str, value: Option<&str>) -> String {
+    value.map_or_else(|| format!("no `{name}`"), |value| format!("`{name}` = {value:?}"))
+}
+
+/// What the state has and what the configuration says now.
+fn changed(state: &str, configuration: &str) -> Error {
+    format!(
+        "the state has {state}, and the configuration says {configuration}; a transform of another `name` begins \
+         without state"
+    )
+    .into()
 }
 
 /// How often to look for what may be sent: so that it is late by a fiftieth of the stretch, within bounds that keep

@@ -159,6 +159,35 @@ fn a_snapshot_carries_what_was_sent_and_what_waits() {
 }
 
 #[test]
+fn state_of_other_keys_or_of_another_clock_is_refused_and_says_what_has_changed() {
+    let [plain, keyed, timed, other_timed] =
+        ["{}", r#"{"key":"/s"}"#, r#"{"time":"/T"}"#, r#"{"time":"/E"}"#];
+    let restored = |before: &str, now: &str| {
+        let mut old = throttle(before);
+        let _ = old.process([r#"{"s":"a","T":1000,"E":1}"#]);
+        throttle(now).restore(&old.snapshot().unwrap().unwrap())
+    };
+    for (before, now, state, configuration) in [
+        (plain, keyed, "no `key` and no `time`", r#"`key` = "/s" and no `time`"#),
+        (plain, timed, "no `key` and no `time`", r#"no `key` and `time` = "/T""#),
+        (timed, plain, r#"no `key` and `time` = "/T""#, "no `key` and no `time`"),
+        (timed, other_timed, r#"no `key` and `time` = "/T""#, r#"no `key` and `time` = "/E""#),
+    ] {
+        let expected = format!(
+            "the state has {state}, and the configuration says {configuration}; a transform of another `name` begins \
+             without state"
+        );
+        assert_eq!(restored(before, now), Err(expected));
+    }
+    let other_rate = r#"{"key":"/s","max":3,"per":"1m","when_over":"latest","max_keys":7}"#;
+    assert_eq!(restored(keyed, other_rate), Ok(()));
+    assert_eq!(
+        throttle(plain).restore(&[2, 0]),
+        Err("the state is of form 2, and form 3 is known".to_owned())
+    );
+}
+
+#[test]
 fn a_message_that_waits_outlives_its_key() {
     let mut plugin = throttle(r#"{"max":1,"per":"1s","key":"/s","when_over":"latest","max_keys":1}"#);
     let sent = plugin.process([quote("BTC", 1, 5000), quote("BTC", 2, 5100), quote("ETH", 1, 5200)]);
