@@ -134,13 +134,23 @@ impl<'de> Deserializer<'de> for Given {
         }
     }
 
+    /// Not out of a list, by the places of its fields.
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        _: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Wrong> {
+        if self.0.is_array() { Err(Wrong::list_for_table()) } else { self.deserialize_any(visitor) }
+    }
+
     whole_numbers! {
         deserialize_i8 deserialize_i16 deserialize_i32 deserialize_i64
         deserialize_u8 deserialize_u16 deserialize_u32 deserialize_u64
     }
 
     forward_to_deserialize_any! {
-        bool i128 u128 f32 f64 char str string bytes byte_buf unit unit_struct seq tuple tuple_struct map struct
+        bool i128 u128 f32 f64 char str string bytes byte_buf unit unit_struct seq tuple tuple_struct map
         identifier ignored_any
     }
 }
@@ -286,10 +296,10 @@ impl<'de> VariantAccess<'de> for Belonging {
 
     fn struct_variant<V: Visitor<'de>>(
         self,
-        _: &'static [&'static str],
+        fields: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Wrong> {
-        self.read(|value| value.deserialize_any(visitor))
+        self.read(|value| value.deserialize_struct("", fields, visitor))
     }
 }
 

@@ -78,6 +78,10 @@ enum Either {
 fn what_is_wrong_is_said_with_the_key_and_what_it_must_be() {
     for (config, error) in [
         ("7", "the configuration must be a table, got 7"),
+        (r#"[["/a"]]"#, "the configuration must be a table, got a list"),
+        ("[]", "the configuration must be a table, got a list"),
+        (r#"{"names":{"x":["/x",1]}}"#, "`names.x` must be a table, got a list"),
+        (r#"{"shape":{"square":[1]}}"#, "`shape.square` must be a table, got a list"),
         ("{", "the configuration is no JSON: EOF while parsing an object at line 1 column 1"),
         (r#"{"fields":"/a"}"#, "`fields` must be a list, got a string"),
         (r#"{"fields":{"a":1}}"#, "`fields` must be a list, got a table"),
@@ -135,6 +139,10 @@ fn what_is_wrong_is_said_with_the_key_and_what_it_must_be() {
         let refused = read::<Config>(config).err();
         assert_eq!(refused.as_deref(), Some(error), "{config}");
     }
+    assert_eq!(
+        read::<crate::NoConfig>("[]").err().as_deref(),
+        Some("the configuration must be a table, got a list")
+    );
     assert_eq!(
         read::<crate::NoConfig>(r#"{"a":1}"#).err().as_deref(),
         Some("unknown key `a`: there is nothing to configure here")

@@ -82,6 +82,11 @@ impl Wrong {
         Self::must_be(&one_of(variants), &kind(value))
     }
 
+    /// A list stands where a table is meant.
+    pub(super) fn list_for_table() -> Self {
+        Self::must_be("a table", "a list")
+    }
+
     fn must_be(expected: &str, got: &str) -> Self {
         Self::said(format!("must be {expected}, got {got}"))
     }
