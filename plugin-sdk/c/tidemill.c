@@ -456,10 +456,10 @@ tm_output tm_ask_output(tm_setup *setup, const char *name) {
   return (tm_output){(uint16_t)(place_of(&setup->outputs, name) + 1)};
 }
 tm_read tm_ask_read(tm_setup *setup, const char *key) {
-  return (tm_read){is_asking(setup) ? place_of(&setup->reads, key) : 0};
+  return (tm_read){is_asking(setup) ? place_of(&setup->reads, key) + 1 : 0};
 }
 tm_write tm_ask_write(tm_setup *setup, const char *key) {
-  return (tm_write){is_asking(setup) ? place_of(&setup->writes, key) : 0};
+  return (tm_write){is_asking(setup) ? place_of(&setup->writes, key) + 1 : 0};
 }
 
 static uint32_t ask_field(tm_setup *setup, const char *pointer, uint8_t kind) {
@@ -467,10 +467,10 @@ static uint32_t ask_field(tm_setup *setup, const char *pointer, uint8_t kind) {
   check_pointer(pointer);
   for (uint32_t i = 0; i < setup->fields.len; i++) {
     wire_field *known = &AT(setup->fields, wire_field, i);
-    if (known->kind == kind && tm_equal(sliced(known->pointer), tm_str(pointer))) return i;
+    if (known->kind == kind && tm_equal(sliced(known->pointer), tm_str(pointer))) return i + 1;
   }
   PUSH(&setup->fields, wire_field, ((wire_field){listed(kept(tm_str(pointer))), kind}));
-  return (uint32_t)setup->fields.len - 1;
+  return (uint32_t)setup->fields.len;
 }
 tm_number tm_ask_number(tm_setup *setup, const char *pointer) {
   return (tm_number){ask_field(setup, pointer, KIND_NUMBER)};
@@ -485,7 +485,7 @@ static uint32_t ask_edit(tm_setup *setup, const char *pointer, bool is_json) {
   if (place == setup->edit_is_json.len) PUSH(&setup->edit_is_json, bool, is_json);
   if (AT(setup->edit_is_json, bool, place) != is_json)
     FAIL(TM("the edit "), tm_str(pointer), TM(" is asked for as a number and as JSON"));
-  return place;
+  return place + 1;
 }
 tm_edit_number tm_ask_edit_number(tm_setup *setup, const char *pointer) {
   return (tm_edit_number){ask_edit(setup, pointer, false)};
@@ -681,13 +681,16 @@ static bool is_asked(bool is, tm_slice what, tm_slice function) {
   return is;
 }
 
-static bool is_field(uint32_t place, bool is_number) {
-  bool is = place < asked.fields.len && (AT(asked.fields, wire_field, place).kind == KIND_NUMBER) == is_number;
+// A handle that nothing has set is 0, and stands for no place.
+static bool is_place(uint32_t handle, const buffer *of) { return handle > 0 && handle <= of->len; }
+
+static bool is_field(uint32_t field, bool is_number) {
+  bool is = is_place(field, &asked.fields) && (AT(asked.fields, wire_field, field - 1).kind == KIND_NUMBER) == is_number;
   return is_asked(is, TM("a field"), is_number ? TM("tm_ask_number") : TM("tm_ask_text or tm_ask_json"));
 }
 
-static bool is_edit(uint32_t place, bool is_json) {
-  bool is = place < asked.edits.len && AT(asked.edit_is_json, bool, place) == is_json;
+static bool is_edit(uint32_t edit, bool is_json) {
+  bool is = is_place(edit, &asked.edits) && AT(asked.edit_is_json, bool, edit - 1) == is_json;
   return is_asked(is, TM("an edit"), is_json ? TM("tm_ask_edit_json") : TM("tm_ask_edit_number"));
 }
 
@@ -696,7 +699,7 @@ static bool is_output(tm_output output) {
 }
 
 static bool is_write(tm_write key) {
-  return is_asked(key.place < asked.writes.len, TM("a metadata key"), TM("tm_ask_write"));
+  return is_asked(is_place(key.place, &asked.writes), TM("a metadata key"), TM("tm_ask_write"));
 }
 
 uint32_t tm_count(const tm_batch *batch) { return batch->count; }
@@ -715,7 +718,7 @@ uint64_t tm_received_us(tm_message message) {
 }
 
 const double *tm_numbers(const tm_batch *batch, tm_number field) {
-  if (is_field(field.place, true)) return batch->fields[field.place].field.numbers.at;
+  if (is_field(field.place, true)) return batch->fields[field.place - 1].field.numbers.at;
   double *none = arena_take(batch->count * sizeof *none, sizeof *none);
   for (uint32_t i = 0; i < batch->count; i++) none[i] = __builtin_nan("");
   return none;
@@ -728,16 +731,16 @@ double tm_get_number(tm_message message, tm_number field) {
 
 tm_slice tm_get_text(tm_message message, tm_text field) {
   if (!is_message(message) || !is_field(field.place, false)) return (tm_slice){0};
-  const wire_packed *texts = &message.batch->fields[field.place].field.packed;
+  const wire_packed *texts = &message.batch->fields[field.place - 1].field.packed;
   if (texts->marks.is_some && ((uint8_t *)texts->marks.list.at)[message.index]) return (tm_slice){0};
   tm_slice text = piece(texts->data.at, texts->ends.at, message.index);
   return (tm_slice){text.at ? text.at : NOTHING, text.len};
 }
 
 tm_slice tm_metadata(tm_message message, tm_read key) {
-  bool is = is_message(message) && is_asked(key.place < asked.reads.len, TM("a metadata key"), TM("tm_ask_read"));
+  bool is = is_message(message) && is_asked(is_place(key.place, &asked.reads), TM("a metadata key"), TM("tm_ask_read"));
   if (!is) return TM("");
-  const wire_column *column = &message.batch->metadata[key.place];
+  const wire_column *column = &message.batch->metadata[key.place - 1];
   if (column->tag == COLUMN_SAME) return sliced(column->same);
   return piece(column->packed.data.at, column->packed.ends.at, message.index);
 }
@@ -858,20 +861,20 @@ void tm_forward_all(tm_out *out, const tm_batch *batch) {
 
 void tm_set_number(tm_out *out, tm_message message, tm_edit_number edit, double number) {
   if (!decides(out, message) || !is_edit(edit.place, false)) return;
-  values *of = &AT(out->edits, values, edit.place);
+  values *of = &AT(out->edits, values, edit.place - 1);
   keep(of, message.index, false);
   PUSH(&of->indices, uint32_t, message.index);
   PUSH(&of->data, double, number);
 }
 
 void tm_set_json(tm_out *out, tm_message message, tm_edit_json edit, tm_slice json) {
-  if (decides(out, message) && is_edit(edit.place, true)) give(&AT(out->edits, values, edit.place), message.index, json);
+  if (decides(out, message) && is_edit(edit.place, true)) give(&AT(out->edits, values, edit.place - 1), message.index, json);
 }
 
 void tm_remove(tm_out *out, tm_message message, tm_edit_json edit) { tm_set_json(out, message, edit, TM("")); }
 
 void tm_set_metadata(tm_out *out, tm_message message, tm_write key, tm_slice value) {
-  if (decides(out, message) && is_write(key)) give(&AT(out->metadata, values, key.place), message.index, value);
+  if (decides(out, message) && is_write(key)) give(&AT(out->metadata, values, key.place - 1), message.index, value);
 }
 
 // A time as it crosses; one below 0 is 0.
@@ -940,7 +943,7 @@ void tm_emit_binary(tm_emission *emission, bool binary) {
 void tm_emit_metadata(tm_emission *emission, tm_write key, tm_slice value) {
   if (!is_emission(emission) || !is_write(key)) return;
   tm_out *out = emission->out;
-  give(&AT(out->emission_metadata, values, key.place), (uint32_t)out->ends.len - 1, value);
+  give(&AT(out->emission_metadata, values, key.place - 1), (uint32_t)out->ends.len - 1, value);
 }
 
 void tm_append(tm_emission *emission, tm_slice piece) {

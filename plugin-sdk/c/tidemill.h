@@ -28,7 +28,8 @@ bool tm_equal(tm_slice a, tm_slice b);
 // counts.
 void tm_fail(tm_slice why);
 
-// ---- What a plugin asks for, in `init`. Each request gives the handle with which it is used.
+// ---- What a plugin asks for, in `init`. Each request gives the handle with which it is used; one that nothing has set is
+// a fault where it is used.
 
 typedef struct tm_setup tm_setup;
 typedef struct { uint16_t number; } tm_output;     // {0} is the output "default"

@@ -319,8 +319,8 @@ static const char *described_with(const char *config, void (*how)(tm_setup *)) {
 static void ask_twice(tm_setup *setup) {
   CHECK(tm_ask_output(setup, "a").number == 1 && tm_ask_output(setup, "b").number == 2);
   CHECK(tm_ask_output(setup, "a").number == 1 && tm_ask_output(setup, "default").number == 0);
-  CHECK(tm_ask_number(setup, "/p").place == 0 && tm_ask_text(setup, "/p").place == 1);
-  CHECK(tm_ask_number(setup, "/p").place == 0);
+  CHECK(tm_ask_number(setup, "/p").place == 1 && tm_ask_text(setup, "/p").place == 2);
+  CHECK(tm_ask_number(setup, "/p").place == 1);
   SAME(tm_fact(setup, "pipeline"), "p");
   CHECK(!tm_fact(setup, "other").at);
   tm_tick_every_ms(setup, 0);
@@ -589,13 +589,13 @@ static void messages_have_metadata_times_and_texts(void) {
   tm_message first = tm_message_at(&batch, 0), second = tm_message_at(&batch, 1);
   SAME(second.payload, "y");
   CHECK(!tm_is_text(first) && tm_is_text(second) && tm_received_us(second) == 6);
-  SAME(tm_metadata(second, (tm_read){0}), "7");
-  CHECK(!tm_get_text(first, (tm_text){0}).at);
-  SAME(tm_get_text(second, (tm_text){0}), "ab");
+  SAME(tm_metadata(second, (tm_read){1}), "7");
+  CHECK(!tm_get_text(first, (tm_text){1}).at);
+  SAME(tm_get_text(second, (tm_text){1}), "ab");
   columns[0] = (wire_column){.tag = COLUMN_PACKED};
   columns[0].packed = (wire_packed){{"8", 1}, {(uint32_t[]){0, 1}, 2}, {0}};
-  SAME(tm_metadata(first, (tm_read){0}), "");
-  SAME(tm_metadata(second, (tm_read){0}), "8");
+  SAME(tm_metadata(first, (tm_read){1}), "");
+  SAME(tm_metadata(second, (tm_read){1}), "8");
   CHECK(!failure.is_there);
   batch_of_call = NULL;
 }
@@ -606,17 +606,20 @@ static tm_setup *setup_of_init;
 static tm_message message_before;
 
 static void of_no_field(tm_message message, tm_out *out) { (void)out, tm_get_number(message, (tm_number){7}); }
-static void of_a_text(tm_message message, tm_out *out) { (void)out, tm_get_number(message, (tm_number){0}); }
-static void of_a_number(tm_message message, tm_out *out) { (void)out, tm_get_text(message, (tm_text){1}); }
+static void of_a_text(tm_message message, tm_out *out) { (void)out, tm_get_number(message, (tm_number){1}); }
+static void of_a_number(tm_message message, tm_out *out) { (void)out, tm_get_text(message, (tm_text){2}); }
+static void of_an_unset_field(tm_message message, tm_out *out) { (void)out, tm_get_number(message, (tm_number){0}); }
+static void with_an_unset_edit(tm_message message, tm_out *out) { tm_set_number(out, message, (tm_edit_number){0}, 1); }
+static void with_an_unset_key(tm_message message, tm_out *out) { tm_set_metadata(out, message, (tm_write){0}, TM("")); }
 static void of_no_numbers(tm_message message, tm_out *out) {
   (void)out;
   CHECK(tm_numbers(message.batch, (tm_number){7})[message.index] != 0);
 }
 static void of_no_key(tm_message message, tm_out *out) { (void)out, tm_metadata(message, (tm_read){0}); }
 static void to_no_output(tm_message message, tm_out *out) { tm_forward_to(out, message, (tm_output){3}); }
-static void with_no_edit(tm_message message, tm_out *out) { tm_set_number(out, message, (tm_edit_number){1}, 1); }
-static void with_no_json(tm_message message, tm_out *out) { tm_set_json(out, message, (tm_edit_json){0}, TM("1")); }
-static void with_no_write(tm_message message, tm_out *out) { tm_set_metadata(out, message, (tm_write){2}, TM("")); }
+static void with_no_edit(tm_message message, tm_out *out) { tm_set_number(out, message, (tm_edit_number){2}, 1); }
+static void with_no_json(tm_message message, tm_out *out) { tm_set_json(out, message, (tm_edit_json){1}, TM("1")); }
+static void with_no_write(tm_message message, tm_out *out) { tm_set_metadata(out, message, (tm_write){3}, TM("")); }
 static void to_no_emission(tm_message message, tm_out *out) { (void)message, (void)out, tm_append(NULL, TM("a")); }
 static void before_an_emission(tm_message message, tm_out *out) {
   (void)message;
@@ -656,6 +659,7 @@ static void a_handle_that_means_nothing_is_a_fault_that_says_so(void) {
   } CASES[] = {
       {of_no_field, A_FIELD},
       {of_a_text, A_FIELD},
+      {of_an_unset_field, A_FIELD},
       {of_a_number, A_TEXT_FIELD},
       {of_no_numbers, A_FIELD},
       {of_no_key, "a metadata key is used that `init` has not asked for: it is what tm_ask_read gives there"},
@@ -663,6 +667,8 @@ static void a_handle_that_means_nothing_is_a_fault_that_says_so(void) {
       {with_no_edit, "an edit is used that `init` has not asked for: it is what tm_ask_edit_number gives there"},
       {with_no_json, "an edit is used that `init` has not asked for: it is what tm_ask_edit_json gives there"},
       {with_no_write, A_WRITE},
+      {with_an_unset_key, A_WRITE},
+      {with_an_unset_edit, "an edit is used that `init` has not asked for: it is what tm_ask_edit_number gives there"},
       {to_no_emission, NO_EMISSION},
       {before_an_emission, NO_EMISSION},
       {emit_nowhere, AN_OUTPUT},
