@@ -194,6 +194,7 @@ fn setup(config: &str) -> Setup {
         http: None,
         metrics: Metrics::default().guest("bench", "guest"),
         is_shadow: false,
+        retries: 5,
         first_answers: FirstAnswers::default(),
     }
 }

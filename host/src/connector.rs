@@ -99,6 +99,7 @@ impl Connector {
             http,
             metrics,
             is_shadow: false,
+            retries: 0,
             first_answers: FirstAnswers::default(),
         };
         let (plugin, timeout) = (config.plugin.clone(), config.timeout);

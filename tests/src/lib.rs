@@ -172,6 +172,7 @@ pub fn setup(config: &str) -> Setup {
         http: None,
         metrics: Metrics::default().guest("test", "guest"),
         is_shadow: false,
+        retries: 5,
         first_answers: FirstAnswers::default(),
     }
 }

@@ -121,6 +121,7 @@ impl Scene {
                 http: None,
                 metrics: metrics.guest("p", &name),
                 is_shadow: false,
+                retries: 5,
                 first_answers: FirstAnswers::default(),
             };
             let instances = instances(plugin, &setup).await;

@@ -165,6 +165,7 @@ pub(super) fn setup(
         http: http_of(pipeline, transform),
         metrics: metrics.guest(&pipeline.name, &transform.name),
         is_shadow: false,
+        retries: transform.retries,
         first_answers: FirstAnswers::default(),
     }
 }

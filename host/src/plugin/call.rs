@@ -19,6 +19,8 @@ use wasmtime::{Store, Trap};
 /// How long instantiation and `init` together may run: nothing waits for them but the start or a
 /// swap, and guests build their tables here.
 const INIT_DEADLINE: Duration = Duration::from_secs(5);
+/// How long `finish` may run, where a call may not run for longer: all that a plugin holds back may go out in it.
+const END_DEADLINE: Duration = Duration::from_secs(2);
 /// How long `snapshot` and `restore` may run, each.
 const STATE_DEADLINE: Duration = Duration::from_secs(1);
 
@@ -33,8 +35,10 @@ fn allowed(plugin: &Plugin, deadline: Duration) -> Duration {
 /// What a call is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Purpose {
-    /// Messages, a timer, or the end.
+    /// Messages, or a timer.
     Ordinary,
+    /// The end.
+    Finishing,
     /// State, on its way out of an instance or into it.
     Carrying,
 }
@@ -118,6 +122,7 @@ impl<G> Callee<G> {
         let Limits { deadline, output_bytes, memory_bytes } = self.limits;
         let (deadline, output_bytes) = match purpose {
             Purpose::Ordinary => (deadline, output_bytes),
+            Purpose::Finishing => (deadline.max(END_DEADLINE), output_bytes),
             // What is too large is refused when it is there: to stop it on its way would end the instance. It
             // cannot be larger than the guest's memory.
             Purpose::Carrying => (STATE_DEADLINE, memory_bytes.max(output_bytes).saturating_mul(2)),

@@ -82,6 +82,16 @@ impl Edited {
             Some(EditedMessage::Refused(reason)) => Err(reason),
         }
     }
+
+    /// Makes of each reason, which may name a pointer out of the configuration, what may be told of it.
+    pub(super) fn tell_reasons(&mut self, told: impl Fn(&str) -> String) {
+        let Some(rows) = &mut self.0 else { return };
+        for message in &mut rows.messages {
+            if let EditedMessage::Refused(reason) = message {
+                *reason = told(reason);
+            }
+        }
+    }
 }
 
 impl Edits {

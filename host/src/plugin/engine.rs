@@ -345,7 +345,14 @@ impl Plugin {
 fn known_functions(cache: &Cache) -> KnownFunctions {
     match cache.load(&FUNCTIONS) {
         CachedCode::Code(kept) => KnownFunctions::of(kept),
-        CachedCode::Absent | CachedCode::Refused(_) => KnownFunctions::default(),
+        CachedCode::Absent => KnownFunctions::default(),
+        CachedCode::Refused(reason) => {
+            tracing::warn!(
+                reason,
+                "cached functions of plugins compiled before refused, compiling all again"
+            );
+            KnownFunctions::default()
+        }
     }
 }
 

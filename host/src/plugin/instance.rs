@@ -190,6 +190,7 @@ impl Instance {
         for rejection in &mut outcome.rejections {
             rejection.reason = config.told(&rejection.reason);
         }
+        outcome.edited.tell_reasons(|reason| config.told(reason));
         if let Some(retry) = &mut outcome.retry {
             retry.reason = config.told(&retry.reason);
         }
@@ -226,7 +227,7 @@ impl Instance {
     /// # Cancel safety
     /// None: dropping the future ends the instance.
     pub async fn finish(&mut self) -> Result<Emissions, Fault> {
-        let emitted = self.callee.call("finish", Purpose::Ordinary, async |functions, store| {
+        let emitted = self.callee.call("finish", Purpose::Finishing, async |functions, store| {
             functions.guest.call_finish(store).await
         });
         let emitted = emitted.await.and_then(|emissions| self.accept_emissions(emissions));

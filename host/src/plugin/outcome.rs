@@ -411,12 +411,15 @@ mod tests {
         honest.forward = wit::Forward::All;
         let numbers = vec![2.5, f64::NAN, f64::NAN];
         honest.edits = vec![wit::ValuesResult::Numbers(numbers), texts(r#"[1]"x"null"#, &[3, 6, 10], None)];
-        let edited = checked(honest).unwrap().edited;
+        let mut edited = checked(honest).unwrap().edited;
         let payload = |n: usize| edited.payload(n, &Payload::text(MESSAGES[n]));
         let first = Payload::text(r#"{"price": 2.5,"deep":{"note":[1]}}"#);
         assert_eq!(payload(0), Ok(Some(first)));
         assert_eq!(payload(1), Err("the message has no object for /deep/note"));
         assert_eq!(payload(2), Err("not JSON (at byte 0)"));
+        edited.tell_reasons(|reason| reason.replace("/deep", "***"));
+        let second = edited.payload(1, &Payload::text(MESSAGES[1]));
+        assert_eq!(second, Err("the message has no object for ***/note"));
         let mut untouched = outcome(None);
         untouched.forward = wit::Forward::These(vec![1, 2]);
         untouched.edits = vec![wit::ValuesResult::Each(vec![None, None]), texts("", &[0, 0], Some(&[1, 1]))];

@@ -27,6 +27,8 @@ pub struct Setup {
     pub config: Redacted,
     /// What it may use.
     pub limits: Limits,
+    /// How often a message is offered again that it cannot decide on yet.
+    pub retries: usize,
     /// Whether the messages are those of a recording, so that what the plugin is told of chance is to repeat
     /// as their times do.
     pub is_replay: bool,
@@ -87,6 +89,7 @@ impl Setup {
                 ("instance", self.part.number.to_string()),
                 ("instances", self.part.of.to_string()),
                 ("shadow", self.is_shadow.to_string()),
+                ("retries", self.retries.to_string()),
             ]),
             PluginKind::Connector => facts.push(("endpoint", self.transform.to_string())),
         }

@@ -133,6 +133,7 @@ async fn start(
         http: requests.http(&transform),
         metrics: metrics.guest(PIPELINE, name),
         is_shadow: false,
+        retries: transform.retries,
         first_answers: FirstAnswers::default(),
     };
     let instance = instance(plugin, &setup).await?;
