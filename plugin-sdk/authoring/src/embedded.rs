@@ -195,6 +195,7 @@ const RUST_SDK: &[File] = files! { "sdk";
     "rust/src/windows.rs",
     "rust/src/windows/allowance.rs",
     "rust/src/windows/shape.rs",
+    "rust/src/windows/sums.rs",
     "rust/src/windows/tests.rs",
     "rust/src/writing.rs",
     "rust/wit/transform.wit",

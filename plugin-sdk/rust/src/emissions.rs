@@ -56,12 +56,17 @@ impl Emissions {
 
     /// Takes the last one back if the host would not take it with the others. Says whether it stays.
     pub(crate) fn keep_what_fits(&mut self) -> bool {
-        let bytes = self.data.len() as u64 + self.len() as u64 * EMISSION_BYTES;
-        let fits = self.most_bytes.is_none_or(|most_bytes| bytes <= most_bytes);
+        let fits = self.most_bytes.is_none_or(|most_bytes| self.bytes() <= most_bytes);
         if !fits {
             self.keep(self.len().saturating_sub(1));
         }
         fits
+    }
+
+    /// What the host counts for them, without their metadata.
+    #[inline]
+    pub(crate) fn bytes(&self) -> u64 {
+        self.data.len() as u64 + self.len() as u64 * EMISSION_BYTES
     }
 
     /// Begins a new message that has no origin.

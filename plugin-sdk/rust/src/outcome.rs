@@ -21,6 +21,7 @@ pub struct Outcome {
     /// How many members may be edited.
     editable: usize,
     emissions: Emissions,
+    full_beyond: u64,
     rejections: Vec<types::Rejection>,
     retry: Option<types::Retry>,
     /// The first message that was not decided on yet.
@@ -55,6 +56,7 @@ impl Outcome {
             edits: Vec::new(),
             editable: edits,
             emissions: Emissions::new(writes, room),
+            full_beyond: u64::MAX,
             rejections: Vec::new(),
             retry: None,
             next: 0,
@@ -80,6 +82,18 @@ impl Outcome {
     #[inline]
     pub fn is_stopped(&self) -> bool {
         self.next == STOPPED
+    }
+
+    /// The same, which is [full](Self::is_full) when more than this was emitted.
+    pub(crate) fn full_beyond(self, bytes: u64) -> Self {
+        Self { full_beyond: bytes, ..self }
+    }
+
+    /// Whether enough was emitted for one call. Then a message was decided on, so that the next call, which begins with the
+    /// one behind it, gets on.
+    #[inline]
+    pub(crate) fn is_full(&self) -> bool {
+        self.emissions.bytes() > self.full_beyond
     }
 
     pub(crate) fn room(&self) -> Room {

@@ -2,6 +2,7 @@
 
 use crate::{Batch, Description, Emissions, Message, Out, Outcome, Part, Result};
 use serde::de::DeserializeOwned;
+use std::time::Duration;
 
 /// A plugin: what it does with a message, and with time.
 ///
@@ -34,14 +35,18 @@ pub trait Plugin: Sized + 'static {
     fn process(&mut self, message: Message<'_>, out: &mut Out<'_>) -> Result;
 
     /// Decides on a whole batch, for plugins that gain from seeing it at once. The default calls
-    /// [`process`](Self::process) for one message after the other.
+    /// [`process`](Self::process) for one message after the other. Where they have emitted half of what one call may
+    /// send, it has the host offer the others again, if the transform's `retries` let it.
     ///
     /// # Errors
     /// The whole call is at fault, as after a panic. To refuse single messages, use [`Out::reject`].
     fn process_batch(&mut self, batch: &Batch, outcome: &mut Outcome) -> Result {
         for message in batch.messages() {
+            let is_full = outcome.is_full();
             let mut out = outcome.of(message);
-            if let Err(error) = self.process(message, &mut out) {
+            if is_full {
+                out.retry("this call has sent as much as it may", Duration::ZERO);
+            } else if let Err(error) = self.process(message, &mut out) {
                 out.reject(error);
             }
             if outcome.is_stopped() {

@@ -8,6 +8,7 @@
 
 mod allowance;
 mod shape;
+mod sums;
 
 use crate::keyed::Keyed;
 use crate::{Description, Emission, Emissions, Error, Part, Result, binary, duration, log, metrics};
@@ -18,6 +19,7 @@ use shape::{Shape, aligned};
 use std::fmt;
 use std::rc::Rc;
 use std::time::Duration;
+use sums::{Sums, sum};
 
 /// Windows of silent keys, or of keys that make room, that one call closes, so that it sends no more than one call may.
 const MOST_CLOSED_AT_ONCE: usize = 8_192;
@@ -361,19 +363,13 @@ impl<C: Clone> Series<C> {
     ) -> Result {
         match shape {
             Shape::Aligned { size_ms, slide_ms, .. } => {
-                while let Some(first) = self.open.first() {
-                    let start_ms = self.next_start_ms(first.start_ms, size_ms, slide_ms);
-                    let end_ms = start_ms.saturating_add(size_ms);
-                    if end_ms > time_ms {
-                        break;
-                    }
-                    let mut window = Window { start_ms, end_ms, contents: first.contents.clone() };
-                    let others = self.open[1..].iter().take_while(|pane| pane.start_ms < end_ms);
-                    others.for_each(|pane| aggregation.merge(&mut window.contents, &pane.contents));
-                    let over = self.open.partition_point(|pane| aligned(pane.start_ms, slide_ms) <= start_ms);
+                let is_over = |first: &Window<C>| self.next_end_ms(first, size_ms, slide_ms) <= time_ms;
+                if self.open.first().is_some_and(is_over) {
+                    let mut over = 0;
+                    let closed =
+                        self.close_aligned(time_ms, size_ms, slide_ms, aggregation, close, &mut over);
                     self.open.drain(..over);
-                    self.closed_until_ms = Some(end_ms);
-                    close(&window)?;
+                    closed?;
                 }
             }
             Shape::Session { .. } => {
@@ -385,6 +381,38 @@ impl<C: Clone> Series<C> {
             }
         }
         self.give_back_places();
+        Ok(())
+    }
+
+    /// Closes windows of a size. So many panes are `over` then, in no open window any more: they are to be removed all at
+    /// once, and after an error too.
+    fn close_aligned(
+        &mut self,
+        time_ms: i64,
+        size_ms: i64,
+        slide_ms: i64,
+        aggregation: &impl Aggregation<Contents = C>,
+        close: &mut impl FnMut(&Window<C>) -> Result,
+        over: &mut usize,
+    ) -> Result {
+        let mut sums = Sums::new();
+        let mut is_first = true;
+        while let Some(first) = self.open.get(*over) {
+            let end_ms = self.next_end_ms(first, size_ms, slide_ms);
+            if end_ms > time_ms {
+                break;
+            }
+            let start_ms = self.next_start_ms(first.start_ms, size_ms, slide_ms);
+            let behind = *over + 1 + self.open[*over + 1..].partition_point(|pane| pane.start_ms < end_ms);
+            let contents = match std::mem::take(&mut is_first) {
+                // Most calls close one.
+                true => sum(&self.open[*over..behind], aggregation),
+                false => sums.sum(&self.open, *over..behind, aggregation),
+            };
+            *over += self.open[*over..].partition_point(|pane| aligned(pane.start_ms, slide_ms) <= start_ms);
+            self.closed_until_ms = Some(end_ms);
+            close(&Window { start_ms, end_ms, contents })?;
+        }
         Ok(())
     }
 
@@ -404,6 +432,12 @@ impl<C: Clone> Series<C> {
             Some(end_ms) => first_ms.max(aligned(end_ms.saturating_sub(size_ms), slide_ms) + slide_ms),
             None => first_ms,
         }
+    }
+
+    /// The first moment behind it.
+    #[inline]
+    fn next_end_ms(&self, first: &Window<C>, size_ms: i64, slide_ms: i64) -> i64 {
+        self.next_start_ms(first.start_ms, size_ms, slide_ms).saturating_add(size_ms)
     }
 
     /// Where a message of this time is counted.

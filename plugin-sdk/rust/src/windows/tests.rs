@@ -398,3 +398,52 @@ fn at_the_end_windows_are_sent_as_far_as_there_is_room_and_the_others_are_told()
         assert_eq!(host.log, [(Level::Warn, text.to_owned())]);
     });
 }
+
+/// Counts messages, and how often pieces are merged.
+#[derive(Clone, Debug, Default)]
+struct Counting(std::cell::Cell<usize>);
+
+impl Aggregation for Counting {
+    type Contents = usize;
+    type Reading = ();
+
+    fn empty(&self) -> usize {
+        0
+    }
+
+    fn add(&self, seen: &mut usize, (): &()) {
+        *seen += 1;
+    }
+
+    fn merge(&self, seen: &mut usize, later: &usize) {
+        self.0.set(self.0.get() + 1);
+        *seen += later;
+    }
+}
+
+#[test]
+fn windows_that_are_closed_at_once_merge_each_piece_a_few_times() {
+    const PIECES: usize = 1_000;
+    let second = Duration::from_secs(1);
+    // With lateness some windows are closed that end before the newest piece.
+    for lateness_ms in [0, 500_000] {
+        let kind = WindowKind::Sliding { size: second * 1_000, slide: second };
+        let rules = rules(kind, lateness_ms, 0);
+        let mut windows = Windows::try_new(&rules, Counting::default(), &mut Description::default()).unwrap();
+        for number in (0..PIECES).rev() {
+            windows.add("a", number as i64 * 1_000, 0, &(), |_| Ok(())).unwrap();
+        }
+        let before = windows.aggregation.0.get();
+        let mut closed = Vec::new();
+        let close = |window: &Window<usize>| {
+            closed.push(window.contents);
+            Ok(())
+        };
+        windows.add("a", 10_000_000, 0, &(), close).unwrap();
+        let expected: Vec<_> = (1..=PIECES).chain((1..PIECES).rev()).collect();
+        assert_eq!(closed, expected);
+        let merged = windows.aggregation.0.get() - before;
+        assert!(merged < 5 * PIECES, "{merged} times");
+        assert_eq!(windows.size.pieces, 1);
+    }
+}
