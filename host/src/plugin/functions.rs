@@ -140,7 +140,7 @@ mod tests {
         assert_eq!(first.get(&key(1)).as_deref(), Some(&[1; 10][..]), "it may be there twice");
         let kept = first.to_keep().expect("there is something new");
 
-        let second = KnownFunctions::of(kept.clone());
+        let second = KnownFunctions::of(kept);
         assert_eq!(second.get(&key(2)).as_deref(), Some(&[][..]));
         assert!(second.to_keep().is_none(), "nothing new was met");
         // It leaves room for itself and the function that it has again, and for no other.

@@ -3,10 +3,11 @@
 //! Unlike JSON it has no names: what is written must be read as the same type. So a type that has changed is to have a
 //! number of its own, and the plugin refuses the others, as [`decode`] does.
 
-use crate::Result;
+use crate::{Error, Result};
 use postcard::ser_flavors::Size;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use std::fmt;
 
 /// A value as bytes, which begin with the number of its form. They take no more memory than there are of them: they are
 /// counted first, for a row that grows is there twice for a moment.
@@ -33,6 +34,15 @@ pub fn decode<T: DeserializeOwned>(form: u8, bytes: &[u8]) -> Result<T> {
         Some((other, _)) => Err(format!("the state is of form {other}, and form {form} is known").into()),
         None => Err("the state is empty".into()),
     }
+}
+
+/// Why a state is refused that means something else: what it has, and what the configuration says.
+pub fn other_meaning(state: impl fmt::Display, configuration: impl fmt::Display) -> Error {
+    format!(
+        "the state has {state}, and the configuration says {configuration}; a transform of another `name` begins \
+         without state"
+    )
+    .into()
 }
 
 /// The values of several [snapshots](crate::Plugin::restore_part).

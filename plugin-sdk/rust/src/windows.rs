@@ -16,7 +16,6 @@ use allowance::{Allowance, Size};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use shape::{Shape, aligned};
-use std::fmt;
 use std::rc::Rc;
 use std::time::Duration;
 use sums::{Sums, sum};
@@ -305,10 +304,10 @@ impl<A: Aggregation<Contents: Serialize + DeserializeOwned>> Windows<A> {
             let (theirs, shape, series): (String, Shape, Keyed<Series<A::Contents>>) =
                 binary::decode(FORM, snapshot)?;
             if shape != self.shape {
-                return Err(changed(&shape, &self.shape));
+                return Err(binary::other_meaning(shape, self.shape));
             }
             if theirs != meaning {
-                return Err(changed(&format!("windows of {theirs}"), &meaning));
+                return Err(binary::other_meaning(format_args!("windows of {theirs}"), meaning));
             }
             self.series.restore([series], part);
         }
@@ -316,15 +315,6 @@ impl<A: Aggregation<Contents: Serialize + DeserializeOwned>> Windows<A> {
         self.series.iter().for_each(|(key, series)| self.size.add(series.size(key)));
         Ok(())
     }
-}
-
-/// What the state has and what the configuration says now.
-fn changed(state: &dyn fmt::Display, configuration: &dyn fmt::Display) -> Error {
-    format!(
-        "the state has {state}, and the configuration says {configuration}; a transform of another `name` begins \
-         without state"
-    )
-    .into()
 }
 
 impl<C: Clone> Series<C> {

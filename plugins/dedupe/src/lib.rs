@@ -12,9 +12,7 @@ use std::num::NonZeroUsize;
 use std::time::Duration;
 use tidemill_plugin::event_time::MessageTime;
 use tidemill_plugin::keyed::Keyed;
-use tidemill_plugin::{
-    Description, Error, Json, Message, Out, Part, Plugin, Result, binary, duration, export,
-};
+use tidemill_plugin::{Description, Json, Message, Out, Part, Plugin, Result, binary, duration, export};
 
 export!(Dedupe);
 
@@ -154,22 +152,13 @@ impl Meaning {
     /// The state has other keys, or times of another clock; the text says what has changed.
     fn check(&self, state: &Self) -> Result {
         if state.by != self.by {
-            return Err(changed(&state.by, &self.by));
+            return Err(binary::other_meaning(&state.by, &self.by));
         }
         match (&state.time, &self.time) {
-            (Some(state), Some(own)) if state != own => Err(changed(state, own)),
+            (Some(state), Some(own)) if state != own => Err(binary::other_meaning(state, own)),
             _ => Ok(()),
         }
     }
-}
-
-/// What the state has and what the configuration says now.
-fn changed(state: &str, configuration: &str) -> Error {
-    format!(
-        "the state has {state}, and the configuration says {configuration}; a transform of another `name` begins \
-         without state"
-    )
-    .into()
 }
 
 impl Dedupe {

@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 use tidemill_plugin::keyed::{Key, Keyed};
 use tidemill_plugin::{
-    Description, Edit, Error, Json, Message, Out, Output, Part, Plugin, Read, Result, Write, binary, export,
-    hash, metrics,
+    Description, Edit, Json, Message, Out, Output, Part, Plugin, Read, Result, Write, binary, export, hash,
+    metrics,
 };
 
 export!(Gap);
@@ -219,20 +219,11 @@ impl Plugin for Gap {
     fn restore_part(&mut self, snapshots: &[Vec<u8>], part: Part) -> Result {
         let before: Vec<(String, Keyed<Last>)> = binary::decode_all(FORM, snapshots)?;
         if let Some((meaning, _)) = before.iter().find(|(meaning, _)| *meaning != self.meaning) {
-            return Err(changed(meaning, &self.meaning));
+            return Err(binary::other_meaning(meaning, &self.meaning));
         }
         self.last.restore(before.into_iter().map(|(_, last)| last), part);
         Ok(())
     }
-}
-
-/// What the state has and what the configuration says now.
-fn changed(state: &str, configuration: &str) -> Error {
-    format!(
-        "the state has {state}, and the configuration says {configuration}; a transform of another `name` begins \
-         without state"
-    )
-    .into()
 }
 
 impl Gap {

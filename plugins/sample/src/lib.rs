@@ -6,7 +6,7 @@
 use serde::Deserialize;
 use std::num::{NonZeroU64, NonZeroUsize};
 use tidemill_plugin::keyed::{Key, Keyed};
-use tidemill_plugin::{Description, Error, Message, Out, Part, Plugin, Result, binary, export, random};
+use tidemill_plugin::{Description, Message, Out, Part, Plugin, Result, binary, export, random};
 
 export!(Sample);
 
@@ -109,20 +109,11 @@ impl Plugin for Sample {
         let Self::Every { counts, meaning, .. } = self else { return Ok(()) };
         let before: Vec<(String, Keyed<u64>)> = binary::decode_all(FORM, snapshots)?;
         if let Some((other, _)) = before.iter().find(|(other, _)| other != meaning) {
-            return Err(changed(other, meaning));
+            return Err(binary::other_meaning(other, meaning));
         }
         counts.restore(before.into_iter().map(|(_, counts)| counts), part);
         Ok(())
     }
-}
-
-/// What the state has and what the configuration says now.
-fn changed(state: &str, configuration: &str) -> Error {
-    format!(
-        "the state has {state}, and the configuration says {configuration}; a transform of another `name` begins \
-         without state"
-    )
-    .into()
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ use std::time::Duration;
 use tidemill_plugin::event_time::MessageTime;
 use tidemill_plugin::keyed::{Key, Keyed};
 use tidemill_plugin::{
-    Description, Emissions, Error, Message, Out, Part, Plugin, Result, binary, duration, export, metrics,
+    Description, Emissions, Message, Out, Part, Plugin, Result, binary, duration, export, metrics,
 };
 use waiting::{Held, Waiting};
 
@@ -212,7 +212,7 @@ impl Plugin for Throttle {
     fn restore_part(&mut self, snapshots: &[Vec<u8>], part: Part) -> Result {
         for OldSnapshot { meaning, sent, waiting, clock } in binary::decode_all(FORM, snapshots)? {
             if meaning != self.meaning {
-                return Err(changed(&meaning, &self.meaning));
+                return Err(binary::other_meaning(&meaning, &self.meaning));
             }
             self.sent.restore([sent], part);
             self.waiting.take_over(waiting, part);
@@ -225,15 +225,6 @@ impl Plugin for Throttle {
 /// A key of the configuration with what it is set to.
 fn setting(name: &str, value: Option<&str>) -> String {
     value.map_or_else(|| format!("no `{name}`"), |value| format!("`{name}` = {value:?}"))
-}
-
-/// What the state has and what the configuration says now.
-fn changed(state: &str, configuration: &str) -> Error {
-    format!(
-        "the state has {state}, and the configuration says {configuration}; a transform of another `name` begins \
-         without state"
-    )
-    .into()
 }
 
 /// How often to look for what may be sent: so that it is late by a fiftieth of the stretch, within bounds that keep
