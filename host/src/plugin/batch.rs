@@ -17,7 +17,7 @@ const COPIED_AT_ONCE_BYTES: usize = 1 << 10;
 /// Messages that cross together.
 #[derive(ComponentType, Lower)]
 #[component(record)]
-pub(super) struct Batch<'a> {
+pub(super) struct GuestBatch<'a> {
     pub(super) count: u32,
     pub(super) payloads: Option<BatchPayloads<'a>>,
     pub(super) times: Option<&'a [u64]>,
@@ -38,19 +38,19 @@ pub(super) enum BatchPayloads<'a> {
 #[derive(ComponentType, Lower)]
 #[component(record)]
 pub(super) struct PackedPayloads<'a> {
-    pub(super) data: Row<'a>,
+    pub(super) data: PayloadRow<'a>,
     pub(super) ends: &'a [u32],
     pub(super) binary: Option<&'a [u8]>,
 }
 
 /// The payloads of messages, which become a list of bytes in the guest.
 #[derive(Clone, Copy)]
-pub(super) struct Row<'a> {
+pub(super) struct PayloadRow<'a> {
     messages: &'a [Message],
     bytes: usize,
 }
 
-impl<'a> Row<'a> {
+impl<'a> PayloadRow<'a> {
     pub(super) fn new(messages: &'a [Message]) -> Self {
         Self { messages, bytes: messages.iter().map(|message| message.payload.len()).sum() }
     }
@@ -84,7 +84,7 @@ impl<'a> Row<'a> {
 
 #[expect(unsafe_code, reason = "it has the shape of a list of bytes, whose own promises these are")]
 // SAFETY: the layout, the flat values and the check of the type are those of a list of bytes.
-unsafe impl ComponentType for Row<'_> {
+unsafe impl ComponentType for PayloadRow<'_> {
     type Lower = <[u8] as ComponentType>::Lower;
     const ABI: CanonicalAbiInfo = <[u8] as ComponentType>::ABI;
     const IS_RUST_UNIT_TYPE: bool = false;
@@ -100,7 +100,7 @@ unsafe impl ComponentType for Row<'_> {
     reason = "what is written is what a list of bytes is written as: a pointer and a length"
 )]
 // SAFETY: all of the flat values, and all of the memory that the layout has, is written.
-unsafe impl Lower for Row<'_> {
+unsafe impl Lower for PayloadRow<'_> {
     fn linear_lower_to_flat<T>(
         &self,
         cx: &mut LowerContext<'_, T>,
@@ -141,7 +141,7 @@ mod tests {
             payload: Payload::binary(bytes),
             metadata: Metadata::new(origin.clone(), 1),
         });
-        assert!(Row::new(&messages).to_vec() == payloads.concat());
-        assert!(Row::new(&[]).to_vec().is_empty());
+        assert!(PayloadRow::new(&messages).to_vec() == payloads.concat());
+        assert!(PayloadRow::new(&[]).to_vec().is_empty());
     }
 }

@@ -3,7 +3,7 @@
 //! The buffers belong to the instance and are filled again for every call; the batch that crosses
 //! borrows from them and from the messages. In the packed form nothing is allocated for a message.
 
-use super::batch::{Batch, BatchPayloads, PackedPayloads, Row};
+use super::batch::{BatchPayloads, GuestBatch, PackedPayloads, PayloadRow};
 use super::bindings::tidemill::plugin::types::{Column, PayloadParam, TextsParam, ValuesParam};
 use super::description::{ColumnForm, Description};
 use crate::message::Message;
@@ -164,17 +164,17 @@ impl Filled<'_> {
     }
 
     /// All that crosses, with the columns.
-    pub(super) fn batch<'b>(&'b self, columns: Option<&'b [Column<'b>]>) -> Batch<'b> {
+    pub(super) fn batch<'b>(&'b self, columns: Option<&'b [Column<'b>]>) -> GuestBatch<'b> {
         let Columns { form, times, ends, binary, .. } = self.columns;
         let payloads = || match form {
             ColumnForm::Packed => BatchPayloads::Packed(PackedPayloads {
-                data: Row::new(self.messages),
+                data: PayloadRow::new(self.messages),
                 ends,
                 binary: (!binary.is_empty()).then_some(binary),
             }),
             ColumnForm::Each => BatchPayloads::Each(&self.each),
         };
-        Batch {
+        GuestBatch {
             count: u32::try_from(self.messages.len()).expect("a batch has at most 65,536 messages"),
             payloads: self.columns.has_payloads.then(payloads),
             times: times.as_deref(),

@@ -1,7 +1,7 @@
 //! What makes a component a plugin: the interface that it exports, in the version and with the functions of the
 //! contract.
 
-use super::batch::Batch;
+use super::batch::GuestBatch;
 use super::bindings::connector::exports::tidemill::plugin::dialler;
 use super::bindings::exports::tidemill::plugin::transformer;
 use super::bindings::tidemill::plugin::types as wit;
@@ -124,7 +124,7 @@ fn check_transformer(name: &str, function: &ComponentFunc, ty: &Component) -> wa
     let cx = &ty.instance_type();
     match name {
         "init" => function.typecheck::<(&str, Facts<'_>), (Result<wit::Description, String>,)>(cx),
-        "process" => function.typecheck::<(Batch<'_>,), (Result<wit::Outcome, String>,)>(cx),
+        "process" => function.typecheck::<(GuestBatch<'_>,), (Result<wit::Outcome, String>,)>(cx),
         "tick" => function.typecheck::<(u64,), (Emitted,)>(cx),
         "finish" => function.typecheck::<(), (Emitted,)>(cx),
         "snapshot" => function.typecheck::<(), (Result<Option<Vec<u8>>, String>,)>(cx),

@@ -15,7 +15,7 @@ const MOST_BYTES: usize = 64 << 20;
 const KEY_BYTES: usize = 32;
 const LENGTH_BYTES: usize = size_of::<u32>();
 
-type Key = [u8; KEY_BYTES];
+type FunctionKey = [u8; KEY_BYTES];
 
 /// The functions that are known while one component is compiled.
 #[derive(Default)]
@@ -23,7 +23,7 @@ pub(super) struct KnownFunctions {
     /// Keys, lengths and code in a row, as they are kept.
     kept: Vec<u8>,
     /// Where the code of each is in `kept`.
-    places: HashMap<Key, Range<usize>>,
+    places: HashMap<FunctionKey, Range<usize>>,
     met: Mutex<MetFunctions>,
 }
 
@@ -32,7 +32,7 @@ pub(super) struct KnownFunctions {
 struct MetFunctions {
     /// Where the code of functions is that were known before.
     again: BTreeSet<usize>,
-    new: HashMap<Key, Vec<u8>>,
+    new: HashMap<FunctionKey, Vec<u8>>,
 }
 
 impl std::fmt::Debug for KnownFunctions {
@@ -98,7 +98,7 @@ impl KnownFunctions {
 }
 
 /// The entry that begins there: its key, and where its code is. None at the end.
-fn entry(kept: &[u8], at: usize) -> Option<(Key, Range<usize>)> {
+fn entry(kept: &[u8], at: usize) -> Option<(FunctionKey, Range<usize>)> {
     let (key, rest) = kept.get(at..)?.split_first_chunk()?;
     let (length, rest) = rest.split_first_chunk()?;
     let length = usize::try_from(u32::from_le_bytes(*length)).ok().filter(|length| *length <= rest.len())?;
@@ -108,7 +108,7 @@ fn entry(kept: &[u8], at: usize) -> Option<(Key, Range<usize>)> {
 
 impl wasmtime::CacheStore for KnownFunctions {
     fn get(&self, key: &[u8]) -> Option<Cow<'_, [u8]>> {
-        let key: &Key = key.try_into().ok()?;
+        let key: &FunctionKey = key.try_into().ok()?;
         if let Some(code) = self.places.get(key) {
             self.met().again.insert(code.start);
             return Some(Cow::Borrowed(&self.kept[code.clone()]));
@@ -128,7 +128,7 @@ mod tests {
     use super::*;
     use wasmtime::CacheStore as _;
 
-    fn key(n: u8) -> Key {
+    fn key(n: u8) -> FunctionKey {
         [n; KEY_BYTES]
     }
 

@@ -4,14 +4,14 @@
 //! times on their way through the futures and wasmtime's fiber: a sixth of what a call of one message costs. Here the
 //! batch is borrowed, and the outcome is behind a pointer as soon as it is lifted.
 
-use super::batch::Batch;
+use super::batch::GuestBatch;
 use super::bindings::tidemill::plugin::types::Outcome;
 use super::imports::StoreData;
 use wasmtime::component::__internal::{CanonicalAbiInfo, InstanceType, InterfaceType, LiftContext};
 use wasmtime::component::{ComponentExportIndex, ComponentType, Func, Instance, Lift, TypedFunc};
 use wasmtime::{Store, format_err};
 
-type Function<'a> = TypedFunc<(&'a Batch<'a>,), (Result<Boxed<Outcome>, String>,)>;
+type Function<'a> = TypedFunc<(&'a GuestBatch<'a>,), (Result<Boxed<Outcome>, String>,)>;
 
 /// The function of one instance. Its type was checked.
 pub(super) struct ProcessExport(Func);
@@ -36,7 +36,7 @@ impl ProcessExport {
     pub(super) async fn call(
         &self,
         store: &mut Store<StoreData>,
-        batch: &Batch<'_>,
+        batch: &GuestBatch<'_>,
     ) -> wasmtime::Result<Result<Box<Outcome>, String>> {
         #[expect(unsafe_code, reason = "try_new has checked that the function is of this type")]
         let function = unsafe { Function::new_unchecked(self.0) };
