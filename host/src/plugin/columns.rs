@@ -168,7 +168,7 @@ impl Filled<'_> {
         let Columns { form, times, ends, binary, .. } = self.columns;
         let payloads = || match form {
             ColumnForm::Packed => BatchPayloads::Packed(PackedPayloads {
-                data: PayloadRow::new(self.messages),
+                data: PayloadRow::new(self.messages, ends.last().map_or(0, |end| *end as usize)),
                 ends,
                 binary: (!binary.is_empty()).then_some(binary),
             }),
