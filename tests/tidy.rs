@@ -23,8 +23,9 @@ use tokens::{Token, is_word, tokens};
 use types::namesakes;
 
 /// The modules of the host and their layers.
-const LAYERS: [(&str, u8); 33] = [
+const LAYERS: [(&str, u8); 34] = [
     ("builtin", 0),
+    ("copying", 0),
     ("file_watch", 0),
     ("foreign_text", 0),
     ("generation", 0),

@@ -111,6 +111,7 @@ mod access;
 mod admin;
 mod backoff;
 mod builtin;
+mod copying;
 mod file_watch;
 mod foreign_text;
 mod interrupt;

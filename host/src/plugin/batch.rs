@@ -4,15 +4,12 @@
 //! all of them. The generated record wants them in a row, which would be a copy before that one.
 
 use super::bindings::tidemill::plugin::types::{Column, PayloadParam};
+use crate::copying::copy_in_pieces;
 use crate::message::Message;
 use std::mem::MaybeUninit;
 use wasmtime::component::__internal::{CanonicalAbiInfo, InstanceType, InterfaceType, LowerContext};
 use wasmtime::component::{ComponentType, Lower};
 use wasmtime::{ValRaw, format_err};
-
-/// What is copied at once: more might be copied by `rep movsb`, which is many times slower where the target lies a little
-/// further into its page than the source (seen on AMD Zen 3; glibc's bug 30994).
-const COPIED_AT_ONCE_BYTES: usize = 1 << 10;
 
 /// Messages that cross together.
 #[derive(ComponentType, Lower)]
@@ -66,11 +63,10 @@ impl<'a> PayloadRow<'a> {
     /// Copies them, one after the other, to where there is exactly as much room.
     fn copy_to(&self, mut room: &mut [u8]) {
         for message in self.messages {
-            for piece in message.payload.as_bytes().chunks(COPIED_AT_ONCE_BYTES) {
-                let (to, rest) = room.split_at_mut(piece.len());
-                to.copy_from_slice(piece);
-                room = rest;
-            }
+            let payload = message.payload.as_bytes();
+            let (to, rest) = room.split_at_mut(payload.len());
+            copy_in_pieces(payload, to);
+            room = rest;
         }
     }
 
@@ -135,8 +131,7 @@ mod tests {
     #[test]
     fn payloads_are_copied_one_after_the_other_however_long_they_are() {
         let origin = Origin::new([("room", "7")]);
-        let lengths =
-            [0, 1, COPIED_AT_ONCE_BYTES - 1, COPIED_AT_ONCE_BYTES, COPIED_AT_ONCE_BYTES + 1, 100_000, 0];
+        let lengths = [0, 1, 1024, 1025, 100_000, 0];
         let payloads = lengths.map(|length| (0..length).map(|n| (n % 251) as u8).collect::<Vec<_>>());
         let messages = payloads.clone().map(|bytes| Message {
             payload: Payload::binary(bytes),

@@ -5,6 +5,7 @@
 //! buffers either: each thread keeps a few that go round, and stay in the processor's cache.
 
 use super::stream::Stream;
+use crate::copying::copy_in_pieces;
 use std::cell::RefCell;
 use std::io;
 use std::pin::Pin;
@@ -13,9 +14,6 @@ use tokio::io::{AsyncRead, ReadBuf};
 
 /// What one system call reads at most.
 const BUFFER_BYTES: usize = 64 << 10;
-/// What is copied at once: more might be copied by `rep movsb`, which is many times slower where the
-/// target lies a little further into its page than the source (seen on AMD Zen 3; glibc's bug 30994).
-const COPIED_AT_ONCE_BYTES: usize = 1 << 10;
 /// Buffers kept by a thread while nobody needs them.
 const KEPT_BUFFERS: usize = 4;
 
@@ -36,10 +34,7 @@ impl ReadAhead {
     pub(super) fn take(&mut self, bytes: &mut [u8]) -> Option<usize> {
         let buffer = self.buffer.as_ref()?;
         let length = bytes.len().min(self.end - self.start);
-        let (to, from) = (&mut bytes[..length], &buffer[self.start..self.start + length]);
-        for (to, from) in to.chunks_mut(COPIED_AT_ONCE_BYTES).zip(from.chunks(COPIED_AT_ONCE_BYTES)) {
-            to.copy_from_slice(from);
-        }
+        copy_in_pieces(&buffer[self.start..self.start + length], &mut bytes[..length]);
         self.start += length;
         if self.start == self.end {
             self.buffer.take().into_iter().for_each(give_back);
