@@ -231,7 +231,7 @@ impl Task {
     /// What is said of plugins that are not there, where a pipeline runs that cannot go on without them.
     fn missing_where_it_runs(&self, plan: &Plan, absent: &[String]) -> Vec<super::CheckFinding> {
         let mut findings = Vec::new();
-        for planned in plan.changing().filter(|planned| self.pipelines.runs(&planned.name)) {
+        for planned in plan.changing().filter(|planned| !self.pipelines.does_nothing(&planned.name)) {
             let Some(next) = &planned.next else { continue };
             let transforms = (0..next.transforms.len()).map(PipelinePart::Plugin);
             let parts = transforms.chain((0..).map(PipelinePart::Connector));

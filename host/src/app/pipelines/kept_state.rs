@@ -1,7 +1,6 @@
 //! What is kept of pipelines, shown and cleared.
 
 use super::Pipelines;
-use super::managed::PipelinePhase;
 use crate::app::job::PipelineJob;
 use crate::control::{Answer, ControlError};
 use crate::generation::Generation;
@@ -36,7 +35,7 @@ impl Pipelines {
         };
         let found = self.find(&name);
         if let Some(index) = found
-            && !matches!(self.all[index].phase, PipelinePhase::Down | PipelinePhase::Waiting)
+            && !self.all[index].does_nothing()
         {
             return answered(Err(ControlError::Running(name)));
         }

@@ -150,6 +150,11 @@ impl ManagedPipeline {
         self.config.plugins().any(|used| used.expose() == plugin)
     }
 
+    /// Whether it neither runs, starts nor stops.
+    pub(super) fn does_nothing(&self) -> bool {
+        matches!(self.phase, PipelinePhase::Down | PipelinePhase::Waiting)
+    }
+
     /// Whether it was told to stop and has not ended.
     pub(super) fn is_stopping(&self) -> bool {
         matches!(self.phase, PipelinePhase::Stopping)

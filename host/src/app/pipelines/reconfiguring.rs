@@ -111,8 +111,7 @@ impl Pipelines {
 
     /// Whether a pipeline does nothing, or is not there.
     pub(in crate::app) fn does_nothing(&self, name: &str) -> bool {
-        let phase = self.find(name).map(|index| &self.all[index].phase);
-        phase.is_none_or(|phase| matches!(phase, PipelinePhase::Down | PipelinePhase::Waiting))
+        self.find(name).is_none_or(|index| self.all[index].does_nothing())
     }
 
     /// Whether a pipeline runs.
@@ -124,13 +123,8 @@ impl Pipelines {
     pub(in crate::app) fn has_started(&self, name: &str) -> bool {
         self.find(name).is_some_and(|index| {
             let managed = &self.all[index];
-            !managed.is_stopping() && !self.does_nothing(name)
+            !managed.is_stopping() && !managed.does_nothing()
         })
-    }
-
-    /// Whether a pipeline runs, or is about to.
-    pub(in crate::app) fn runs(&self, name: &str) -> bool {
-        !self.does_nothing(name)
     }
 
     /// Whether a pipeline is not to run as it is configured anew: since it was told to stop, or has finished what it
@@ -153,7 +147,7 @@ impl Pipelines {
     /// Stops a pipeline that starts again as another: who comes to its paths meanwhile waits.
     pub(in crate::app) fn stop_for(&mut self, next: &config::Pipeline) {
         let Some(index) = self.find(&next.name) else { return };
-        if matches!(self.all[index].phase, PipelinePhase::Down | PipelinePhase::Waiting) {
+        if self.all[index].does_nothing() {
             return;
         }
         self.all[index].is_returning = true;
