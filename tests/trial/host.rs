@@ -212,14 +212,14 @@ async fn newer_content_ends_a_shadow_and_so_does_a_stop_after_which_the_new_vers
 
 #[tokio::test(flavor = "multi_thread")]
 async fn neither_a_reload_nor_the_same_content_asked_for_in_another_way_waits_for_a_shadow() {
-    let mut trial = Trial::of(&["swap = { shadow = 100 }, retries = 5"]).await;
+    let mut trial = Trial::of(&["swap = { shadow = 100 }, max_batch = 5"]).await;
     trial.say("count").await;
     trial.install(2);
     trial.in_shadow(1);
-    let told = trial.reload("retries = 5", "retries = 6", "?dry_run=true");
+    let told = trial.reload("max_batch = 5", "max_batch = 6", "?dry_run=true");
     assert_eq!(told["class"], "updated", "{told}");
     assert_eq!(trial.say("count").await, "a 2 2", "it is in shadow still");
-    let told = trial.reload("retries = 6", "retries = 7", "");
+    let told = trial.reload("max_batch = 6", "max_batch = 7", "");
     assert_eq!((&told["class"], &told["error"]), (&json!("updated"), &Value::Null), "{told}");
     let verdict = trial.verdict(1);
     let why = json!("a change of the configuration came first");
@@ -383,10 +383,10 @@ async fn what_is_put_back_is_what_the_disk_has_next() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reload_that_makes_new_instances_says_that_it_ends_a_probation() {
     let mut trial =
-        Trial::of(&[r#"swap = { probation = "10m" }, limits = { memory = "64MiB" }, retries = 5"#]).await;
+        Trial::of(&[r#"swap = { probation = "10m" }, limits = { memory = "64MiB" }, max_batch = 5"#]).await;
     trial.install(2);
     trial.swaps("swapped", 1);
-    let told = trial.reload("retries = 5", "retries = 6", "");
+    let told = trial.reload("max_batch = 5", "max_batch = 6", "");
     assert_eq!((&told["class"], &told["warnings"]), (&json!("updated"), &Value::Null), "{told}");
     let told = trial.reload("64MiB", "65MiB", "");
     let warning = told["warnings"][0].as_str().unwrap_or_default();

@@ -164,26 +164,31 @@ impl Pipeline {
 impl Transform {
     /// What the difference to a transform of the same name means for its stage.
     pub fn change_since(&self, before: &Self) -> StageChange {
-        // Each key belongs to one of the two groups.
-        let Self { name: _, plugin, config, limits, allow, http, instances, key, state, .. } = self;
-        let Self { on_error, tick, max_batch, max_batch_bytes, retries, swap, .. } = self;
+        // Each key belongs to one of the two groups; `retries` is told to the plugin.
+        let Self { name: _, plugin, config, limits, allow, http, instances, key, state, retries, .. } = self;
+        let Self { on_error, tick, max_batch, max_batch_bytes, swap, .. } = self;
         if *instances != before.instances || *key != before.key && *instances > 1 {
             return StageChange::SharedOut;
         }
-        let of_instances = (plugin, config, limits, allow, http, *state);
-        let before_of_instances =
-            (&before.plugin, &before.config, &before.limits, &before.allow, &before.http, before.state);
+        let of_instances = (plugin, config, limits, allow, http, *state, *retries);
+        let before_of_instances = (
+            &before.plugin,
+            &before.config,
+            &before.limits,
+            &before.allow,
+            &before.http,
+            before.state,
+            before.retries,
+        );
         if of_instances != before_of_instances {
             return StageChange::Renewed;
         }
-        let of_host: (OnError, _, _, _, _, _, _) =
-            (*on_error, *tick, *max_batch, *max_batch_bytes, *retries, key, *swap);
+        let of_host: (OnError, _, _, _, _, _) = (*on_error, *tick, *max_batch, *max_batch_bytes, key, *swap);
         let before_of_host = (
             before.on_error,
             before.tick,
             before.max_batch,
             before.max_batch_bytes,
-            before.retries,
             &before.key,
             before.swap,
         );
@@ -336,19 +341,17 @@ mod tests {
             let now = pipeline(&BEFORE.replace("\"filter\"", &format!("\"filter\", {text}")));
             now.transforms[1].change_since(&before.transforms[1])
         };
-        for text in [
-            "retries = 1",
-            "on_error = \"drop\"",
-            "max_batch = 1",
-            "tick = \"1s\"",
-            "key = \"/a\"",
-            "swap = { shadow = 3 }",
-        ] {
+        for text in
+            ["on_error = \"drop\"", "max_batch = 1", "tick = \"1s\"", "key = \"/a\"", "swap = { shadow = 3 }"]
+        {
             assert_eq!(of(text), StageChange::Adjusted, "{text}");
         }
-        for text in
-            ["config = { a = 1 }", "limits = { memory = \"1MiB\" }", "allow = [\"https://a.example\"]"]
-        {
+        for text in [
+            "config = { a = 1 }",
+            "limits = { memory = \"1MiB\" }",
+            "allow = [\"https://a.example\"]",
+            "retries = 1",
+        ] {
             assert_eq!(of(text), StageChange::Renewed, "{text}");
         }
         assert_eq!(of("instances = 2"), StageChange::SharedOut);

@@ -23,11 +23,6 @@ impl Retries {
         Self { most, count: 0, until: None, is_hurried: false }
     }
 
-    /// From now on each message is offered again at most so often.
-    pub(super) fn allow(&mut self, most: usize) {
-        self.most = most;
-    }
-
     /// The plugin has put the message at the front off, which is the one it put off before unless something
     /// was decided. Says whether it may be offered again.
     pub(super) fn put_off(&mut self, now: Instant, after: Duration) -> bool {

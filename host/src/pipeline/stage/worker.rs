@@ -104,7 +104,6 @@ impl Worker {
     pub(super) fn adjust(&mut self, transform: &config::Transform) {
         self.on_error = transform.on_error;
         self.room = StageRoom::new(transform.max_batch, transform.max_batch_bytes);
-        self.retries.allow(transform.retries);
     }
 
     /// Gives away the messages that wait here.
