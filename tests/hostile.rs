@@ -64,7 +64,10 @@ async fn fault_of(plugin: &Plugin, behaviour: &str) -> (FaultKind, String) {
 
 #[tokio::test]
 async fn an_endless_loop_ends_at_its_deadline() {
-    assert_eq!(poisoned("endless_loop").await, FaultKind::Deadline);
+    let (kind, detail) = fault("endless_loop").await;
+    assert_eq!(kind, FaultKind::Deadline);
+    assert!(detail.starts_with("process ran longer than "), "{detail}");
+    assert!(detail.contains(", in guest_hostile::"), "it says where it was: {detail}");
 }
 
 #[tokio::test]

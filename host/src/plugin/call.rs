@@ -194,7 +194,7 @@ fn settle<T>(
         }
     };
     if error.downcast_ref::<Trap>() == Some(&Trap::Interrupt) {
-        return Err(Fault::new(FaultKind::Deadline, format!("{function} ran longer than {deadline:?}")));
+        return Err(Fault::late(function, deadline, &error));
     }
     let host = store.data_mut();
     Err(Fault::failed(function, &error, host.limiter.take_refusal(), host.last_words()))

@@ -6,6 +6,7 @@ use super::frames::{self, Frame};
 use super::memory::GrowthRefusal;
 use crate::config::Redacted;
 use crate::foreign_text;
+use std::time::Duration;
 use wasmtime::{FrameInfo, Trap, WasmBacktrace};
 
 /// The ways in which an instance fails: the `kind` label of `tidemill_plugin_faults_total`.
@@ -98,15 +99,17 @@ impl Fault {
             let then = words.unwrap_or_else(|| cause.to_string());
             return Self::new(FaultKind::Memory, format!("{function} {refusal}; then: {then}"));
         }
-        let backtrace = error.downcast_ref::<WasmBacktrace>();
-        if error.downcast_ref::<Trap>().is_none() && backtrace.is_none() {
+        if error.downcast_ref::<Trap>().is_none() && error.downcast_ref::<WasmBacktrace>().is_none() {
             // The call came back, and what it returned could not be read out of its memory.
             return Self::invalid(format!("{function} returned what cannot be read: {cause}"));
         }
-        let frames = backtrace.map(WasmBacktrace::frames).unwrap_or_default();
-        let names = frames.iter().flat_map(named);
         let words = words.map_or_else(String::new, |words| format!("{words}; "));
-        Self::new(FaultKind::Trap, format!("{words}{function}: {cause}{}", frames::shown(names)))
+        Self::new(FaultKind::Trap, format!("{words}{function}: {cause}{}", place(error)))
+    }
+
+    /// The call of `function` was ended since it ran longer than it may.
+    pub(super) fn late(function: &str, deadline: Duration, error: &wasmtime::Error) -> Self {
+        Self::new(FaultKind::Deadline, format!("{function} ran longer than {deadline:?}{}", place(error)))
     }
 
     /// The same, as it may be shown.
@@ -118,6 +121,12 @@ impl Fault {
     pub(super) fn of_kind(self, kind: FaultKind) -> Self {
         Self { kind, ..self }
     }
+}
+
+/// Where in the guest it was, as far as that is known.
+fn place(error: &wasmtime::Error) -> String {
+    let frames = error.downcast_ref::<WasmBacktrace>().map(WasmBacktrace::frames).unwrap_or_default();
+    frames::shown(frames.iter().flat_map(named))
 }
 
 /// The functions of a frame, of which all but the last are part of that: their names and, where they are known, their
