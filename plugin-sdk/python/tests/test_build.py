@@ -15,9 +15,9 @@ class Worlds(unittest.TestCase):
             (["Dialler"], [], "connector"),
             (["Dialler"], ["tidemill_plugin.http"], "connector-http"),
         ]:
-            self.assertEqual(world(exports, modules), expected)
-        with self.assertRaisesRegex(BuildError, "neither `Transformer"):
-            world([], [])
+            self.assertEqual(world("plugin.py", exports, modules), expected)
+        with self.assertRaisesRegex(BuildError, "^plugin.py has neither `Transformer"):
+            world("plugin.py", [], [])
 
 
 _LATE = """

@@ -1,3 +1,5 @@
+import contextlib
+import io
 import sys
 import unittest
 from datetime import timedelta
@@ -179,6 +181,16 @@ class Plugins(unittest.TestCase):
         self.assertEqual([after(-5), after(timedelta(seconds=-1)), after(1e12)], [0, 0, 2**32 - 1])
         with self.assertRaisesRegex(Exception, "the duration is NaN"):
             after(float("nan"))
+
+    def test_half_of_a_surrogate_pair_can_be_printed(self) -> None:
+        def decide(message: Any, out: Out) -> None:
+            print("\ud800")
+
+        printed = io.BytesIO()
+        with contextlib.redirect_stdout(io.TextIOWrapper(printed, "utf-8")) as stdout:
+            Harness(deciding(decide)).process(["a"])
+            stdout.flush()
+            self.assertEqual(printed.getvalue(), b"\\ud800\n")
 
     def test_half_of_a_surrogate_pair_which_has_no_utf_8_becomes_a_replacement_character(self) -> None:
         class Halves(Plugin):

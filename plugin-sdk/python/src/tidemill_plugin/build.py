@@ -32,15 +32,15 @@ class BuildError(Exception):
     """What cannot be built, in words for the person who builds it."""
 
 
-def world(exports: Sequence[str], modules: Sequence[str]) -> str:
-    """The smallest world that has what the modules of the SDK import."""
+def world(main: str, exports: Sequence[str], modules: Sequence[str]) -> str:
+    """The smallest world that has what the modules of the SDK import, for a main module of this name."""
     used = {module.rpartition(".")[2] for module in modules}
     uses_host = used & {"log", "state", "metrics", "clock", "random"}
     if "Transformer" in exports:
         return "transform-http" if "http" in used else "transform" if uses_host else "transform-pure"
     if "Dialler" in exports:
         return "connector-http" if "http" in used else "connector"
-    raise BuildError("the module has neither `Transformer = export(...)` nor `Dialler = export_connector(...)`")
+    raise BuildError(f"{main} has neither `Transformer = export(...)` nor `Dialler = export_connector(...)`")
 
 
 def late_imports(file: Path, imported: Iterable[str]) -> Iterator[Tuple[int, str, str]]:
@@ -89,7 +89,7 @@ def build(main: Path, output: Path) -> None:
                 f"{place}: {module} is imported within {function}, when there are no files any more: "
                 "import it at the top of the file"
             )
-    command: List[str] = [tool, "--wit-path", str(_HERE / "wit"), "--world", world(exports, modules)]
+    command: List[str] = [tool, "--wit-path", str(_HERE / "wit"), "--world", world(main.name, exports, modules)]
     command += ["componentize", "--output", str(output)]
     for path in paths:
         command += ["--python-path", path]

@@ -2,6 +2,7 @@
 
 import sys
 from datetime import timedelta
+from io import TextIOWrapper
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Type, Union
 
 from tidemill_plugin._columns import dumps
@@ -129,6 +130,10 @@ def make(of: Type[Any], config: str, facts: Mapping[str, str]) -> Any:
     if "random" in sys.modules:
         # Its seed is of the time when the component was built, the same for every instance.
         sys.modules["random"].seed()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            # Half a surrogate pair has no UTF-8, and printing it is no reason to fail.
+            stream.reconfigure(errors="backslashreplace")
     if of.Config is not None:
         return of(read_config(of.Config, config), facts)
     no_config(config)
