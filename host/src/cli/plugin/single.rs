@@ -2,7 +2,7 @@
 //! fails to standard error.
 
 use super::component;
-use crate::cli::{Exit, environment, tell};
+use crate::cli::{Exit, environment, is_terminal, tell};
 use crate::config::{
     BodyError, BodyReader, DEAD_LETTER, Format, Mistake, Outputs, PluginConfig, Plugins, Server, Transform,
 };
@@ -21,10 +21,14 @@ use serde_json::{Value, json};
 use std::future::poll_fn;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 
 /// The name of the pipeline, which only the log shows.
 pub(super) const PIPELINE: &str = "plugin-run";
+/// Who types a command is told what takes longer.
+const SHORT_WAIT: Duration = Duration::from_secs(1);
 /// What is taken from a source at once.
 const ROOM: Room = Room { messages: 256, bytes: 1 << 20 };
 
@@ -237,10 +241,21 @@ async fn load_file(file: &Path, name: &str) -> Result<Plugin, String> {
 /// Compiles a plugin.
 async fn load(engine: Result<Engine, EngineError>, name: &str, wasm: Vec<u8>) -> Result<Plugin, String> {
     let engine = engine.map_err(|error| error.to_string())?;
-    let name = name.to_owned();
     // Compiling cannot be interrupted: it has a thread of its own, which a signal does not wait for.
-    let loading = tokio::task::spawn_blocking(move || engine.load(&name, &wasm));
-    loading.await.map_err(|error| error.to_string())?.map_err(|error| match error.hint() {
+    let mut loading = tokio::task::spawn_blocking({
+        let name = name.to_owned();
+        move || engine.load(&name, &wasm)
+    });
+    let loaded = match timeout(SHORT_WAIT, &mut loading).await {
+        Ok(loaded) => loaded,
+        Err(_) => {
+            if is_terminal() {
+                tell(format_args!("compiling {name}\n"));
+            }
+            loading.await
+        }
+    };
+    loaded.map_err(|error| error.to_string())?.map_err(|error| match error.hint() {
         Some(hint) => format!("{error}\nhint: {hint}"),
         None => error.to_string(),
     })
