@@ -27,6 +27,7 @@ mod http;
 mod imports;
 mod inspect;
 mod instance;
+mod json_places;
 mod kind;
 mod last_words;
 mod limits;

@@ -7,6 +7,7 @@ use super::bindings::tidemill::plugin::types as wit;
 use super::description::Description;
 use super::fault::Fault;
 use super::forward::Forward;
+use super::json_places::JsonPlaces;
 use super::rows::{check_ends, check_texts, range, same_length};
 use crate::message::{Message, Payload};
 use bytes::Bytes;
@@ -21,8 +22,8 @@ const NUMBER_BYTES: usize = 20;
 
 /// The places that a guest may edit.
 pub(super) struct Edits {
-    pointers: tidemill_json::Edits,
     names: Vec<Arc<str>>,
+    places: JsonPlaces,
 }
 
 /// What became of the forwarded messages of a call through its edits.
@@ -97,13 +98,17 @@ impl Edited {
 impl Edits {
     /// # Errors
     /// A fault of kind `invalid`, if a pointer is none, or one cannot be edited beside another.
-    pub(super) fn try_new(description: &Description) -> Result<Self, Fault> {
-        let mut pointers = tidemill_json::Edits::default();
+    pub(super) fn try_new(description: &Description, mut places: JsonPlaces) -> Result<Self, Fault> {
         for pointer in &description.edits {
-            let added = pointers.add(pointer);
-            added.map_err(|error| Fault::invalid(format!("init described edits: {error}")))?;
+            places.add_member(pointer)?;
         }
-        Ok(Self { pointers, names: description.edits.clone() })
+        Ok(Self { names: description.edits.clone(), places })
+    }
+
+    /// Where these places and others are in the messages of a batch.
+    #[inline]
+    pub(super) fn places(&mut self) -> &mut JsonPlaces {
+        &mut self.places
     }
 
     /// Checks the columns of edits, and makes them in the forwarded messages of a batch.
@@ -140,8 +145,8 @@ impl Edits {
                 continue;
             }
             let start = buffer.len();
-            let document = batch[forward.index(n)].payload.document();
-            let edited = self.pointers.apply(document, &changes, &mut buffer);
+            let index = forward.index(n);
+            let edited = self.places.edit(index, batch[index].payload.document(), &changes, &mut buffer);
             messages.push(match edited {
                 Ok(()) => EditedMessage::Changed(start..buffer.len()),
                 Err(EditError::Document(invalid)) => EditedMessage::Refused(invalid.to_string()),

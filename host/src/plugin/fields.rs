@@ -1,11 +1,12 @@
 //! Finds the JSON fields that a guest asked for, and lays them out in columns.
 //!
-//! Each message is gone over once, however many fields there are, and checked while that is done. The
-//! buffers belong to the instance and are filled again for every call.
+//! Each message is gone over once, however many fields there are, and checked while that is done; where it can be
+//! edited is noted on the way. The buffers belong to the instance and are filled again for every call.
 
 use super::bindings::tidemill::plugin::types::{OptionalTextsParam, ValuesParam};
 use super::description::{ColumnForm, Description, FieldKind};
 use super::fault::Fault;
+use super::json_places::JsonPlaces;
 use super::rows::range;
 use crate::message::Message;
 use tidemill_json::Value;
@@ -15,7 +16,6 @@ const KEEP_BYTES: usize = 4 << 20;
 
 /// The fields that a guest asked for, and their columns.
 pub(super) struct JsonFields {
-    pointers: tidemill_json::Fields,
     columns: Vec<FieldColumn>,
     form: ColumnForm,
     needs_json: bool,
@@ -47,13 +47,11 @@ pub(super) struct Search {
 impl JsonFields {
     /// # Errors
     /// A fault of kind `invalid`, if a pointer is none.
-    pub(super) fn try_new(description: &Description) -> Result<Self, Fault> {
-        let mut pointers = tidemill_json::Fields::default();
+    pub(super) fn try_new(description: &Description, places: &mut JsonPlaces) -> Result<Self, Fault> {
         let mut columns = Vec::with_capacity(description.fields.len());
         for field in &description.fields {
-            let added = pointers.add(&field.pointer);
             columns.push(FieldColumn {
-                field: added.map_err(|error| Fault::invalid(format!("init described fields: {error}")))?,
+                field: places.add_field(&field.pointer)?,
                 kind: field.kind,
                 numbers: Vec::new(),
                 data: Vec::new(),
@@ -62,18 +60,24 @@ impl JsonFields {
                 is_any_absent: false,
             });
         }
-        Ok(Self { pointers, columns, form: description.form, needs_json: description.needs_json })
+        Ok(Self { columns, form: description.form, needs_json: description.needs_json })
     }
 
     /// Fills the columns with what these messages have. `None` if that is more than `max_bytes`.
-    pub(super) fn find(&mut self, messages: &[Message], max_bytes: usize) -> Option<Search> {
+    pub(super) fn find(
+        &mut self,
+        places: &mut JsonPlaces,
+        messages: &[Message],
+        max_bytes: usize,
+    ) -> Option<Search> {
         let mut search = Search::default();
+        places.clear();
         if self.columns.is_empty() && !self.needs_json {
             return Some(search);
         }
         self.columns.iter_mut().for_each(FieldColumn::clear);
         for (index, message) in (0..).zip(messages) {
-            match self.pointers.find(message.payload.document()) {
+            match places.find(message.payload.document()) {
                 Ok(found) => {
                     for column in &mut self.columns {
                         search.bytes = search.bytes.checked_add(column.push(found.get(column.field)))?;
@@ -81,6 +85,7 @@ impl JsonFields {
                 }
                 Err(invalid) if self.needs_json => search.refused.push((index, invalid.to_string())),
                 Err(_) => {
+                    places.skip();
                     for column in &mut self.columns {
                         search.bytes = search.bytes.checked_add(column.push(None))?;
                     }

@@ -13,6 +13,7 @@ use super::emissions::Emissions;
 use super::exported::Exported;
 use super::fault::{Fault, FaultKind};
 use super::fields::{JsonFields, Search};
+use super::json_places::JsonPlaces;
 use super::limits::CallTime;
 use super::notes::CallNotes;
 use super::outcome::{Outcome, check, check_emissions};
@@ -73,7 +74,9 @@ impl Plugin {
         let made = started.await.and_then(|(callee, described)| {
             let description = Description::try_new(described)?;
             let columns = Columns::new(&description);
-            let (fields, edits) = (JsonFields::try_new(&description)?, Edits::try_new(&description)?);
+            let mut places = JsonPlaces::default();
+            let fields = JsonFields::try_new(&description, &mut places)?;
+            let edits = Edits::try_new(&description, places)?;
             Ok(Instance { callee, description, columns, fields, edits, marks: Vec::new() })
         });
         made.map_err(|fault| fault.shown(&setup.config).of_kind(FaultKind::Init))
@@ -153,7 +156,7 @@ impl Instance {
     /// None: dropping the future ends the instance.
     pub async fn process(&mut self, batch: &[Message]) -> Result<Outcome, Fault> {
         let max_bytes = self.callee.limits().memory_bytes;
-        let Some(Search { bytes, refused }) = self.fields.find(batch, max_bytes) else {
+        let Some(Search { bytes, refused }) = self.fields.find(self.edits.places(), batch, max_bytes) else {
             return Err(self.too_large());
         };
         // What is not JSON is not for this guest: it sees the others, and their indices are put right again.

@@ -302,6 +302,7 @@ mod any_outcome;
 #[cfg(test)]
 mod tests {
     use super::super::description::ColumnForm;
+    use super::super::json_places::JsonPlaces;
     use super::*;
     use crate::message::metadata::Metadata;
 
@@ -350,7 +351,7 @@ mod tests {
     fn checked(outcome: wit::Outcome) -> Result<Outcome, String> {
         let batch = MESSAGES
             .map(|text| Message { payload: Payload::text(text), metadata: Metadata::without_origin(0) });
-        let mut edits = Edits::try_new(&description()).unwrap();
+        let mut edits = Edits::try_new(&description(), JsonPlaces::default()).unwrap();
         check(Box::new(outcome), &batch, &description(), &mut edits, 16 << 20, &mut Vec::new()).map_err(
             |fault| {
                 assert_eq!(fault.kind, FaultKind::Invalid);

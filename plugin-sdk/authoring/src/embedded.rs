@@ -216,6 +216,7 @@ const RUST_SDK: &[File] = files! { "sdk";
     "json/src/plain.rs",
     "json/src/pointer.rs",
     "json/src/scan.rs",
+    "json/src/sites.rs",
     "json/src/string.rs",
     "json/src/tree.rs",
     "json/src/value.rs",

@@ -20,6 +20,12 @@ impl<'a> Document<'a> {
         Self { bytes, is_utf8: true }
     }
 
+    /// The bytes, whatever they are.
+    #[inline]
+    pub(crate) fn bytes(self) -> &'a [u8] {
+        self.bytes
+    }
+
     /// The bytes, if they are UTF-8.
     #[inline]
     pub(crate) fn utf8(self) -> Result<&'a [u8], Invalid> {

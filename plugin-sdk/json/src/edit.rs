@@ -1,8 +1,10 @@
 //! Members of a document set and removed, all other bytes left as they are.
 
+use crate::fields::Finds;
 use crate::scan::Machine;
+use crate::sites::{Mark, Noting};
 use crate::tree::{InvalidMember, Tree, Visitor};
-use crate::{Document, Invalid, MAX_DEPTH, number, string};
+use crate::{Document, Field, Found, Invalid, InvalidPointer, MAX_DEPTH, Sites, Span, number, string};
 use std::fmt;
 use std::ops::Range;
 
@@ -13,14 +15,18 @@ use std::ops::Range;
 /// of them are set or removed, so that every reader sees the edit, whichever of them it takes; and where several
 /// objects have one name, that is done in each of them. An element of an array is no member: it cannot be set or
 /// removed, but a member of an object inside it can.
+///
+/// Where fields of a document are looked up before it is edited, one pass serves both: [`find`](Self::find) notes where
+/// the members are, and [`apply_at`](Self::apply_at) edits there.
 #[derive(Clone, Debug, Default)]
 pub struct Edits {
     tree: Tree,
     machine: Machine,
     members: Vec<Member>,
-    marks: Vec<Mark>,
-    /// Those of the marks that have not ended.
-    open: Vec<usize>,
+    /// Where each field was found in the last document.
+    spans: Vec<Span>,
+    /// The place of the members in a document that is gone over to be edited.
+    sites: Sites,
     splices: Vec<Splice>,
 }
 
@@ -76,16 +82,6 @@ struct Member {
     depth: u32,
 }
 
-/// A value of the document that a pointer leads to or through, in the order in which they begin.
-#[derive(Clone, Copy, Debug)]
-struct Mark {
-    node: usize,
-    /// Where its name starts; the document and elements have none.
-    member: Option<usize>,
-    start: usize,
-    end: usize,
-}
-
 /// Bytes of the document that are left out, and what comes in their place.
 #[derive(Clone, Debug)]
 struct Splice {
@@ -129,6 +125,53 @@ impl Edits {
         self.members.is_empty()
     }
 
+    /// Adds a field that [`find`](Self::find) looks up, by its pointer. One that is there already gives the same field.
+    ///
+    /// # Errors
+    /// It is not a JSON pointer.
+    pub fn add_field(&mut self, pointer: &str) -> Result<Field, InvalidPointer> {
+        self.tree.add_field(pointer).map(Field)
+    }
+
+    /// Goes over a document once, checks all of it, finds its fields, and appends to `sites` where its members are.
+    ///
+    /// # Errors
+    /// It is not JSON, or nested too deep; then nothing is appended.
+    pub fn find<'a>(
+        &'a mut self,
+        document: impl Into<Document<'a>>,
+        sites: &mut Sites,
+    ) -> Result<Found<'a>, Invalid> {
+        let document = document.into().utf8()?;
+        let Self { tree, machine, spans, .. } = self;
+        spans.resize(tree.fields(), Span::ABSENT);
+        let mut both = FindsAndNotes { finds: Finds { tree, spans }, notes: sites.noting(tree) };
+        machine.scan(document, tree, MAX_DEPTH, &mut both)?;
+        sites.keep();
+        Ok(Found { spans: &self.spans, document })
+    }
+
+    /// As [`apply`](Self::apply), for the document that was the one of this number in `sites`. It is gone over again
+    /// only if nothing is known of it.
+    ///
+    /// # Errors
+    /// As [`apply`](Self::apply).
+    ///
+    /// # Panics
+    /// It can where `sites` is not of this document and these members.
+    pub fn apply_at<'a>(
+        &mut self,
+        document: impl Into<Document<'a>>,
+        (sites, number): (&Sites, usize),
+        changes: &[Change<'_>],
+        out: &mut Vec<u8>,
+    ) -> Result<(), EditError> {
+        let document = document.into();
+        let Some(marks) = sites.of(number) else { return self.apply(document, changes, out) };
+        let changes = self.check(changes)?;
+        self.write(document.bytes(), marks, changes, out)
+    }
+
     /// Appends a document to `out` with the changes made, one for each member by number. Members for which none is
     /// given stay as they are.
     ///
@@ -142,12 +185,26 @@ impl Edits {
         out: &mut Vec<u8>,
     ) -> Result<(), EditError> {
         let document = document.into().utf8().map_err(EditError::Document)?;
-        let changes = &changes[..changes.len().min(self.members.len())];
-        self.check(changes)?;
-        let mut marks = Marks { marks: &mut self.marks, open: &mut self.open };
-        self.machine.scan(document, &self.tree, MAX_DEPTH, &mut marks).map_err(EditError::Document)?;
-        self.plan(document, changes)?;
+        let changes = self.check(changes)?;
+        let mut sites = std::mem::take(&mut self.sites);
+        let scanned = self.machine.scan(document, &self.tree, MAX_DEPTH, &mut sites.noting(&self.tree));
+        let written = scanned
+            .map_err(EditError::Document)
+            .and_then(|()| self.write(document, sites.of_last(), changes, out));
+        sites.clear();
+        self.sites = sites;
+        written
+    }
 
+    /// Appends a document to `out` with the changes made in the places that were noted of it.
+    fn write(
+        &mut self,
+        document: &[u8],
+        marks: &[Mark],
+        changes: &[Change<'_>],
+        out: &mut Vec<u8>,
+    ) -> Result<(), EditError> {
+        self.plan(document, marks, changes)?;
         let mut at = 0;
         for splice in &self.splices {
             out.extend_from_slice(&document[at..splice.range.start]);
@@ -174,8 +231,9 @@ impl Edits {
         Ok(())
     }
 
-    /// Whether the values can be where they are to be.
-    fn check(&self, changes: &[Change<'_>]) -> Result<(), EditError> {
+    /// Those of the changes that are of a member, if their values can be where they are to be.
+    fn check<'a, 'b>(&self, changes: &'a [Change<'b>]) -> Result<&'a [Change<'b>], EditError> {
+        let changes = &changes[..changes.len().min(self.members.len())];
         for (number, (change, member)) in changes.iter().zip(&self.members).enumerate() {
             match change {
                 Change::Set(json) => Document::from(*json)
@@ -186,25 +244,26 @@ impl Edits {
                 Change::Number(_) | Change::Leave | Change::Remove => {}
             }
         }
-        Ok(())
+        Ok(changes)
     }
 
     /// Makes splices of the marks and the changes, in the order in which they stand in the document.
-    fn plan(&mut self, document: &[u8], changes: &[Change<'_>]) -> Result<(), EditError> {
+    fn plan(&mut self, document: &[u8], marks: &[Mark], changes: &[Change<'_>]) -> Result<(), EditError> {
         self.splices.clear();
-        let is_object = |mark: &Mark| self.tree.is_followed(mark.node) && document[mark.start] == b'{';
+        let is_object =
+            |mark: &Mark| self.tree.node(mark.node).leads_to_member && document[mark.start] == b'{';
         for (number, (change, member)) in changes.iter().zip(&self.members).enumerate() {
             let is_parent = |mark: &Mark| mark.node == member.object && is_object(mark);
-            if matches!(change, Change::Set(_) | Change::Number(_)) && !self.marks.iter().any(is_parent) {
+            if matches!(change, Change::Set(_) | Change::Number(_)) && !marks.iter().any(is_parent) {
                 return Err(EditError::NoObject(number));
             }
         }
-        for (at, object) in self.marks.iter().enumerate().filter(|(_, mark)| is_object(mark)) {
-            let behind = &self.marks[at + 1..];
+        for (at, object) in marks.iter().enumerate().filter(|(_, mark)| is_object(mark)) {
+            let behind = &marks[at + 1..];
             let inside = behind.iter().take_while(|mark| mark.start < object.end).count();
             let members = || {
                 behind[..inside].iter().filter_map(|mark| {
-                    let number = self.tree.node(mark.node).field?;
+                    let number = self.tree.node(mark.node).member?;
                     let is_own = self.members[number].object == object.node;
                     is_own.then_some((number, mark.member?, mark.start..mark.end))
                 })
@@ -281,27 +340,29 @@ impl ObjectPlan<'_> {
     }
 }
 
-/// Notes what can be edited.
-struct Marks<'a> {
-    marks: &'a mut Vec<Mark>,
-    open: &'a mut Vec<usize>,
+/// Finds fields, and notes where members are.
+struct FindsAndNotes<'a> {
+    finds: Finds<'a>,
+    notes: Noting<'a>,
 }
 
-impl Visitor for Marks<'_> {
+impl Visitor for FindsAndNotes<'_> {
+    #[inline]
     fn start(&mut self) {
-        self.marks.clear();
-        self.open.clear();
+        self.finds.start();
+        self.notes.start();
     }
 
+    #[inline]
     fn begin(&mut self, node: usize, member: Option<usize>, start: usize) {
-        self.open.push(self.marks.len());
-        self.marks.push(Mark { node, member, start, end: start });
+        self.finds.begin(node, member, start);
+        self.notes.begin(node, member, start);
     }
 
-    fn end(&mut self, _: usize, end: usize) {
-        if let Some(mark) = self.open.pop() {
-            self.marks[mark].end = end;
-        }
+    #[inline]
+    fn end(&mut self, node: usize, end: usize) {
+        self.finds.end(node, end);
+        self.notes.end(node, end);
     }
 }
 

@@ -19,7 +19,7 @@ pub struct Fields {
 
 /// A pointer of a [`Fields`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Field(usize);
+pub struct Field(pub(crate) usize);
 
 impl Field {
     /// Its number: fields are numbered from 0 in the order in which they were added.
@@ -57,8 +57,8 @@ impl Span {
 /// What was found in one document.
 #[derive(Clone, Copy, Debug)]
 pub struct Found<'a> {
-    spans: &'a [Span],
-    document: &'a [u8],
+    pub(crate) spans: &'a [Span],
+    pub(crate) document: &'a [u8],
 }
 
 impl<'a> Found<'a> {
@@ -75,7 +75,7 @@ impl Fields {
     /// # Errors
     /// It is not a JSON pointer.
     pub fn add(&mut self, pointer: &str) -> Result<Field, InvalidPointer> {
-        self.tree.add(pointer).map(Field)
+        self.tree.add_field(pointer).map(Field)
     }
 
     /// How many fields there are.
@@ -129,9 +129,9 @@ impl Fields {
 }
 
 /// Notes where fields are; of several members with one name the last counts.
-struct Finds<'a> {
-    tree: &'a Tree,
-    spans: &'a mut [Span],
+pub(crate) struct Finds<'a> {
+    pub(crate) tree: &'a Tree,
+    pub(crate) spans: &'a mut [Span],
 }
 
 impl Visitor for Finds<'_> {
@@ -140,7 +140,7 @@ impl Visitor for Finds<'_> {
         self.spans.fill(Span::ABSENT);
     }
 
-    #[inline]
+    #[inline(always)]
     fn begin(&mut self, node: usize, _: Option<usize>, start: usize) {
         let is_document = node == ROOT;
         let node = self.tree.node(node);
@@ -154,7 +154,7 @@ impl Visitor for Finds<'_> {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn end(&mut self, node: usize, end: usize) {
         if let Some(field) = self.tree.node(node).field {
             self.spans[field].end = end;

@@ -252,7 +252,7 @@ mod tests {
         let mut trees = vec![Tree::default()];
         for pointers in [&["/a", "/a/b", "/b"][..], &["/0", "/0/a", "/1/0", ""], &["/a longer name/a", "/"]] {
             let mut tree = Tree::default();
-            pointers.iter().for_each(|pointer| assert!(tree.add(pointer).is_ok()));
+            pointers.iter().for_each(|pointer| assert!(tree.add_field(pointer).is_ok()));
             trees.push(tree);
         }
         let mut dice = Dice(0x9e37_79b9_7f4a_7c15);

@@ -58,6 +58,7 @@ impl From<InvalidPointer> for InvalidMember {
 pub(crate) struct Tree {
     nodes: Vec<Node>,
     fields: usize,
+    members: usize,
     depth: u32,
 }
 
@@ -66,14 +67,18 @@ pub(crate) struct Node {
     /// The name under which the parent has it.
     pub(crate) name: String,
     pub(crate) parent: usize,
-    /// The number of the pointer that ends here.
+    /// The number of the field that this is.
     pub(crate) field: Option<usize>,
+    /// The number of the member that this is.
+    pub(crate) member: Option<usize>,
+    /// Whether a member is somewhere inside.
+    pub(crate) leads_to_member: bool,
     children: Vec<Child>,
     /// How many names lead here.
     depth: u32,
     /// One bit for each two bytes with which names of the children end, by [`end_of`].
     ends: u64,
-    /// The numbers of all pointers that lead through here and further.
+    /// The numbers of all fields that are somewhere inside.
     pub(crate) inside: Vec<usize>,
 }
 
@@ -93,13 +98,21 @@ struct Child {
 
 impl Default for Tree {
     fn default() -> Self {
-        Self { nodes: vec![Node::default()], fields: 0, depth: 0 }
+        Self { nodes: vec![Node::default()], fields: 0, members: 0, depth: 0 }
+    }
+}
+
+impl Node {
+    /// Whether it is a member to edit, or has one inside.
+    #[inline]
+    pub(crate) fn is_of_member(&self) -> bool {
+        self.leads_to_member || self.member.is_some()
     }
 }
 
 impl Tree {
-    /// Adds a pointer. Gives its number; one that is there already keeps the number it has.
-    pub(crate) fn add(&mut self, pointer: &str) -> Result<usize, InvalidPointer> {
+    /// Adds the pointer of a field. Gives its number; one that is there already keeps the number it has.
+    pub(crate) fn add_field(&mut self, pointer: &str) -> Result<usize, InvalidPointer> {
         let mut node = ROOT;
         for name in names(pointer)? {
             node = self.child_or_new(node, name);
@@ -123,21 +136,29 @@ impl Tree {
             return Err(InvalidMember::Document);
         }
         let mut tree = self.clone();
-        let number = tree.add(pointer)?;
         let mut path = vec![ROOT];
         for name in names(pointer)? {
             path.push(tree.child_or_new(path[path.len() - 1], name));
         }
-        let (last, through) = path.split_last().expect("the root is on the way");
-        let is_edited = |node: &usize| tree.nodes[*node].field.is_some();
-        if through.iter().any(is_edited) || tree.is_followed(*last) {
+        let (&last, through) = path.split_last().expect("the root is on the way");
+        if let Some(known) = tree.nodes[last].member {
+            return Ok((known, path));
+        }
+        let is_inside = through.iter().any(|&node| tree.nodes[node].member.is_some());
+        if is_inside || tree.nodes[last].leads_to_member {
             return Err(InvalidMember::Overlap(pointer.to_owned()));
+        }
+        let number = tree.members;
+        tree.members += 1;
+        tree.nodes[last].member = Some(number);
+        for &node in through {
+            tree.nodes[node].leads_to_member = true;
         }
         *self = tree;
         Ok((number, path))
     }
 
-    /// How many pointers there are.
+    /// How many fields there are.
     #[inline]
     pub(crate) fn fields(&self) -> usize {
         self.fields

@@ -1,6 +1,7 @@
 //! Whatever a guest returns, the check ends, and what it lets through is what the rest of the host takes for granted.
 
 use super::super::description::ColumnForm;
+use super::super::json_places::JsonPlaces;
 use super::*;
 use crate::message::metadata::Metadata;
 use proptest::collection::vec;
@@ -204,7 +205,7 @@ fn whatever_a_guest_returns_is_a_fault_or_can_be_used() {
     config.cases = config.cases.max(2048);
     let cases = config.cases;
     let checked = TestRunner::new(config).run(&outcome(), |outcome| {
-        let mut edits = Edits::try_new(&description).unwrap();
+        let mut edits = Edits::try_new(&description, JsonPlaces::default()).unwrap();
         match check(Box::new(outcome), &batch, &description, &mut edits, MAX_BYTES, &mut Vec::new()) {
             Ok(outcome) => {
                 taken.set(taken.get() + 1);

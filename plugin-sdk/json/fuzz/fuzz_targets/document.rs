@@ -6,7 +6,7 @@
 use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
 use serde_json::value::RawValue;
-use tidemill_json::{Change, Edits, Fields, Invalid};
+use tidemill_json::{Change, Edits, Fields, Found, Invalid, Sites};
 
 const POINTERS: [&str; 8] = ["", "/a", "/b", "/a/b", "/0", "/1/a", "/", "/a longer name/0"];
 
@@ -31,9 +31,21 @@ fuzz_target!(|bytes: &[u8]| {
     for member in ["/a", "/b/a", "/0"] {
         edits.add(member).expect("it is a member");
     }
-    let mut out = Vec::new();
+    let (mut out, mut out_where_found) = (Vec::new(), Vec::new());
     let changes = [Change::Set(b"[1]"), Change::Remove, Change::Number(2.5)];
-    if edits.apply(bytes, &changes, &mut out).is_ok() {
+    let edited = edits.apply(bytes, &changes, &mut out);
+    if edited.is_ok() {
         assert!(serde_json::from_slice::<&RawValue>(&out).is_ok(), "the edit is not JSON");
     }
+    for pointer in POINTERS {
+        edits.add_field(pointer).expect("it is a pointer");
+    }
+    let mut sites = Sites::default();
+    let found_beside = edits.find(bytes, &mut sites).expect("it was JSON before");
+    for (_, field) in pointers {
+        let raw = |found: Found<'_>| found.get(field).map(|value| value.raw().to_vec());
+        assert_eq!(raw(found_beside), raw(found), "{field:?}");
+    }
+    assert_eq!(edits.apply_at(bytes, (&sites, 0), &changes, &mut out_where_found), edited);
+    assert_eq!(out_where_found, out);
 });

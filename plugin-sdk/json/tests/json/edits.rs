@@ -3,7 +3,7 @@
 use crate::documents::document;
 use proptest::prelude::*;
 use serde_json::Value;
-use tidemill_json::{Change, EditError, Edits, Invalid, InvalidMember, MAX_DEPTH};
+use tidemill_json::{Change, EditError, Edits, Fields, Invalid, InvalidMember, MAX_DEPTH, Sites};
 
 fn edit(json: &str, changes: &[(&str, Change<'_>)]) -> Result<String, EditError> {
     let mut edits = Edits::default();
@@ -12,8 +12,43 @@ fn edit(json: &str, changes: &[(&str, Change<'_>)]) -> Result<String, EditError>
         values[edits.add(pointer).unwrap()] = *change;
     }
     let mut out = Vec::new();
-    edits.apply(json, &values, &mut out)?;
-    Ok(String::from_utf8(out).unwrap())
+    let edited = edits.apply(json, &values, &mut out);
+    assert_eq!(edit_where_found(edits, json, &values), edited.clone().map(|()| out.clone()), "{json}");
+    edited.map(|()| String::from_utf8(out).unwrap())
+}
+
+/// The same, where the members were found beside fields, one of a name that is edited as well, in the second of three
+/// documents.
+fn edit_where_found(mut edits: Edits, json: &str, values: &[Change<'_>]) -> Result<Vec<u8>, EditError> {
+    let fields = ["/a", "/b/c/0", "", "/a/a"].map(|pointer| edits.add_field(pointer).unwrap());
+    let mut alone = Fields::default();
+    let looked_up = ["/a", "/b/c/0", "", "/a/a"].map(|pointer| alone.add(pointer).unwrap());
+    let mut sites = Sites::default();
+    edits.find(r#"{"a":{}}"#, &mut sites).unwrap();
+    match (edits.find(json, &mut sites), alone.find(json)) {
+        (Ok(found), Ok(other)) => {
+            let raw = |value: Option<tidemill_json::Value<'_>>| value.map(|value| value.raw().to_vec());
+            for (field, other_field) in fields.into_iter().zip(looked_up) {
+                assert_eq!(raw(found.get(field)), raw(other.get(other_field)), "{json}");
+            }
+        }
+        (Err(invalid), Err(other)) => {
+            assert_eq!(invalid, other, "{json}");
+            sites.skip();
+        }
+        (found, other) => panic!("{json}: {found:?}, and alone {other:?}"),
+    }
+    edits.find(r#"[1,{"b":2}]"#, &mut sites).unwrap();
+    let mut out = Vec::new();
+    edits.apply_at(json, (&sites, 1), values, &mut out).map(|()| out)
+}
+
+#[test]
+fn of_many_members_of_one_name_all_are_set_whether_that_many_places_are_kept_or_not() {
+    for count in [10, 100_000] {
+        let json = format!("{{{}}}", vec![r#""a":1"#; count].join(","));
+        assert_eq!(edit(&json, &[("/a", Change::Set(b"2"))]).unwrap(), json.replace('1', "2"));
+    }
 }
 
 #[test]
@@ -57,6 +92,14 @@ fn a_member_is_removed_with_one_comma() {
     let changes = [("/a", Change::Remove), ("/b", Change::Set(b"2"))];
     assert_eq!(edit(r#"{"a":1}"#, &changes).unwrap(), r#"{"b":2}"#);
     assert_eq!(edit(r#"{"a":1,"c":3}"#, &changes).unwrap(), r#"{"c":3,"b":2}"#);
+}
+
+#[test]
+fn what_is_no_json_is_not_edited_where_its_members_were_found_before_the_mistake() {
+    for json in ["", "{", r#"{"a":1"#, r#"{"a":1}}"#, r#"{"a":1,"a":}"#, r#"{"b":{"a":1},"a":2,}"#] {
+        let edited = edit(json, &[("/a", Change::Number(1.0)), ("/b/a", Change::Remove)]);
+        assert!(matches!(edited, Err(EditError::Document(_))), "{json}: {edited:?}");
+    }
 }
 
 #[test]
