@@ -1,7 +1,7 @@
 //! What several instances of a plugin are worth: a pipeline whose plugin takes about 10 us a message, with one instance
 //! and with two, in one run.
 //!
-//! `cargo xtask guests rust`, then `cargo bench -p tidemill --bench instances`, on a machine that does nothing else: two
+//! `cargo xtask guests rust`, then `cargo bench --workspace --bench instances`, on a machine that does nothing else: two
 //! instances are no faster than one where others have the second processor. The cases take turns, and the best of each
 //! counts, so that the noise of a shared machine is not the answer. Source and sink are queues in this process, and
 //! take part of a processor too.

@@ -9,6 +9,7 @@ mod matrix;
 mod table;
 
 use crate::guests;
+use crate::tools::cargo;
 use matrix::{Case, Matrix};
 use serde::Deserialize;
 use std::error::Error;
@@ -129,7 +130,7 @@ pub(crate) fn run(args: &Args) -> Result {
         write_between_markers(&site.root.join("docs/performance.md"), &tables)?;
     }
     if args.boundary {
-        finish(Command::new("cargo").args(["bench", "--package", "tidemill"]).current_dir(&site.root))?;
+        finish(cargo().args(["bench", "--workspace", "--bench", "boundary"]))?;
     }
     let inexact = measured.iter().filter(|measured| !measured.runs.iter().all(Run::is_exact));
     let inexact: Vec<String> = inexact.map(|measured| measured.case.name()).collect();
@@ -162,8 +163,8 @@ impl Site {
         let work = target.join("bench");
         fs::create_dir_all(&work)?;
         eprintln!("building the load generator, the relays and the host");
-        let mut build = Command::new("cargo");
-        build.args(["build", "--release", "--bins"]).current_dir(root);
+        let mut build = cargo();
+        build.args(["build", "--release", "--bins"]);
         match args.references {
             true => build.args(["--package", "tidemill-bench"]),
             // Packages built alone would want the dependencies with other features.
