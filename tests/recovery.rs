@@ -156,6 +156,20 @@ async fn while_a_message_waits_the_source_is_held_and_nothing_behind_it_is_lost(
 }
 
 #[tokio::test]
+async fn new_instances_are_offered_at_once_what_was_put_off_and_how_often_it_was_counts_on() {
+    let mut scene = scene(Stage { retries: 2, on_error: OnError::Drop, ..Stage::default() }).await;
+    scene.send(&["wait 60000", "b"]).await;
+    for (offers, tick_ms) in [(1, 3_600_000), (2, 7_200_000)] {
+        scene.until("tidemill_plugin_calls_total", |calls| calls >= offers).await;
+        let swapped = scene.swap(moody(), &format!(r#"{{ "tick_ms": {tick_ms} }}"#)).await;
+        let Swapped { outcome, .. } = tokio::time::timeout(PATIENCE, swapped).await.unwrap().unwrap();
+        assert!(outcome.is_ok(), "{outcome:?}");
+    }
+    assert_eq!(scene.receive(1).await, ["b"], "what was put off by three instances is given up");
+    assert_eq!(scene.metrics.loss_counts("p", MOODY, Reason::Rejected).dropped, 1);
+}
+
+#[tokio::test]
 async fn at_a_stop_what_waits_is_offered_once_more_at_once() {
     let mut scene = scene(Stage { retries: 10_000, ..Stage::default() }).await;
     scene.send(&["wait 60000", "b"]).await;

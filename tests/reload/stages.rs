@@ -192,6 +192,43 @@ async fn transforms_come_go_and_change_places_and_each_message_takes_the_way_tha
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_transform_that_goes_has_gathered_goes_through_those_behind_it() {
+    let (feed, mut collector) = (Feed::open().await, Collector::open().await);
+    let (from, to) = (feed.url(), collector.url());
+    let site = tally();
+    site.install("window", "window");
+    let file = |transforms: &str| relay("p", &from, transforms, &to);
+    let windows = |name: &str| {
+        format!(
+            "{{ plugin = \"window\", name = \"{name}\", config = {{ size = \"1h\", aggregates = {{ n = {{ op = \"count\" }} }} }} }}"
+        )
+    };
+    let site = site.run(&file(&format!("{}, {{ plugin = \"forward\" }}", windows("first"))));
+    for symbol in ["a", "b", "a"] {
+        feed.text(format!(r#"{{"s":"{symbol}","T":1000}}"#)).await;
+    }
+    site.until_counted("tidemill_stage_messages_in_total", &["transform=\"first\""], 3).await;
+    // Another name is another transform.
+    let told = site.change(&file(&windows("second"))).await;
+    assert_eq!(class(&told, "p"), "updated", "{told}");
+    let window = |symbol: &str, count: u64| json!({ "symbol": symbol, "window_start": 0, "window_end": 3_600_000, "n": count, "final": false });
+    let mut gathered = Vec::new();
+    for _ in 0..2 {
+        gathered.push(serde_json::from_str::<serde_json::Value>(&collector.text().await).unwrap());
+    }
+    gathered.sort_by_key(ToString::to_string);
+    let mut expected = [window("a", 2), window("b", 1)];
+    expected.sort_by_key(ToString::to_string);
+    assert_eq!(gathered, expected);
+    feed.text(r#"{"s":"a","T":1000}"#.to_owned()).await;
+    site.until_counted("tidemill_stage_messages_in_total", &["transform=\"second\""], 1).await;
+    site.change(&file("")).await;
+    assert_eq!(serde_json::from_str::<serde_json::Value>(&collector.text().await).unwrap(), window("a", 1));
+    assert_eq!(site.counted("tidemill_messages_dropped_total", &[]).await, 0);
+    site.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn messages_that_wait_for_a_plugin_that_fails_again_and_again_go_to_the_instances_that_take_over() {
     let (feed, mut collector) = (Feed::open().await, Collector::open().await);
     let (from, to) = (feed.url(), collector.url());

@@ -2,15 +2,16 @@
 //!
 //! First it comes to rest as far as that is needed: what waits for a stage that goes is worked off, and dead letters
 //! that their sink has are written, within a time. Then the state of the stages that have new instances is carried
-//! into these; if that fails for one, everything goes on as it was. From then on nothing can fail, and nothing waits:
-//! stages, sinks and the outputs that they take are changed at one moment, and each message goes on where it waits.
+//! into these; if that fails for one, everything goes on as it was. From then on nothing can fail: plugins that go are
+//! told that no message will follow, and stages, sinks and the outputs that they take are changed at one moment, and
+//! each message goes on where it waits.
 
 use super::{GraceOver, Line, Reading};
 use crate::config::DEAD_LETTER;
 use crate::pipeline::dead_letters::{DeadLetterSink, Place};
 use crate::pipeline::generations::Generations;
 use crate::pipeline::outlets::NextOutlet;
-use crate::pipeline::stage::{Carried, Stage};
+use crate::pipeline::stage::{Broken, Carried, Stage};
 use crate::pipeline::update::{
     DeadLetterUpdate, NotRenewed, RenewedStage, SinkUpdate, StageParts, StageUpdate, Update, Updated,
 };
@@ -33,6 +34,7 @@ impl Line {
         let (departing, departure) = oneshot::channel();
         let until = Instant::now() + update.patience;
         let going = self.going(&update.stages);
+        let gone = going.iter().filter(|(_, stays)| !stays).map(|(number, _)| *number).collect();
         let awaits_letters = matches!(update.dead_letter, DeadLetterUpdate::Exchanged(_));
         self.come_to_rest(going, awaits_letters, until).await?;
         if self.ends.stop().is_some() {
@@ -51,6 +53,7 @@ impl Line {
                 return Ok(());
             }
         };
+        self.finish_gone(gone, until).await?;
         let mut retired = Vec::new();
         let mut ended_probations = Vec::new();
         let (renewed, given_up) =
@@ -132,6 +135,25 @@ impl Line {
         }
     }
 
+    /// Tells the plugins of the stages that go that no message will follow; what they give goes the way of all they gave.
+    /// No other stage is called: the state of some of them is carried already.
+    async fn finish_gone(&mut self, gone: Vec<usize>, until: Instant) -> Result<(), GraceOver> {
+        for number in gone {
+            // What others that go have given at their end.
+            while self.stages[number].is_next() && !self.stages[number].is_held() && Instant::now() < until {
+                self.ends.during(self.stages[number].work(&mut self.given)).await?;
+                self.hand_over(number);
+            }
+            let finished =
+                self.ends.during(self.stages[number].finish(self.time_us, &mut self.given)).await?;
+            self.hand_over(number);
+            if let Err(Broken(error)) = finished {
+                tracing::error!(pipeline = %self.name, error, "a transform that goes lost what it had gathered");
+            }
+        }
+        Ok(())
+    }
+
     /// Carries the state of each stage that has new instances into these; or says why one does not give it or take
     /// it.
     async fn carry(
@@ -148,8 +170,8 @@ impl Line {
             };
             let name = setup.transform.clone();
             if stage.holds_results_back() && !stage.is_shared_like(transform) {
-                let why =
-                    "one of its instances is held up, and what others have done waits for it: try again";
+                let why = "what its instances have done waits for a message that one of them has put off, or fails on again \
+                           and again: try again";
                 return Ok(Err(NotRenewed { transform: name, why: why.to_owned() }));
             }
             let next = std::mem::take(instances);

@@ -64,8 +64,10 @@ impl Worker {
     /// Throws the instance away.
     pub(super) fn faulted(&mut self, fault: &Fault) {
         self.metrics.faulted(fault.kind.as_str(), 1);
-        let lost_state_ms = self.give_instance_up();
+        // What was lost by faults that were not told is told with the next that is.
+        self.untold_loss_ms = self.untold_loss_ms.max(self.give_instance_up());
         if let Some(held_back) = self.log.allow() {
+            let lost_state_ms = self.untold_loss_ms.take();
             tracing::warn!(pipeline = %self.setup.pipeline, plugin = %self.plugin.name(),
                 transform = %self.setup.transform, instance = self.setup.instance(), %fault,
                 lost_state_ms, held_back, "plugin fault");

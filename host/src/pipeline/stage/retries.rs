@@ -32,7 +32,18 @@ impl Retries {
         may_retry
     }
 
-    /// The message at the front is another one, or another version of the plugin gets it.
+    /// Another instance gets the message at the front, and may be able to decide at once. How often it was put off
+    /// counts on: whoever has new instances made again and again does not keep the others waiting for ever.
+    pub(super) fn offer_now(&mut self) {
+        self.until = None;
+    }
+
+    /// The message at the front is the one that was at the front there, for another instance.
+    pub(super) fn go_on(&mut self, before: &Self) {
+        self.count = before.count;
+    }
+
+    /// The message at the front is another one.
     #[inline]
     pub(super) fn forget(&mut self) {
         self.count = 0;
@@ -71,6 +82,12 @@ mod tests {
         retries.forget();
         assert_eq!(retries.until(), None);
         assert!(retries.put_off(Instant::now(), second), "another one has its own count");
+        let mut next = Retries::new(2);
+        next.go_on(&retries);
+        assert!(next.put_off(Instant::now(), second));
+        next.offer_now();
+        assert_eq!(next.until(), None);
+        assert!(!next.put_off(Instant::now(), second), "what it was offered to others counts");
     }
 
     #[tokio::test(start_paused = true)]

@@ -129,6 +129,11 @@ impl Stage {
     /// they have one order; and with as many instances what some of them gave that waits for others.
     pub(in crate::pipeline) fn take_over(&mut self, before: &mut Self) {
         let is_alike = self.workers.len() == before.workers.len();
+        if is_alike {
+            for (worker, old) in self.workers.iter_mut().zip(&before.workers) {
+                worker.go_on_offering(old);
+            }
+        }
         match (&mut self.sharing, &mut before.sharing) {
             (Sharing::InOrder(shares), Sharing::InOrder(old)) if is_alike => {
                 *shares = std::mem::take(old);
@@ -217,7 +222,10 @@ impl Worker {
         match self.take_snapshot().await {
             Ok(()) if self.last_good.snapshot().is_some() => Ok(CarriedState::Carried),
             Ok(()) => Ok(CarriedState::None),
-            Err(fault) if fault.is_refusal => Err(fault),
+            Err(fault) if fault.is_refusal => Err(Fault {
+                detail: format!("the instance that runs does not give its state: {}", fault.detail),
+                ..fault
+            }),
             Err(_) => Ok(match self.older() {
                 CarriedState::None => CarriedState::Fresh,
                 older => older,

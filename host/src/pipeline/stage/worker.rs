@@ -57,6 +57,8 @@ pub(super) struct Worker {
     is_given_up: bool,
     pub(super) metrics: StageMetrics,
     pub(super) log: RateLimit,
+    /// How old the state was that faults have cost which were not told.
+    pub(super) untold_loss_ms: Option<u64>,
     /// An instance of the version in shadow.
     pub(super) beside: Option<Box<Beside>>,
     /// The faults of the version in its probation.
@@ -92,6 +94,7 @@ impl Worker {
             is_given_up: false,
             metrics,
             log: RateLimit::new(LOG_INTERVAL),
+            untold_loss_ms: None,
             beside: None,
             probation: None,
         };
@@ -381,10 +384,16 @@ impl Worker {
         next.plugin().version() == self.plugin.version() && *next.config() == self.setup.config
     }
 
-    /// Forgets how often the plugin has failed or put a message off: something is different from here on.
+    /// Forgets how often the plugin has failed: something is different from here on. A message that was put off is offered
+    /// at once.
     pub(super) fn forgive(&mut self) {
         self.close_circuit();
-        self.retries.forget();
+        self.retries.offer_now();
+    }
+
+    /// The message at the front will be the one that is at the front there, which may have been put off.
+    pub(super) fn go_on_offering(&mut self, before: &Self) {
+        self.retries.go_on(&before.retries);
     }
 
     /// Goes on with the version before, which has this state; an instance starts with the next call.
