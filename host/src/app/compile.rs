@@ -16,6 +16,8 @@ const DEADLINE: Duration = Duration::from_secs(600);
 pub(super) struct Compiler {
     engine: Engine,
     slots: Arc<Semaphore>,
+    /// Room of its own, for one plugin: content that is to run does not wait until code of another is optimised.
+    optimising: Arc<Semaphore>,
 }
 
 /// Room to compile one plugin, free again when its thread ends.
@@ -28,7 +30,8 @@ pub(super) struct CompileSlot {
 impl Compiler {
     pub(super) fn new(engine: Engine) -> Self {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
-        Self { engine, slots: Arc::new(Semaphore::new(processors.min(MOST_AT_ONCE))) }
+        let slots = Arc::new(Semaphore::new(processors.min(MOST_AT_ONCE)));
+        Self { engine, slots, optimising: Arc::new(Semaphore::new(1)) }
     }
 
     /// The engine that compiles.
@@ -36,9 +39,18 @@ impl Compiler {
         &self.engine
     }
 
-    /// Room for one plugin, if there is some.
+    /// Room for one plugin that is to run, if there is some.
     pub(super) fn slot(&self) -> Option<CompileSlot> {
-        let permit = self.slots.clone().try_acquire_owned().ok()?;
+        self.slot_of(&self.slots)
+    }
+
+    /// Room to optimise the code of one that runs, if there is some.
+    pub(super) fn optimising_slot(&self) -> Option<CompileSlot> {
+        self.slot_of(&self.optimising)
+    }
+
+    fn slot_of(&self, slots: &Arc<Semaphore>) -> Option<CompileSlot> {
+        let permit = slots.clone().try_acquire_owned().ok()?;
         Some(CompileSlot { engine: self.engine.clone(), permit })
     }
 }
@@ -101,4 +113,20 @@ fn spawn(
         tracing::error!(%error, "no thread to compile a plugin on");
     }
     loaded
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn content_that_is_to_run_has_room_while_code_of_others_is_optimised() {
+        let compiler = Compiler::new(Engine::try_new(None).expect("an engine starts"));
+        let optimising = compiler.optimising_slot();
+        assert!(optimising.is_some() && compiler.optimising_slot().is_none(), "one at a time");
+        let slots: Vec<_> = std::iter::from_fn(|| compiler.slot()).collect();
+        assert!(!slots.is_empty());
+        drop(optimising);
+        assert!(compiler.optimising_slot().is_some(), "nor does it wait for those");
+    }
 }

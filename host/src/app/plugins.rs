@@ -109,7 +109,7 @@ impl ManagedPlugins {
             self.follow(compiling, |result| PluginJob::Compiled { name, version, result });
         }
         while !self.unoptimised.is_empty()
-            && let Some(slot) = self.compiler.slot()
+            && let Some(slot) = self.compiler.optimising_slot()
         {
             let plugin = self.unoptimised.remove(0);
             let is_current = |known: Plugin| known.version() == plugin.version();
