@@ -40,13 +40,22 @@ const DIAL_INTERVAL: Duration = Duration::from_millis(100);
 /// A message, and what became of it.
 #[derive(Debug)]
 pub(super) struct Pair {
-    /// None: what came out is of no message, but of a timer.
-    pub(super) before: Option<Payload>,
+    pub(super) cause: PairCause,
     pub(super) after: Vec<Payload>,
     /// Dead letters, as JSON.
     pub(super) failed: Vec<Payload>,
     /// Whether more may come of it.
     pub(super) is_waiting: bool,
+}
+
+/// What something has come of.
+#[derive(Debug)]
+pub(super) enum PairCause {
+    Message(Payload),
+    /// No message: a timer, or the start of a version.
+    Timer,
+    /// One of the messages before, which were still on their way when others followed.
+    Earlier,
 }
 
 /// A connection has ended.
@@ -101,6 +110,7 @@ impl Relay {
 
     async fn follow(&self, ends: &mut RelayEnds, pairs: &mpsc::Sender<Pair>) -> Result<(), Gone> {
         let (mut shown, mut at_once): (Option<Instant>, u32) = (None, 0);
+        let mut is_waiting = false;
         loop {
             let is_there = poll_fn(|cx| Poll::Ready(ends.poll_before(cx))).await;
             let before = match is_there {
@@ -113,21 +123,24 @@ impl Relay {
                     poll_fn(|cx| ends.poll_before(cx)).await?
                 }
             };
-            // What is out before the next message is given came of a timer.
-            self.settle(ends).await?;
-            let of_timer = ends.take(None, false);
+            // What is out before the next message is given came of a timer, if no message was on its way.
+            let is_settled = self.settle(ends).await?;
+            let of_others = ends.take(if is_waiting { PairCause::Earlier } else { PairCause::Timer }, false);
             ends.give(&before).await?;
-            let is_waiting = !self.settle(ends).await?;
-            let of_message = ends.take(Some(before), is_waiting);
-            for pair in [of_timer, of_message] {
+            is_waiting = !self.settle(ends).await?;
+            let cause = if is_settled { PairCause::Message(before) } else { PairCause::Earlier };
+            let of_message = ends.take(cause, is_waiting);
+            for mut pair in [of_others, of_message] {
                 if !pair.failed.is_empty() {
-                    pairs.send(pair).await.map_err(|_| Gone)?;
-                    continue;
+                    hand_on_failed(std::mem::take(&mut pair.failed), pairs).await?;
+                    if pair.after.is_empty() {
+                        continue;
+                    }
                 }
                 let is_filtered = pair.after.is_empty() && !pair.is_waiting;
                 let interval = if is_filtered { FILTERED_INTERVAL } else { SHOWN_INTERVAL };
                 let is_due = shown.is_none_or(|shown| shown.elapsed() >= interval);
-                if is_due && !(is_filtered && pair.before.is_none()) {
+                if is_due && (!is_filtered || matches!(pair.cause, PairCause::Message(_))) {
                     shown = Some(Instant::now());
                     pairs.send(pair).await.map_err(|_| Gone)?;
                 }
@@ -166,11 +179,11 @@ impl Relay {
                 () = sleep_until(until) => break,
             };
             ends.give(&before).await?;
-            hand_on_failed(ends, pairs).await?;
+            hand_on_failed(ends.take(PairCause::Earlier, false).failed, pairs).await?;
         }
         // What is still on its way is nobody else's.
         self.settle(ends).await?;
-        hand_on_failed(ends, pairs).await
+        hand_on_failed(ends.take(PairCause::Earlier, false).failed, pairs).await
     }
 
     /// Waits until all that was given is at its end, and is here; not for ever. Says whether it is.
@@ -206,9 +219,9 @@ impl RelayEnds {
     }
 
     /// What came out since this was asked last.
-    fn take(&mut self, before: Option<Payload>, is_waiting: bool) -> Pair {
+    fn take(&mut self, cause: PairCause, is_waiting: bool) -> Pair {
         let after = self.after.received.drain(..).collect();
-        Pair { before, after, failed: self.failed.received.drain(..).collect(), is_waiting }
+        Pair { cause, after, failed: self.failed.received.drain(..).collect(), is_waiting }
     }
 
     /// Takes in what there is. The connection to the plugin brings nothing but pings.
@@ -252,11 +265,11 @@ impl RelayEnd {
     }
 }
 
-/// Hands on what has failed of what came out, which of the messages it was of is in the dead letter.
-async fn hand_on_failed(ends: &mut RelayEnds, pairs: &mpsc::Sender<Pair>) -> Result<(), Gone> {
-    for letter in ends.take(None, false).failed {
-        let before = payload_of(&letter);
-        let pair = Pair { before, after: Vec::new(), failed: vec![letter], is_waiting: false };
+/// Hands on what has failed, each with the message that it was of, which is in the dead letter.
+async fn hand_on_failed(letters: Vec<Payload>, pairs: &mpsc::Sender<Pair>) -> Result<(), Gone> {
+    for letter in letters {
+        let cause = payload_of(&letter).map_or(PairCause::Timer, PairCause::Message);
+        let pair = Pair { cause, after: Vec::new(), failed: vec![letter], is_waiting: false };
         pairs.send(pair).await.map_err(|_| Gone)?;
     }
     Ok(())

@@ -2,7 +2,7 @@
 //!
 //! All that fail are to be shown, and so many at once that nothing else could be seen are counted.
 
-use super::relay::Pair;
+use super::relay::{Pair, PairCause};
 use crate::foreign_text;
 use crate::message::Payload;
 use serde_json::Value;
@@ -80,7 +80,11 @@ impl DevDisplay {
                 return Ok(());
             }
         }
-        let before = pair.before.as_ref().map_or_else(|| "(timer)".to_owned(), text);
+        let before = match &pair.cause {
+            PairCause::Message(payload) => text(payload),
+            PairCause::Timer => "(timer)".to_owned(),
+            PairCause::Earlier => "(a message before)".to_owned(),
+        };
         let became = became(pair);
         let mut out = io::stdout().lock();
         if !self.is_terminal {
@@ -206,7 +210,7 @@ mod tests {
     fn a_message_is_sent_fails_or_comes_to_nothing() {
         let letter = Payload::text(r#"{"reason":"rejected","detail":"no","payload":"x"}"#);
         let pair = |after: Vec<Payload>, failed: Vec<Payload>, is_waiting| Pair {
-            before: Some(Payload::text("a\u{1b}")),
+            cause: PairCause::Message(Payload::text("a\u{1b}")),
             after,
             failed,
             is_waiting,
