@@ -13,7 +13,7 @@ use crate::message::{Message, Payload};
 use bytes::Bytes;
 use std::ops::Range;
 use std::sync::Arc;
-use tidemill_json::{Change, EditError};
+use tidemill_json::{Change, EditError, Invalid, MAX_DEPTH};
 
 /// What stands around a member that is added: its quotes, a colon, a comma.
 const MEMBER_BYTES: usize = 4;
@@ -153,6 +153,11 @@ impl Edits {
                 Err(EditError::NoObject(edit)) => {
                     EditedMessage::Refused(format!("the message has no object for {}", self.names[edit]))
                 }
+                // The value may be one that came out of the message.
+                Err(EditError::Value(edit, Invalid::TooDeep)) => EditedMessage::Refused(format!(
+                    "{} would be JSON nested more than {MAX_DEPTH} levels deep",
+                    self.names[edit]
+                )),
                 Err(EditError::Value(edit, invalid)) => {
                     return Err(Fault::invalid(format!("edits[{:?}][{n}]: {invalid}", self.names[edit])));
                 }

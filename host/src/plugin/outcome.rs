@@ -421,6 +421,13 @@ mod tests {
         edited.tell_reasons(|reason| reason.replace("/deep", "***"));
         let second = edited.payload(1, &Payload::text(MESSAGES[1]));
         assert_eq!(second, Err("the message has no object for ***/note"));
+        let mut deep = outcome(None);
+        deep.forward = wit::Forward::These(vec![0]);
+        let value = format!("{}{}", "[".repeat(126), "]".repeat(126));
+        deep.edits = vec![wit::ValuesResult::Numbers(vec![f64::NAN]), texts(&value, &[252], None)];
+        let edited = checked(deep).unwrap().edited;
+        let payload = edited.payload(0, &Payload::text(MESSAGES[0]));
+        assert_eq!(payload, Err("/deep/note would be JSON nested more than 127 levels deep"));
         let mut untouched = outcome(None);
         untouched.forward = wit::Forward::These(vec![1, 2]);
         untouched.edits = vec![wit::ValuesResult::Each(vec![None, None]), texts("", &[0, 0], Some(&[1, 1]))];

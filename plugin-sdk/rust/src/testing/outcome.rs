@@ -4,7 +4,7 @@ use super::Input;
 use crate::bindings::tidemill::plugin::types;
 use std::collections::BTreeMap;
 use std::time::Duration;
-use tidemill_json::{Change, EditError, Edits};
+use tidemill_json::{Change, EditError, Edits, Invalid, MAX_DEPTH};
 
 /// What became of the messages of one call.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -204,6 +204,11 @@ fn edit(
                 uneditable.push((index, format!("the message has no object for {}", about.edits[edit])));
             }
             Err(EditError::Document(invalid)) => uneditable.push((index, invalid.to_string())),
+            Err(EditError::Value(edit, Invalid::TooDeep)) => {
+                let why =
+                    format!("{} would be JSON nested more than {MAX_DEPTH} levels deep", about.edits[edit]);
+                uneditable.push((index, why));
+            }
             Err(error) => panic!("{error}"),
         }
     }
