@@ -95,6 +95,7 @@ mod http {
 every_language! {
     describes_itself
     refuses_a_configuration
+    begins_in_a_replay_before_there_is_a_time
     forwards_all_some_and_none
     forwards_to_an_output
     emits_with_output_and_metadata
@@ -154,6 +155,13 @@ async fn refuses_a_configuration(plugin: Plugin) {
     let fault = plugin.instantiate(&setup(r#"{"refuse":true}"#)).await.unwrap_err();
     assert_eq!(fault.kind, FaultKind::Init);
     assert!(fault.detail.contains("refused, as asked"), "{}", fault.detail);
+}
+
+async fn begins_in_a_replay_before_there_is_a_time(plugin: Plugin) {
+    let setup = Setup { is_replay: true, ..setup("{}") };
+    let mut instance = plugin.instantiate(&setup).await.unwrap();
+    instance.set_time(Some(1_723_100_000_000_000));
+    assert_eq!(instance.process(&texts(["one"])).await.unwrap().forward, Forward::All);
 }
 
 async fn forwards_all_some_and_none(plugin: Plugin) {

@@ -104,6 +104,7 @@ impl HostMonotonicClock for ReplayClock {
     }
 
     fn now(&self) -> u64 {
-        self.0.monotonic_ns.fetch_add(LOOK_NS, Relaxed)
+        // Never 0, at which a runtime may end the program, as Go's does.
+        self.0.monotonic_ns.fetch_add(LOOK_NS, Relaxed).saturating_add(LOOK_NS)
     }
 }

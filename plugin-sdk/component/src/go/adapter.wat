@@ -24,9 +24,9 @@
   (import "tidemill:plugin/random@0.1.0" "next" (func $random (result f64)))
 
   ;; The host's time when it was last asked, and by how much sleeping moved the monotonic clock, in
-  ;; nanoseconds.
+  ;; nanoseconds. In a replay the one is 0 at first, and Go's runtime ends where its clock is.
   (global $now (mut i64) (i64.const 0))
-  (global $slept (mut i64) (i64.const 0))
+  (global $slept (mut i64) (i64.const 1000))
   ;; The latest time of the monotonic clock.
   (global $latest (mut i64) (i64.const 0))
   ;; Where random numbers come from while the host cannot be asked.
