@@ -1163,7 +1163,12 @@ static void end_setup(void) {
 
 void *tm_transform_init(const tm_transform *plugin, tm_slice config, const tm_pair *facts, size_t count) {
   begin_setup(config, facts, count);
-  plugin->init(&asked);
+  if (!plugin->process && !plugin->process_batch)
+    tm_fail(TM("the plugin has neither .process nor .process_batch: its tm_transform has to name one of the functions"));
+  if (plugin->init)
+    plugin->init(&asked);
+  else
+    tm_fail(TM("the plugin has no .init: its tm_transform has to name the function, which may ask for nothing"));
   end_setup();
   static tm_pair guards;
   guards = (tm_pair){TM("guards"), TM("true")};
@@ -1295,7 +1300,12 @@ static struct {
 
 void *tm_connector_init(const tm_connector *plugin, tm_slice config, const tm_pair *facts, size_t count) {
   begin_setup(config, facts, count);
-  plugin->init(&asked);
+  if (!plugin->before_connect)
+    tm_fail(TM("the plugin has no .before_connect: its tm_connector has to name the function"));
+  if (plugin->init)
+    plugin->init(&asked);
+  else
+    tm_fail(TM("the plugin has no .init: its tm_connector has to name the function, which may ask for nothing"));
   end_setup();
   connector_described.value = (wire_connector_description){.tick_ms = asked.tick_ms};
   END_CALL(connector_described);

@@ -139,8 +139,8 @@ uint64_t tm_hash(tm_slice key);
 void tm_save(tm_slice state);
 
 typedef struct {
-  void (*init)(tm_setup *setup);
-  // One of the two.
+  void (*init)(tm_setup *setup); // has to be there
+  // One of the two has to be there. If both are, `process_batch` is called alone.
   void (*process)(tm_message message, tm_out *out);
   void (*process_batch)(const tm_batch *batch, tm_out *out);
   // These may be NULL.
@@ -229,6 +229,7 @@ void tm_dial_send_first(tm_dial *dial, tm_slice text);
 void tm_dial_refuse(tm_dial *dial, tm_slice reason, int64_t retry_after_ms);
 
 typedef struct {
+  // These two have to be there.
   void (*init)(tm_setup *setup);
   void (*before_connect)(tm_dial *dial, const tm_attempt *attempt);
   void (*tick)(uint64_t now_us); // may be NULL

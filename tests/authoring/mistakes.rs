@@ -109,6 +109,38 @@ fn a_trap_in_c_names_its_line() {
     assert!(error.contains(", in process (plugin.c:25) < "), "{error}");
 }
 
+/// A compiler may leave such a function out of what it writes for debuggers.
+#[test]
+fn a_trap_in_c_names_its_line_where_nothing_is_inlined() {
+    let author = Author::new("c", "plugin.c");
+    let source = "#include \"sdk/tidemill.h\"\n\
+        static volatile int zero;\n\
+        static void init(tm_setup *setup) { (void)setup; }\n\
+        static void process(tm_message message, tm_out *out) {\n\
+        zero = 7 / zero;\n\
+        tm_forward(out, message);\n\
+        }\n\
+        static const tm_transform DIVIDES = {.init = init, .process = process};\n\
+        TIDEMILL_TRANSFORM(DIVIDES)\n";
+    fs::write(author.path("plugin.c"), source).unwrap();
+    let told = text(&author.run(&["plugin", "run", "fee", "--text", "{}"]).stderr);
+    assert!(told.contains(", in process (plugin.c:5) < "), "{told}");
+}
+
+#[test]
+fn a_callback_that_is_missing_in_c_is_named() {
+    for (callback, told) in [
+        (".init = init, ", "the plugin has no .init: its tm_transform has to name the function"),
+        (", .process = process", "the plugin has neither .process nor .process_batch"),
+    ] {
+        let author = Author::new("c", "plugin.c");
+        author.edit(callback, "");
+        author.succeeds(&["plugin", "build", "fee"]);
+        let error = text(&author.run(&["plugin", "run", "fee", "--text", "{}"]).stderr);
+        assert!(error.contains(told), "{error}");
+    }
+}
+
 #[test]
 fn a_native_test_that_fails_names_the_line_of_the_plugin() {
     for (language, main) in [("javascript", "plugin.js"), ("typescript", "plugin.ts")] {

@@ -25,7 +25,8 @@ pub(crate) fn build(project: &Project, tools: &Tools, progress: Progress<'_>) ->
     let compile = |zig: &mut Command, more: &[&str]| {
         zig.args(["cc", "-target", "wasm32-wasi", "-mexec-model=reactor", "-O2", "-Wall", "-Wextra"]);
         // The plugin has lines, the C library that is linked to it has none.
-        zig.args(["-gline-tables-only", "-s"]).args(more);
+        // A function that nothing is inlined into would have no entry otherwise, and a fault in it no line.
+        zig.args(["-gline-tables-only", "-fdebug-info-for-profiling", "-s"]).args(more);
         zig.arg(format!("-Wl,-z,stack-size={STACK_BYTES}")).arg("-I").arg(&project.sdk);
         tools.run_fetched(zig.args(&sources).arg(project.sdk.join("tidemill.c")).arg("-o").arg(&file))
     };

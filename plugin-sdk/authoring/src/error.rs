@@ -21,7 +21,7 @@ pub enum BuildError {
     #[error("{0} not installed")]
     NotFetched(String),
     /// A tool could not be fetched.
-    #[error("failed to fetch {what}; is there a network?")]
+    #[error("failed to fetch {what}{}", why_not_fetched(said))]
     Fetch {
         /// What was to be fetched.
         what: String,
@@ -82,5 +82,54 @@ impl BuildError {
     pub(crate) fn file(what: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.to_owned();
         move |error| Self::File { what, path, error }
+    }
+}
+
+/// How a sentence ends that says that something was not fetched: with the cause that npm names, if it is in the files of
+/// this machine, or else by asking for a network. Only of what failed over a file npm says the path.
+fn why_not_fetched(said: &str) -> String {
+    let lines = || {
+        let of_npm = |line| str::strip_prefix(line, "npm error ").or(str::strip_prefix(line, "npm ERR! "));
+        said.lines().filter_map(of_npm)
+    };
+    let code = lines().find_map(|line| line.strip_prefix("code "));
+    let code = code.filter(|_| lines().any(|line| line.starts_with("path ")));
+    let cause = code.map(|code| format!("{code}: "));
+    let cause = cause.and_then(|start| lines().find_map(|line| Some(&line[line.find(&start)?..])));
+    cause.map_or("; is there a network?".into(), |cause| format!(": {cause}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(said: &str) -> String {
+        BuildError::Fetch { what: "x".into(), said: said.into() }.to_string()
+    }
+
+    #[test]
+    fn what_npm_could_not_write_is_told_and_no_network_asked_for() {
+        let said = "npm error code EACCES\n\
+            npm error syscall mkdir\n\
+            npm error path /srv/fee\n\
+            npm error errno -13\n\
+            npm error Error: EACCES: permission denied, mkdir '/srv/fee'\n\
+            npm error     at async mkdir (node:internal/fs/promises:856:10)\n";
+        let wanted = "failed to fetch x: EACCES: permission denied, mkdir '/srv/fee'";
+        assert_eq!(told(said), wanted);
+        assert_eq!(told(&said.replace("npm error", "npm ERR!")), wanted);
+        let said = "npm error code ENOSPC\nnpm error path /srv/a\nnpm error nospc ENOSPC: no space left on device, write\n";
+        assert_eq!(told(said), "failed to fetch x: ENOSPC: no space left on device, write");
+    }
+
+    #[test]
+    fn where_nobody_answers_the_network_is_asked_for() {
+        let said = "npm error code ECONNREFUSED\n\
+            npm error syscall connect\n\
+            npm error errno ECONNREFUSED\n\
+            npm error FetchError: request to http://127.0.0.1:1/x failed, reason: connect ECONNREFUSED 127.0.0.1:1\n";
+        for said in [said, "ERROR: No matching distribution found for x", ""] {
+            assert_eq!(told(said), "failed to fetch x; is there a network?");
+        }
     }
 }

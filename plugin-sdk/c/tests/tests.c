@@ -558,6 +558,27 @@ static void a_connector_changes_or_refuses_what_is_dialled(void) {
   SAME(sliced(done.why), "not alive");
 }
 
+static void a_callback_that_is_missing_is_named(void) {
+  tm_transform_init(&(tm_transform){.process = process_one}, TM("{\"a\":1}"), NULL, 0);
+  CHECK(described.is_error);
+  SAME(sliced(described.why),
+       "the plugin has no .init: its tm_transform has to name the function, which may ask for nothing");
+  tm_transform_init(&(tm_transform){.init = configure_nothing}, TM("{}"), NULL, 0);
+  CHECK(described.is_error);
+  SAME(sliced(described.why),
+       "the plugin has neither .process nor .process_batch: its tm_transform has to name one of the functions");
+  tm_transform_init(&(tm_transform){.init = configure_nothing, .process = process_one}, TM("{}"), NULL, 0);
+  CHECK(!described.is_error);
+  tm_connector_init(&(tm_connector){.before_connect = dial_once}, TM("{}"), NULL, 0);
+  CHECK(connector_described.is_error);
+  SAME(sliced(connector_described.why),
+       "the plugin has no .init: its tm_connector has to name the function, which may ask for nothing");
+  tm_connector_init(&(tm_connector){.init = configure_nothing}, TM("{}"), NULL, 0);
+  CHECK(connector_described.is_error);
+  SAME(sliced(connector_described.why),
+       "the plugin has no .before_connect: its tm_connector has to name the function");
+}
+
 static void fields_come_in_and_edits_go_out(void) {
   tm_export_init((uint8_t *)"{\"above\":2}", 11, NULL, 0);
   CHECK(described.value.only_json && !described.value.payloads && described.value.edits.len == 1);
@@ -755,6 +776,7 @@ static const struct {
     TEST(memory_is_given_back),
     TEST(state_and_the_end),
     TEST(a_connector_changes_or_refuses_what_is_dialled),
+    TEST(a_callback_that_is_missing_is_named),
     TEST(fields_come_in_and_edits_go_out),
     TEST(messages_have_metadata_times_and_texts),
     TEST(a_handle_that_means_nothing_is_a_fault_that_says_so),
