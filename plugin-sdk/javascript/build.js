@@ -9,7 +9,7 @@ import { builtinModules, createRequire } from "node:module";
 import { dirname, extname, join, relative, resolve } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
 import { parseArgs } from "node:util";
-import { originsOf } from "./src/build/sources.js";
+import { originsOf, thrownIn } from "./src/build/sources.js";
 import { firstMissing } from "./src/build/used.js";
 import { worldOf } from "./src/build/world.js";
 import { missing } from "./src/missing.js";
@@ -33,15 +33,16 @@ async function build() {
     throw new BuildError("usage: build.js MAIN -o OUT.wasm [--tools DIR]");
   }
   const folders = [dirname(resolve(main)), ...(values.tools ? [resolve(values.tools)] : []), HERE];
-  const { code, world } = await bundled(await tool("esbuild", folders), main);
+  const { code, world, origins } = await bundled(await tool("esbuild", folders), main);
   const { componentize } = await tool("componentize-qjs", folders);
-  const { component } = await componentize({
-    jsSource: code,
-    witPath: join(HERE, "wit"),
-    world,
-    stubWasi: true,
-    sync: true,
-  });
+  let component;
+  try {
+    const witPath = join(HERE, "wit");
+    ({ component } = await componentize({ jsSource: code, witPath, world, stubWasi: true, sync: true }));
+  } catch (error) {
+    const thrown = thrownIn(`${error.message}`, origins);
+    throw thrown === undefined ? error : new BuildError(thrown);
+  }
   writeFileSync(values.output, component);
 }
 
@@ -81,9 +82,9 @@ async function bundled(esbuild, main) {
     throw new BuildError(`${main} exports neither \`transformer = transform(...)\` nor \`dialler = connector(...)\``);
   }
   const map = JSON.parse(file(".js.map").text);
-  const origins = JSON.stringify(originsOf(map, isOwn));
+  const origins = originsOf(map, isOwn);
   // Behind the bundle, where it moves no line.
-  return { code: `${file(".js").text}\nglobalThis.tidemillSources = ${origins};\n`, world };
+  return { code: `${file(".js").text}\nglobalThis.tidemillSources = ${JSON.stringify(origins)};\n`, world, origins };
 }
 
 /** What would only fail when it is reached. */

@@ -3,6 +3,7 @@
 import { readConfig } from "./config.js";
 import { wholeMs } from "./duration.js";
 import { faultText, guarded, refusing, settled } from "./failure.js";
+import { refuseMisspelt, refuseUnread } from "./names.js";
 import { wellFormed } from "./utf8.js";
 
 /** An error of `beforeConnect` that says when to try again: not before `afterMs` milliseconds. A time below 0 is 0. */
@@ -78,9 +79,12 @@ function percent(value) {
 
 /**
  * Makes a connector: `export const dialler = connector(plugin)`, or `connector({ config }, (config, facts) => plugin)`
- * of one that has a configuration.
+ * of one that has a configuration. Throws what is wrong with it, as far as that is known before there is a
+ * configuration: a component of it is not built then.
  */
 export function connector(given, make) {
+  if (make !== undefined) refuseUnread(given, make);
+  else check(given);
   const keys = make === undefined ? {} : given.config;
   let plugin;
   return {
@@ -88,9 +92,7 @@ export function connector(given, make) {
       refusing(() => {
         const read = readConfig(keys, config);
         plugin = make === undefined ? given : settled(make(read, Object.fromEntries(facts)));
-        if (typeof plugin.beforeConnect !== "function") {
-          throw new TypeError("the connector has no function beforeConnect(dial, attempt)");
-        }
+        check(plugin);
         const { tickEvery = 0 } = plugin;
         return { tickMs: tickEvery === 0 ? 0 : Math.max(1, Math.round(tickEvery)), options: [] };
       }),
@@ -112,4 +114,11 @@ export function connector(given, make) {
 
     tick: (nowUs) => guarded(() => void settled(plugin.tick?.(nowUs))),
   };
+}
+
+function check(plugin) {
+  refuseMisspelt(plugin, ["tickEvery", "beforeConnect", "tick"], "a connector");
+  if (typeof plugin.beforeConnect !== "function") {
+    throw new TypeError("the connector has no function beforeConnect(dial, attempt)");
+  }
 }

@@ -2,7 +2,19 @@
 
 import { MetadataColumn, lowered } from "./columns.js";
 import { place } from "./names.js";
-import { wellFormed } from "./utf8.js";
+import { encode, wellFormed } from "./utf8.js";
+
+/** What the host counts for an emission and its payload beside their bytes. */
+const EMISSION_BYTES = 192;
+/** What the host counts for metadata beside its bytes: of an emission if any has some, and of each value. */
+const METADATA_BYTES = 64;
+/** What there is where the host says nothing. */
+const OUTPUT_BYTES = 16 << 20;
+const MEMORY_BYTES = 64 << 20;
+
+/** How much one call may send, by the facts. What is sent is there twice for a moment, beside all that the plugin knows. */
+export const mostBytes = ({ output_bytes = OUTPUT_BYTES, memory_bytes = MEMORY_BYTES }) =>
+  Math.min(Number(output_bytes), Number(memory_bytes) / 4);
 
 /** New messages that have no origin: the way out of `tick` and `finish`. */
 export class Emissions {
@@ -11,9 +23,13 @@ export class Emissions {
   #outputs = [];
   #hasOutputs = false;
   #metadata;
+  /** What the host takes, and what it counts for what is there, where that is looked at. */
+  #mostBytes;
+  #bytes = 0;
 
-  constructor(shape) {
+  constructor(shape, mostBytes) {
     this.#shape = shape;
+    this.#mostBytes = mostBytes;
   }
 
   /** How many there are. */
@@ -34,11 +50,26 @@ export class Emissions {
         const column = place(this.#shape.writes, key, "writes");
         this.#metadata ??= Array.from(this.#shape.writes, () => new MetadataColumn());
         this.#metadata[column].set(index, text);
+        if (this.#mostBytes !== undefined) this.#bytes += METADATA_BYTES + bytesOf(text);
       }
     }
-    this.#payloads.push(payload(value));
+    const sent = payload(value);
+    if (this.#mostBytes !== undefined) this.#bytes += EMISSION_BYTES + bytesOf(sent.val);
+    this.#payloads.push(sent);
     this.#outputs.push(output);
     this.#hasOutputs ||= output !== 0;
+  }
+
+  /** Has a function emit, and takes that back if the host would not take it with the others. Says whether it stays. */
+  emitIfItFits(emit) {
+    const count = this.#payloads.length;
+    const bytes = this.#bytes;
+    emit();
+    const ofMetadata = this.#metadata === undefined ? 0 : this.#payloads.length * METADATA_BYTES;
+    if (this.#mostBytes === undefined || this.#bytes + ofMetadata <= this.#mostBytes) return true;
+    this.keep(count);
+    this.#bytes = bytes;
+    return false;
   }
 
   /** Forgets those from this number on. */
@@ -60,6 +91,13 @@ export class Emissions {
     };
   }
 }
+
+/** The bytes of a text in UTF-8, or of bytes. */
+function bytesOf(value) {
+  return typeof value === "string" && NOT_ASCII.test(value) ? encode(value).length : value.length;
+}
+
+const NOT_ASCII = /[^\0-\x7f]/;
 
 function payload(value) {
   if (typeof value === "string") return { tag: "text", val: wellFormed(value) };

@@ -171,9 +171,13 @@ export interface Transformer {
   restore(snapshots: Uint8Array[], part: number, parts: number): void;
 }
 
-/** Where the plugin runs: `contract`, `host`, `pipeline`, `transform`, `instance`, `instances`, `shadow`. */
+/**
+ * Where the plugin runs: `contract`, `host`, `pipeline`, `transform`, `instance`, `instances`, `shadow`; and its limits,
+ * `memory_bytes` and `output_bytes`.
+ */
 export type Facts = Record<string, string | undefined>;
 
+/** Makes a transform. Throws where there is something in it that no plugin has, as where there is no `process`. */
 export function transform<
   const F extends Fields = {},
   const E extends Edits = {},
@@ -370,6 +374,11 @@ export interface Windows<T, V> {
   closeIdle(nowUs: number): Closed<T>[];
   /** Closes all windows, which are not final; for `finish`. */
   closeAll(): Closed<T>[];
+  /**
+   * The same, and has `write` emit each to the way out of `finish`. Those for which the call has no room any more are not
+   * sent, which the log says, and the metric `windows_unsent` counts.
+   */
+  closeAll(out: Emissions<any, any>, write: (window: Closed<T>) => void): Closed<T>[];
   /** The state, as JSON has it. */
   snapshot(): object;
   /** Goes on from a state. Throws where it is that of other windows. */
@@ -432,6 +441,7 @@ export interface Dialler {
   tick(nowUs: number): void;
 }
 
+/** Makes a connector. Throws where there is something in it that no connector has, as where there is no `beforeConnect`. */
 export function connector(connector: Connector): Dialler;
 export function connector<const C extends config.Keys>(
   given: { config?: C },

@@ -1,5 +1,7 @@
 // Names that the plugin gave to fields, outputs and others, and the places that they stand for.
 
+import { named } from "./json.js";
+
 /** The places of names, from `first` on. */
 export function places(names, first = 0) {
   return new Map(names.map((name, place) => [name, place + first]));
@@ -14,6 +16,33 @@ export function place(of, name, what) {
   const hint = guess === undefined ? "" : `, did you mean "${guess}"?`;
   const all = known.length === 0 ? "none is" : known.map((one) => `"${one}"`).join(", ");
   throw new TypeError(`"${name}" is not declared in ${what}${hint} (declared: ${all})`);
+}
+
+/**
+ * Throws where a plugin has something that is nearly one of these, or a `config`, which stands before the function that makes
+ * a plugin of it. Other names are the plugin's own; those of an instance of a class are not looked at.
+ */
+export function refuseMisspelt(given, known, what) {
+  if (typeof given !== "object" || given === null) throw new TypeError(`${what} is an object, and not ${named(given)}`);
+  if (Object.getPrototypeOf(given) !== Object.prototype) return;
+  for (const name of Object.keys(given)) {
+    if (!known.includes(name) && (name === "config" || nearest(name, known) !== undefined)) refuse(name, known, what);
+  }
+}
+
+/** Throws where what stands before the function that makes a plugin is no table with a configuration. */
+export function refuseUnread(given, make) {
+  if (typeof make !== "function") throw new TypeError("what makes the plugin of its configuration is no function");
+  const what = "what stands before (config, facts) => plugin";
+  refuseMisspelt(given, ["config"], what);
+  const unread = Object.keys(given).find((name) => name !== "config");
+  if (unread !== undefined) refuse(unread, ["config"], what);
+}
+
+function refuse(name, known, what) {
+  const guess = nearest(name, known);
+  const hint = guess === undefined ? "" : `, did you mean "${guess}"?`;
+  throw new TypeError(`"${name}" is not known of ${what}${hint} (known: ${known.map((one) => `"${one}"`).join(", ")})`);
 }
 
 /** The known name that was probably meant. */

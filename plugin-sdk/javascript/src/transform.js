@@ -2,10 +2,10 @@
 
 import { Batch, messageWith } from "./batch.js";
 import { readConfig } from "./config.js";
-import { Emissions } from "./emissions.js";
+import { Emissions, mostBytes } from "./emissions.js";
 import { guarded, refusing, settled } from "./failure.js";
 import * as json from "./json.js";
-import { places } from "./names.js";
+import { places, refuseMisspelt, refuseUnread } from "./names.js";
 import { Outcome } from "./outcome.js";
 import { Part } from "./part.js";
 import { Field, checked } from "./field.js";
@@ -13,21 +13,46 @@ import { Snapshot } from "./snapshot.js";
 
 /** The contract counts milliseconds in 32 bits. */
 const MOST_MS = 0xffffffff;
+/** What a plugin may have. */
+const KNOWN = [
+  "outputs",
+  "reads",
+  "writes",
+  "fields",
+  "edits",
+  "onlyJson",
+  "guards",
+  "payloads",
+  "times",
+  "tickEvery",
+  "process",
+  "processBatch",
+  "tick",
+  "finish",
+  "snapshot",
+  "restore",
+  "restorePart",
+];
 
 /**
  * Makes a transform: `export const transformer = transform(plugin)`, or `transform({ config }, (config, facts) =>
- * plugin)` of one that has a configuration.
+ * plugin)` of one that has a configuration. Throws what is wrong with it, as far as that is known before there is a
+ * configuration: a component of it is not built then.
  */
 export function transform(given, make) {
+  if (make !== undefined) refuseUnread(given, make);
   const keys = make === undefined ? {} : given.config;
   let plugin;
-  let shape;
+  let shape = make === undefined ? shapeOf(given) : undefined;
+  let most;
   return {
     init: (config, facts) =>
       refusing(() => {
         const read = readConfig(keys, config);
-        plugin = make === undefined ? given : settled(make(read, Object.fromEntries(facts)));
-        shape = shapeOf(plugin);
+        const known = Object.fromEntries(facts);
+        most = mostBytes(known);
+        plugin = make === undefined ? given : settled(make(read, known));
+        shape ??= shapeOf(plugin);
         return shape.description;
       }),
 
@@ -49,7 +74,7 @@ export function transform(given, make) {
 
     finish: () =>
       guarded(() => {
-        const emissions = new Emissions(shape);
+        const emissions = new Emissions(shape, most);
         settled(plugin.finish?.(emissions));
         return emissions.lower();
       }),
@@ -91,6 +116,7 @@ function restore(plugin, snapshots, part) {
 
 /** The places of all names that the plugin declares, and what the host is told of them. */
 function shapeOf(plugin) {
+  refuseMisspelt(plugin, KNOWN, "a plugin");
   const { outputs = [], reads = [], writes = [], fields = {}, edits = {}, tickEvery = 0 } = plugin;
   if (typeof plugin.process !== "function" && typeof plugin.processBatch !== "function") {
     throw new TypeError("the plugin has no function process(message, out)");

@@ -3,10 +3,14 @@
 
 import { milliseconds } from "./duration.js";
 import { named } from "./json.js";
+import * as log from "./log.js";
+import * as metrics from "./metrics.js";
 
 /** Times lie this close to the epoch, in milliseconds: exact as a number. */
 const MOST_MS = Number.MAX_SAFE_INTEGER;
 const MOST_KEYS = 100_000;
+/** The counter of open windows that were not sent at the end. */
+const UNSENT = "windows_unsent";
 
 /** Windows of one size, one after the other. */
 export const tumbling = (options) => new Windows(options, new Sized(span("size", options.size)));
@@ -32,9 +36,10 @@ class Windows {
   #latenessMs;
   #idleCloseUs;
   #maxKeys;
-  /** Keys with open windows, and those without, each by when it was heard of, the longest ago first. */
+  /** All keys by when they were heard of, the longest ago first. */
+  #known = new Map();
+  /** Those of them that have open windows, in any order. */
   #active = new Map();
-  #quiet = new Map();
   #turn = 0;
 
   constructor(options, kind) {
@@ -58,7 +63,7 @@ class Windows {
 
   /** How many keys are known. */
   get size() {
-    return this.#active.size + this.#quiet.size;
+    return this.#known.size;
   }
 
   /**
@@ -70,7 +75,7 @@ class Windows {
     if (!(Math.abs(timeMs) <= MOST_MS)) throw new RangeError(`the time ${timeMs} is out of range`);
     if (this.#joinsOnly(key, timeMs, value, receivedUs)) return [];
     const closed = [];
-    const known = this.#active.get(key) ?? this.#quiet.get(key);
+    const known = this.#known.get(key);
     // A copy, which takes its place once the value is added.
     const series = { open: known?.open.slice() ?? [], closedUntil: known?.closedUntil ?? -Infinity, receivedUs, turn: 0 };
     if (this.#idleCloseUs > 0 && series.open.length > 0 && receivedUs - known.receivedUs >= this.#idleCloseUs) {
@@ -96,28 +101,36 @@ class Windows {
   closeIdle(nowUs) {
     const closed = [];
     if (this.#idleCloseUs === 0) return closed;
-    for (const [key, series] of this.#active) {
-      if (nowUs - series.receivedUs < this.#idleCloseUs) continue;
+    const silent = [];
+    for (const entry of this.#active) if (nowUs - entry[1].receivedUs >= this.#idleCloseUs) silent.push(entry);
+    // A key that is closed keeps its place among those that may have to make room: it was not heard of.
+    for (const [key, series] of silent.sort(([, one], [, other]) => one.turn - other.turn)) {
       this.#close(key, series, () => true, closed);
       this.#active.delete(key);
-      this.#quiet.set(key, series);
     }
     return closed;
   }
 
-  /** Closes all windows, which are not final, by key and time; for `finish`. */
-  closeAll() {
+  /**
+   * Closes all windows, which are not final, by key and time; for `finish`. With the way out of `finish`, and a function
+   * that emits a window there, those for which the call has no room any more are not sent, which the log says, and the
+   * metric `windows_unsent` counts.
+   */
+  closeAll(out, write) {
+    if (out !== undefined && typeof write !== "function") throw new TypeError("closeAll takes out, and write(window)");
     const closed = [];
     for (const key of [...this.#active.keys()].sort()) {
       for (const { start, end, value } of this.#active.get(key).open) closed.push({ key, start, end, value, final: false });
+      this.#known.delete(key);
     }
     this.#active.clear();
+    if (out !== undefined) sendWhatFits(closed, out, write);
     return closed;
   }
 
   /** The state, as JSON has it. */
   snapshot() {
-    const series = [...this.#active, ...this.#quiet].map(([key, { open, closedUntil, receivedUs, turn }]) => [
+    const series = Array.from(this.#known, ([key, { open, closedUntil, receivedUs, turn }]) => [
       key,
       open.map(({ start, end, value }) => [start, end, value]),
       closedUntil === -Infinity ? null : closedUntil,
@@ -139,14 +152,14 @@ class Windows {
 
   #restore(states, isKept) {
     for (const state of states) this.#check(state);
+    this.#known.clear();
     this.#active.clear();
-    this.#quiet.clear();
     const all = states.flatMap((state) => state.series.filter(([key]) => isKept(key)));
     all.sort((one, other) => one[4] - other[4]);
     for (const [key, open, closedUntil, receivedUs, turn] of all) {
       const windows = open.map(([start, end, value]) => ({ start, end, value }));
       const series = { open: windows, closedUntil: closedUntil ?? -Infinity, receivedUs, turn };
-      (windows.length > 0 ? this.#active : this.#quiet).set(key, series);
+      this.#place(key, series);
       this.#turn = Math.max(this.#turn, turn);
     }
   }
@@ -170,8 +183,8 @@ class Windows {
     if (total !== undefined) window.value = total;
     if (series.turn !== this.#turn) {
       // It is heard of last now.
-      this.#active.delete(key);
-      this.#active.set(key, series);
+      this.#known.delete(key);
+      this.#known.set(key, series);
       series.turn = ++this.#turn;
     }
     series.receivedUs = receivedUs;
@@ -183,21 +196,24 @@ class Windows {
     if (isNew) {
       while (this.size >= this.#maxKeys) this.#forget(closed);
     } else {
-      this.#active.delete(key);
-      this.#quiet.delete(key);
+      this.#known.delete(key);
     }
     series.turn = ++this.#turn;
-    (series.open.length > 0 ? this.#active : this.#quiet).set(key, series);
+    this.#place(key, series);
+  }
+
+  #place(key, series) {
+    this.#known.set(key, series);
+    if (series.open.length > 0) this.#active.set(key, series);
+    else this.#active.delete(key);
   }
 
   /** Forgets the key that was silent longest; its windows are closed before their time. */
   #forget(closed) {
-    const [active] = this.#active;
-    const [quiet] = this.#quiet;
-    const isActive = active !== undefined && (quiet === undefined || active[1].turn < quiet[1].turn);
-    const [key, { open }] = isActive ? active : quiet;
+    const [[key, { open }]] = this.#known;
     for (const { start, end, value } of open) closed.push({ key, start, end, value, final: false });
-    (isActive ? this.#active : this.#quiet).delete(key);
+    this.#known.delete(key);
+    this.#active.delete(key);
     this.forgotten++;
   }
 
@@ -214,6 +230,18 @@ class Windows {
     }
     series.open = open;
   }
+}
+
+/** Emits windows as long as one call takes them. */
+function sendWhatFits(closed, out, write) {
+  const sent = closed.findIndex((window) => !out.emitIfItFits(() => write(window)));
+  if (sent < 0) return;
+  const unsent = closed.length - sent;
+  metrics.add(UNSENT, unsent);
+  log.warn(
+    `${unsent} open windows are not sent, for which one call has no room: let \`limits.output\` be larger, and ` +
+      "`limits.memory` four times as large as that at least",
+  );
 }
 
 /** Windows of a size, of which one begins every so often. */

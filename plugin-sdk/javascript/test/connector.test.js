@@ -86,3 +86,16 @@ test("a query is added where there is none", () => {
   dial.setQuery("k", "v");
   assert.equal(dial.url, "wss://a/b?k=v");
 });
+
+test("what no connector has is refused before there is a configuration, and says what was meant", () => {
+  const refused = (given, make, message) => assert.throws(() => connector(given, make), { name: "TypeError", message });
+  refused({}, undefined, "the connector has no function beforeConnect(dial, attempt)");
+  refused(
+    { tickevery: 1, beforeConnect() {} },
+    undefined,
+    '"tickevery" is not known of a connector, did you mean "tickEvery"? (known: "tickEvery", "beforeConnect", "tick")',
+  );
+  refused({ tickEvery: 1 }, () => ({ beforeConnect() {} }), /^"tickEvery" is not known of what stands before .* \(known: "config"\)$/);
+  const made = connector({}, () => ({ beforeConect() {} }));
+  assert.throws(() => made.init("{}", []), (error) => error.includes('did you mean "beforeConnect"?'));
+});

@@ -3,6 +3,7 @@ import { readFileSync } from "node:fs";
 import { beforeEach, test } from "node:test";
 import { field, log, metrics, random, clock, state, transform, utf8 } from "tidemill-plugin";
 import { Harness, host } from "tidemill-plugin/testing";
+import { thrownIn } from "../src/build/sources.js";
 import { placeOf } from "../src/host/component/places.js";
 import { transformer as notional } from "./notional.js";
 
@@ -210,8 +211,49 @@ test("what cannot be declared is refused", () => {
   refused({ fields: { text: field.text("/t") }, process() {} }, /a field cannot be named "text"/);
   refused({ fields: { price: "/p" }, process() {} }, /the field "price" is not made by field.number/);
   refused({}, /no function process/);
+  refused(undefined, /a plugin is an object, and not nothing/);
   refused({ process() {}, tickEvery: "1s" }, /tickEvery is a number of milliseconds/);
   assert.throws(() => new Harness(transform({ process() {} }), { above: 1 }), /above is not known: the plugin has no configuration/);
+});
+
+test("what no plugin has is refused before there is a configuration, and says what was meant", () => {
+  const refused = (given, make, message) => assert.throws(() => transform(given, make), { name: "TypeError", message });
+  const known = /^"edit" is not known of a plugin, did you mean "edits"\? \(known: "outputs", "reads", .*"restorePart"\)$/;
+  refused({ edit: { x: "/x" }, process() {} }, undefined, known);
+  refused({ config: {}, process() {} }, undefined, /^"config" is not known of a plugin \(known: /);
+  refused({}, undefined, "the plugin has no function process(message, out)");
+  refused({ proces() {} }, undefined, /^"proces" is not known of a plugin, did you mean "process"\?/);
+  refused({ confg: {} }, () => ({}), /^"confg" is not known of what stands before .*, did you mean "config"\? \(known: "config"\)$/);
+  refused({}, { process() {} }, "what makes the plugin of its configuration is no function");
+  // What a function makes is there when there is a configuration.
+  assert.throws(() => new Harness(transform({}, () => ({ proces() {} }))), /"proces" is not known of a plugin, did you mean "process"/);
+  assert.throws(() => new Harness(transform({}, () => {})), /a plugin is an object, and not nothing/);
+});
+
+test("a plugin has members of its own beside what plugins have", () => {
+  const counting = { count: 0, process: (message, out) => out.emit(`${(counting.count += 1)}`) };
+  const { sent } = new Harness(transform(counting)).process(["a", "b"]);
+  assert.deepEqual(sent.map(({ text }) => text), ["1", "2"]);
+});
+
+test("an instance of a class has members of its own beside what plugins have", () => {
+  class Counting {
+    edit = 0;
+    process(message, out) {
+      out.emit(++this.edit);
+    }
+  }
+  assert.deepEqual(texts(harness(new Counting()).process(["a", "b"])), ["1", "2"]);
+});
+
+test("what is thrown while a component is made says where, in the files of the plugin", () => {
+  const origins = { files: ["src/my.ts"], lines: [0, 0, [0, 7]] };
+  const said = (frames) =>
+    `: Failed to evaluate user JavaScript module: Failed to finish JavaScript module evaluation: Error: no process\n${frames}`;
+  const frames = "    at transform (componentize-qjs:user.js:1:3)\n    at <anonymous> (componentize-qjs:user.js:3:9)\n";
+  assert.equal(thrownIn(said(frames), origins), "src/my.ts:7: no process");
+  assert.equal(thrownIn(said(""), origins), "no process");
+  assert.equal(thrownIn("the world has no such export", origins), undefined);
 });
 
 test("what is thrown says where, in the files of the plugin", () => {

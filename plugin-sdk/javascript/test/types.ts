@@ -47,6 +47,23 @@ export const bare = transform({
   },
 });
 
+// @ts-expect-error: no such option
+export const misspelt = transform({ edit: {}, process() {} });
+// @ts-expect-error: no such option beside a function that makes the plugin
+export const misplaced = transform({ confg: {} }, () => ({ process() {} }));
+// @ts-expect-error: no such option
+export const wrong = connector({ tickEach: 1, beforeConnect() {} });
+
+export const atTheEnd = transform({
+  outputs: ["side"],
+  process() {},
+  finish(out) {
+    windows.closeAll(out, ({ key, value }) => out.emit({ key, volume: value.volume }, { output: "side" }));
+    // @ts-expect-error: nothing says how a window is emitted
+    windows.closeAll(out);
+  },
+});
+
 export const dialler = connector({ config: { url: config.text() } }, ({ url }) => ({
   beforeConnect(dial, attempt) {
     dial.setHeader("authorization", http.get(url).success().text());

@@ -1,7 +1,10 @@
 import assert from "node:assert/strict";
-import { test } from "node:test";
-import { Part, json, sessions, sliding, tumbling } from "tidemill-plugin";
+import { beforeEach, test } from "node:test";
+import { Part, json, sessions, sliding, transform, tumbling } from "tidemill-plugin";
+import { Harness, host } from "tidemill-plugin/testing";
 import { Snapshot } from "../src/snapshot.js";
+
+beforeEach(() => host.reset());
 
 const sum = { initial: () => 0, add: (total, value) => total + value, merge: (one, other) => one + other };
 const shown = (closed) =>
@@ -132,6 +135,77 @@ test("the key that was silent longest makes room for a new one", () => {
   windows.add("c", 21, 8, 1_000_000);
   assert.deepEqual(shown(windows.add("d", 1, 8, 1_000_000)), []);
   assert.deepEqual([windows.size, windows.forgotten], [2, 2]);
+});
+
+test("a key that the timer closed makes room before one that was heard of later and has no windows", () => {
+  const windows = tumbling({ ...sum, size: 10, maxKeys: 2, idleClose: "200ms" });
+  const add = (key, time, receivedMs) => shown(windows.add(key, time, 1, 1000 * receivedMs));
+  const tick = (nowMs) => shown(windows.closeIdle(1000 * nowMs));
+  add("z", 1, 0);
+  assert.deepEqual(tick(200), ["z 0..10 1"]);
+  add("a", 1, 300);
+  add("z", 2, 350);
+  assert.equal(windows.late, 1);
+  assert.deepEqual(tick(550), ["a 0..10 1"]);
+  // A snapshot has the same order.
+  const restored = tumbling({ ...sum, size: 10, maxKeys: 2, idleClose: "200ms" });
+  restored.restore(json.decode(json.encode(windows.snapshot())));
+  for (const now of [windows, restored]) {
+    assert.deepEqual(now.add("b", 1, 1, 600_000), []);
+    assert.deepEqual(now.add("z", 3, 1, 650_000), []);
+    assert.deepEqual([now.late, shown(now.closeAll())], [now === windows ? 2 : 1, ["b 0..10 1 open"]]);
+    assert.equal(now.forgotten, 1);
+  }
+});
+
+test("keys that the timer closes come in the order in which they were heard of", () => {
+  const windows = tumbling({ ...sum, size: 10, idleClose: 1 });
+  for (const key of ["a", "b", "a"]) windows.add(key, 1, 1, 0);
+  assert.deepEqual(shown(windows.closeIdle(1_000)), ["b 0..10 1", "a 0..10 2"]);
+});
+
+test("at the end as many windows are sent as one call takes, and the others are counted", () => {
+  const ending = (text, metadata, facts) => {
+    host.reset();
+    const windows = tumbling({ ...sum, size: 10 });
+    const plugin = transform({
+      writes: ["mark", "other"],
+      process: (message) => void windows.add(message.text, 1, 1),
+      finish(out) {
+        out.emit("first");
+        windows.closeAll(out, ({ key }) => {
+          out.emit(`${text}${key}`, { metadata });
+          out.emit("");
+        });
+      },
+    });
+    const harness = new Harness(plugin, {}, facts);
+    harness.process(["d", "b", "a", "c"]);
+    return harness.finish().map((sent) => sent.text);
+  };
+  // Of each the host counts 192 bytes beside its payload, with metadata 64 more, and 64 for each value beside its bytes.
+  const first = 192 + 5;
+  const two = 2 * 192 + 4;
+  const limited = (output_bytes, memory_bytes = 1 << 20) => ({ output_bytes: `${output_bytes}`, memory_bytes: `${memory_bytes}` });
+  assert.deepEqual(ending("abc", {}, limited(first + 4 * two)), ["first", "abca", "", "abcb", "", "abcc", "", "abcd", ""]);
+  assert.deepEqual([host.counters.size, host.lines], [0, []]);
+  assert.deepEqual(ending("abc", {}, limited(first + 4 * two - 1)), ["first", "abca", "", "abcb", "", "abcc", ""]);
+  assert.equal(host.counters.get("windows_unsent"), 1);
+  assert.deepEqual(host.lines, [
+    [
+      "warn",
+      "1 open windows are not sent, for which one call has no room: let `limits.output` be larger, and `limits.memory` four times as large as that at least",
+    ],
+  ]);
+  // A quarter of the memory is a bound as well, and a text counts by its bytes.
+  assert.deepEqual(ending("ż", {}, limited(1 << 20, 4 * (first + two))), ["first", "ża", ""]);
+  assert.equal(host.counters.get("windows_unsent"), 3);
+  const marked = first + 64 + 4 * (two + 2 * 64 + 2 * (64 + 2));
+  assert.equal(ending("abc", { mark: "ż", other: "ab" }, limited(marked)).length, 9);
+  assert.equal(ending("abc", { mark: "ż", other: "ab" }, limited(marked - 1)).length, 7);
+  assert.throws(() => tumbling({ ...sum, size: 10 }).closeAll({}), { message: "closeAll takes out, and write(window)" });
+  // Without facts there are the limits that there are by default.
+  assert.equal(ending("abc", {}, {}).length, 9);
 });
 
 test("windows go on from a snapshot, or from their share of several", () => {

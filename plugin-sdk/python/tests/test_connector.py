@@ -109,3 +109,7 @@ class Connectors(unittest.TestCase):
         dial = Dial("wss://a/b")
         dial.set_query("k", "v")
         self.assertEqual(dial.url, "wss://a/b?k=v")
+
+    def test_a_connector_that_changes_nothing_is_refused_before_there_is_a_configuration(self) -> None:
+        with self.assertRaisesRegex(TypeError, r"^Idle has no before_connect\(self, dial, attempt\), which every connector has$"):
+            export_connector(type("Idle", (Connector,), {}))

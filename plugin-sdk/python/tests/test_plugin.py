@@ -37,6 +37,13 @@ def deciding(process: Callable[[Message, Out], Any], **declared: Any) -> Type[Pl
     return type("Deciding", (Plugin,), {**declared, "process": lambda self, message, out: process(message, out)})
 
 
+class Filtering(Plugin):
+    """A plugin that lets nothing go on, and does no more than each plugin has to."""
+
+    def process(self, message: Message, out: Out) -> None:
+        pass
+
+
 def decided(plugin: Type[Plugin], count: int) -> Any:
     """What crosses for so many messages without anything."""
     transformer = export(plugin)()
@@ -274,8 +281,9 @@ class Plugins(unittest.TestCase):
                 Harness(deciding(lambda m, out: None, **declared))
         with self.assertRaisesRegex(PluginError, "above is not known: the plugin has no configuration"):
             Harness(deciding(lambda m, out: None), {"above": 1})
-        with self.assertRaisesRegex(PluginError, "the plugin has no process"):
-            Harness(Plugin).process(["a"])
+        with self.assertRaisesRegex(TypeError, r"^Idle has no process\(self, message, out\), which every plugin has$"):
+            export(type("Idle", (Plugin,), {}))
+        export(type("Whole", (Plugin,), {"process_batch": lambda self, batch, outcome: None}))
         with self.assertRaisesRegex(TypeError, "derives from Plugin"):
             export(dict)  # type: ignore[arg-type]
 
@@ -314,7 +322,7 @@ class Plugins(unittest.TestCase):
                 Harness(deciding(leave)).process(["a"])
 
     def test_timers_and_the_end_emit_without_an_origin(self) -> None:
-        class Timed(Plugin):
+        class Timed(Filtering):
             writes = ["mark"]
             tick_every = 0.0001
 
@@ -328,7 +336,7 @@ class Plugins(unittest.TestCase):
         self.assertEqual(plugin.description.tick_ms, 1)
         self.assertEqual(shown(plugin.tick(7)), [("7", None, "default", {"mark": "t"})])
         self.assertEqual([sent.payload for sent in plugin.finish()], ["end"])
-        self.assertEqual(Harness(Plugin).tick(), [])
+        self.assertEqual(Harness(Filtering).tick(), [])
 
     def test_state_goes_on_as_json_or_as_bytes_of_its_own(self) -> None:
         class Counter(Plugin):
@@ -357,11 +365,11 @@ class Plugins(unittest.TestCase):
             fresh.restore(b"\xff")
         with self.assertRaisesRegex(PluginError, "cannot share its state out"):
             fresh.restore(snapshot, snapshot, parts=2)
-        self.assertIsNone(Harness(Plugin).snapshot())
-        Harness(Plugin).restore(b"of another version")
+        self.assertIsNone(Harness(Filtering).snapshot())
+        Harness(Filtering).restore(b"of another version")
 
         def saving(kept: Any) -> Harness:
-            return Harness(type("Saving", (Plugin,), {"snapshot": lambda self: kept}))
+            return Harness(type("Saving", (Filtering,), {"snapshot": lambda self: kept}))
 
         self.assertEqual(saving(b"\x01").snapshot(), b"\x01")
         for kept, said in [({1: 2}, "the key 1 of the state is no text"), ([float("nan")], "ValueError|not JSON compliant|Out of range"), ({1, 2}, "not JSON serializable")]:
@@ -371,7 +379,7 @@ class Plugins(unittest.TestCase):
     def test_a_share_of_the_state_is_restored(self) -> None:
         kept: List[str] = []
 
-        class Shared(Plugin):
+        class Shared(Filtering):
             def restore_part(self, snapshots: List[Snapshot], part: Part) -> None:
                 kept.extend(key for snapshot in snapshots for key in snapshot.json() if part.has(key))
 
@@ -393,7 +401,7 @@ class Plugins(unittest.TestCase):
         chance.seed(1)
         first = chance.random()
         chance.seed(1)
-        Harness(Plugin)
+        Harness(Filtering)
         self.assertNotEqual(chance.random(), first)
         self.assertIn("_strptime", sys.modules)
 

@@ -1,8 +1,10 @@
 import json
 import unittest
-from typing import Any, List
+from typing import Any, Dict, List, Optional
 
+from tidemill_plugin import Emissions, Message, Out, Plugin
 from tidemill_plugin.part import Part, Snapshot
+from tidemill_plugin.testing import Harness, host
 from tidemill_plugin.windows import Closed, Windows, sessions, sliding, tumbling
 
 
@@ -19,6 +21,9 @@ def tens(**options: Any) -> Windows[float, float]:
 
 
 class WindowsInEventTime(unittest.TestCase):
+    def setUp(self) -> None:
+        host.reset()
+
     def test_tumbling_windows_are_half_open_aligned_and_closed_by_the_time_of_their_key(self) -> None:
         windows = tens()
         self.assertEqual(windows.add("a", 10, 1), [])
@@ -101,6 +106,78 @@ class WindowsInEventTime(unittest.TestCase):
         windows.add("c", 21, 8, 1_000_000)
         self.assertEqual(windows.add("d", 1, 8, 1_000_000), [])
         self.assertEqual((len(windows), windows.forgotten), (2, 2))
+
+    def test_a_key_that_the_timer_closed_makes_room_before_one_that_was_heard_of_later_and_has_no_windows(self) -> None:
+        windows = tens(max_keys=2, idle_close="200ms")
+        windows.add("z", 1, 1, 0)
+        self.assertEqual(shown(windows.close_idle(200_000)), ["z 0..10 1"])
+        windows.add("a", 1, 1, 300_000)
+        windows.add("z", 2, 1, 350_000)
+        self.assertEqual(windows.late, 1)
+        self.assertEqual(shown(windows.close_idle(550_000)), ["a 0..10 1"])
+        # A snapshot has the same order.
+        restored = tens(max_keys=2, idle_close="200ms")
+        restored.restore(json.loads(json.dumps(windows.snapshot())))
+        for now, late in ((windows, 2), (restored, 1)):
+            self.assertEqual(now.add("b", 1, 1, 600_000), [])
+            self.assertEqual(now.add("z", 3, 1, 650_000), [])
+            self.assertEqual((now.late, now.forgotten, shown(now.close_all())), (late, 1, ["b 0..10 1 open"]))
+
+    def test_keys_that_the_timer_closes_come_in_the_order_in_which_they_were_heard_of(self) -> None:
+        windows = tens(idle_close="1ms")
+        for key in "aba":
+            windows.add(key, 1, 1, 0)
+        self.assertEqual(shown(windows.close_idle(1_000)), ["b 0..10 1", "a 0..10 2"])
+
+    def test_at_the_end_as_many_windows_are_sent_as_one_call_takes_and_the_others_are_counted(self) -> None:
+        def ending(text: str, metadata: Dict[str, str], output: Optional[int], memory: int = 1 << 20) -> List[Any]:
+            host.reset()
+
+            class Ending(Plugin):
+                writes = ["mark", "other"]
+
+                def __init__(self, config: Any, facts: Any) -> None:
+                    self.windows = tens()
+
+                def process(self, message: Message, out: Out) -> None:
+                    self.windows.add(str(message.payload), 1, 1)
+
+                def finish(self, out: Emissions) -> None:
+                    def write(window: Closed[float]) -> None:
+                        out.emit(f"{text}{window.key}", metadata=metadata)
+                        out.emit(b"")
+
+                    out.emit("first")
+                    self.windows.close_all(out, write)
+
+            facts = {} if output is None else {"output_bytes": str(output), "memory_bytes": str(memory)}
+            plugin = Harness(Ending, facts=facts)
+            plugin.process("dbac")
+            return [sent.payload for sent in plugin.finish()]
+
+        # Of each the host counts 192 bytes beside its payload, with metadata 64 more, and 64 for each value beside its
+        # bytes.
+        first, two = 192 + 5, 2 * 192 + 4
+        everything = ["first", "abca", b"", "abcb", b"", "abcc", b"", "abcd", b""]
+        self.assertEqual(ending("abc", {}, first + 4 * two), everything)
+        self.assertEqual((host.counters, host.lines), ({}, []))
+        self.assertEqual(ending("abc", {}, first + 4 * two - 1), everything[:-2])
+        self.assertEqual(host.counters, {"windows_unsent": 1})
+        said = (
+            "1 open windows are not sent, for which one call has no room: let `limits.output` be larger, and "
+            "`limits.memory` four times as large as that at least"
+        )
+        self.assertEqual(host.lines, [("warn", said)])
+        # A quarter of the memory is a bound as well, and a text counts by its bytes.
+        self.assertEqual(ending("ż", {}, 1 << 20, 4 * (first + two)), ["first", "ża", b""])
+        self.assertEqual(host.counters, {"windows_unsent": 3})
+        marked, metadata = first + 64 + 4 * (two + 2 * 64 + 64 + 2 + 64 + 2), {"mark": "ż", "other": "ab"}
+        self.assertEqual(len(ending("abc", metadata, marked)), 9)
+        self.assertEqual(len(ending("abc", metadata, marked - 1)), 7)
+        # Without facts there are the limits that there are by default.
+        self.assertEqual(len(ending("abc", {}, None)), 9)
+        with self.assertRaisesRegex(TypeError, "close_all takes out and write"):
+            tens().close_all(write=print)
 
     def test_windows_go_on_from_a_snapshot_or_from_their_share_of_several(self) -> None:
         old = [tens(), tens()]

@@ -24,6 +24,17 @@ export function originsOf({ sources, mappings }, isOwn) {
   return { files, lines };
 }
 
+/**
+ * What a plugin's own module threw while a component was made of it, with the place in its files, by what componentize-qjs
+ * says of that; undefined if that says something else.
+ */
+export function thrownIn(said, { files, lines }) {
+  const [, thrown] = /Failed to evaluate user JavaScript module:.*?evaluation: (?:Error: )?(.*)/.exec(said) ?? [];
+  if (thrown === undefined) return undefined;
+  const own = [...said.matchAll(/:user\.js:(\d+)/g)].map(([, line]) => lines[line - 1]).find(Boolean);
+  return own === undefined ? thrown : `${files[own[0]]}:${own[1]}: ${thrown}`;
+}
+
 /** The numbers of a segment, in base 64 with the sign in the lowest bit. */
 function numbers(segment) {
   const found = [];

@@ -91,6 +91,8 @@ def export_connector(connector: Type[Connector]) -> type:
     """Makes the component's class of a connector: `Dialler = export_connector(MyConnector)` in the main module."""
     if not (isinstance(connector, type) and issubclass(connector, Connector)):
         raise TypeError("export_connector takes a class that derives from Connector")
+    if connector.before_connect is Connector.before_connect:
+        raise TypeError(f"{connector.__name__} has no before_connect(self, dial, attempt), which every connector has")
     refuse_async(connector, ("before_connect", "tick"))
 
     class Dialler:

@@ -1,21 +1,40 @@
 """What became of a batch: which messages go on, what is new, what is refused."""
 
 from datetime import timedelta
-from typing import Any, List, Mapping, Optional, Union
+from typing import Any, Callable, List, Mapping, Optional, TypeVar, Union
 
 from tidemill_plugin._columns import EditColumn, MetadataColumn, dumps, lowered, well_formed
 from tidemill_plugin._contract import types
 from tidemill_plugin._names import place
 from tidemill_plugin.duration import whole_milliseconds
 
+T = TypeVar("T")
+
+_EMISSION_BYTES = 192
+"""What the host counts for an emission and its payload beside their bytes."""
+_METADATA_BYTES = 64
+"""What the host counts for metadata beside its bytes: of an emission if any has some, and of each value."""
+_OUTPUT_BYTES = 16 << 20
+_MEMORY_BYTES = 64 << 20
+"""What there is where the host says nothing."""
+
+
+def most_bytes(facts: Mapping[str, str]) -> int:
+    """How much one call may send. What is sent is there twice for a moment, beside all that the plugin knows."""
+    output, memory = facts.get("output_bytes", _OUTPUT_BYTES), facts.get("memory_bytes", _MEMORY_BYTES)
+    return min(int(output), int(memory) // 4)
+
 
 class Emissions:
     """New messages that have no origin: the way out of `tick` and `finish`."""
 
-    __slots__ = ("_shape", "_payloads", "_outputs", "_metadata")
+    __slots__ = ("_shape", "_payloads", "_outputs", "_metadata", "_most_bytes", "_bytes")
 
-    def __init__(self, shape: Any) -> None:
+    def __init__(self, shape: Any, most_bytes: Optional[int] = None) -> None:
         self._shape = shape
+        # What the host takes, and what it counts for what is there, where that is looked at.
+        self._most_bytes = most_bytes
+        self._bytes = 0
         self._payloads: List[Any] = []
         self._outputs: List[int] = []
         self._metadata: Optional[List[MetadataColumn]] = None
@@ -43,8 +62,24 @@ class Emissions:
                 if self._metadata is None:
                     self._metadata = [MetadataColumn() for _ in self._shape.writes]
                 self._metadata[column].set(len(self._payloads), text)
+                if self._most_bytes is not None:
+                    self._bytes += _METADATA_BYTES + _length(text)
+        if self._most_bytes is not None:
+            self._bytes += _EMISSION_BYTES + _length(payload.value)
         self._payloads.append(payload)
         self._outputs.append(number)
+
+    def _emit_if_it_fits(self, emit: Callable[[T], None], what: T) -> bool:
+        """Has a function emit, and takes that back if the host would not take it with the others. Says whether it
+        stays."""
+        count, before = len(self._payloads), self._bytes
+        emit(what)
+        of_metadata = len(self._payloads) * _METADATA_BYTES if self._metadata else 0
+        if self._most_bytes is None or self._bytes + of_metadata <= self._most_bytes:
+            return True
+        self._keep(count)
+        self._bytes = before
+        return False
 
     def _keep(self, count: int) -> None:
         """Forgets those from this number on."""
@@ -60,6 +95,11 @@ class Emissions:
         outputs = self._outputs if any(self._outputs) else []
         metadata = lowered(self._metadata, list(range(len(payloads)))) if self._metadata else []
         return types.Emissions(types.Payloads_Each(payloads), origins, outputs, metadata)
+
+
+def _length(value: Union[str, bytes]) -> int:
+    """The bytes of a text in UTF-8, or of bytes. Half a surrogate pair becomes a character of three bytes."""
+    return len(value) if isinstance(value, bytes) or value.isascii() else len(value.encode(errors="surrogatepass"))
 
 
 class Outcome:

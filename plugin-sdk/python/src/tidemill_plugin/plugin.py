@@ -12,7 +12,7 @@ from tidemill_plugin.config import Pointer, no_config, read_config
 from tidemill_plugin.duration import milliseconds
 from tidemill_plugin.fields import Field
 from tidemill_plugin.message import Batch, Message, message_with
-from tidemill_plugin.outcome import Emissions, Out, Outcome
+from tidemill_plugin.outcome import Emissions, Out, Outcome, most_bytes
 from tidemill_plugin.part import Part, Snapshot
 
 _MOST_MS = 2**32 - 1
@@ -51,7 +51,8 @@ class Plugin:
     def __init__(self, config: Any, facts: Mapping[str, str]) -> None:
         """Makes the plugin. A ValueError refuses the configuration with its text.
 
-        `facts` says where it runs: `contract`, `host`, `pipeline`, `transform`, `instance`, `instances`, `shadow`.
+        `facts` says where it runs: `contract`, `host`, `pipeline`, `transform`, `instance`, `instances`, `shadow`; and its
+        limits: `memory_bytes` and `output_bytes`.
         """
         self.config = config
         self.facts = facts
@@ -144,6 +145,8 @@ def export(plugin: Type[Plugin]) -> type:
     """Makes the component's class of a plugin: `Transformer = export(MyPlugin)` in the main module."""
     if not (isinstance(plugin, type) and issubclass(plugin, Plugin)):
         raise TypeError("export takes a class that derives from Plugin")
+    if plugin.process is Plugin.process and plugin.process_batch is Plugin.process_batch:
+        raise TypeError(f"{plugin.__name__} has no process(self, message, out), which every plugin has")
     refuse_async(plugin, ("process", "process_batch", "tick", "finish", "snapshot", "restore", "restore_part"))
 
     class Transformer:
@@ -151,11 +154,13 @@ def export(plugin: Type[Plugin]) -> type:
 
         plugin: Plugin
         shape: _Shape
+        most_bytes: int
 
         def init(self, config: str, facts: List[Tuple[str, str]]) -> Any:
             def start() -> Any:
                 Transformer.plugin = make(plugin, config, dict(facts))
                 Transformer.shape = _Shape(Transformer.plugin)
+                Transformer.most_bytes = most_bytes(dict(facts))
                 return Transformer.shape.description
 
             return refusing(start)
@@ -175,7 +180,7 @@ def export(plugin: Type[Plugin]) -> type:
             return out._lower([])
 
         def finish(self) -> Any:
-            out = Emissions(Transformer.shape)
+            out = Emissions(Transformer.shape, Transformer.most_bytes)
             guarded(Transformer.plugin.finish, out)
             return out._lower([])
 

@@ -10,7 +10,9 @@ from datetime import timedelta
 from functools import reduce
 from typing import Any, Callable, Dict, Generic, Iterator, List, Optional, Protocol, Tuple, TypeVar, Union
 
+from tidemill_plugin import log, metrics
 from tidemill_plugin.duration import milliseconds
+from tidemill_plugin.outcome import Emissions
 from tidemill_plugin.part import Part, Snapshot
 
 Duration = Union[timedelta, str, float]
@@ -21,6 +23,8 @@ V = TypeVar("V")
 _MOST_MS = 2**53
 """Times lie this close to the epoch, in milliseconds."""
 _MOST_KEYS = 100_000
+_UNSENT = "windows_unsent"
+"""The counter of open windows that were not sent at the end."""
 
 
 @dataclass
@@ -90,9 +94,10 @@ class Windows(Generic[T, V]):
         self._lateness_ms = _span("allowed_lateness", allowed_lateness, 0)
         self._idle_close_us = 1000 * _span("idle_close", idle_close, 0)
         self._max_keys = max_keys
-        # Keys with open windows, and those without, each by when it was heard of, the longest ago first.
+        # All keys by when they were heard of, the longest ago first.
+        self._known: Dict[str, _Series[T]] = {}
+        # Those of them that have open windows, in any order.
         self._active: Dict[str, _Series[T]] = {}
-        self._quiet: Dict[str, _Series[T]] = {}
         self._turn = 0
         self.late = 0
         """How many values came too late to count."""
@@ -101,7 +106,7 @@ class Windows(Generic[T, V]):
 
     def __len__(self) -> int:
         """How many keys are known."""
-        return len(self._active) + len(self._quiet)
+        return len(self._known)
 
     def add(self, key: str, time_ms: float, value: V, received_us: int = 0) -> List[Closed[T]]:
         """Counts a value of a key at a time, and gives the windows that are closed now.
@@ -114,7 +119,7 @@ class Windows(Generic[T, V]):
         if self._joins_only(key, time_ms, value, received_us):
             return []
         closed: List[Closed[T]] = []
-        known = self._active.get(key) or self._quiet.get(key)
+        known = self._known.get(key)
         # A copy, which takes its place once the value is added.
         series = _Series[T]([]) if known is None else replace(known, open=known.open[:])
         if self._idle_close_us and series.open and received_us - series.received_us >= self._idle_close_us:
@@ -139,19 +144,31 @@ class Windows(Generic[T, V]):
         closed: List[Closed[T]] = []
         if self._idle_close_us:
             silent = [
-                key
+                (series.turn, key)
                 for key, series in self._active.items()
                 if now_us - series.received_us >= self._idle_close_us
             ]
-            for key in silent:
-                series = self._quiet[key] = self._active.pop(key)
-                self._close(key, series, lambda window: True, closed)
+            # A key that is closed keeps its place among those that may have to make room: it was not heard of.
+            for _, key in sorted(silent):
+                self._close(key, self._active.pop(key), lambda window: True, closed)
         return closed
 
-    def close_all(self) -> List[Closed[T]]:
-        """Closes all windows, which are not final, by key and time; for `finish`."""
+    def close_all(
+        self, out: Optional[Emissions] = None, write: Optional[Callable[[Closed[T]], None]] = None
+    ) -> List[Closed[T]]:
+        """Closes all windows, which are not final, by key and time; for `finish`.
+
+        With the way out of `finish`, and a function that emits a window there, those for which the call has no room any
+        more are not sent, which the log says, and the metric `windows_unsent` counts.
+        """
+        if (out is None) != (write is None):
+            raise TypeError("close_all takes out and write(window), or none of them")
         closed = [one for key in sorted(self._active) for one in _early(key, self._active[key])]
+        for key in self._active:
+            del self._known[key]
         self._active.clear()
+        if out is not None and write is not None:
+            _send_what_fits(closed, out, write)
         return closed
 
     def snapshot(self) -> Any:
@@ -164,8 +181,7 @@ class Windows(Generic[T, V]):
                 series.received_us,
                 series.turn,
             ]
-            for keys in (self._active, self._quiet)
-            for key, series in keys.items()
+            for key, series in self._known.items()
         ]
         return {
             "windows": str(self._kind),
@@ -186,12 +202,12 @@ class Windows(Generic[T, V]):
     def _restore(self, states: List[Any], part: Part) -> None:
         for state in states:
             self._check(state)
+        self._known.clear()
         self._active.clear()
-        self._quiet.clear()
         found = [one for state in states for one in state["series"] if part.has(one[0])]
         for key, open, closed_until, received_us, turn in sorted(found, key=lambda one: one[4]):
             windows = [_Window(start, end, value) for start, end, value in open]
-            (self._active if windows else self._quiet)[key] = _Series(windows, closed_until, received_us, turn)
+            self._place(key, _Series(windows, closed_until, received_us, turn))
             self._turn = max(self._turn, turn)
 
     def _check(self, state: Any) -> None:
@@ -219,7 +235,7 @@ class Windows(Generic[T, V]):
             window.value = total
         if series.turn != self._turn:
             # It is heard of last now.
-            self._active[key] = self._active.pop(key)
+            self._known[key] = self._known.pop(key)
             self._turn += 1
             series.turn = self._turn
         series.received_us = received_us
@@ -231,17 +247,23 @@ class Windows(Generic[T, V]):
             while len(self) >= self._max_keys:
                 self._forget(closed)
         else:
-            self._active.pop(key, None)
-            self._quiet.pop(key, None)
+            self._known.pop(key, None)
         self._turn += 1
         series.turn = self._turn
-        (self._active if series.open else self._quiet)[key] = series
+        self._place(key, series)
+
+    def _place(self, key: str, series: _Series[T]) -> None:
+        self._known[key] = series
+        if series.open:
+            self._active[key] = series
+        else:
+            self._active.pop(key, None)
 
     def _forget(self, closed: List[Closed[T]]) -> None:
         """Forgets the key that was silent longest; its windows are closed before their time."""
-        of = min((keys for keys in (self._active, self._quiet) if keys), key=lambda keys: next(iter(keys.values())).turn)
-        key = next(iter(of))
-        closed.extend(_early(key, of.pop(key)))
+        key = next(iter(self._known))
+        closed.extend(_early(key, self._known.pop(key)))
+        self._active.pop(key, None)
         self.forgotten += 1
 
     def _close(
@@ -358,6 +380,19 @@ def _shown(ms: int) -> str:
 
 def _early(key: str, series: _Series[T]) -> Iterator[Closed[T]]:
     return (Closed(key, window.start, window.end, window.value, False) for window in series.open)
+
+
+def _send_what_fits(closed: List[Closed[T]], out: Emissions, write: Callable[[Closed[T]], None]) -> None:
+    """Emits windows as long as one call takes them."""
+    for sent, window in enumerate(closed):
+        if not out._emit_if_it_fits(write, window):
+            unsent = len(closed) - sent
+            metrics.add(_UNSENT, unsent)
+            log.warn(
+                f"{unsent} open windows are not sent, for which one call has no room: let `limits.output` be larger, and "
+                "`limits.memory` four times as large as that at least"
+            )
+            return
 
 
 def _span(name: str, given: Duration, least: int = 1) -> int:
