@@ -6,7 +6,7 @@ use crate::{Output, Result, Write};
 use serde::Serialize;
 
 /// What the host counts for an emission beside its bytes.
-const EMISSION_BYTES: u64 = 128;
+pub(crate) const EMISSION_BYTES: u64 = 128;
 
 /// New messages of one call, in the order in which they go out.
 #[derive(Debug, Default)]

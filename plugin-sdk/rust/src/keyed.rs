@@ -14,7 +14,7 @@
 //! assert_eq!(gone, [("ETH".to_owned(), 1)]);
 //! ```
 
-use crate::json::Value;
+use crate::json::{Kind, Value};
 use crate::{Description, Json, Message, Part, Read, Result, metrics};
 use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -30,6 +30,8 @@ const METADATA: &str = "metadata:";
 const SEPARATOR: char = '\u{1f}';
 /// Stands in a part of a key before what stands for the two: `0` for itself, and `1` for the other.
 const ESCAPE: char = '\u{1e}';
+/// Begins a part that is the JSON text of what the host takes for no key. No other part begins so.
+const NO_KEY: &str = "\u{1e}2";
 /// A longer key is rejected: keys are what is kept of messages for longest.
 const MAX_KEY_BYTES: usize = 1 << 10;
 /// So many keys at most go at once: a call that gets a message of a new key makes room for it, and a little more where
@@ -76,7 +78,8 @@ impl Key {
         Ok(Self { parts: compiled })
     }
 
-    /// The key of a message: what strings say, and of other values their JSON text. `None` if the message lacks a part.
+    /// The key of a message: what strings say, and of other values their JSON text, as [`parts`] gives them. `None` if the
+    /// message lacks a part. What is no key for the host, such as `null`, is another key than a string that says the same.
     ///
     /// # Errors
     /// It is longer than 1 KiB, and the message is to be rejected.
@@ -111,12 +114,32 @@ impl KeyPart {
     #[inline]
     fn of(self, message: Message<'_>) -> Option<Cow<'_, str>> {
         match self {
-            Self::Field(field) => message.get(field).map(Value::label).map(escaped),
+            Self::Field(field) => message.get(field).map(said),
             Self::Metadata(key) => {
                 let value = message.metadata(key);
                 (!value.is_empty()).then(|| escaped(Cow::Borrowed(value)))
             }
         }
+    }
+}
+
+/// A value as a part of a key.
+#[inline]
+fn said(value: Value<'_>) -> Cow<'_, str> {
+    match as_host(value) {
+        Some(key) => escaped(key),
+        None => Cow::Owned(format!("{NO_KEY}{}", escaped(value.label()))),
+    }
+}
+
+/// What the host takes for a key, as in `key` of a transform: what a string says, its escapes read, or a number, `true` or
+/// `false` as it stands. Anything else is none, a string with half of a surrogate pair too.
+#[inline]
+fn as_host(value: Value<'_>) -> Option<Cow<'_, str>> {
+    match value.kind() {
+        Kind::String => value.string(),
+        Kind::Number | Kind::Bool => Some(value.label()),
+        Kind::Null | Kind::Array | Kind::Object => None,
     }
 }
 
@@ -130,10 +153,22 @@ fn escaped(part: Cow<'_, str>) -> Cow<'_, str> {
 
 /// What the parts of a key say, of which there is one at least.
 pub fn parts(key: &str) -> impl Iterator<Item = Cow<'_, str>> {
-    key.split(SEPARATOR).map(|part| match part.contains(ESCAPE) {
-        true => part.replace("\u{1e}1", "\u{1f}").replace("\u{1e}0", "\u{1e}").into(),
-        false => part.into(),
+    key.split(SEPARATOR).map(|part| {
+        let part = part.strip_prefix(NO_KEY).unwrap_or(part);
+        match part.contains(ESCAPE) {
+            true => part.replace("\u{1e}1", "\u{1f}").replace("\u{1e}0", "\u{1e}").into(),
+            false => part.into(),
+        }
     })
+}
+
+/// By what the host shares out the messages of a key: what the first of its parts says, or "" where that is no key for the
+/// host, as `null`, a list, an object and half of a surrogate pair are none. This is what a [`Part`] is to be asked for.
+pub fn shared_by(key: &str) -> Cow<'_, str> {
+    match key.starts_with(NO_KEY) {
+        true => "".into(),
+        false => parts(key).next().unwrap_or_default(),
+    }
 }
 
 /// A value for each key, at most so many.
@@ -253,8 +288,9 @@ impl<T> Keyed<T> {
         Ok(())
     }
 
-    /// Takes over what instances knew before, as far as the keys belong to this part: of a key with several parts its
-    /// first decides, by which messages are to be shared out then. There may be more than the bound for a while.
+    /// Takes over what instances knew before, as far as the keys belong to this part, as [`shared_by`] says: of a key with
+    /// several parts its first decides, by which messages are to be shared out then. There may be more than the bound for a
+    /// while.
     pub fn restore(&mut self, before: impl IntoIterator<Item = Self>, part: Part) {
         let mut before = before.into_iter();
         if part.is_whole() && self.is_empty() {
@@ -262,7 +298,7 @@ impl<T> Keyed<T> {
             *self = Self { most: self.most, ..before.next().unwrap_or_else(|| Self::new(0)) };
         }
         for (key, value) in before.flat_map(Self::into_entries) {
-            if parts(&key).next().is_some_and(|first| part.has(&first)) {
+            if part.has(&shared_by(&key)) {
                 self.remove(&key);
                 self.insert(key, value);
             }
@@ -495,6 +531,51 @@ mod tests {
             let processed = plugin.process([Input::from(message).with("room", "lobby")]);
             assert_eq!(processed.rejected, [(0, key.to_owned())], "{parts} {message}");
         }
+    }
+
+    /// The values are those of the test of the host's `pipeline::stage::keys`, and a few more.
+    #[test]
+    fn keys_are_shared_out_by_what_the_host_takes_for_a_key_and_keep_their_names() {
+        for (message, key, name) in [
+            (r#"{"data":{"s":"BTC"}}"#, "BTC", "BTC"),
+            (r#"{"data":{"s":"\u0042T\u0043"}}"#, "BTC", "BTC"),
+            (r#"{"data":{"s":"ż"}}"#, "ż", "ż"),
+            (r#"{"data":{"s":"\ud83d\ude00"}}"#, "\u{1f600}", "\u{1f600}"),
+            (r#"{"data":{"s":"\u001e2\u001f"}}"#, "\u{1e}2\u{1f}", "\u{1e}2\u{1f}"),
+            (r#"{"data":{"s": 7.50 }}"#, "7.50", "7.50"),
+            (r#"{"data":{"s":-1E+2}}"#, "-1E+2", "-1E+2"),
+            (r#"{"data":{"s":true}}"#, "true", "true"),
+            (r#"{"data":{"s":"null"}}"#, "null", "null"),
+            (r#"{"data":{"s":null}}"#, "", "null"),
+            (r#"{"data":{"s":["BTC"]}}"#, "", r#"["BTC"]"#),
+            (r#"{"data":{"s":{}}}"#, "", "{}"),
+            (r#"{"data":{"s":"\ud83d"}}"#, "", r#""\ud83d""#),
+            (r#"{"data":{"s":""}}"#, "", ""),
+        ] {
+            for (pointers, names) in
+                [(r#"["/data/s"]"#, &[name][..]), (r#"["/data/s","/data/s"]"#, &[name, name])]
+            {
+                let mut plugin = Harness::<Keys>::try_new(pointers).unwrap();
+                let processed = plugin.process([message]);
+                let found = processed.rejected[0]
+                    .1
+                    .strip_prefix('[')
+                    .and_then(|text| text.strip_suffix(']'))
+                    .unwrap();
+                assert_eq!(shared_by(found), key, "{message}");
+                assert_eq!(parts(found).collect::<Vec<_>>(), names, "{message}");
+                let mut before = Keyed::new(1);
+                before.get_or_insert_with(found, || 7);
+                for number in 0..3 {
+                    let part = Part { number, of: 3 };
+                    let mut share = Keyed::new(1);
+                    share.restore([before.clone()], part);
+                    assert_eq!(share.get(found).is_some(), part.has(key), "{message}");
+                }
+            }
+        }
+        assert_eq!(shared_by(""), "");
+        assert_eq!(shared_by(&format!("a{SEPARATOR}{NO_KEY}null")), "a");
     }
 
     #[test]

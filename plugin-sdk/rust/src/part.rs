@@ -14,7 +14,8 @@ pub struct Part {
 }
 
 impl Part {
-    /// Whether a key belongs to this instance. To the only one there is, every key does.
+    /// Whether a key belongs to this instance: a key as the host finds it in messages, which is
+    /// [`keyed::shared_by`](crate::keyed::shared_by) of a [`Key`](crate::keyed::Key). To the only one there is, every key does.
     pub fn has(self, key: &str) -> bool {
         hash(key) % u64::from(self.of.max(1)) == u64::from(self.number)
     }

@@ -10,6 +10,7 @@ mod allowance;
 mod shape;
 mod sums;
 
+use crate::emissions::EMISSION_BYTES;
 use crate::keyed::Keyed;
 use crate::{Description, Emission, Emissions, Error, Part, Result, binary, duration, log, metrics};
 use allowance::{Allowance, Size};
@@ -87,6 +88,12 @@ pub trait Aggregation {
     fn heap_bytes(&self) -> usize {
         0
     }
+
+    /// The least that is written of a window when it is emitted, in bytes: windows that are open together may all be closed
+    /// by one message, and are refused where one call could not even send so much.
+    fn emitted_bytes(&self) -> usize {
+        0
+    }
 }
 
 /// A window with what it has seen.
@@ -138,6 +145,8 @@ impl<A: Aggregation> Windows<A> {
         }
         let allowance = Allowance::of::<Window<A::Contents>>(description, aggregation.heap_bytes());
         allowance.check("max_keys", rules.max_keys, shape.most_open(lateness_ms))?;
+        let emitted_bytes = aggregation.emitted_bytes() as u64 + EMISSION_BYTES;
+        allowance::check_output(description, shape.most_closed(lateness_ms), emitted_bytes)?;
         let idle_close_ms = duration::milliseconds("idle_close", rules.idle_close)?;
         let idle_close_us = idle_close_ms.unsigned_abs().saturating_mul(1000);
         if idle_close_us > 0 {

@@ -159,6 +159,23 @@ fn a_snapshot_carries_what_was_sent_and_what_waits() {
 }
 
 #[test]
+fn what_waits_without_a_key_goes_to_the_instance_to_which_the_host_sends_such_messages() {
+    let mut old = throttle(LATEST);
+    let values = ["null", r#"["A"]"#, r#"{"a":1}"#, r#""\ud83d""#];
+    for received_us in [5_000_000, 5_100_000] {
+        let _ = old
+            .process(values.map(|value| Input::from(format!(r#"{{"s":{value}}}"#)).received_us(received_us)));
+    }
+    let snapshot = old.snapshot().unwrap().unwrap();
+    for number in 0..3 {
+        let part = Part { number, of: 3 };
+        let mut share = throttle(LATEST);
+        share.restore_part(std::slice::from_ref(&snapshot), part).unwrap();
+        assert_eq!(share.finish().sent.len(), if part.has("") { 4 } else { 0 });
+    }
+}
+
+#[test]
 fn state_of_other_keys_or_of_another_clock_is_refused_and_says_what_has_changed() {
     let [plain, keyed, timed, other_timed] =
         ["{}", r#"{"key":"/s"}"#, r#"{"time":"/T"}"#, r#"{"time":"/E"}"#];

@@ -62,10 +62,7 @@ impl Waiting {
 
     /// Takes over what waits for the keys of this part, which may be more than else has room.
     pub(crate) fn take_over(&mut self, other: Self, part: Part) {
-        let own = other
-            .messages
-            .into_iter()
-            .filter(|(key, _)| keyed::parts(key).next().is_some_and(|first| part.has(&first)));
+        let own = other.messages.into_iter().filter(|(key, _)| part.has(&keyed::shared_by(key)));
         self.messages.extend(own);
         *self = std::mem::take(&mut self.messages).into();
     }

@@ -101,6 +101,11 @@ impl Aggregation for Trades {
         traded.count += 1;
     }
 
+    fn emitted_bytes(&self) -> usize {
+        r#"{"symbol":"","window_start":0,"window_end":0,"vwap":0.0,"volume":0.0,"count":1,"final":true}"#
+            .len()
+    }
+
     fn merge(&self, traded: &mut Traded, later: &Traded) {
         traded.volume += later.volume;
         traded.turnover += later.turnover;

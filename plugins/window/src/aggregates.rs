@@ -36,6 +36,8 @@ pub(crate) struct Aggregates {
     all: Vec<Aggregate>,
     /// How many numbers a window has.
     numbers: usize,
+    /// The least that is written of a window with them, in bytes.
+    written_bytes: usize,
     /// The same as it was configured: what the numbers of a snapshot mean.
     meaning: String,
 }
@@ -108,7 +110,10 @@ impl Aggregates {
         inputs: &mut Inputs,
         description: &mut Description,
     ) -> Result<Self> {
-        let mut aggregates = Self { all: Vec::new(), numbers: 0, meaning: String::new() };
+        // An object with a member for each name: two quotes, a colon, a value, and what stands before the next.
+        let names = taken.iter().copied().chain(rules.keys().map(String::as_str));
+        let written_bytes = 1 + names.map(|name| name.len() + 5).sum::<usize>();
+        let mut aggregates = Self { all: Vec::new(), numbers: 0, written_bytes, meaning: String::new() };
         for (name, Rule { op, field, weight }) in rules {
             if taken.contains(&name.as_str()) {
                 return Err(format!(
@@ -187,6 +192,10 @@ impl Aggregation for Aggregates {
 
     fn heap_bytes(&self) -> usize {
         self.numbers * size_of::<f64>()
+    }
+
+    fn emitted_bytes(&self) -> usize {
+        self.written_bytes
     }
 
     #[inline]

@@ -199,6 +199,50 @@ fn a_snapshot_carries_every_digit_and_shares_keys_out() {
 }
 
 #[test]
+fn messages_that_the_host_takes_to_have_no_key_are_shared_out_as_it_does_and_counted_once() {
+    // With several instances the host gives all of them to the one that has the key "".
+    let owner = (0..3).find(|&number| Part { number, of: 3 }.has("")).unwrap();
+    let values = ["null", r#"["A"]"#, r#"{"a":1}"#, r#""\ud83d""#];
+    let message = |value: &str| format!(r#"{{"s":{value},"q":1,"T":0}}"#);
+    let mut old = window(&json!({}));
+    let _ = old.process(values.map(message));
+    let snapshot = old.snapshot().unwrap().unwrap();
+    for number in 0..3 {
+        let mut share = window(&json!({}));
+        share.restore_part(std::slice::from_ref(&snapshot), Part { number, of: 3 }).unwrap();
+        if number != owner {
+            assert!(share.finish().is_empty());
+            continue;
+        }
+        let _ = share.process(values.map(message));
+        let closed = windows(&share.finish());
+        let closed: Vec<_> =
+            closed.iter().map(|window| (window["symbol"].as_str().unwrap(), &window["volume"])).collect();
+        let two = json!(2.0);
+        assert_eq!(closed, [r#""\ud83d""#, r#"["A"]"#, "null", r#"{"a":1}"#].map(|symbol| (symbol, &two)));
+    }
+}
+
+#[test]
+fn windows_that_one_call_could_not_send_are_refused_by_no_more_than_they_take() {
+    let name = "v".repeat(1600);
+    let config = |size: &str| {
+        let aggregates = json!({ &name: { "op": "count" } });
+        json!({ "kind": "sliding", "size": size, "slide": "1ms", "aggregates": aggregates })
+    };
+    let error = refused(&config("10s"));
+    let bytes = error
+        .strip_prefix("one message may close 10000 windows of its key at once, of ")
+        .and_then(|rest| rest.split(' ').next()?.parse::<usize>().ok())
+        .unwrap_or_else(|| panic!("{error}"));
+    let mut plugin = window(&config("1ms"));
+    let _ = plugin.process([trade("", "1", "1", 0)]);
+    // The host counts 128 bytes for each beside its own.
+    let sent = plugin.finish().texts()[0].len() + 128;
+    assert!((sent - 10..=sent).contains(&bytes), "{bytes} of {sent}");
+}
+
+#[test]
 fn a_time_far_ahead_closes_windows_early_and_later_ones_go_on_until_its_own_is_closed() {
     let config = json!({ "size": "1s", "idle_close": "10s" });
     let mut plugin = window(&config);

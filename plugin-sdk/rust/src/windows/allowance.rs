@@ -121,3 +121,20 @@ impl Allowance {
         size.keys * SAVED_KEY_BYTES + size.key_bytes + size.pieces * self.saved_piece_bytes
     }
 }
+
+/// Refuses windows of a single key of which one message can close more than one call may send: no later message of such a
+/// key would be taken. Of each window so many bytes are sent at least.
+///
+/// # Errors
+/// There is no room for so many.
+pub(super) fn check_output(description: &Description, windows: u64, bytes: u64) -> Result {
+    let (least, most) = (windows.saturating_mul(bytes), description.output_bytes());
+    if least <= most {
+        return Ok(());
+    }
+    Err(format!(
+        "one message may close {windows} windows of its key at once, of {bytes} bytes each at least, and of these {least} \
+         bytes `limits.output` has room for {most}: let it be larger, or fewer windows be open at a time"
+    )
+    .into())
+}

@@ -74,6 +74,15 @@ impl Shape {
         };
         (of_one + lateness_ms / piece_ms + i64::from(lateness_ms % piece_ms > 0)).unsigned_abs()
     }
+
+    /// How many windows of a key one message can close at least, where those before it were as many as there may be.
+    pub(super) fn most_closed(self, lateness_ms: i64) -> u64 {
+        let (length_ms, step_ms) = match self {
+            Self::Aligned { size_ms, slide_ms, .. } => (size_ms, slide_ms),
+            Self::Session { gap_ms } => (gap_ms, gap_ms),
+        };
+        (length_ms.saturating_add(lateness_ms) / step_ms).unsigned_abs()
+    }
 }
 
 impl fmt::Display for Shape {

@@ -336,6 +336,41 @@ fn keys_that_memory_has_no_room_for_are_refused_and_so_is_a_key_that_it_has_none
 }
 
 #[test]
+fn windows_of_which_one_message_closes_more_than_one_call_may_send_are_refused() {
+    let seconds = Duration::from_secs;
+    for (kind, lateness_ms, output_bytes, windows) in [
+        (WindowKind::Sliding { size: seconds(3600), slide: seconds(1) }, 0, 3600 * 128, 3600),
+        (WindowKind::Sliding { size: seconds(60), slide: seconds(8) }, 12_000, 9 * 128, 9),
+        (WindowKind::Tumbling { size: seconds(1) }, 99_500, 100 * 128, 100),
+        (WindowKind::Session { gap: seconds(1) }, 99_000, 100 * 128, 100),
+    ] {
+        let rules = rules(kind, lateness_ms, 0);
+        let mut taken = Windows::try_new(&rules, Noting, &mut limited(64 << 20, output_bytes)).unwrap();
+        let refused = Windows::try_new(&rules, Noting, &mut limited(64 << 20, output_bytes - 1)).unwrap_err();
+        assert_eq!(
+            refused.to_string(),
+            format!(
+                "one message may close {windows} windows of its key at once, of 128 bytes each at least, and of these \
+                 {output_bytes} bytes `limits.output` has room for {}: let it be larger, or fewer windows be open at a \
+                 time",
+                output_bytes - 1
+            )
+        );
+        // There is a message that closes so many.
+        for second in 0..4000 {
+            taken.add("a", second * 1000, 0, &0, |_| Ok(())).unwrap();
+        }
+        let mut closed = 0;
+        let close = |_: &Window<Seen>| {
+            closed += 1;
+            Ok(())
+        };
+        taken.add("a", 1_000_000_000, 0, &0, close).unwrap();
+        assert!((windows..=windows + 1).contains(&closed), "{closed} of {kind:?}");
+    }
+}
+
+#[test]
 fn where_memory_has_no_room_keys_that_were_silent_longest_go_with_all_their_pieces() {
     const SECONDS: i64 = 200;
     let seconds = Duration::from_secs;
