@@ -52,7 +52,8 @@ impl Sites {
     pub(crate) fn keep(&mut self) {
         if self.marks.len() > MOST_MARKS {
             self.skip();
-            self.marks.shrink_to(MOST_MARKS);
+            // Room for the next document, too, which would be made anew for each otherwise.
+            self.marks.shrink_to(2 * MOST_MARKS);
         } else {
             self.ends.push(self.marks.len());
         }
@@ -106,5 +107,26 @@ impl Visitor for Noting<'_> {
         {
             self.sites.marks[mark].end = end;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn documents_beyond_the_most_marks_are_not_kept_and_need_no_new_memory_each() {
+        let mut sites = Sites::default();
+        let mut note = |count: usize| {
+            let mark = Mark { node: 0, member: None, start: 0, end: 1 };
+            sites.marks.extend(std::iter::repeat_n(mark, count));
+            sites.keep();
+            (sites.marks.as_ptr(), sites.marks.capacity(), sites.of(sites.ends.len() - 1).map(<[_]>::len))
+        };
+        assert_eq!(note(MOST_MARKS).2, Some(MOST_MARKS));
+        let full = note(2);
+        assert_eq!(full.2, None);
+        assert_eq!((note(2), note(3)), (full, full));
+        assert_eq!(note(10 * MOST_MARKS).1, 2 * MOST_MARKS);
     }
 }
